@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` lists the targets. Every stage writes files under $(OUT) and runs again only when what it
+# reads, or a setting it uses, has changed.
+
+# What to build. Empty means: the network's own default.
+NET ?= alexnet
+# Where the numbers come from.
+WEIGHTS ?=
+DATA ?=
+IMAGES ?= $(if $(filter digits,$(NET)),360,1)
+# How the images of an ONNX file are prepared: (pixel * SCALE - MEAN) / STD after resizing to RESIZE.
+MEAN ?=
+STD ?=
+SCALE ?=
+RESIZE ?=
+# accuracy: 1 runs the C-simulation, too.
+CSIM ?=
+# fuzz: so many networks, from this seed.
+N ?= 200
+SEED ?= 1
+# Quantization.
+SCHEME ?=
+BITS ?=
+RULE ?=
+QM ?=
+PLAN ?=
+DELTA ?=
+# Hardware.
+PART ?= xc7z020
+SIMD ?=
+PE ?=
+# C-simulation: fast or exact.
+CSIM_TYPES ?= fast
+# Points of the conversion units' cost table: small, medium or full (hours).
+SWEEP ?= small
+# Board: REPEATS timed runs; CLNQ: widths to compare with, one a convolution.
+BOARD ?=
+REPEATS ?=
+CLNQ ?=
+OUT ?= build/$(basename $(notdir $(NET)))
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+QUANTIZED := $(OUT)/quantized/manifest.json
+GENERATED := $(OUT)/report.json
+PREP_SOURCES := $(shell find model_prep -name '*.py' -o -name '*.json' -o -name '*.npz' -o -name '*.pth')
+CODEGEN_SOURCES := $(shell find codegen hls_templates -type f -not -name '*.pyc' -not -path '*/units/*' -not -path '*/rtl/*')
+# Settings are passed only where they are set, so that each has its default in one place.
+NETWORK_ARGS := --net '$(NET)' --out '$(OUT)' \
+  $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(DATA),--data '$(DATA)') \
+  $(if $(MEAN),--mean '$(MEAN)') $(if $(STD),--std '$(STD)') \
+  $(if $(SCALE),--scale '$(SCALE)') $(if $(RESIZE),--resize '$(RESIZE)') \
+  $(if $(SCHEME),--scheme '$(SCHEME)') $(if $(BITS),--bits '$(BITS)') \
+  $(if $(RULE),--rule '$(RULE)') $(if $(QM),--qm '$(QM)') \
+  $(if $(PLAN),--plan '$(PLAN)') $(if $(DELTA),--delta '$(DELTA)')
+QUANTIZE_ARGS := $(NETWORK_ARGS) --images '$(IMAGES)'
+# accuracy takes IMAGES only where it was given, else all images that calibration leaves.
+ACCURACY_IMAGES := $(if $(filter command environment,$(firstword $(origin IMAGES))),--images '$(IMAGES)')
+GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
+  $(if $(PE),--pe '$(PE)')
+
+BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
+MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
+  $(if $(CLNQ),--clnq '$(CLNQ)')
+
+.PHONY: help install quantize codegen csim bundle emulate measure notebook accuracy fuzz units test test-all lint format train bench clean FORCE
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE IMAGES OUT CSIM_TYPES BOARD MEAN STD SCALE RESIZE CSIM N SEED SWEEP"
+	@echo "Example:   make csim NET=vgg16 BITS=5"
+
+install: $(INSTALLED) ## create .venv with the pinned packages
+
+$(INSTALLED): requirements.txt
+	@command -v python3.11 >/dev/null || { echo "error: python3.11 must be on the PATH; install it (Debian: apt-get install python3.11 python3.11-venv)" >&2; exit 2; }
+	python3.11 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# A settings file changes only when a setting does; the stages depend on it.
+define write_settings
+	@mkdir -p '$(OUT)' 2>/dev/null && test -w '$(OUT)' || { echo "error: the output folder must be writable, not '$(OUT)'; set OUT=another folder" >&2; exit 2; }
+	@printf '%s\n' "$(1)" | cmp -s - '$@' || printf '%s\n' "$(1)" > '$@'
+endef
+
+$(OUT)/quantize.settings: FORCE
+	$(call write_settings,$(QUANTIZE_ARGS))
+
+$(OUT)/codegen.settings: FORCE
+	$(call write_settings,$(GENERATE_ARGS))
+
+$(QUANTIZED): $(OUT)/quantize.settings $(PREP_SOURCES) $(wildcard $(NET) $(WEIGHTS) $(PLAN)) | $(INSTALLED)
+	$(PYTHON) -m model_prep quantize $(QUANTIZE_ARGS)
+	@touch $@
+
+quantize: $(QUANTIZED) ## measure the network and write build/NET/quantized
+
+$(GENERATED): $(QUANTIZED) $(OUT)/codegen.settings $(CODEGEN_SOURCES)
+	$(PYTHON) -m codegen generate $(GENERATE_ARGS)
+	@touch $@
+
+codegen: $(GENERATED) ## render the accelerator, pack its weights, write the golden vectors
+
+csim: $(GENERATED) ## compile and run the C-simulation, compare every layer bit for bit
+	@$(PYTHON) -m codegen csim --build '$(OUT)' --types '$(CSIM_TYPES)'
+
+# With CSIM=1 `make csim` runs first on the same IMAGES.
+accuracy: $(if $(CSIM),csim) | $(INSTALLED) ## float, integer and (CSIM=1) C-simulation accuracy on DATA
+	$(PYTHON) -m model_prep accuracy $(NETWORK_ARGS) $(ACCURACY_IMAGES) $(if $(CSIM),--csim)
+
+fuzz: $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (SEED=)
+	$(PYTHON) -m tests.fuzz --count '$(N)' --seed '$(SEED)'
+
+bundle: $(GENERATED) ## write build/NET/bundle.zip for a PYNQ board (BOARD=pynq-z2 checks that it fits)
+	@$(PYTHON) -m board bundle --build '$(OUT)' $(BOARD_ARGS)
+
+emulate: $(GENERATED) ## run the bundle on the emulated board, compare every logit
+	@$(PYTHON) -m board emulate --build '$(OUT)'
+
+measure: $(GENERATED) ## accuracy, latency (the model's), memory and DDR traffic on the emulated board
+	@$(PYTHON) -m board measure --build '$(OUT)' $(MEASURE_ARGS)
+
+notebook: $(GENERATED) ## run board/demo.ipynb on the emulated board and keep it with its outputs
+	@$(PYTHON) -m board notebook --build '$(OUT)'
+
+units: $(QUANTIZED) ## conversion units as Verilog: simulate, prove, synthesize (Yosys)
+	@$(PYTHON) -m codegen.units --build '$(OUT)' --sweep '$(SWEEP)'
+
+train: $(INSTALLED) ## train a network that has a recipe here (NET=digits) and store its weights
+	$(PYTHON) -m model_prep train --net '$(NET)'
+
+lint: $(INSTALLED) ## ruff, mypy, clang-format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*.hpp hls_templates/*.cpp
+
+format: $(INSTALLED) ## let ruff and clang-format rewrite the sources
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i hls_templates/*.hpp hls_templates/*.cpp
+
+test: lint ## lint and every test that takes seconds (about 10 minutes on 2 cores)
+	$(PYTHON) -m pytest -n auto -m 'not slow'
+
+test-all: lint ## also the tests that take minutes and gigabytes
+	$(PYTHON) -m pytest -n auto
+
+bench: $(INSTALLED) ## measure C-simulation, reference, code generator and k-means
+	$(PYTHON) -m tests.bench
+
+clean: ## remove build/
+	rm -rf build

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point of `python -m board`. Imports board.cli."""
+
+import sys
+
+from board.cli import main
+from board.errors import run_cli
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

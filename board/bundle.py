@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bundle.zip: everything that goes to a board, made on a PC from build/NET.
+
+The same input gives the same bytes. The bundle is made before, and without, synthesis; bitstream
+and .hwh are added when they exist. Imports the standard library and numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from board import __version__
+from board.design import (
+    BITSTREAM,
+    DESIGN,
+    FORMAT,
+    HANDOFF,
+    IMAGES,
+    MANIFEST,
+    TABLES,
+    WEIGHTS,
+    WORD_BYTES,
+    manifest_digest,
+    sha256_file,
+)
+from board.errors import UserError
+from board.published import CLNQ_BITS
+
+SOURCES = Path(__file__).parent
+MODULES = (
+    "__init__.py",
+    "__main__.py",
+    "boards.json",
+    "buffers.py",
+    "cli.py",
+    "design.py",
+    "driver.py",
+    "emulator.py",
+    "errors.py",
+    "hwh.py",
+    "images.py",
+    "measure.py",
+    "memory.py",
+    "packing.py",
+    "plots.py",
+    "registers.py",
+)
+NOTEBOOK = "demo.ipynb"
+README = "README.md"
+README_SOURCE = SOURCES / "bundle_readme.md"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+IMAGE_SHARE = 0.015  # of the weights' size that test images may take
+IMAGE_BYTES = 100_000  # and what they may take in any case
+STORED = (".bin", ".bit")  # packed already
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON file of the build folder."""
+    if not path.is_file():
+        raise UserError(f"{path} must exist; {remedy}")
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def describe_design(build: Path) -> dict[str, Any]:
+    """design.json's content, of report.json, the quantized manifest and golden/checks.txt."""
+    report = read_json(build / "report.json", "run `make codegen` first")
+    manifest = read_json(build / "quantized" / "manifest.json", "run `make quantize` first")
+    checks = (build / "golden" / "checks.txt").read_text().splitlines()
+    constants, gather = report["engine"]["constants"], report["input"]["gather"]
+    layers = [
+        _describe_layer(layer, line.split(), constants["PE"])
+        for layer, line in zip(report["layers"], checks, strict=True)
+    ]
+    last = manifest["layers"][-1]
+    window = last["kernel"][0] * last["kernel"][1] if last["kind"] == "avgpool" else 1
+    clnq = CLNQ_BITS.get(report["network"])
+    return {
+        "network": report["network"],
+        "part": report["part"],
+        "design_id": report["design_id"],
+        "clock_mhz": report["performance"]["clock_mhz"],
+        "predicted_images": report["images"],
+        "batch": report["engine"]["batch"],
+        "arena_words": constants["ARENA_WORDS"],
+        "input_address": constants["INPUT_ADDR"],
+        "input_words": constants["INPUT_WORDS"],
+        "input_shape": report["input"]["shape"],
+        "input_bits": report["input"]["bits"],
+        "taps": gather["taps"],
+        "steps": gather["steps"],
+        "pads": gather["pads"],
+        "packed_shape": gather["packed_shape"],
+        "weight_words": constants["WEIGHT_WORDS"],
+        "weight_bits": report["engine"]["weight_bits"],
+        "output_frac": last["out_frac"],
+        "output_divisor": window,
+        "clnq_bits": list(clnq) if clnq else None,
+        "classes": manifest["classes"] or [],
+        "layers": layers,
+        "accuracy": report["accuracy"],
+    }
+
+
+def _describe_layer(layer: dict[str, Any], check: list[str], pe: int) -> dict[str, Any]:
+    words = int(check[1])
+    same = ("name", "kind", "out_shape", "bits", "scheme", "qm", "macs", "cycles")
+    return {
+        **{key: layer[key] for key in same},
+        **{key: layer[key] for key in ("bytes_read", "bytes_written", "bytes_weights")},
+        "out_address": layer["address"]["output"],
+        "out_words": layer["packed_bytes"] // WORD_BYTES,
+        "weight_address": layer["address"]["weights"],
+        "weight_words": words,
+        "bias_words": layer["tiles"] * pe // 2 if words else 0,
+        "weight_crc": int(check[2], 16),
+    }
+
+
+def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    """An npz archive whose bytes depend on its content only.
+
+    >>> npz_bytes({"a": np.zeros(3)}) == npz_bytes({"a": np.zeros(3)})
+    True
+    """
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+            _write(archive, f"{name}.npy", content.getvalue())
+    return stream.getvalue()
+
+
+def _test_images(build: Path, weight_bytes: int, last: str) -> dict[str, np.ndarray]:
+    """The first quantized test images, as many as the bundle's size allows; at least one."""
+    path = build / "quantized" / "vectors.npz"
+    if not path.is_file():
+        raise UserError(f"{path} must exist; run `make quantize` again")
+    with np.load(path, allow_pickle=False) as vectors:
+        images, labels, logits = vectors["images"], vectors["labels"], vectors[last]
+    channels, height, width = logits.shape[1:]
+    if height * width == 1:
+        logits = logits.reshape(-1, channels)
+    room = max(IMAGE_BYTES, int(weight_bytes * IMAGE_SHARE))
+    count = max(1, min(len(images), room // (images[0].nbytes + logits[0].nbytes)))
+    return {"images": images[:count], "labels": labels[:count], "logits": logits[:count]}
+
+
+def _tables(build: Path) -> dict[str, np.ndarray]:
+    with np.load(build / "quantized" / "arrays.npz", allow_pickle=False) as arrays:
+        wanted = [n for n in arrays.files if n.endswith(("/table", "/centroid", "/threshold"))]
+        return {name: arrays[name] for name in wanted}
+
+
+def design_digest(build: Path) -> str:
+    """SHA-256 over the generated hardware sources, what a bitstream is built from."""
+    folder = build / "hls"
+    names = sorted(path.name for path in folder.glob("*.[hc]pp") if "testbench" not in path.name)
+    listing = [[name, sha256_file(folder / name)] for name in names]
+    return manifest_digest({"sources": listing})
+
+
+def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.zip") -> Path:
+    """Write build/bundle.zip.
+
+    Args:
+        build: build/NET after `make codegen`.
+        bitstream: a .bit with its .hwh beside it, or None to look for build/bitstream.
+        name: of the file in `build`.
+    """
+    design = describe_design(build)
+    weights = build / "params" / "weights.bin"
+    content: dict[str, bytes | Path] = {f"board/{module}": SOURCES / module for module in MODULES}
+    content[NOTEBOOK] = SOURCES / NOTEBOOK
+    readme = README_SOURCE.read_text(encoding="utf-8")
+    content[README] = readme.replace("NETWORK", design["network"]).encode()
+    content[DESIGN] = (json.dumps(design, indent=1) + "\n").encode()
+    content[TABLES] = npz_bytes(_tables(build))
+    content[IMAGES] = npz_bytes(
+        _test_images(build, weights.stat().st_size, design["layers"][-1]["name"])
+    )
+    content[WEIGHTS] = weights
+    content.update(_find_bitstream(build, bitstream))
+    identity = {"id": design["design_id"], "sha256": design_digest(build)}
+    return _write_zip(build / name, content, identity, design["network"])
+
+
+def _find_bitstream(build: Path, bitstream: Path | None) -> dict[str, Path]:
+    """The .bit and .hwh of the bundle; none where synthesis has not been run."""
+    path = bitstream or build / "bitstream" / BITSTREAM
+    if bitstream is None and not path.is_file():
+        return {}
+    handoff = path.with_suffix(".hwh")
+    for file in (path, handoff):
+        if not file.is_file():
+            raise UserError(f"{file} must exist; pynq needs .bit and .hwh of the same name")
+    return {BITSTREAM: path, HANDOFF: handoff}
+
+
+def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    info = zipfile.ZipInfo(name, EPOCH)
+    info.external_attr = 0o644 << 16
+    packed = name.endswith(STORED)
+    info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+    archive.writestr(info, data)
+
+
+def _write_zip(
+    path: Path, content: dict[str, bytes | Path], identity: dict[str, str], network: str
+) -> Path:
+    """Write manifest and files through a temporary sibling."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        files = {}
+        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
+            for name in sorted(content):
+                item = content[name]
+                data = item.read_bytes() if isinstance(item, Path) else item
+                files[name] = {"bytes": len(data), "sha256": sha256_bytes(data)}
+                _write(archive, name, data)
+            manifest: dict[str, Any] = {
+                "format": FORMAT,
+                "generator": f"board {__version__}",
+                "network": network,
+                "design": identity,
+                "files": files,
+            }
+            manifest["manifest_sha256"] = manifest_digest(manifest)
+            _write(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def unpack(bundle: Path, folder: Path) -> Path:
+    """Unpack a bundle into a folder, refusing paths that leave it."""
+    if not zipfile.is_zipfile(bundle):
+        raise UserError(f"{bundle} must be a bundle (zip); make it with `make bundle`")
+    with zipfile.ZipFile(bundle) as archive:
+        for name in archive.namelist():
+            parts = PurePosixPath(name).parts
+            if name.startswith("/") or ".." in parts:
+                raise UserError(f"{bundle} must hold relative paths, not {name}; make it again")
+        archive.extractall(folder)
+    return folder

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver: pixels in, logits out, on a PYNQ board or on the emulated one.
+
+    with Accelerator("digits") as board:
+        for image, best in zip(images, board.classify(images, 5)):
+            print(best)
+
+Uses only what pynq 3.0.1, 3.1 and 4 have in common: Overlay, register_map, mmio, allocate, and
+PynqBuffer's device_address, flush, invalidate, freebuffer. Imports numpy and pynq.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pynq
+
+from board.buffers import Buffers
+from board.design import (
+    BITSTREAM,
+    HANDOFF,
+    check_files,
+    read_design,
+    read_images,
+    read_manifest,
+    read_tables,
+)
+from board.errors import (
+    AcceleratorTimeoutError,
+    BundleError,
+    DesignError,
+    SelfTestError,
+    UserError,
+)
+from board.packing import gather, look_up, pack_maps, unpack_maps
+from board.registers import Registers
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BATCH = 16
+MIN_TIMEOUT_S = 10.0
+TIMEOUT_FACTOR = 200  # of the predicted time; a C-simulation is slower than the hardware
+ID_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One start of the accelerator.
+
+    Attributes:
+        first, last: layers that it ran.
+        images: size of the batch.
+        seconds: from start to done, by the processor's clock.
+        counters: the engine's (docs/formats.md section 7).
+    """
+
+    first: int
+    last: int
+    images: int
+    seconds: float
+    counters: dict[str, int]
+
+
+class Accelerator:
+    """A network on a board.
+
+    Args:
+        folder: the unpacked bundle.
+        device: a pynq.Device; None for pynq's active one.
+        batch: images whose feature maps are allocated at a time; fewer where memory is short.
+        timeout_s: for one batch; None: 10 s, or 200 times the predicted time where that is more.
+        self_test: run the bundle's test images before anything else.
+
+    Raises:
+        BundleError: a file has changed; DesignError: the bitstream is another design's;
+        MemoryShortageError; StaleDataError; SelfTestError; AcceleratorTimeoutError. Buffers are
+        freed whatever happens.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path = ".",
+        device: Any = None,
+        batch: int = DEFAULT_BATCH,
+        timeout_s: float | None = None,
+        self_test: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        self._check_bitstream_is_there()
+        check_files(self.folder, self.manifest)
+        self.design = read_design(self.folder)
+        self._check_ids_agree()
+        self.tables = read_tables(self.folder)
+        if not batch >= 1:
+            raise UserError(f"batch must be 1 or more, not {batch}")
+        self.calls: list[Call] = []
+        self._open_overlay(device)
+        self.emulated = bool(getattr(self.device, "emulated", False))
+        self._check_id()
+        self.buffers = Buffers(self.design, self.device, min(batch, self.design.batch))
+        self.batch = self.buffers.batch
+        predicted = self.design.predicted_seconds * self.batch * TIMEOUT_FACTOR
+        self.timeout_s = max(MIN_TIMEOUT_S, predicted) if timeout_s is None else timeout_s
+        try:
+            self.buffers.load_weights(self.folder)
+            if self_test:
+                self.self_test()
+        except BaseException:
+            self.close()
+            raise
+
+    # Life
+
+    def __enter__(self) -> Accelerator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free all buffers; may be called twice."""
+        self.buffers.close()
+
+    # Opening
+
+    def _check_bitstream_is_there(self) -> None:
+        for name in (BITSTREAM, HANDOFF):
+            if name not in self.manifest["files"]:
+                raise BundleError(
+                    f"{self.folder / name} must be part of the bundle; this one was made without "
+                    "synthesis: `make bundle` again after `make bitstream`, or use `make emulate`"
+                )
+
+    def _check_ids_agree(self) -> None:
+        expected = int(self.manifest["design"]["id"], 16)
+        if self.design.design_id != expected:
+            raise DesignError(
+                f"parameters must be of design {expected:08x} (manifest), not "
+                f"{self.design.design_id:08x}; copy the bundle again"
+            )
+
+    def _open_overlay(self, device: Any) -> None:
+        bitstream = str((self.folder / BITSTREAM).resolve())
+        self.overlay = pynq.Overlay(bitstream, device=device)
+        self.device = self.overlay.device
+        names = [
+            name
+            for name, entry in self.overlay.ip_dict.items()
+            if entry.get("type", "").split(":")[2:3] == ["accelerator"]
+        ]
+        if len(names) != 1:
+            raise DesignError(
+                f"{self.folder / HANDOFF} must have one IP of type accelerator, not {len(names)}; "
+                "use the .hwh of this design's Vivado project"
+            )
+        ip: Any = self.overlay
+        for part in names[0].split("/"):  # the IP may lie in a hierarchy of the block design
+            ip = getattr(ip, part)
+        self.registers = Registers(ip, self.overlay.ip_dict[names[0]]["registers"])
+        log.info("loaded %s, IP %s", bitstream, names[0])
+
+    def _check_id(self) -> None:
+        """Run no layer at all: the design then only says who it is."""
+        self._call(0, -1, 0, (0, 0), ID_TIMEOUT_S)
+        found = self.registers.read("design_id")
+        if found != self.design.design_id:
+            raise DesignError(
+                f"the bitstream must be of design {self.design.design_id:08x} "
+                f"({self.design.network}), not {found:08x}; use the bitstream that was made with "
+                "this bundle, or make the bundle again"
+            )
+
+    # Running
+
+    def preprocess(self, images: np.ndarray) -> np.ndarray:
+        """Packed input uint64 [N, words] of pixels uint8 [N, C, H, W]."""
+        design = self.design
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != design.input_shape:
+            raise UserError(
+                f"images must be uint8 [N, {', '.join(map(str, design.input_shape))}], not "
+                f"{images.dtype} {list(images.shape)}"
+            )
+        codes = look_up(self.tables["input/table"], images)
+        maps = gather(codes, design.taps, design.steps, design.pads, design.packed_shape)
+        return pack_maps(maps, design.input_bits).view("<u8")
+
+    def predict(self, images: np.ndarray, by_layer: bool = False) -> np.ndarray:
+        """Logits of pixels.
+
+        Args:
+            images: uint8 [N, C, H, W], any N.
+            by_layer: one start per layer instead of one for all: `calls` then has each layer.
+
+        Returns:
+            int64 [N, classes], the last layer's accumulators; times `design.output_scale` they
+            are the network's values. [N, C, H, W] where the last layer has a map.
+        """
+        last = len(self.design.layers) - 1
+        data = self._run(images, last, by_layer)
+        channels, height, width = self.design.layers[last].out_shape
+        logits = data.view("<i8").reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+        return logits.reshape(-1, channels) if height * width == 1 else logits
+
+    def activations(self, images: np.ndarray, layer: str) -> np.ndarray:
+        """Stored codes uint16 [N, C, H, W] of a layer; the last layer has none, use predict."""
+        index = self.design.layer_index(layer)
+        if index == len(self.design.layers) - 1:
+            raise UserError(f"layer must be another than the last, {layer}; its output is predict")
+        data = self._run(images, index, False)
+        chosen = self.design.layers[index]
+        return unpack_maps(data.view(np.uint8), chosen.out_shape, chosen.bits)
+
+    def classify(self, images: np.ndarray, k: int = 5) -> list[list[tuple[int, str, float]]]:
+        """The k best classes of each image: (index, name, value), best first."""
+        logits = self.predict(images).reshape(len(images), -1)
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+        names = self.design.classes
+        return [
+            [
+                (int(c), names[c] if c < len(names) else str(c), row[c] * self.design.output_scale)
+                for c in order
+            ]
+            for row, order in zip(logits, best, strict=True)
+        ]
+
+    def self_test(self) -> None:
+        """The bundle's test images against the logits of the integer reference.
+
+        May be called at any time. Where logits differ, weights are read back first, so that a
+        changed memory is told from a wrong bitstream; buffers are freed.
+        """
+        golden = read_images(self.folder)
+        count = min(self.batch, len(golden["images"]))
+        found = self.predict(golden["images"][:count])
+        wrong = np.flatnonzero((found != golden["logits"][:count]).reshape(count, -1).any(axis=1))
+        if wrong.size:
+            try:
+                self.buffers.verify_weights()
+            finally:
+                self.close()
+            raise SelfTestError(
+                f"test image {wrong[0]} must give the reference's logits, but gives others (as do "
+                f"{wrong.size} of {count}); weights and input are in memory as they should be, so "
+                "the bitstream computes something else: check timing, clock and its ID"
+            )
+        self.calls.clear()
+        log.info("self-test: %d images bit-exact", count)
+
+    def _run(self, images: np.ndarray, last: int, by_layer: bool) -> np.ndarray:
+        """Run layers 0..last on any number of images; uint64 [N, words] of the last one's."""
+        if not self.buffers.open:
+            raise UserError("the accelerator must be open, not closed; make a new one")
+        self.calls.clear()
+        out = np.empty((len(images), self.design.layers[last].out_words), dtype=np.uint64)
+        for start in range(0, max(1, len(images)), self.batch):
+            words = self.preprocess(images[start : start + self.batch])
+            if not len(words):
+                break
+            try:
+                out[start : start + len(words)] = self._run_batch(words, last, by_layer)
+            except BaseException:
+                self.close()
+                raise
+        return out
+
+    def _run_batch(self, words: np.ndarray, last: int, by_layer: bool) -> np.ndarray:
+        layer = self.design.layers[last]
+        before = self.buffers.upload(words, layer)
+        kept_back = 1.0 if by_layer or last == 0 else 0.5
+        try:
+            self._run_layers(len(words), last, by_layer, self.timeout_s * kept_back)
+        except AcceleratorTimeoutError as error:
+            self.overlay.download()
+            if error.layer is None:
+                self._find_layer(words, last, error)
+            raise
+        return self.buffers.download(before, layer)
+
+    def _find_layer(self, words: np.ndarray, last: int, error: AcceleratorTimeoutError) -> None:
+        """Repeat a batch that hung layer by layer; always raises.
+
+        Counters are written when a call ends, so a call of several layers does not say where it
+        hangs. The half of the time-out that the first call left is for this.
+        """
+        self.buffers.upload(words, self.design.layers[last])
+        try:
+            self._run_layers(len(words), last, True, self.timeout_s / 2)
+        except AcceleratorTimeoutError as found:
+            self.overlay.download()
+            raise found from error
+        raise AcceleratorTimeoutError(
+            f"{error}; repeated layer by layer, every layer finished", error.registers, None
+        ) from error
+
+    def _run_layers(self, images: int, last: int, by_layer: bool, timeout_s: float) -> None:
+        """Start the layers in as few calls as the weight buffers allow, or one by one.
+
+        The time-out is for all calls together.
+        """
+        end = time.monotonic() + timeout_s
+        maps = self.buffers.feature_map_address
+        for segment, weights in self.buffers.segments():
+            stop = min(segment.last, last)
+            step = 1 if by_layer else max(1, stop - segment.first + 1)
+            for first in range(segment.first, stop + 1, step):
+                left = max(0.0, end - time.monotonic())
+                self._call(first, first + step - 1, images, (weights, maps), left)
+
+    def _call(
+        self, first: int, last: int, images: int, addresses: tuple[int, int], timeout_s: float
+    ) -> None:
+        """Start the accelerator once and wait; AcceleratorTimeoutError where it does not end."""
+        registers = self.registers
+        weights, maps = addresses
+        for name, value in (
+            ("weights", weights),
+            ("fm_in", maps),
+            ("fm_out", maps),
+            ("first", first),
+            ("last", last),
+            ("images", images),
+        ):
+            registers.write(name, value)
+        begin = time.perf_counter()
+        registers.start()
+        if not registers.wait(timeout_s):
+            raise self._timeout(first, last, timeout_s)
+        seconds = time.perf_counter() - begin
+        if last >= first:
+            self.calls.append(Call(first, last, images, seconds, registers.counters()))
+
+    def _timeout(self, first: int, last: int, timeout_s: float) -> AcceleratorTimeoutError:
+        state = self.registers.dump()
+        names = [layer.name for layer in self.design.layers[first : last + 1]]
+        text = ", ".join(f"{name}={value:#x}" for name, value in state.items())
+        what = "a call without layers" if not names else names[0]
+        if len(names) > 1:
+            what = f"{names[0]}..{names[-1]}"
+        return AcceleratorTimeoutError(
+            f"the accelerator must finish {what} within {timeout_s:.3g} s, but did not ({text}); "
+            "check clock, bitstream and memory addresses, then open the accelerator again",
+            state,
+            names[0] if len(names) == 1 else None,
+        )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a bundle on the emulated board, from a PC: prepare, compare with the reference, notebook.
+
+The bundle's files are the ones that go to a board; only the bitstream is the C-simulation. Imports
+numpy and pynq; nbclient where a notebook is run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from board.bundle import NOTEBOOK, describe_design, make_bundle, unpack
+from board.driver import Accelerator
+from board.emulator import install
+from board.errors import UserError
+from board.fabric import compile_fabric
+from board.hwh import make_hwh
+from board.measure import show_progress, top_k
+
+STARTUP = "from board.emulator import install\ninstall()\n"
+NOTEBOOK_TIMEOUT_S = 900
+
+
+def prepare(build: Path, ultrascale: bool = True) -> Path:
+    """build/emulator/bundle: the bundle with the C-simulation as its bitstream, unpacked."""
+    design = describe_design(build)
+    bitstream = compile_fabric(build)
+    handoff = make_hwh(design["network"], design["clock_mhz"], ultrascale)
+    bitstream.with_suffix(".hwh").write_text(handoff, encoding="utf-8")
+    archive = make_bundle(build, bitstream, "emulator/bundle.zip")
+    folder = build / "emulator" / "bundle"
+    shutil.rmtree(folder, ignore_errors=True)
+    unpack(archive, folder)
+    archive.unlink()
+    return folder
+
+
+def emulate(build: Path) -> int:
+    """Run every quantized test image; 1 where a logit differs from the integer reference."""
+    folder = prepare(build)
+    device = install()
+    with np.load(build / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
+        last = describe_design(build)["layers"][-1]["name"]
+        images, labels, expected = vectors["images"], vectors["labels"], vectors[last]
+    with Accelerator(folder) as board:
+        found = []
+        for start in range(0, len(images), board.batch):
+            found.append(board.predict(images[start : start + board.batch]))
+            show_progress(start + len(found[-1]), len(images), "emulating")
+        logits = np.concatenate(found).reshape(len(images), -1)
+        network, batch = board.design.network, board.batch
+    expected = expected.reshape(len(images), -1)
+    wrong = np.flatnonzero((logits != expected).any(axis=1))
+    marks = [(k, top_k(logits, labels, k), top_k(expected, labels, k)) for k in (1, 5)]
+    for k, measured, reference in marks:
+        if measured is not None:
+            print(f"{network}: top-{k} {measured:.3f}%, integer reference {reference:.3f}%")
+    print(
+        f"{network}: {len(images)} images, up to {batch} at a time, {device.fabric.calls} calls, "
+        f"{device.live_buffers} buffers left"
+    )
+    if wrong.size:
+        print(f"FAILED: the logits of {wrong.size} images differ, first image {wrong[0]}")
+        return 1
+    print("PASSED: all logits are bit-exact")
+    return 0
+
+
+def run_notebook(folder: Path) -> Any:
+    """Execute the bundle's notebook, unchanged, on an emulated board; return it with outputs."""
+    try:
+        import nbformat
+        from nbclient import NotebookClient
+    except ImportError:
+        raise UserError("nbclient must be installed to run the notebook; `make install`") from None
+    notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
+    with tempfile.TemporaryDirectory() as home:
+        startup = Path(home) / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "00-emulator.py").write_text(STARTUP)
+        previous = os.environ.get("IPYTHONDIR")
+        os.environ["IPYTHONDIR"] = home
+        try:
+            resources = {"metadata": {"path": str(folder)}}
+            client = NotebookClient(notebook, timeout=NOTEBOOK_TIMEOUT_S, resources=resources)
+            client.execute()
+        finally:
+            if previous is None:
+                del os.environ["IPYTHONDIR"]
+            else:
+                os.environ["IPYTHONDIR"] = previous
+    return notebook

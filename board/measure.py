@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measurements: accuracy, latency and DDR traffic per layer, activation memory (papers' table V).
+
+On the emulated board, time is the engine's cycle model at the design's clock, and every result
+says so; memory, traffic and accuracy are the same on both. Imports numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from board.design import Design
+from board.driver import Accelerator, Call
+from board.errors import UserError
+
+DEFAULT_REPEATS = 20
+TOP = 5
+PERCENTILES = (50, 99)
+TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")
+
+
+def show_progress(done: int, total: int, what: str) -> None:
+    """One line on a terminal; nothing where output is piped."""
+    if sys.stderr.isatty():
+        end = "\n" if done >= total else ""
+        print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+
+def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float | None:
+    """Percent of images whose label is among the k best; ties go to the lower class.
+
+    >>> top_k(np.array([[3, 3, 1], [0, 1, 2]]), np.array([1, 2]), 1)
+    50.0
+    """
+    known = labels >= 0
+    if not known.any() or k >= logits.shape[1]:
+        return None
+    best = np.argsort(-logits[known], axis=1, kind="stable")[:, :k]
+    return float(100 * (best == labels[known][:, None]).any(axis=1).mean())
+
+
+def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Top-1 and top-5 of all images, in percent; None without labels or with too few classes."""
+    parts = []
+    for start in range(0, len(images), board.batch):
+        part = images[start : start + board.batch]
+        parts.append(board.predict(part).reshape(len(part), -1))
+        show_progress(start + len(part), len(images), "accuracy")
+    logits = np.concatenate(parts)
+    return {
+        "images": len(images),
+        "top1": top_k(logits, labels, 1),
+        "top5": top_k(logits, labels, TOP),
+    }
+
+
+def call_seconds(board: Accelerator, call: Call) -> float:
+    """Time of a call: the processor's clock on a board, the cycle model on the emulated one."""
+    if board.emulated:
+        return call.counters["cycles"] / (board.design.clock_mhz * 1e6)
+    return call.seconds
+
+
+def statistics(samples: list[float]) -> dict[str, float]:
+    """Mean, p50 and p99 in milliseconds of times in seconds."""
+    milliseconds = 1e3 * np.array(samples)
+    p50, p99 = np.percentile(milliseconds, PERCENTILES)
+    return {"mean_ms": float(milliseconds.mean()), "p50_ms": float(p50), "p99_ms": float(p99)}
+
+
+def latency(
+    board: Accelerator, images: np.ndarray, repeats: int = DEFAULT_REPEATS
+) -> dict[str, Any]:
+    """Time of one batch, layer by layer and in one call.
+
+    Args:
+        board: where to run.
+        images: the batch, uint8 [N, C, H, W], no more than `board.batch`.
+        repeats: runs of each kind.
+    """
+    if not 1 <= len(images) <= board.batch or repeats < 1:
+        raise UserError(
+            f"a batch must have 1..{board.batch} images and be run at least once, not "
+            f"{len(images)} images {repeats} times"
+        )
+    layers = board.design.layers
+    single: list[list[float]] = [[] for _ in layers]
+    whole: list[float] = []
+    traffic: list[dict[str, int]] = [{} for _ in layers]
+    for repeat in range(repeats):
+        board.predict(images, by_layer=True)
+        for call in board.calls:
+            single[call.first].append(call_seconds(board, call))
+            traffic[call.first] = {key: call.counters[key] for key in (*TRAFFIC, "cycles")}
+        board.predict(images)
+        whole.append(sum(call_seconds(board, call) for call in board.calls))
+        show_progress(repeat + 1, repeats, f"latency, batch {len(images)}")
+    first_fc = next((i for i, layer in enumerate(layers) if layer.kind == "fc"), len(layers))
+    convolutions = [sum(times) for times in zip(*single[:first_fc], strict=True)]
+    parts = {"network": statistics(whole)}
+    if convolutions:
+        parts["convolutions"] = statistics(convolutions)
+    for part in parts.values():
+        part["images_per_s"] = 1e3 * len(images) / part["mean_ms"]
+    return {
+        "batch": len(images),
+        "repeats": repeats,
+        "time": "model" if board.emulated else "measured",
+        **parts,
+        "layers": [
+            {"name": layer.name, "kind": layer.kind, **statistics(times), **moved}
+            for layer, times, moved in zip(layers, single, traffic, strict=True)
+        ],
+    }
+
+
+def memory(board: Accelerator, clnq: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """Activation memory: what is allocated, what is stored, and what other widths would store.
+
+    Args:
+        board: an open accelerator.
+        clnq: a width per convolution, to compare with; None: the papers', where they have one.
+    """
+    design, widths = board.design, clnq or board.design.clnq_bits
+    stored = [layer for layer in design.layers if layer.scheme != "raw"]
+    convolutions = [layer for layer in stored if layer.kind == "conv"]
+    if widths is not None and len(widths) != len(convolutions):
+        raise UserError(
+            f"CLNQ widths must be one per convolution, {len(convolutions)}, not {len(widths)}"
+        )
+    result: dict[str, Any] = {
+        "batch": board.batch,
+        "allocated_bytes": board.buffers.feature_map_bytes,
+        "allocated_bytes_per_image": board.buffers.feature_map_bytes // board.batch,
+        "input_bytes_per_image": design.input_words * 8,
+        "stored_bytes": sum(layer.out_words * 8 for layer in stored),
+        "code_bytes": sum(layer.codes * layer.bits for layer in stored) / 8,
+        "half_precision_bytes": sum(layer.codes * 2 for layer in stored),
+        "convolutions": {
+            "code_bytes": sum(layer.codes * layer.bits for layer in convolutions) / 8,
+            "half_precision_bytes": sum(layer.codes * 2 for layer in convolutions),
+            "clnq_bytes": None,
+        },
+        "layers": [
+            {"name": layer.name, "bits": layer.bits, "bytes": layer.out_words * 8}
+            for layer in stored
+        ],
+    }
+    if widths is not None:
+        pairs = zip(convolutions, widths, strict=True)
+        result["convolutions"]["clnq_bytes"] = sum(layer.codes * bits for layer, bits in pairs) / 8
+    return result
+
+
+def measure(
+    board: Accelerator,
+    images: np.ndarray,
+    labels: np.ndarray,
+    repeats: int = DEFAULT_REPEATS,
+    clnq: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
+    """Everything, as one JSON value; batches of 1 and of as many as are allocated."""
+    design: Design = board.design
+    sizes = sorted({1, min(board.batch, len(images))})
+    return {
+        "network": design.network,
+        "design_id": f"{design.design_id:08x}",
+        "part": design.part,
+        "clock_mhz": design.clock_mhz,
+        "device": "emulated" if board.emulated else getattr(board.device, "name", "board"),
+        "time": "model" if board.emulated else "measured",
+        "accuracy": accuracy(board, images, labels),
+        "memory": memory(board, clnq),
+        "latency": [latency(board, images[:size], repeats) for size in sizes],
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as text, for a terminal."""
+    found, stored = results["accuracy"], results["memory"]
+    lines = [f"{results['network']} on {results['device']}, {results['part']}"]
+    marks = [f"top-{k} {found[f'top{k}']:.2f}%" for k in (1, 5) if found[f"top{k}"] is not None]
+    lines.append(f"{found['images']} images" + "".join(f", {mark}" for mark in marks))
+    codes, half = stored["code_bytes"], stored["half_precision_bytes"]
+    convolutions = stored["convolutions"]
+    lines.append(
+        f"activations of an image: {codes / 1e3:,.1f} kB in codes "
+        f"({stored['stored_bytes']:,} bytes with padding), {half / 1e3:,.1f} kB at 16 bits: "
+        f"{100 * codes / half:.2f}%"
+    )
+    if convolutions["clnq_bytes"]:
+        share = 100 * convolutions["code_bytes"] / convolutions["clnq_bytes"]
+        lines.append(
+            f"of the convolutions, CLNQ: {convolutions['clnq_bytes'] / 1e3:,.1f} kB: {share:.2f}%"
+        )
+    lines.append(
+        f"allocated: {stored['allocated_bytes']:,} bytes for {stored['batch']} image(s), "
+        f"{stored['allocated_bytes_per_image']:,} each, "
+        f"input ({stored['input_bytes_per_image']:,}) included"
+    )
+    for part in results["latency"]:
+        title = "model of the engine" if part["time"] == "model" else "measured"
+        lines.append(f"batch {part['batch']} ({title}):")
+        for name in ("convolutions", "network"):
+            if name in part:
+                times = part[name]
+                lines.append(
+                    f"  {name:14s} {times['mean_ms']:9.3f} ms (p50 {times['p50_ms']:.3f}, "
+                    f"p99 {times['p99_ms']:.3f}), {times['images_per_s']:,.1f} images/s"
+                )
+        lines += [
+            f"  {layer['name']:14s} {layer['mean_ms']:9.3f} ms, read {layer['bytes_read']:,}, "
+            f"written {layer['bytes_written']:,}, weights {layer['bytes_weights']:,} bytes"
+            for layer in part["layers"]
+        ]
+    return "\n".join(lines)
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Write the JSON through a temporary sibling."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of the code generator: generate, csim, report, parts.
+
+Bad input ends with one sentence on stderr and exit status 2; a mismatch in the C-simulation with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from codegen.csim import TYPES
+from codegen.csim import Settings as CsimSettings
+from codegen.errors import UserError
+from codegen.generate import Settings, generate
+from codegen.parts import DEFAULT_PART, load_parts
+from codegen.report import read_report, write_report
+from codegen.simulate import simulate
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are UserErrors: one sentence, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    options = make_parser().parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The argument parser, one subcommand each."""
+    parser = Parser(prog="python -m codegen", description="HLS code generator")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("generate", help="render C++, pack weights and golden vectors")
+    _add_build(command)
+    command.add_argument("--part", default=DEFAULT_PART, help="FPGA part (default %(default)s)")
+    command.add_argument("--simd", default="8", help="input channels a cycle (default 8)")
+    command.add_argument("--pe", default="24", help="output channels a cycle (default 24)")
+    command.add_argument(
+        "--images",
+        default="0",
+        help="images in golden/ (default: all that were quantized)",
+    )
+    command.set_defaults(run=_generate)
+
+    command = commands.add_parser("csim", help="compile and run the C-simulation")
+    _add_build(command)
+    command.add_argument(
+        "--types",
+        choices=TYPES,
+        default="fast",
+        help="native integers or ap_int everywhere (default fast)",
+    )
+    command.add_argument(
+        "--first-layers",
+        default="0",
+        metavar="K",
+        help="run only the first K layers",
+    )
+    command.add_argument("--sanitize", action="store_true", help="with address/UB sanitizers")
+    command.set_defaults(run=_csim)
+
+    command = commands.add_parser("report", help="write report.html from report.json again")
+    _add_build(command)
+    command.set_defaults(run=_report)
+
+    command = commands.add_parser("parts", help="list the FPGA parts")
+    command.set_defaults(run=_parts)
+    return parser
+
+
+def _add_build(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--build", type=Path, required=True, help="build folder of the network")
+
+
+def _integer(name: str, text: str) -> int:
+    """The integer that `text` spells."""
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{name} must be an integer, not {text!r}") from None
+
+
+def _generate(options: argparse.Namespace) -> int:
+    settings = Settings(
+        options.build,
+        options.part,
+        _integer("SIMD", options.simd),
+        _integer("PE", options.pe),
+        _integer("IMAGES", options.images),
+    )
+    plan = generate(settings)
+    if plan is None:
+        print(f"{options.build}: up to date")
+        return 0
+    used, part = plan.resources, plan.part
+    print(
+        f"{plan.network.name} on {part.name}: {plan.engine.simd}x{plan.engine.pe} multipliers, "
+        f"{plan.engine.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
+        f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
+    )
+    print(
+        f"estimated: {used.dsp}/{part.dsp} DSP, {used.bram36}/{part.bram36} BRAM36, "
+        f"{used.lut:,}/{part.lut:,} LUT; report: {options.build / 'report.html'}"
+    )
+    return 0
+
+
+def _csim(options: argparse.Namespace) -> int:
+    layers = _integer("first-layers", options.first_layers)
+    if layers < 0:
+        raise UserError(f"first-layers must be 0 or more, not {layers}")
+    return simulate(CsimSettings(options.build, options.types, layers, options.sanitize))
+
+
+def _report(options: argparse.Namespace) -> int:
+    write_report(options.build, read_report(options.build))
+    print(options.build / "report.html")
+    return 0
+
+
+def _parts(_: argparse.Namespace) -> int:
+    print(
+        f"{'part':8s} {'DSP':>5s} {'BRAM36':>6s} {'URAM':>4s} {'LUT':>7s} {'MHz':>4s} "
+        f"{'GB/s':>5s}  source"
+    )
+    for part in load_parts().values():
+        print(
+            f"{part.name:8s} {part.dsp:5d} {part.bram36:6d} {part.uram:4d} {part.lut:7d} "
+            f"{part.clock_mhz:4g} {part.ddr_gbs:5g}  {part.source}"
+        )
+    return 0

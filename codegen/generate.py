@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From build/NET/quantized to build/NET/{hls,params,golden} and the reports, all or nothing.
+
+Does nothing where inputs, settings, templates and this package are unchanged since the last run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from codegen import golden, network, planner, render, report, weights_file
+from codegen.errors import UserError
+from codegen.files import atomic_dir, sha256_file
+from codegen.parts import DEFAULT_PART, find_part
+
+OUTPUTS = ("hls", "params", "golden")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to generate.
+
+    Attributes:
+        build: build/NET, with quantized/.
+        part: FPGA part.
+        simd, pe: input and output channels a cycle, multiples of 8.
+        images: images of golden/; 0 for all that vectors.npz holds.
+    """
+
+    build: Path
+    part: str = DEFAULT_PART
+    simd: int = 8
+    pe: int = 24
+    images: int = 0
+
+
+def generate(settings: Settings) -> planner.Plan | None:
+    """Generate everything; None where it was up to date."""
+    quantized = settings.build / "quantized"
+    if not quantized.is_dir():
+        raise UserError(f"{quantized} must exist; run `python -m model_prep quantize` first")
+    part = find_part(settings.part)
+    digest = settings_digest(settings, quantized)
+    if is_current(settings.build, digest):
+        return None
+    loaded = network.load(quantized)
+    available = golden.count_images(quantized)
+    images = settings.images or available
+    if images > available:
+        raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
+    plan = planner.plan(loaded, part, settings.simd, settings.pe, images)
+    files = render.render_all(plan)
+    with ExitStack() as stack:
+        hls, params, vectors = (
+            stack.enter_context(atomic_dir(settings.build / name)) for name in OUTPUTS
+        )
+        for name, text in files.items():
+            (hls / name).write_text(text, encoding="utf-8")
+        checks = weights_file.write_weights(plan, params / "weights.bin")
+        golden.write_golden(plan, vectors, checks)
+    report.write_report(settings.build, report.build_report(plan, digest))
+    return plan
+
+
+def settings_digest(settings: Settings, quantized: Path) -> str:
+    """SHA-256 over everything that the outputs depend on."""
+    options = {name: value for name, value in asdict(settings).items() if name != "build"}
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    package = Path(__file__).parent
+    sources = [path for path in sorted(package.rglob("*")) if path.suffix not in (".pyc", "")]
+    for path in [*sources, *sorted(render.TEMPLATES.glob("*.*")), *sorted(quantized.glob("*"))]:
+        digest.update(f"{path.name} {sha256_file(path)}".encode())
+    return digest.hexdigest()
+
+
+def is_current(build: Path, digest: str) -> bool:
+    """Whether report.json was written for `digest` and all outputs stand."""
+    path = build / "report.json"
+    if not path.is_file() or not all((build / name).is_dir() for name in OUTPUTS):
+        return False
+    try:
+        return bool(json.loads(path.read_text()).get("settings_sha256") == digest)
+    except ValueError:
+        return False

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conversion units QE, CE, QK, CK (papers 000/001, Figs. 2 and 3) as Verilog, and their cost.
+
+tables -> render -> simulate / synthesis -> sweep, cost -> report. Reads `build/NET/quantized/`,
+writes `build/NET/units/`. Needs Yosys (PyPI package pyosys); imports numpy, jinja2, matplotlib.
+"""
+
+from __future__ import annotations

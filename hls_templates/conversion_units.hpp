@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// The four conversion units of the ENQ/KNQ paper (Figs. 2 and 3): QE and QK turn a fixed-point
+// value into the code that is stored, CE and CK turn a code into the value that is multiplied.
+// Decoder and Encoder pick the unit of the current layer; the engine's loops do not know which one
+// they run. C is the network's constants (network.hpp): types, HAS_ENQ, HAS_KNQ, KNQ_LEVELS, table
+// access.
+#ifndef CONVERSION_UNITS_HPP
+#define CONVERSION_UNITS_HPP
+
+#include "layer.hpp"
+
+// CE, Fig. 2(b): value = code << a (+ half a step for codes other than 0, variant mid). a comes
+// from the layer table, which is the paper's DEC1.
+template <class C>
+struct CE {
+  static typename C::value_t decode(int code, int shift, int half) {
+#pragma HLS INLINE
+    return typename C::value_t(shift_left(int32_t(code), shift) + (code != 0 ? half : 0));
+  }
+};
+
+// QE, Fig. 2(a): code = (value + half) >> a, saturated at the largest code; half is 0 for floor.
+template <class C>
+struct QE {
+  static int encode(typename C::quant_t value, int shift, int half, int largest) {
+#pragma HLS INLINE
+    return min_of((int(value) + half) >> shift, largest);
+  }
+};
+
+// CK, Fig. 3(b): value = centroid[code], a multiplexer over the layer's centroids. Lanes that hold
+// no channel may carry any code; the mask keeps it inside the table, its value is never used.
+template <class C>
+struct CK {
+  static_assert((C::KNQ_LEVELS & (C::KNQ_LEVELS - 1)) == 0, "KNQ_LEVELS must be a power of two");
+  static typename C::value_t decode(typename C::code_t code,
+                                    const typename C::value_t centroid[C::KNQ_LEVELS]) {
+#pragma HLS INLINE
+    return centroid[int(code) & (C::KNQ_LEVELS - 1)];
+  }
+};
+
+// QK, Fig. 3(a): code = number of thresholds j >= 1 that the value reaches. The comparators'
+// outputs are a thermometer code, so counting ones is the paper's priority encoder DEC2.
+template <class C>
+struct QK {
+  static typename C::code_t encode(typename C::quant_t value,
+                                   const typename C::quant_t threshold[C::KNQ_LEVELS]) {
+#pragma HLS INLINE
+    int code = 0;
+  comparators:
+    for (int j = 1; j < C::KNQ_LEVELS; j++) {
+#pragma HLS UNROLL  // one comparator each
+      code += value >= threshold[j] ? 1 : 0;
+    }
+    return typename C::code_t(code);
+  }
+};
+
+// How the codes of one feature map are to be decoded.
+struct DecoderSettings {
+  int32_t scheme, shift, half, table, bits, is_signed;
+};
+
+inline DecoderSettings first_source(const LayerDesc& d) {
+  const DecoderSettings s = {d.in_scheme, d.in_shift, d.in_half,
+                             d.in_table,  d.in_bits,  d.in_signed};
+  return s;
+}
+
+inline DecoderSettings second_source(const LayerDesc& d) {
+  const DecoderSettings s = {d.in2_scheme, d.in2_shift, d.in2_half,
+                             d.in2_table,  d.in2_bits,  d.in2_signed};
+  return s;
+}
+
+// Decodes the codes of one feature map. Signed codes are two's complement, but KNQ's are indices.
+template <class C>
+class Decoder {
+ public:
+  explicit Decoder(const DecoderSettings& s)
+      : scheme_(s.scheme),
+        shift_(s.shift),
+        half_(s.half),
+        sign_(s.is_signed ? 1 << (s.bits - 1) : 0) {
+  load_centroids:
+    for (int j = 0; j < C::KNQ_LEVELS; j++) {
+#pragma HLS UNROLL  // the multiplexer inputs of CK, held in registers for the layer
+      centroid_[j] = s.scheme == SCHEME_KNQ ? C::centroid(s.table, j) : typename C::value_t(0);
+    }
+  }
+
+  typename C::value_t operator()(typename C::code_t code) const {
+#pragma HLS INLINE
+    if (C::HAS_KNQ && scheme_ == SCHEME_KNQ) return CK<C>::decode(code, centroid_);
+    // (k ^ s) - s sign-extends for s = 2^(bits-1) and is k itself for s = 0.
+    const int number = (int(code) ^ sign_) - sign_;
+    if (C::HAS_ENQ && scheme_ == SCHEME_ENQ) return CE<C>::decode(number, shift_, half_);
+    return typename C::value_t(number);
+  }
+
+ private:
+  int scheme_, shift_, half_, sign_;
+  typename C::value_t centroid_[C::KNQ_LEVELS];
+};
+
+// Encodes the requantized values of one layer.
+template <class C>
+class Encoder {
+ public:
+  explicit Encoder(const LayerDesc& d)
+      : scheme_(d.out_scheme),
+        shift_(d.out_shift),
+        half_(d.out_half),
+        mask_((1 << d.out_bits) - 1),
+        largest_(d.out_signed ? mask_ >> 1 : mask_) {
+  load_thresholds:
+    for (int j = 0; j < C::KNQ_LEVELS; j++) {
+#pragma HLS UNROLL  // the comparator inputs of QK, held in registers for the layer
+      threshold_[j] =
+          d.out_scheme == SCHEME_KNQ ? C::threshold(d.out_table, j) : typename C::quant_t(0);
+    }
+  }
+
+  typename C::code_t operator()(typename C::quant_t value) const {
+#pragma HLS INLINE
+    if (C::HAS_KNQ && scheme_ == SCHEME_KNQ) return QK<C>::encode(value, threshold_);
+    const int number = C::HAS_ENQ && scheme_ == SCHEME_ENQ
+                           ? QE<C>::encode(value, shift_, half_, largest_)
+                           : int(value);
+    return typename C::code_t(number & mask_);
+  }
+
+ private:
+  int scheme_, shift_, half_, mask_, largest_;
+  typename C::quant_t threshold_[C::KNQ_LEVELS];
+};
+
+#endif  // CONVERSION_UNITS_HPP

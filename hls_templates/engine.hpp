@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine: one convolution engine, time-multiplexed over the layers of the table. A layer is a
+// sequence of passes (tile of PE output channels x chunk of input channels); the processes of a
+// pass run at the same time, and the weights of the next pass load while this one computes.
+//
+//   sequence -> load_weights ------------------.
+//       `-----> read_words -> unpack_rows -> compute -> finish -> max_pool -> pack_rows ->
+//       write_words
+#ifndef ENGINE_HPP
+#define ENGINE_HPP
+
+#include "compute.hpp"
+#include "fifo.hpp"
+#include "finish.hpp"
+#include "layer.hpp"
+#include "packing.hpp"
+#include "pooling.hpp"
+#include "weight_loader.hpp"
+
+// Totals of one call, in the order of enum Counter.
+struct Counters {
+  uint64_t value[COUNTERS];
+};
+
+// Cycles of a layer: passes overlap with the loading of the next pass's weights.
+//   cycles = load(0) + sum over p of max(body(p), load(p+1))
+struct CycleModel {
+  uint32_t body;  // of the pass before
+};
+
+// Describes pass `index` of the layer. Tiles are the outer, chunks the inner loop.
+template <class C>
+void sequence(const LayerDesc& d, int32_t index, int32_t images, Fifo<Pass>& to_load,
+              Fifo<Pass>& to_read) {
+  static int32_t tile, group, group_tile, chunk, address;
+  if (index == 0) {
+    tile = group = group_tile = chunk = 0;
+    address = d.weight_addr;
+  }
+  Pass pass;
+  const bool conv = d.op == OP_CONV;
+  const int32_t start = chunk * d.chunk_groups * C::G;  // first block of the chunk
+  // Normalisation needs a plane of neighbours on either side of those it writes.
+  const int32_t margin = d.op == OP_LRN ? 1 : 0;
+  const int32_t tile_planes = C::PACK_PLANES - 2 * margin;
+  pass.tile = tile;
+  pass.first = chunk == 0;
+  pass.last = chunk == d.chunks - 1;
+  pass.out_plane = group * d.group_out_planes + group_tile * tile_planes;
+  pass.planes = min_of(tile_planes, d.group_out_planes - group_tile * tile_planes);
+  pass.blocks = conv ? min_of(d.blocks - start, d.chunk_groups * C::G) : pass.planes + 2 * margin;
+  pass.groups = (pass.blocks + C::G - 1) / C::G;
+  pass.first_block = conv ? group * d.blocks + start : pass.out_plane - margin;
+  pass.weight_addr = address;
+  pass.weight_words =
+      conv ? (pass.first ? C::PE / 2 : 0) + d.kernel_h * d.kernel_w * pass.groups * C::ROW_WORDS
+           : 0;
+  pass.images = images;
+  address += pass.weight_words;
+  chunk = pass.last ? 0 : chunk + 1;
+  if (pass.last) {
+    const bool group_end = group_tile == d.tiles_per_group - 1;
+    tile++;
+    group = group_end ? group + 1 : group;
+    group_tile = group_end ? 0 : group_tile + 1;
+  }
+  to_load.write(pass);
+  to_read.write(pass);
+}
+
+// Adds the counts of one pass to the totals.
+inline void tally(int32_t index, Fifo<count_t>& load, Fifo<count_t>& read, Fifo<count_t>& unpack,
+                  Fifo<count_t>& compute, Fifo<count_t>& finish, Fifo<count_t>& pool,
+                  Fifo<count_t>& pack, Fifo<count_t>& write, CycleModel& model,
+                  Counters& counters) {
+  uint32_t n[COUNTERS] = {0};
+  n[COUNT_LOAD] = load.read();
+  n[COUNT_READ] = read.read();
+  n[COUNT_UNPACK] = unpack.read();
+  n[COUNT_COMPUTE] = compute.read();
+  n[COUNT_FINISH] = finish.read();
+  n[COUNT_POOL] = pool.read();
+  n[COUNT_PACK] = pack.read();
+  n[COUNT_WRITE] = write.read();
+  uint32_t body = 0;
+tally_stage:
+  for (int i = COUNT_LOAD; i < COUNTERS; i++) {
+#pragma HLS PIPELINE off  // once per pass: small before fast
+    counters.value[i] += n[i];
+    if (i > COUNT_LOAD && n[i] > body) body = n[i];
+  }
+  const uint32_t before = index == 0 ? 0 : model.body;
+  counters.value[COUNT_CYCLES] += n[COUNT_LOAD] > before ? n[COUNT_LOAD] : before;
+  counters.value[COUNT_BYTES_WEIGHTS] += uint64_t(WORD_BYTES) * n[COUNT_LOAD];
+  counters.value[COUNT_BYTES_READ] += uint64_t(WORD_BYTES) * n[COUNT_READ];
+  counters.value[COUNT_BYTES_WRITTEN] += uint64_t(WORD_BYTES) * n[COUNT_WRITE];
+  model.body = body;
+}
+
+// Runs one layer on a batch of images.
+template <class C>
+void run_layer(const typename C::bus_t* weights, const typename C::bus_t* fm_in,
+               typename C::bus_t* fm_out, const LayerDesc& d, int32_t images, Counters& counters) {
+  CycleModel model = {0};
+  const int32_t passes = d.conv_groups * d.tiles_per_group * d.chunks;
+layer_pass:
+  for (int32_t index = 0; index < passes; index++) {
+#pragma HLS DATAFLOW  // processes of a pass overlap, and so do the passes
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
+    typename C::weight_t buffer[C::WEIGHT_ROWS][C::SIMD][C::PE];
+#pragma HLS ARRAY_RESHAPE variable = buffer complete dim = 2  // a row is one memory word
+#pragma HLS ARRAY_RESHAPE variable = buffer complete dim = 3  // a row is one memory word
+    int32_t bias[C::PE];
+#pragma HLS ARRAY_PARTITION variable = bias complete  // registers
+    Fifo<Pass> to_load("to_load"), to_read("to_read"), to_unpack("to_unpack");
+    Fifo<Pass> to_compute("to_compute"), to_finish("to_finish"), to_pool("to_pool");
+    Fifo<Pass> to_pack("to_pack"), to_write("to_write");
+    Fifo<count_t> n_load("n_load"), n_read("n_read"), n_unpack("n_unpack");
+    Fifo<count_t> n_compute("n_compute"), n_finish("n_finish"), n_pool("n_pool");
+    Fifo<count_t> n_pack("n_pack"), n_write("n_write");
+    Fifo<typename C::bus_t> words_in("words_in"), words_out("words_out");
+#pragma HLS STREAM variable = words_in depth = 256   // covers one burst's latency
+#pragma HLS STREAM variable = words_out depth = 256  // covers one burst's latency
+    Fifo<CodeBlock<C>> blocks("blocks");
+#pragma HLS STREAM variable = blocks depth = 16  // evens out rows that start inside a word
+    Fifo<SumVector<C>> sums("sums"), raw("raw");
+#pragma HLS STREAM variable = sums depth = 16  // pixels that wait while a row is pooled or packed
+#pragma HLS STREAM variable = raw depth = 2    // one pixel a pass
+    Fifo<CodeVector<C>> codes("codes"), pooled("pooled");
+#pragma HLS STREAM variable = codes depth = 64   // pixels that wait while a row is pooled
+#pragma HLS STREAM variable = pooled depth = 64  // pixels that wait while a row is packed
+
+    sequence<C>(d, index, images, to_load, to_read);
+    load_weights<C>(weights, to_load, buffer, bias, n_load);
+    read_words<C>(fm_in, d, to_read, to_unpack, words_in, n_read);
+    unpack_rows<C>(d, to_unpack, to_compute, words_in, blocks, n_unpack);
+    compute<C>(d, to_compute, to_finish, blocks, buffer, bias, sums, n_compute);
+    finish<C>(d, to_finish, to_pool, sums, codes, raw, n_finish);
+    max_pool<C>(d, to_pool, to_pack, codes, pooled, n_pool);
+    pack_rows<C>(d, to_pack, to_write, pooled, raw, words_out, n_pack);
+    write_words<C>(fm_out, d, to_write, words_out, n_write);
+    tally(index, n_load, n_read, n_unpack, n_compute, n_finish, n_pool, n_pack, n_write, model,
+          counters);
+  }
+  counters.value[COUNT_CYCLES] += model.body;
+}
+
+#endif  // ENGINE_HPP

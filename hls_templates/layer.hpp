@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// LayerDesc: one row of the constant layer table (the papers' Lidx selects it), and Pass: one tile
+// of PE output channels times one chunk of input channels, the unit of work of the engine. What
+// each field means is defined in docs/formats.md; LAYER_FIELDS there and the order here are the
+// same.
+#ifndef LAYER_HPP
+#define LAYER_HPP
+
+#include <cstdint>
+
+// Bits of a 64-bit bus word; addresses count words.
+const int WORD_BITS = 64;
+const int WORD_BYTES = 8;
+// Channels of a pixel block: 8 codes of T bits are exactly T bytes.
+const int BLOCK_CODES = 8;
+
+// What a layer computes: a convolution; the sum of its window (add, average pool, max pool alone),
+// channel by channel; or local response normalisation.
+enum Operation { OP_CONV = 0, OP_SUM = 1, OP_LRN = 2 };
+
+enum Scheme { SCHEME_UNIFORM = 0, SCHEME_ENQ = 1, SCHEME_KNQ = 2 };
+
+struct LayerDesc {
+  // Input feature map.
+  int32_t in_addr, out_addr;
+  int32_t in_bits, in_signed;
+  int32_t in_height, in_width, rows_used, in_plane_words;
+  int32_t blocks, chunks, chunk_groups;
+  // Convolution.
+  int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+  int32_t conv_height, conv_width, ring_rows, prefetch_next;
+  int32_t conv_groups, tiles_per_group, group_out_planes, out_channels;
+  // Max pool (1x1 where there is none) and the stored output.
+  int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_pad_top, pool_pad_left;
+  int32_t out_height, out_width, out_bits, out_plane_words;
+  // Weights and arithmetic.
+  int32_t weight_addr, weight_bits, bias_shift, requant_shift, y_max;
+  // Decoder of the input, encoder of the output.
+  int32_t in_scheme, in_shift, in_half, in_table;
+  int32_t out_scheme, out_shift, out_half, out_table;
+  int32_t raw;
+  // Operations without weights: the second input of an add, alignment, average, normalisation.
+  int32_t op, out_signed, y_min;
+  int32_t sources, in_align, in2_align, in2_addr, in2_bits, in2_plane_words;
+  int32_t in2_signed, in2_scheme, in2_shift, in2_half, in2_table;
+  int32_t reciprocal, exclude_pad, lrn_size, lrn_table;
+};
+
+// Entries of a normalisation table: 32 per octave of a sum of squares below 2^36 (docs/formats.md).
+const int LRN_POINTS = 32;
+const int LRN_POINTS_LOG2 = 5;
+const int LRN_ENTRIES = 1025;
+// Windows whose average leaves padding out may have up to so many elements.
+const int MAX_COUNT = 64;
+
+// One step through the engine's pipeline of processes; handed from each process to the next.
+struct Pass {
+  int32_t tile;          // running index of the tile of PE output channels
+  int32_t first;         // 1: first chunk of its tile, accumulators start at the bias
+  int32_t last;          // 1: last chunk of its tile, results leave the accumulators
+  int32_t blocks;        // channel blocks of each input read in this pass
+  int32_t groups;        // the same in steps of SIMD channels
+  int32_t first_block;   // first channel block, counted over the whole input feature map
+  int32_t out_plane;     // first output plane (of 8 channels), over the whole output feature map
+  int32_t planes;        // output planes that exist, of the PE/8 computed
+  int32_t weight_addr;   // word address of this pass's weights
+  int32_t weight_words;  // and how many words there are
+  int32_t images;        // images in the batch
+};
+
+// What the engine counts, in the order of the AXI-Lite registers; iterations of each process's
+// innermost loop, one clock cycle each at initiation interval 1.
+enum Counter {
+  COUNT_BYTES_READ,
+  COUNT_BYTES_WRITTEN,
+  COUNT_BYTES_WEIGHTS,
+  COUNT_CYCLES,
+  COUNT_LOAD,
+  COUNT_READ,
+  COUNT_UNPACK,
+  COUNT_COMPUTE,
+  COUNT_FINISH,
+  COUNT_POOL,
+  COUNT_PACK,
+  COUNT_WRITE,
+  COUNTERS
+};
+
+typedef uint32_t count_t;
+
+// v * 2^s. Plain << is undefined for negative native integers before C++20; ap_int defines it.
+inline int32_t shift_left(int32_t v, int s) {
+  return int32_t(uint32_t(v) << s);
+}
+inline int64_t shift_left(int64_t v, int s) {
+  return int64_t(uint64_t(v) << s);
+}
+template <class T>
+T shift_left(T v, int s) {
+#pragma HLS INLINE
+  return v << s;
+}
+
+inline int32_t min_of(int32_t a, int32_t b) {
+  return a < b ? a : b;
+}
+inline int32_t max_of(int32_t a, int32_t b) {
+  return a > b ? a : b;
+}
+
+#endif  // LAYER_HPP

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m model_prep`; the program is `model_prep.cli`."""
+
+from __future__ import annotations
+
+import sys
+
+from model_prep.cli import main
+from model_prep.errors import run_cli
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

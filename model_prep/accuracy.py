@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m model_prep accuracy`: float, integer and C-simulation accuracy on labelled images.
+
+Float is onnxruntime's for an ONNX file with its own weights, else torch's. SQNR as in paper 002,
+here of the integer network. Imports all stages, onnxruntime where it is needed, torch and tqdm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from model_prep import calibrate, data, float_model
+from model_prep.data import ImageSet
+from model_prep.errors import UserError
+from model_prep.fake_quant import sqnr_db
+from model_prep.files import atomic_write_text
+from model_prep.manifest import QuantizedLayer, QuantizedNetwork
+from model_prep.networks.spec import NetworkSpec
+from model_prep.reference import Reference
+from model_prep.source import Source
+from model_prep.stages import Images, choose_images, finite, scores
+from model_prep.weights import WeightsResult
+
+Logits = Callable[[torch.Tensor], np.ndarray]
+
+
+def held_out(spec: NetworkSpec, source: str | None, chosen: Images, number: int | None) -> ImageSet:
+    """The images to measure on: those that were not calibrated on, or `number` of them.
+
+    Args:
+        spec: the network.
+        source: DATA.
+        chosen: with the calibration set to stay away from.
+        number: IMAGES, or None for all that are left.
+
+    Raises:
+        UserError: images without labels, or fewer than `number` left.
+    """
+    if not chosen.test.labelled:
+        raise UserError(
+            f"DATA must have labels to measure accuracy, not {chosen.test.source}; give a folder "
+            "of class folders or an .npz file with `label`"
+        )
+    if chosen.overlap:
+        raise UserError(
+            f"DATA must hold images to calibrate on besides those to test, not {chosen.test.source}"
+        )
+    total = chosen.total
+    most = total - len(chosen.calibration)
+    wanted = most if number is None else number
+    if not 1 <= wanted <= most:
+        raise UserError(
+            f"IMAGES must be 1..{most}, the {total} images less {len(chosen.calibration)} for "
+            f"calibration, not {wanted}"
+        )
+    again = choose_images(spec, source, wanted)
+    if _overlap(again.test, chosen.calibration):
+        raise UserError(f"DATA {chosen.test.source} must not hold an image twice; remove copies")
+    return again.test
+
+
+def _overlap(one: ImageSet, other: ImageSet) -> bool:
+    """Whether an image is in both sets."""
+    known = {image.tobytes() for image in other.pixels}
+    return any(image.tobytes() in known for image in one.pixels)
+
+
+def float_runner(source: Source, loaded: WeightsResult) -> tuple[str, Logits]:
+    """(name, function from inputs float32 [N, C, H, W] to outputs [N, classes])."""
+    if source.path is None or source.imported is None or loaded.origin == "seeded":
+        return "torch", lambda x: float_model.forward(loaded.graph, x).numpy()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(source.path), options, providers=["CPUExecutionProvider"]
+    )
+    name = source.imported.input_name
+
+    def run(x: torch.Tensor) -> np.ndarray:
+        # one by one, as files may fix the batch axis
+        outputs = [session.run(None, {name: image[None].numpy()})[0] for image in x]
+        return np.concatenate([out.reshape(1, -1) for out in outputs]).astype(np.float32)
+
+    return "onnxruntime", run
+
+
+class _Noise:
+    """Signal and noise of every layer, summed over batches."""
+
+    def __init__(self, network: QuantizedNetwork) -> None:
+        self.layers = {layer.name: layer for layer in network.layers}
+        self.sums = {name: [0.0, 0.0] for name in self.layers}
+
+    def add(self, name: str, codes: np.ndarray, want: torch.Tensor) -> None:
+        """One layer's stored codes (or raw accumulators) and the float network's values."""
+        layer = self.layers[name]
+        got = torch.from_numpy(_values(layer, codes))
+        want = want.double()
+        self.sums[name][0] += float(want.square().sum())
+        self.sums[name][1] += float((want - got).square_().sum())
+
+    def table(self) -> list[dict[str, Any]]:
+        """{name, sqnr_db} per layer; None for an infinite ratio."""
+        return [
+            {"name": name, "sqnr_db": finite(sqnr_db(signal, noise))}
+            for name, (signal, noise) in self.sums.items()
+        ]
+
+
+def _values(layer: QuantizedLayer, codes: np.ndarray) -> np.ndarray:
+    """What stored codes or raw accumulators stand for, float64."""
+    if layer.quantizer is not None:
+        return (layer.quantizer.decode_table * 2.0**-layer.out_frac)[codes]
+    values = codes * 2.0**-layer.out_frac
+    return values / layer.average.counts(*layer.in_shape[1:]) if layer.average else values
+
+
+def measure(
+    source: Source, loaded: WeightsResult, network: QuantizedNetwork, calibration: ImageSet,
+    test: ImageSet,
+) -> dict[str, Any]:  # fmt: skip
+    """Run float and integers on all test images, and print and return what comes out.
+
+    Args:
+        source, loaded: the float network.
+        network: the same in integers.
+        calibration: what its tables were fitted on; for the report.
+        test: labelled images.
+    """
+    print(
+        f"split of {test.source}: {len(calibration)} images for calibration, {len(test)} others "
+        "for the test, none in both"
+    )
+    runtime, run_float = float_runner(source, loaded)
+    reference, noise = Reference(network), _Noise(network)
+    last = network.layers[-1].name
+    exact, integer = [], []
+    quiet = not sys.stderr.isatty()
+    with tqdm(total=len(test), desc="accuracy", unit="image", disable=quiet) as bar:
+        for batch in calibrate.batches(test.pixels):
+            x = data.to_float(source.spec, batch)
+            exact.append(run_float(x))
+            layers = float_model.run_layers(loaded.graph, x)
+            results = reference.run(network.input.encode(batch))
+            for (_, _, want), (name, codes) in zip(layers, results, strict=True):
+                noise.add(name, codes, want)
+                if name == last:
+                    integer.append(codes.reshape(len(codes), -1))
+            bar.update(len(batch))
+    result: dict[str, Any] = {
+        "network": network.name, "weights": network.weights, "data": test.source,
+        "calibration_images": len(calibration), "float_runtime": runtime,
+        **scores(np.concatenate(exact), np.concatenate(integer), test.labels),
+        "layers": noise.table(),
+    }  # fmt: skip
+    return result
+
+
+def read_csim(folder: Path, labels: np.ndarray) -> dict[str, Any]:
+    """Accuracy of the C-simulation's logits in `folder`, on the same images in the same order.
+
+    Raises:
+        UserError: there was no simulation, or of another number of images.
+    """
+    path = folder / "csim" / "logits.bin"
+    if not path.is_file():
+        raise UserError(f"{path} must exist; run make csim with the same IMAGES first")
+    raw = np.fromfile(path, "<i8")
+    if not raw.size or raw.size % len(labels):
+        raise UserError(
+            f"{path} must hold the outputs of {len(labels)} images, not {raw.size} numbers; run "
+            "make csim with the same IMAGES again"
+        )
+    logits = raw.reshape(len(labels), -1)
+    found = scores(logits, logits, labels)
+    return {"images": len(labels), "top1": found["integer_top1"], "top5": found["integer_top5"]}
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Print the figures and write folder/accuracy.json."""
+    if result["weights"] == "seeded":
+        print("the weights are seeded random numbers: these percentages mean nothing")
+    print(f"{'layer':<40}{'SQNR dB':>9}")
+    for layer in result["layers"]:
+        value = layer["sqnr_db"]
+        print(f"{layer['name']:<40}{'-' if value is None else format(value, '.1f'):>9}")
+    rows = [
+        (f"float ({result['float_runtime']})", result["float_top1"], result["float_top5"]),
+        ("integer reference", result["integer_top1"], result["integer_top5"]),
+    ]
+    if "csim" in result:
+        rows.append(("C-simulation", result["csim"]["top1"], result["csim"]["top5"]))
+    print(f"{result['images']} test images{'':<17}{'top-1 %':>9}{'top-5 %':>9}")
+    for name, top1, top5 in rows:
+        print(f"{name:<32}{top1:>9.2f}{'-' if top5 is None else format(top5, '.2f'):>9}")
+    print(f"predictions that agree with float: {result['agreement']:.2f}%")
+    path = folder / "accuracy.json"
+    atomic_write_text(path, json.dumps(result, indent=2) + "\n")
+    print(f"written: {path}")

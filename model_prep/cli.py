@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m model_prep quantize | accuracy | train | networks`: options to stages to folders.
+
+The stages themselves are in `model_prep.stages`. Imports all of model_prep.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from model_prep import manifest, networks
+from model_prep.kmeans import RULES
+from model_prep.manifest import QuantizedNetwork
+from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
+from model_prep.quantize import check_graph
+from model_prep.quantizers.base import VARIANTS, WIDTHS
+from model_prep.source import Recipe, Source, open_source
+from model_prep.stages import (
+    Formats,
+    Images,
+    accuracy,
+    build,
+    choose_images,
+    is_current,
+    run_reference,
+    settings_sha256,
+)
+from model_prep.weights import WeightsResult
+
+
+def _print_summary(network: QuantizedNetwork, formats: Formats, folder: Path) -> None:
+    """What was found, layer by layer, on stdout."""
+    print(f"{network.name}: weights {network.weights}, qm {network.qm}")
+    print(f"{'layer':<10}{'scheme':>9}{'bits':>6}{'F':>5}{'acc':>5}{'shift':>7}{'SQNR dB':>9}")
+    for layer in network.layers:
+        chosen = layer.quantizer
+        scheme, bits = (chosen.scheme, str(chosen.bits)) if chosen else ("raw", "-")
+        shift = "-" if layer.requant_shift is None else str(layer.requant_shift)
+        sqnr = "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
+        print(
+            f"{layer.name:<10}{scheme:>9}{bits:>6}{layer.out_frac:>5}{layer.acc_bits:>5}"
+            f"{shift:>7}{sqnr:>9}"
+        )
+    print(
+        f"search images: {formats.uniform_score:.2f} {formats.unit} with {network.qm}-bit uniform "
+        f"codes, {formats.score:.2f} with these"
+    )
+    if network.accuracy is not None:
+        entry = network.accuracy
+        print(
+            f"accuracy on {entry['images']} test images: float {entry['float_top1']:.2f}%, "
+            f"integer {entry['integer_top1']:.2f}%, agreement {entry['agreement']:.2f}%"
+        )
+        if network.weights == "seeded":
+            print("the weights are seeded random numbers: these percentages mean nothing")
+    print(f"written: {folder}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A network with its plan, images and weights, from the options of a command line."""
+
+    source: Source
+    plan: Plan
+    images: Images
+    loaded: WeightsResult
+    settings: str
+
+
+def request(args: argparse.Namespace) -> Request:
+    """What the options of `quantize` and `accuracy` ask for; UserError if they do not fit."""
+    settings = Settings(
+        scheme=args.scheme, rule=args.rule, variant=args.variant, delta=args.delta,
+        bits=None if args.bits is None else parse_bits(args.bits),
+        qm=None if args.qm is None else parse_qm(args.qm),
+    )  # fmt: skip
+    recipe = Recipe(args.mean, args.std, args.scale, args.resize)
+    source = open_source(args.net, args.weights, recipe)
+    check_graph(source.graph)
+    plan = resolve(source.graph, settings, source.defaults, Path(args.plan) if args.plan else None)
+    images = choose_images(source.spec, args.data, args.images)
+    loaded = source.load(images.calibration.pixels)
+    settings_hash = settings_sha256(source.spec, plan, images, loaded)
+    return Request(source, plan, images, loaded, settings_hash)
+
+
+def quantize(args: argparse.Namespace) -> int:
+    """The command `quantize`: write args.out/quantized, or leave it where it is up to date."""
+    make_folder(request(args), Path(args.out) / "quantized")
+    return 0
+
+
+def make_folder(asked: Request, folder: Path) -> None:
+    """Write the folder of a quantized network, or leave it where it is up to date."""
+    if is_current(folder, asked.settings):
+        print(f"up to date: {folder}")
+        return
+    spec, images = asked.source.spec, asked.images
+    network, formats = build(spec, asked.loaded, asked.plan, images, asked.settings)
+    vectors = run_reference(spec, asked.loaded.graph, network, images.test)
+    measured = accuracy(vectors, network.layers[-1].name, images.test.labelled)
+    network = replace(network, accuracy=measured)
+    manifest.save(network, vectors, folder)
+    _print_summary(network, formats, folder)
+
+
+def measure(args: argparse.Namespace) -> int:
+    """The command `accuracy`: quantize where need be, then measure on all images of --images."""
+    from model_prep import accuracy as measuring
+
+    wanted = args.images
+    args.images = wanted if args.csim and wanted else 1
+    asked = request(args)
+    folder = Path(args.out) / "quantized"
+    make_folder(asked, folder)
+    test = measuring.held_out(asked.source.spec, args.data, asked.images, wanted)
+    result = measuring.measure(
+        asked.source, asked.loaded, manifest.load(folder), asked.images.calibration, test
+    )
+    if args.csim:
+        result["csim"] = measuring.read_csim(Path(args.out), test.labels)
+    measuring.write(result, Path(args.out))
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """The command `train`: make a network's packaged weights again."""
+    from model_prep import train as training
+
+    training.train(networks.get(args.net).name)
+    return 0
+
+
+def list_networks(_: argparse.Namespace) -> int:
+    """The command `networks`: one line per network."""
+    for name, spec in networks.registry().items():
+        shape = "x".join(map(str, spec.in_shape))
+        print(f"{name:<10} input {shape}, {spec.parameters:,} parameters")
+    return 0
+
+
+def _add_options(run: argparse.ArgumentParser) -> None:
+    """The options that say which network is quantized how."""
+    run.add_argument(
+        "--net",
+        required=True,
+        help="network (see the command networks) or ONNX file",
+    )
+    run.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="checkpoint (.pth) or seeded; default: the published ones",
+    )
+    run.add_argument("--mean", metavar="A,B,C", help="ONNX: mean; default: torchvision's")
+    run.add_argument("--std", metavar="A,B,C", help="ONNX: deviation")
+    run.add_argument("--scale", type=float, metavar="X", help="ONNX: factor of a pixel before mean")
+    run.add_argument("--resize", type=int, metavar="N", help="ONNX: shorter side before cropping")
+    run.add_argument("--data", metavar="PATH", help="folder of images or .npz; default: samples")
+    run.add_argument("--scheme", help=f"{', '.join(WIDTHS)}; default: the network's")
+    run.add_argument("--bits", help=f"a width, a comma list (one per quantized layer) or {AUTO}")
+    run.add_argument("--rule", help=f"of knq: {', '.join(RULES)}; default: nearest")
+    run.add_argument("--variant", help=f"of enq: {', '.join(VARIANTS)}; default: floor")
+    run.add_argument("--qm", help=f"width of a decoded activation or {AUTO}; default: 12")
+    run.add_argument("--plan", metavar="FILE", help="plan.toml: choices per kind and layer")
+    run.add_argument(
+        "--delta", type=float, metavar="X",
+        help="what a search may lose: points of top-1 with labels (default 1), else dB of output "
+        "SQNR (default 30)",
+    )  # fmt: skip
+    run.add_argument("--out", required=True, metavar="DIR", help="folder to write in")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model_prep", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "quantize", help="write DIR/quantized, the input of the code generator"
+    )
+    _add_options(run)
+    run.add_argument("--images", type=int, default=1, metavar="N", help="test images; default: 1")
+    run.set_defaults(command=quantize)
+    score = commands.add_parser(
+        "accuracy", help="quantize, then measure float and integer accuracy; DIR/accuracy.json"
+    )
+    _add_options(score)
+    score.add_argument(
+        "--images", type=int, metavar="N", help="test images; default: all but the calibration's"
+    )
+    score.add_argument("--csim", action="store_true", help="also of the last C-simulation in DIR")
+    score.set_defaults(command=measure)
+    again = commands.add_parser("train", help="make the packaged weights of a network again")
+    again.add_argument("--net", required=True)
+    again.set_defaults(command=train)
+    commands.add_parser("networks", help="list the networks").set_defaults(command=list_networks)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns its exit status."""
+    args = _parser().parse_args(argv)
+    torch.set_grad_enabled(False)
+    status: int = args.command(args)
+    return status

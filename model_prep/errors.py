@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error that a person can act on, and the wrapper that prints it.
+
+Whatever is wrong with what the user gave is a `UserError` with one sentence; anything else is a
+fault of the program and keeps its traceback. Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+USER_ERROR = 2
+BROKEN_PIPE = 141
+INTERRUPTED = 130
+
+
+class UserError(ValueError):
+    """Bad input: one sentence, "THING must be RULE, not VALUE; remedy"."""
+
+
+def os_error_text(error: OSError) -> str:
+    """One sentence for an error of the operating system, with the path where there is one.
+
+    >>> os_error_text(PermissionError(13, "Permission denied", "/x/y"))
+    '/x/y must be accessible, not fail with: Permission denied; check its rights and free space'
+    """
+    thing = error.filename if error.filename is not None else "a file or connection"
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{thing} must be accessible, not fail with: {reason}; check its rights and free space"
+
+
+def run_cli(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
+    """Run `main` and turn what a user can mend into `error: ...` and an exit status.
+
+    Args:
+        main: takes the arguments, returns an exit status.
+        argv: the arguments; default: the process's own.
+
+    Returns:
+        What `main` returns; 2 after a UserError or an OSError, 130 after Ctrl-C, 141 where the
+        reader of standard output has gone.
+    """
+    try:
+        return main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:
+        # Python would complain again when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    except OSError as error:
+        print(f"error: {os_error_text(error)}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return INTERRUPTED

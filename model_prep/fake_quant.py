@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast float32 mode for searches: float convolutions, activations quantized in between.
+
+Close to the integer model, not equal to it (float32 sums round); the result of a search is always
+computed again by `model_prep.reference`. SQNR as in paper 002. Imports numpy, torch and the Graph,
+quantizer, calibration and float modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from model_prep import float_model
+from model_prep.calibrate import ToFloat, batches
+from model_prep.graph import Graph, Layer
+from model_prep.manifest import InputFormat
+from model_prep.plan import LayerPlan
+from model_prep.quantize import to_fixed
+from model_prep.quantizers.base import Quantizer
+
+Quantizers = Mapping[str, Quantizer]
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """Signal-to-quantization-noise ratio of two sums of squares, in dB; inf without noise.
+
+    >>> sqnr_db(1000.0, 1.0), sqnr_db(1.0, 0.0)
+    (30.0, inf)
+    """
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def percent_correct(logits: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
+    """How many of the labels (int [N]) are among the `top` largest logits [N, classes], in percent.
+
+    >>> percent_correct(np.array([[0, 1, 2], [5, 0, 3]]), np.array([1, 0]), top=2)
+    100.0
+    """
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    return float(100 * (best == labels[:, None]).any(axis=1).mean())
+
+
+class FakeQuantized:
+    """A network whose weights, biases and input are quantized, in float32.
+
+    Activations are quantized by the quantizers given to `run`, so one object serves a search.
+    """
+
+    def __init__(self, graph: Graph, source: InputFormat, plans: Sequence[LayerPlan]) -> None:
+        self.graph = graph
+        self.source = source
+        self._parameters = []
+        for layer, plan in zip(graph.layers, plans, strict=True):
+            pair = []
+            for values, bits in ((layer.weight, plan.weight_bits), (layer.bias, plan.bias_bits)):
+                integers, frac = to_fixed(values, bits)
+                pair.append(torch.from_numpy((integers * 2.0**-frac).astype(np.float32)))
+            self._parameters.append(pair)
+
+    def run(
+        self, pixels: np.ndarray, quantizers: Quantizers
+    ) -> Iterator[tuple[Layer, torch.Tensor]]:
+        """Yield (layer, its stored values float32 [N, C, H, W]) for images uint8 [N, C, H, W]."""
+        codes = torch.from_numpy(self.source.encode(pixels))
+        tensors = float_model.Tensors(self.graph, codes.to(torch.float32) * 2.0**-self.source.frac)
+        parameters = zip(self.graph.layers, self._parameters, strict=True)
+        for index, (layer, (weight, bias)) in enumerate(parameters):
+            sources = tensors.sources(layer)
+            if layer.has_weights:
+                out = float_model.convolve(layer, sources[0], weight, bias)
+            else:
+                out = float_model.operate(layer, sources)
+            out = _finish(layer, out, quantizers.get(layer.name))
+            tensors.store(index, layer, out)
+            yield layer, out
+
+    def logits(self, pixels: np.ndarray, quantizers: Quantizers) -> np.ndarray:
+        """The last layer's outputs, float32 [N, classes]."""
+        with torch.inference_mode():
+            parts = []
+            for batch in batches(pixels):
+                for _, last in self.run(batch, quantizers):
+                    out = last
+                parts.append(out.flatten(1).numpy())
+        return np.concatenate(parts)
+
+    def layer_sqnr_db(
+        self, pixels: np.ndarray, to_float: ToFloat, quantizers: Quantizers
+    ) -> dict[str, float]:
+        """SQNR of every layer's stored output against the float network, over all images."""
+        signal = {layer.name: 0.0 for layer in self.graph.layers}
+        noise = dict(signal)
+        with torch.inference_mode():
+            for batch in batches(pixels, "SQNR"):
+                exact = float_model.run_layers(self.graph, to_float(batch))
+                for (layer, _, want), (_, got) in zip(
+                    exact, self.run(batch, quantizers), strict=True
+                ):
+                    signal[layer.name] += float(want.double().square().sum())
+                    noise[layer.name] += float((want - got).double().square().sum())
+        return {name: sqnr_db(signal[name], noise[name]) for name in signal}
+
+
+def _finish(layer: Layer, out: torch.Tensor, quantizer: Quantizer | None) -> torch.Tensor:
+    """ReLU, pool, and quantize-dequantize through a table of 2^qm values."""
+    out = float_model.activate(layer, out)
+    if layer.pool is not None:
+        out = float_model.max_pool(layer.pool, out)
+    if quantizer is None:
+        return out
+    y = out.mul(2.0**quantizer.frac).add_(0.5).floor_()
+    y = y.clamp_(quantizer.min_input, quantizer.max_input).to(torch.int32)
+    if quantizer.scheme == "uniform":
+        return y.to(torch.float32).mul_(2.0**-quantizer.frac)
+    table = torch.from_numpy((quantizer.round_trip() * 2.0**-quantizer.frac).astype(np.float32))
+    return table[y.sub_(quantizer.min_input)]
+
+
+class Evaluator:
+    """Scores a choice of quantizers: top-1 accuracy where labels mean something, else SQNR."""
+
+    def __init__(
+        self,
+        network: FakeQuantized,
+        pixels: np.ndarray,
+        labels: np.ndarray | None,
+        to_float: ToFloat,
+    ) -> None:
+        """Run the float network once; `labels` (int [N]) is None where accuracy means nothing."""
+        self.network = network
+        self.pixels = pixels
+        self.labels = labels
+        with torch.inference_mode():
+            parts = [
+                float_model.forward(network.graph, to_float(batch)).flatten(1).numpy()
+                for batch in batches(pixels, "float network")
+            ]
+        self.float_logits = np.concatenate(parts)
+
+    @property
+    def unit(self) -> str:
+        """What scores are measured in."""
+        return "dB of output SQNR" if self.labels is None else "% top-1"
+
+    @property
+    def float_score(self) -> float:
+        """The float network's score: its accuracy, or infinite SQNR."""
+        if self.labels is None:
+            return math.inf
+        return percent_correct(self.float_logits, self.labels)
+
+    def score(self, quantizers: Quantizers) -> tuple[float, float]:
+        """(score, output SQNR in dB): greater is better, the second decides between equals."""
+        logits = self.network.logits(self.pixels, quantizers)
+        noise = float(((logits - self.float_logits).astype(np.float64) ** 2).sum())
+        sqnr = sqnr_db(float((self.float_logits.astype(np.float64) ** 2).sum()), noise)
+        return (sqnr if self.labels is None else percent_correct(logits, self.labels)), sqnr

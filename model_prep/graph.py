@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Graph IR: a DAG of fused layers, float weights, and the shapes that follow.
+
+One `Layer` is what the engine runs in one go: a convolution (a fully connected layer is one whose
+kernel covers its whole input) with bias, ReLU and max pool, or one of the kinds without weights.
+Channel concatenations are no layers but names for several of them. Importers build Graphs,
+everything after them reads Graphs. Imports numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+INPUT = "input"  # the name under which layers refer to the network's input
+WEIGHTED = ("conv", "fc")
+KINDS = (*WEIGHTED, "add", "maxpool", "avgpool", "lrn")
+BLOCK = 8  # channels that the engine addresses together, so concat parts are multiples of it
+
+
+def window_size(
+    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
+    pads: tuple[int, int, int, int],
+) -> tuple[int, int]:  # fmt: skip
+    """Rows and columns of window positions on a padded map, floor mode.
+
+    >>> window_size((55, 55), (3, 3), (2, 2), (0, 0, 0, 0))
+    (27, 27)
+    >>> window_size((13, 13), (3, 3), (2, 2), (0, 0, 1, 1))
+    (6, 6)
+    """
+    top, left, bottom, right = pads
+    return (
+        (size[0] + top + bottom - kernel[0]) // stride[0] + 1,
+        (size[1] + left + right - kernel[1]) // stride[1] + 1,
+    )
+
+
+def no_weight() -> np.ndarray:
+    """The weight of a layer that has none, shape (0, 0, 1, 1)."""
+    return np.zeros((0, 0, 1, 1), np.float32)
+
+
+def no_bias() -> np.ndarray:
+    """The bias of a layer that has none, shape (0,)."""
+    return np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A max pool fused behind a layer; padding never wins the maximum.
+
+    Attributes:
+        kernel: (rows, columns).
+        stride: (rows, columns).
+        pads: (top, left, bottom, right) in pixels.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def out_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns after pooling a (height, width) map, floor mode.
+
+        >>> Pool((3, 3), (2, 2)).out_size(55, 55)
+        (27, 27)
+        """
+        return window_size((height, width), self.kernel, self.stride, self.pads)
+
+
+@dataclass(frozen=True)
+class Average:
+    """An average pool; what lies outside the map counts as 0.
+
+    Attributes:
+        kernel, stride: (rows, columns).
+        pads: (top, left, bottom, right) in pixels.
+        count_include_pad: whether the divisor counts window elements outside the map.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    count_include_pad: bool = False
+
+    def out_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns after pooling a (height, width) map, floor mode.
+
+        >>> Average((7, 7), (1, 1)).out_size(7, 7)
+        (1, 1)
+        """
+        return window_size((height, width), self.kernel, self.stride, self.pads)
+
+    def counts(self, height: int, width: int) -> np.ndarray:
+        """The divisor at every output position, int64 [rows, columns].
+
+        >>> Average((2, 2), (2, 2), (1, 1, 0, 0)).counts(3, 3).tolist()
+        [[1, 2], [2, 4]]
+        """
+        inside = []
+        for axis, size in enumerate((height, width)):
+            positions = np.arange(self.out_size(height, width)[axis])
+            start = positions * self.stride[axis] - self.pads[axis]
+            end = start + self.kernel[axis]
+            if not self.count_include_pad:
+                start, end = np.maximum(start, 0), np.minimum(end, size)
+            inside.append(end - start)
+        return np.outer(inside[0], inside[1])
+
+
+@dataclass(frozen=True)
+class Lrn:
+    """Local response normalisation over channels, as ONNX and docs/formats.md (2.8) define it.
+
+    A value v of channel c becomes v * (k + alpha / size * q)^-beta, q the sum of squares over
+    channels c - floor((size-1)/2) to c + floor(size/2).
+    """
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+@dataclass
+class Layer:
+    """One fused layer.
+
+    Attributes:
+        name: identifier, `[a-z][a-z0-9_]*`, unique in the graph.
+        kind: "conv" or "fc" (the same operation, but plans and reports tell them apart), "add",
+            "maxpool", "avgpool" or "lrn".
+        inputs: names of the layers, concats or INPUT that it reads: two for "add", else one.
+        weight: float32 [out channels, in channels / groups, kernel rows, kernel columns];
+            shape (0, 0, 1, 1) for kinds without weights.
+        bias: float32 [out channels]; shape (0,) for kinds without weights.
+        stride, dilation: (rows, columns).
+        pads: (top, left, bottom, right) in pixels; padding is the value 0.
+        relu: whether a ReLU follows; without it the output is signed.
+        pool: the max pool (fused behind the ReLU, or all there is of a "maxpool"), or None.
+        average: of an "avgpool", else None; stride and pads repeat it.
+        lrn: of an "lrn", else None.
+        clip_max: the ReLU's upper limit (6.0 for ReLU6), or None.
+        title: the layer's name in the file it came from; for reading only, never for paths.
+        fixed: whether the weights are structure (an identity), which seeding leaves alone.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    weight: np.ndarray
+    bias: np.ndarray
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    relu: bool = True
+    pool: Pool | None = None
+    in_shape: tuple[int, int, int] = field(default=(0, 0, 0))
+    conv_shape: tuple[int, int, int] = field(default=(0, 0, 0))
+    average: Average | None = None
+    lrn: Lrn | None = None
+    clip_max: float | None = None
+    title: str | None = None
+    fixed: bool = False
+
+    def __post_init__(self) -> None:
+        """Let stride and pads of an average pool say what its `average` says."""
+        if self.average:
+            self.stride, self.pads = self.average.stride, self.average.pads
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the layer is a convolution (or fully connected)."""
+        return self.kind in WEIGHTED
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """(rows, columns) of the convolution's or the average pool's kernel; (1, 1) for others."""
+        if self.average:
+            return self.average.kernel
+        return int(self.weight.shape[2]), int(self.weight.shape[3])
+
+    @property
+    def out_shape(self) -> tuple[int, int, int]:
+        """(channels, rows, columns) of what the layer stores: after the fused pool."""
+        channels, height, width = self.conv_shape
+        return (channels, *self.pool.out_size(height, width)) if self.pool else self.conv_shape
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, padding included; 0 without weights."""
+        if not self.has_weights:
+            return 0
+        _, height, width = self.conv_shape
+        return int(self.weight.size) * height * width
+
+
+@dataclass
+class Graph:
+    """A network: input shape (channels, rows, columns), layers in topological order, concats.
+
+    `concats` maps a name to the layers whose channels follow each other under it; layers read it
+    like a layer. Parts are layers, never other concats or the network's input.
+    """
+
+    name: str
+    in_shape: tuple[int, int, int]
+    layers: list[Layer]
+    concats: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in every layer's shapes; ValueError names the layer that does not fit."""
+        self._shapes = {INPUT: self.in_shape}
+        for layer in self.layers:
+            if layer.name in self._shapes or layer.name in self.concats:
+                raise ValueError(f"layer {layer.name}: names must be unique")
+            _check_fields(layer)
+            shapes = [self._input_shape(layer, name) for name in layer.inputs]
+            if any(shape != shapes[0] for shape in shapes):
+                raise ValueError(f"layer {layer.name}: inputs must have equal shapes, not {shapes}")
+            layer.in_shape = shapes[0]
+            layer.conv_shape = _conv_shape(layer)
+            if min(layer.out_shape) < 1:
+                raise ValueError(
+                    f"layer {layer.name}: the pool's kernel must fit its padded input, "
+                    f"not {layer.pool.kernel if layer.pool else ()} on {layer.conv_shape}"
+                )
+            self._shapes[layer.name] = layer.out_shape
+        for name, parts in self.concats.items():
+            unknown = [part for part in parts if part not in self._shapes]
+            if unknown:
+                raise ValueError(f"concat {name}: parts must be layers, not {unknown}")
+            self._shapes[name] = self.source_shape(name)
+
+    def _input_shape(self, layer: Layer, name: str) -> tuple[int, int, int]:
+        try:
+            return self.source_shape(name)
+        except KeyError as error:
+            raise ValueError(
+                f"layer {layer.name}: input {error.args[0]} must be a layer before it"
+            ) from None
+
+    def source_shape(self, name: str) -> tuple[int, int, int]:
+        """(channels, rows, columns) of what a layer, a concat or INPUT gives to its readers.
+
+        Raises:
+            KeyError: there is no such name.
+            ValueError: the parts of a concat differ in rows or columns, or break a rule.
+        """
+        if name in self._shapes:
+            return self._shapes[name]
+        parts = self.concats[name]
+        if not parts or any(part == INPUT or part in self.concats for part in parts):
+            raise ValueError(f"concat {name}: parts must be layers, not {parts}")
+        shapes = [self._shapes[part] for part in parts]
+        if any(shape[1:] != shapes[0][1:] for shape in shapes):
+            raise ValueError(f"concat {name}: parts must have equal rows and columns, not {shapes}")
+        if any(shape[0] % BLOCK for shape in shapes[:-1]):
+            raise ValueError(
+                f"concat {name}: every part but the last must have a multiple of {BLOCK} channels, "
+                f"not {[shape[0] for shape in shapes]}"
+            )
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def parts_of(self, name: str) -> tuple[str, ...]:
+        """The layers behind a name: a concat's parts, or the name itself."""
+        return self.concats.get(name, (name,))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return sum(layer.macs for layer in self.layers)
+
+    def layer(self, name: str) -> Layer:
+        """The layer called `name`; KeyError if there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+
+def _check_fields(layer: Layer) -> None:
+    """ValueError where kind, inputs and fields of a layer do not go together."""
+    if layer.kind not in KINDS:
+        raise ValueError(f"layer {layer.name}: kind must be one of {KINDS}, not {layer.kind}")
+    inputs = 2 if layer.kind == "add" else 1
+    if len(layer.inputs) != inputs:
+        raise ValueError(f"layer {layer.name}: inputs must be {inputs}, not {len(layer.inputs)}")
+    if not layer.has_weights and INPUT in layer.inputs:
+        raise ValueError(f"layer {layer.name}: only convolutions read the network's input")
+    if not layer.has_weights and (layer.weight.size or layer.bias.size):
+        raise ValueError(f"layer {layer.name}: a layer of kind {layer.kind} has no weights")
+    if (layer.kind == "avgpool") != (layer.average is not None):
+        raise ValueError(f"layer {layer.name}: average must be set for avgpool, and only there")
+    if (layer.kind == "lrn") != (layer.lrn is not None):
+        raise ValueError(f"layer {layer.name}: lrn must be set for lrn, and only there")
+    if layer.kind == "maxpool" and layer.pool is None:
+        raise ValueError(f"layer {layer.name}: pool must be set for maxpool")
+    if layer.clip_max is not None and not (layer.relu and layer.clip_max > 0):
+        raise ValueError(f"layer {layer.name}: clip_max must be positive and go with relu")
+
+
+def _conv_shape(layer: Layer) -> tuple[int, int, int]:
+    """Output shape of a layer before its max pool, from its in_shape."""
+    channels, height, width = layer.in_shape
+    if layer.average:
+        sizes = layer.average.out_size(height, width)
+    elif layer.has_weights:
+        expected = int(layer.weight.shape[1]) * layer.groups
+        if channels != expected:
+            raise ValueError(
+                f"layer {layer.name}: input channels must be {expected}, not {channels}"
+            )
+        if layer.groups < 1 or layer.weight.shape[0] % layer.groups:
+            raise ValueError(
+                f"layer {layer.name}: groups must divide the {layer.weight.shape[0]} output "
+                f"channels, not {layer.groups}"
+            )
+        rows, columns = layer.kernel
+        reach = (layer.dilation[0] * (rows - 1) + 1, layer.dilation[1] * (columns - 1) + 1)
+        sizes = window_size((height, width), reach, layer.stride, layer.pads)
+        channels = int(layer.weight.shape[0])
+    else:
+        return layer.in_shape
+    if min(sizes) < 1:
+        raise ValueError(
+            f"layer {layer.name}: the kernel must fit its padded input, "
+            f"not {layer.kernel} on {height}x{width}"
+        )
+    return (channels, *sizes)

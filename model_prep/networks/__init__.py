@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry: every module of this package but `spec` holds one `NETWORK`.
+
+Adding a network is adding one file. Imports those modules and `model_prep.errors`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from functools import cache
+
+from model_prep.errors import UserError
+from model_prep.networks.spec import NetworkSpec
+
+_NOT_NETWORKS = {"spec"}
+
+
+@cache
+def registry() -> dict[str, NetworkSpec]:
+    """All networks by name, in alphabetical order."""
+    modules = {module.name for module in pkgutil.iter_modules(__path__)} - _NOT_NETWORKS
+    specs = [importlib.import_module(f"{__name__}.{module}").NETWORK for module in modules]
+    return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.name)}
+
+
+def get(name: str) -> NetworkSpec:
+    """The network called `name`; UserError lists what exists.
+
+    >>> get("alexnet").parameters, get("vgg16").parameters
+    (61100840, 138357544)
+    """
+    specs = registry()
+    if name not in specs:
+        near = difflib.get_close_matches(name.lower(), specs, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"NET must be one of {', '.join(specs)}, not {name!r}{hint}")
+    return specs[name]

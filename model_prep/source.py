@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where NET leads: a network of the registry, or an ONNX file with the recipe for its images.
+
+Both become a NetworkSpec, a Graph for planning, and weights. Imports torch and, of the project, the
+registry, the importer, the weights and the error modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from model_prep import data, networks, weights
+from model_prep.errors import UserError
+from model_prep.graph import Graph
+from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing
+from model_prep.onnx_import import ImportedNetwork, load_onnx, reseed
+from model_prep.plan import Settings, parse_bits
+
+SUFFIX = ".onnx"
+SEEDED = "seeded"
+_RESIZE_RATIO = 256 / 224  # of the shorter side to the crop, as published recipes have it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Preprocessing options of the command line; None where they are not given."""
+
+    mean: str | None = None
+    std: str | None = None
+    scale: float | None = None
+    resize: int | None = None
+
+
+@dataclass(frozen=True)
+class OnnxSpec(NetworkSpec):
+    """What the registry would know about a network, for one from a file."""
+
+    classes: int = 1
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes."""
+        return self.classes
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network that is not loaded yet.
+
+    Attributes:
+        spec: name, input shape, recipe and defaults.
+        graph: its structure, for the plan; the weights need not be the final ones.
+        load: from images (uint8 [N, C, H, W], which seeded weights are scaled from) to weights.
+        imported: what the importer found, or None for a network of the registry.
+        path: of the ONNX file, or None.
+    """
+
+    spec: NetworkSpec
+    graph: Graph
+    load: Callable[[np.ndarray], weights.WeightsResult]
+    imported: ImportedNetwork | None = None
+    path: Path | None = None
+
+    @property
+    def defaults(self) -> Settings:
+        """The network's own choices."""
+        settings = Settings(
+            scheme=self.spec.default_scheme, bits=parse_bits(self.spec.default_bits)
+        )
+        return replace(settings, frac_mode="best") if self.imported else settings
+
+
+def open_source(net: str, source: str | None, recipe: Recipe) -> Source:
+    """The network that NET names.
+
+    Args:
+        net: a name of the registry, or the path of an ONNX file.
+        source: WEIGHTS: see `weights.load`; None or "seeded" for an ONNX file.
+        recipe: for the images of an ONNX file.
+
+    Raises:
+        UserError: an unknown name, a file that cannot be imported, or options that do not fit.
+    """
+    if net.lower().endswith(SUFFIX):
+        return _from_file(Path(net), source, recipe)
+    spec = networks.get(net)
+    if recipe != Recipe():
+        raise UserError(
+            f"MEAN, STD, SCALE and RESIZE must go with an ONNX file, not with {net}, which has its "
+            "published recipe"
+        )
+    # Its zero weights take no memory until they are touched.
+    state = {name: np.zeros(shape, np.float32) for name, shape in spec.state_shapes.items()}
+    return Source(spec, spec.build(state), lambda pixels: weights.load(spec, source, pixels))
+
+
+def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
+    if source not in (None, SEEDED):
+        raise UserError(f"WEIGHTS must be seeded or absent for an ONNX file, not {source}")
+    if not path.is_file():
+        raise UserError(f"NET must be an existing ONNX file, not {path}")
+    imported = load_onnx(path)
+    graph = imported.graph
+    spec = OnnxSpec(
+        name=graph.name, in_shape=imported.in_shape, state_shapes={},
+        build=lambda _: graph, preprocessing=preprocessing(imported.in_shape, recipe),
+        default_data="photographs", default_scheme="knq", default_bits="5",
+        classes=int(np.prod(graph.layers[-1].out_shape)),
+    )  # fmt: skip
+
+    def load(pixels: np.ndarray) -> weights.WeightsResult:
+        if source == SEEDED:
+            remedy = "leave WEIGHTS out to use the file's own"
+            weights.warn_seeded(spec.name, "WEIGHTS=seeded asks for them", remedy)
+            reseed(graph, data.to_float(spec, pixels[: weights.SCALING_IMAGES]))
+        return weights.result_of(graph, SEEDED if source == SEEDED else "file")
+
+    return Source(spec, graph, load, imported, path)
+
+
+def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:
+    """The recipe for an ONNX file's images.
+
+    With no mean, std or scale given it is torchvision's for 3 channels and p / 255 for others; with
+    any of them given the others are mean 0, std 1, scale 1.
+
+    Raises:
+        UserError: numbers that are none, too many or too few, or out of range.
+    """
+    channels, rows, columns = shape
+    crop = max(rows, columns)
+    resize = round(crop * _RESIZE_RATIO) if recipe.resize is None else recipe.resize
+    if not crop <= resize <= 1 << 15:
+        raise UserError(
+            f"RESIZE must be {crop}..{1 << 15} for a {rows}x{columns} input, not {resize}"
+        )
+    if recipe.mean is None and recipe.std is None and recipe.scale is None:
+        if channels == len(IMAGENET.mean):
+            return replace(IMAGENET, resize=resize)
+        return Preprocessing(resize, 1 / 255, (0.0,) * channels, (1.0,) * channels)
+    mean = _per_channel("MEAN", recipe.mean or "0", channels)
+    std = _per_channel("STD", recipe.std or "1", channels)
+    scale = 1.0 if recipe.scale is None else recipe.scale
+    if min(std) <= 0 or not 0 < scale < float("inf"):
+        raise UserError(f"STD and SCALE must be above 0, not {recipe.std} and {recipe.scale}")
+    return Preprocessing(resize, scale, mean, std)
+
+
+def _per_channel(name: str, text: str, channels: int) -> tuple[float, ...]:
+    """One number per channel from a comma list; a single number is for all channels.
+
+    >>> _per_channel("MEAN", "123,117,104", 3), _per_channel("STD", "58", 2)
+    ((123.0, 117.0, 104.0), (58.0, 58.0))
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) == 1:
+        numbers *= channels
+    if len(numbers) != channels or not np.isfinite(numbers).all():
+        raise UserError(f"{name} must be 1 or {channels} numbers with commas, not {text!r}")
+    return numbers

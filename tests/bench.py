@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench`: how fast the flow is here, at full size. Figures are ratios or rates of one run.
+
+Prints C-simulation rates, the integer reference against float32 torch, the code generator's time,
+and the exact k-means. Builds what it needs under build/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model_prep import calibrate, data, float_model, kmeans, networks, weights
+from model_prep.manifest import load
+from model_prep.reference import Reference
+
+ROOT = Path(__file__).parents[1]
+CENTROIDS = 32
+
+
+def best_of(times: int, work: Callable[[], object]) -> float:
+    """Seconds of the fastest of several runs."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def run(*command: str) -> None:
+    """Run a command; its output only where it fails."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.stderr.write(done.stdout + done.stderr)
+        raise SystemExit(done.returncode)
+
+
+def csim(net: str, types: str) -> float:
+    """GMAC/s of the C-simulation on one core."""
+    run("make", "csim", f"NET={net}", f"CSIM_TYPES={types}")
+    build = ROOT / "build" / net
+    run(sys.executable, "-m", "codegen", "csim", "--build", str(build), "--types", types)
+    result = json.loads((build / "report.json").read_text())["csim"]
+    if result["mismatches"]:
+        raise SystemExit(f"{net}: the C-simulation is not bit-exact")
+    return result["mmacs_per_s"] / 1000
+
+
+def reference_ratio(net: str) -> float:
+    """Speed of the integer reference relative to the float32 network, one image."""
+    spec = networks.get(net)
+    images = data.load(spec, None)
+    graph = weights.load(spec, None if spec.packaged else "seeded", images.pixels).graph
+    network = load(ROOT / "build" / net / "quantized")
+    codes = network.input.encode(images.pixels[:1])
+    floats = data.to_float(spec, images.pixels[:1])
+    reference = Reference(network)
+    integer = best_of(4, lambda: list(reference.run(codes)))
+    floating = best_of(4, lambda: float_model.forward(graph, floats))
+    return floating / integer
+
+
+def kmeans_ms(net: str) -> float:
+    """Milliseconds of the slowest layer's exact k-means on its real histogram."""
+    spec = networks.get(net)
+    images = data.load(spec, None, 2)
+    graph = weights.load(spec, None if spec.packaged else "seeded", images.pixels).graph
+    network = load(ROOT / "build" / net / "quantized")
+    fracs = {layer.name: layer.quantizer.frac for layer in network.layers if layer.quantizer}
+    counts = calibrate.histograms(
+        graph, images.pixels, lambda pixels: data.to_float(spec, pixels), network.qm, fracs
+    )
+    return 1000 * max(
+        best_of(3, lambda c=c: kmeans.exact_kmeans(c, CENTROIDS)) for c in counts.values()
+    )
+
+
+def main() -> None:
+    """Measure and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nets", default="alexnet,vgg16", help="networks, separated by commas")
+    nets = parser.parse_args().nets.split(",")
+    torch.set_num_threads(os.cpu_count() or 1)
+    print(f"{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}")
+    for net in nets:
+        rows = [
+            ("C-simulation, fast types, one core", f"{csim(net, 'fast'):.2f} GMAC/s"),
+            ("integer reference / float32 torch", f"{reference_ratio(net):.2f}"),
+            (f"exact k-means, {CENTROIDS} centroids, slowest layer", f"{kmeans_ms(net):.1f} ms"),
+        ]
+        if net != "vgg16":  # minutes there, and no other arithmetic
+            rows.insert(1, ("C-simulation, exact types", f"{csim(net, 'exact'):.3f} GMAC/s"))
+        build = ROOT / "build" / net
+        (build / "report.json").unlink()
+        generate = [sys.executable, "-m", "codegen", "generate", "--build", str(build)]
+        rows.append(("code generator", f"{best_of(1, lambda c=generate: run(*c)):.1f} s"))
+        for name, value in rows:
+            print(f"{net:10s} {name:45s} {value}", flush=True)
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the board's tests: digits built once per session, its bundle, an emulated board."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from board.design import read_images
+from board.emulate import prepare
+from board.emulator import EmulatedDevice, install
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_stage(*arguments: str) -> None:
+    """One stage of the flow in a process of its own: torch and pynq do not share one."""
+    subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def digits_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """build/digits with all 360 test images, generated but not simulated."""
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
+    build = tmp_path_factory.mktemp("board") / "digits"
+    run_stage("model_prep", "quantize", "--net", "digits", "--images", "360", "--out", str(build))
+    run_stage("codegen", "generate", "--build", str(build))
+    return build
+
+
+@pytest.fixture(scope="session")
+def other_build(digits_build: Path) -> Path:
+    """The same network as another design: fewer multipliers."""
+    build = digits_build.with_name("other")
+    shutil.copytree(digits_build / "quantized", build / "quantized")
+    run_stage("codegen", "generate", "--build", str(build), "--pe", "16")
+    return build
+
+
+@pytest.fixture(scope="session")
+def bundle(digits_build: Path) -> Path:
+    """The unpacked bundle of digits for the emulated board; tests do not change it."""
+    return prepare(digits_build)
+
+
+@pytest.fixture(scope="session")
+def other_bundle(other_build: Path) -> Path:
+    """The unpacked bundle of the other design."""
+    return prepare(other_build)
+
+
+@pytest.fixture
+def bundle_copy(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may change."""
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def golden(bundle: Path) -> dict[str, np.ndarray]:
+    """Images, labels and logits of the bundle."""
+    return read_images(bundle)
+
+
+@pytest.fixture
+def device() -> Iterator[EmulatedDevice]:
+    """A new emulated board, the one that pynq uses; nothing may be left allocated."""
+    board = install(EmulatedDevice())
+    yield board
+    assert board.live_buffers == 0
+    board.close_fabric()
+
+
+@pytest.fixture(scope="session")
+def alexnet_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """build/alexnet at 3 bits with 8 photographs; minutes and a gigabyte."""
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
+    build = tmp_path_factory.mktemp("board") / "alexnet"
+    settings = ["--net", "alexnet", "--bits", "3", "--images", "8", "--out", str(build)]
+    run_stage("model_prep", "quantize", *settings)
+    run_stage("codegen", "generate", "--build", str(build))
+    return build
+
+
+@pytest.fixture(scope="session")
+def imagenet_path() -> Path:
+    """The optional ImageNet sample beside the checkout."""
+    path = ROOT.parent / "shared" / "data" / "imagenet500.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: put the optional data folder beside the checkout")
+    return path

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bundle.zip: the same bytes every time, small, and refused where any byte has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+
+import pytest
+
+from board.bundle import describe_design, make_bundle, unpack
+from board.cli import check_board, main
+from board.design import BITSTREAM, DESIGN, HANDOFF, MANIFEST, manifest_digest, sha256_file
+from board.driver import Accelerator
+from board.errors import BundleError, DesignError, MemoryShortageError, UserError, run_cli
+
+
+def renew_manifest(folder):
+    """A manifest that is right about the files as they are: only the design's ID can object."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name in manifest["files"]:
+        path = folder / name
+        manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    manifest["manifest_sha256"] = manifest_digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_the_same_input_gives_the_same_bytes(digits_build):
+    first = make_bundle(digits_build).read_bytes()
+    assert make_bundle(digits_build, name="again.zip").read_bytes() == first
+    assert len(first) < 1_000_000
+    (digits_build / "again.zip").unlink()
+
+
+def test_manifest_has_every_file_and_the_design(digits_build, tmp_path):
+    folder = unpack(make_bundle(digits_build), tmp_path / "bundle")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert files == {MANIFEST, *manifest["files"]}
+    for name, entry in manifest["files"].items():
+        data = (folder / name).read_bytes()
+        assert entry == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    report = json.loads((digits_build / "report.json").read_text())
+    assert manifest["design"]["id"] == report["design_id"]
+    assert "# digits on a Zynq board" in (folder / "README.md").read_text()
+    notebook = json.loads((folder / "demo.ipynb").read_text())
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
+    with pytest.raises(BundleError, match="accelerator.bit must be part of the bundle; this one"):
+        Accelerator(folder)
+
+
+def test_any_changed_byte_of_any_file_is_refused_by_name(bundle_copy, device):
+    names = json.loads((bundle_copy / MANIFEST).read_text())["files"]
+    assert {BITSTREAM, HANDOFF, DESIGN, "demo.ipynb", "board/driver.py"} <= set(names)
+    for index, name in enumerate(sorted(names)):
+        path = bundle_copy / name
+        data = path.read_bytes()
+        changed = bytearray(data)
+        changed[index * 7919 % len(data)] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(BundleError, match=f"{name} must be unchanged since it was made"):
+            Accelerator(bundle_copy)
+        path.write_bytes(data[:-1])
+        with pytest.raises(BundleError, match=f"{name} must be unchanged since it was made"):
+            Accelerator(bundle_copy)
+        path.unlink()
+        with pytest.raises(BundleError, match=f"{name} must exist; copy the bundle again"):
+            Accelerator(bundle_copy)
+        path.write_bytes(data)
+    Accelerator(bundle_copy).close()
+
+
+def test_changed_manifests_are_refused(bundle_copy, device):
+    path = bundle_copy / MANIFEST
+    data = path.read_bytes()
+    for place in range(0, len(data), 97):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        try:
+            same = json.loads(changed) == json.loads(data)
+        except ValueError:
+            same = False
+        if same:  # the byte was white space between values
+            continue
+        with pytest.raises(BundleError, match="manifest.json"):
+            Accelerator(bundle_copy)
+    path.unlink()
+    with pytest.raises(BundleError, match="manifest.json must exist; unpack bundle.zip"):
+        Accelerator(bundle_copy)
+
+
+def test_another_designs_bitstream_is_refused_by_its_id(bundle_copy, other_bundle, device):
+    shutil.copyfile(other_bundle / BITSTREAM, bundle_copy / BITSTREAM)
+    renew_manifest(bundle_copy)
+    mine, other = (
+        json.loads((folder / MANIFEST).read_text())["design"]["id"]
+        for folder in (bundle_copy, other_bundle)
+    )
+    assert mine != other
+    text = f"^the bitstream must be of design {mine} .digits., not {other}; use the bitstream"
+    with pytest.raises(DesignError, match=text):
+        Accelerator(bundle_copy)
+
+
+def test_another_designs_parameters_are_refused(bundle_copy, other_bundle, device):
+    for name in ("parameters/design.json", "parameters/weights.bin"):
+        shutil.copyfile(other_bundle / name, bundle_copy / name)
+    renew_manifest(bundle_copy)
+    with pytest.raises(DesignError, match="^parameters must be of design"):
+        Accelerator(bundle_copy)
+
+
+def test_bitstream_is_added_when_there_is_one(digits_build, bundle, tmp_path):
+    bitstream = tmp_path / "vivado.bit"
+    shutil.copyfile(bundle / BITSTREAM, bitstream)
+    with pytest.raises(UserError, match="vivado.hwh must exist; pynq needs .bit and .hwh"):
+        make_bundle(digits_build, bitstream)
+    shutil.copyfile(bundle / HANDOFF, bitstream.with_suffix(".hwh"))
+    path = make_bundle(digits_build, bitstream, "with_bitstream.zip")
+    assert {BITSTREAM, HANDOFF} <= set(zipfile.ZipFile(path).namelist())
+    path.unlink()
+
+
+def test_archives_that_leave_their_folder_are_refused(tmp_path):
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../outside", "x")
+    with pytest.raises(UserError, match="must hold relative paths, not ../outside"):
+        unpack(path, tmp_path / "folder")
+    with pytest.raises(UserError, match="^.*text.zip must be a bundle"):
+        (tmp_path / "text.zip").write_text("x")
+        unpack(tmp_path / "text.zip", tmp_path / "folder")
+
+
+def test_boards(digits_build):
+    description = describe_design(digits_build)
+    check_board("pynq-z2", description)
+    with pytest.raises(UserError, match="^BOARD must be one of pynq-z1, .*, not zx81"):
+        check_board("zx81", description)
+    with pytest.raises(UserError, match="^BOARD zcu104 has an XCZU7EV, but the design is for an"):
+        check_board("zcu104", description)
+    large = {**description, "weight_words": 1 << 25}
+    with pytest.raises(MemoryShortageError, match="^pynq-z2: free contiguous memory must be at"):
+        check_board("pynq-z2", large)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["bundle", "--build", "nowhere"],
+            "error: nowhere/report.json must exist; run `make codeg",
+        ),
+        (["emulate"], "error: the following arguments are required: --build; see"),
+        (["measure", "--bundle", "nowhere"], "error: nowhere/manifest.json must exist; unpack"),
+        (["measure", "--bundle", ".", "--repeats", "x"], "error: repeats must be an integer of at"),
+    ],
+)
+def test_command_line_errors(arguments, text, capsys):
+    assert run_cli(lambda: main(arguments)) == 2
+    found = capsys.readouterr().err
+    assert found.startswith(text) and found.count("\n") == 1

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Constants of one network on one part: alexnet, XC7Z020.
+// Written by codegen 0.1.0 from the manifest with SHA-256 0000000000000000000000000000000000000000000000000000000000000000.
+// Do not edit: change the plan and generate again.
+#ifndef NETWORK_HPP
+#define NETWORK_HPP
+
+#include "ap_int.h"
+#include "layer.hpp"
+
+struct Network {
+  // Types. Exact widths for synthesis and for CSIM_TYPES=exact; for a fast C-simulation, native
+  // integers that the width analysis has proved wide enough.
+#ifdef CSIM_FAST
+  typedef uint64_t bus_t;
+  typedef int16_t weight_t;
+  typedef uint16_t code_t;
+  typedef int16_t value_t;
+  typedef uint16_t quant_t;
+  typedef int32_t tree_t;
+  typedef int64_t acc_t;
+  typedef int64_t wide_t;
+  typedef unsigned __int128 in_gear_t;
+  typedef unsigned __int128 out_gear_t;
+#else
+  typedef ap_uint<64> bus_t;
+  typedef ap_int<14> weight_t;
+  typedef ap_uint<10> code_t;
+  typedef ap_int<13> value_t;
+  typedef ap_uint<13> quant_t;
+  typedef ap_int<30> tree_t;
+  typedef ap_int<36> acc_t;
+  typedef ap_int<37> wide_t;
+  typedef ap_uint<128> in_gear_t;
+  typedef ap_uint<80> out_gear_t;
+#endif
+
+  static const uint32_t DESIGN_ID = 0xfe799c57u;  // network and plan
+  static const bool HAS_ENQ = false;  // whether QE and CE exist
+  static const bool HAS_KNQ = true;  // whether QK and CK exist
+  static const bool HAS_OPS = false;  // whether layers without weights exist
+  static const bool HAS_LRN = false;  // whether a normalisation exists
+  static const bool HAS_AVERAGE = false;  // whether an average pool exists
+  static const int32_t SIMD = 8;  // input channels a cycle
+  static const int32_t PE = 24;  // output channels a cycle
+  static const int32_t G = 1;  // channel blocks a cycle
+  static const int32_t WEIGHT_BITS = 14;  // W
+  static const int32_t VALUE_BITS = 13;  // of a decoded activation, sign included
+  static const int32_t TREE_BITS = 30;  // of a sum of SIMD products
+  static const int32_t ACC_BITS = 36;  // that no input can overflow
+  static const int32_t CODE_BITS = 10;  // largest T
+  static const int32_t WEIGHT_ROWS = 512;  // rows of one side of the weight buffer
+  static const int32_t ROW_WORDS = 42;  // bus words a row
+  static const int32_t LINE_BLOCKS = 2496;  // entries of a line buffer bank
+  static const int32_t PSUM_PIXELS = 1;  // pixels that wait for their next chunk
+  static const int32_t QK_UNITS = 1;  // requantizers and encoders
+  static const int32_t KNQ_TABLES = 7;  // centroid tables
+  static const int32_t KNQ_LEVELS = 8;  // codes of the largest table
+  static const int32_t POOL_ROWS = 3;  // rows of a pool window
+  static const int32_t POOL_WIDTH = 55;  // columns of its map
+  static const int32_t PACK_WIDTH = 27;  // columns of the widest output
+  static const int32_t PACK_PLANES = 3;  // output planes of a tile
+  static const int32_t MAX_IMAGES = 1;  // images a call
+  static const int32_t MAX_HEIGHT = 55;  // rows of a map
+  static const int32_t MAX_WIDTH = 57;  // columns of a map
+  static const int32_t MAX_BLOCKS = 512;  // channel blocks of a pass's inputs
+  static const int32_t MAX_ROW_WORDS = 72;  // bus words of a row
+  static const int32_t MAX_ROW_STEPS = 5616;  // cycles of an output row
+  static const int32_t MAX_PASSES = 513;  // passes of a layer
+  static const int32_t LRN_REACH = 0;  // channels to either side in a normalisation
+  static const int32_t IN_WIDTHS = 2;  // widths T that are read
+  static const int32_t OUT_WIDTHS = 1;  // widths T that are written
+  static const int32_t WEIGHT_WORDS = 13410630;  // bus words of weights.bin
+  static const int32_t ARENA_WORDS = 68815;  // bus words of one image's feature maps
+  static const int32_t INPUT_ADDR = 0;  // word address of the input
+  static const int32_t INPUT_WORDS = 66623;  // bus words of one packed input
+
+  // Widths T of the feature maps that are read and written.
+  static constexpr int in_width(int k) {
+    constexpr int widths[] = {3, 10};
+    return widths[k];
+  }
+  static constexpr int out_width(int k) {
+    constexpr int widths[] = {3};
+    return widths[k];
+  }
+
+  static value_t centroid(int table, int code);
+  static quant_t threshold(int table, int code);
+  static int32_t lrn(int table, int point);
+  static int32_t reciprocal(int count);
+};
+
+#endif  // NETWORK_HPP

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what it writes, what it leaves alone, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_networks import Toy, ToyLayer
+
+from codegen.cli import main
+from codegen.errors import run_cli
+from codegen.packing import unpack_feature_map
+from codegen.report import render_html
+
+SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(10, pads=(1, 1, 1, 1)), ToyLayer(5)])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must end with exit status 2; return its one line on stderr."""
+    assert run_cli(lambda: main(list(arguments))) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and text.count("\n") == 1
+    return text
+
+
+@pytest.fixture
+def build(make_toy: Callable[..., Path]) -> Path:
+    return make_toy(SMALL)
+
+
+def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--build", str(build)]) == 0
+    golden = sorted(path.name for path in (build / "golden").iterdir())
+    assert golden == ["L00_layer0.bin", "L01_layer1.bin", "checks.txt", "input.bin"]
+    assert {"accelerator.cpp", "network.hpp", "tables.hpp", "engine.hpp", "run_hls.tcl"} <= {
+        path.name for path in (build / "hls").iterdir()
+    }
+    report = json.loads((build / "report.json").read_text())
+    assert report["csim"] is None and report["weights"]["source"] == "seeded"
+    assert (build / "params" / "weights.bin").stat().st_size == report["memory"]["weight_bytes"]
+    before = (build / "report.json").stat().st_mtime_ns
+    assert main(["generate", "--build", str(build)]) == 0
+    assert capsys.readouterr().out.endswith("up to date\n")
+    assert (build / "report.json").stat().st_mtime_ns == before
+    assert main(["generate", "--build", str(build), "--pe", "16"]) == 0
+    assert (build / "report.json").stat().st_mtime_ns > before
+    assert not [path for path in build.iterdir() if path.name.startswith(".")]
+
+
+def test_golden_holds_the_reference(build: Path) -> None:
+    assert main(["generate", "--build", str(build)]) == 0
+    vectors = np.load(build / "quantized" / "vectors.npz")
+    data = (build / "golden" / "L00_layer0.bin").read_bytes()
+    size = len(data) // 2
+    for image in range(2):
+        part = data[image * size : (image + 1) * size]
+        assert np.array_equal(unpack_feature_map(part, (10, 6, 6), 3), vectors["layer0"][image])
+    raw = np.fromfile(build / "golden" / "L01_layer1.bin", "<i8").reshape(2, 4, 4, 5)
+    assert np.array_equal(raw.transpose(0, 3, 1, 2), vectors["layer1"])
+
+
+def test_packed_bytes_are_within_a_percent_of_nb(build: Path) -> None:
+    assert main(["generate", "--build", str(build)]) == 0
+    layer = json.loads((build / "report.json").read_text())["layers"][0]
+    planes = -(-layer["out_shape"][0] // 8)
+    whole = layer["nb_bits"] / 8 * planes * 8 / layer["out_shape"][0]
+    assert whole <= layer["packed_bytes"] <= 1.01 * whole + 8 * planes
+
+
+def test_fewer_images(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--build", str(build), "--images", "1"]) == 0
+    assert json.loads((build / "report.json").read_text())["images"] == 1
+    text = refused(capsys, "generate", "--build", str(build), "--images", "3")
+    assert text == "error: IMAGES must be at most the 2 that were quantized, not 3\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--part", "xc9"], "error: PART must be one of XC7Z020, "),
+        (["--simd", "12"], "error: SIMD must be a positive multiple of 8, not 12"),
+        (["--pe", "x"], "error: PE must be an integer, not 'x'"),
+        (["--pe", "256"], "error: toy with SIMD=8 PE=256 must fit XC7Z020: DSP: needs 2048"),
+        (
+            ["--speed", "9"],
+            "error: unrecognized arguments: --speed 9; see python -m codegen --help",
+        ),
+        (["--images", "-1"], "error: IMAGES must be 1 or more, not -1"),
+    ],
+)
+def test_bad_options_leave_nothing(
+    build: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
+) -> None:
+    assert refused(capsys, "generate", "--build", str(build), *options).startswith(text)
+    assert [path.name for path in build.iterdir()] == ["quantized"]
+
+
+def test_nothing_quantized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = refused(capsys, "generate", "--build", str(tmp_path))
+    assert "quantized must exist; run `python -m model_prep quantize` first" in text
+    assert "report.json must exist; run" in refused(capsys, "csim", "--build", str(tmp_path))
+
+
+def test_changed_arrays_are_refused(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = build / "quantized" / "arrays.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert "arrays.npz must have the SHA-256 " in refused(capsys, "generate", "--build", str(build))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda m: m.update(format=2), "manifest.json must "),
+        (lambda m: m.pop("qm"), "manifest.json must follow its schema: "),
+        (lambda m: m["layers"][0]["quantizer"].update(scheme="odd"), "must follow its schema: "),
+        (lambda m: m["layers"][0].update(acc_bits=20), "layer layer0: acc_bits must be at least "),
+        (lambda m: m["layers"][1].update(inputs=["a"]), "layer layer1: input must be an earlier "),
+        (lambda m: m["layers"][1].update(inputs=["layer0", "input"]), "layer layer1: inputs must "),
+        (lambda m: m["layers"][0].update(weight_bits=9), "layer layer0: weights must fit 9 bits"),
+        (lambda m: m["layers"][0].update(kernel=[3, 2]), "layer0/weight must have shape "),
+    ],
+)
+def test_bad_manifest(
+    build: Path, capsys: pytest.CaptureFixture[str], change: Callable[[dict], object], text: str
+) -> None:
+    path = build / "quantized" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    assert text in refused(capsys, "generate", "--build", str(build))
+    assert [item.name for item in build.iterdir()] == ["quantized"]
+
+
+def test_vectors_of_another_network(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = build / "quantized" / "vectors.npz"
+    vectors = dict(np.load(path))
+    vectors["layer0"] = vectors["layer0"][:, :, :3]
+    np.savez(path, **vectors)
+    text = refused(capsys, "generate", "--build", str(build))
+    assert "vectors.npz: layer0 must have shape (2, 10, 6, 6), not (2, 10, 3, 6)" in text
+    path.write_bytes(b"no archive")
+    assert "vectors.npz must be an npz archive" in refused(
+        capsys, "generate", "--build", str(build)
+    )
+
+
+def test_no_permission(
+    build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", str(build / "hls"))
+
+    monkeypatch.setattr("tempfile.mkdtemp", deny)
+    text = refused(capsys, "generate", "--build", str(build))
+    assert text == f"error: {build / 'hls'}: Permission denied\n"
+
+
+def test_a_failure_keeps_what_was_there(
+    build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["generate", "--build", str(build)]) == 0
+    before = {path: path.read_bytes() for path in build.rglob("*") if path.is_file()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("codegen.golden.write_golden", full)
+    assert "No space left" in refused(capsys, "generate", "--build", str(build), "--pe", "16")
+    assert {path: path.read_bytes() for path in build.rglob("*") if path.is_file()} == before
+
+
+def test_report_escapes_text(build: Path) -> None:
+    assert main(["generate", "--build", str(build)]) == 0
+    report = json.loads((build / "report.json").read_text())
+    report["network"] = "<script>alert(1)</script>"
+    page = render_html(report)
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert main(["report", "--build", str(build)]) == 0
+
+
+def test_report_follows_its_schema(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--build", str(build)]) == 0
+    path = build / "report.json"
+    report = json.loads(path.read_text())
+    report["layers"][0]["cycles"] = "many"
+    path.write_text(json.dumps(report))
+    text = refused(capsys, "report", "--build", str(build))
+    assert "report.json must follow its schema: layers/0/cycles: " in text
+
+
+def test_parts_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["parts"]) == 0
+    assert "XC7Z020" in capsys.readouterr().out
+    root = Path(__file__).parents[2]
+    shown = subprocess.run(
+        [sys.executable, "-m", "codegen", "--help"], cwd=root, capture_output=True, text=True,
+        check=True,
+    ).stdout  # fmt: skip
+    assert "generate" in shown and "csim" in shown
+
+
+def test_the_package_needs_no_torch() -> None:
+    root = Path(__file__).parents[2]
+    code = (
+        "import sys, codegen.cli; "
+        "print([m for m in ('torch', 'model_prep', 'hls4ml') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+    assert shown == "[]\n"

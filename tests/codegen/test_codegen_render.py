@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rendering: equal plans give equal bytes, and a golden copy shows what a change changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from full_size_networks import full_size
+
+from codegen.constants import design_id
+from codegen.errors import UserError
+from codegen.parts import find_part
+from codegen.planner import plan
+from codegen.render import TEMPLATES, context, render, render_all
+from codegen.table import FIELDS
+
+COPIES = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", ["network.hpp", "tables.hpp"])
+def test_golden_copy_of_alexnet(name: str) -> None:
+    text = render_all(plan(full_size("alexnet", 3), find_part("XC7Z020")))[name]
+    path = COPIES / f"alexnet_{name}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text(), "if the change is meant, run pytest with UPDATE_GOLDEN=1"
+
+
+def test_equal_plans_give_equal_files() -> None:
+    made = [render_all(plan(full_size("alexnet", 3), find_part("XC7Z020"))) for _ in range(2)]
+    assert made[0] == made[1]
+
+
+def test_design_id_changes_with_the_plan() -> None:
+    part = find_part("XC7Z045")
+    ids = {design_id(plan(full_size("alexnet", 3), part, 8, pe)) for pe in (8, 16, 24)}
+    assert len(ids) == 3
+
+
+def test_missing_name_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.hpp.j2").write_text("{{ nothing }}")
+    with pytest.raises(UserError, match=r"^a\.hpp\.j2 must use names of the context only: "):
+        render("a.hpp.j2", {}, tmp_path)
+    (tmp_path / "b.hpp.j2").write_text("{% if %}")
+    with pytest.raises(UserError, match=r"^b\.hpp\.j2:1 must be a Jinja2 template: "):
+        render("b.hpp.j2", {}, tmp_path)
+    with pytest.raises(UserError, match=r"c\.hpp\.j2 must exist; restore it"):
+        render("c.hpp.j2", {}, tmp_path)
+
+
+def test_fields_are_those_of_the_header() -> None:
+    text = (TEMPLATES / "layer.hpp").read_text()
+    body = text[text.index("struct LayerDesc {") :]
+    body = body[: body.index("};")]
+    lines = [line.strip() for line in body.splitlines() if line.strip().startswith("int32_t")]
+    names = [name.strip() for line in lines for name in line[8:].rstrip(";").split(",")]
+    assert tuple(names) == FIELDS
+
+
+def test_unused_thresholds_are_out_of_reach() -> None:
+    made = context(plan(full_size("alexnet", 3), find_part("XC7Z020")))
+    assert made["knq_rows"] == 7 and made["knq_levels"] == 8
+    names = [item.name for item in made["constants"]]
+    assert len(names) == len(set(names))

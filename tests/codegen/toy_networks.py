@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small random quantized networks of every layer kind, with outputs of the naive integer model.
+
+A Toy says what a test cares about; parameters are drawn from its seed. Imports numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.codegen import naive_model as naive
+
+CONVOLUTIONS = ("conv", "fc")
+MAX_SHIFT, MAX_BITS = 53, 63
+
+
+@dataclass
+class ToyLayer:
+    """What a test says about a layer; the rest is drawn at random.
+
+    Attributes:
+        source, source2: feature maps read; None: the layer before, or the input.
+        relu: None: where the output is unsigned.
+        frac: F of a convolution's output; that of an operation follows from what it reads.
+        like: the layer whose quantizer and F this one shares, as parts of a concat must.
+        shift_more: added to the requantize shift that suits the data.
+        kind: operations take kernel, stride and pads for "avgpool", else `pool`.
+    """
+
+    out: int = 0
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    pool: dict[str, list[int]] | None = None
+    scheme: str = "knq"
+    bits: int = 3
+    variant: str = "floor"
+    rule: str = "nearest"
+    qm: int = 12
+    source: str | None = None
+    kind: str = "conv"
+    source2: str | None = None
+    signed: bool = False
+    relu: bool | None = None
+    frac: int = 0
+    like: str | None = None
+    shift_more: int = 0
+    count_include_pad: bool = False
+    lrn_size: int = 5
+    name: str | None = None
+
+
+@dataclass
+class Toy:
+    """A network: input shape, layers, and concats by name."""
+
+    in_shape: tuple[int, int, int] = (3, 12, 13)
+    layers: list[ToyLayer] = field(default_factory=list)
+    in_bits: int = 10
+    weight_bits: int = 14
+    images: int = 2
+    seed: int = 1
+    concats: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Made:
+    """What has been drawn and computed so far; `state` holds codes, quantizer and F by name."""
+
+    toy: Toy
+    arrays: dict[str, np.ndarray]
+    vectors: dict[str, np.ndarray]
+    state: dict[str, tuple[np.ndarray, dict[str, Any] | None, int]]
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def read(self, name: str) -> tuple[np.ndarray, int, int]:
+        """Values of a layer, concat or the input; the largest magnitude; F."""
+        if name in self.toy.concats:
+            parts = [self.read(part) for part in self.toy.concats[name]]
+            return np.concatenate([part[0] for part in parts], axis=1), parts[0][1], parts[0][2]
+        codes, quantizer, frac = self.state[name]
+        largest = naive.largest(quantizer) if quantizer else 1 << (self.toy.in_bits - 1)
+        return naive.decode(codes, quantizer), largest, frac
+
+
+@dataclass
+class Sum:
+    """What is requantized.
+
+    Attributes:
+        acc: raw accumulators; product: acc times a factor.
+        bits: of acc. frac: F of product.
+        fields: manifest entries of the kind.
+    """
+
+    acc: np.ndarray
+    product: np.ndarray
+    bits: int
+    frac: int
+    fields: dict[str, Any]
+
+
+def make_quantizer(layer: ToyLayer, rng: np.random.Generator) -> dict[str, Any]:
+    """Manifest entry of a quantizer; KNQ tables under private keys."""
+    qm = layer.bits if layer.scheme == "uniform" else layer.qm
+    entry: dict[str, Any] = {
+        "scheme": layer.scheme,
+        "bits": layer.bits,
+        "qm": qm,
+        "frac": 0,
+        "variant": layer.variant if layer.scheme == "enq" else None,
+        "rule": layer.rule if layer.scheme == "knq" else None,
+        "signed": layer.signed,
+    }
+    if layer.scheme == "knq":
+        if layer.signed:
+            drawn = rng.choice(1 << qm, size=1 << layer.bits, replace=False) - (1 << (qm - 1))
+            centroid = np.sort(drawn).astype(np.int32)
+        else:
+            drawn = rng.choice(np.arange(1, 1 << qm), (1 << layer.bits) - 1, replace=False)
+            centroid = np.concatenate([[0], np.sort(drawn)]).astype(np.int32)
+        threshold = centroid.copy()
+        if layer.rule == "nearest":
+            threshold[1:] = (centroid[:-1] + centroid[1:] + 1) // 2
+        threshold[0] = 0
+        entry["_centroid"], entry["_threshold"] = centroid, threshold
+    return entry
+
+
+def convolution(
+    made: Made, layer: ToyLayer, name: str, sources: list[str], rng: np.random.Generator
+) -> Sum:
+    """Draw weights, convolve."""
+    toy = made.toy
+    values, largest, frac = made.read(sources[0])
+    limit = 1 << (toy.weight_bits - 1)
+    if values.shape[1] % layer.groups or layer.out % layer.groups:
+        raise ValueError("groups must divide the channels")
+    shape = (layer.out, values.shape[1] // layer.groups, *layer.kernel)
+    weight = rng.integers(-limit, limit, shape).astype(np.int16)
+    bias = rng.integers(-5000, 5000, layer.out).astype(np.int32)
+    bias_shift = int(rng.integers(0, 3))
+    acc = (
+        naive.convolve(values, weight, layer) + (bias.astype(np.int64) << bias_shift)[:, None, None]
+    )
+    bound = np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3)) * largest
+    bound += np.abs(bias.astype(np.int64)) << bias_shift
+    made.arrays[f"{name}/weight"], made.arrays[f"{name}/bias"] = weight, bias
+    return Sum(acc, acc, 1 + int(bound.max()).bit_length(), frac, {
+        "weight_bits": toy.weight_bits, "bias_bits": 14, "bias_shift": bias_shift,
+        "macs": int(weight.size * acc.shape[2] * acc.shape[3]),
+    })  # fmt: skip
+
+
+def operation(
+    made: Made, layer: ToyLayer, name: str, sources: list[str], rng: np.random.Generator
+) -> Sum:
+    """An add, a pool or a normalisation."""
+    values, largest, frac = made.read(sources[0])
+    fields: dict[str, Any] = {"weight_bits": 0, "bias_bits": 0, "bias_shift": 0, "macs": 0}
+    if layer.kind == "add":
+        other, largest2, frac2 = made.read(sources[1])
+        if other.shape != values.shape:
+            raise ValueError("an add's inputs must have one shape")
+        aligns = [max(frac, frac2) - frac, max(frac, frac2) - frac2]
+        acc = values * (1 << aligns[0]) + other * (1 << aligns[1])
+        bits = 1 + ((largest << aligns[0]) + (largest2 << aligns[1])).bit_length()
+        return Sum(acc, acc, bits, max(frac, frac2), {**fields, "in_aligns": aligns})
+    bits = 1 + largest.bit_length()
+    if layer.kind == "maxpool":
+        return Sum(values, values, bits, frac, fields)
+    if layer.kind == "avgpool":
+        sums, inside = naive.window_sums(values, layer)
+        window = layer.kernel[0] * layer.kernel[1]
+        count = np.full_like(inside, window) if layer.count_include_pad else inside
+        reciprocal = ((1 << 24) + count // 2) // count
+        fields["average"] = {"count_include_pad": layer.count_include_pad}
+        bits = 1 + (largest * window).bit_length()
+        return Sum(sums, sums * reciprocal, bits, frac + 24, fields)
+    size, scale = layer.lrn_size, 4.0 ** rng.uniform(-2, 2)
+    if layer.lrn_size * largest**2 >= 1 << 36:
+        raise ValueError("sums of squares must be below 2^36")
+    alpha = size * scale / largest**2 * 2.0 ** (2 * frac)
+    settings = {"size": size, "alpha": alpha, "beta": 0.75, "k": float(rng.choice([1.0, 2.0]))}
+    table, table_frac = naive.lrn_table(**settings, frac=frac)
+    made.arrays[f"{name}/lrn_table"] = table
+    fields["lrn"] = {**settings, "table_frac": table_frac}
+    return Sum(values, naive.normalise(values, size, table), bits, frac + table_frac, fields)
+
+
+def store(
+    made: Made, layer: ToyLayer, name: str, found: Sum, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, Any], int, int]:
+    """Requantize, encode and pool; (codes, quantizer, shift, weight_frac)."""
+    if layer.like:
+        quantizer = made.state[layer.like][1]
+        if quantizer is None:
+            raise ValueError("the last layer has no quantizer to share")
+        copy = {key: value for key, value in quantizer.items() if key[0] == "_"}
+        made.arrays.update({f"{name}/{key[1:]}": value for key, value in copy.items()})
+    else:
+        quantizer = make_quantizer(layer, rng)
+    spread = (1 << quantizer["qm"]) / (6 if quantizer["signed"] else 3)  # so that all codes occur
+    shift = int(np.floor(np.log2(max(found.product.std(), 1) / spread))) + layer.shift_more
+    weight_frac = 0
+    if layer.kind in CONVOLUTIONS:
+        quantizer["frac"] = quantizer["frac"] if layer.like else layer.frac
+        weight_frac = shift - found.frac + quantizer["frac"]
+    elif layer.like:
+        shift = found.frac - quantizer["frac"]
+    else:
+        quantizer["frac"] = found.frac - shift
+    bits = found.bits + {"avgpool": 25, "lrn": 16}.get(layer.kind, 0)
+    if shift > MAX_SHIFT or bits - min(shift, 0) >= MAX_BITS:
+        raise ValueError("requantize shift out of range")
+    for key in ("centroid", "threshold"):
+        if f"_{key}" in quantizer:
+            made.arrays[f"{name}/{key}"] = quantizer[f"_{key}"]
+    qm, relu = quantizer["qm"], layer.relu if layer.relu is not None else not quantizer["signed"]
+    low = -(1 << (qm - 1)) if quantizer["signed"] else 0
+    if relu and layer.kind in (*CONVOLUTIONS, "add"):
+        low = 0
+    high = (1 << (qm - 1 if quantizer["signed"] else qm)) - 1
+    out = naive.encode(naive.requantize(found.product, shift, low, high), quantizer)
+    if layer.pool:
+        if quantizer["signed"] and layer.pool != POOL1:
+            raise ValueError("signed maps are not pooled")
+        out = naive.max_pool(out, layer.pool)
+    return out, quantizer, shift, weight_frac
+
+
+def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
+    """Draw a layer's parameters, compute its output, append its manifest entry."""
+    layer, last = made.toy.layers[index], index == len(made.toy.layers) - 1
+    rng = np.random.default_rng([made.toy.seed, int(hashlib.sha256(name.encode()).hexdigest()[:8],
+                                                     16)])  # fmt: skip
+    in_shape = made.read(sources[0])[0].shape[1:]
+    step = convolution if layer.kind in CONVOLUTIONS else operation
+    found = step(made, layer, name, sources, rng)
+    out, quantizer, shift, weight_frac, frac = found.acc, None, None, 0, found.frac
+    if last and layer.kind == "avgpool":
+        frac -= 24
+    if layer.kind not in CONVOLUTIONS and "input" in sources:
+        raise ValueError("only convolutions read the network's input")
+    if last and (layer.pool or layer.kind in ("lrn", "maxpool")):
+        raise ValueError("the last layer must not need an encoder")
+    if not last:
+        out, quantizer, shift, weight_frac = store(made, layer, name, found, rng)
+        frac = quantizer["frac"]
+    made.state[name], made.vectors[name] = (out, quantizer, frac), out
+    public = {k: v for k, v in quantizer.items() if k[0] != "_"} if quantizer else None
+    windowed = layer.kind in (*CONVOLUTIONS, "avgpool")
+    source_frac = made.read(sources[0])[2]
+    fields = found.fields
+    made.entries.append({
+        "name": name, "kind": layer.kind, "inputs": sources,
+        "in_shape": list(in_shape), "conv_shape": list(found.acc.shape[1:]),
+        "out_shape": list(out.shape[1:]),
+        "kernel": list(layer.kernel) if windowed else [1, 1],
+        "stride": list(layer.stride) if windowed else [1, 1],
+        "dilation": list(layer.dilation) if layer.kind in CONVOLUTIONS else [1, 1],
+        "pads": list(layer.pads) if windowed else [0, 0, 0, 0],
+        "groups": layer.groups if layer.kind in CONVOLUTIONS else 1,
+        "relu": bool(layer.relu if layer.relu is not None else not (last or layer.signed)),
+        "pool": layer.pool, "weight_frac": weight_frac,
+        "bias_frac": source_frac + weight_frac - fields["bias_shift"] if fields["macs"] else 0,
+        "acc_bits": found.bits, "requant_shift": shift, "quantizer": public, "out_frac": frac,
+        "in_aligns": [0] * len(sources), "average": None, "lrn": None, "sqnr_db": None, **fields,
+    })  # fmt: skip
+
+
+def make(toy: Toy) -> Made:
+    """Draw and compute a network; ValueError where its layers do not fit each other."""
+    rng = np.random.default_rng(toy.seed)
+    channels, half = toy.in_shape[0], 1 << (toy.in_bits - 1)
+    table = rng.integers(-half, half, (channels, 256)).astype(np.int16)
+    images = rng.integers(0, 256, (toy.images, *toy.in_shape)).astype(np.uint8)
+    codes = table[np.arange(channels)[None, :, None, None], images]
+    made = Made(toy, {"input/table": table}, {"images": images, "input": codes},
+                {"input": (codes, None, 2)})  # fmt: skip
+    previous = "input"
+    for index, layer in enumerate(toy.layers):
+        name = layer.name or f"layer{index}"
+        sources = [layer.source or previous]
+        if layer.kind == "add":
+            sources.append(layer.source2 or previous)
+        add_layer(made, index, name, sources)
+        previous = name
+    made.vectors["float_logits"] = made.vectors[previous].reshape(toy.images, -1).astype(np.float32)
+    made.vectors["labels"] = rng.integers(0, 3, toy.images)
+    return made
+
+
+def write_toy(folder: Path, toy: Toy) -> Made:
+    """Write manifest.json, arrays.npz and vectors.npz of a toy network."""
+    made = make(toy)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "arrays.npz", **made.arrays)
+    np.savez(folder / "vectors.npz", **made.vectors)
+    manifest = {
+        "format": 1, "network": "toy", "weights": "seeded", "weights_sha256": "0" * 64,
+        "arrays_sha256": hashlib.sha256((folder / "arrays.npz").read_bytes()).hexdigest(),
+        "settings_sha256": "0" * 64, "qm": 12,
+        "input": {"shape": list(toy.in_shape), "bits": toy.in_bits, "frac": 2},
+        "layers": made.entries, "classes": None, "accuracy": None,
+        "concats": [{"name": name, "parts": parts} for name, parts in toy.concats.items()],
+        "calibration": {
+            "source": "random", "images": 1, "labels": False, "includes_test_images": False,
+        },
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return made
+
+
+POOL1 = {"kernel": [1, 1], "stride": [1, 1], "pads": [0, 0, 0, 0]}
+POOL2 = {"kernel": [2, 2], "stride": [2, 2], "pads": [0, 0, 0, 0]}
+POOL3 = {"kernel": [3, 3], "stride": [2, 2], "pads": [1, 1, 1, 1]}
+
+
+def mixed_layers() -> list[ToyLayer]:
+    """All schemes and variants, strides, asymmetric pads, pools, odd channel counts."""
+    return [
+        ToyLayer(24, (5, 4), (2, 2), (2, 1, 1, 2), pool=POOL3, scheme="knq", bits=3),
+        ToyLayer(20, (3, 3), pads=(1, 1, 1, 1), scheme="enq", bits=5, variant="mid"),
+        ToyLayer(35, (3, 2), pads=(1, 0, 1, 1), scheme="uniform", bits=11, pool=POOL2),
+        ToyLayer(30, (1, 1), scheme="enq", bits=4, variant="round"),
+        ToyLayer(17, (1, 2), scheme="knq", bits=4, rule="floor", kind="fc"),
+        ToyLayer(10, (1, 1), kind="fc"),
+    ]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make units` end to end on a small network, and its command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toy_networks import Toy, ToyLayer
+
+from codegen.units import make as make_module
+from codegen.units.__main__ import main
+from codegen.units.make import Settings, make
+from codegen.units.published import compare_published, explanation, measure_published
+from codegen.units.simulate import Mismatch, Outcome
+from codegen.units.sweep import SWEEPS, Sweep
+from codegen.units.synthesis import Cache
+
+TINY = Sweep((2,), (4,), (1, 4), ("gates",))
+
+
+@pytest.mark.usefixtures("yosys")
+def test_table_v_ratios() -> None:
+    """Every ratio is within a factor of two of the paper's, or it is explained, and involves QE."""
+    gates = measure_published("gates", Cache(None))
+    ratios = {item.name: item for item in compare_published(gates)}
+    assert ratios["area QK/QE"].paper == pytest.approx(7512 / 776)
+    assert ratios["path QK/QE"].paper == pytest.approx(0.65 / 0.43)
+    assert ratios["area CK/CE"].factor < 2
+    for item in ratios.values():
+        far = item.factor > 2
+        assert bool(explanation(item, gates)) == far
+        assert not far or "QE" in item.name
+    rounding = ratios["area QK/QE"]
+    assert rounding.rounding / rounding.paper < 2
+    # floor and nearest are the same hardware with other constants
+    assert gates["QK nearest"].area == pytest.approx(gates["QK"].area, rel=0.1)
+
+
+@pytest.mark.usefixtures("yosys")
+def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = [
+        ToyLayer(4, bits=2, qm=6),
+        ToyLayer(4, scheme="enq", variant="round", bits=3, qm=6),
+        ToyLayer(3),
+    ]
+    build: Path = make_toy(Toy(layers=layers))
+    monkeypatch.setitem(SWEEPS, "small", TINY)
+    # table V's units on an FPGA take most of the time and are no different from the network's
+    monkeypatch.setattr(
+        make_module, "measure_published", lambda target, cache: measure_published("gates", cache)
+    )
+    assert main(["--build", str(build), "--register", "--lanes", "2"]) == 0
+    folder = build / "units"
+    data = json.loads((folder / "units.json").read_text())
+    assert set(data["units"]) == {"qk", "qk_tree", "ck", "qe", "ce"}
+    assert data["checks"]["shapes_equal"] is True
+    assert set(data["checks"]["inputs"]) == {"cxxrtl", "cpp"}
+    assert not any(data["checks"]["mismatches"].values())
+    for name in data["units"]:
+        assert (folder / "rtl" / f"{name}.v").is_file() and (
+            folder / "rtl" / f"{name}.cpp"
+        ).is_file()
+        box = json.loads((folder / "rtl" / f"{name}.json").read_text())
+        assert box["rtl_resource_usage"]["LUT"] == str(data["units"][name]["cost"]["xc7"]["lut"])
+    text = (folder / "units.html").read_text()
+    assert text.count("<svg") == 7 and "http-equiv" not in text and "src=" not in text
+    assert "proved" in capsys.readouterr().out
+
+    # a unit that differs gives status 1; everything measured comes from the cache this time
+    wrong = Outcome(1, (Mismatch("qk", "3", 7, 1, 2),))
+    monkeypatch.setattr(make_module, "compare", lambda units, engine: wrong)
+    assert make(Settings(build, engines=("cpp",), lanes=2, register=True)) == 1
+    assert "FAILED: cpp: qk: layer 3, input 7 must give 1, not 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["--simulators", "vcs"],
+            "error: --simulators must name some of cxxrtl, icarus, cpp, not vcs",
+        ),
+        (["--lanes", "0"], "error: --lanes must be a whole number from 1 to 1024, not 0"),
+        (["--sweep", "huge"], "error: argument --sweep: invalid choice: 'huge'"),
+        ([], "must exist; run `python -m model_prep quantize` first"),
+    ],
+)
+def test_bad_command_lines(arguments, text, tmp_path, capsys) -> None:
+    from codegen.errors import run_cli
+
+    assert run_cli(lambda: main(["--build", str(tmp_path / "none"), *arguments])) == 2
+    error = capsys.readouterr().err
+    assert text in error and error.startswith("error: ") and error.count("\n") == 1

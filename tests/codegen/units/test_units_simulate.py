@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every unit on every input: Verilog, C++ and the integer reference; QK's shapes by proof."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from random_tables import random_tables
+
+from codegen.errors import UserError
+from codegen.network import load
+from codegen.units.equivalence import shapes_equal
+from codegen.units.make import network_units
+from codegen.units.render import Unit
+from codegen.units.simulate import all_inputs, compare
+from codegen.units.tables import Entry, published_enq, published_knq, seeded_tables
+
+pytestmark = pytest.mark.usefixtures("yosys")
+
+
+def published_all() -> list[Unit]:
+    """Every kind, shape, lane count and register choice once, on the published tables."""
+    knq, enq = published_knq("nearest"), published_enq("floor")
+    return [
+        Unit("qk", knq), Unit("qk_tree", knq), Unit("ck", knq), Unit("qe", enq), Unit("ce", enq),
+        Unit("qk", published_knq("floor"), lanes=3, register=True, label="qk_lanes"),
+        Unit("qe", published_enq("round"), lanes=2, register=True, label="qe_round"),
+        Unit("ce", published_enq("mid"), lanes=2, label="ce_mid"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["cxxrtl", "cpp"])
+def test_published_vgg16(engine: str) -> None:
+    """VGG-16 as published, KNQ and ENQ: two networks of three."""
+    outcome = compare(published_all(), engine)
+    assert outcome.mismatches == ()
+    # encoders: 12 or 13 layers of 2^12 values; decoders: 2^bits codes of each layer
+    codes = sum(1 << bits for bits in (8, 5, 6, 5, 5, 5, 5, 5, 5, 5, 6, 6, 5))
+    assert outcome.inputs == 3 * 12 * 4096 + 2 * 13 * 4096 + 12 * 32 + 2 * codes
+
+
+@pytest.mark.parametrize("engine", ["cxxrtl", "cpp"])
+def test_network_with_mixed_schemes(engine: str, make_toy) -> None:
+    """The third network: KNQ and ENQ layers of several widths."""
+    units = network_units(load(make_toy() / "quantized"), register=True)
+    assert {unit.kind for unit in units} == {"qk", "qk_tree", "ck", "qe", "ce"}
+    assert compare(units, engine).mismatches == ()
+
+
+@pytest.mark.parametrize("engine", ["cxxrtl", "cpp"])
+def test_fifty_random_tables(engine: str) -> None:
+    """50 KNQ and 75 ENQ tables with random widths, 25 to a unit: all values and all codes."""
+    units = []
+    for part in range(2):
+        tables = random_tables("knq", 25, part)
+        units += [Unit(kind, tables, label=f"{kind}{part}") for kind in ("qk", "qk_tree", "ck")]
+    for part, variant in enumerate(("floor", "mid", "round")):
+        tables = random_tables("enq", 25, 10 + part, variant)
+        units += [Unit(kind, tables, label=f"{kind}{part}") for kind in ("qe", "ce")]
+    outcome = compare(units, engine)
+    assert outcome.mismatches == ()
+    assert sum(len(unit.tables.entries) for unit in units if unit.kind == "qk") == 50
+
+
+def test_icarus_agrees() -> None:
+    if shutil.which("iverilog") is None:
+        pytest.skip("needs Icarus Verilog: `apt-get install iverilog`")
+    assert compare(published_all(), "icarus").mismatches == ()
+
+
+@pytest.mark.parametrize("engine", ["cxxrtl", "cpp"])
+def test_a_wrong_table_is_found(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison that cannot fail would show nothing: one threshold is off by one."""
+    good = seeded_tables("knq", 3, 8, 2, 5)
+    quantizer = good.entries[1].quantizer
+    assert quantizer.threshold is not None
+    wrong = quantizer.threshold.copy()
+    wrong[4] += 1
+    entry = Entry(1, "layer1", replace(quantizer, threshold=wrong))
+    bad = replace(good, entries=(good.entries[0], entry))
+    stimuli, expected = all_inputs(Unit("qk", good))
+    monkeypatch.setattr("codegen.units.simulate.all_inputs", lambda unit: (stimuli, expected))
+    (mismatch,) = compare([Unit("qk", bad)], engine).mismatches
+    assert (mismatch.layer, mismatch.data) == ("1", int(quantizer.threshold[4]))
+    assert (mismatch.expected, mismatch.found) == (4, 3)
+    assert str(mismatch) == f"qk: layer 1, input {mismatch.data} must give 4, not 3"
+
+
+def test_lanes_see_different_inputs() -> None:
+    unit = Unit("ck", seeded_tables("knq", 2, 4, 1, 1), lanes=3)
+    stimuli, expected = all_inputs(unit)
+    assert [f"{int(word):06b}" for word in stimuli[:, 1]] == [
+        "100100",
+        "111001",
+        "001110",
+        "010011",
+    ]
+    assert len(np.unique(expected)) == 4
+
+
+def test_bad_requests_are_refused() -> None:
+    unit = Unit("qk", published_knq("floor"))
+    with pytest.raises(UserError, match="^simulator must be one of cxxrtl, icarus, cpp, not vcs"):
+        compare([unit], "vcs")
+    with pytest.raises(UserError, match="^unit qk: ports must have at most 64 bits .* not 96"):
+        compare([replace(unit, lanes=8)], "cxxrtl")
+
+
+@pytest.mark.parametrize("rule", ["floor", "nearest"])
+def test_shapes_of_qk_are_proved_equal(rule: str) -> None:
+    assert shapes_equal(published_knq(rule))
+
+
+@pytest.mark.parametrize(("bits", "qm"), [(1, 4), (2, 6), (3, 8), (4, 8)])
+def test_shapes_of_qk_are_proved_equal_for_all_tables(bits: int, qm: int) -> None:
+    """With any thresholds that do not fall."""
+    assert shapes_equal(seeded_tables("knq", bits, qm, 1, 1), lanes=True)
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_the_proof_can_fail(lanes: bool) -> None:
+    tables = seeded_tables("knq", 3, 8, 2, 1)
+    assert not shapes_equal(tables, lanes, spoil=("value >= chosen", "value > chosen"))

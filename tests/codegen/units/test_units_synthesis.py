@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthesis, netlist measures, the kept sweep, and the planner's formula."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codegen.errors import UserError
+from codegen.units import cost, synthesis, yosys
+from codegen.units.netlist import GATES, longest_path, stage_delay
+from codegen.units.render import Unit, verilog
+from codegen.units.sweep import Point, Sweep, points, recorded, to_json
+from codegen.units.synthesis import Cache, Cost, Design, genlib, synthesize
+from codegen.units.tables import published_knq
+
+TOLERANCE, SMALL = 0.3, 4  # of lut_estimate: a share, and LUTs below which a share says nothing
+
+ADDER = Design(
+    "adder", "module adder(input a, b, output s, c);\nassign {c, s} = a + b;\nendmodule\n"
+)
+LATCHED = Design(
+    "latched",
+    "module latched(input ap_clk, input [7:0] a, output reg [7:0] q);\n"
+    "always @(posedge ap_clk) q <= ~a;\nendmodule\n",
+)
+
+
+def chain(length: int) -> dict:
+    """A netlist of inverters in a row."""
+    cells = {
+        f"c{i}": {"type": "INV", "connections": {"A": [i + 2], "Y": [i + 3]}} for i in range(length)
+    }
+    return {"cells": cells}
+
+
+def test_longest_path_counts_gates_and_their_loads() -> None:
+    path = longest_path(chain(6))
+    assert path.levels == 6
+    assert path.fo4 == pytest.approx(6 * 2 / 5)  # effort 1 into one inverter, parasitic 1
+    fan = chain(1)
+    for i in range(16):
+        fan["cells"][f"load{i}"] = {"type": "INV", "connections": {"A": [3], "Y": [100 + i]}}
+    assert longest_path(fan).fo4 == pytest.approx((10 + 2) / 5)
+
+
+def test_longest_path_ends_at_flip_flops_and_refuses_loops() -> None:
+    ring = chain(3)
+    ring["cells"]["back"] = {"type": "FDRE", "connections": {"D": [5], "Q": [2]},
+                             "port_directions": {"D": "input", "Q": "output"}}  # fmt: skip
+    assert longest_path(ring).levels == 3
+    ring["cells"]["back"]["type"] = "BUF"
+    ring["cells"]["back"]["connections"] = {"A": [5], "Y": [2]}
+    with pytest.raises(UserError, match="^a conversion unit must have no combinational loop"):
+        longest_path(ring)
+
+
+@given(st.sampled_from(sorted(GATES)), st.floats(0.1, 1000), st.floats(0.1, 1000))
+def test_delay_grows_with_load(name: str, a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    assert stage_delay(GATES[name], low) <= stage_delay(GATES[name], high)
+
+
+def test_gate_library_is_printed_once_a_gate() -> None:
+    lines = genlib().splitlines()
+    assert len(lines) == len(GATES)
+    assert "GATE NAND2 1.0 Y=!(A*B); PIN * INV 1 999 1 0 1 0" in lines
+
+
+@pytest.mark.usefixtures("yosys")
+def test_synthesis_of_known_circuits() -> None:
+    """A half adder is an XOR and an AND; a register is a flip-flop a bit."""
+    gates = synthesize([ADDER, LATCHED], "gates")
+    assert gates["adder"].area <= GATES["XOR2"].area + GATES["AND2"].area
+    assert (gates["adder"].levels, gates["adder"].lut) in {(1, 0), (2, 0)}
+    assert (gates["latched"].ff, gates["latched"].levels) == (8, 1)
+    fpga = synthesize([ADDER, LATCHED], "xc7")
+    assert (fpga["adder"].lut, fpga["adder"].levels) == (2, 1)
+    assert fpga["latched"].ff == 8 and fpga["latched"].area == 0
+
+
+@pytest.mark.usefixtures("yosys")
+def test_modules_of_one_run_do_not_disturb_each_other() -> None:
+    """The same figures alone and in company."""
+    unit = Design("ck", verilog(Unit("ck", published_knq("floor"))))
+    alone = synthesize([unit], "gates")["ck"]
+    assert synthesize([ADDER, unit, LATCHED], "gates")["ck"] == alone
+
+
+@pytest.mark.usefixtures("yosys")
+def test_cache_saves_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache.json"
+    first = synthesize([ADDER], "gates", Cache(path))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("synthesized again")
+
+    monkeypatch.setattr(synthesis, "_run", refuse)
+    assert synthesize([ADDER], "gates", Cache(path)) == first
+    with pytest.raises(AssertionError, match="again"):
+        synthesize([Design("adder", ADDER.verilog + "// changed\n")], "gates", Cache(path))
+    path.write_text("{")
+    assert Cache(path).items == {}
+
+
+@pytest.mark.usefixtures("yosys")
+def test_a_broken_module_is_reported() -> None:
+    with pytest.raises(UserError, match="^Yosys must accept its script, but ended with .*ERROR"):
+        synthesize(
+            [Design("bad", "module bad(input a, output y);\nassign y = ;\nendmodule\n")], "gates"
+        )
+
+
+def test_unknown_target_is_refused() -> None:
+    with pytest.raises(
+        UserError, match="^synthesis target must be one of xc7, xcup, gates, not asic"
+    ):
+        synthesize([ADDER], "asic")
+
+
+def test_missing_yosys_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yosys.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(yosys.shutil, "which", lambda name: None)
+    yosys.find_yosys.cache_clear()
+    with pytest.raises(UserError, match="^Yosys must be installed .*`pip install pyosys`"):
+        yosys.find_yosys()
+    assert not yosys.has_yosys()
+    yosys.find_yosys.cache_clear()
+
+
+def test_sweep_file_survives_a_round_trip(tmp_path: Path) -> None:
+    sweep = Sweep((2, 3), (2, 4), (1, 4), ("xc7",))
+    found = {"xc7": {point: Cost(1, 2, 3, 4, 5.5, 6, 7.25) for point in points(sweep)}}
+    path = tmp_path / "sweep.json"
+    path.write_text(to_json(found, "Yosys 1"))
+    assert recorded(path) == ("Yosys 1", found)
+    assert not any(point.bits > point.qm for point in found["xc7"])
+
+
+def test_formula_follows_the_kept_figures() -> None:
+    """On the figures it was fitted to, and on what it was fitted from: sweep.json."""
+    _, found = recorded()
+    assert json.loads(cost.MODEL.read_text())["model"] == cost.fit(found["xc7"])
+    for key, (count, mean, largest) in cost.errors(found["xc7"]).items():
+        assert count >= 12, key
+        assert mean <= 0.06, (key, mean)
+        assert largest <= TOLERANCE, (key, largest)
+
+
+@pytest.mark.usefixtures("yosys")
+def test_formula_follows_fresh_synthesis() -> None:
+    """Points that it was not fitted to: other qm, other numbers of layers."""
+    fresh = [
+        *(Point("qk", "lane", bits, 10 + bits % 2, 0) for bits in (2, 3)),
+        *(Point("ck", "lane", bits, 11, 0) for bits in (3, 4)),
+        Point("qk_tree", "lane", 4, 10, 0),
+        Point("ck_ram", "lane", 6, 10, 0),
+        Point("qe", "lane", 4, 10, 0),
+        Point("ce", "lane", 4, 11, 0),
+        Point("qk", "table", 4, 10, 16),
+        Point("ck", "table", 4, 11, 16),
+        Point("qk", "unit", 4, 10, 16),
+        Point("ck", "unit", 4, 10, 16),
+        Point("qk_tree", "unit", 4, 11, 16),
+    ]
+    kept = recorded()[1]["xc7"]
+    assert not set(fresh) & set(kept)
+    designs = {point: point.design() for point in fresh}
+    costs = synthesize(designs.values(), "xc7")
+    for point, design in designs.items():
+        estimate = cost.formula(point.kind, point.part, point.bits, point.qm, point.layers)
+        measured = costs[design.top].lut
+        assert abs(estimate - measured) <= SMALL + TOLERANCE * measured, (point, estimate, measured)
+
+
+def test_estimate_adds_a_shared_table_and_lanes() -> None:
+    lane = cost.lut_estimate("qk", 5, 12)
+    table = cost.lut_estimate("qk", 5, 12, layers=16) - lane
+    assert cost.lut_estimate("qk", 5, 12, layers=16, lanes=8) == pytest.approx(table + 8 * lane)
+    assert cost.lut_estimate("qk", 5, 12, layers=1) == lane
+    assert 0 < table < 31 * 12 + 1
+    assert cost.lut_estimate("ck_ram", 5, 12, lanes=8) == pytest.approx(64, rel=0.02)
+
+
+def test_estimate_refuses_what_no_unit_has() -> None:
+    with pytest.raises(UserError, match="^qk: bits must be 1..8, not 9"):
+        cost.lut_estimate("qk", 9, 12)
+    with pytest.raises(UserError, match="^ck: qm must be 2..16, not 17"):
+        cost.lut_estimate("ck", 5, 17)
+    with pytest.raises(UserError, match="^unit must be one of .*, not qx lane"):
+        cost.lut_estimate("qx", 5, 12)

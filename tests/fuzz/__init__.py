@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differential fuzzing: random small networks, generated C++ tables against integer references."""

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.fuzz --count N --seed S`: exit status 0 where all agree, 1 where one differs.
+
+Failures are shrunk and saved as JSON (--keep DIR, default tests/fuzz/cases), which a test replays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tests.codegen.toy_networks import Toy
+from tests.fuzz.builds import BUILDS, MUTATIONS, Build, compile_build
+from tests.fuzz.compare import Case, run
+from tests.fuzz.work import CASES, make_case, shrink, to_json
+
+
+def one(seed: int, only: str | None, programs: dict[str, Path], index: int) -> str | None:
+    """Run network number `index`; what is wrong with it, or None."""
+    _, build, case = make_case(seed, index, only)
+    return run(case, programs[build.name])
+
+
+def keep(
+    folder: Path, name: str, failure: str, found: tuple[Toy, Build, Case], programs: dict[str, Path]
+) -> None:
+    """Shrink a failure and save it."""
+    toy, build, _ = found
+    small = shrink(toy, build, lambda case: run(case, programs[build.name]) is not None)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(to_json(small, build, failure))
+    print(f"shrunk to {len(small.layers)} layers: {path}")
+
+
+def main() -> int:
+    """Run the networks, report, shrink what failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--count", type=int, default=200, help="networks (default 200)")
+    parser.add_argument("--seed", type=int, default=1, help="of the generator (default 1)")
+    parser.add_argument("--sanitize", action="store_true", help="address and UB sanitizers")
+    parser.add_argument(
+        "--keep", type=Path, help=f"where failures are saved (default {CASES.name}/ of the tests)"
+    )
+    parser.add_argument("--mutate", choices=sorted(MUTATIONS), help="seed this bug into the C++")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    options = parser.parse_args()
+    if options.count < 1 or options.seed < 0 or options.jobs < 1:
+        print("error: --count and --jobs must be 1 or more, --seed 0 or more", file=sys.stderr)
+        return 2
+    mutation = MUTATIONS[options.mutate] if options.mutate else None
+    builds = [build for build in BUILDS if mutation is None or build.name == mutation.build]
+    only = mutation.build if mutation else None
+    start = time.monotonic()
+    failures: dict[int, str] = {}
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.jobs) as pool:
+        make = partial(compile_build, folder=Path(folder), sanitize=options.sanitize,
+                       mutation=mutation)  # fmt: skip
+        programs = dict(zip([build.name for build in builds], pool.map(make, builds), strict=True))
+        compiled = time.monotonic()
+        found = pool.map(partial(one, options.seed, only, programs), range(options.count))
+        for index, failure in tqdm(
+            enumerate(found), total=options.count, desc="networks", unit="net",
+            disable=not sys.stderr.isatty(),
+        ):  # fmt: skip
+            if failure:
+                failures[index] = failure
+                print(f"FAILED: seed {options.seed}, network {index}: {failure}", flush=True)
+                if mutation:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
+        ended = time.monotonic()
+        print(
+            f"seed {options.seed}: {options.count} networks, {len(failures)} failed, "
+            f"{compiled - start:.0f} s to compile, {ended - compiled:.0f} s to run"
+        )
+        for index, failure in failures.items() if options.keep or not mutation else ():
+            name = mutation.name if mutation else f"seed{options.seed}_network{index}"
+            keep(
+                options.keep or CASES, name, failure, make_case(options.seed, index, only), programs
+            )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

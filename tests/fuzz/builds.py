@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds: the engine compiled once per configuration, for any network within its limits.
+
+Also the seeded bugs ("mutations") that a copy of its sources can be given. Imports codegen.csim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from codegen import csim
+from codegen.render import TEMPLATES
+
+SOURCE = Path(__file__).with_name("engine.cpp")
+
+
+@dataclass(frozen=True)
+class Build:
+    """One configuration of the engine.
+
+    Attributes:
+        types: "fast" or "exact".
+        weight_rows, line_blocks, psum_pixels: buffer depths; small ones force chunks.
+        images: the largest batch.
+    """
+
+    name: str
+    simd: int
+    pe: int
+    weight_bits: int
+    qk_units: int
+    types: str = "fast"
+    weight_rows: int = 256
+    line_blocks: int = 4096
+    psum_pixels: int = 4096
+    images: int = 4
+    knq_levels: int = 256
+    arena_words: int = 1 << 16
+
+    @property
+    def defines(self) -> list[str]:
+        """Compiler options that set the constants."""
+        value = "int32_t" if self.weight_bits <= 14 else "int64_t"
+        names = ("simd", "pe", "weight_bits", "qk_units", "weight_rows", "line_blocks",
+                 "psum_pixels", "images", "knq_levels", "arena_words")  # fmt: skip
+        return [f"-DFUZZ_VALUE={value}"] + [
+            f"-DFUZZ_{name.upper()}={getattr(self, name)}" for name in names
+        ]
+
+
+BUILDS = (
+    Build("small", 8, 24, 14, 6),
+    Build("wide", 16, 32, 8, 32, weight_rows=36, line_blocks=160),
+    Build("narrow", 8, 8, 16, 1, weight_rows=64, line_blocks=512),
+    Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=256),
+)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One seeded bug: `old` in `file` becomes `new`; found on networks that build `build` runs."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    build: str = "small"
+
+
+MUTATIONS = {
+    item.name: item
+    for item in (
+        Mutation("wrong_pad", "compute.hpp", "top = oy * d.stride_h - d.pad_top;",
+                 "top = oy * d.stride_h - d.pad_left;"),
+        Mutation("pad_swapped", "compute.hpp", "at.ox * d.stride_w - d.pad_left",
+                 "at.ox * d.stride_w - d.pad_top"),
+        Mutation("padding_is_code_0", "compute.hpp", "value[s] = inside ? decoded : ",
+                 "value[s] = inside ? decoded : decoder(0) != 0 ? decoder(0) : "),
+        Mutation("dilation_lost", "compute.hpp", "at.ky * d.dilation_h", "at.ky"),
+        Mutation("ring_wrap", "compute.hpp", "ahead_slot >= d.ring_rows ?",
+                 "ahead_slot > d.ring_rows ?"),
+        Mutation("chunk_restarts", "compute.hpp", "pass.first ? start[p] : partial[pixel].sum[p]",
+                 "start[p]", "wide"),
+        Mutation("pool_off_by_one", "pooling.hpp", "x >= 0 && x < d.conv_width;",
+                 "x >= 0 && x < d.conv_width - 1;"),
+        Mutation("pool_row_late", "pooling.hpp", "min_of(top + d.pool_h, d.conv_height)",
+                 "min_of(top + d.pool_h - 1, d.conv_height)"),
+        Mutation("no_saturation", "conversion_units.hpp",
+                 "min_of((int(value) + half) >> shift, largest)", "(int(value) + half) >> shift"),
+        Mutation("no_upper_clamp", "requantize.hpp", "if (y > wide_t(y_max)) y = wide_t(y_max);",
+                 ""),
+        Mutation("no_rounding", "requantize.hpp", "(y + (wide_t(1) << (shift - 1))) >> shift",
+                 "y >> shift"),
+        Mutation("no_sign", "conversion_units.hpp", "(int(code) ^ sign_) - sign_", "int(code)"),
+        Mutation("wrong_align", "compute.hpp", "second ? d.in2_align : d.in_align", "d.in_align"),
+        Mutation("average_counts_pad", "normalize.hpp", "min_of(first + kernel, size)",
+                 "(first + kernel)"),
+        Mutation("lrn_window", "normalize.hpp", "k <= size - 1 - before", "k < size - 1 - before"),
+        Mutation("group_offset", "engine.hpp", "conv ? group * d.blocks + start :",
+                 "conv ? start :"),
+        Mutation("carry_lost", "packing.hpp", "bytes[j] = held;", "bytes[j] = 0;"),
+        Mutation("prefetch_slot", "compute.hpp", "const int32_t next_rows = ahead ? rows_needed",
+                 "const int32_t next_rows = ahead && d.kernel_h > 1 ? rows_needed"),
+        Mutation("concat_offset", "packing.hpp", "n * C::ARENA_WORDS + d.out_addr",
+                 "n * C::ARENA_WORDS + d.out_addr / 2 * 2"),
+        Mutation("second_input", "packing.hpp", "second ? d.in2_addr : d.in_addr", "d.in_addr"),
+    )
+}  # fmt: skip
+
+
+def compile_build(
+    build: Build, folder: Path, sanitize: bool = False, mutation: Mutation | None = None
+) -> Path:
+    """Compile a build into `folder` unless it is there already; return the program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = [flag for flag in csim.FLAGS if flag not in ("-O3", "-Werror")] + ["-O1"]
+    flags += [*csim.AP_TYPES[build.types], *(["-w"] if mutation else [])]
+    if sanitize:
+        flags += [*csim.SANITIZE, *csim.SANITIZE_TYPES[build.types]]
+    command = [csim.find_compiler(), *flags, *build.defines, "-isystem", str(csim.find_headers())]
+    headers = {path.name: path.read_text() for path in sorted(TEMPLATES.glob("*.hpp"))}
+    if mutation:
+        text = headers[mutation.file]
+        if text.count(mutation.old) < 1:
+            raise ValueError(f"mutation {mutation.name}: {mutation.file} lacks {mutation.old!r}")
+        headers[mutation.file] = text.replace(mutation.old, mutation.new)
+    key = hashlib.sha256("\0".join([*command, SOURCE.read_text(), *headers.values()]).encode())
+    program = folder / f"{build.name}_{key.hexdigest()[:16]}"
+    if program.is_file():
+        return program
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        place = Path(temporary)
+        for name, text in headers.items():
+            (place / name).write_text(text)
+        shutil.copy(SOURCE, place / SOURCE.name)
+        new = place / "program"
+        subprocess.run(
+            [*command, "-I", str(place), str(place / SOURCE.name), "-o", str(new)], check=True
+        )
+        new.replace(program)
+    return program

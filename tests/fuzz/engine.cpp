@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine with run-time tables, so that one program runs many small networks: constants are
+// generous limits, set by -D on the command line; the tables come from a file.
+//
+//   engine NETWORK OUTPUT
+//
+// NETWORK: int64 layers, images, KNQ tables, LRN tables, weight words, input address, input words
+// of an image; LayerDesc rows; centroids, thresholds [tables][KNQ_LEVELS], LRN factors (int32); the
+// weights; the inputs; per layer the output words of an image (int64).
+// OUTPUT: per layer the counters, the number of words changed elsewhere, the outputs (uint64).
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "ap_int.h"
+#include "layer.hpp"
+
+static std::vector<int32_t> centroid_table, threshold_table, lrn_tables;
+
+struct Network {
+#ifdef CSIM_FAST
+  typedef uint64_t bus_t;
+  typedef int16_t weight_t;
+  typedef uint16_t code_t;
+  typedef FUZZ_VALUE value_t;
+  typedef int32_t quant_t;
+  typedef int64_t tree_t;
+  typedef int64_t acc_t;
+  typedef int64_t wide_t;
+  typedef unsigned __int128 in_gear_t;
+  typedef unsigned __int128 out_gear_t;
+#else
+  typedef ap_uint<64> bus_t;
+  typedef ap_int<FUZZ_WEIGHT_BITS> weight_t;
+  typedef ap_uint<16> code_t;
+  typedef ap_int<17> value_t;
+  typedef ap_int<18> quant_t;
+  typedef ap_int<48> tree_t;
+  typedef ap_int<53> acc_t;
+  typedef ap_int<64> wide_t;
+  typedef ap_uint<128> in_gear_t;
+  typedef ap_uint<128> out_gear_t;
+#endif
+  static const bool HAS_ENQ = true, HAS_KNQ = true, HAS_OPS = true;
+  static const bool HAS_LRN = FUZZ_PE >= 24, HAS_AVERAGE = true;
+  static const int32_t SIMD = FUZZ_SIMD, PE = FUZZ_PE, G = SIMD / 8;
+  static const int32_t WEIGHT_BITS = FUZZ_WEIGHT_BITS, VALUE_BITS = 17;
+  static const int32_t WEIGHT_ROWS = FUZZ_WEIGHT_ROWS, LINE_BLOCKS = FUZZ_LINE_BLOCKS;
+  static const int32_t ROW_WORDS = PE * SIMD * WEIGHT_BITS / 64;
+  static const int32_t PSUM_PIXELS = FUZZ_PSUM_PIXELS, QK_UNITS = FUZZ_QK_UNITS;
+  static const int32_t KNQ_LEVELS = FUZZ_KNQ_LEVELS;
+  static const int32_t POOL_ROWS = 8, POOL_WIDTH = 64, PACK_WIDTH = 64, PACK_PLANES = PE / 8;
+  static const int32_t MAX_IMAGES = FUZZ_IMAGES, ARENA_WORDS = FUZZ_ARENA_WORDS;
+  static const int32_t MAX_HEIGHT = 64, MAX_WIDTH = 64, MAX_BLOCKS = 64, MAX_ROW_WORDS = 256;
+  static const int32_t MAX_ROW_STEPS = 1 << 20, MAX_PASSES = 1 << 12, LRN_REACH = 8;
+  static const int32_t IN_WIDTHS = 16, OUT_WIDTHS = 16;  // every T from 1 to 16
+
+  static constexpr int in_width(int k) { return k + 1; }
+  static constexpr int out_width(int k) { return k + 1; }
+  static value_t centroid(int table, int code) {
+    return value_t(centroid_table[table * KNQ_LEVELS + code]);
+  }
+  static quant_t threshold(int table, int code) {
+    return quant_t(threshold_table[table * KNQ_LEVELS + code]);
+  }
+  static int32_t lrn(int table, int point) { return lrn_tables[table * LRN_ENTRIES + point]; }
+  static int32_t reciprocal(int n) { return n ? ((1 << 24) + n / 2) / n : 0; }
+};
+
+#include "engine.hpp"
+
+static void check(bool good, const char* what) {
+  if (good) return;
+  std::fprintf(stderr, "error: %s\n", what);
+  std::exit(2);
+}
+
+template <class T>
+static std::vector<T> take(std::FILE* file, uint64_t count) {
+  std::vector<T> items(count);
+  check(std::fread(items.data(), sizeof(T), count, file) == count, "the network file is too short");
+  return items;
+}
+
+int main(int argc, char** argv) {
+  check(argc == 3, "usage: engine NETWORK OUTPUT");
+  std::FILE* file = std::fopen(argv[1], "rb");
+  check(file != nullptr, "cannot open the network file");
+  const std::vector<int64_t> head = take<int64_t>(file, 7);
+  const int64_t layers = head[0], images = head[1], input_words = head[6];
+  const std::vector<LayerDesc> table = take<LayerDesc>(file, layers);
+  centroid_table = take<int32_t>(file, head[2] * Network::KNQ_LEVELS);
+  threshold_table = take<int32_t>(file, head[2] * Network::KNQ_LEVELS);
+  lrn_tables = take<int32_t>(file, head[3] * LRN_ENTRIES);
+  const std::vector<uint64_t> weights = take<uint64_t>(file, head[4]);
+  const std::vector<uint64_t> input = take<uint64_t>(file, images * input_words);
+  const std::vector<int64_t> words = take<int64_t>(file, layers);
+  std::fclose(file);
+  check(images <= Network::MAX_IMAGES, "too many images");
+
+  std::FILE* result = std::fopen(argv[2], "wb");
+  check(result != nullptr, "cannot write the output file");
+  const uint64_t arena = Network::ARENA_WORDS;
+  std::vector<uint64_t> memory(images * arena, 0xA5A5A5A5A5A5A5A5ull);
+  for (int64_t n = 0; n < images; n++) {
+    for (int64_t i = 0; i < input_words; i++)
+      memory[n * arena + head[5] + i] = input[n * input_words + i];
+  }
+  for (int64_t l = 0; l < layers; l++) {
+    const std::vector<uint64_t> before = memory;
+    Counters counters = {{0}};
+    Network::bus_t* fm = reinterpret_cast<Network::bus_t*>(memory.data());
+    run_layer<Network>(reinterpret_cast<const Network::bus_t*>(weights.data()), fm, fm, table[l],
+                       int32_t(images), counters);
+    uint64_t strays = 0;
+    for (uint64_t i = 0; i < memory.size(); i++) {
+      const int64_t at = int64_t(i % arena) - table[l].out_addr;
+      if ((at < 0 || at >= words[l]) && memory[i] != before[i]) strays++;
+    }
+    std::fwrite(counters.value, sizeof(uint64_t), COUNTERS, result);
+    std::fwrite(&strays, sizeof strays, 1, result);
+    for (int64_t n = 0; n < images; n++)
+      std::fwrite(&memory[n * arena + table[l].out_addr], sizeof(uint64_t), words[l], result);
+  }
+  check(std::fclose(result) == 0, "cannot write the output file");
+  return 0;
+}

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random small networks of all supported operators, from a seed.
+
+A draft keeps the shapes of what it has built; whatever does not fit is drawn again, and `make` of
+the naive model has the last word. Imports numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tests.codegen.toy_networks import Toy, ToyLayer
+from tests.fuzz.builds import Build
+
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 8, 9, 12, 16, 16, 17, 24, 24, 25, 32, 40, 48, 64)
+TRIES = 200
+
+
+@dataclass
+class Map:
+    """A feature map of a draft: shape, whether signed, and the widest value's bits."""
+
+    name: str
+    shape: tuple[int, int, int]
+    signed: bool
+    value_bits: int
+
+
+@dataclass
+class Draft:
+    """A network under construction."""
+
+    rng: np.random.Generator
+    build: Build
+    toy: Toy
+    maps: list[Map] = field(default_factory=list)
+
+    def pick(self, low: int, high: int) -> int:
+        """A number from low to high, both included."""
+        return int(self.rng.integers(low, high + 1))
+
+    def chance(self, part: float) -> bool:
+        """True with probability `part`."""
+        return bool(self.rng.random() < part)
+
+    def source(self, ops: bool = False) -> Map:
+        """A map to read, recent ones more often; operations do not read the input."""
+        maps = self.maps[1:] if ops and len(self.maps) > 1 else self.maps
+        return maps[-1] if self.chance(0.6) else maps[self.pick(0, len(maps) - 1)]
+
+    def name(self) -> str:
+        """A fresh name."""
+        return f"l{len(self.toy.layers)}"
+
+
+def window(draft: Draft, size: tuple[int, int], most: int = 5) -> dict[str, tuple[int, ...]]:
+    """Kernel, stride and pads that fit a map; every window reaches into it."""
+    kernel, stride, before, after = [], [], [], []
+    for axis in range(2):
+        k = draft.pick(1, min(most, size[axis]))
+        kernel.append(k)
+        stride.append(draft.pick(1, 3) if draft.chance(0.4) else 1)
+        padded = k > 1 and draft.chance(0.6)
+        before.append(draft.pick(0, k - 1) if padded else 0)
+        after.append(draft.pick(0, k - 1) if padded else 0)
+    return {"kernel": tuple(kernel), "stride": tuple(stride), "pads": (*before, *after)}
+
+
+def out_size(size: tuple[int, int], win: dict[str, tuple[int, ...]], dilation=(1, 1)):
+    """Rows and columns after a window, floor mode."""
+    return tuple(
+        (size[i] + win["pads"][i] + win["pads"][i + 2] - dilation[i] * (win["kernel"][i] - 1) - 1)
+        // win["stride"][i]
+        + 1
+        for i in range(2)
+    )
+
+
+def quantizer(draft: Draft, signed: bool) -> dict[str, object]:
+    """Fields of a random quantizer."""
+    scheme = str(draft.rng.choice(["knq", "enq", "uniform"]))
+    qm = draft.pick(4, 15) if draft.chance(0.5) else 12
+    fields: dict[str, object] = {"scheme": scheme, "qm": qm, "signed": signed}
+    if scheme == "uniform":
+        fields["bits"] = draft.pick(2, 12) if draft.chance(0.9) else draft.pick(13, 16)
+    else:
+        fields["bits"] = draft.pick(1, min(qm, 12 if scheme == "enq" else 8))
+    fields["variant"] = str(draft.rng.choice(["floor", "mid", "round"]))
+    fields["rule"] = str(draft.rng.choice(["nearest", "floor"]))
+    fields["shift_more"] = draft.pick(-2, 2) if draft.chance(0.3) else 0
+    return fields
+
+
+def value_bits(layer: ToyLayer) -> int:
+    """Bits of the largest magnitude that the layer's codes stand for."""
+    return layer.bits if layer.scheme == "uniform" else layer.qm
+
+
+def append(draft: Draft, layer: ToyLayer, size: tuple[int, ...]) -> Map | None:
+    """Add a layer with output (rows, columns) before its max pool; None where it is too small."""
+    if min(size) < 1:
+        return None
+    if not layer.signed and layer.kind != "maxpool" and draft.chance(0.2) and min(size) > 1:
+        win = window(draft, size, 3)
+        layer.pool = {key: list(value) for key, value in win.items()}
+    if layer.pool:
+        size = out_size(size, {key: tuple(value) for key, value in layer.pool.items()})
+    if min(size) < 1:
+        return None
+    made = Map(layer.name or "", (layer.out, *size), layer.signed, value_bits(layer))
+    draft.toy.layers.append(layer)
+    draft.maps.append(made)
+    return made
+
+
+def convolution(draft: Draft, source: Map | None = None, **fixed: object) -> Map | None:
+    """A convolution, grouped or dilated at times."""
+    source = source or draft.source()
+    channels, size = source.shape[0], source.shape[1:]
+    win, dilation = window(draft, size), (1, 1)
+    if draft.chance(0.15):
+        dilation = (draft.pick(1, 3), draft.pick(1, 3))
+    groups, out = 1, int(draft.rng.choice(CHANNELS))
+    if draft.chance(0.3):
+        groups = int(draft.rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
+        out = groups * draft.pick(1, max(1, 48 // groups))
+    signed = draft.chance(0.3)
+    layer = ToyLayer(
+        out, dilation=dilation, groups=groups, source=source.name, name=draft.name(),
+        frac=draft.pick(-2, 8), **win, **quantizer(draft, signed),
+    )  # fmt: skip
+    for key, value in fixed.items():
+        setattr(layer, key, value)
+    found = out_size(size, {"kernel": layer.kernel, "stride": layer.stride, "pads": layer.pads},
+                     layer.dilation)  # fmt: skip
+    return append(draft, layer, found)
+
+
+def add(draft: Draft) -> Map | None:
+    """The sum of two maps of one shape; the second is made where there is none."""
+    first = draft.source(ops=True)
+    if first.name == "input":
+        return None
+    others = [item for item in draft.maps[1:] if item.shape == first.shape]
+    second = others[draft.pick(0, len(others) - 1)]
+    if second is first and draft.chance(0.8):
+        same = {"kernel": (3, 3), "stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1),
+                "groups": 1, "out": first.shape[0]}  # fmt: skip
+        made = convolution(draft, first, **same)
+        if made is None:
+            return None
+        second = made if made.shape == first.shape else first
+    signed = draft.chance(0.3)
+    layer = ToyLayer(
+        first.shape[0], kind="add", source=first.name, source2=second.name, name=draft.name(),
+        **quantizer(draft, signed),
+    )  # fmt: skip
+    return append(draft, layer, first.shape[1:])
+
+
+def max_pool(draft: Draft) -> Map | None:
+    """A max pool on its own, or a copy of a signed map."""
+    source = draft.source(ops=True)
+    if source.name == "input":
+        return None
+    win = window(draft, source.shape[1:], 4)
+    if source.signed and draft.chance(0.5):
+        win = {"kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0)}
+    trivial = win["kernel"] == win["stride"] == (1, 1) and not any(win["pads"])
+    layer = ToyLayer(
+        source.shape[0], kind="maxpool", source=source.name, name=draft.name(),
+        pool={key: list(value) for key, value in win.items()},
+        **quantizer(draft, source.signed and trivial),
+    )  # fmt: skip
+    return append(draft, layer, source.shape[1:])
+
+
+def average_pool(draft: Draft) -> Map | None:
+    """An average pool, global at times."""
+    source = draft.source(ops=True)
+    size = source.shape[1:]
+    win = window(draft, size)
+    if source.name == "input":
+        return None
+    if draft.chance(0.2):
+        win = {"kernel": size, "stride": (1, 1), "pads": (0, 0, 0, 0)}
+    layer = ToyLayer(
+        source.shape[0], kind="avgpool", source=source.name, name=draft.name(),
+        count_include_pad=draft.chance(0.4), **win, **quantizer(draft, source.signed),
+    )  # fmt: skip
+    return append(draft, layer, out_size(size, win))
+
+
+def normalisation(draft: Draft) -> Map | None:
+    """Local response normalisation."""
+    source = draft.source(ops=True)
+    size = int(draft.rng.choice([1, 2, 3, 3, 4, 5, 5, 7, 9, 17]))
+    if source.name == "input" or draft.build.pe < 24 or size << (2 * source.value_bits) >= 1 << 36:
+        return None
+    layer = ToyLayer(
+        source.shape[0], kind="lrn", lrn_size=size, source=source.name, name=draft.name(),
+        **quantizer(draft, source.signed),
+    )  # fmt: skip
+    return append(draft, layer, source.shape[1:])
+
+
+def concat(draft: Draft) -> Map | None:
+    """Several layers that share one quantizer, at times grown by one more like a DenseNet's."""
+    source = draft.source()
+    same = {"kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1),
+            "groups": 1, "pool": None}  # fmt: skip
+    parts: list[Map] = []
+    count, first = draft.pick(2, 3), len(draft.toy.layers)
+    for index in range(count):
+        fixed = {**same, "out": 8 * draft.pick(1, 4)}
+        if index == count - 1 and draft.chance(0.5):
+            fixed["out"] = int(draft.rng.choice(CHANNELS))
+        if draft.chance(0.5):
+            fixed.update(kernel=(3, 3), pads=(1, 1, 1, 1))
+        if parts:
+            fixed.update(like=parts[0].name, signed=parts[0].signed)
+            fixed["relu"] = None if not parts[0].signed or draft.chance(0.5) else True
+        made = convolution(draft, source, **fixed)
+        if made is None or made.shape[1:] != source.shape[1:]:
+            return None
+        parts.append(made)
+    base = draft.toy.layers[first]
+    for layer in draft.toy.layers[first + 1 :]:
+        layer.scheme, layer.bits, layer.qm = base.scheme, base.bits, base.qm
+    order = [int(i) for i in draft.rng.permutation(count)]
+    chosen = [parts[i] for i in order]
+    chosen.sort(key=lambda part: part.shape[0] % 8 != 0)
+    return join(draft, chosen)
+
+
+def join(draft: Draft, parts: list[Map]) -> Map:
+    """A concat of maps."""
+    name = f"c{len(draft.toy.concats)}"
+    draft.toy.concats[name] = [part.name for part in parts]
+    channels = sum(part.shape[0] for part in parts)
+    made = Map(name, (channels, *parts[0].shape[1:]), parts[0].signed, parts[0].value_bits)
+    draft.maps.append(made)
+    return made
+
+
+def finish(draft: Draft) -> bool:
+    """The last layer: a classifier, a convolution, a raw average or a raw sum."""
+    kind = draft.rng.choice(["fc", "conv", "avgpool", "add"], p=[0.4, 0.25, 0.25, 0.1])
+    if kind == "conv":
+        made = convolution(draft)
+    elif kind == "fc":
+        source = draft.source()
+        size = source.shape[1:]
+        made = convolution(
+            draft, source, kind="fc", kernel=size, stride=(1, 1), pads=(0, 0, 0, 0),
+            dilation=(1, 1), groups=1, out=draft.pick(1, 40),
+        )  # fmt: skip
+    else:
+        made = average_pool(draft) if kind == "avgpool" else add(draft)
+    if made is None:
+        return False
+    layer = draft.toy.layers[-1]
+    layer.pool, layer.signed, layer.like, layer.relu = None, False, None, None
+    if layer.kind == "avgpool":
+        layer.count_include_pad = True
+    return True
+
+
+STEPS = (convolution, add, max_pool, average_pool, normalisation, concat)
+WEIGHTS = (0.42, 0.14, 0.1, 0.1, 0.1, 0.14)
+
+
+def draw(rng: np.random.Generator, build: Build, seed: int) -> Toy | None:
+    """One attempt at a network."""
+    shape = (
+        int(rng.choice([1, 2, 3, 3, 3, 4, 8, 11, 16, 19])),
+        int(rng.integers(3, 16)),
+        int(rng.integers(3, 16)),
+    )
+    low = min(build.weight_bits, 2)
+    toy = Toy(
+        shape, [], in_bits=int(rng.integers(2, 13)), images=int(rng.integers(1, build.images + 1)),
+        weight_bits=int(rng.integers(low, build.weight_bits + 1)), seed=seed,
+    )  # fmt: skip
+    draft = Draft(rng, build, toy, [Map("input", shape, True, toy.in_bits - 1)])
+    while convolution(draft) is None:
+        pass
+    for _ in range(draft.pick(0, 8)):
+        step = STEPS[int(rng.choice(len(STEPS), p=WEIGHTS))]
+        before = len(toy.layers)
+        if step(draft) is None and len(toy.layers) > before:
+            return None
+    return toy if finish(draft) else None

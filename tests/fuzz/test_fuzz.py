@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fuzzer itself: a few networks, all regression cases, and every seeded bug is found.
+
+The cases are networks that once failed, and the shrunk networks that show each seeded bug.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.builds import BUILDS, MUTATIONS, compile_build
+from tests.fuzz.compare import Case, prepare, run
+from tests.fuzz.generate import draw
+from tests.fuzz.work import CASES, find_build, from_json, make_case, prune, shrink, to_json
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+REGRESSIONS = sorted(CASES.glob("*.json"))
+QUICK = ("wrong_pad", "pool_off_by_one", "no_saturation")
+FOUND_WITHIN = 50
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The builds, each compiled once."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    return {build.name: compile_build(build, folder) for build in BUILDS}
+
+
+def test_random_networks(programs: dict[str, Path]) -> None:
+    for index in range(25):
+        _, build, case = make_case(2, index)
+        assert run(case, programs[build.name]) is None, f"seed 2, network {index}"
+
+
+def test_the_same_seed_gives_the_same_network() -> None:
+    assert make_case(3, 4)[2] == make_case(3, 4)[2]
+    assert make_case(3, 4)[2] != make_case(3, 5)[2]
+
+
+@pytest.mark.parametrize("path", REGRESSIONS, ids=lambda path: path.stem)
+def test_regression_case(path: Path, programs: dict[str, Path]) -> None:
+    toy, build = from_json(path.read_text())
+    assert run(prepare(toy, build), programs[build.name]) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in sorted(MUTATIONS)],
+)
+def test_a_seeded_bug_is_found(name: str, tmp_path: Path) -> None:
+    mutation = MUTATIONS[name]
+    program = compile_build(find_build(mutation.build), tmp_path, mutation=mutation)
+    found = (run(make_case(1, i, mutation.build)[2], program) for i in range(FOUND_WITHIN))
+    assert any(found), f"{name} must be found within {FOUND_WITHIN} networks"
+    path = CASES / f"{name}.json"
+    toy, build = from_json(path.read_text())
+    assert run(prepare(toy, build), program) is not None, f"{path.name} must show the bug"
+
+
+def test_wrong_counts_and_strays_are_seen(programs: dict[str, Path]) -> None:
+    _, build, case = make_case(5, 0)
+    name, words, expected, counts = case.layers[0]
+    wrong = Case(case.data, [(name, words, expected, {**counts, "pool": 1})], case.images, None)
+    assert run(wrong, programs[build.name]) == f"layer {name}: pool must be 1, not {counts['pool']}"
+    flipped = bytes([expected[0] ^ 1]) + expected[1:]
+    wrong = Case(case.data, [(name, words, flipped, counts)], case.images, None)
+    text = run(wrong, programs[build.name])
+    assert text == f"layer {name}: byte 0 of {len(expected)} differs"
+    assert run(Case(b"", [], 1, "why"), programs[build.name]) == "why"
+    stopped = run(Case(case.data[:99], [], 1, None), programs[build.name])
+    assert stopped and stopped.startswith("the engine stopped with status 2: error: the network")
+
+
+def test_shrinking_keeps_what_fails() -> None:
+    toy, build, _ = make_case(1, 4)
+    assert any(layer.kind == "add" for layer in toy.layers)
+    small = shrink(toy, build, lambda case: any(c["read"] > 40 for *_, c in case.layers))
+    assert len(small.layers) < len(toy.layers) and small.images == 1
+    text = to_json(small, build, "why")
+    assert from_json(text) == (small, build) and prune(small) == small
+
+
+def test_draw_is_within_the_limits_of_its_build() -> None:
+    import numpy as np
+
+    narrow = find_build("narrow")
+    drawn = [draw(np.random.default_rng(seed), narrow, seed) for seed in range(30)]
+    kinds = {layer.kind for toy in drawn if toy for layer in toy.layers}
+    assert "lrn" not in kinds and {"conv", "add", "maxpool", "avgpool"} <= kinds

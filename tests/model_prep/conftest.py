@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small network of the registry's kind, random tensors for it, and writers of image files.
+
+Imports numpy, Pillow, torch and pytest; of the project the Graph and network modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model_prep import networks
+from model_prep.graph import INPUT, Graph, Pool
+from model_prep.networks.spec import (
+    NetworkSpec,
+    Preprocessing,
+    State,
+    conv,
+    conv_shapes,
+    linear,
+    linear_shapes,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTPUTS = 5
+
+
+def build_small(state: State) -> Graph:
+    """Two layers on 3x20x16 images."""
+    layers = [
+        conv(state, "features.0", "conv1", INPUT, pad=1, pool=Pool((2, 2), (2, 2))),
+        linear(state, "classifier", "fc2", "conv1", (6, 10, 8), relu=False),
+    ]
+    return Graph("small", (3, 20, 16), layers)
+
+
+@pytest.fixture()
+def small() -> NetworkSpec:
+    """A network whose crop, 20x16, is smaller than its recipe's resizing to 24."""
+    return NetworkSpec(
+        name="small",
+        in_shape=(3, 20, 16),
+        state_shapes={
+            **conv_shapes("features.0", 6, 3, 3),
+            **linear_shapes("classifier", OUTPUTS, 6 * 10 * 8),
+        },
+        build=build_small,
+        preprocessing=Preprocessing(24, 1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)),
+        default_data="photographs",
+        default_scheme="knq",
+        default_bits="3",
+    )
+
+
+@pytest.fixture()
+def digits() -> NetworkSpec:
+    return networks.get("digits")
+
+
+@pytest.fixture()
+def state(small: NetworkSpec) -> dict[str, torch.Tensor]:
+    """A fitting checkpoint's contents."""
+    generator = torch.Generator().manual_seed(3)
+    return {
+        name: torch.randn(shape, generator=generator) for name, shape in small.state_shapes.items()
+    }
+
+
+@pytest.fixture()
+def checkpoint(tmp_path: Path) -> Callable[[object], Path]:
+    """Saves anything with torch.save; returns the path."""
+
+    def save(content: object, name: str = "weights.pth") -> Path:
+        path = tmp_path / name
+        torch.save(content, path)
+        return path
+
+    return save
+
+
+@pytest.fixture()
+def picture() -> Image.Image:
+    """A smooth, asymmetric RGB picture 90 pixels wide and 61 high."""
+    rows, columns = np.mgrid[0:61, 0:90]
+    channels = [rows * 4, columns * 2.5, (rows + columns) * 1.5]
+    return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
+
+
+@pytest.fixture()
+def block() -> Callable[..., Image.Image]:
+    """A picture of one colour in any mode."""
+
+    def make(mode: str, colour: int | tuple[int, ...]) -> Image.Image:
+        return Image.new(mode, (40, 30), colour)
+
+    return make

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operator by operator: small models equal onnxruntime, and import to the layers they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from onnx import NodeProto, TensorProto
+from onnx_models import build, compare, node, random
+
+from model_prep.float_model import normalise
+from model_prep.graph import Lrn
+from model_prep.onnx_import import load_onnx
+
+CONSTANTS = {
+    "w": random(1, 8, 4, 3, 3), "b": random(2, 8), "v": random(3, 8, 8, 1, 1),
+    "depthwise": random(4, 8, 1, 3, 3), "odd": random(5, 5, 4, 3, 3), "five": random(6, 6, 5, 1, 1),
+    "grouped": random(7, 10, 2, 3, 3), "scale": 1 + random(8, 8) / 4, "shift": random(9, 8),
+    "mean": random(10, 8), "variance": 1 + np.abs(random(11, 8)), "matrix": random(12, 8 * 72, 10),
+    "row": random(13, 10), "zero": np.float32(0), "six": np.float32(1.5), "axes": np.array([2, 3]),
+    "flat": np.array([0, -1]), "per_channel": random(14, 8, 1, 1), "two": np.float32(2),
+    "pads": np.array([0, 0, 1, 2, 0, 0, 0, 1]), "mix": random(15, 4, 13, 1, 1),
+    "padded": random(16, 8, 4, 3, 3), "end": random(17, 8, 10), "batch": np.array([0]),
+    "rest": np.array([-1]), "lowest": np.float32(-np.inf),
+}  # fmt: skip
+CONV = node("Conv", "x w b", "c", pads=[1, 1, 1, 1])
+RELU = node("Relu", "c", "r")
+START = [CONV, RELU]
+ODD = [node("Conv", "x odd", "o", pads=[1, 1, 1, 1]), node("Relu", "o", "p")]
+
+
+def last(op: str, inputs: str, **attributes: object) -> NodeProto:
+    return node(op, inputs, "y", **attributes)
+
+
+CASES: dict[str, tuple[list[NodeProto], list[str]]] = {  # nodes, kinds of the layers
+    "conv without bias": ([last("Conv", "x w")], ["conv"]),
+    "grouped, dilated, asymmetric": (
+        [last("Conv", "x grouped", group=2, dilations=[2, 1], strides=[1, 2], pads=[0, 1, 2, 3])],
+        ["conv"],
+    ),
+    "depthwise": ([*START, last("Conv", "r depthwise", group=8)], ["conv", "conv"]),
+    "same upper": ([last("Conv", "x w", auto_pad="SAME_UPPER", strides=[2, 2])], ["conv"]),
+    "same lower": ([last("Conv", "x w", auto_pad="SAME_LOWER", strides=[2, 2])], ["conv"]),
+    "valid": ([last("Conv", "x w", auto_pad="VALID")], ["conv"]),
+    "batch norm folded": (
+        [CONV, last("BatchNormalization", "c scale shift mean variance", epsilon=0.01)], ["conv"],
+    ),
+    "batch norm alone": (
+        [*START, node("BatchNormalization", "r scale shift mean variance", "n"),
+         node("Relu", "n", "m"), last("Conv", "m v")], ["conv", "conv", "conv"],
+    ),
+    "relu at the end": ([CONV, last("Relu", "c")], ["conv", "conv"]),
+    "relu of a shared tensor": (
+        [CONV, node("Relu", "c", "r"), last("Add", "c r")], ["conv", "conv", "add", "conv"],
+    ),
+    "relu of the input": ([node("Relu", "x", "r"), last("Conv", "r w")], ["conv", "conv"]),
+    "two relus": ([*START, node("Relu", "r", "s"), last("Conv", "s v")], ["conv", "conv"]),
+    "clip 0 to 1.5": ([CONV, node("Clip", "c zero six", "r"), last("Conv", "r v")], ["conv"] * 2),
+    "clip 0 to anything": ([CONV, node("Clip", "c zero", "r"), last("Conv", "r v")], ["conv"] * 2),
+    "clip behind a pool": (
+        [CONV, node("MaxPool", "c", "m", kernel_shape=[2, 2]), node("Clip", "m zero six", "r"),
+         last("Conv", "r v")], ["conv", "conv"],
+    ),
+    "pool fused": (
+        [*START, node("MaxPool", "r", "m", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+         last("Conv", "m v")], ["conv", "conv"],
+    ),
+    "pool before its relu": (
+        [CONV, node("MaxPool", "c", "m", kernel_shape=[3, 2], pads=[1, 0, 1, 1]),
+         node("Relu", "m", "r"), last("Conv", "r v")], ["conv", "conv"],
+    ),
+    "pool of a shared tensor": (
+        [*START, node("MaxPool", "r", "m", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+         node("Add", "m r", "a"), last("Conv", "a v")], ["conv", "maxpool", "add", "conv"],
+    ),
+    "two pools": (
+        [*START, node("MaxPool", "r", "m", kernel_shape=[2, 2]),
+         node("MaxPool", "m", "n", kernel_shape=[2, 2], strides=[2, 2]), last("Conv", "n v")],
+        ["conv", "maxpool", "conv"],
+    ),
+    "pool of a sum, relu behind": (
+        [CONV, node("Conv", "x padded", "d", pads=[1, 1, 1, 1]), node("Add", "c d", "a"),
+         node("MaxPool", "a", "m", kernel_shape=[2, 2]), node("Relu", "m", "r"),
+         last("Conv", "r v")], ["conv", "conv", "add", "maxpool", "conv"],
+    ),
+    "global max": ([*START, node("GlobalMaxPool", "r", "m"), last("Conv", "m v")], ["conv"] * 2),
+    "average without pads": (
+        [*START, last("AveragePool", "r", kernel_shape=[2, 3], strides=[2, 1])],
+        ["conv", "avgpool"],
+    ),
+    "average with pads": (
+        [*START, node("AveragePool", "r", "a", kernel_shape=[3, 3], pads=[1, 1, 0, 1]),
+         last("Conv", "a v")], ["conv", "avgpool", "conv"],
+    ),
+    "average, pads counted": (
+        [*START, last("AveragePool", "r", kernel_shape=[3, 3], pads=[1, 1, 0, 1],
+                      count_include_pad=1)], ["conv", "avgpool"],
+    ),
+    "average at the end, pads not counted": (
+        [*START, last("AveragePool", "r", kernel_shape=[3, 3], pads=[1, 1, 1, 1])],
+        ["conv", "avgpool", "conv"],
+    ),
+    "average in ceil mode": (
+        [*START, node("AveragePool", "r", "a", kernel_shape=[2, 3], strides=[2, 2], ceil_mode=1),
+         last("Conv", "a v")], ["conv", "avgpool", "conv"],
+    ),
+    "global average": ([*START, last("GlobalAveragePool", "r")], ["conv", "avgpool"]),
+    "reduce mean": (
+        [*START, last("ReduceMean", "r", axes=[-1, 2], keepdims=0)], ["conv", "avgpool"],
+    ),
+    "reduce mean of transposed": (
+        [*START, node("Transpose", "r", "t", perm=[0, 2, 3, 1]),
+         last("ReduceMean", "t", axes=[1, 2], keepdims=0)], ["conv", "avgpool"],
+    ),
+    "lrn": (
+        [*START, node("LRN", "r", "l", size=5, alpha=0.5, beta=0.6, bias=2.0), last("Conv", "l v")],
+        ["conv", "lrn", "conv"],
+    ),
+    "lrn of signed": ([CONV, node("LRN", "c", "l", size=3, alpha=0.5), last("Conv", "l v")],
+                      ["conv", "lrn", "conv"]),
+    "residual": (
+        [CONV, node("Conv", "x padded", "d", pads=[1, 1, 1, 1]), node("Add", "c d", "a"),
+         node("Relu", "a", "r"), last("Conv", "r v")], ["conv", "conv", "add", "conv"],
+    ),
+    "sum of three": (
+        [*START, node("Conv", "r v", "d"), node("Sum", "r d c", "a"), last("Conv", "a v")],
+        ["conv", "conv", "conv", "add", "add", "conv"],
+    ),
+    "arithmetic with constants": (
+        [CONV, node("Mul", "c per_channel", "d"), node("Sub", "two d", "e"),
+         node("Div", "e two", "f"), last("Add", "f per_channel")], ["conv"],
+    ),
+    "normalised input": (
+        [node("Sub", "x two", "d"), node("Div", "d two", "e"), last("Conv", "e w")],
+        ["conv", "conv"],
+    ),
+    "pad into a convolution": (
+        [*START, node("Pad", "r pads", "q"), last("Conv", "q depthwise", group=8)],
+        ["conv", "conv"],
+    ),
+    "pad into pools": (
+        [*START, node("Pad", "r pads", "q"), node("MaxPool", "q", "m", kernel_shape=[3, 3]),
+         node("AveragePool", "q", "a", kernel_shape=[3, 3]), node("Add", "m a", "s"),
+         last("Conv", "s v")], ["conv", "maxpool", "avgpool", "add", "conv"],
+    ),
+    "pad with -inf": (
+        [*START, node("Pad", "r pads lowest", "q"), node("MaxPool", "q", "m", kernel_shape=[3, 3]),
+         last("Conv", "m v")], ["conv", "conv"],
+    ),
+    "pad alone": ([*START, last("Pad", "r pads")], ["conv", "conv", "conv"]),
+    "concat": (
+        [*START, node("Conv", "r v", "d"), node("Relu", "d", "e"),
+         node("Concat", "r e", "k", axis=1), last("ReduceMean", "k", axes=[2, 3])],
+        ["conv", "conv", "avgpool"],
+    ),
+    "relu behind a concat": (
+        [CONV, node("Conv", "x padded", "d", pads=[1, 1, 1, 1]),
+         node("Concat", "c d", "k", axis=-3), node("Relu", "k", "e"),
+         last("GlobalAveragePool", "e")], ["conv", "conv", "avgpool"],
+    ),
+    "concat at the end": (
+        [*START, node("Conv", "r v", "d"), last("Concat", "r d", axis=1)], ["conv"] * 3,
+    ),
+    "concat of 5 and 8 channels": (
+        [*START, *ODD, node("Concat", "p r", "k", axis=1), last("Conv", "k mix")], ["conv"] * 3,
+    ),
+    "concat of 5 channels, pooled, to the end": (
+        [*START, *ODD, node("Concat", "p r", "k", axis=1),
+         node("MaxPool", "k", "m", kernel_shape=[2, 2]), last("GlobalAveragePool", "m")],
+        ["conv", "conv", "maxpool", "avgpool", "conv"],
+    ),
+    "concat of 5 channels, depthwise and lrn": (
+        [*START, *ODD, node("Concat", "p r", "k", axis=1), node("Mul", "k two", "h"),
+         node("Relu", "h", "i"), node("LRN", "i", "l", size=3, alpha=1.0), last("Conv", "l mix")],
+        ["conv", "conv", "conv", "conv", "lrn", "conv"],
+    ),
+    "concat part that cannot be padded": (
+        [*START, *ODD, node("LRN", "p", "l", size=3, alpha=1.0),
+         node("Concat", "l r", "k", axis=1), last("Conv", "k mix")],
+        ["conv", "lrn", "conv", "conv", "conv"],
+    ),
+    "layer in two concats": (
+        [*START, node("Conv", "r v", "d"), node("Concat", "r d", "k", axis=1),
+         node("Concat", "r k", "l", axis=1), node("Concat", "l k", "m", axis=1),
+         last("GlobalAveragePool", "m")], ["conv", "conv", *["maxpool"] * 3, "avgpool"],
+    ),
+    "flatten and matrix": (
+        [*START, node("Flatten", "r", "f"), node("MatMul", "f matrix", "g"), last("Add", "g row")],
+        ["conv", "fc"],
+    ),
+    "gemm of a transposed map": (
+        [*START, node("Transpose", "r", "t", perm=[0, 2, 3, 1]), node("Reshape", "t flat", "f"),
+         last("Gemm", "f matrix row", alpha=0.5, beta=2.0)], ["conv", "fc"],
+    ),
+    "gemm, relu, softmax": (
+        [*START, node("Reshape", "r flat", "f"), node("Gemm", "f matrix", "g"),
+         last("Softmax", "g", axis=1)], ["conv", "fc"],
+    ),
+    "sizes from Shape": (
+        [*START, node("Shape", "r", "s"), node("Gather", "s batch", "n"),
+         node("Concat", "n rest", "d", axis=0), node("Reshape", "r d", "f"),
+         last("MatMul", "f matrix")], ["conv", "fc"],
+    ),
+    "squeeze, dropout, identity, cast": (
+        [*START, node("GlobalAveragePool", "r", "g"), node("Squeeze", "g axes", "s"),
+         node("Dropout", "s", "d"), node("Identity", "d", "i"),
+         node("Cast", "i", "j", to=TensorProto.FLOAT), last("MatMul", "j end")],
+        ["conv", "avgpool", "fc"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_operator_equals_onnxruntime(case: str, tmp_path: Path) -> None:
+    nodes, kinds = CASES[case]
+    used = {name for one in nodes for name in one.input}
+    constants = {name: value for name, value in CONSTANTS.items() if name in used}
+    network = compare(build(nodes, constants), tmp_path)
+    assert sorted(layer.kind for layer in network.graph.layers) == sorted(kinds)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 17, 18, 20, 22])
+def test_opsets(opset: int, tmp_path: Path) -> None:
+    """The operators whose attributes became inputs, in both forms."""
+    constants = {name: CONSTANTS[name] for name in ("w", "b", "v", "end", "zero", "six", "axes")}
+    constants["sizes"] = np.array([1, 8])
+    clip = (
+        node("Clip", "c zero six", "r") if opset >= 11 else node("Clip", "c", "r", min=0.0, max=1.5)
+    )
+    mean = (
+        node("ReduceMean", "r axes", "m")
+        if opset >= 18
+        else node("ReduceMean", "r", "m", axes=[2, 3])
+    )
+    nodes = [CONV, clip, mean, node("Reshape", "m sizes", "f"), node("MatMul", "f end", "g"),
+             last("Softmax", "g")]  # fmt: skip
+    network = compare(build(nodes, constants, opset=opset), tmp_path)
+    assert network.graph.layers[0].clip_max == 1.5
+    assert network.host == "softmax"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
+def test_lrn_window_follows_the_definition(size: int) -> None:
+    """Even sizes too, which onnxruntime does not take."""
+    x = random(1, 1, 6, 2, 3)
+    expected = np.empty_like(x)
+    for c in range(6):
+        window = x[:, max(0, c - (size - 1) // 2) : min(6, c + size // 2 + 1)]
+        total = (window**2).sum(axis=1)
+        expected[:, c] = x[:, c] / (2.0 + 0.5 / size * total) ** 0.75
+    found = normalise(Lrn(size, 0.5, 0.75, 2.0), torch.from_numpy(x)).numpy()
+    assert np.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+WINDOWS = st.fixed_dictionaries({
+    "kernel": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    "stride": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    "size": st.tuples(st.integers(5, 12), st.integers(5, 12)),
+    "ceil": st.booleans(),
+    "auto": st.sampled_from(["NOTSET", "NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
+    "share": st.tuples(*[st.floats(0, 0.99)] * 4),
+})  # fmt: skip
+
+
+@given(window=WINDOWS, maximum=st.booleans(), include=st.booleans())
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_pooling_window(window: dict, maximum: bool, include: bool, tmp_path: Path) -> None:
+    """Kernel, stride, pads, ceil mode and auto_pad, as max and as average pool."""
+    within = all(s <= k for s, k in zip(window["stride"], window["kernel"], strict=True))
+    assume(within or not window["auto"].startswith("SAME"))  # else refused
+    attributes: dict = {"kernel_shape": window["kernel"], "strides": window["stride"]}
+    if window["auto"] == "NOTSET":
+        pads = [int(s * window["kernel"][i % 2]) for i, s in enumerate(window["share"])]
+        attributes |= {"pads": pads, "ceil_mode": int(window["ceil"] and not include)}
+    else:
+        attributes["auto_pad"] = window["auto"]
+    if not maximum:
+        attributes["count_include_pad"] = int(include)
+    nodes = [*START, node("MaxPool" if maximum else "AveragePool", "r", "m", **attributes),
+             last("Conv", "m v")]  # fmt: skip
+    constants = {name: CONSTANTS[name] for name in ("w", "b", "v")}
+    compare(build(nodes, constants, (1, 4, *window["size"]), opset=19), tmp_path)
+
+
+@given(
+    window=WINDOWS, dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    groups=st.sampled_from([1, 2, 4]),
+)  # fmt: skip
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_convolution_window(
+    window: dict, dilation: tuple[int, int], groups: int, tmp_path: Path
+) -> None:
+    """Kernel, stride, dilation, pads, auto_pad and groups."""
+    attributes: dict = {"strides": window["stride"], "group": groups}
+    if window["auto"] in ("NOTSET", "VALID"):
+        attributes["dilations"] = dilation
+        attributes["pads"] = [int(8 * share) for share in window["share"]]
+    else:
+        attributes["auto_pad"] = window["auto"]
+    weight = random(3, 8, 4 // groups, *window["kernel"])
+    model = build([last("Conv", "x w", **attributes)], {"w": weight}, (1, 4, 12, 13))
+    compare(model, tmp_path)
+
+
+def test_batch_axis_is_set_to_1_and_declared_sizes_of_it_are_followed(tmp_path: Path) -> None:
+    constants = {**{k: CONSTANTS[k] for k in ("w", "b", "matrix")}, "sizes": np.array([5, -1])}
+    nodes = [*START, node("Reshape", "r sizes", "f"), last("MatMul", "f matrix")]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(build(nodes, constants, (5, 4, 9, 8)).SerializeToString())
+    network = load_onnx(path)
+    assert network.graph.layers[-1].out_shape == (10, 1, 1)
+    assert "the batch axis is set to 1" in network.notes
+    path.write_bytes(build([last("Conv", "x w")], constants, ("N", 4, 9, 8)).SerializeToString())
+    assert load_onnx(path).in_shape == (4, 9, 8)

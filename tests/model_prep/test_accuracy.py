@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `accuracy`, and NET=file.onnx through `quantize`; SqueezeNet where there is data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from model_prep import cli, manifest, reference, source
+from model_prep.errors import UserError, run_cli
+from model_prep.source import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+SQUEEZENET = DATA / "squeezenet_v1.0.onnx"
+IMAGES = DATA / "imagenet500.npz"
+
+
+def small_model(path: Path, channels: int = 3) -> Path:
+    """Two convolutions side by side, concatenated, summed with themselves, averaged over space."""
+    random = np.random.default_rng(1)
+    tensors = {
+        "w1": random.standard_normal((8, channels, 3, 3)), "b1": random.standard_normal(8),
+        "w2": random.standard_normal((8, channels, 3, 3)), "b2": random.standard_normal(8),
+        "w3": random.standard_normal((12, 16, 1, 1)),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["ar"]),
+        helper.make_node("Conv", ["x", "w2", "b2"], ["b"], pads=[1, 1, 1, 1]),
+        helper.make_node("Concat", ["ar", "b"], ["ab"], axis=1),
+        helper.make_node("Conv", ["ab", "w3"], ["c"]),
+        helper.make_node("Add", ["c", "c"], ["cc"]),
+        helper.make_node("GlobalAveragePool", ["cc"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, 10, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 12, 1, 1])],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in tensors.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, path)
+    return path
+
+
+def labelled(path: Path, number: int = 90) -> Path:
+    """Noise whose labels say nothing."""
+    random = np.random.default_rng(2)
+    images = random.integers(0, 256, (number, 10, 8, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=random.integers(0, 12, number))
+    return path
+
+
+def run(command: str, *options: object) -> int:
+    return run_cli(cli.main, [command, *map(str, options)])
+
+
+def result_of(out: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = json.loads((out / "accuracy.json").read_text())
+    return entry
+
+
+def test_accuracy_of_an_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, images, out = small_model(tmp_path / "S 1.onnx"), labelled(tmp_path / "d.npz"), tmp_path
+    assert run("accuracy", "--net", net, "--data", images, "--bits", 8, "--out", out) == 0
+    text, result = capsys.readouterr().out, result_of(out)
+    assert "45 images for calibration, 45 others for the test, none in both" in text
+    assert result["float_runtime"] == "onnxruntime"
+    assert (result["images"], result["calibration_images"]) == (45, 45)
+    assert result["agreement"] >= 90
+    assert [row["name"] for row in result["layers"]] == [
+        layer.name for layer in manifest.load(out / "quantized").layers
+    ]
+    assert all(row["sqnr_db"] > 20 for row in result["layers"])
+    assert manifest.read_manifest(out / "quantized")["network"] == "s_1"
+
+
+def test_seeded_weights_and_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = small_model(tmp_path / "small.onnx")
+    assert run("quantize", "--net", net, "--weights", "seeded", "--out", tmp_path) == 0
+    assert "SEEDED random weights (WEIGHTS=seeded asks for them)" in capsys.readouterr().err
+    network = manifest.load(tmp_path / "quantized")
+    assert network.weights == "seeded"
+    assert network.concats
+    with np.load(tmp_path / "quantized" / "vectors.npz") as vectors:
+        for name, codes in reference.run(network, vectors["input"]):
+            assert (vectors[name] == codes).all()
+
+
+def test_disjoint_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, images = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz", 70)
+    arguments = ("--net", net, "--data", images, "--out", tmp_path / "out")
+    assert run("accuracy", *arguments, "--images", 36) == 2
+    assert "IMAGES must be 1..35, the 70 images less 35 for calibration" in capsys.readouterr().err
+    assert run("accuracy", "--net", net, "--out", tmp_path / "out") == 2
+    assert "DATA must have labels to measure accuracy" in capsys.readouterr().err
+
+
+def test_csim_logits_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, images, out = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz"), tmp_path
+    arguments = ("--net", net, "--data", images, "--images", 20, "--bits", 8, "--out", out)
+    assert run("accuracy", *arguments, "--csim") == 2
+    assert "logits.bin must exist; run make csim" in capsys.readouterr().err
+    with np.load(out / "quantized" / "vectors.npz") as vectors:
+        last = manifest.load(out / "quantized").layers[-1].name
+        (out / "csim").mkdir()
+        vectors[last].astype("<i8").tofile(out / "csim" / "logits.bin")
+    assert run("accuracy", *arguments, "--csim") == 0
+    result = result_of(out)
+    assert result["csim"]["top1"] == result["integer_top1"]
+    assert result["csim"]["top5"] == result["integer_top5"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text"),
+    [
+        (Recipe(mean="1,2"), "^MEAN must be 1 or 3 numbers with commas, not '1,2'$"),
+        (Recipe(std="x"), "^STD must be 1 or 3 numbers with commas, not 'x'$"),
+        (Recipe(std="0"), "^STD and SCALE must be above 0, not 0 and None$"),
+        (Recipe(resize=9), "^RESIZE must be 10..32768 for a 10x8 input, not 9$"),
+    ],
+)
+def test_bad_recipes(tmp_path: Path, recipe: Recipe, text: str) -> None:
+    net = small_model(tmp_path / "small.onnx")
+    with pytest.raises(UserError, match=text):
+        source.open_source(str(net), None, recipe)
+
+
+def test_a_recipe_needs_a_file() -> None:
+    with pytest.raises(UserError, match="^MEAN, STD, SCALE and RESIZE must go with an ONNX file"):
+        source.open_source("digits", None, Recipe(mean="1"))
+    with pytest.raises(UserError, match=r"^NET must be an existing ONNX file, not none\.onnx$"):
+        source.open_source("none.onnx", None, Recipe())
+
+
+def test_other_channels_need_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = small_model(tmp_path / "small.onnx", channels=5)
+    assert run("quantize", "--net", net, "--out", tmp_path) == 2
+    assert "DATA must be given for an input of 5 channels" in capsys.readouterr().err
+
+
+@pytest.mark.slow()
+@pytest.mark.data()
+@pytest.mark.skipif(
+    not (SQUEEZENET.is_file() and IMAGES.is_file()),
+    reason="needs squeezenet_v1.0.onnx and imagenet500.npz in the optional data folder",
+)
+def test_squeezenet_loses_at_most_one_and_a_half_points(tmp_path: Path) -> None:
+    options = ("--mean", "123,117,104", "--scale", 1, "--resize", 256, "--bits", 5)
+    assert run("accuracy", "--net", SQUEEZENET, "--data", IMAGES, *options, "--out", tmp_path) == 0
+    result = result_of(tmp_path)
+    assert result["images"] >= 400
+    assert result["float_top5"] - result["integer_top5"] <= 1.5

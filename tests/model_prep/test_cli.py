@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m model_prep`: what it writes, when it leaves a folder alone, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_prep import cli, data, manifest, networks, reference
+from model_prep.errors import UserError, run_cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quantize(out: Path, *options: str) -> int:
+    return run_cli(cli.main, ["quantize", "--net", "digits", "--out", str(out), *options])
+
+
+def read(out: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = json.loads((out / "quantized" / "manifest.json").read_text())
+    return entry
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("digits")
+    assert quantize(out, "--images", "360") == 0
+    return out
+
+
+def test_accuracy_on_the_held_out_digits(made: Path) -> None:
+    entry = read(made)
+    accuracy = entry["accuracy"]
+    assert accuracy["images"] == 360
+    assert accuracy["float_top1"] > 97
+    assert abs(accuracy["float_top1"] - accuracy["integer_top1"]) <= 1  # KNQ at 4 bits
+    assert entry["calibration"]["images"] == 1797 - 360
+    assert entry["calibration"]["includes_test_images"] is False
+    assert {layer["quantizer"]["bits"] for layer in entry["layers"][:-1]} == {4}
+
+
+def test_vectors_are_what_the_saved_network_computes(made: Path) -> None:
+    network = manifest.load(made / "quantized")
+    with np.load(made / "quantized" / "vectors.npz") as vectors:
+        images, labels, logits = vectors["images"], vectors["labels"], vectors["float_logits"]
+        assert (vectors["input"] == network.input.encode(images)).all()
+        assert vectors["input"].dtype == np.int16
+        for name, codes in reference.run(network, vectors["input"]):
+            assert (vectors[name] == codes).all()
+            assert vectors[name].dtype == (np.int64 if name == "fc5" else np.uint16)
+            assert vectors[name].shape[1:] == network.layers[-1].out_shape or name != "fc5"
+        raw = vectors["fc5"].reshape(360, -1)
+    accuracy = read(made)["accuracy"]
+    assert accuracy["integer_top1"] == pytest.approx(100 * (raw.argmax(1) == labels).mean())
+    assert accuracy["float_top1"] == pytest.approx(100 * (logits.argmax(1) == labels).mean())
+    assert accuracy["agreement"] == pytest.approx(100 * (logits.argmax(1) == raw.argmax(1)).mean())
+
+
+def test_calibration_and_test_images_are_disjoint() -> None:
+    spec = networks.get("digits")
+    everything = data.load(spec, None)
+    chosen = cli.choose_images(spec, None, 360)
+    assert len(chosen.calibration) + len(chosen.test) == len(everything)
+    fewer = cli.choose_images(spec, None, 5)
+    assert (fewer.test.pixels == chosen.test.pixels[:5]).all()
+    assert (fewer.calibration.pixels == chosen.calibration.pixels).all()
+
+
+def test_photographs_are_disjoint_until_there_are_too_few() -> None:
+    spec = networks.get("alexnet")
+    everything = data.load(spec, None)
+    one = cli.choose_images(spec, None, 1)
+    assert (one.test.pixels == everything.pixels[:1]).all()
+    assert (one.calibration.pixels == everything.pixels[1:]).all()
+    assert not one.overlap
+    every = cli.choose_images(spec, None, len(everything))
+    assert every.overlap
+    assert len(every.calibration) == len(everything)
+
+
+def test_a_current_folder_is_left_alone(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (made / "quantized" / "manifest.json").stat().st_mtime_ns
+    assert quantize(made, "--images", "360") == 0
+    assert capsys.readouterr().out == f"up to date: {made / 'quantized'}\n"
+    assert (made / "quantized" / "manifest.json").stat().st_mtime_ns == before
+    monkeypatch.setattr(cli, "build", lambda *_: (_ for _ in ()).throw(UserError("redone")))
+    assert quantize(made, "--images", "359") == 2  # anything else is done again
+    assert capsys.readouterr().err == "error: redone\n"
+    assert (made / "quantized" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_damaged_folder_is_made_again(tmp_path: Path) -> None:
+    assert quantize(tmp_path) == 0
+    arrays = tmp_path / "quantized" / "arrays.npz"
+    good = arrays.read_bytes()
+    arrays.write_bytes(good[:-1])
+    assert quantize(tmp_path) == 0
+    assert arrays.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--scheme", "enq", "--bits", "5", "--variant", "round"], [("enq", 5)] * 4),
+        (["--scheme", "uniform", "--bits", "8"], [("uniform", 8)] * 4),
+        (["--bits", "5,4,3,2", "--rule", "floor"], [("knq", bits) for bits in (5, 4, 3, 2)]),
+    ],
+)
+def test_schemes_and_widths(
+    tmp_path: Path, options: list[str], expected: list[tuple[str, int]]
+) -> None:
+    assert quantize(tmp_path, *options) == 0
+    quantizers = [layer["quantizer"] for layer in read(tmp_path)["layers"]]
+    assert [(one["scheme"], one["bits"]) for one in quantizers[:-1]] == expected
+    assert quantizers[-1] is None
+
+
+def test_a_plan_with_uniform_fully_connected_layers(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[kind.fc]\nscheme = "uniform"\nbits = 10\n[layer.conv1]\nbits = 6\n')
+    assert quantize(tmp_path, "--plan", str(plan), "--bits", "auto", "--delta", "2") == 0
+    quantizers = [layer["quantizer"] for layer in read(tmp_path)["layers"][:-1]]
+    assert [one["scheme"] for one in quantizers] == ["knq"] * 3 + ["uniform"]
+    assert quantizers[0]["bits"] == 6
+    assert quantizers[3]["bits"] == 10
+    assert quantizers[1]["bits"] == quantizers[2]["bits"] < 6
+
+
+def test_unlabelled_images_have_no_accuracy(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 17, (12, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=pixels)
+    assert quantize(tmp_path, "--data", str(tmp_path / "data.npz"), "--images", "2") == 0
+    entry = read(tmp_path)
+    assert entry["accuracy"] is None
+    assert entry["calibration"]["images"] == 10
+    assert entry["calibration"]["labels"] is False
+
+
+def broken_weights(folder: Path) -> Path:
+    path = folder / "weights.pth"
+    path.write_bytes(b"no checkpoint")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--net", "resnet"], "error: NET must be one of alexnet, "),
+        (["--bits", "9"], "error: BITS of layer conv1 must be 1..8 for knq, not 9"),
+        (["--bits", "3,3"], "error: BITS must have 4 widths, one per quantized layer (conv1, "),
+        (["--bits", "many"], "error: BITS must be a number, a comma list of numbers or auto, not"),
+        (["--scheme", "up"], "error: scheme must be one of knq, enq, uniform, not up"),
+        (["--rule", "up"], "error: rule must be one of nearest, floor, not up"),
+        (["--variant", "up"], "error: variant must be one of floor, mid, round, not up"),
+        (["--qm", "99"], "error: qm must be 2..15, not 99"),
+        (["--qm", "wide"], "error: QM must be a number or auto, not 'wide'"),
+        (["--delta", "-1"], "error: delta must be a number of 0 or more, not -1.0"),
+        (["--images", "0"], "error: IMAGES must be 1..1797 for scikit-learn digits, not 0"),
+        (["--images", "9999"], "error: IMAGES must be 1..1797 for scikit-learn digits, not 9999"),
+        (["--plan", "none.toml"], "error: PLAN must be a readable file, not none.toml: No such"),
+        (["--weights", "none.pth"], "error: WEIGHTS must be "),
+        (["--weights", "BROKEN"], "error: WEIGHTS must be "),
+        (["--data", "none"], "error: DATA must be "),
+        (["--data", "EMPTY"], "error: DATA must "),
+    ],
+)
+def test_user_errors_exit_2_with_one_sentence(
+    tmp_path: Path, options: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"BROKEN": str(broken_weights(tmp_path)), "EMPTY": str(tmp_path / "empty")}
+    assert quantize(tmp_path / "out", *[places.get(option, option) for option in options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(text)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert quantize(tmp_path / "file") == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_networks_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(cli.main, ["networks"]) == 0
+    out = capsys.readouterr().out
+    assert "alexnet    input 3x224x224, 61,100,840 parameters" in out
+    assert [line.split()[0] for line in out.splitlines()] == sorted(networks.registry())
+
+
+def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from model_prep import train
+
+    seen: list[str] = []
+    monkeypatch.setattr(train, "train", lambda net: seen.append(net))
+    assert run_cli(cli.main, ["train", "--net", "digits"]) == 0
+    assert seen == ["digits"]
+    assert run_cli(cli.main, ["train", "--net", "none"]) == 2
+
+
+def test_the_module_runs_as_a_program() -> None:
+    command = [sys.executable, "-m", "model_prep", "quantize", "--net", "no", "--out", "here"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: NET must be one of ")
+    assert done.stdout == ""

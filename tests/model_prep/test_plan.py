@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which setting wins, and every sentence about a setting that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_prep.errors import UserError
+from model_prep.graph import INPUT, Graph, Layer
+from model_prep.plan import Plan, Settings, parse_bits, parse_qm, resolve
+
+DEFAULTS = Settings(scheme="knq", bits=3)
+NAMES = "conv1, conv2, fc3, fc4"
+
+
+@pytest.fixture()
+def graph() -> Graph:
+    layers, source, channels = [], INPUT, 3
+    for name in ("conv1", "conv2", "fc3", "fc4"):
+        weight = np.zeros((8, channels, 1, 1), np.float32)
+        bias = np.zeros(8, np.float32)
+        layers.append(Layer(name, name[:-1], (source,), weight, bias, relu=name != "fc4"))
+        source, channels = name, 8
+    return Graph("four", (3, 1, 1), layers)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "plan.toml"
+    path.write_text(text)
+    return path
+
+
+def schemes(plan: Plan) -> list[tuple[str | None, int | None]]:
+    return [(layer.scheme, layer.bits) for layer in plan.layers]
+
+
+def test_defaults(graph: Graph) -> None:
+    plan = resolve(graph, Settings(), DEFAULTS)
+    assert schemes(plan) == [("knq", 3)] * 3 + [(None, None)]
+    assert (plan.qm, plan.frac_mode, plan.frac, plan.delta) == (12, "network", None, None)
+    assert {(layer.weight_bits, layer.bias_bits) for layer in plan.layers} == {(14, 14)}
+    assert plan.layers[0].options == {"rule": "nearest", "variant": None}
+    assert not plan.searches_bits
+
+
+def test_a_list_gives_each_quantized_layer_its_width(graph: Graph) -> None:
+    plan = resolve(graph, Settings(bits=[5, 4, 3]), DEFAULTS)
+    assert [layer.bits for layer in plan.layers] == [5, 4, 3, None]
+
+
+def test_the_most_specific_setting_wins(graph: Graph, tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        'scheme = "enq"\nbits = 6\nqm = 10\n' + 'variant = "mid"\n'
+        '[kind.fc]\nscheme = "uniform"\nbits = 8\nweight_bits = 8\n'
+        '[layer.conv2]\nscheme = "knq"\nrule = "floor"\n'
+        "[layer.fc4]\nweight_bits = 10\n",
+    )
+    plan = resolve(graph, Settings(bits=4), DEFAULTS, path)
+    assert schemes(plan) == [("enq", 4), ("knq", 4), ("uniform", 8), (None, None)]
+    assert [layer.variant for layer in plan.layers] == ["mid", None, None, None]
+    assert [layer.rule for layer in plan.layers] == [None, "floor", None, None]
+    assert [layer.weight_bits for layer in plan.layers] == [14, 14, 8, 10]
+    assert plan.qm == 10
+
+
+def test_auto_leaves_fixed_widths_alone(graph: Graph, tmp_path: Path) -> None:
+    path = write(tmp_path, '[kind.fc]\nscheme = "uniform"\nbits = 8\n[layer.conv2]\nbits = 2\n')
+    plan = resolve(graph, Settings(bits="auto"), DEFAULTS, path)
+    assert plan.searches_bits
+    assert schemes(plan.with_bits(1))[:3] == [("knq", 1), ("knq", 2), ("uniform", 8)]
+    assert not plan.with_bits(1).searches_bits
+
+
+def test_parsing() -> None:
+    assert parse_qm("auto") == "auto"
+    assert parse_qm("10") == 10
+    with pytest.raises(UserError, match="^BITS must be a number, a comma list .* not 'x'$"):
+        parse_bits("x")
+    with pytest.raises(UserError, match="^BITS must be a number, a comma list .* not '5,'$"):
+        parse_bits("5,")
+    with pytest.raises(UserError, match="^QM must be a number or auto, not 'wide'$"):
+        parse_qm("wide")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            Settings(bits=[3, 3]),
+            r"^BITS must have 3 widths, one per quantized layer \(conv1, conv2, fc3\), not 2$",
+        ),
+        (Settings(bits=9), "^BITS of layer conv1 must be 1..8 for knq, not 9$"),
+        (Settings(bits=[3, 0, 3]), "^BITS of layer conv2 must be 1..8 for knq, not 0$"),
+        (Settings(bits=5, qm=4), "^BITS of layer conv1 must be 1..4 for knq, not 5$"),
+        (
+            Settings(bits=13, scheme="enq"),
+            "^BITS of layer conv1 must be 1..12 for enq, not 13$",
+        ),
+        (
+            Settings(bits=1, scheme="uniform"),
+            "^BITS of layer conv1 must be 2..16 for uniform, not 1$",
+        ),
+        (Settings(scheme="up"), "^scheme must be one of knq, enq, uniform, not up$"),
+        (Settings(rule="up"), "^rule must be one of nearest, floor, not up$"),
+        (Settings(variant="up"), "^variant must be one of floor, mid, round, not up$"),
+        (Settings(qm=16), "^qm must be 2..15, not 16$"),
+        (Settings(qm=1), "^qm must be 2..15, not 1$"),
+        (Settings(delta=-1.0), "^delta must be a number of 0 or more, not -1.0$"),
+        (Settings(delta=float("nan")), "^delta must be a number of 0 or more, not nan$"),
+    ],
+)
+def test_bad_settings(graph: Graph, settings: Settings, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        resolve(graph, settings, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("wide = 1", "plan.toml: key must be one of scheme, bits, .*, not wide$"),
+        ("[layer.conv9]\nbits = 3", f"plan.toml: layer must be one of {NAMES}, not conv9$"),
+        ("[kind.pool]\nbits = 3", "plan.toml: kind must be one of conv, .*, lrn, not pool$"),
+        ("[layer.conv1]\nqm = 3", r"plan.toml: \[layer.conv1\] key must be one of .*, not qm$"),
+        ("[layer.conv1]\nbits = [3]", r"plan.toml: \[layer.conv1\] bits must be one number or au"),
+        ("[layer.conv1]\nbits = 3.5", r"plan.toml: \[layer.conv1\] bits must be numbers or auto"),
+        ("bits = true", "plan.toml: bits must be numbers or auto, not True$"),
+        ("weight_bits = 17", "plan.toml: weight_bits must be 2..16, not 17$"),
+        ("bias_bits = 33", "plan.toml: bias_bits must be 2..32, not 33$"),
+        ('qm = "wide"', "plan.toml: qm must be an integer, not wide$"),
+        ("frac = 99", "plan.toml: frac must be -64..64, not 99$"),
+        ('frac_mode = "row"', "plan.toml: frac_mode must be one of network, layer, best, not row$"),
+        ("layer = 3", r"plan.toml: layer must be tables such as \[layer.conv1\], not a value$"),
+        ("[layer.fc4]\nbits = 3", r"plan.toml: \[layer.fc4\] must have no bits, as the last"),
+        (
+            '[layer.conv1]\nscheme = "enq"\nrule = "floor"',
+            "^layer conv1: rule must stay with scheme knq, not enq$",
+        ),
+        ("= 3", "plan.toml must be a TOML file, not one with: "),
+    ],
+)
+def test_bad_files(graph: Graph, tmp_path: Path, content: str, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        resolve(graph, Settings(), DEFAULTS, write(tmp_path, content))
+
+
+def test_missing_file(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^PLAN must be a readable file, not .*none.toml: No such"):
+        resolve(graph, Settings(), DEFAULTS, tmp_path / "none.toml")

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flow as a user runs it: `make` with its variables, on the digits network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run make in the repository's root."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env={**inherited, **environment}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a failed run; asserts that there is exactly one and the status is 2."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A build of digits and what `make csim` printed."""
+    out = tmp_path_factory.mktemp("flow") / "digits"
+    done = make("csim", "NET=digits", "IMAGES=360", f"OUT={out}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
+
+
+def test_csim_prints_a_table_and_all_three_accuracies(digits):
+    _, text = digits
+    assert "mismatches" in text and "PASSED: every layer is bit-exact" in text
+    assert "the last two agree on 360 of 360 images" in text
+    for layer in ("conv1", "conv2", "conv3", "fc4", "fc5"):
+        assert any(line.split()[0:1] == [layer] for line in text.splitlines())
+
+
+def test_knq_with_four_bits_is_within_a_point_of_float(digits):
+    report = json.loads((digits[0] / "report.json").read_text())
+    accuracy = report["csim"]["accuracy"]
+    assert accuracy["integer_top1"] == accuracy["csim_top1"]
+    assert accuracy["float_top1"] - accuracy["csim_top1"] <= 1.0
+
+
+def test_packed_bytes_are_nb_over_eight(digits):
+    """Within 1% and 8 bytes a plane of NB/8."""
+    report = json.loads((digits[0] / "report.json").read_text())
+    for layer in report["layers"][:-1]:
+        channels, height, width = layer["out_shape"]
+        planes = -(-channels // 8)
+        bound = channels * height * width * layer["bits"] / 8
+        packed = (digits[0] / "golden").glob(f"L*_{layer['name']}.bin").__next__().stat().st_size
+        assert packed / 360 <= 1.01 * bound + 8 * planes
+
+
+def test_what_is_up_to_date_is_not_repeated(digits):
+    done = make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}")
+    assert done.returncode == 0
+    assert "model_prep" not in done.stdout and "codegen generate" not in done.stdout
+
+
+def test_a_changed_setting_is_noticed(digits, tmp_path):
+    done = make("-n", "csim", "NET=digits", "IMAGES=360", "BITS=3", f"OUT={digits[0]}")
+    assert "--bits '3'" in done.stdout
+    done = make("-n", "csim", "NET=digits", "IMAGES=360", "PE=16", f"OUT={digits[0]}")
+    assert "--pe '16'" in done.stdout
+    # A dry run still writes the settings files; put them back for the other tests.
+    assert make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}").returncode == 0
+
+
+BAD = [
+    ("NET=alexnot", "^error: NET must be one of .*alexnet.*, not 'alexnot'"),
+    ("BITS=99", "^error: BITS of layer conv1 must be 1..8 for knq, not 99"),
+    ("BITS=4,4", "^error: BITS"),
+    ("PART=xc7z999", "^error: PART must be one of .*XC7Z020"),
+    ("SIMD=12", "^error: SIMD must be a positive multiple of 8, not 12"),
+    ("PE=0", "^error: PE must be a positive multiple of 8, not 0"),
+    ("PE=4096", "^error: .*XC7Z020"),
+    ("SCHEME=magic", "^error: .*scheme"),
+    ("RULE=ceiling", "^error: .*rule"),
+    ("QM=99", "^error: .*qm"),
+    ("WEIGHTS=nowhere.pth", "^error: WEIGHTS must be an existing file, not nowhere.pth"),
+    ("DATA=nowhere", "^error: DATA must be a folder of images or an .npz file, not nowhere"),
+    ("PLAN=nowhere.toml", "^error: .*nowhere.toml"),
+    ("IMAGES=0", "^error: .*images"),
+    ("CSIM_TYPES=slow", "^error: .*types"),
+]
+
+
+@pytest.mark.parametrize(("option", "pattern"), BAD, ids=[option for option, _ in BAD])
+def test_bad_input_ends_in_one_sentence(option, pattern, tmp_path):
+    import re
+
+    arguments = ["csim", f"OUT={tmp_path / 'out'}", option]
+    if not option.startswith("NET="):
+        arguments.append("NET=digits")
+    line = error_line(make(*arguments))
+    assert re.search(pattern, line, re.IGNORECASE), line
+    half_written = [p for p in tmp_path.rglob(".*") if p.is_file() or p.is_dir()]
+    assert half_written == []
+
+
+def test_a_missing_compiler_is_named(digits):
+    line = error_line(
+        make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}", CXX="no-such-g++")
+    )
+    assert "no-such-g++" in line and "CXX" in line
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    line = error_line(make("csim", "NET=digits", f"OUT={blocker / 'out'}"))
+    assert "the output folder must be writable" in line
+
+
+def test_help_lists_every_target():
+    done = make()
+    assert done.returncode == 0
+    for target in ("csim", "codegen", "test", "test-all", "lint", "train", "bench", "clean"):
+        assert f"make {target} " in done.stdout
