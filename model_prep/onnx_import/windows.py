@@ -80,8 +80,17 @@ def same_pads(size: int, reach: int, stride: int, upper: bool) -> tuple[int, int
 
     >>> same_pads(224, 3, 2, True), same_pads(224, 3, 2, False)
     ((0, 1), (1, 0))
+
+    Raises UnsupportedError where the strides skip two or more values at the edge: ONNX does not
+    say which ones, and runtimes differ (onnxruntime crops one at the top, others none).
     """
-    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    total = (-(-size // stride) - 1) * stride + reach - size
+    if total < -1:
+        raise UnsupportedError(
+            f"auto_pad must not be SAME where strides ({stride}) exceed the kernel ({reach}): "
+            "write pads instead"
+        )
+    total = max(total, 0)
     small, large = total // 2, total - total // 2
     return (small, large) if upper else (large, small)
 
