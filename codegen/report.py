@@ -71,6 +71,7 @@ def build_report(plan: Plan, settings_sha256: str) -> dict[str, Any]:
         "calibration": dict(network.calibration),
         "accuracy": dict(network.accuracy) if network.accuracy else None,
         "csim": None,
+        "vendor": None,
     }
 
 
