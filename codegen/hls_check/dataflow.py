@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form of a DATAFLOW region (UG1399, "Canonical Forms"): declarations and calls, nothing else.
+
+Every channel, a local stream or array, is written by one process and read by one later process.
+Imports codegen.hls_check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from codegen.hls_check.lexer import Token
+from codegen.hls_check.pragmas import pragma_name
+from codegen.hls_check.rules import Finding, Program
+from codegen.hls_check.syntax import Function, Statement, closing, closing_angle, split
+
+STREAMS = {"Fifo", "stream"}
+DEPTH = 8  # calls that a channel is followed through
+
+
+@dataclass
+class Channel:
+    """A local stream or array, and the calls that write and read it."""
+
+    name: str
+    line: int
+    writers: list[int] = field(default_factory=list)
+    readers: list[int] = field(default_factory=list)
+
+
+def check_dataflow(program: Program) -> Iterator[Finding]:
+    """Every DATAFLOW region has the canonical form."""
+    for function in program.functions:
+        for item in function.body.walk():
+            is_region = item is function.body or item.kind in ("for", "while", "do")
+            if is_region and any(pragma_name(p) == "DATAFLOW" for p in item.pragmas()):
+                region = item.body[0] if item.kind != "block" else item
+                yield from _check_region(program, function, region)
+
+
+def _check_region(program: Program, function: Function, region: Statement) -> Iterator[Finding]:
+    def finding(line: int, text: str) -> Finding:
+        return Finding(function.source.name, line, "dataflow", text)
+
+    channels: dict[str, Channel] = {}
+    calls = 0
+    for item in region.body:
+        if item.kind == "pragma" or (item.kind == "plain" and not item.tokens):
+            continue
+        if item.kind != "plain":
+            yield finding(item.line, f"a {item.kind} statement must not stand in the region")
+            continue
+        call = parse_call(item.tokens)
+        if call is None:
+            if not is_declaration(item.tokens):
+                yield finding(item.line, "the region must have declarations and calls only")
+            channels |= {channel.name: channel for channel in declared_channels(item.tokens)}
+            continue
+        name, arguments = call
+        for place, argument in enumerate(arguments):
+            used = [token.text for token in argument if token.text in channels]
+            for channel in used:
+                directions = _directions(program, name, place, len(arguments), DEPTH)
+                if len(argument) != 1:
+                    text = f"channel {channel} must be an argument by itself"
+                    yield finding(item.line, text)
+                if not directions:
+                    yield finding(item.line, f"{name} must write or read channel {channel}")
+                if "write" in directions:
+                    channels[channel].writers.append(calls)
+                if "read" in directions:
+                    channels[channel].readers.append(calls)
+        calls += 1
+    for made in channels.values():
+        yield from (finding(made.line, text) for text in _check_channel(made))
+
+
+def _check_channel(made: Channel) -> Iterator[str]:
+    for word, ends in (("writes", made.writers), ("reads", made.readers)):
+        if len(ends) != 1:
+            yield f"one process must be what {word} channel {made.name}, not {len(ends)}"
+    if len(made.writers) == len(made.readers) == 1 and made.writers[0] >= made.readers[0]:
+        yield f"channel {made.name} must be written before it is read"
+
+
+def parse_call(tokens: Sequence[Token]) -> tuple[str, list[Sequence[Token]]] | None:
+    """Name and arguments of a call statement; None for anything else."""
+    if not tokens or tokens[0].kind != "name":
+        return None
+    after = 1
+    if len(tokens) > 1 and tokens[1].text == "<":
+        after = (closing_angle(tokens, 1) or 0) + 1
+    if after >= len(tokens) or tokens[after].text != "(":
+        return None
+    end = closing(tokens, after)
+    return (tokens[0].text, split(tokens[after + 1 : end])) if end == len(tokens) - 1 else None
+
+
+def is_declaration(tokens: Sequence[Token]) -> bool:
+    """Whether a statement declares names: a type followed by a name."""
+    i = 0
+    while i < len(tokens) and tokens[i].text in ("static", "const", "constexpr", "typename"):
+        i += 1
+    if i >= len(tokens) or tokens[i].kind != "name" or tokens[i].text in ("return", "using"):
+        return False
+    while i + 2 < len(tokens) and tokens[i + 1].text == "::":
+        i += 2
+    if i + 1 < len(tokens) and tokens[i + 1].text == "<":
+        i = closing_angle(tokens, i + 1) or i
+    while i + 1 < len(tokens) and tokens[i + 1].text in ("*", "&", "const"):
+        i += 1
+    return i + 1 < len(tokens) and tokens[i + 1].kind == "name"
+
+
+def declared_channels(tokens: Sequence[Token]) -> list[Channel]:
+    """Streams and arrays among the names that a statement declares."""
+    if not is_declaration(tokens):
+        return []
+    is_stream = any(token.text in STREAMS for token in tokens[:3])
+    found = []
+    for part in split(tokens):
+        last = next((i for i, token in enumerate(part) if token.text in ("(", "[", "=", "{")), None)
+        name = part[(len(part) if last is None else last) - 1]
+        is_array = last is not None and part[last].text == "["
+        if name.kind == "name" and (is_stream or is_array):
+            found.append(Channel(name.text, name.line))
+    return found
+
+
+def _directions(program: Program, name: str, place: int, count: int, depth: int) -> set[str]:
+    """Whether a function writes or reads its parameter at `place`; empty where it is unknown."""
+    found: set[str] = set()
+    for function in program.named(name):
+        if len(function.parameters) == count and depth:
+            found |= _parameter(program, function, function.parameters[place], depth)
+    return found
+
+
+def _parameter(
+    program: Program, function: Function, parameter: Sequence[Token], depth: int
+) -> set[str]:
+    texts = [token.text for token in parameter]
+    end = texts.index("[") if "[" in texts else len(texts)
+    name = texts[end - 1]
+    found: set[str] = set()
+    is_stream = bool(STREAMS & set(texts))
+    for item in function.body.walk():
+        tokens = item.tokens
+        for i, token in enumerate(tokens):
+            if token.text != name or (i and tokens[i - 1].text in (".", "->", "::")):
+                continue
+            follows = [t.text for t in tokens[i + 1 : i + 3]]
+            if is_stream and follows[:1] == ["."]:
+                found |= {"write"} & {w for w in follows[1:] if w.startswith("write")}
+                found |= {"read"} if follows[1].startswith("read") else set()
+            elif follows[:1] == ["["] and not is_stream:
+                found.add("write" if _is_assigned(tokens, i + 1) else "read")
+            else:
+                found |= _passed_on(program, tokens, i, depth)
+    return {"read"} if "const" in texts and not is_stream and found else found
+
+
+def _is_assigned(tokens: Sequence[Token], opening: int) -> bool:
+    """Whether an element, with its indices from `opening`, is what an assignment changes."""
+    while opening < len(tokens) and tokens[opening].text == "[":
+        opening = closing(tokens, opening) + 1
+    sign = tokens[opening].text if opening < len(tokens) else ""
+    return sign == "=" or (sign.endswith("=") and sign not in ("==", "<=", ">=", "!="))
+
+
+def _passed_on(program: Program, tokens: Sequence[Token], at: int, depth: int) -> set[str]:
+    """Directions of the call that a parameter is an argument of."""
+    level = 0
+    for i in range(at - 1, -1, -1):
+        level += {")": 1, "(": -1}.get(tokens[i].text, 0)
+        if level < 0:
+            start = i - 1
+            if tokens[start].text == ">":
+                while start > 0 and tokens[start].text != "<":
+                    start -= 1
+                start -= 1
+            arguments = split(tokens[i + 1 : closing(tokens, i)])
+            place = next((n for n, a in enumerate(arguments) if any(t is tokens[at] for t in a)), 0)
+            return _directions(program, tokens[start].text, place, len(arguments), depth - 1)
+    return set()

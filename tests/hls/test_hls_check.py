@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HLS subset: the sources keep to it, and one seeded violation of every rule is found."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codegen.hls_check.__main__ import main
+from codegen.hls_check.check import RULES, check_files, check_texts
+from codegen.hls_check.lexer import lex, plain_template
+from codegen.hls_check.syntax import parse
+from codegen.parts import find_part
+from codegen.planner import plan
+from codegen.render import TEMPLATES, render_all
+
+GOOD = """
+#include <cstdint>
+#include "hls_stream.h"
+template <class C>
+void produce(const int32_t in[C::N], Fifo<int32_t>& out, int32_t table[C::N]) {
+produce_i:
+  for (int32_t i = 0; i < C::N; i++) {
+#pragma HLS PIPELINE II = 1  // one a cycle
+    out.write(in[i]);
+    table[i] = 2 * in[i];
+  }
+}
+
+template <class C>
+int32_t sum(const int32_t values[C::N], int32_t count) {
+  int32_t total = 0;
+sum_i:
+  for (int32_t i = 0; i < count; i++) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::N
+    total += values[i];
+  }
+  return total;
+}
+
+template <class C>
+void consume(Fifo<int32_t>& in, const int32_t table[C::N], int32_t* out) {
+  *out = in.read() + sum<C>(table, C::N);
+}
+
+template <class C>
+void top(const int32_t in[C::N], int32_t* out) {
+#pragma HLS DATAFLOW  // both at once
+  Fifo<int32_t> pipe("pipe");
+#pragma HLS STREAM variable = pipe depth = 2  // hides the latency
+  int32_t table[C::N];
+  produce<C>(in, pipe, table);
+  consume<C>(pipe, table, out);
+}
+#ifndef __SYNTHESIS__
+#include <iostream>
+inline void show(int v) { std::cout << v; }
+#endif
+"""
+
+# rule and a word of the message: what is put in the place of what in GOOD
+SEEDED = {
+    ("heap", "new"): ("int32_t total = 0;", "int32_t total = 0; int32_t* p = new int32_t[4];"),
+    ("heap", "malloc"): ("int32_t total = 0;", "int32_t total = 0; use(malloc(4));"),
+    ("heap", "std::vector"): ("int32_t total = 0;", "int32_t total = 0; std::vector<int> v;"),
+    ("recursion", "sum calls itself"): ("total += values[i];", "total += sum<C>(values, i);"),
+    ("loop-label", "must have a label"): ("sum_i:\n", ""),
+    ("loop-bound", "constant bound or"): (
+        "#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::N\n",
+        "",
+    ),
+    ("loop-bound", "must be constant, not count"): ("max = C::N", "max = count"),
+    ("loop-bound", "loop wait"): (
+        "  return total;",
+        "wait:\n  while (total < 3) {\n    total++;\n  }\n  return total;",
+    ),
+    ("array-size", "the size count"): ("int32_t total = 0;", "int32_t total = 0, line[count];"),
+    ("dynamic", "virtual"): ("template", "struct S { virtual int f(); };\ntemplate"),
+    ("dynamic", "function pointer"): ("int32_t total = 0;", "int32_t total = 0; int (*f)(int);"),
+    ("dynamic", "throw"): ("return total;", "if (total < 0) throw total;\n  return total;"),
+    ("dynamic", "typeid"): ("return total;", "use(typeid(total));\n  return total;"),
+    ("pointer", "pointer to a pointer"): ("int32_t* out) {\n#pragma", "int32_t** out) {\n#pragma"),
+    ("system", "printf"): ("return total;", 'printf("%d", total);\n  return total;'),
+    ("system", "iostream"): ("#ifndef __SYNTHESIS__\n", "#ifdef __SYNTHESIS__\n"),
+    ("pragma", "PIPELIN is not"): ("HLS PIPELINE", "HLS PIPELIN"),
+    ("pragma", "PIPELINE has no option I"): ("II = 1", "I = 1"),
+    ("pragma", "PIPELINE has no word now"): ("PIPELINE II = 1", "PIPELINE now"),
+    ("pragma", "PIPELINE must have its reason"): ("II = 1  // one a cycle", "II = 1"),
+    ("pragma", "STREAM names pip,"): ("variable = pipe", "variable = pip"),
+    ("pragma", "STREAM must have variable"): ("STREAM variable = pipe", "STREAM"),
+    ("pragma", "not an HLS pragma"): ("#pragma HLS DATAFLOW", "#pragma GCC unroll 4"),
+    ("dataflow", "a if statement"): (
+        "  produce<C>(in, pipe, table);",
+        "  if (in[0]) produce<C>(in, pipe, table);",
+    ),
+    ("dataflow", "declarations and calls only"): (
+        "  produce<C>(in, pipe, table);",
+        "  table[0] = 1;\n  produce<C>(in, pipe, table);",
+    ),
+    ("dataflow", "reads channel pipe, not 2"): (
+        "(pipe, table, out);",
+        "(pipe, table, out);\n  consume<C>(pipe, table, out);",
+    ),
+    ("dataflow", "writes channel table, not 2"): (
+        "  consume<C>(pipe",
+        "  produce<C>(in, other, table);\n  consume<C>(pipe",
+    ),
+    ("dataflow", "reads channel spare, not 0"): ('pipe("pipe")', 'pipe("pipe"), spare("spare")'),
+    ("dataflow", "written before it is read"): (
+        "  produce<C>(in, pipe, table);\n  consume<C>(pipe, table, out);",
+        "  consume<C>(pipe, table, out);\n  produce<C>(in, pipe, table);",
+    ),
+    ("dataflow", "unknown must write or read"): (
+        "  consume<C>(pipe",
+        "  unknown(table);\n  consume<C>(pipe",
+    ),
+    ("dataflow", "must be an argument by itself"): ("(pipe, table, out)", "(pipe, table + 1, out)"),
+    ("syntax", "is not closed"): ("  return total;\n}", "  return total;"),
+}  # fmt: skip
+
+
+def test_good_text_passes():
+    assert check_texts({"good.hpp": GOOD}) == []
+
+
+@pytest.mark.parametrize(("rule", "word"), SEEDED)
+def test_seeded_violation_is_found(rule, word):
+    old, new = SEEDED[rule, word]
+    assert GOOD.count(old) >= 1
+    text = GOOD.replace(old, new, 1)
+    findings = [str(finding) for finding in check_texts({"bad.hpp": text})]
+    changed = 1 + next(
+        i
+        for i, (a, b) in enumerate(zip(text.split("\n"), GOOD.split("\n"), strict=False))
+        if a != b
+    )
+    found = [text for text in findings if f": {rule}: " in text and word in text]
+    assert found, findings
+    lines = [int(text.split(":")[1]) for text in found]
+    assert all(text.startswith("bad.hpp:") for text in found)
+    assert rule in ("recursion", "loop-bound", "dataflow", "syntax", "system") or changed in lines
+
+
+def test_every_rule_has_a_seeded_violation():
+    named = {rule.__name__.removeprefix("check_") for rule in RULES}
+    seeded = {rule.split("-")[0] for rule, _ in SEEDED}
+    same = {"parsed": "syntax", "loops": "loop", "arrays": "array", "pointers": "pointer"}
+    same["pragmas"] = "pragma"
+    assert {same.get(name, name) for name in named} == seeded
+
+
+def test_mutual_recursion_is_found():
+    texts = {"a.hpp": "int f(int n) { return g(n); }", "b.hpp": "int g(int n) { return f(n); }"}
+    found = [finding for finding in check_texts(texts) if finding.rule == "recursion"]
+    assert {finding.file for finding in found} == {"a.hpp", "b.hpp"}
+
+
+def test_stream_of_that_name_is_not_recursion():
+    text = "struct S { int read() { return in.fetch(); } }; int fetch() { return 1; }"
+    assert check_texts({"a.hpp": text}) == []
+
+
+def test_constant_sizes_and_bounds_are_accepted():
+    text = """
+const int WIDTH = 4;
+const int32_t half = WIDTH / 2;
+template <int count>
+void f() {
+  static int32_t a[WIDTH][2 * half], b[] = {1, 2}, c[count];
+f_i:
+  for (int i = WIDTH - 1; i >= half; i--) {
+    a[i][0] = b[i] + c[0];
+  }
+}
+"""
+    assert check_texts({"a.hpp": text}) == []
+
+
+def test_templates_are_read_as_cpp():
+    text = plain_template(
+        "Counters c = {{ '{{0}}' }};\n{% for x in y %}\nint {{ x }};\n{% endfor %}"
+    )
+    assert text.splitlines() == ["Counters c = 1;", "", "int 1;"]
+
+
+def test_sources_keep_to_the_subset():
+    assert [str(finding) for finding in check_files([TEMPLATES])] == []
+
+
+def test_every_loop_and_function_of_the_sources_is_seen():
+    """The parser loses nothing: as many loops as the text has, all in functions."""
+    for path in sorted(TEMPLATES.glob("*.hpp")):
+        unit = parse(lex(path.name, path.read_text()))
+        loops = [i for f in unit.functions for i in f.body.walk() if i.kind in ("for", "while")]
+        assert len(loops) == sum(token.text in ("for", "while") for token in unit.source.tokens)
+
+
+@pytest.mark.parametrize("process", ["load_weights", "compute", "finish", "write_words"])
+def test_engine_without_a_process_is_found(tmp_path, process):
+    for path in TEMPLATES.glob("*.hpp"):
+        (tmp_path / path.name).write_text(path.read_text())
+    engine = tmp_path / "engine.hpp"
+    text, count = re.subn(rf"\n    {process}<C>\([^;]*;", "", engine.read_text())
+    assert count == 1
+    engine.write_text(text)
+    found = [finding for finding in check_files([tmp_path]) if finding.rule == "dataflow"]
+    assert found and all(finding.file == str(engine) for finding in found)
+
+
+def test_rendered_network_keeps_to_the_subset(tmp_path):
+    from tests.codegen.full_size_networks import full_size
+
+    for name, text in render_all(plan(full_size("alexnet", 3), find_part("XC7Z020"))).items():
+        (tmp_path / name).write_text(text)
+    assert [str(finding) for finding in check_files([tmp_path])] == []
+
+
+def test_command_line(tmp_path, capsys):
+    bad = tmp_path / "bad.hpp"
+    bad.write_text("int* f() { return new int; }\n")
+    assert main([str(bad)]) == 1
+    assert capsys.readouterr().out == f"{bad}:1: heap: new takes heap memory\n"
+    assert main([]) == 0
+    assert "files keep to the HLS subset" in capsys.readouterr().out
+
+
+def test_missing_file_is_one_sentence(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "codegen.hls_check", str(tmp_path / "none.hpp")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
