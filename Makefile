@@ -35,6 +35,8 @@ CSIM_TYPES ?= fast
 SWEEP ?= small
 # Board: REPEATS timed runs; CLNQ: widths to compare with, one a convolution.
 BOARD ?=
+# Vitis HLS: some of csim, csynth, cosim, export; default all but cosim, which is for small networks.
+HLS_STEPS ?=
 REPEATS ?=
 CLNQ ?=
 OUT ?= build/$(basename $(notdir $(NET)))
@@ -45,7 +47,7 @@ INSTALLED := $(VENV)/.installed
 QUANTIZED := $(OUT)/quantized/manifest.json
 GENERATED := $(OUT)/report.json
 PREP_SOURCES := $(shell find model_prep -name '*.py' -o -name '*.json' -o -name '*.npz' -o -name '*.pth')
-CODEGEN_SOURCES := $(shell find codegen hls_templates -type f -not -name '*.pyc' -not -path '*/units/*' -not -path '*/rtl/*')
+CODEGEN_SOURCES := $(shell find codegen hls_templates -type f -not -name '*.pyc' -not -path '*/units/*' -not -path '*/rtl/*' -not -path '*/vendor/*' -not -path '*/vivado/*' -not -path '*/hls_check/*')
 # Settings are passed only where they are set, so that each has its default in one place.
 NETWORK_ARGS := --net '$(NET)' --out '$(OUT)' \
   $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(DATA),--data '$(DATA)') \
@@ -64,13 +66,13 @@ BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
   $(if $(CLNQ),--clnq '$(CLNQ)')
 
-.PHONY: help install quantize codegen csim bundle emulate measure notebook accuracy fuzz units test test-all lint format train bench clean FORCE
+.PHONY: help install quantize codegen csim hls bitstream bundle emulate measure notebook accuracy fuzz units test test-all lint format train bench clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE IMAGES OUT CSIM_TYPES BOARD MEAN STD SCALE RESIZE CSIM N SEED SWEEP"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages
@@ -115,6 +117,18 @@ accuracy: $(if $(CSIM),csim) | $(INSTALLED) ## float, integer and (CSIM=1) C-sim
 fuzz: $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (SEED=)
 	$(PYTHON) -m tests.fuzz --count '$(N)' --seed '$(SEED)'
 
+# Missing programs are named before anything is built.
+hls: | $(INSTALLED) ## Vitis HLS: synthesize the accelerator, reports in build/NET/hls_report (HLS_STEPS=)
+	@$(PYTHON) -m codegen.vendor tools hls >/dev/null
+	@$(MAKE) --no-print-directory codegen
+	@$(PYTHON) -m codegen.vendor hls --build '$(OUT)' --steps '$(HLS_STEPS)'
+
+bitstream: | $(INSTALLED) ## Vivado: build/NET/bitstream for BOARD=pynq-z1|pynq-z2|zc706|ultra96|zcu104|kv260
+	@test -n '$(BOARD)' || { echo "error: BOARD must be set, as in make bitstream BOARD=pynq-z2" >&2; exit 2; }
+	@$(PYTHON) -m codegen.vendor tools bitstream >/dev/null
+	@$(MAKE) --no-print-directory codegen
+	@$(PYTHON) -m codegen.vendor bitstream --build '$(OUT)' --board '$(BOARD)'
+
 bundle: $(GENERATED) ## write build/NET/bundle.zip for a PYNQ board (BOARD=pynq-z2 checks that it fits)
 	@$(PYTHON) -m board bundle --build '$(OUT)' $(BOARD_ARGS)
 
@@ -133,11 +147,12 @@ units: $(QUANTIZED) ## conversion units as Verilog: simulate, prove, synthesize 
 train: $(INSTALLED) ## train a network that has a recipe here (NET=digits) and store its weights
 	$(PYTHON) -m model_prep train --net '$(NET)'
 
-lint: $(INSTALLED) ## ruff, mypy, clang-format
+lint: $(INSTALLED) ## ruff, mypy, clang-format, HLS subset
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*.hpp hls_templates/*.cpp
+	$(PYTHON) -m codegen.hls_check
 
 format: $(INSTALLED) ## let ruff and clang-format rewrite the sources
 	$(VENV)/bin/ruff check --fix .
