@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from codegen.hls_check.lexer import Token
 from codegen.hls_check.pragmas import pragma_name
-from codegen.hls_check.rules import Finding, Program
+from codegen.hls_check.rules import Finding, Program, constants, is_constant
 from codegen.hls_check.syntax import Function, Statement, closing, closing_angle, split
 
 STREAMS = {"Fifo", "stream"}
@@ -36,7 +36,42 @@ def check_dataflow(program: Program) -> Iterator[Finding]:
             is_region = item is function.body or item.kind in ("for", "while", "do")
             if is_region and any(pragma_name(p) == "DATAFLOW" for p in item.pragmas()):
                 region = item.body[0] if item.kind != "block" else item
+                if item is not function.body:
+                    yield from _check_loop(program, function, item)
                 yield from _check_region(program, function, region)
+
+
+def _check_loop(program: Program, function: Function, loop: Statement) -> Iterator[Finding]:
+    """A loop around a region counts from 0 by 1 up to a limit that it does not change."""
+    parts = [[token.text for token in part] for part in split(loop.tokens, ";")]
+    first, condition, step = parts if len(parts) == 3 else ([], [], [])
+    name = first[-3] if len(first) > 3 and first[-2:] == ["=", "0"] else ""
+    steps = ([name, "++"], ["++", name], [name, "+=", "1"])
+    if loop.kind != "for" or not name or condition[:2] != [name, "<"] or step not in steps:
+        text = "the loop around a region must count from 0 by 1 while it is below its limit"
+        yield Finding(function.source.name, loop.line, "dataflow", text)
+        return
+    limit = split(loop.tokens, ";")[1][2:]
+    fixed = constants(program, function) | _fixed_names(function)
+    if not is_constant(limit, fixed):
+        text = "the limit of the loop around a region must be a constant, a parameter or const"
+        yield Finding(function.source.name, loop.line, "dataflow", text)
+
+
+def _fixed_names(function: Function) -> set[str]:
+    """Parameters, and constants of the function's body."""
+    found = {parameter[-1].text for parameter in function.parameters if parameter}
+    for item in function.body.body:
+        texts = [token.text for token in item.tokens]
+        if item.kind == "plain" and texts[:1] == ["const"] and "=" in texts:
+            found.add(texts[texts.index("=") - 1])
+    return found
+
+
+def _returns_value(function: Function) -> bool:
+    """Whether a function returns something."""
+    texts = [token.text for token in function.tokens]
+    return "void" not in texts[: texts.index("(")]
 
 
 def _check_region(program: Program, function: Function, region: Statement) -> Iterator[Finding]:
@@ -58,6 +93,8 @@ def _check_region(program: Program, function: Function, region: Statement) -> It
             channels |= {channel.name: channel for channel in declared_channels(item.tokens)}
             continue
         name, arguments = call
+        if any(_returns_value(process) for process in program.named(name)):
+            yield finding(item.line, f"{name} must return nothing to be a process")
         for place, argument in enumerate(arguments):
             used = [token.text for token in argument if token.text in channels]
             for channel in used:

@@ -145,6 +145,31 @@ def test_seeded_violation_is_found(rule, word):
     assert rule in ("recursion", "loop-bound", "dataflow", "syntax", "system") or changed in lines
 
 
+LOOP = GOOD.replace(
+    "#pragma HLS DATAFLOW  // both at once\n",
+    "  const int32_t limit = in[0];\ntop_i:\n  for (int32_t i = 0; i < limit; i++) {\n"
+    "#pragma HLS DATAFLOW  // both at once\n#pragma HLS LOOP_TRIPCOUNT min = 1 max = 4\n",
+).replace("  consume<C>(pipe, table, out);\n", "  consume<C>(pipe, table, out);\n  }\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("i = 0; i < limit", "i = 1; i < limit", "from 0 by 1"),
+        ("i < limit; i++", "i < limit; i += 2", "from 0 by 1"),
+        ("i < limit; i++", "i <= limit; i++", "from 0 by 1"),
+        ("for (int32_t i = 0; i < limit; i++)", "while (limit < 4)", "from 0 by 1"),
+        ("const int32_t limit", "int32_t limit", "must be a constant, a parameter or const"),
+        ("void consume", "int32_t consume", "consume must return nothing"),
+    ],
+)
+def test_loop_around_a_region_has_the_canonical_form(old, new, word):
+    assert check_texts({"good.hpp": LOOP}) == []
+    assert LOOP.count(old) == 1
+    found = [str(finding) for finding in check_texts({"bad.hpp": LOOP.replace(old, new)})]
+    assert any(": dataflow: " in text and word in text for text in found), found
+
+
 def test_every_rule_has_a_seeded_violation():
     named = {rule.__name__.removeprefix("check_") for rule in RULES}
     seeded = {rule.split("-")[0] for rule, _ in SEEDED}
