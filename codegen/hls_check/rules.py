@@ -247,12 +247,21 @@ def constants(program: Program, function: Function) -> set[str]:
 
 def is_constant(tokens: Sequence[Token], known: set[str]) -> bool:
     """Whether an expression has a value at compile time."""
-    for i, token in enumerate(tokens):
-        if token.kind != "name" or NAME.match(token.text) or token.text in known:
-            continue
-        qualifies = i + 1 < len(tokens) and tokens[i + 1].text == "::"
-        if not (qualifies or token.text in TYPE_WORDS or FIXED.match(token.text)):
+    i = 0
+    while i < len(tokens):
+        token = tokens[i]
+        after = i + 1
+        if after < len(tokens) and token.kind == "name" and tokens[after].text == "<":
+            end = closing_angle(tokens, after)  # Type<C>::NAME
+            if end is not None and end + 1 < len(tokens) and tokens[end + 1].text == "::":
+                i = end + 1
+                continue
+        qualifies = after < len(tokens) and tokens[after].text == "::"
+        is_type = token.text in TYPE_WORDS or FIXED.match(token.text)
+        is_value = NAME.match(token.text) or token.text in known
+        if token.kind == "name" and not (qualifies or is_type or is_value):
             return False
+        i += 1
     return bool(tokens)
 
 

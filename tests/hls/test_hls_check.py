@@ -195,7 +195,7 @@ const int WIDTH = 4;
 const int32_t half = WIDTH / 2;
 template <int count>
 void f() {
-  static int32_t a[WIDTH][2 * half], b[] = {1, 2}, c[count];
+  static int32_t wide[Copies<C>::COUNT], a[WIDTH][2 * half], b[] = {1, 2}, c[count];
 f_i:
   for (int i = WIDTH - 1; i >= half; i--) {
     a[i][0] = b[i] + c[0];
@@ -224,7 +224,15 @@ def test_every_loop_and_function_of_the_sources_is_seen():
         assert len(loops) == sum(token.text in ("for", "while") for token in unit.source.tokens)
 
 
-@pytest.mark.parametrize("process", ["load_weights", "compute", "finish", "write_words"])
+ENGINE = (TEMPLATES / "engine.hpp").read_text()
+PROCESSES = re.findall(r"\n    (\w+)<C>\(", ENGINE[ENGINE.index("#pragma HLS DATAFLOW") :])
+
+
+def test_engine_is_a_region_of_processes():
+    assert len(PROCESSES) >= 5
+
+
+@pytest.mark.parametrize("process", PROCESSES)
 def test_engine_without_a_process_is_found(tmp_path, process):
     for path in TEMPLATES.glob("*.hpp"):
         (tmp_path / path.name).write_text(path.read_text())

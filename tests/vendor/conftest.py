@@ -38,10 +38,15 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture
 def copied(generated: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Factory: a copy of such a build, to change."""
+    """Factory: a copy of such a build, to change; bundles: its memory ports instead of its own."""
 
-    def get(part: str = "XC7Z020") -> Path:
-        return shutil.copytree(generated(part), tmp_path / "copy", dirs_exist_ok=True)
+    def get(part: str = "XC7Z020", bundles: tuple[str, ...] | None = None) -> Path:
+        folder = shutil.copytree(generated(part), tmp_path / "copy", dirs_exist_ok=True)
+        if bundles:
+            lines = [f"#pragma HLS INTERFACE m_axi port = p bundle = {name}" for name in bundles]
+            lines.append("#pragma HLS INTERFACE s_axilite port = return")
+            (folder / "hls" / "accelerator.cpp").write_text("\n".join(lines) + "\n")
+        return folder
 
     return get
 

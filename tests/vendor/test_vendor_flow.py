@@ -33,6 +33,7 @@ case "$HLS_STEPS" in *cosim*) cp {DATA}/accelerator_cosim.rpt $solution/sim/repo
 case "$HLS_STEPS" in *export*) echo "<x/>" > $solution/impl/ip/component.xml;; esac
 echo run >> runs.txt
 """
+THREE = ("gmem_weights", "gmem_in", "gmem_out")
 HANDOFF = """<EDKSYSTEM><MODULES><MODULE VLNV="xilinx.com:hls:accelerator:1.0"><BUSINTERFACES>
 <BUSINTERFACE NAME="s_axi_control" BUSNAME="a"/>
 <BUSINTERFACE NAME="m_axi_gmem_weights" BUSNAME="b"/>
@@ -148,7 +149,7 @@ def test_run_without_its_output_is_a_failure(copied, install):
 def test_bitstream_runs_synthesis_once(copied, install):
     install("vitis_hls", HLS)
     install("vivado", VIVADO)
-    folder = copied()
+    folder = copied(bundles=THREE)
     for _ in range(2):
         assert main(["bitstream", "--build", str(folder), "--board", "pynq-z2"]) == 0
     assert (folder / "hls_work" / "runs.txt").read_text() == "run\n"
@@ -163,7 +164,7 @@ def test_bitstream_runs_synthesis_once(copied, install):
 def test_bundle_takes_the_bitstream(copied, install):
     install("vitis_hls", HLS)
     install("vivado", VIVADO)
-    folder = copied()
+    folder = copied(bundles=THREE)
     flow.run_bitstream(folder, "pynq-z2")
     listing = subprocess.run(
         ["python3", "-m", "zipfile", "-l", str(make_bundle(folder))],
@@ -186,7 +187,7 @@ def test_bundle_takes_the_bitstream(copied, install):
 def test_handoff_of_another_design_is_refused(copied, install, old, new, message):
     install("vitis_hls", HLS)
     install("vivado", VIVADO.replace(old, new))
-    folder = copied()
+    folder = copied(bundles=THREE)
     with pytest.raises(UserError, match=message):
         flow.run_bitstream(folder, "pynq-z2")
     assert not (folder / "bitstream").exists()
