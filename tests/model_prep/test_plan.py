@@ -42,7 +42,9 @@ def test_defaults(graph: Graph) -> None:
     assert schemes(plan) == [("knq", 3)] * 3 + [(None, None)]
     assert (plan.qm, plan.frac_mode, plan.frac, plan.delta) == (12, "network", None, None)
     assert {(layer.weight_bits, layer.bias_bits) for layer in plan.layers} == {(14, 14)}
-    assert plan.layers[0].options == {"rule": "nearest", "variant": None}
+    assert plan.layers[0].options == {
+        "rule": "nearest", "variant": None, "density": None, "levels": None
+    }  # fmt: skip
     assert not plan.searches_bits
 
 
@@ -104,7 +106,10 @@ def test_parsing() -> None:
             Settings(bits=1, scheme="uniform"),
             "^BITS of layer conv1 must be 2..16 for uniform, not 1$",
         ),
-        (Settings(scheme="up"), "^scheme must be one of knq, enq, uniform, not up$"),
+        (
+            Settings(scheme="up"),
+            "^scheme must be one of knq, enq, uniform, optimal, dynamic, linear, gaussian, not up$",
+        ),
         (Settings(rule="up"), "^rule must be one of nearest, floor, not up$"),
         (Settings(variant="up"), "^variant must be one of floor, mid, round, not up$"),
         (Settings(qm=16), "^qm must be 2..15, not 16$"),
