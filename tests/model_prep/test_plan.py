@@ -137,7 +137,10 @@ def test_bad_settings(graph: Graph, settings: Settings, text: str) -> None:
         ("bias_bits = 33", "plan.toml: bias_bits must be 2..32, not 33$"),
         ('qm = "wide"', "plan.toml: qm must be an integer, not wide$"),
         ("frac = 99", "plan.toml: frac must be -64..64, not 99$"),
-        ('frac_mode = "row"', "plan.toml: frac_mode must be one of network, layer, best, not row$"),
+        (
+            'frac_mode = "row"',
+            "plan.toml: frac_mode must be one of network, layer, best, error, not row$",
+        ),
         ("layer = 3", r"plan.toml: layer must be tables such as \[layer.conv1\], not a value$"),
         ("[layer.fc4]\nbits = 3", r"plan.toml: \[layer.fc4\] must have no bits, as the last"),
         (
