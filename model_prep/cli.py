@@ -17,7 +17,7 @@ from model_prep.kmeans import RULES
 from model_prep.manifest import QuantizedNetwork
 from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
 from model_prep.quantize import check_graph
-from model_prep.quantizers.base import VARIANTS, WIDTHS
+from model_prep.quantizers.base import HARDWARE, VARIANTS
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
     Formats,
@@ -160,7 +160,7 @@ def _add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--scale", type=float, metavar="X", help="ONNX: factor of a pixel before mean")
     run.add_argument("--resize", type=int, metavar="N", help="ONNX: shorter side before cropping")
     run.add_argument("--data", metavar="PATH", help="folder of images or .npz; default: samples")
-    run.add_argument("--scheme", help=f"{', '.join(WIDTHS)}; default: the network's")
+    run.add_argument("--scheme", help=f"{', '.join(HARDWARE)}; default: the network's")
     run.add_argument("--bits", help=f"a width, a comma list (one per quantized layer) or {AUTO}")
     run.add_argument("--rule", help=f"of knq: {', '.join(RULES)}; default: nearest")
     run.add_argument("--variant", help=f"of enq: {', '.join(VARIANTS)}; default: floor")

@@ -16,10 +16,10 @@ import torch
 
 from model_prep import float_model
 from model_prep.calibrate import ToFloat, batches
+from model_prep.fixed_point import to_fixed
 from model_prep.graph import Graph, Layer
 from model_prep.manifest import InputFormat
 from model_prep.plan import LayerPlan
-from model_prep.quantize import to_fixed
 from model_prep.quantizers.base import Quantizer
 
 Quantizers = Mapping[str, Quantizer]

@@ -17,10 +17,12 @@ from typing import Any, Literal
 from model_prep.errors import UserError
 from model_prep.graph import KINDS, Graph, Layer
 from model_prep.kmeans import RULES
-from model_prep.quantizers.base import QM_RANGE, VARIANTS, WIDTHS
+from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS
+from model_prep.quantizers.kmeans_gaussian import LEVELS
+from model_prep.quantizers.optimal_step import DENSITIES
 
 AUTO: Literal["auto"] = "auto"
-FRAC_MODES = ("network", "layer", "best")
+FRAC_MODES = ("network", "layer", "best", "error")
 PARAMETER_BITS = (2, 16)
 BIAS_BITS = (2, 32)
 Bits = int | list[int] | Literal["auto"]
@@ -31,14 +33,18 @@ class Settings:
     """Choices for the whole network; None means: take the next less specific source.
 
     Attributes:
-        scheme: "knq", "enq" or "uniform"; default: the network's.
+        scheme: one of `base.HARDWARE`; default: the network's.
         bits: one width, one per quantized layer, or "auto"; default: the network's.
         rule: knq "nearest" or "floor"; default "nearest".
         variant: enq "floor", "mid" or "round"; default "floor".
+        density: optimal "gaussian", "laplacian", "gamma" or "uniform"; default "gaussian".
+        levels: gaussian "lloyd" or "equal"; default "lloyd".
         qm: width of a decoded activation, or "auto"; default 12.
-        frac_mode: "network" (one F, the paper's scheme, default), "layer", or "best" of the two by
-            score.
+        frac_mode: "network" (one F, the paper's scheme, default), "layer", "best" of the two by
+            score, or "error": per layer, with the least squared error.
         frac: F of the network, instead of a search.
+        clip: whether F may be so large that activations saturate (the papers' pre-processing);
+            default true.
         delta: what a search may lose: points of top-1 where there are labels, else dB of output
             SQNR; default 1 point or 30 dB.
         weight_bits, bias_bits: signed widths; default 14.
@@ -48,21 +54,29 @@ class Settings:
     bits: Bits | None = None
     rule: str | None = None
     variant: str | None = None
+    density: str | None = None
+    levels: str | None = None
     qm: int | Literal["auto"] | None = None
     frac_mode: str | None = None
     frac: int | None = None
+    clip: bool | None = None
     delta: float | None = None
     weight_bits: int | None = None
     bias_bits: int | None = None
 
 
 DEFAULTS = Settings(
-    rule="nearest", variant="floor", qm=12, frac_mode="network", weight_bits=14, bias_bits=14
-)
+    rule="nearest", variant="floor", density=DENSITIES[0], levels=LEVELS[0], qm=12,
+    frac_mode="network", clip=True, weight_bits=14, bias_bits=14,
+)  # fmt: skip
 _GLOBAL_KEYS = tuple(field.name for field in fields(Settings))
-_LAYER_KEYS = ("scheme", "bits", "rule", "variant", "weight_bits", "bias_bits")
-_ACTIVATION_KEYS = ("scheme", "bits", "rule", "variant")
-_CHOICES = {"scheme": tuple(WIDTHS), "rule": RULES, "variant": VARIANTS, "frac_mode": FRAC_MODES}
+_OWNERS = {"rule": "knq", "variant": "enq", "density": "optimal", "levels": "gaussian"}
+_ACTIVATION_KEYS = ("scheme", "bits", *_OWNERS)
+_LAYER_KEYS = (*_ACTIVATION_KEYS, "weight_bits", "bias_bits")
+_CHOICES = {
+    "scheme": tuple(HARDWARE), "rule": RULES, "variant": VARIANTS, "density": DENSITIES,
+    "levels": LEVELS, "frac_mode": FRAC_MODES,
+}  # fmt: skip
 _RANGES = {"qm": QM_RANGE, "weight_bits": PARAMETER_BITS, "bias_bits": BIAS_BITS}
 
 
@@ -81,6 +95,8 @@ class LayerPlan:
     bits: int | None = None
     rule: str | None = None
     variant: str | None = None
+    density: str | None = None
+    levels: str | None = None
     signed: bool = False
     shares: str | None = None
     counted: bool = True
@@ -93,7 +109,7 @@ class LayerPlan:
     @property
     def options(self) -> dict[str, str | None]:
         """Options for the scheme's `fit`."""
-        return {"rule": self.rule, "variant": self.variant}
+        return {key: getattr(self, key) for key in _OWNERS}
 
 
 @dataclass(frozen=True)
@@ -102,10 +118,11 @@ class Plan:
 
     Attributes:
         qm: width of a decoded activation, or "auto".
-        frac_mode: "network", "layer" or "best".
+        frac_mode: "network", "layer", "best" or "error".
         frac: a fixed F, or None for the search.
         delta: what a search may lose, or None for the default.
         layers: one entry per layer of the graph.
+        clip: whether activations may saturate.
     """
 
     qm: int | Literal["auto"]
@@ -113,6 +130,7 @@ class Plan:
     frac: int | None
     delta: float | None
     layers: tuple[LayerPlan, ...]
+    clip: bool = True
 
     @property
     def signed(self) -> frozenset[str]:
@@ -129,7 +147,7 @@ class Plan:
         done = []
         for layer in self.layers:
             if layer.scheme is not None and layer.bits is None:
-                layer = replace(layer, bits=max(bits, WIDTHS[layer.scheme][0]))
+                layer = replace(layer, bits=max(bits, PLAN_WIDTHS[layer.scheme][0]))
             done.append(layer)
         return replace(self, layers=tuple(done))
 
@@ -166,6 +184,9 @@ def _check_value(key: str, value: Any, where: str) -> None:
     if key in _CHOICES:
         if value not in _CHOICES[key]:
             raise UserError(f"{where}{key} must be one of {', '.join(_CHOICES[key])}, not {value}")
+    elif key == "clip":
+        if not isinstance(value, bool):
+            raise UserError(f"{where}clip must be true or false, not {value}")
     elif key == "delta":
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
             raise UserError(f"{where}delta must be a number of 0 or more, not {value}")
@@ -252,16 +273,18 @@ def _widths(bits: Bits | None, names: list[str]) -> list[int | None]:
 def _layer_plan(layer: Layer, chosen: Mapping[str, Any], explicit: Mapping[str, Any]) -> LayerPlan:
     """One quantized layer's plan; `explicit` holds what its own tables set."""
     scheme = chosen["scheme"]
-    for key, owner in (("rule", "knq"), ("variant", "enq")):
+    for key, owner in _OWNERS.items():
         if key in explicit and scheme != owner:
             raise UserError(
                 f"layer {layer.name}: {key} must stay with scheme {owner}, not {scheme}"
             )
+    options: dict[str, Any] = {
+        key: chosen[key] if scheme == owner else None for key, owner in _OWNERS.items()
+    }
     return LayerPlan(
         layer.name, chosen["weight_bits"], chosen["bias_bits"], scheme,
         None if chosen["bits"] == AUTO else chosen["bits"],
-        chosen["rule"] if scheme == "knq" else None,
-        chosen["variant"] if scheme == "enq" else None,
+        **options,
     )  # fmt: skip
 
 
@@ -270,8 +293,8 @@ def check_widths(plan: Plan) -> None:
     for layer in plan.layers:
         if layer.scheme is None or layer.bits is None:
             continue
-        low, high = WIDTHS[layer.scheme]
-        if layer.scheme != "uniform" and plan.qm != AUTO:
+        low, high = PLAN_WIDTHS[layer.scheme]
+        if HARDWARE[layer.scheme] != "uniform" and plan.qm != AUTO:
             high = min(high, plan.qm)
         if not low <= layer.bits <= high:
             raise UserError(
@@ -313,7 +336,7 @@ def resolve(graph: Graph, settings: Settings, defaults: Settings, path: Path | N
             layers.append(_layer_plan(layer, chosen, explicit))
     plan = Plan(
         merged.qm or AUTO, merged.frac_mode or FRAC_MODES[0], merged.frac, merged.delta,
-        tuple(layers),
+        tuple(layers), clip=merged.clip is not False,
     )  # fmt: skip
     check_widths(plan)
     return share(graph, plan)

@@ -16,6 +16,7 @@ import numpy as np
 from model_prep import lrn
 from model_prep.errors import UserError
 from model_prep.exact_ops import RECIPROCAL_BITS
+from model_prep.fixed_point import to_fixed
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.manifest import InputFormat, QuantizedLayer
 from model_prep.networks.spec import NetworkSpec
@@ -25,36 +26,6 @@ from model_prep.reference import check_exact
 from model_prep.sharing import is_copy, signed_layers
 
 INPUT_BITS = 10
-MAX_FRAC = 40  # finer steps than 2^-40 only help weights that are zero for every purpose
-
-
-def largest_frac(largest: float, top: int, most: int = MAX_FRAC) -> int:
-    """The largest F, at most `most`, with round(largest * 2^F) <= top.
-
-    >>> largest_frac(1.0, 8191), largest_frac(0.9999, 8191), largest_frac(3000.0, 8191)
-    (12, 13, 1)
-    """
-    if largest == 0:
-        return min(most, 0)
-    frac = min(most, math.frexp(top / largest)[1])
-    while round(largest * 2.0**frac) > top:
-        frac -= 1
-    return frac
-
-
-def to_fixed(values: np.ndarray, bits: int, most: int = MAX_FRAC) -> tuple[np.ndarray, int]:
-    """Signed fixed point with the largest F that fits the largest magnitude.
-
-    Rounds to nearest, ties to even. The range is symmetric: -2^(bits-1) is not used.
-
-    Returns:
-        (int64 array, F).
-
-    >>> to_fixed(np.array([0.5, -1.0, 0.0625]), 4)
-    (array([ 2, -4,  0]), 2)
-    """
-    frac = largest_frac(float(np.abs(values).max(initial=0)), (1 << (bits - 1)) - 1, most)
-    return np.rint(np.asarray(values, np.float64) * 2.0**frac).astype(np.int64), frac
 
 
 def input_format(

@@ -90,7 +90,7 @@ def _shares_source(graph: Graph, sets: _Sets, plans: dict[str, LayerPlan], layer
 
 
 def _format(plan: LayerPlan) -> tuple[object, ...]:
-    return plan.scheme, plan.bits, plan.rule, plan.variant
+    return plan.scheme, plan.bits, *plan.options.values()
 
 
 def share(graph: Graph, plan: Plan) -> Plan:
@@ -128,8 +128,9 @@ def share(graph: Graph, plan: Plan) -> Plan:
 
 def _with_format(layer: LayerPlan, source: LayerPlan) -> LayerPlan:
     return replace(
-        layer, scheme=source.scheme, bits=source.bits, rule=source.rule, variant=source.variant
-    )
+        layer, scheme=source.scheme, bits=source.bits, rule=source.rule, variant=source.variant,
+        density=source.density, levels=source.levels,
+    )  # fmt: skip
 
 
 def _read_otherwise(graph: Graph, sets: _Sets) -> set[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from model_prep import calibrate, data, float_model, manifest, weights
-from model_prep.allocation import single, uniform
+from model_prep.allocation import clipping, single, uniform
 from model_prep.data import ImageSet
 from model_prep.errors import UserError
 from model_prep.fake_quant import Evaluator, FakeQuantized, percent_correct
@@ -166,11 +166,12 @@ def find_formats(
     base = uniform.find(evaluator, maxima, plan, delta)
     plan = replace(plan, qm=base.qm)
     check_widths(plan)
-    counts = calibrate.histograms(graph, images.pixels, to_float, base.qm, base.fracs, plan.signed)
+    fracs = clipping.choose(graph, images.pixels, to_float, base, maxima, plan)
+    counts = calibrate.histograms(graph, images.pixels, to_float, base.qm, fracs, plan.signed)
     if plan.searches_bits:
         goal = base.score - delta
-        plan = single.smallest_width(plan, counts, base.qm, base.fracs, evaluator, goal)
-    quantizers = single.fit_all(plan, counts, base.qm, base.fracs)
+        plan = single.smallest_width(plan, counts, base.qm, fracs, evaluator, goal)
+    quantizers = single.fit_all(plan, counts, base.qm, fracs)
     return Formats(
         plan, base.qm, quantizers, fake.layer_sqnr_db(few.pixels, to_float, quantizers),
         base.score, evaluator.score(quantizers)[0], evaluator.unit,

@@ -66,6 +66,22 @@ def test_packed_bytes_are_nb_over_eight(digits):
         assert packed / 360 <= 1.01 * bound + 8 * planes
 
 
+def test_the_papers_other_schemes_are_bit_exact(tmp_path):
+    """Each runs on the conversion units of knq or on uniform codes."""
+    schemes = {"conv1": "gaussian", "conv2": "linear", "conv3": "dynamic", "fc4": "optimal"}
+    plan = "".join(f'[layer.{name}]\nscheme = "{scheme}"\n' for name, scheme in schemes.items())
+    (tmp_path / "plan.toml").write_text('bits = 5\nfrac_mode = "error"\n' + plan)
+    out = tmp_path / "digits"
+    done = make("csim", "NET=digits", "IMAGES=40", f"PLAN={tmp_path}/plan.toml", f"OUT={out}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED: every layer is bit-exact" in done.stdout
+    found = [
+        layer["quantizer"]
+        for layer in json.loads((out / "quantized/manifest.json").read_text())["layers"]
+    ]
+    assert [one and one["scheme"] for one in found] == ["knq", "knq", "uniform", "uniform", None]
+
+
 def test_what_is_up_to_date_is_not_repeated(digits):
     done = make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}")
     assert done.returncode == 0

@@ -14,7 +14,7 @@ from model_prep import quantizers
 from model_prep.errors import UserError
 from model_prep.fake_quant import Evaluator
 from model_prep.plan import Plan
-from model_prep.quantizers.base import WIDTHS, Quantizer
+from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, Quantizer
 
 
 def fit_all(
@@ -70,9 +70,12 @@ def smallest_width(
     Raises:
         UserError: not even the widest code reaches the goal.
     """
-    ranges = [WIDTHS[layer.scheme] for layer in plan.layers if layer.scheme and layer.bits is None]
+    ranges = [
+        PLAN_WIDTHS[layer.scheme] for layer in plan.layers if layer.scheme and layer.bits is None
+    ]
     nonuniform = any(
-        layer.bits is None and layer.scheme not in (None, "uniform") for layer in plan.layers
+        layer.bits is None and layer.scheme and HARDWARE[layer.scheme] != "uniform"
+        for layer in plan.layers
     )
     high = min(high for _, high in ranges)
     for bits in range(min(low for low, _ in ranges), min(high, qm if nonuniform else high) + 1):

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from model_prep.errors import UserError
 from model_prep.fake_quant import Evaluator
+from model_prep.fixed_point import largest_frac
 from model_prep.plan import AUTO, Plan
-from model_prep.quantize import largest_frac
 from model_prep.quantizers.base import QM_RANGE, Quantizer
 
 _FINER = 4  # candidates for F: the one that clips nothing, and finer ones that clip ever more
-_ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed
+ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def layer_fracs(
     {'a': 0, 'b': 11}
     """
     return {
-        name: largest_frac(value, (1 << (qm - (name in signed))) - 1, _ACTIVATION_FRAC)
+        name: largest_frac(value, (1 << (qm - (name in signed))) - 1, ACTIVATION_FRAC)
         for name, value in maxima.items()
     }
 
@@ -104,7 +104,7 @@ def best_fracs(
     if plan.frac is not None:
         return whole(plan.frac)
     fitting = shared_fracs(layer_fracs(maxima, qm, signed), plan)
-    if plan.frac_mode == "layer":
+    if plan.frac_mode in ("layer", "error"):
         return evaluate(evaluator, qm, fitting, signed)
     coarsest = min((frac + (name in signed) for name, frac in fitting.items()), default=0)
     best = whole(coarsest)

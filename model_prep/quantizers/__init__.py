@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quantization schemes by name: each module has `fit(histogram, bits, qm, frac, **options)`.
 
-A further scheme is one more module and one more line in SCHEMES.
+A further scheme is one more module, one more line in SCHEMES, and one in `base.HARDWARE`, which
+says what its codes are run by. Schemes that store weights have `fit_weights(values, bits)`, too.
 """
 
 from __future__ import annotations
@@ -11,13 +12,32 @@ from collections.abc import Callable
 import numpy as np
 
 from model_prep.errors import UserError
-from model_prep.quantizers import enq, knq, uniform
+from model_prep.quantizers import (
+    dynamic,
+    enq,
+    kmeans_gaussian,
+    kmeans_linear,
+    knq,
+    optimal_step,
+    uniform,
+)
 from model_prep.quantizers.base import Quantizer
+from model_prep.quantizers.weights import WeightFormat
 
 SCHEMES: dict[str, Callable[..., Quantizer]] = {
     "knq": knq.fit,
     "enq": enq.fit,
     "uniform": uniform.fit,
+    "optimal": optimal_step.fit,
+    "dynamic": dynamic.fit,
+    "linear": kmeans_linear.fit,
+    "gaussian": kmeans_gaussian.fit,
+}
+WEIGHT_SCHEMES: dict[str, Callable[..., WeightFormat]] = {
+    "optimal": optimal_step.fit_weights,
+    "dynamic": dynamic.fit_weights,
+    "linear": kmeans_linear.fit_weights,
+    "gaussian": kmeans_gaussian.fit_weights,
 }
 
 

@@ -20,6 +20,12 @@ from model_prep.kmeans import RULES
 
 VARIANTS = ("floor", "mid", "round")
 WIDTHS = {"knq": (1, 8), "enq": (1, 15), "uniform": (2, 16)}  # bits of a stored code
+# Schemes of a plan -> the scheme that their codes are stored and converted by.
+HARDWARE = {
+    "knq": "knq", "enq": "enq", "uniform": "uniform", "optimal": "uniform", "dynamic": "uniform",
+    "linear": "knq", "gaussian": "knq",
+}  # fmt: skip
+PLAN_WIDTHS = {scheme: WIDTHS[hardware] for scheme, hardware in HARDWARE.items()}
 QM_RANGE = (2, 15)  # width of y where a nonuniform code is made from it
 
 Codes = TypeVar("Codes", np.ndarray, torch.Tensor)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.errors import UserError
 from model_prep.quantizers.base import Quantizer
+from model_prep.quantizers.histogram import only
 
 
 def fit(
@@ -27,7 +27,6 @@ def fit(
         options: variant "floor" (the paper, default), "mid" (a code stands for the middle of its
             step) or "round" (to the nearest step).
     """
-    if options.get("rule") is not None:
-        raise UserError(f"enq must have no rule, not {options['rule']}; drop it or use variant")
+    only("enq", options, "variant")
     variant = options.get("variant") or "floor"
     return Quantizer("enq", bits, qm, frac, variant=variant, signed=signed)

@@ -11,6 +11,7 @@ import numpy as np
 from model_prep.errors import UserError
 from model_prep.kmeans import exact_kmeans, thresholds
 from model_prep.quantizers.base import WIDTHS, Quantizer, check_qm, lowest
+from model_prep.quantizers.histogram import only
 
 
 def fit(
@@ -28,8 +29,7 @@ def fit(
         signed: whether y may be negative; its smallest value is -2^(qm - 1) then.
         options: rule "nearest" (default) or "floor" (the paper as written).
     """
-    if options.get("variant") is not None:
-        raise UserError(f"knq must have no variant, not {options['variant']}; drop it or use rule")
+    only("knq", options, "rule")
     check_qm(qm)
     low, high = WIDTHS["knq"]
     if not low <= bits <= min(high, qm):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.errors import UserError
-from model_prep.quantizers.base import Quantizer, lowest, squared_error
+from model_prep.quantizers.base import Quantizer
+from model_prep.quantizers.histogram import only, uniform_error
 
 
 def fit(
@@ -30,19 +30,11 @@ def fit(
         signed: whether they may be negative; the first is -2^(qm - 1) then.
         options: none is known; variant and rule may be passed as None.
     """
-    unknown = sorted(name for name, value in options.items() if value is not None)
-    if unknown:
-        raise UserError(f"uniform must have no {unknown[0]}, not {options[unknown[0]]}; drop it")
+    only("uniform", options)
     if bits >= qm:
         return Quantizer("uniform", bits, bits, frac + bits - qm, signed=signed)
-    first, low = lowest(qm, signed), lowest(bits, signed)
-    high = low + (1 << bits) - 1
-    y = np.arange(first, first + len(histogram))
-    best, best_error = frac, np.inf
-    for shift in range(qm - bits + 1):
-        half = (1 << shift) >> 1
-        values = np.clip((y + half) >> shift, low, high) << shift
-        error = squared_error(histogram, values, first)
-        if error < best_error:
-            best, best_error = frac - shift, error
+    best = min(
+        range(frac, frac - (qm - bits) - 1, -1),  # of equal errors the finest step
+        key=lambda out_frac: uniform_error(histogram, qm, frac, signed, bits, out_frac),
+    )
     return Quantizer("uniform", bits, bits, best, signed=signed)

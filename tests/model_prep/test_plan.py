@@ -42,7 +42,9 @@ def test_defaults(graph: Graph) -> None:
     assert schemes(plan) == [("knq", 3)] * 3 + [(None, None)]
     assert (plan.qm, plan.frac_mode, plan.frac, plan.delta) == (12, "network", None, None)
     assert {(layer.weight_bits, layer.bias_bits) for layer in plan.layers} == {(14, 14)}
-    assert plan.layers[0].options == {"rule": "nearest", "variant": None}
+    assert plan.layers[0].options == {
+        "rule": "nearest", "variant": None, "density": None, "levels": None
+    }  # fmt: skip
     assert not plan.searches_bits
 
 
@@ -104,7 +106,10 @@ def test_parsing() -> None:
             Settings(bits=1, scheme="uniform"),
             "^BITS of layer conv1 must be 2..16 for uniform, not 1$",
         ),
-        (Settings(scheme="up"), "^scheme must be one of knq, enq, uniform, not up$"),
+        (
+            Settings(scheme="up"),
+            "^scheme must be one of knq, enq, uniform, optimal, dynamic, linear, gaussian, not up$",
+        ),
         (Settings(rule="up"), "^rule must be one of nearest, floor, not up$"),
         (Settings(variant="up"), "^variant must be one of floor, mid, round, not up$"),
         (Settings(qm=16), "^qm must be 2..15, not 16$"),
@@ -132,7 +137,10 @@ def test_bad_settings(graph: Graph, settings: Settings, text: str) -> None:
         ("bias_bits = 33", "plan.toml: bias_bits must be 2..32, not 33$"),
         ('qm = "wide"', "plan.toml: qm must be an integer, not wide$"),
         ("frac = 99", "plan.toml: frac must be -64..64, not 99$"),
-        ('frac_mode = "row"', "plan.toml: frac_mode must be one of network, layer, best, not row$"),
+        (
+            'frac_mode = "row"',
+            "plan.toml: frac_mode must be one of network, layer, best, error, not row$",
+        ),
         ("layer = 3", r"plan.toml: layer must be tables such as \[layer.conv1\], not a value$"),
         ("[layer.fc4]\nbits = 3", r"plan.toml: \[layer.fc4\] must have no bits, as the last"),
         (

@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from model_prep import data, networks
 from model_prep.errors import UserError
+from model_prep.fixed_point import MAX_FRAC, to_fixed
 from model_prep.graph import INPUT, Average, Graph, Layer, Pool, no_bias, no_weight
 from model_prep.plan import LayerPlan
 from model_prep.quantize import (
-    MAX_FRAC,
     accumulator_bits,
     check_graph,
     network_input,
     quantize_layer,
-    to_fixed,
 )
 from model_prep.quantizers.base import Quantizer
 

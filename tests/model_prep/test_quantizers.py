@@ -104,7 +104,13 @@ def test_uniform_frac_follows_the_width() -> None:
 @pytest.mark.parametrize(
     ("scheme", "bits", "qm", "options", "text"),
     [
-        ("up", 3, 12, {}, "^scheme must be one of knq, enq, uniform, not up$"),
+        (
+            "up",
+            3,
+            12,
+            {},
+            "^scheme must be one of knq, enq, uniform, optimal, dynamic, linear, gaussian, not up$",
+        ),
         ("knq", 9, 12, {}, "^knq bits must be 1..8, not 9$"),
         ("knq", 5, 4, {}, "^knq bits must be 1..4, not 5$"),
         ("knq", 3, 16, {}, "^qm must be 2..15, not 16$"),
