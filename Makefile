@@ -29,6 +29,8 @@ DELTA ?=
 PART ?= xc7z020
 SIMD ?=
 PE ?=
+# Feature maps: auto (on chip where they fit), chip (all, or an error), ddr.
+FM ?=
 # C-simulation: fast or exact.
 CSIM_TYPES ?= fast
 # Points of the conversion units' cost table: small, medium or full (hours).
@@ -60,7 +62,7 @@ QUANTIZE_ARGS := $(NETWORK_ARGS) --images '$(IMAGES)'
 # accuracy takes IMAGES only where it was given, else all images that calibration leaves.
 ACCURACY_IMAGES := $(if $(filter command environment,$(firstword $(origin IMAGES))),--images '$(IMAGES)')
 GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
-  $(if $(PE),--pe '$(PE)')
+  $(if $(PE),--pe '$(PE)') $(if $(FM),--fm '$(FM)')
 
 BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
@@ -72,7 +74,7 @@ MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE FM IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages

@@ -119,6 +119,7 @@ def _describe_layer(layer: dict[str, Any], check: list[str], pe: int) -> dict[st
         **{key: layer[key] for key in ("bytes_read", "bytes_written", "bytes_weights")},
         "out_address": layer["address"]["output"],
         "out_words": layer["packed_bytes"] // WORD_BYTES,
+        "on_chip": layer["memory"]["output"] != "ddr",
         "weight_address": layer["address"]["weights"],
         "weight_words": words,
         "bias_words": layer["tiles"] * pe // 2 if words else 0,

@@ -51,6 +51,7 @@ class Layer:
         name, kind: as in the quantized network.
         out_address, out_words: place of its output in an image's arena.
         out_shape: [C, H, W]; bits: T of a stored code, 64 for raw accumulators.
+        on_chip: whether the output stays in the accelerator, where the driver cannot read it.
         scheme, qm: of the output's quantizer, "raw" and None for the last layer.
         weight_address, weight_words, bias_words: its part of weights.bin.
         weight_crc: CRC-32 of that part.
@@ -63,6 +64,7 @@ class Layer:
     out_address: int
     out_words: int
     out_shape: tuple[int, int, int]
+    on_chip: bool
     bits: int
     scheme: str
     qm: int | None

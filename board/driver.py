@@ -218,6 +218,11 @@ class Accelerator:
         index = self.design.layer_index(layer)
         if index == len(self.design.layers) - 1:
             raise UserError(f"layer must be another than the last, {layer}; its output is predict")
+        if self.design.layers[index].on_chip:
+            raise UserError(
+                f"layer must be one whose output is in memory, not {layer}, which keeps it on chip; "
+                "generate with FM=ddr to read it"
+            )
         data = self._run(images, index, False)
         chosen = self.design.layers[index]
         return unpack_maps(data.view(np.uint8), chosen.out_shape, chosen.bits)

@@ -10,12 +10,13 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from codegen.chip import MODES
 from codegen.csim import TYPES
 from codegen.csim import Settings as CsimSettings
 from codegen.errors import UserError
 from codegen.generate import Settings, generate
 from codegen.parts import DEFAULT_PART, load_parts
-from codegen.report import read_report, write_report
+from codegen.report import ddr_traffic, read_report, write_report
 from codegen.simulate import simulate
 
 
@@ -48,6 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--images",
         default="0",
         help="images in golden/ (default: all that were quantized)",
+    )
+    command.add_argument(
+        "--fm",
+        choices=MODES,
+        default="auto",
+        help="feature maps: on chip where they fit, all on chip, or in DRAM (default auto)",
     )
     command.set_defaults(run=_generate)
 
@@ -96,6 +103,7 @@ def _generate(options: argparse.Namespace) -> int:
         _integer("SIMD", options.simd),
         _integer("PE", options.pe),
         _integer("IMAGES", options.images),
+        options.fm,
     )
     plan = generate(settings)
     if plan is None:
@@ -110,6 +118,12 @@ def _generate(options: argparse.Namespace) -> int:
     print(
         f"estimated: {used.dsp}/{part.dsp} DSP, {used.bram36}/{part.bram36} BRAM36, "
         f"{used.lut:,}/{part.lut:,} LUT; report: {options.build / 'report.html'}"
+    )
+    ddr, kept = ddr_traffic(plan), len([1 for row in plan.rows if row["out_chip"]])
+    print(
+        f"activation DDR traffic: input {ddr['input_bytes']:,} bytes + logits "
+        f"{ddr['output_bytes']:,} bytes + other feature maps {ddr['other_bytes']:,} bytes; "
+        f"{kept} of {len(plan.rows)} outputs on chip"
     )
     return 0
 

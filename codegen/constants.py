@@ -150,6 +150,8 @@ def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
         "OUT_WIDTHS": (len(out_widths(plan)), "widths T that are written"),
         "WEIGHT_WORDS": (plan.weight_words, "bus words of weights.bin"),
         "ARENA_WORDS": (plan.arena.words, "bus words of one image's feature maps"),
+        "CHIP_A_WORDS": (sizes.chip_words[0] // plan.batch, "bus words of an image in memory A"),
+        "CHIP_B_WORDS": (sizes.chip_words[1] // plan.batch, "bus words of an image in memory B"),
         "INPUT_ADDR": (plan.arena.address["input"], "word address of the input"),
         "INPUT_WORDS": (plan.input_words, "bus words of one packed input"),
     }

@@ -15,7 +15,16 @@ import numpy as np
 
 from codegen.numbers import ceil_div
 from codegen.packing import BLOCK_CODES, WORD_BYTES, touched_words
-from codegen.table import OP_CONV, Row, kernel_taps, rows_needed, tile_planes, tiles
+from codegen.table import (
+    OP_CONV,
+    PLACE_CACHE,
+    PLACE_DDR,
+    Row,
+    kernel_taps,
+    rows_needed,
+    tile_planes,
+    tiles,
+)
 
 STAGES = ("load", "read", "unpack", "compute", "finish", "pool", "pack", "write")
 
@@ -36,20 +45,24 @@ class LayerCost:
     Attributes:
         counts: iterations per stage, summed over passes.
         cycles: of the whole layer.
+        ddr_read, ddr_written: words of feature maps that pass between DRAM and chip; counts of read
+            and write also hold those that stay on chip.
     """
 
     counts: dict[str, int]
     cycles: int
+    ddr_read: int
+    ddr_written: int
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of feature maps read."""
-        return WORD_BYTES * self.counts["read"]
+        """Bytes of feature maps read from DRAM."""
+        return WORD_BYTES * self.ddr_read
 
     @property
     def bytes_written(self) -> int:
-        """Bytes of feature maps written."""
-        return WORD_BYTES * self.counts["write"]
+        """Bytes of feature maps written to DRAM."""
+        return WORD_BYTES * self.ddr_written
 
     @property
     def bytes_weights(self) -> int:
@@ -59,12 +72,19 @@ class LayerCost:
     def __add__(self, other: LayerCost) -> LayerCost:
         """Costs of two batches, one after the other."""
         counts = {stage: self.counts[stage] + other.counts[stage] for stage in STAGES}
-        return LayerCost(counts, self.cycles + other.cycles)
+        return LayerCost(
+            counts,
+            self.cycles + other.cycles,
+            self.ddr_read + other.ddr_read,
+            self.ddr_written + other.ddr_written,
+        )
 
     def times(self, batches: int) -> LayerCost:
         """Cost of equal batches, one after the other."""
         counts = {stage: count * batches for stage, count in self.counts.items()}
-        return LayerCost(counts, self.cycles * batches)
+        return LayerCost(
+            counts, self.cycles * batches, self.ddr_read * batches, self.ddr_written * batches
+        )
 
 
 def layer_cost(row: Row, engine: Engine, images: int) -> LayerCost:
@@ -82,7 +102,36 @@ def layer_cost(row: Row, engine: Engine, images: int) -> LayerCost:
     body = np.maximum.reduce([counts[stage] for stage in STAGES[1:]])
     load = counts["load"]
     cycles = int(load[0] + np.maximum(body, np.append(load[1:], 0)).sum())
-    return LayerCost({stage: int(counts[stage].sum()) for stage in STAGES}, cycles)
+    totals = {stage: int(counts[stage].sum()) for stage in STAGES}
+    written = 0 if row["out_chip"] else totals["write"]
+    return LayerCost(totals, cycles, images * _ddr_read(row, engine), written)
+
+
+def input_words(row: Row, second: bool, engine: Engine) -> int:
+    """Words of one image that all passes of a layer read of its first or second input."""
+    bits = row["in2_bits"] if second else row["in_bits"]
+    words = _row_counts(row["rows_used"], row["in_width"], bits)[0]
+    if row["op"] == OP_CONV:
+        return words * row["blocks"] * tiles(row)
+    return words * int(pass_blocks(row, engine).sum())
+
+
+def cached_words(row: Row) -> int:
+    """Words of one image that a layer reads from DRAM where it caches its input: each once."""
+    plane = ceil_div(row["rows_used"] * row["in_width"] * row["in_bits"], WORD_BYTES)
+    return plane * row["blocks"] * row["conv_groups"]
+
+
+def _ddr_read(row: Row, engine: Engine) -> int:
+    """Words of one image that a layer reads from DRAM."""
+    total = 0
+    for second in range(row["sources"]):
+        place = row["in2_chip"] if second else row["in_chip"]
+        if place == PLACE_DDR:
+            total += input_words(row, bool(second), engine)
+        elif place == PLACE_CACHE:
+            total += cached_words(row)
+    return total
 
 
 def batched_cost(row: Row, engine: Engine, images: int, batch: int) -> LayerCost:

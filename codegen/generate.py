@@ -29,6 +29,7 @@ class Settings:
         part: FPGA part.
         simd, pe: input and output channels a cycle, multiples of 8.
         images: images of golden/; 0 for all that vectors.npz holds.
+        fm: feature maps: auto, chip or ddr (planner.plan).
     """
 
     build: Path
@@ -36,6 +37,7 @@ class Settings:
     simd: int = 8
     pe: int = 24
     images: int = 0
+    fm: str = "auto"
 
 
 def generate(settings: Settings) -> planner.Plan | None:
@@ -52,7 +54,7 @@ def generate(settings: Settings) -> planner.Plan | None:
     images = settings.images or available
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
-    plan = planner.plan(loaded, part, settings.simd, settings.pe, images)
+    plan = planner.plan(loaded, part, settings.simd, settings.pe, images, settings.fm)
     files = render.render_all(plan)
     with ExitStack() as stack:
         hls, params, vectors = (

@@ -31,13 +31,16 @@ def lrn_layers(network: Network) -> tuple[Layer, ...]:
     return tuple(layer for layer in network.layers if layer.lrn)
 
 
-def make_jobs(network: Network, simd: int, pe: int, max_taps: int) -> tuple[list[Job], Gather]:
+def make_jobs(
+    network: Network, simd: int, pe: int, max_taps: int, compact: bool = False
+) -> tuple[list[Job], Gather]:
     """One job per layer, and how the host gathers the input.
 
     Args:
         network: the quantized network.
         simd, pe: input and output channels a cycle.
         max_taps: largest kernel that the weight buffer can hold.
+        compact: take the smallest packed input instead of the fastest.
     """
     readers = sum(layer.inputs.count(INPUT) for layer in network.layers)
     channels, height, width = network.in_shape
@@ -49,7 +52,7 @@ def make_jobs(network: Network, simd: int, pe: int, max_taps: int) -> tuple[list
     for layer in network.layers:
         conv, weight = merge_groups(layer, simd, pe)
         if layer.weighted and layer.source == INPUT and readers == 1:
-            axes = choose(conv, network.in_bits, simd, pe, max_taps)
+            axes = choose(conv, network.in_bits, simd, pe, max_taps, compact)
             gather = make_gather(conv, *axes)
             conv, weight = apply(conv, *axes), pack_weight(weight, *axes)
         jobs.append(

@@ -167,8 +167,17 @@ def packing_cost(conv: Conv, bits: int, simd: int, pe: int) -> tuple[int, int]:
     return tiles * max(compute, read), read
 
 
-def choose(conv: Conv, bits: int, simd: int, pe: int, max_taps: int) -> tuple[Axis, Axis]:
+def packed_size(conv: Conv) -> int:
+    """Codes of a candidate's input, in whole channel blocks."""
+    return ceil_div(conv.channels, BLOCK_CODES) * conv.height * conv.width
+
+
+def choose(
+    conv: Conv, bits: int, simd: int, pe: int, max_taps: int, compact: bool = False
+) -> tuple[Axis, Axis]:
     """The cheapest packing (rows, columns) whose kernel has at most `max_taps` taps.
+
+    With `compact`, that of the smallest packed input.
 
     >>> alexnet = Conv(3, 224, 224, 64, 55, 55, (11, 11), (4, 4), (1, 1), (2, 2))
     >>> rows, columns = choose(alexnet, 10, 8, 24, 512)
@@ -198,6 +207,11 @@ def choose(conv: Conv, bits: int, simd: int, pe: int, max_taps: int) -> tuple[Ax
     if conv.groups > 1:
         return options[0]  # a group's channels would have to stay together
     fitting = [pair for pair in options if pair[0].kernel * pair[1].kernel <= max_taps]
-    return min(
-        fitting or options, key=lambda pair: packing_cost(apply(conv, *pair), bits, simd, pe)
-    )
+
+
+    def rank(pair: tuple[Axis, Axis]) -> tuple[int, ...]:
+        packed = apply(conv, *pair)
+        cost = packing_cost(packed, bits, simd, pe)
+        return (packed_size(packed), *cost) if compact else cost
+
+    return min(fitting or options, key=rank)

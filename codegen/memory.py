@@ -37,13 +37,10 @@ class Arena:
     Attributes:
         address: by feature map.
         words: of an image's arena.
-        peak_words: live at once at the worst moment; also without the network's input.
     """
 
     address: dict[str, int]
     words: int
-    peak_words: int
-    peak_words_without_input: int
 
 
 def lifetimes(layers: tuple[Layer, ...], input_words: int, output_words: list[int]) -> list[Tensor]:
@@ -126,8 +123,8 @@ def allocate(tensors: list[Tensor]) -> Arena:
     """Place every tensor: largest first, each at the lowest address free during its whole life.
 
     >>> arena = allocate([Tensor("a", 4, 0, 1), Tensor("b", 6, 1, 2), Tensor("c", 3, 2, 3)])
-    >>> arena.address, arena.words, arena.peak_words
-    ({'b': 0, 'a': 6, 'c': 6}, 10, 10)
+    >>> arena.address, arena.words
+    ({'b': 0, 'a': 6, 'c': 6}, 10)
     """
     placed: list[tuple[Tensor, int]] = []
     for tensor in sorted(tensors, key=lambda item: (-item.words, item.birth)):
@@ -142,12 +139,7 @@ def allocate(tensors: list[Tensor]) -> Arena:
     for tensor, address in placed:
         members = tensor.members or ((tensor.name, 0),)
         names.update({name: address + offset for name, offset in members})
-    return Arena(
-        names,
-        end,
-        peak_words(tensors),
-        peak_words([tensor for tensor in tensors if tensor.name != INPUT]),
-    )
+    return Arena(names, end)
 
 
 def peak_words(tensors: list[Tensor]) -> int:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from codegen.chip import MODES, Chip, all_on_chip, candidates, choose, set_places
 from codegen.cost import Engine, LayerCost, batched_cost
 from codegen.errors import UserError
 from codegen.jobs import knq_tables, lrn_layers, make_jobs
 from codegen.lanes import Gather
-from codegen.layers import Layer, Quantizer
-from codegen.memory import Arena, allocate, join_concats, lifetimes
+from codegen.layers import INPUT, Layer, Quantizer
+from codegen.memory import Arena, Tensor, allocate, join_concats, lifetimes, peak_words
 from codegen.network import Network
 from codegen.numbers import ceil_div, signed_bits, tree_bits, unsigned_bits
 from codegen.packing import plane_words
@@ -47,6 +48,8 @@ LINE_LIMITS = (
 MAX_BATCH = 256
 FINISH_SLACK = 0.01  # of all cycles may be lost to slow QK/QE units
 NEAR_BEST = 0.005  # cycles given up for less block RAM
+COMPACT_SLACK = 0.02  # cycles given up for a smaller packed input, which may fit on chip
+CHIP_SHARE = 0.9  # of the block RAM may be used to keep feature maps on chip; then routing suffers
 MIN_LINE_ENTRIES = 512  # the depth of one RAMB18: a smaller line buffer saves nothing
 INT32_MAX = (1 << 31) - 1
 
@@ -64,7 +67,9 @@ class Plan:
         knq: quantizers whose tables are rendered, in order.
         lrn: normalisations whose factors are rendered, in order.
         sizes, resources: widths and depths, and what they take.
-        arena: feature map addresses.
+        arena: feature map addresses in DRAM.
+        chip: feature maps on chip.
+        peak_words, peak_words_without_input: of all feature maps, live at once.
         input_words, weight_words: 64-bit words of one packed input, of weights.bin.
     """
 
@@ -82,6 +87,9 @@ class Plan:
     sizes: Sizes
     resources: Resources
     arena: Arena
+    chip: Chip
+    peak_words: int
+    peak_words_without_input: int
     input_words: int
     weight_words: int
 
@@ -122,14 +130,49 @@ class Fitting:
     bram36: int
 
 
-def plan(network: Network, part: Part, simd: int = 8, pe: int = 24, images: int = 1) -> Plan:
-    """Plan a network; UserError says what is short where nothing fits the part."""
+def plan(
+    network: Network, part: Part, simd: int = 8, pe: int = 24, images: int = 1, fm: str = "auto"
+) -> Plan:
+    """Plan a network; UserError says what is short where nothing fits the part.
+
+    With fm "auto" feature maps are on chip as far as CHIP_SHARE of the block RAM goes; "chip"
+    demands that all are, in all of the part; "ddr" has none there.
+    """
+    if fm not in MODES:
+        raise UserError(f"FM must be one of {', '.join(MODES)}, not {fm!r}")
+    made = _plan(network, part, simd, pe, images, fm)
+    missing = all_on_chip(network.layers, made.rows)
+    if fm == "ddr" or missing is None:
+        return made
+    compact = _plan(network, part, simd, pe, images, fm, compact=True)
+    if activation_bytes(compact) < activation_bytes(made) and (
+        fm == "chip" or compact.cycles <= made.cycles * (1 + COMPACT_SLACK)
+    ):
+        made = compact
+        missing = all_on_chip(network.layers, made.rows)
+    if fm == "chip" and missing is not None:
+        raise UserError(
+            f"{network.name} with FM=chip: {part.name} must have room on chip for {missing}; "
+            "use FM=auto, fewer IMAGES or PE, or a larger PART"
+        )
+    return made
+
+
+def activation_bytes(made: Plan) -> int:
+    """Bytes of feature maps between DRAM and chip, for all images."""
+    return sum(cost.bytes_read + cost.bytes_written for cost in made.costs)
+
+
+def _plan(
+    network: Network, part: Part, simd: int, pe: int, images: int, fm: str, compact: bool = False
+) -> Plan:
+    """The plan with one lane packing: the fastest, or the most compact."""
     for name, value in (("SIMD", simd), ("PE", pe)):
         if value < 8 or value % 8:
             raise UserError(f"{name} must be a positive multiple of 8, not {value}")
     if images < 1:
         raise UserError(f"IMAGES must be 1 or more, not {images}")
-    jobs, gather = make_jobs(network, simd, pe, WEIGHT_ROWS[0])
+    jobs, gather = make_jobs(network, simd, pe, WEIGHT_ROWS[0], compact)
     weight_bits = max([job.layer.weight_bits for job in jobs if job.layer.weighted], default=2)
     base = [base_row(job, weight_bits, simd, pe) for job in jobs]
     engine = Engine(simd, pe, pe)
@@ -147,7 +190,7 @@ def plan(network: Network, part: Part, simd: int = 8, pe: int = 24, images: int 
         if fitting:
             best = _best(fitting)
             return assemble(
-                network, part, images, best.engine, best.candidate, gather, jobs, best.sizes
+                network, part, images, best.engine, best.candidate, gather, jobs, best.sizes, fm
             )
     if not reasons:
         raise UserError(f"{network.name}: {_too_large(base, jobs)}")
@@ -298,21 +341,25 @@ def assemble(
     gather: Gather,
     jobs: list[Job],
     sizes: Sizes,
+    fm: str = "ddr",
 ) -> Plan:
     """The plan of a candidate: addresses of feature maps and weights, and its costs."""
     rows = candidate.rows
     planes = ceil_div(gather.packed_shape[0], 8)
     input_words = planes * plane_words(*gather.packed_shape[1:], network.in_bits)
     tensors = lifetimes(network.layers, input_words, [output_words(row) for row in rows])
-    arena = allocate(join_concats(tensors, network.layers, network.concats))
+    tensors = join_concats(tensors, network.layers, network.concats)
+    chip = _choose_chip(network, tensors, rows, engine, part, sizes, candidate.batch, fm)
+    sizes = replace(sizes, chip_words=_depths(chip.words, candidate.batch))
+    arena = allocate([tensor for tensor in tensors if tensor.name not in chip.memory])
     address = 0
     for row, job in zip(rows, jobs, strict=True):
-        row["in_addr"] = arena.address[job.layer.source]
-        if len(job.sources) > 1:
-            row["in2_addr"] = arena.address[job.layer.inputs[1]]
-        row["out_addr"] = arena.address[job.layer.name]
+        for key, name in zip(("in_addr", "in2_addr"), job.layer.inputs, strict=False):
+            row[key] = arena.address.get(name, 0)
+        row["out_addr"] = arena.address.get(job.layer.name, 0)
         row["weight_addr"] = address
         address += weight_words(row, engine.simd, engine.pe)
+    set_places(network.layers, rows, chip)
     if max(address, arena.words * candidate.batch) > INT32_MAX:
         raise UserError(
             f"{network.name}: memories must have fewer than 2^31 words; use fewer IMAGES"
@@ -337,8 +384,37 @@ def assemble(
         sizes=sizes,
         resources=estimate(sizes, part),
         arena=arena,
+        chip=chip,
+        peak_words=peak_words(tensors),
+        peak_words_without_input=peak_words([item for item in tensors if item.name != INPUT]),
         input_words=input_words,
         weight_words=address,
+    )
+
+
+def _depths(words: tuple[int, int], batch: int) -> tuple[int, int]:
+    """Depths of memories A and B; one word an image where they are not used."""
+    return max(1, words[0]) * batch, max(1, words[1]) * batch
+
+
+def _choose_chip(
+    network: Network,
+    tensors: list[Tensor],
+    rows: tuple[Row, ...],
+    engine: Engine,
+    part: Part,
+    sizes: Sizes,
+    batch: int,
+    fm: str,
+) -> Chip:
+    """The feature maps that fit beside everything else."""
+    if fm == "ddr":
+        return Chip()
+    share = 1.0 if fm == "chip" else CHIP_SHARE
+    room = replace(part, bram36=int(part.bram36 * share), uram=int(part.uram * share))
+    items = candidates(network.layers, tensors, rows, engine)
+    return choose(
+        items, lambda words: shortage(replace(sizes, chip_words=_depths(words, batch)), room) is None
     )
 
 

@@ -21,6 +21,7 @@ from codegen.errors import UserError
 from codegen.golden import golden_name
 from codegen.layers import Quantizer
 from codegen.planner import Plan
+from codegen.resources import feature_map_memories
 from codegen.table import FIELDS
 
 TEMPLATES = Path(__file__).parents[1] / "hls_templates"
@@ -122,6 +123,8 @@ def context(plan: Plan) -> dict[str, Any]:
         "in_widths": in_widths(plan),
         "out_widths": out_widths(plan),
         "depth": {"weights": plan.weight_words, "feature_maps": plan.arena.words * plan.batch},
+        "chip_impl": [item.impl for item in feature_map_memories(plan.sizes, part)],
+        "on_chip": bool(plan.chip.memory),
         "fields": list(FIELDS),
         "field_comment": textwrap.wrap(", ".join(FIELDS), LINE_WIDTH),
         "layers": layers,

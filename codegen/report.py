@@ -18,12 +18,13 @@ from codegen import VERSION
 from codegen.constants import bounds, design_id
 from codegen.errors import UserError
 from codegen.files import write_atomic
+from codegen.layers import INPUT
 from codegen.memory import Footprint, paper_footprint, stored_footprint
 from codegen.numbers import ceil_div
 from codegen.packing import WORD_BYTES
-from codegen.planner import Plan
+from codegen.planner import Plan, activation_bytes
 from codegen.resources import memories
-from codegen.table import output_words, tiles
+from codegen.table import PLACE_CACHE, PLACE_CHIP, PLACE_DDR, Row, output_words, tiles
 
 SCHEMA = Path(__file__).with_name("schemas") / "report.schema.json"
 HTML_TEMPLATE = "report.html.j2"
@@ -121,6 +122,7 @@ def _layer(plan: Plan, index: int) -> dict[str, Any]:
             "output": row["out_addr"],
             "weights": row["weight_addr"],
         },
+        "memory": _places(row),
         "tiles": tiles(row),
         "chunks": row["chunks"],
         "bytes_read": cost.bytes_read,
@@ -129,6 +131,31 @@ def _layer(plan: Plan, index: int) -> dict[str, Any]:
         "cycles": cost.cycles,
         "utilisation": layer.macs * plan.images / lanes,
         "counts": dict(cost.counts),
+    }
+
+
+def _places(row: Row) -> dict[str, Any]:
+    """Where the inputs and the output of a layer are: "ddr", "A" or "B"; "copy" of a DDR input."""
+    read, written = ("B", "A") if row["chip_swap"] else ("A", "B")
+    names = {PLACE_DDR: "ddr", PLACE_CHIP: read, PLACE_CACHE: f"ddr, copy in {read}"}
+    places = [row["in_chip"], row["in2_chip"]][: row["sources"]]
+    return {
+        "inputs": [names[place] for place in places],
+        "output": written if row["out_chip"] else "ddr",
+    }
+
+
+def ddr_traffic(plan: Plan) -> dict[str, int]:
+    """Bytes of feature maps between DRAM and chip, for all images: input, result, the rest."""
+    reads = writes = 0
+    for job, cost in zip(plan.jobs, plan.costs, strict=True):
+        if INPUT in job.layer.inputs:
+            reads += cost.bytes_read
+        writes += cost.bytes_written if job is plan.jobs[-1] else 0
+    return {
+        "input_bytes": reads,
+        "output_bytes": writes,
+        "other_bytes": activation_bytes(plan) - reads - writes,
     }
 
 
@@ -142,9 +169,11 @@ def _memory(plan: Plan) -> dict[str, Any]:
         "half_precision_bits": stored.half_bits,
         "ratio": stored.ratio,
         "packed_bytes": sum(packed) * WORD_BYTES,
-        "peak_live_bytes": plan.arena.peak_words * WORD_BYTES,
-        "peak_live_bytes_without_input": plan.arena.peak_words_without_input * WORD_BYTES,
+        "peak_live_bytes": plan.peak_words * WORD_BYTES,
+        "peak_live_bytes_without_input": plan.peak_words_without_input * WORD_BYTES,
         "arena_bytes": plan.arena.words * WORD_BYTES,
+        "chip_bytes": sum(plan.sizes.chip_words) * WORD_BYTES if plan.chip.words != (0, 0) else 0,
+        "ddr": ddr_traffic(plan),
         "input_bytes": plan.input_words * WORD_BYTES,
         "weight_bytes": plan.weight_words * WORD_BYTES,
         "conv_before_pool": _footprint(paper_footprint(layers)),
@@ -178,8 +207,8 @@ def _performance(plan: Plan) -> dict[str, Any]:
 def _resources(plan: Plan) -> dict[str, Any]:
     used, part = plan.resources, plan.part
     return {
-        "estimate": {"dsp": used.dsp, "bram36": used.bram36, "lut": used.lut, "ff": used.ff},
-        "available": {"dsp": part.dsp, "bram36": part.bram36, "lut": part.lut, "ff": part.ff},
+        "estimate": {"dsp": used.dsp, "bram36": used.bram36, "lut": used.lut, "ff": used.ff, "uram": used.uram},
+        "available": {"dsp": part.dsp, "bram36": part.bram36, "lut": part.lut, "ff": part.ff, "uram": part.uram},
         "memories": [
             {
                 "name": item.name,
@@ -187,8 +216,9 @@ def _resources(plan: Plan) -> dict[str, Any]:
                 "depth": item.depth,
                 "width": item.width,
                 "bram36": item.bram18 / 2,
+                "uram": item.uram,
             }
-            for item in memories(plan.sizes)
+            for item in memories(plan.sizes, part)
         ],
     }
 

@@ -8,7 +8,7 @@ of the units).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from codegen.numbers import ceil_div
 from codegen.parts import Part
@@ -18,6 +18,7 @@ RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 LRN_ENTRIES = 1025  # as in layer.hpp
 LRN_FACTOR_BITS, RECIPROCAL_BITS = 17, 26  # signed
 LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
+ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
 BUS_PORTS = 3
 FIFO_DEPTH_BUS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 256, 64, 16  # as in engine.hpp
 
@@ -50,6 +51,7 @@ class Sizes:
     lrn_reach: int = 0
     lrn_tables: int = 0
     averages: bool = False
+    chip_words: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,26 @@ class Memory:
     depth: int
     width: int
     copies: int = 1
+    ultra: bool = False
+
+    @property
+    def impl(self) -> str:
+        """Where it is, by the names of Vitis HLS."""
+        return "uram" if self.ultra else "bram" if self.depth > LUTRAM_DEPTH else "lutram"
+
+    @property
+    def uram(self) -> int:
+        """URAM288 blocks, 4096x72 each (UG573)."""
+        return (
+            self.banks * self.copies * ceil_div(self.depth, 4096) * ceil_div(self.width, 72)
+            if self.ultra
+            else 0
+        )
 
     @property
     def bram18(self) -> int:
         """RAMB18 blocks; 0 where the memory goes into LUTs."""
-        if self.depth <= LUTRAM_DEPTH:
+        if self.depth <= LUTRAM_DEPTH or self.ultra:
             return 0
         one = min(ceil_div(self.depth, d) * ceil_div(self.width, w) for d, w in RAMB18)
         return self.banks * self.copies * one
@@ -73,7 +90,7 @@ class Memory:
     @property
     def lut(self) -> int:
         """LUTs of a memory that is not in block RAM: one holds 32 bits of each of two columns."""
-        if self.depth > LUTRAM_DEPTH:
+        if self.depth > LUTRAM_DEPTH or self.ultra:
             return 0
         return self.banks * self.copies * ceil_div(self.depth, 32) * ceil_div(self.width, 2) * 2
 
@@ -86,19 +103,31 @@ class Resources:
     bram36: int
     lut: int
     ff: int
+    uram: int = 0
 
 
-def memories(sizes: Sizes) -> list[Memory]:
+def feature_map_memories(sizes: Sizes, part: Part) -> list[Memory]:
+    """Memories A and B of feature maps on chip; in URAM where the part has enough of it."""
+    made, free = [], part.uram
+    for name, words in zip("AB", sizes.chip_words, strict=True):
+        ultra = Memory(f"feature maps {name}", 1, words, 64, ultra=True)
+        use = words >= ULTRA_DEPTH and ultra.uram <= free
+        free -= ultra.uram if use else 0
+        made.append(ultra if use else replace(ultra, ultra=False))
+    return made
+
+
+def memories(sizes: Sizes, part: Part) -> list[Memory]:
     """The on-chip memories, by the names used in messages and reports."""
     pixel = sizes.pe * sizes.code_bits
     return [
-        # one 64-bit word per bank, ping-pong
+        # one 64-bit word per bank; both halves of a ping-pong buffer are one memory, the half being
+        # an address bit (so the RTL that Vitis HLS writes for an array between two processes)
         Memory(
             "weight buffer",
             sizes.pe * sizes.simd * sizes.weight_bits // 64,
-            sizes.weight_rows,
+            2 * sizes.weight_rows,
             64,
-            copies=2,
         ),
         Memory("line buffer", sizes.simd // 8, sizes.line_blocks, 8 * sizes.code_bits),
         Memory(
@@ -120,6 +149,7 @@ def memories(sizes: Sizes) -> list[Memory]:
             copies=sizes.qk_units,
         ),
         Memory("sum stream", 1, FIFO_DEPTH_SUMS, sizes.pe * sizes.acc_bits),
+        *feature_map_memories(sizes, part),
     ]
 
 
@@ -141,7 +171,8 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     products = sizes.simd * sizes.pe
     dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
     dsp += sizes.qk_units * _factor_blocks(sizes, part)
-    bram18 = sum(memory.bram18 for memory in memories(sizes))
+    used = memories(sizes, part)
+    bram18 = sum(memory.bram18 for memory in used)
     levels = sizes.knq_levels
     units = conversion_luts(sizes) + sizes.qk_units * 6 * sizes.acc_bits
     lut = (
@@ -149,7 +180,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + sizes.pe * sizes.acc_bits
         + units
         + 2 * 5 * sizes.gear_bits
-        + sum(memory.lut for memory in memories(sizes))
+        + sum(memory.lut for memory in used)
         + 8000
     )
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
@@ -160,7 +191,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + tables
         + 8000
     )
-    return Resources(dsp, ceil_div(bram18, 2), lut, ff)
+    return Resources(dsp, ceil_div(bram18, 2), lut, ff, sum(memory.uram for memory in used))
 
 
 def conversion_luts(sizes: Sizes) -> int:
@@ -205,7 +236,7 @@ def shortage(sizes: Sizes, part: Part) -> str | None:
             continue
         text = f"{field.name.upper()}: needs {needed}, {part.name} has {available}"
         if field.name == "bram36":
-            largest = max(memories(sizes), key=lambda memory: memory.bram18)
+            largest = max(memories(sizes, part), key=lambda memory: memory.bram18)
             text += f"; largest: {largest.name} {ceil_div(largest.bram18, 2)}"
         return text
     return None

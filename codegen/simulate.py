@@ -40,8 +40,9 @@ def simulate(settings: Settings) -> int:
 def counter_problems(report: dict[str, Any], result: dict[str, Any]) -> list[str]:
     """One sentence for the first layer whose counted iterations are not the predicted ones."""
     for layer, counted in zip(report["layers"], result["layers"], strict=False):
-        predicted = {**layer["counts"], "cycles": layer["cycles"]}
-        for name in (*STAGES, "cycles"):
+        same = ("cycles", "bytes_read", "bytes_written", "bytes_weights")
+        predicted = {**layer["counts"], **{name: layer[name] for name in same}}
+        for name in (*STAGES, *same):
             if counted[name] != predicted[name]:
                 return [
                     f"layer {layer['name']}: {name} must be the predicted {predicted[name]}, "

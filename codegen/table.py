@@ -34,10 +34,12 @@ _COLUMNS = """
     sources in_align in2_align in2_addr in2_bits in2_plane_words
     in2_signed in2_scheme in2_shift in2_half in2_table
     reciprocal exclude_pad lrn_size lrn_table
+    in_chip in2_chip out_chip chip_swap cache_addr
 """
 FIELDS = tuple(_COLUMNS.split())
 
 
+PLACE_DDR, PLACE_CHIP, PLACE_CACHE = range(3)  # enum Place
 OP_CONV, OP_SUM, OP_LRN = range(3)  # enum Operation in layer.hpp
 OPERATIONS = {"conv": OP_CONV, "fc": OP_CONV, "lrn": OP_LRN}  # all others: OP_SUM
 

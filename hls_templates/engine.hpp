@@ -56,6 +56,7 @@ void sequence(const LayerDesc& d, int32_t index, int32_t images, Fifo<Pass>& to_
       conv ? (pass.first ? C::PE / 2 : 0) + d.kernel_h * d.kernel_w * pass.groups * C::ROW_WORDS
            : 0;
   pass.images = images;
+  pass.fetch = group_tile == 0;
   address += pass.weight_words;
   chunk = pass.last ? 0 : chunk + 1;
   if (pass.last) {
@@ -69,10 +70,10 @@ void sequence(const LayerDesc& d, int32_t index, int32_t images, Fifo<Pass>& to_
 }
 
 // Adds the counts of one pass to the totals.
-inline void tally(int32_t index, Fifo<count_t>& load, Fifo<count_t>& read, Fifo<count_t>& unpack,
-                  Fifo<count_t>& compute, Fifo<count_t>& finish, Fifo<count_t>& pool,
-                  Fifo<count_t>& pack, Fifo<count_t>& write, CycleModel& model,
-                  Counters& counters) {
+inline void tally(const LayerDesc& d, int32_t index, Fifo<count_t>& load, Fifo<count_t>& read,
+                  Fifo<count_t>& fetched, Fifo<count_t>& unpack, Fifo<count_t>& compute,
+                  Fifo<count_t>& finish, Fifo<count_t>& pool, Fifo<count_t>& pack,
+                  Fifo<count_t>& write, CycleModel& model, Counters& counters) {
   uint32_t n[COUNTERS] = {0};
   n[COUNT_LOAD] = load.read();
   n[COUNT_READ] = read.read();
@@ -92,15 +93,19 @@ tally_stage:
   const uint32_t before = index == 0 ? 0 : model.body;
   counters.value[COUNT_CYCLES] += n[COUNT_LOAD] > before ? n[COUNT_LOAD] : before;
   counters.value[COUNT_BYTES_WEIGHTS] += uint64_t(WORD_BYTES) * n[COUNT_LOAD];
-  counters.value[COUNT_BYTES_READ] += uint64_t(WORD_BYTES) * n[COUNT_READ];
-  counters.value[COUNT_BYTES_WRITTEN] += uint64_t(WORD_BYTES) * n[COUNT_WRITE];
+  // Bytes are those of the DRAM; a word on chip takes its cycle, but no bus.
+  counters.value[COUNT_BYTES_READ] += uint64_t(WORD_BYTES) * fetched.read();
+  counters.value[COUNT_BYTES_WRITTEN] += d.out_chip ? 0 : uint64_t(WORD_BYTES) * n[COUNT_WRITE];
   model.body = body;
 }
 
-// Runs one layer on a batch of images.
+// Runs one layer on a batch of images. Of the two on-chip memories one is read (and, as a cache,
+// written) by read_words alone, the other is written by write_words alone: within the dataflow
+// region each array has one process, as Vitis HLS demands (UG1399, canonical dataflow).
 template <class C>
 void run_layer(const typename C::bus_t* weights, const typename C::bus_t* fm_in,
-               typename C::bus_t* fm_out, const LayerDesc& d, int32_t images, Counters& counters) {
+               typename C::bus_t* fm_out, typename C::bus_t* chip_in, typename C::bus_t* chip_out,
+               const LayerDesc& d, int32_t images, Counters& counters) {
   CycleModel model = {0};
   const int32_t passes = d.conv_groups * d.tiles_per_group * d.chunks;
 layer_pass:
@@ -117,7 +122,7 @@ layer_pass:
     Fifo<Pass> to_pack("to_pack"), to_write("to_write");
     Fifo<count_t> n_load("n_load"), n_read("n_read"), n_unpack("n_unpack");
     Fifo<count_t> n_compute("n_compute"), n_finish("n_finish"), n_pool("n_pool");
-    Fifo<count_t> n_pack("n_pack"), n_write("n_write");
+    Fifo<count_t> n_pack("n_pack"), n_write("n_write"), n_fetched("n_fetched");
     Fifo<typename C::bus_t> words_in("words_in"), words_out("words_out");
 #pragma HLS STREAM variable = words_in depth = 256   // covers one burst's latency
 #pragma HLS STREAM variable = words_out depth = 256  // covers one burst's latency
@@ -132,15 +137,15 @@ layer_pass:
 
     sequence<C>(d, index, images, to_load, to_read);
     load_weights<C>(weights, to_load, buffer, bias, n_load);
-    read_words<C>(fm_in, d, to_read, to_unpack, words_in, n_read);
+    read_words<C>(fm_in, chip_in, d, to_read, to_unpack, words_in, n_read, n_fetched);
     unpack_rows<C>(d, to_unpack, to_compute, words_in, blocks, n_unpack);
     compute<C>(d, to_compute, to_finish, blocks, buffer, bias, sums, n_compute);
     finish<C>(d, to_finish, to_pool, sums, codes, raw, n_finish);
     max_pool<C>(d, to_pool, to_pack, codes, pooled, n_pool);
     pack_rows<C>(d, to_pack, to_write, pooled, raw, words_out, n_pack);
-    write_words<C>(fm_out, d, to_write, words_out, n_write);
-    tally(index, n_load, n_read, n_unpack, n_compute, n_finish, n_pool, n_pack, n_write, model,
-          counters);
+    write_words<C>(fm_out, chip_out, d, to_write, words_out, n_write);
+    tally(d, index, n_load, n_read, n_fetched, n_unpack, n_compute, n_finish, n_pool, n_pack,
+          n_write, model, counters);
   }
   counters.value[COUNT_CYCLES] += model.body;
 }

@@ -18,6 +18,10 @@ const int BLOCK_CODES = 8;
 // channel by channel; or local response normalisation.
 enum Operation { OP_CONV = 0, OP_SUM = 1, OP_LRN = 2 };
 
+// Where a feature map is: in DRAM; in an on-chip memory; or in DRAM, but its first reading leaves a
+// copy on chip, from which the later tiles of output channels read.
+enum Place { PLACE_DDR = 0, PLACE_CHIP = 1, PLACE_CACHE = 2 };
+
 enum Scheme { SCHEME_UNIFORM = 0, SCHEME_ENQ = 1, SCHEME_KNQ = 2 };
 
 struct LayerDesc {
@@ -44,6 +48,8 @@ struct LayerDesc {
   int32_t sources, in_align, in2_align, in2_addr, in2_bits, in2_plane_words;
   int32_t in2_signed, in2_scheme, in2_shift, in2_half, in2_table;
   int32_t reciprocal, exclude_pad, lrn_size, lrn_table;
+  // Where the feature maps are (enum Place), and which on-chip memory is read, which written.
+  int32_t in_chip, in2_chip, out_chip, chip_swap, cache_addr;
 };
 
 // Entries of a normalisation table: 32 per octave of a sum of squares below 2^36 (docs/formats.md).
@@ -66,6 +72,7 @@ struct Pass {
   int32_t weight_addr;   // word address of this pass's weights
   int32_t weight_words;  // and how many words there are
   int32_t images;        // images in the batch
+  int32_t fetch;         // 1: first tile that reads this chunk: a cached input comes from DRAM
 };
 
 // What the engine counts, in the order of the AXI-Lite registers; iterations of each process's

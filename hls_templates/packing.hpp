@@ -36,12 +36,18 @@ inline int32_t row_words(int32_t offset, int32_t width, int32_t bits) {
 // Reads the words of every row of the pass's input planes, row by row, plane by plane within a row;
 // of an add's second input after the first. Planes that a normalisation asks for beyond the map's
 // edge are replaced by the edge's, and ignored later.
+//
+// Words come from DRAM or from the on-chip memory `chip`, which no other process of the layer uses.
+// Of a cached input the first tile stores what it takes from DRAM; a word that two rows share is
+// on chip when the second of them asks for it, so that every word crosses the bus once.
 template <class C>
-void read_words(const typename C::bus_t* fm, const LayerDesc& d, Fifo<Pass>& pass_in,
-                Fifo<Pass>& pass_out, Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
+void read_words(const typename C::bus_t* fm, typename C::bus_t* chip, const LayerDesc& d,
+                Fifo<Pass>& pass_in, Fifo<Pass>& pass_out, Fifo<typename C::bus_t>& words,
+                Fifo<count_t>& count, Fifo<count_t>& fetched) {
   const Pass pass = pass_in.read();
   pass_out.write(pass);
-  count_t iterations = 0;
+  count_t iterations = 0, from_ddr = 0;
+  const int32_t chip_stride = d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS;
 read_image:
   for (int32_t n = 0; n < pass.images; n++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
@@ -58,20 +64,36 @@ read_image:
         const int32_t asked = pass.first_block + (second ? b - pass.blocks : b);
         const int32_t plane =
             d.op == OP_LRN ? max_of(0, min_of(asked, d.group_out_planes - 1)) : asked;
-        const int32_t address = n * C::ARENA_WORDS + (second ? d.in2_addr : d.in_addr) +
-                                plane * (second ? d.in2_plane_words : d.in_plane_words) +
-                                row_byte / WORD_BYTES;
+        const int32_t place = second ? d.in2_chip : d.in_chip;
+        const int32_t map = second ? d.in2_addr : d.in_addr;
+        const int32_t offset =
+            plane * (second ? d.in2_plane_words : d.in_plane_words) + row_byte / WORD_BYTES;
+        const int32_t address = n * C::ARENA_WORDS + map + offset;
+        const int32_t copy = n * chip_stride + (place == PLACE_CACHE ? d.cache_addr : map) + offset;
+        const bool fetch = place == PLACE_DDR || (place == PLACE_CACHE && pass.fetch);
+        const int32_t shared = place == PLACE_CACHE && row_byte % WORD_BYTES != 0 ? 1 : 0;
+        const int32_t held = fetch ? shared : touched;
+      read_chip:
+        for (int32_t i = 0; i < held; i++) {
+#pragma HLS PIPELINE II = 1  // one word a cycle
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_ROW_WORDS
+          words.write(chip[copy + i]);
+        }
       read_word:
-        for (int32_t i = 0; i < touched; i++) {
+        for (int32_t i = held; i < touched; i++) {
 #pragma HLS PIPELINE II = 1  // one bus word a cycle; a burst of known length
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
-          words.write(fm[address + i]);
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_ROW_WORDS
+          const typename C::bus_t word = fm[address + i];
+          if (place == PLACE_CACHE) chip[copy + i] = word;
+          words.write(word);
         }
         iterations += touched;
+        from_ddr += touched - held;
       }
     }
   }
   count.write(iterations);
+  fetched.write(from_ddr);
 }
 
 // Splits one pixel block into its codes. The width takes one of a few constant values, so each case
@@ -267,16 +289,19 @@ void pack_rows(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
   count.write(total);
 }
 
-// Writes the words of each row and plane behind the ones of the row before.
+// Writes the words of each row and plane behind the ones of the row before, to DRAM or to the
+// on-chip memory `chip`, which no other process of the layer uses.
 template <class C>
-void write_words(typename C::bus_t* fm, const LayerDesc& d, Fifo<Pass>& pass_in,
-                 Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
+void write_words(typename C::bus_t* fm, typename C::bus_t* chip, const LayerDesc& d,
+                 Fifo<Pass>& pass_in, Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
   const Pass pass = pass_in.read();
   count_t total = 0;
 write_image:
   for (int32_t n = 0; n < (pass.last ? pass.images : 0); n++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-    const int32_t base = n * C::ARENA_WORDS + d.out_addr;
+    const int32_t base = d.out_chip
+                             ? n * (d.chip_swap ? C::CHIP_A_WORDS : C::CHIP_B_WORDS) + d.out_addr
+                             : n * C::ARENA_WORDS + d.out_addr;
     const int32_t rows = d.raw ? d.out_height * d.out_width : d.out_height;
     const int32_t lanes = min_of(C::PE, d.out_channels - pass.tile * C::PE);
   write_row:
@@ -292,10 +317,17 @@ write_image:
         const int32_t address = d.raw ? base + y * d.out_channels + pass.tile * C::PE
                                       : base + (pass.out_plane + j) * d.out_plane_words + before;
         const int32_t length = d.raw ? lanes : after - before;
+        const int32_t kept = d.out_chip ? length : 0;
+      write_chip:
+        for (int32_t i = 0; i < kept; i++) {
+#pragma HLS PIPELINE II = 1  // one word a cycle
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_ROW_WORDS
+          chip[address + i] = words.read();
+        }
       write_word:
-        for (int32_t i = 0; i < length; i++) {
+        for (int32_t i = kept; i < length; i++) {
 #pragma HLS PIPELINE II = 1  // one bus word a cycle; a burst of known length
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_ROW_WORDS
           fm[address + i] = words.read();
         }
         total += length;

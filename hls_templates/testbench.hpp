@@ -279,8 +279,9 @@ inline void write_json(const std::string& path, const Design& design, int32_t la
 }
 
 // The feature map memory as the accelerator sees it. ap_uint<64> and uint64_t are both one word.
-template <class C, class Top>
-int run_testbench(int argc, char** argv, const Design& design, Top accelerator) {
+// `chip` gives the on-chip memories, which keep their contents between calls.
+template <class C, class Top, class Chip>
+int run_testbench(int argc, char** argv, const Design& design, Top accelerator, Chip chip) {
   typedef typename C::bus_t bus_t;
   static_assert(sizeof(bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
   if (argc < 5) stop("usage: csim PARAMS GOLDEN OUTPUT IMAGES [LAYERS]");
@@ -306,6 +307,10 @@ int run_testbench(int argc, char** argv, const Design& design, Top accelerator) 
   std::vector<LayerResult> results(layers, LayerResult());
   // A pattern, not zeros: what is read without having been written must not look right.
   std::vector<uint64_t> memory(uint64_t(C::ARENA_WORDS) * C::MAX_IMAGES, 0xA5A5A5A5A5A5A5A5ull);
+  const uint64_t chip_words[2] = {C::CHIP_A_WORDS, C::CHIP_B_WORDS};
+  for (int m = 0; m < 2; m++) {
+    std::memset(static_cast<void*>(chip(m)), 0xA5, chip_words[m] * C::MAX_IMAGES * WORD_BYTES);
+  }
   std::vector<uint64_t> expected;
   for (int32_t start = 0; start < images; start += C::MAX_IMAGES) {
     const int32_t batch = min_of(C::MAX_IMAGES, images - start);
@@ -330,7 +335,10 @@ int run_testbench(int argc, char** argv, const Design& design, Top accelerator) 
       expected.resize(words);
       for (int32_t n = 0; n < batch; n++) {
         reference.read((start + n) * words * WORD_BYTES, expected.data(), words * WORD_BYTES);
-        const uint64_t* got = &memory[uint64_t(n) * C::ARENA_WORDS + d.out_addr];
+        const int m = d.chip_swap ? 0 : 1;
+        const uint64_t* got =
+            d.out_chip ? reinterpret_cast<const uint64_t*>(chip(m)) + n * chip_words[m] + d.out_addr
+                       : &memory[uint64_t(n) * C::ARENA_WORDS + d.out_addr];
         compare(got, expected.data(), d, info, start + n, results[l]);
         if (logits && d.raw && std::fwrite(got, WORD_BYTES, words, logits) != words) {
           stop("cannot write " + output + "/logits.bin");

@@ -41,13 +41,14 @@ class Build:
     images: int = 4
     knq_levels: int = 256
     arena_words: int = 1 << 16
+    chip_words: int = 1 << 14
 
     @property
     def defines(self) -> list[str]:
         """Compiler options that set the constants."""
         value = "int32_t" if self.weight_bits <= 14 else "int64_t"
         names = ("simd", "pe", "weight_bits", "qk_units", "weight_rows", "line_blocks",
-                 "psum_pixels", "images", "knq_levels", "arena_words")  # fmt: skip
+                 "psum_pixels", "images", "knq_levels", "arena_words", "chip_words")  # fmt: skip
         return [f"-DFUZZ_VALUE={value}"] + [
             f"-DFUZZ_{name.upper()}={getattr(self, name)}" for name in names
         ]
@@ -109,6 +110,12 @@ MUTATIONS = {
         Mutation("concat_offset", "packing.hpp", "n * C::ARENA_WORDS + d.out_addr",
                  "n * C::ARENA_WORDS + d.out_addr / 2 * 2"),
         Mutation("second_input", "packing.hpp", "second ? d.in2_addr : d.in_addr", "d.in_addr"),
+        Mutation("chip_stride", "packing.hpp", "d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS",
+                 "C::CHIP_A_WORDS"),
+        Mutation("cache_shared_word", "packing.hpp", "const int32_t held = fetch ? shared :",
+                 "const int32_t held = fetch ? 1 :"),
+        Mutation("cache_always_fetched", "engine.hpp", "pass.fetch = group_tile == 0;",
+                 "pass.fetch = 1;"),
     )
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from codegen.errors import UserError
 from codegen.jobs import make_jobs
 from codegen.parts import find_part
 from codegen.render import knq_rows
+from codegen.resources import estimate
 from codegen.table import FIELDS, base_row, line_entries, output_words, set_chunks
 from tests.codegen.toy_networks import Toy, write_toy
 from tests.fuzz import opinion
@@ -68,13 +69,19 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
     candidate = planner.Candidate(tuple(rows), build.weight_rows, toy.images, 0)
     engine = Engine(build.simd, build.pe, build.qk_units)
     sizes = planner.sizes_of(jobs, candidate, engine)
+    # part of the feature maps on chip, all that may be, or none
+    spare = int(rng.choice([0, 4, 400]))
+    part = find_part(PART)
+    part = replace(part, bram36=int((estimate(sizes, part).bram36 + spare) / planner.CHIP_SHARE) + 1)
     made = planner.assemble(
-        loaded, find_part(PART), toy.images, engine, candidate, gather, jobs, sizes
-    )
+        loaded, part, toy.images, engine, candidate, gather, jobs, sizes,
+        fm="auto" if rng.integers(0, 4) else "ddr",
+    )  # fmt: skip
     within = (
         max(line_entries(row) for row in rows) <= build.line_blocks
         and sizes.psum_pixels <= build.psum_pixels
         and made.arena.words <= build.arena_words
+        and max(made.chip.words) <= build.chip_words
         and sizes.tree_bits <= 48
         and sizes.acc_bits <= 53
         and sizes.wide_bits <= 64

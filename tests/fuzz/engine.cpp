@@ -51,6 +51,7 @@ struct Network {
   static const int32_t KNQ_LEVELS = FUZZ_KNQ_LEVELS;
   static const int32_t POOL_ROWS = 8, POOL_WIDTH = 64, PACK_WIDTH = 64, PACK_PLANES = PE / 8;
   static const int32_t MAX_IMAGES = FUZZ_IMAGES, ARENA_WORDS = FUZZ_ARENA_WORDS;
+  static const int32_t CHIP_A_WORDS = FUZZ_CHIP_WORDS, CHIP_B_WORDS = FUZZ_CHIP_WORDS + 1;
   static const int32_t MAX_HEIGHT = 64, MAX_WIDTH = 64, MAX_BLOCKS = 64, MAX_ROW_WORDS = 256;
   static const int32_t MAX_ROW_STEPS = 1 << 20, MAX_PASSES = 1 << 12, LRN_REACH = 8;
   static const int32_t IN_WIDTHS = 16, OUT_WIDTHS = 16;  // every T from 1 to 16
@@ -82,6 +83,17 @@ static std::vector<T> take(std::FILE* file, uint64_t count) {
   return items;
 }
 
+// Words of a memory that changed, but for `words` words of each image from `first` on.
+static uint64_t changed(const std::vector<uint64_t>& now, const std::vector<uint64_t>& before,
+                        uint64_t stride, int64_t first, int64_t words) {
+  uint64_t found = 0;
+  for (uint64_t i = 0; i < now.size(); i++) {
+    const int64_t at = int64_t(i % stride) - first;
+    if ((at < 0 || at >= words) && now[i] != before[i]) found++;
+  }
+  return found;
+}
+
 int main(int argc, char** argv) {
   check(argc == 3, "usage: engine NETWORK OUTPUT");
   std::FILE* file = std::fopen(argv[1], "rb");
@@ -106,21 +118,30 @@ int main(int argc, char** argv) {
     for (int64_t i = 0; i < input_words; i++)
       memory[n * arena + head[5] + i] = input[n * input_words + i];
   }
+  const uint64_t stride[2] = {Network::CHIP_A_WORDS, Network::CHIP_B_WORDS};
+  std::vector<uint64_t> chip[2];
+  for (int m = 0; m < 2; m++) chip[m].assign(images * stride[m], 0xA5A5A5A5A5A5A5A5ull);
   for (int64_t l = 0; l < layers; l++) {
-    const std::vector<uint64_t> before = memory;
+    const LayerDesc& d = table[l];
+    const int from = d.chip_swap ? 1 : 0, to = 1 - from;  // the on-chip memories of this layer
+    const std::vector<uint64_t> before = memory, kept[2] = {chip[0], chip[1]};
     Counters counters = {{0}};
     Network::bus_t* fm = reinterpret_cast<Network::bus_t*>(memory.data());
-    run_layer<Network>(reinterpret_cast<const Network::bus_t*>(weights.data()), fm, fm, table[l],
-                       int32_t(images), counters);
-    uint64_t strays = 0;
-    for (uint64_t i = 0; i < memory.size(); i++) {
-      const int64_t at = int64_t(i % arena) - table[l].out_addr;
-      if ((at < 0 || at >= words[l]) && memory[i] != before[i]) strays++;
-    }
+    run_layer<Network>(reinterpret_cast<const Network::bus_t*>(weights.data()), fm, fm,
+                       reinterpret_cast<Network::bus_t*>(chip[from].data()),
+                       reinterpret_cast<Network::bus_t*>(chip[to].data()), d, int32_t(images),
+                       counters);
+    uint64_t strays = changed(memory, before, arena, d.out_chip ? 0 : d.out_addr,
+                              d.out_chip ? 0 : words[l]);
+    strays += changed(chip[to], kept[to], stride[to], d.out_addr, d.out_chip ? words[l] : 0);
+    const bool cached = d.in_chip == PLACE_CACHE;
+    const int64_t copied = int64_t(d.in_plane_words) * d.blocks * d.conv_groups;
+    strays += changed(chip[from], kept[from], stride[from], d.cache_addr, cached ? copied : 0);
     std::fwrite(counters.value, sizeof(uint64_t), COUNTERS, result);
     std::fwrite(&strays, sizeof strays, 1, result);
     for (int64_t n = 0; n < images; n++)
-      std::fwrite(&memory[n * arena + table[l].out_addr], sizeof(uint64_t), words[l], result);
+      std::fwrite(d.out_chip ? &chip[to][n * stride[to] + d.out_addr] : &memory[n * arena + d.out_addr],
+                  sizeof(uint64_t), words[l], result);
   }
   check(std::fclose(result) == 0, "cannot write the output file");
   return 0;
