@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,12 @@ log = logging.getLogger(__name__)
 COPY_WORDS = 1 << 20  # words of weights copied at a time
 UNWRITTEN = 0xA5A5A5A5A5A5A5A5
 ALLOCATION_ERRORS = (RuntimeError, MemoryError, OSError)  # what the versions of pynq raise
+
+
+def _output(layer: Layer) -> slice:
+    """Words of an image's arena that `layer` writes."""
+    end = layer.out_address + layer.out_words
+    return slice(0, 0) if layer.on_chip else slice(layer.out_address, end)
 
 
 class Buffers:
@@ -155,6 +163,22 @@ class Buffers:
 
     # Feature maps
 
+    @contextmanager
+    def scratch(self, words: int) -> Iterator[Any]:
+        """A buffer of words that the driver has marked, freed at the end."""
+        buffer = self._buffer(words)
+        if buffer is None:
+            raise MemoryShortageError(
+                f"{words * WORD_BYTES / 1e6:.1f} MB of contiguous memory must be free to read the "
+                "feature maps on chip; free buffers of other programs, or use a smaller batch"
+            )
+        try:
+            buffer[:] = UNWRITTEN
+            buffer.flush()
+            yield buffer
+        finally:
+            buffer.freebuffer()
+
     def _view(self, images: int) -> Any:
         """The part of the feature map buffer that a batch uses, as a pynq buffer."""
         return self._arena[: images * self._design.arena_words]
@@ -167,11 +191,11 @@ class Buffers:
         """Write the input [N, words], check that it has reached memory.
 
         Returns:
-            What stands where `layer` will write, [N, words].
+            What stands where `layer` will write, [N, words]; no words where that is on chip.
         """
         design = self._design
         place = slice(design.input_address, design.input_address + design.input_words)
-        output = slice(layer.out_address, layer.out_address + layer.out_words)
+        output = _output(layer)
         arenas = self._arenas(len(words))
         arenas[:, output] = UNWRITTEN
         arenas[:, place] = words
@@ -189,7 +213,7 @@ class Buffers:
         """The output of `layer`, [N, words]; StaleDataError where it is what was there before."""
         images = len(before)
         self._view(images).invalidate()
-        output = slice(layer.out_address, layer.out_address + layer.out_words)
+        output = _output(layer)
         after = self._arenas(images)[:, output].copy()
         if np.array_equal(before, after):
             raise StaleDataError(

@@ -49,9 +49,9 @@ class Layer:
 
     Attributes:
         name, kind: as in the quantized network.
-        out_address, out_words: place of its output in an image's arena.
+        out_address, out_words: place of its output in an image's part of the memory.
         out_shape: [C, H, W]; bits: T of a stored code, 64 for raw accumulators.
-        on_chip: whether the output stays in the accelerator, where the driver cannot read it.
+        memory: where the output is: "ddr", or on-chip memory "A" or "B".
         scheme, qm: of the output's quantizer, "raw" and None for the last layer.
         weight_address, weight_words, bias_words: its part of weights.bin.
         weight_crc: CRC-32 of that part.
@@ -64,7 +64,7 @@ class Layer:
     out_address: int
     out_words: int
     out_shape: tuple[int, int, int]
-    on_chip: bool
+    memory: str
     bits: int
     scheme: str
     qm: int | None
@@ -77,6 +77,11 @@ class Layer:
     bytes_read: int
     bytes_written: int
     bytes_weights: int
+
+    @property
+    def on_chip(self) -> bool:
+        """Whether the output stays in the accelerator."""
+        return self.memory != "ddr"
 
     @property
     def codes(self) -> int:
@@ -93,6 +98,7 @@ class Design:
         clock_mhz: the engine's clock; predicted_images: images of the predictions.
         batch: images that one call can take.
         arena_words, input_address, input_words: the feature map memory of one image.
+        chip_words: of one image, in on-chip memories A and B.
         input_shape, input_bits: of the pixels; taps, steps, pads, packed_shape: lane packing.
         weight_words, weight_bits: of weights.bin.
         output_frac, output_divisor: value of a logit = accumulator * 2^-frac / divisor.
@@ -110,6 +116,7 @@ class Design:
     batch: int
     arena_words: int
     input_address: int
+    chip_words: tuple[int, int]
     input_words: int
     input_shape: tuple[int, int, int]
     input_bits: int
@@ -215,7 +222,15 @@ def parse_design(data: dict[str, Any]) -> Design:
         fields["layers"] = tuple(
             Layer(**{**layer, "out_shape": tuple(layer["out_shape"])}) for layer in data["layers"]
         )
-        for name in ("input_shape", "taps", "steps", "pads", "packed_shape", "classes"):
+        for name in (
+            "input_shape",
+            "taps",
+            "steps",
+            "pads",
+            "packed_shape",
+            "classes",
+            "chip_words",
+        ):
             fields[name] = tuple(data[name])
         if data["clnq_bits"] is not None:
             fields["clnq_bits"] = tuple(data["clnq_bits"])

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pynq
 
-from board.buffers import Buffers
+from board.buffers import UNWRITTEN, Buffers
 from board.design import (
     BITSTREAM,
     HANDOFF,
+    Layer,
     check_files,
     read_design,
     read_images,
@@ -36,6 +37,7 @@ from board.errors import (
     BundleError,
     DesignError,
     SelfTestError,
+    StaleDataError,
     UserError,
 )
 from board.packing import gather, look_up, pack_maps, unpack_maps
@@ -47,6 +49,7 @@ DEFAULT_BATCH = 16
 MIN_TIMEOUT_S = 10.0
 TIMEOUT_FACTOR = 200  # of the predicted time; a C-simulation is slower than the hardware
 ID_TIMEOUT_S = 2.0
+NO_LAYER = -3  # as `last`: less than any `first`
 
 
 @dataclass(frozen=True)
@@ -218,11 +221,6 @@ class Accelerator:
         index = self.design.layer_index(layer)
         if index == len(self.design.layers) - 1:
             raise UserError(f"layer must be another than the last, {layer}; its output is predict")
-        if self.design.layers[index].on_chip:
-            raise UserError(
-                f"layer must be one whose output is in memory, not {layer}, which keeps it on chip; "
-                "generate with FM=ddr to read it"
-            )
         data = self._run(images, index, False)
         chosen = self.design.layers[index]
         return unpack_maps(data.view(np.uint8), chosen.out_shape, chosen.bits)
@@ -291,7 +289,26 @@ class Accelerator:
             if error.layer is None:
                 self._find_layer(words, last, error)
             raise
+        if layer.on_chip:
+            return self._read_chip(len(words), layer)
         return self.buffers.download(before, layer)
+
+    def _read_chip(self, images: int, layer: Layer) -> np.ndarray:
+        """The output of `layer`, [N, words], which the last call left on chip."""
+        memory = "AB".index(layer.memory)
+        words = self.design.chip_words[memory]
+        with self.buffers.scratch(images * words) as buffer:
+            address = int(buffer.device_address)
+            self._call(-1 - memory, NO_LAYER, images, (address, address), self.timeout_s)
+            buffer.invalidate()
+            copied = buffer.view(np.ndarray).reshape(images, words)
+            found = copied[:, layer.out_address : layer.out_address + layer.out_words].copy()
+        if (found == UNWRITTEN).all():
+            raise StaleDataError(
+                f"the output of layer {layer.name} must be copied from the chip, but memory holds "
+                "what it held before; open the accelerator again"
+            )
+        return found
 
     def _find_layer(self, words: np.ndarray, last: int, error: AcceleratorTimeoutError) -> None:
         """Repeat a batch that hung layer by layer; always raises.

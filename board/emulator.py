@@ -284,6 +284,10 @@ class Fabric:
     def _bus_error(self, first: int, last: int, images: int) -> str | None:
         """Which argument makes the engine leave the memory that is allocated, None where none."""
         library = self.library
+        if first < 0 and first > last:
+            size = images * library.emulator_chip_words(-1 - first) * WORD_BYTES
+            held = self.bank.holds(self._argument("fm_out") - CMA_ADDRESS, size)
+            return None if held else f"fm_out at {self._argument('fm_out'):#x}"
         if first > last:
             return None
         if not 0 <= first <= last < library.emulator_layers():

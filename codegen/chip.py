@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which feature maps stay on chip, in which of two memories, and where in them.
 
-A layer reads one memory and writes the other (a dataflow process must have an array for itself), so
-maps are coloured A or B such that no layer's output has the colour of an input. Of the coloured maps
-those that save most DRAM traffic per word are taken as long as the design fits. An input in DRAM
-that several tiles read may have a copy on chip instead, which the first tile fills.
+A layer reads one memory and writes the other (a dataflow process must have an array for itself),
+so maps are coloured A or B such that no layer's output has the colour of an input. Of the coloured
+maps those that save most DRAM traffic per word are taken as long as the design fits. An input in
+DRAM that several tiles read may have a copy on chip instead, which the first tile fills.
 Imports the standard library only.
 """
 

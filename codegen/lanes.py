@@ -208,7 +208,6 @@ def choose(
         return options[0]  # a group's channels would have to stay together
     fitting = [pair for pair in options if pair[0].kernel * pair[1].kernel <= max_taps]
 
-
     def rank(pair: tuple[Axis, Axis]) -> tuple[int, ...]:
         packed = apply(conv, *pair)
         cost = packing_cost(packed, bits, simd, pe)

@@ -188,10 +188,13 @@ def _plan(
                     break
                 reasons.append((estimate(sizes, part).bram36, reason))
         if fitting:
-            best = _best(fitting)
-            return assemble(
-                network, part, images, best.engine, best.candidate, gather, jobs, best.sizes, fm
-            )
+            for best in _order(fitting, fm):
+                made = assemble(
+                    network, part, images, best.engine, best.candidate, gather, jobs, best.sizes, fm
+                )
+                if fm != "chip" or all_on_chip(network.layers, made.rows) is None:
+                    break
+            return made
     if not reasons:
         raise UserError(f"{network.name}: {_too_large(base, jobs)}")
     raise UserError(
@@ -205,6 +208,12 @@ def _best(fitting: list[Fitting]) -> Fitting:
     fewest = min(item.candidate.cycles for item in fitting)
     near = [item for item in fitting if item.candidate.cycles <= fewest * (1 + NEAR_BEST)]
     return min(near, key=lambda item: (item.bram36, item.candidate.cycles))
+
+
+def _order(fitting: list[Fitting], fm: str) -> list[Fitting]:
+    """The best first; where all feature maps must be on chip also the others, the fastest first."""
+    others = sorted(fitting, key=lambda item: item.candidate.cycles)
+    return [_best(fitting), *(others if fm == "chip" else [])]
 
 
 def _candidates(base: list[Row], engine: Engine, images: int, limit: int) -> Iterator[Candidate]:
@@ -414,7 +423,8 @@ def _choose_chip(
     room = replace(part, bram36=int(part.bram36 * share), uram=int(part.uram * share))
     items = candidates(network.layers, tensors, rows, engine)
     return choose(
-        items, lambda words: shortage(replace(sizes, chip_words=_depths(words, batch)), room) is None
+        items,
+        lambda words: shortage(replace(sizes, chip_words=_depths(words, batch)), room) is None,
     )
 
 

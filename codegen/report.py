@@ -207,8 +207,20 @@ def _performance(plan: Plan) -> dict[str, Any]:
 def _resources(plan: Plan) -> dict[str, Any]:
     used, part = plan.resources, plan.part
     return {
-        "estimate": {"dsp": used.dsp, "bram36": used.bram36, "lut": used.lut, "ff": used.ff, "uram": used.uram},
-        "available": {"dsp": part.dsp, "bram36": part.bram36, "lut": part.lut, "ff": part.ff, "uram": part.uram},
+        "estimate": {
+            "dsp": used.dsp,
+            "bram36": used.bram36,
+            "lut": used.lut,
+            "ff": used.ff,
+            "uram": used.uram,
+        },
+        "available": {
+            "dsp": part.dsp,
+            "bram36": part.bram36,
+            "lut": part.lut,
+            "ff": part.ff,
+            "uram": part.uram,
+        },
         "memories": [
             {
                 "name": item.name,

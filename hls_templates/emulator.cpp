@@ -22,6 +22,10 @@ int32_t emulator_layers() {
 int32_t emulator_arena_words() {
   return Network::ARENA_WORDS;
 }
+// Words of an image in on-chip memory A (0) or B (1).
+int32_t emulator_chip_words(int32_t memory) {
+  return memory ? Network::CHIP_B_WORDS : Network::CHIP_A_WORDS;
+}
 int32_t emulator_max_images() {
   return Network::MAX_IMAGES;
 }
