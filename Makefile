@@ -103,7 +103,7 @@ $(QUANTIZED): $(OUT)/quantize.settings $(PREP_SOURCES) $(wildcard $(NET) $(WEIGH
 
 quantize: $(QUANTIZED) ## measure the network and write build/NET/quantized
 
-$(GENERATED): $(QUANTIZED) $(OUT)/codegen.settings $(CODEGEN_SOURCES)
+$(GENERATED): $(QUANTIZED) $(OUT)/codegen.settings $(CODEGEN_SOURCES) $(wildcard $(PART))
 	$(PYTHON) -m codegen generate $(GENERATE_ARGS)
 	@touch $@
 

@@ -71,6 +71,7 @@ def generate(settings: Settings) -> planner.Plan | None:
 def settings_digest(settings: Settings, quantized: Path) -> str:
     """SHA-256 over everything that the outputs depend on."""
     options = {name: value for name, value in asdict(settings).items() if name != "build"}
+    options["part"] = repr(find_part(settings.part))  # a file of the user's own may change
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     package = Path(__file__).parent
     sources = [path for path in sorted(package.rglob("*")) if path.suffix not in (".pyc", "")]

@@ -141,15 +141,14 @@ def plan(
     if fm not in MODES:
         raise UserError(f"FM must be one of {', '.join(MODES)}, not {fm!r}")
     made = _plan(network, part, simd, pe, images, fm)
-    missing = all_on_chip(network.layers, made.rows)
-    if fm == "ddr" or missing is None:
+    if fm == "ddr":
         return made
     compact = _plan(network, part, simd, pe, images, fm, compact=True)
-    if activation_bytes(compact) < activation_bytes(made) and (
-        fm == "chip" or compact.cycles <= made.cycles * (1 + COMPACT_SLACK)
-    ):
-        made = compact
-        missing = all_on_chip(network.layers, made.rows)
+    missing, still_missing = (all_on_chip(network.layers, item.rows) for item in (made, compact))
+    fewer_bytes = activation_bytes(compact) < activation_bytes(made)
+    as_fast = compact.cycles <= made.cycles * (1 + COMPACT_SLACK)
+    if (missing and not still_missing and fm == "chip") or (fewer_bytes and as_fast):
+        made, missing = compact, still_missing
     if fm == "chip" and missing is not None:
         raise UserError(
             f"{network.name} with FM=chip: {part.name} must have room on chip for {missing}; "

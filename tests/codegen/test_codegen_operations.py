@@ -129,7 +129,7 @@ def test_report_says_how_to_read_the_result(make_toy: Callable[..., Path]) -> No
 
 def test_rows_of_operations(make_toy: Callable[..., Path]) -> None:
     network = load(make_toy(inception()) / "quantized")
-    made = plan(network, find_part("XC7Z045"), 16, 32)
+    made = plan(network, find_part("XC7Z045"), 16, 32, fm="ddr")
     rows = {job.layer.name: row for job, row in zip(made.jobs, made.rows, strict=True)}
     lrn = rows["layer1"]
     assert (lrn["op"], lrn["tiles_per_group"], lrn["blocks"], lrn["chunk_groups"]) == (

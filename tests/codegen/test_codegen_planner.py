@@ -71,10 +71,10 @@ def test_what_is_short_is_said() -> None:
         plan(full_size("alexnet", 3), find_part("XC7Z020"), 8, 48)
     with pytest.raises(
         UserError,
-        match=r"^alexnet with SIMD=16 PE=24 must fit XCK26: BRAM36: needs \d+, XCK26 has 144; "
-        r"largest: weight buffer 168; use a smaller PE",
+        match=r"^alexnet with SIMD=24 PE=40 must fit XCK26: BRAM36: needs \d+, XCK26 has 144; "
+        r"largest: weight buffer 210; use a smaller PE",
     ):
-        plan(full_size("alexnet", 3), find_part("XCK26"), 16, 24)
+        plan(full_size("alexnet", 3), find_part("XCK26"), 24, 40)
 
 
 @pytest.mark.parametrize(("simd", "pe"), [(12, 24), (0, 24), (8, 20), (8, -8)])
@@ -98,7 +98,7 @@ def test_kernel_too_large_for_any_weight_buffer() -> None:
 
 
 def test_unknown_part_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"^PART must be one of XC7Z020, XC7Z045, .* not 'XC9'"):
+    with pytest.raises(UserError, match=r"^PART must be one of XC7Z020, XCZU3EG, .* not 'XC9'"):
         find_part("XC9")
 
 

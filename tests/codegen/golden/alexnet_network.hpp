@@ -35,7 +35,7 @@ struct Network {
   typedef ap_uint<80> out_gear_t;
 #endif
 
-  static const uint32_t DESIGN_ID = 0xfe799c57u;  // network and plan
+  static const uint32_t DESIGN_ID = 0x3d3cdf85u;  // network and plan
   static const bool HAS_ENQ = false;  // whether QE and CE exist
   static const bool HAS_KNQ = true;  // whether QK and CK exist
   static const bool HAS_OPS = false;  // whether layers without weights exist
@@ -49,10 +49,10 @@ struct Network {
   static const int32_t TREE_BITS = 30;  // of a sum of SIMD products
   static const int32_t ACC_BITS = 36;  // that no input can overflow
   static const int32_t CODE_BITS = 10;  // largest T
-  static const int32_t WEIGHT_ROWS = 512;  // rows of one side of the weight buffer
+  static const int32_t WEIGHT_ROWS = 256;  // rows of one side of the weight buffer
   static const int32_t ROW_WORDS = 42;  // bus words a row
-  static const int32_t LINE_BLOCKS = 2496;  // entries of a line buffer bank
-  static const int32_t PSUM_PIXELS = 1;  // pixels that wait for their next chunk
+  static const int32_t LINE_BLOCKS = 1368;  // entries of a line buffer bank
+  static const int32_t PSUM_PIXELS = 169;  // pixels that wait for their next chunk
   static const int32_t QK_UNITS = 1;  // requantizers and encoders
   static const int32_t KNQ_TABLES = 7;  // centroid tables
   static const int32_t KNQ_LEVELS = 8;  // codes of the largest table
@@ -61,19 +61,21 @@ struct Network {
   static const int32_t PACK_WIDTH = 27;  // columns of the widest output
   static const int32_t PACK_PLANES = 3;  // output planes of a tile
   static const int32_t MAX_IMAGES = 1;  // images a call
-  static const int32_t MAX_HEIGHT = 55;  // rows of a map
+  static const int32_t MAX_HEIGHT = 57;  // rows of a map
   static const int32_t MAX_WIDTH = 57;  // columns of a map
   static const int32_t MAX_BLOCKS = 512;  // channel blocks of a pass's inputs
   static const int32_t MAX_ROW_WORDS = 72;  // bus words of a row
-  static const int32_t MAX_ROW_STEPS = 5616;  // cycles of an output row
-  static const int32_t MAX_PASSES = 513;  // passes of a layer
+  static const int32_t MAX_ROW_STEPS = 5400;  // cycles of an output row
+  static const int32_t MAX_PASSES = 855;  // passes of a layer
   static const int32_t LRN_REACH = 0;  // channels to either side in a normalisation
   static const int32_t IN_WIDTHS = 2;  // widths T that are read
   static const int32_t OUT_WIDTHS = 1;  // widths T that are written
-  static const int32_t WEIGHT_WORDS = 13410630;  // bus words of weights.bin
-  static const int32_t ARENA_WORDS = 68815;  // bus words of one image's feature maps
+  static const int32_t WEIGHT_WORDS = 13411008;  // bus words of weights.bin
+  static const int32_t ARENA_WORDS = 24372;  // bus words of one image's feature maps
+  static const int32_t CHIP_A_WORDS = 3072;  // bus words of an image in memory A
+  static const int32_t CHIP_B_WORDS = 24372;  // bus words of an image in memory B
   static const int32_t INPUT_ADDR = 0;  // word address of the input
-  static const int32_t INPUT_WORDS = 66623;  // bus words of one packed input
+  static const int32_t INPUT_WORDS = 24372;  // bus words of one packed input
 
   // Widths T of the feature maps that are read and written.
   static constexpr int in_width(int k) {
