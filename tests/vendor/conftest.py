@@ -29,7 +29,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             write_toy(
                 folder / "quantized", Toy(in_shape=(3, 8, 8), layers=[ToyLayer(8), ToyLayer(10)])
             )
-            generate(Settings(folder, part))
+            generate(Settings(folder, part, fm="ddr"))  # what co-simulation needs
             made[part] = folder
         return made[part]
 

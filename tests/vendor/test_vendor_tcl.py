@@ -13,6 +13,7 @@ import pytest
 from tcl_check import WHY_NOT, interpreter, run_script
 from wiring import build, check, port_of, read_bundles
 
+from codegen.generate import Settings, generate
 from codegen.parts import find_part
 from codegen.vendor.boards import load_boards
 
@@ -233,3 +234,11 @@ def test_hls_script_refuses_unknown_steps(copied, tmp_path):
     run = _run_hls(copied(), tmp_path, {"HLS_STEPS": "csim synth"})
     assert run.status == 1
     assert "ERROR: HLS_STEPS must name csim, csynth, cosim or export, not synth" in run.output
+
+
+@needs_tcl
+def test_cosim_needs_every_map_in_memory(copied, tmp_path):
+    folder = copied()
+    generate(Settings(folder, "XC7Z020", fm="chip"))
+    run = _run_hls(folder, tmp_path, {"HLS_STEPS": "cosim"})
+    assert any("generate with FM=ddr" in problem for problem in run.problems())
