@@ -16,11 +16,16 @@ from dataclasses import dataclass, field, replace
 from codegen.cost import Engine, cached_words, input_words
 from codegen.layers import INPUT, Layer
 from codegen.memory import Tensor, allocate
+from codegen.network import Network
 from codegen.packing import WORD_BYTES
+from codegen.parts import Part
+from codegen.resources import Sizes, shortage
 from codegen.table import OP_CONV, PLACE_CACHE, PLACE_CHIP, PLACE_DDR, Row, output_words
 
 MODES = ("auto", "chip", "ddr")
 A, B = 0, 1
+# Share of the block RAM that may be used to keep feature maps on chip; beyond it routing suffers.
+CHIP_SHARE = 0.9
 COPY = "copy for "  # no layer's name has a space
 
 
@@ -203,3 +208,30 @@ def all_on_chip(layers: Sequence[Layer], rows: Sequence[Row]) -> str | None:
     if sum(layer.inputs.count(INPUT) for layer in layers) > 1:
         return "the network's input, which several layers read"
     return None
+
+
+def depths(words: tuple[int, int], batch: int) -> tuple[int, int]:
+    """Depths of memories A and B; one word an image where they are not used."""
+    return max(1, words[0]) * batch, max(1, words[1]) * batch
+
+
+def choose_chip(
+    network: Network,
+    tensors: list[Tensor],
+    rows: tuple[Row, ...],
+    engine: Engine,
+    part: Part,
+    sizes: Sizes,
+    batch: int,
+    fm: str,
+) -> Chip:
+    """The feature maps that fit beside everything else."""
+    if fm == "ddr":
+        return Chip()
+    share = 1.0 if fm == "chip" else CHIP_SHARE
+    room = replace(part, bram36=int(part.bram36 * share), uram=int(part.uram * share))
+    items = candidates(network.layers, tensors, rows, engine)
+    return choose(
+        items,
+        lambda words: shortage(replace(sizes, chip_words=depths(words, batch)), room) is None,
+    )

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from codegen.chip import MODES, Chip, all_on_chip, candidates, choose, set_places
+from codegen.chip import MODES, Chip, all_on_chip, choose_chip, depths, set_places
 from codegen.cost import Engine, LayerCost, batched_cost
 from codegen.errors import UserError
 from codegen.jobs import knq_tables, lrn_layers, make_jobs
 from codegen.lanes import Gather
 from codegen.layers import INPUT, Layer, Quantizer
-from codegen.memory import Arena, Tensor, allocate, join_concats, lifetimes, peak_words
+from codegen.memory import Arena, allocate, join_concats, lifetimes, peak_words
 from codegen.network import Network
 from codegen.numbers import ceil_div, signed_bits, tree_bits, unsigned_bits
 from codegen.packing import plane_words
@@ -49,7 +49,6 @@ MAX_BATCH = 256
 FINISH_SLACK = 0.01  # of all cycles may be lost to slow QK/QE units
 NEAR_BEST = 0.005  # cycles given up for less block RAM
 COMPACT_SLACK = 0.02  # cycles given up for a smaller packed input, which may fit on chip
-CHIP_SHARE = 0.9  # of the block RAM may be used to keep feature maps on chip; then routing suffers
 MIN_LINE_ENTRIES = 512  # the depth of one RAMB18: a smaller line buffer saves nothing
 INT32_MAX = (1 << 31) - 1
 
@@ -357,8 +356,8 @@ def assemble(
     input_words = planes * plane_words(*gather.packed_shape[1:], network.in_bits)
     tensors = lifetimes(network.layers, input_words, [output_words(row) for row in rows])
     tensors = join_concats(tensors, network.layers, network.concats)
-    chip = _choose_chip(network, tensors, rows, engine, part, sizes, candidate.batch, fm)
-    sizes = replace(sizes, chip_words=_depths(chip.words, candidate.batch))
+    chip = choose_chip(network, tensors, rows, engine, part, sizes, candidate.batch, fm)
+    sizes = replace(sizes, chip_words=depths(chip.words, candidate.batch))
     arena = allocate([tensor for tensor in tensors if tensor.name not in chip.memory])
     address = 0
     for row, job in zip(rows, jobs, strict=True):
@@ -397,33 +396,6 @@ def assemble(
         peak_words_without_input=peak_words([item for item in tensors if item.name != INPUT]),
         input_words=input_words,
         weight_words=address,
-    )
-
-
-def _depths(words: tuple[int, int], batch: int) -> tuple[int, int]:
-    """Depths of memories A and B; one word an image where they are not used."""
-    return max(1, words[0]) * batch, max(1, words[1]) * batch
-
-
-def _choose_chip(
-    network: Network,
-    tensors: list[Tensor],
-    rows: tuple[Row, ...],
-    engine: Engine,
-    part: Part,
-    sizes: Sizes,
-    batch: int,
-    fm: str,
-) -> Chip:
-    """The feature maps that fit beside everything else."""
-    if fm == "ddr":
-        return Chip()
-    share = 1.0 if fm == "chip" else CHIP_SHARE
-    room = replace(part, bram36=int(part.bram36 * share), uram=int(part.uram * share))
-    items = candidates(network.layers, tensors, rows, engine)
-    return choose(
-        items,
-        lambda words: shortage(replace(sizes, chip_words=_depths(words, batch)), room) is None,
     )
 
 

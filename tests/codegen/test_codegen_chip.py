@@ -14,11 +14,11 @@ from full_size_networks import full_size
 from test_codegen_csim import check, chunked, grouped, run
 from test_codegen_operations import inception, residual
 
-from codegen.chip import all_on_chip
+from codegen.chip import CHIP_SHARE, all_on_chip
 from codegen.cli import main
 from codegen.errors import UserError
 from codegen.parts import Part, find_part
-from codegen.planner import CHIP_SHARE, Plan, activation_bytes, plan
+from codegen.planner import Plan, activation_bytes, plan
 from codegen.table import PLACE_CACHE, PLACE_CHIP, output_words
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

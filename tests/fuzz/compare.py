@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from codegen import golden, network, planner, weights_file
+from codegen.chip import CHIP_SHARE
 from codegen.cost import STAGES, Engine
 from codegen.errors import UserError
 from codegen.jobs import make_jobs
@@ -72,9 +73,7 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
     # part of the feature maps on chip, all that may be, or none
     spare = int(rng.choice([0, 4, 400]))
     part = find_part(PART)
-    part = replace(
-        part, bram36=int((estimate(sizes, part).bram36 + spare) / planner.CHIP_SHARE) + 1
-    )
+    part = replace(part, bram36=int((estimate(sizes, part).bram36 + spare) / CHIP_SHARE) + 1)
     made = planner.assemble(
         loaded, part, toy.images, engine, candidate, gather, jobs, sizes,
         fm="auto" if rng.integers(0, 4) else "ddr",
