@@ -25,6 +25,14 @@ RULE ?=
 QM ?=
 PLAN ?=
 DELTA ?=
+# allocate: search, budget or quenn; NB bits for budget (empty: the whole front); accuracy, agreement
+# or sqnr; EXHAUSTIVE=1 all products; GB of activations to keep; a Dask cluster, tcp://host:port.
+METHOD ?= search
+NB ?=
+METRIC ?=
+EXHAUSTIVE ?=
+CACHE_GB ?=
+SCHEDULER ?=
 # Hardware.
 PART ?= xc7z020
 SIMD ?=
@@ -61,6 +69,9 @@ NETWORK_ARGS := --net '$(NET)' --out '$(OUT)' \
 QUANTIZE_ARGS := $(NETWORK_ARGS) --images '$(IMAGES)'
 # accuracy takes IMAGES only where it was given, else all images that calibration leaves.
 ACCURACY_IMAGES := $(if $(filter command environment,$(firstword $(origin IMAGES))),--images '$(IMAGES)')
+ALLOCATE_ARGS := --method '$(METHOD)' $(if $(NB),--nb '$(NB)') $(if $(METRIC),--metric '$(METRIC)') \
+  $(if $(EXHAUSTIVE),--exhaustive) $(if $(CACHE_GB),--cache-gb '$(CACHE_GB)') \
+  $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
 GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
   $(if $(PE),--pe '$(PE)') $(if $(FM),--fm '$(FM)')
 
@@ -68,7 +79,7 @@ BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
   $(if $(CLNQ),--clnq '$(CLNQ)')
 
-.PHONY: help install quantize codegen csim hls bitstream bundle emulate measure notebook accuracy fuzz units test test-all lint format train bench clean FORCE
+.PHONY: help install quantize codegen csim hls bitstream bundle emulate measure notebook accuracy allocate fuzz units test test-all lint format train bench clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -115,6 +126,9 @@ csim: $(GENERATED) ## compile and run the C-simulation, compare every layer bit 
 # With CSIM=1 `make csim` runs first on the same IMAGES.
 accuracy: $(if $(CSIM),csim) | $(INSTALLED) ## float, integer and (CSIM=1) C-simulation accuracy on DATA
 	$(PYTHON) -m model_prep accuracy $(NETWORK_ARGS) $(ACCURACY_IMAGES) $(if $(CSIM),--csim)
+
+allocate: | $(INSTALLED) ## find a width per layer (METHOD=search, budget or quenn); OUT/plan.toml for PLAN=
+	$(PYTHON) -m model_prep allocate $(NETWORK_ARGS) $(ACCURACY_IMAGES) $(ALLOCATE_ARGS)
 
 fuzz: $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (SEED=)
 	$(PYTHON) -m tests.fuzz --count '$(N)' --seed '$(SEED)'

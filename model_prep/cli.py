@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep quantize | accuracy | train | networks`: options to stages to folders.
+"""`python -m model_prep quantize | accuracy | allocate | train | networks`: options to stages.
 
 The stages themselves are in `model_prep.stages`. Imports all of model_prep.
 """
@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 
 from model_prep import manifest, networks
+from model_prep.allocation import command as allocation
 from model_prep.kmeans import RULES
 from model_prep.manifest import QuantizedNetwork
 from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
-from model_prep.quantize import check_graph
+from model_prep.quantize import check_graph, network_input
 from model_prep.quantizers.base import HARDWARE, VARIANTS
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
@@ -127,6 +128,21 @@ def measure(args: argparse.Namespace) -> int:
     return 0
 
 
+def allocate(args: argparse.Namespace) -> int:
+    """The command `allocate`: find a width per layer, write args.out/plan.toml."""
+    wanted, args.images = args.images, 1
+    args.bits = AUTO if args.bits is None else args.bits
+    asked = request(args)
+    args.images = wanted
+    images = asked.images.calibration
+    labels = images.labelled and asked.loaded.origin != "seeded"
+    source = network_input(asked.source.spec)
+    allocation.allocate(
+        asked.source.spec, asked.loaded.graph, source, asked.plan, images, labels, args
+    )
+    return 0
+
+
 def train(args: argparse.Namespace) -> int:
     """The command `train`: make a network's packaged weights again."""
     from model_prep import train as training
@@ -192,6 +208,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--csim", action="store_true", help="also of the last C-simulation in DIR")
     score.set_defaults(command=measure)
+    widths = commands.add_parser(
+        "allocate", help="find a width per layer; DIR/plan.toml and DIR/allocation.json"
+    )
+    _add_options(widths)
+    allocation.add_options(widths)
+    widths.set_defaults(command=allocate)
     again = commands.add_parser("train", help="make the packaged weights of a network again")
     again.add_argument("--net", required=True)
     again.set_defaults(command=train)

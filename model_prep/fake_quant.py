@@ -63,20 +63,43 @@ class FakeQuantized:
                 pair.append(torch.from_numpy((integers * 2.0**-frac).astype(np.float32)))
             self._parameters.append(pair)
 
-    def run(
-        self, pixels: np.ndarray, quantizers: Quantizers
-    ) -> Iterator[tuple[Layer, torch.Tensor]]:
-        """Yield (layer, its stored values float32 [N, C, H, W]) for images uint8 [N, C, H, W]."""
+    def start(self, pixels: np.ndarray) -> torch.Tensor:
+        """The network's quantized input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
         codes = torch.from_numpy(self.source.encode(pixels))
-        tensors = float_model.Tensors(self.graph, codes.to(torch.float32) * 2.0**-self.source.frac)
-        parameters = zip(self.graph.layers, self._parameters, strict=True)
-        for index, (layer, (weight, bias)) in enumerate(parameters):
-            sources = tensors.sources(layer)
-            if layer.has_weights:
-                out = float_model.convolve(layer, sources[0], weight, bias)
-            else:
-                out = float_model.operate(layer, sources)
-            out = _finish(layer, out, quantizers.get(layer.name))
+        return codes.to(torch.float32) * 2.0**-self.source.frac
+
+    def raw(
+        self, index: int, sources: Sequence[torch.Tensor], weight: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What layer number `index` would store without quantization: ReLU and max pool done.
+
+        Args:
+            index: position in the graph.
+            sources: the stored values of its inputs, float32 [N, C, H, W] each.
+            weight: instead of the layer's own.
+        """
+        layer = self.graph.layers[index]
+        if layer.has_weights:
+            own, bias = self._parameters[index]
+            out = float_model.convolve(layer, sources[0], own if weight is None else weight, bias)
+        else:
+            out = float_model.operate(layer, sources)
+        out = float_model.activate(layer, out)
+        return out if layer.pool is None else float_model.max_pool(layer.pool, out)
+
+    def run(
+        self, pixels: np.ndarray, quantizers: Quantizers,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> Iterator[tuple[Layer, torch.Tensor]]:  # fmt: skip
+        """Yield (layer, its stored values float32 [N, C, H, W]) for images uint8 [N, C, H, W].
+
+        `weights` replaces the weights of the layers that it names.
+        """
+        tensors = float_model.Tensors(self.graph, self.start(pixels))
+        for index, layer in enumerate(self.graph.layers):
+            weight = weights.get(layer.name) if weights else None
+            out = quantize(self.raw(index, tensors.sources(layer), weight),
+                           quantizers.get(layer.name))  # fmt: skip
             tensors.store(index, layer, out)
             yield layer, out
 
@@ -107,19 +130,26 @@ class FakeQuantized:
         return {name: sqnr_db(signal[name], noise[name]) for name in signal}
 
 
-def _finish(layer: Layer, out: torch.Tensor, quantizer: Quantizer | None) -> torch.Tensor:
-    """ReLU, pool, and quantize-dequantize through a table of 2^qm values."""
-    out = float_model.activate(layer, out)
-    if layer.pool is not None:
-        out = float_model.max_pool(layer.pool, out)
-    if quantizer is None:
-        return out
+def integers(out: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
+    """y of docs/formats.md 2.3 (int32) for float activations: round half up, clamp."""
     y = out.mul(2.0**quantizer.frac).add_(0.5).floor_()
-    y = y.clamp_(quantizer.min_input, quantizer.max_input).to(torch.int32)
+    return y.clamp_(quantizer.min_input, quantizer.max_input).to(torch.int32)
+
+
+def values(y: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
+    """What the codes of integers y (int32) stand for, float32: a table of 2^qm values."""
     if quantizer.scheme == "uniform":
         return y.to(torch.float32).mul_(2.0**-quantizer.frac)
     table = torch.from_numpy((quantizer.round_trip() * 2.0**-quantizer.frac).astype(np.float32))
-    return table[y.sub_(quantizer.min_input)]
+    if quantizer.min_input:
+        y = y - quantizer.min_input
+    # several times as fast as table[y]
+    return torch.index_select(table, 0, y.flatten()).view(y.shape)
+
+
+def quantize(out: torch.Tensor, quantizer: Quantizer | None) -> torch.Tensor:
+    """Quantize and dequantize; without a quantizer, `out` itself."""
+    return out if quantizer is None else values(integers(out, quantizer), quantizer)
 
 
 class Evaluator:
@@ -157,7 +187,10 @@ class Evaluator:
 
     def score(self, quantizers: Quantizers) -> tuple[float, float]:
         """(score, output SQNR in dB): greater is better, the second decides between equals."""
-        logits = self.network.logits(self.pixels, quantizers)
+        return self.rate(self.network.logits(self.pixels, quantizers))
+
+    def rate(self, logits: np.ndarray) -> tuple[float, float]:
+        """(score, output SQNR in dB) of outputs [N, classes] for the images."""
         noise = float(((logits - self.float_logits).astype(np.float64) ** 2).sum())
         sqnr = sqnr_db(float((self.float_logits.astype(np.float64) ** 2).sum()), noise)
         return (sqnr if self.labels is None else percent_correct(logits, self.labels)), sqnr

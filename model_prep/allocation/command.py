@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m model_prep allocate`: images and formats to a problem, a method, plan.toml and JSON.
+
+Imports all stages and the three methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from model_prep import calibrate, data
+from model_prep.allocation import budget, quenn, search, uniform
+from model_prep.allocation.cache import cache_bytes, layers_to_keep
+from model_prep.allocation.measure import METRICS, Measure, hardest_first
+from model_prep.allocation.problem import Problem, plan_toml
+from model_prep.allocation.scheduler import connect, open_pool
+from model_prep.calibrate import ToFloat
+from model_prep.data import ImageSet
+from model_prep.errors import UserError
+from model_prep.fake_quant import Evaluator, FakeQuantized
+from model_prep.files import atomic_write_text
+from model_prep.graph import Graph
+from model_prep.manifest import InputFormat
+from model_prep.networks.spec import NetworkSpec
+from model_prep.plan import Plan, check_widths
+
+METHODS = ("search", "budget", "quenn")
+_IMAGES = {True: 256, False: 8}  # searched on, with and without labels
+_DELTA = {"accuracy": 1.0, "agreement": 5.0, "sqnr": 30.0}  # points or dB
+_QUENN_IMAGES = 50  # paper 004
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a method needs.
+
+    Attributes:
+        problem: groups, histograms and fits.
+        network: the fake-quantized network.
+        images: to search on, hardest first.
+        labels: whether their labels mean something.
+        to_float: from pixels to network inputs.
+        uniform_score: of the qm-bit uniform network, A' of papers 000/001, in percent top-1 or dB.
+    """
+
+    problem: Problem
+    network: FakeQuantized
+    images: ImageSet
+    labels: bool
+    to_float: ToFloat
+    uniform_score: float
+
+
+def prepare(
+    spec: NetworkSpec, graph: Graph, source: InputFormat, plan: Plan, images: ImageSet,
+    labels: bool, number: int | None = None,
+) -> Prepared:  # fmt: skip
+    """Calibrate, find qm and F, and choose the images to search on.
+
+    Args:
+        spec, graph, source: the network and its input format.
+        plan: with open widths.
+        images: the calibration images; histograms see all of them.
+        labels: whether their labels may judge.
+        number: images to search on; default 256, or 8 without labels.
+
+    Raises:
+        UserError: fewer images than `number`, or a plan without open widths.
+    """
+    number = min(len(images), _IMAGES[labels]) if number is None else number
+    if not 1 <= number <= len(images):
+        raise UserError(f"IMAGES must be 1..{len(images)}, the calibration images, not {number}")
+    to_float = partial(data.to_float, spec)
+    few = images.take(slice(number))
+    network = FakeQuantized(graph, source, plan.layers)
+    evaluator = Evaluator(network, few.pixels, few.labels if labels else None, to_float)
+    maxima = calibrate.maxima(graph, images.pixels, to_float)
+    base = uniform.find(evaluator, maxima, plan, _DELTA["accuracy" if labels else "sqnr"])
+    plan = replace(plan, qm=base.qm)
+    check_widths(plan)
+    counts = calibrate.histograms(graph, images.pixels, to_float, base.qm, base.fracs, plan.signed)
+    problem = Problem(graph, plan, counts, base.qm, base.fracs)
+    order = hardest_first(graph, few.pixels, few.labels if labels else None, to_float)
+    chosen = replace(few, pixels=few.pixels[order], labels=few.labels[order])
+    return Prepared(problem, network, chosen, labels, to_float, base.score)
+
+
+@contextmanager
+def measuring(
+    ready: Prepared, metric: str | None = None, scheduler: str | None = None,
+    cache_gb: float | None = None, cached: bool = True, floats: bool = True,
+) -> Iterator[Measure]:  # fmt: skip
+    """A Measure of the prepared network, its pool closed at the end.
+
+    Args:
+        ready: from `prepare`.
+        metric: one of `measure.METRICS`; default: accuracy with labels, else sqnr.
+        scheduler: address of a Dask scheduler; None: the cores of this machine.
+        cache_gb: size of the activation cache; None: a quarter of the free memory.
+        cached: False evaluates every candidate from the pixels on.
+        floats: whether bases hold uniform or float layers, whose cache is twice as large.
+    """
+    metric = metric or ("accuracy" if ready.labels else "sqnr")
+    if metric not in METRICS:
+        raise UserError(f"METRIC must be one of {', '.join(METRICS)}, not {metric}")
+    problem, pixels = ready.problem, ready.images.pixels
+    typical = {} if floats else problem.choice(problem.widest).quantizers
+    keep = layers_to_keep(problem.graph, typical, len(pixels), cache_bytes(cache_gb))
+    labels = ready.images.labels if ready.labels else None
+    with open_pool(scheduler, ready.network, list(calibrate.batches(pixels)), keep) as pool:
+        yield Measure(ready.network, pixels, labels, ready.to_float, pool, metric, cached)
+
+
+def goal_of(ready: Prepared, measure: Measure, delta: float | None) -> float:
+    """The least score: A' (of the qm-bit uniform network) less delta."""
+    score, _ = measure.score(ready.problem.full_width())
+    return score - (_DELTA[measure.metric] if delta is None else delta)
+
+
+def run_search(
+    ready: Prepared, args: argparse.Namespace, cached: bool = True
+) -> tuple[search.SearchResult, float]:
+    """The search that the options ask for, and the seconds that it took."""
+    options = (args.metric, args.scheduler, args.cache_gb)
+    with measuring(ready, *options, cached=cached, floats=False) as measure:
+        goal = goal_of(ready, measure, args.delta)
+        start = time.perf_counter()
+        if args.exhaustive:
+            found = search.exhaustive(ready.problem, measure, goal)
+        else:
+            found = search.coordinate(ready.problem, measure, goal, args.order)
+        return found, time.perf_counter() - start
+
+
+def _search(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+    found, seconds = run_search(ready, args)
+    print(
+        f"search: {found.nb} bits ({100 * found.nb / found.start_nb:.1f}% of {found.start_bits} "
+        f"everywhere), {found.score:.2f} {found.unit}, goal {found.goal:.2f}, "
+        f"{found.evaluations} candidates in {seconds:.1f} s"
+    )
+    result = {name: value for name, value in asdict(found).items() if name != "plan"}
+    if args.compare_cache:
+        again, slow = run_search(ready, args, cached=False)
+        same = again == found
+        print(f"without the cache: {slow:.1f} s, results {'identical' if same else 'DIFFERENT'}; "
+              f"the cache takes {seconds / slow:.3f} of the time")  # fmt: skip
+        if not same:
+            raise RuntimeError("the cache changed a result")
+        result["cache"] = {"seconds": seconds, "seconds_without": slow, "ratio": seconds / slow}
+    return found.plan, result
+
+
+def _budget(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+    problem = ready.problem
+    with measuring(ready, args.metric, args.scheduler, args.cache_gb) as measure:
+        if args.nb is not None:
+            least = problem.nb(tuple(group.widths[0] for group in problem.groups))
+            if args.nb < least:
+                raise UserError(f"NB must be at least {least} bits, the narrowest codes, not "
+                                f"{args.nb}")  # fmt: skip
+        table = budget.sensitivity(problem, measure)
+        if args.nb is None:
+            points = budget.front(problem, measure, table, args.points)
+            near = goal_of(ready, measure, args.delta)
+            good = [point for point in points if point.measured >= near]
+            chosen = good[0] if good else points[-1]
+        else:
+            chosen = budget.best_for(problem, measure, table, args.nb)
+            points = [chosen]
+        print(f"{'NB':>12}{'predicted dB':>14}{'measured dB':>13}{measure.unit:>26}")
+        for point in points:
+            print(f"{point.nb:>12}{point.predicted_db:>14.2f}{point.measured_db:>13.2f}"
+                  f"{point.measured:>26.2f}")  # fmt: skip
+    result = {"sensitivity": asdict(table), "front": [asdict(point) for point in points],
+              "chosen": asdict(chosen)}  # fmt: skip
+    return problem.plan(chosen.widths), result
+
+
+def _quenn(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+    with measuring(ready, args.metric, args.scheduler, args.cache_gb) as measure:
+        delta = _DELTA[measure.metric] if args.delta is None else args.delta
+        found = quenn.explore(ready.problem, measure, ready.to_float, delta)
+    best = found.best
+    print(
+        f"quenn: weights {best.weights_saved:.1f}% and activations {best.activations_saved:.1f}% "
+        f"smaller than float, {best.score:.2f} {found.unit}, output norm {best.norm:.4g}"
+    )
+    result = {name: value for name, value in asdict(found).items() if name != "plan"}
+    return found.plan, {**result, "normalised_norms": quenn.normalised(found.norms)}
+
+
+def allocate(
+    spec: NetworkSpec, graph: Graph, source: InputFormat, plan: Plan, images: ImageSet,
+    labels: bool, args: argparse.Namespace,
+) -> None:  # fmt: skip
+    """The command: run the method, write args.out/plan.toml and args.out/allocation.json.
+
+    Args:
+        spec, graph, source, plan: the network.
+        images: the calibration images.
+        labels: whether their labels may judge.
+        args: the options of `add_options`.
+    """
+    if args.scheduler:
+        connect(args.scheduler).close()  # before minutes of preparation
+    number = args.images
+    if args.method == "quenn" and number is None:
+        number = min(_QUENN_IMAGES, len(images))
+    ready = prepare(spec, graph, source, plan, images, labels, number)
+    method = {"search": _search, "budget": _budget, "quenn": _quenn}[args.method]
+    found, result = method(ready, args)
+    folder = Path(args.out)
+    text = f"Made by the allocation method {args.method} for {spec.name}."
+    atomic_write_text(folder / "plan.toml", plan_toml(found, ready.problem.fracs, text))
+    entry = {"method": args.method, "network": spec.name, "images": len(ready.images),
+             "labels": labels, "groups": [asdict(group) for group in ready.problem.groups],
+             **result}  # fmt: skip
+    atomic_write_text(folder / "allocation.json", json.dumps(_plain(entry), indent=1) + "\n")
+    print(f"written: {folder / 'plan.toml'}, {folder / 'allocation.json'}")
+
+
+def _plain(value: Any) -> Any:
+    """The value with infinite numbers as null, which JSON can hold."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def add_options(run: argparse.ArgumentParser) -> None:
+    """The options of `allocate` beyond those that name the network."""
+    run.add_argument("--method", choices=METHODS, default=METHODS[0], help="default: search")
+    run.add_argument("--images", type=int, metavar="N", help="images to search on; default: 256 "
+                     "with labels, 8 without, quenn 50, as far as there are")  # fmt: skip
+    run.add_argument("--metric", help=f"{', '.join(METRICS)}; default: accuracy, or sqnr without "
+                     "labels")  # fmt: skip
+    run.add_argument("--nb", type=int, metavar="BITS", help="budget: bits of all activations of "
+                     "one image; default: the whole front")  # fmt: skip
+    run.add_argument("--points", type=int, default=12, metavar="N", help="budget: of the front")
+    run.add_argument("--order", choices=search.ORDERS, default=search.ORDERS[0],
+                     help="search: which layers first; default: size")  # fmt: skip
+    run.add_argument("--exhaustive", action="store_true", help="search: all products of widths")
+    run.add_argument(
+        "--cache-gb", type=float, metavar="X", help="default: a quarter of free memory"
+    )
+    run.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="Dask cluster; default: here")
+    run.add_argument("--compare-cache", action="store_true", help="search again without the cache")

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Search, budget and QUENN on the digits network: results against brute force and by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from model_prep import data, networks, weights
+from model_prep.allocation import budget, command, quenn, search
+from model_prep.allocation.command import Prepared, goal_of, measuring
+from model_prep.allocation.measure import Measure
+from model_prep.allocation.problem import plan_toml
+from model_prep.errors import UserError
+from model_prep.fake_quant import Evaluator
+from model_prep.plan import Settings, resolve
+from model_prep.quantize import network_input
+
+SPEC = networks.get("digits")
+IMAGES = 120
+
+
+def ready_for(labels: bool = True, **settings: object) -> Prepared:
+    images = data.load(SPEC, None, 400)
+    graph = weights.load(SPEC, None, images.pixels).graph
+    plan = resolve(graph, Settings(bits="auto", **settings), Settings(scheme="knq"))  # type: ignore[arg-type]
+    return command.prepare(SPEC, graph, network_input(SPEC), plan, images, labels, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def ready() -> Prepared:
+    return ready_for()
+
+
+@pytest.fixture()
+def measure(ready: Prepared) -> Iterator[Measure]:
+    with measuring(ready, "sqnr") as made:
+        yield made
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "agreement", "sqnr"])
+def test_scores_are_the_evaluators(ready: Prepared, metric: str) -> None:
+    choice = ready.problem.choice(ready.problem.uniform(3))
+    with measuring(ready, metric) as measure:
+        labels = {"accuracy": ready.images.labels, "sqnr": None}.get(
+            metric, measure.float_logits.argmax(1)
+        )
+        plain = Evaluator(ready.network, ready.images.pixels, labels, ready.to_float)
+        assert measure.score(choice) == plain.score(choice.quantizers)
+        for number, group in enumerate(ready.problem.groups):
+            other = ready.problem.with_group(choice, number, group.widths[1])
+            score, sqnr = measure.score(other, choice)
+            assert (score, sqnr) == plain.score(other.quantizers)
+            for goal in (score, np.nextafter(score, -math.inf), np.nextafter(score, math.inf)):
+                assert measure.reaches(other, choice, goal) == (score >= goal)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "sqnr"])
+@pytest.mark.parametrize("order", search.ORDERS)
+def test_cached_search_is_the_search(ready: Prepared, metric: str, order: str) -> None:
+    found = []
+    for cached in (True, False):
+        with measuring(ready, metric, cached=cached) as measure:
+            goal = goal_of(ready, measure, 2.0 if metric == "accuracy" else 30.0)
+            found.append(search.coordinate(ready.problem, measure, goal, order))
+    assert found[0] == found[1]
+    result = found[0]
+    assert result.score >= result.goal
+    assert result.nb <= result.start_nb
+    bits = {layer.name: layer.bits for layer in result.plan.layers if layer.scheme}
+    assert bits == result.widths
+    sizes = {layer.name: math.prod(layer.out_shape) for layer in ready.problem.graph.layers}
+    assert result.nb == sum(sizes[name] * width for name, width in bits.items() if width)
+
+
+def test_no_group_can_be_lowered_further(ready: Prepared, measure: Measure) -> None:
+    goal = goal_of(ready, measure, 30.0)
+    result = search.coordinate(ready.problem, measure, goal)
+    widths = tuple(result.widths[group.name] for group in ready.problem.groups)
+    for number in range(len(widths)):
+        lower = search._lower(ready.problem, widths, number)
+        if lower is not None:
+            assert measure.score(ready.problem.choice(lower))[0] < goal
+
+
+def test_exhaustive_equals_brute_force(ready: Prepared, measure: Measure) -> None:
+    problem = ready.problem
+    goal = goal_of(ready, measure, 34.0)
+    found = search.exhaustive(problem, measure, goal)
+    good = [
+        problem.nb(widths)
+        for widths in itertools.product(*[group.widths[:5] for group in problem.groups])
+        if measure.score(problem.choice(widths))[0] >= goal
+    ]
+    assert found.nb == min(good)
+    assert found.score >= goal
+
+
+def test_a_goal_out_of_reach(ready: Prepared, measure: Measure) -> None:
+    with pytest.raises(UserError, match="^METHOD=search must reach 300.00 dB of output SQNR, not"):
+        search.coordinate(ready.problem, measure, 300.0)
+
+
+def test_prediction_is_optimal_and_near(ready: Prepared, measure: Measure) -> None:
+    problem = ready.problem
+    table = budget.sensitivity(problem, measure)
+    front = budget.predicted_front(problem, table)
+    spent = [problem.nb(widths) for widths in front]
+    predicted = [budget.predicted_db(table, widths) for widths in front]
+    assert spent == sorted(set(spent))
+    assert predicted == sorted(predicted)
+    every = list(itertools.product(*[group.widths for group in problem.groups]))
+    noise = [table.noise(i) for i in range(len(problem.groups))]
+    random = np.random.default_rng(1)
+    for limit in random.integers(spent[0], spent[-1], 5).tolist():
+        least = min(
+            sum(noise[i][group.widths.index(bits)] for i, (group, bits) in
+                enumerate(zip(problem.groups, widths, strict=True)))
+            for widths in every if problem.nb(widths) <= limit
+        )  # fmt: skip
+        best = [widths for widths in front if problem.nb(widths) <= limit][-1]
+        got = sum(noise[i][problem.groups[i].widths.index(bits)] for i, bits in enumerate(best))
+        assert got == pytest.approx(least, rel=1e-9)
+        measured = measure.score(problem.choice(best))[1]
+        assert abs(measured - budget.predicted_db(table, best)) < 3
+
+
+def test_front_and_budget(ready: Prepared, measure: Measure) -> None:
+    problem = ready.problem
+    table = budget.sensitivity(problem, measure)
+    points = budget.front(problem, measure, table, points=5, swaps=3)
+    assert [p.nb for p in points] == sorted({p.nb for p in points})
+    assert [p.measured_db for p in points] == sorted(p.measured_db for p in points)
+    for point in points:
+        assert measure.score(problem.choice(point.widths)) == (point.measured, point.measured_db)
+    limit = (problem.nb(problem.uniform(1)) + problem.nb(problem.uniform(5))) // 2
+    plain = budget.best_for(problem, measure, table, limit, swaps=0)
+    better = budget.best_for(problem, measure, table, limit, swaps=20)
+    assert better.nb <= limit
+    assert better.measured_db >= plain.measured_db
+    with pytest.raises(UserError, match="^NB must be at least .* bits, the narrowest codes, not 1"):
+        budget.best_for(problem, measure, table, 1)
+
+
+def test_fixed_widths_count_but_stay(measure: Measure) -> None:
+    images = data.load(SPEC, None, 400)
+    graph = weights.load(SPEC, None, images.pixels).graph
+    bits = [3] * (len(graph.layers) - 1)
+    plan = resolve(graph, Settings(bits=bits), Settings(scheme="knq"))
+    with pytest.raises(UserError, match="^BITS must leave a layer's width open to allocate"):
+        command.prepare(SPEC, graph, network_input(SPEC), plan, images, True, 10)
+
+
+def test_fixed_point_analysis_by_hand() -> None:
+    values = np.array([-1.5, 0.25, 0.5, 3.0])
+    found = quenn.analyse("a", "weights", values, np.ones(4, np.int64), 6)
+    assert (found.integer_length, found.fractional_length, found.error) == (2, 3, 0.0)
+    assert (found.minimum, found.maximum, found.mean) == (-1.5, 3.0, 0.5625)
+    assert found.std == pytest.approx(values.std())
+    small = quenn.analyse("a", "weights", values / 1024, np.ones(4, np.int64), 6)
+    assert (small.integer_length, small.fractional_length, small.error) == (-8, 13, 0.0)
+    rare = np.array([0.1, 0.2, 0.3, 100.0])
+    clipped = quenn.analyse("a", "activations", rare, np.array([10**7, 10**7, 10**7, 1]), 4)
+    assert clipped.fractional_length > 4 - clipped.integer_length
+
+
+def test_quenn(ready: Prepared) -> None:
+    with measuring(ready, "accuracy") as measure:
+        found = quenn.explore(ready.problem, measure, ready.to_float, 2.0, (3, 6, 10))
+        assert found.best.score >= measure.float_score - 2.0
+        by_name = {trial.what: [] for trial in found.single}
+        for trial in found.single:
+            by_name[trial.what].append(trial.norm)
+        for norms in by_name.values():
+            assert norms[0] > norms[-1]  # the narrowest against the widest
+    layers = {layer.name: layer for layer in found.plan.layers}
+    for name, bits in found.best.weight_bits.items():
+        assert layers[name].weight_bits == bits
+    last = ready.problem.graph.layers[-1].name
+    assert found.norms[last] == pytest.approx(found.best.norm, rel=1e-3)
+    assert len(found.formats) == sum(
+        3 * layer.has_weights for layer in ready.problem.graph.layers
+    ) + sum(len(group.widths) * len(group.layers) for group in ready.problem.groups)
+    size = sum(layer.weight.size for layer in ready.problem.graph.layers)
+    kept = sum(
+        layer.weight.size * found.best.weight_bits[layer.name]
+        for layer in ready.problem.graph.layers
+    )
+    assert found.best.weights_saved == pytest.approx(100 * (1 - kept / size / 32))
+
+
+def test_the_plan_file_gives_the_plan_again(ready: Prepared, tmp_path: object) -> None:
+    from pathlib import Path
+
+    problem = ready.problem
+    widths = tuple(3 + i % 3 for i in range(len(problem.groups)))
+    plan = problem.plan(widths)
+    path = Path(str(tmp_path)) / "plan.toml"
+    path.write_text(plan_toml(plan, problem.fracs, "two\nlines"))
+    again = resolve(problem.graph, Settings(), Settings(scheme="enq", bits=8), path)
+    assert again.layers == plan.layers
+    assert again.qm == problem.qm
+    if again.frac is not None:
+        assert set(problem.fracs.values()) == {again.frac}
+
+
+def test_metric_needs_labels() -> None:
+    plain = ready_for(labels=False)
+    with (
+        pytest.raises(UserError, match="^METRIC must be agreement or sqnr for images without"),
+        measuring(plain, "accuracy"),
+    ):
+        pass
+    assert torch.get_num_threads() >= 1

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads, torch's own threads, and a Dask cluster give the same bits; bad addresses are named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model_prep import calibrate, data, networks, weights
+from model_prep.allocation import command, scheduler, search
+from model_prep.allocation.command import Prepared
+from model_prep.allocation.measure import Measure
+from model_prep.allocation.scheduler import Dask, Threads
+from model_prep.errors import UserError, run_cli
+from model_prep.plan import Settings, resolve
+from model_prep.quantize import network_input
+
+SPEC = networks.get("digits")
+
+
+@pytest.fixture(scope="module")
+def ready() -> Prepared:
+    images = data.load(SPEC, None, 900)
+    graph = weights.load(SPEC, None, images.pixels).graph
+    plan = resolve(graph, Settings(bits="auto"), Settings(scheme="knq"))
+    return command.prepare(SPEC, graph, network_input(SPEC), plan, images, True, 600)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def found_by(ready: Prepared, pool: scheduler.Pool) -> search.SearchResult:
+    measure = Measure(ready.network, ready.images.pixels, None, ready.to_float, pool, "sqnr")
+    result = search.coordinate(ready.problem, measure, 15.0)
+    pool.close()
+    return result
+
+
+def parts(ready: Prepared) -> tuple[Any, list[np.ndarray], frozenset[str]]:
+    names = frozenset(layer.name for layer in ready.problem.graph.layers[:-1])
+    return ready.network, list(calibrate.batches(ready.images.pixels)), names
+
+
+def test_workers_do_not_matter(ready: Prepared) -> None:
+    before = torch.get_num_threads()
+    results = [found_by(ready, Threads(*parts(ready), workers=workers)) for workers in (2, 3)]
+    assert results[0] == results[1]
+    assert torch.get_num_threads() == before
+
+
+def test_dask_gives_the_same_result(ready: Prepared, client: Any) -> None:
+    here = found_by(ready, Threads(*parts(ready), workers=2))
+    there = found_by(ready, Dask(client, *parts(ready)))
+    assert there == here
+    assert not scheduler._RUNS  # close has freed the workers' caches
+
+
+def test_dask_at_an_address(ready: Prepared, client: Any) -> None:
+    address = client.scheduler.address
+    if not address.startswith("tcp"):
+        address = client.cluster.scheduler_address
+    with command.measuring(ready, "sqnr", address) as measure:
+        there = measure.score(ready.problem.choice(ready.problem.uniform(3)))
+    with command.measuring(ready, "sqnr") as measure:
+        assert measure.score(ready.problem.choice(ready.problem.uniform(3))) == there
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+def test_nobody_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="needs the extra dask")
+    monkeypatch.setattr(scheduler, "_CONNECT_SECONDS", 1)
+    with pytest.raises(UserError, match=f"^SCHEDULER must be the address of .*, not {address}"):
+        scheduler.connect(address)
+
+
+def test_dask_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    from model_prep import cli
+
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    options = ["allocate", "--net", "digits", "--out", str(tmp_path), "--scheduler", "tcp://a:1"]
+    assert run_cli(cli.main, options) == 2
+    text = capsys.readouterr().err
+    assert "SCHEDULER=tcp://a:1 needs the package distributed; pip install distributed" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_task_is_reported(ready: Prepared) -> None:
+    network, pixels, keep = parts(ready)
+    pool = Threads(network, [*pixels, np.zeros((1, 2, 3), np.uint8)], keep)
+    base = ready.problem.choice(ready.problem.uniform(3))
+    with pytest.raises((IndexError, ValueError, RuntimeError)):
+        pool.run(base, base, range(len(pixels) + 1), lambda number, part: True)
+    pool.close()
