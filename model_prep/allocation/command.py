@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from model_prep import calibrate, data
-from model_prep.allocation import budget, quenn, search, uniform
+from model_prep.allocation import budget, clipping, quenn, search, uniform
 from model_prep.allocation.cache import cache_bytes, layers_to_keep
 from model_prep.allocation.measure import METRICS, Measure, hardest_first
 from model_prep.allocation.problem import Problem, plan_toml
@@ -87,8 +87,9 @@ def prepare(
     base = uniform.find(evaluator, maxima, plan, _DELTA["accuracy" if labels else "sqnr"])
     plan = replace(plan, qm=base.qm)
     check_widths(plan)
-    counts = calibrate.histograms(graph, images.pixels, to_float, base.qm, base.fracs, plan.signed)
-    problem = Problem(graph, plan, counts, base.qm, base.fracs)
+    fracs = clipping.choose(graph, images.pixels, to_float, base, maxima, plan)
+    counts = calibrate.histograms(graph, images.pixels, to_float, base.qm, fracs, plan.signed)
+    problem = Problem(graph, plan, counts, base.qm, fracs)
     order = hardest_first(graph, few.pixels, few.labels if labels else None, to_float)
     chosen = replace(few, pixels=few.pixels[order], labels=few.labels[order])
     return Prepared(problem, network, chosen, labels, to_float, base.score)

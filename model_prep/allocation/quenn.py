@@ -23,8 +23,8 @@ from model_prep.allocation.measure import Measure
 from model_prep.allocation.problem import Problem
 from model_prep.calibrate import ToFloat, batches
 from model_prep.fake_quant import FakeQuantized
-from model_prep.plan import Plan
 from model_prep.fixed_point import to_fixed
+from model_prep.plan import Plan
 from model_prep.quantizers.base import lowest
 
 FRACTIONS = range(8, 21)  # fractional lengths tried, paper 004 section 3.2

@@ -4,25 +4,30 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from model_prep import data, networks, weights
+from model_prep import cli, data, manifest, networks, weights
 from model_prep.allocation import budget, command, quenn, search
 from model_prep.allocation.command import Prepared, goal_of, measuring
 from model_prep.allocation.measure import Measure
 from model_prep.allocation.problem import plan_toml
-from model_prep.errors import UserError
+from model_prep.errors import UserError, run_cli
 from model_prep.fake_quant import Evaluator
 from model_prep.plan import Settings, resolve
 from model_prep.quantize import network_input
 
 SPEC = networks.get("digits")
 IMAGES = 120
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SQUEEZENET, PHOTOGRAPHS = DATA / "squeezenet_v1.0.onnx", DATA / "imagenet500.npz"
 
 
 def ready_for(labels: bool = True, **settings: object) -> Prepared:
@@ -90,14 +95,12 @@ def test_no_group_can_be_lowered_further(ready: Prepared, measure: Measure) -> N
 
 def test_exhaustive_equals_brute_force(ready: Prepared, measure: Measure) -> None:
     problem = ready.problem
-    goal = goal_of(ready, measure, 34.0)
+    goal = goal_of(ready, measure, 44.0)
     found = search.exhaustive(problem, measure, goal)
-    good = [
-        problem.nb(widths)
-        for widths in itertools.product(*[group.widths[:5] for group in problem.groups])
-        if measure.score(problem.choice(widths))[0] >= goal
-    ]
-    assert found.nb == min(good)
+    every = itertools.product(*[group.widths for group in problem.groups])
+    smaller = [widths for widths in every if problem.nb(widths) < found.nb]
+    assert len(smaller) > 20
+    assert all(measure.score(problem.choice(widths))[0] < goal for widths in smaller)
     assert found.score >= goal
 
 
@@ -163,7 +166,7 @@ def test_fixed_point_analysis_by_hand() -> None:
     assert (found.minimum, found.maximum, found.mean) == (-1.5, 3.0, 0.5625)
     assert found.std == pytest.approx(values.std())
     small = quenn.analyse("a", "weights", values / 1024, np.ones(4, np.int64), 6)
-    assert (small.integer_length, small.fractional_length, small.error) == (-8, 13, 0.0)
+    assert (small.integer_length, small.fractional_length, small.error) == (-8, 12, 0.0)
     rare = np.array([0.1, 0.2, 0.3, 100.0])
     clipped = quenn.analyse("a", "activations", rare, np.array([10**7, 10**7, 10**7, 1]), 4)
     assert clipped.fractional_length > 4 - clipped.integer_length
@@ -194,13 +197,11 @@ def test_quenn(ready: Prepared) -> None:
     assert found.best.weights_saved == pytest.approx(100 * (1 - kept / size / 32))
 
 
-def test_the_plan_file_gives_the_plan_again(ready: Prepared, tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_the_plan_file_gives_the_plan_again(ready: Prepared, tmp_path: Path) -> None:
     problem = ready.problem
     widths = tuple(3 + i % 3 for i in range(len(problem.groups)))
     plan = problem.plan(widths)
-    path = Path(str(tmp_path)) / "plan.toml"
+    path = tmp_path / "plan.toml"
     path.write_text(plan_toml(plan, problem.fracs, "two\nlines"))
     again = resolve(problem.graph, Settings(), Settings(scheme="enq", bits=8), path)
     assert again.layers == plan.layers
@@ -217,3 +218,48 @@ def test_metric_needs_labels() -> None:
     ):
         pass
     assert torch.get_num_threads() >= 1
+
+
+def run(*options: object) -> int:
+    return run_cli(cli.main, ["allocate", *map(str, options)])
+
+
+@pytest.mark.parametrize("method", command.METHODS)
+def test_the_command_writes_a_plan_that_quantize_takes(method: str, tmp_path: Path) -> None:
+    options = ["--net", "digits", "--images", "40", "--points", "3", "--out", tmp_path]
+    assert run(*options, "--method", method) == 0
+    entry = json.loads((tmp_path / "allocation.json").read_text())
+    assert (entry["method"], entry["images"]) == (method, 40)
+    plan = tmp_path / "plan.toml"
+    again = ["quantize", "--net", "digits", "--plan", str(plan), "--out", str(tmp_path)]
+    assert run_cli(cli.main, again) == 0
+    bits = [layer.quantizer.bits for layer in manifest.load(tmp_path / "quantized").layers[:-1]]  # type: ignore[union-attr]
+    table = tomllib.loads(plan.read_text())["layer"]
+    assert bits == [table[name]["bits"] for name in list(table)[:-1]]
+
+
+def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--net", "digits", "--out", tmp_path]
+    assert run(*options, "--images", "100000") == 2
+    assert "IMAGES must be 1..1437, the calibration images, not 100000" in capsys.readouterr().err
+    assert run(*options, "--images", "9", "--metric", "luck") == 2
+    assert "METRIC must be one of accuracy, agreement, sqnr, not luck" in capsys.readouterr().err
+    assert run(*options, "--images", "9", "--method", "budget", "--nb", "1") == 2
+    assert "NB must be at least 2304 bits" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow()
+@pytest.mark.data()
+@pytest.mark.skipif(
+    not (SQUEEZENET.is_file() and PHOTOGRAPHS.is_file()),
+    reason="needs squeezenet_v1.0.onnx and imagenet500.npz in the optional data folder",
+)
+def test_squeezenet_with_and_without_the_cache(tmp_path: Path) -> None:
+    recipe = ["--mean", "123,117,104", "--std", "1,1,1", "--scale", "1", "--resize", "256"]
+    options = ["--net", SQUEEZENET, "--data", PHOTOGRAPHS, *recipe, "--out", tmp_path]
+    assert run(*options, "--images", "16", "--delta", "7", "--compare-cache") == 0
+    entry = json.loads((tmp_path / "allocation.json").read_text())
+    assert entry["nb"] < entry["start_nb"]
+    assert entry["score"] >= entry["goal"]
+    assert entry["cache"]["ratio"] > 0  # its value depends on the machine's load
