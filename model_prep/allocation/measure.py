@@ -201,7 +201,7 @@ class _Noise:
 def inverse_sqnr(db: float) -> float:
     """Noise over signal of a ratio in dB, which adds up over independent quantizers (paper 002).
 
-    >>> inverse_sqnr(20.0), sqnr_db(1.0, inverse_sqnr(20.0))
-    (0.01, 20.0)
+    >>> inverse_sqnr(20.0), inverse_sqnr(float("inf"))
+    (0.01, 0.0)
     """
     return 0.0 if db == math.inf else 10 ** (-db / 10)

@@ -183,7 +183,11 @@ def plan_toml(plan: Plan, fracs: Mapping[str, int], comment: str) -> str:
     whole = {frac + (name in signed) for name, frac in fracs.items()}
     lines = [f"# {line}" for line in comment.splitlines()]
     lines.append(f"qm = {plan.qm}")
-    if len(whole) == 1:
+    if not plan.clip:  # F is the smaller of this and what holds the layer's largest activation
+        lines += ["clip = false", 'frac_mode = "network"', f"frac = {max(whole)}"]
+    elif plan.frac_mode == "error" and plan.frac is None:
+        lines.append('frac_mode = "error"')
+    elif len(whole) == 1:
         lines += ['frac_mode = "network"', f"frac = {whole.pop()}"]
     else:
         lines.append('frac_mode = "layer"')
