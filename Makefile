@@ -33,12 +33,18 @@ METRIC ?=
 EXHAUSTIVE ?=
 CACHE_GB ?=
 SCHEDULER ?=
+# Stored weights: of all layers, and of the fully connected ones.
+WEIGHT_SCHEME ?=
+WEIGHT_BITS ?=
+FC_WEIGHT_SCHEME ?=
+FC_WEIGHT_BITS ?=
 # Hardware.
 PART ?= xc7z020
 SIMD ?=
 PE ?=
 # Feature maps: auto (on chip where they fit), chip (all, or an error), ddr.
 FM ?=
+WEIGHT_PORTS ?=
 # C-simulation: fast or exact.
 CSIM_TYPES ?= fast
 # Points of the conversion units' cost table: small, medium or full (hours).
@@ -65,7 +71,11 @@ NETWORK_ARGS := --net '$(NET)' --out '$(OUT)' \
   $(if $(SCALE),--scale '$(SCALE)') $(if $(RESIZE),--resize '$(RESIZE)') \
   $(if $(SCHEME),--scheme '$(SCHEME)') $(if $(BITS),--bits '$(BITS)') \
   $(if $(RULE),--rule '$(RULE)') $(if $(QM),--qm '$(QM)') \
-  $(if $(PLAN),--plan '$(PLAN)') $(if $(DELTA),--delta '$(DELTA)')
+  $(if $(PLAN),--plan '$(PLAN)') $(if $(DELTA),--delta '$(DELTA)') \
+  $(if $(WEIGHT_SCHEME),--weight-scheme '$(WEIGHT_SCHEME)') \
+  $(if $(WEIGHT_BITS),--weight-bits '$(WEIGHT_BITS)') \
+  $(if $(FC_WEIGHT_SCHEME),--fc-weight-scheme '$(FC_WEIGHT_SCHEME)') \
+  $(if $(FC_WEIGHT_BITS),--fc-weight-bits '$(FC_WEIGHT_BITS)')
 QUANTIZE_ARGS := $(NETWORK_ARGS) --images '$(IMAGES)'
 # accuracy takes IMAGES only where it was given, else all images that calibration leaves.
 ACCURACY_IMAGES := $(if $(filter command environment,$(firstword $(origin IMAGES))),--images '$(IMAGES)')
@@ -73,7 +83,8 @@ ALLOCATE_ARGS := --method '$(METHOD)' $(if $(NB),--nb '$(NB)') $(if $(METRIC),--
   $(if $(EXHAUSTIVE),--exhaustive) $(if $(CACHE_GB),--cache-gb '$(CACHE_GB)') \
   $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
 GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
-  $(if $(PE),--pe '$(PE)') $(if $(FM),--fm '$(FM)')
+  $(if $(PE),--pe '$(PE)') $(if $(FM),--fm '$(FM)') \
+  $(if $(WEIGHT_PORTS),--weight-ports '$(WEIGHT_PORTS)')
 
 BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
@@ -85,7 +96,7 @@ MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE FM IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART SIMD PE FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages

@@ -78,12 +78,19 @@ class Buffers:
         """Physical address of the feature maps."""
         return int(self._arena.device_address)
 
-    def segments(self) -> list[tuple[Segment, int]]:
-        """Layers with a weight address each: where word 0 of weights.bin would be."""
+    def segments(self) -> list[tuple[Segment, tuple[int, ...]]]:
+        """Layers with a weight address per port: where word 0 of the port's section would be."""
+        ports = self._design.weight_ports
         if not self._weights:
-            return [(whole(self._design), self.feature_map_address)]
+            return [(whole(self._design), (self.feature_map_address,) * ports)]
         return [
-            (segment, buffer.device_address - segment.start * WORD_BYTES)
+            (
+                segment,
+                tuple(
+                    buffer.device_address + (q * segment.words - segment.start) * WORD_BYTES
+                    for q in range(ports)
+                ),
+            )
             for segment, buffer in self._weights
         ]
 
@@ -111,16 +118,17 @@ class Buffers:
         pending = [whole(self._design)] if self._design.weight_words else []
         while pending:
             segment = pending.pop(0)
-            buffer = self._buffer(segment.words)
+            buffer = self._buffer(segment.words * self._design.weight_ports)
             if buffer is not None:
                 self._weights.append((segment, buffer))
                 continue
             halves = split(self._design, segment)
             if halves is None:
                 name = self._design.layers[segment.first].name
+                size = segment.words * self._design.weight_ports * WORD_BYTES
                 raise MemoryShortageError(
-                    f"the weights of layer {name} must have {segment.words * WORD_BYTES / 1e6:.1f} "
-                    "MB of contiguous memory, which are not free in one piece; in total "
+                    f"the weights of layer {name} must have {size / 1e6:.1f} MB of contiguous "
+                    "memory, which are not free in one piece; in total "
                     + shortage(self._design, free or 0)
                 )
             pending = [*halves, *pending]
@@ -140,10 +148,14 @@ class Buffers:
         if not self._weights:
             return
         source = np.memmap(folder / WEIGHTS, dtype="<u8", mode="r")
+        sections = source.reshape(self._design.weight_ports, -1)
         for segment, buffer in self._weights:
-            for start in range(0, segment.words, COPY_WORDS):
-                stop = min(start + COPY_WORDS, segment.words)
-                buffer[start:stop] = source[segment.start + start : segment.start + stop]
+            for q, section in enumerate(sections):
+                first = q * segment.words
+                for start in range(0, segment.words, COPY_WORDS):
+                    stop = min(start + COPY_WORDS, segment.words)
+                    part = section[segment.start + start : segment.start + stop]
+                    buffer[first + start : first + stop] = part
             buffer.flush()
         self.verify_weights()
 
@@ -152,9 +164,11 @@ class Buffers:
         for segment, buffer in self._weights:
             buffer.invalidate()
             for layer in self._design.layers[segment.first : segment.last + 1]:
-                start = layer.weight_address - segment.start
-                part = buffer[start : start + layer.weight_words].view(np.ndarray)
-                if layer.weight_words and zlib.crc32(part) != layer.weight_crc:
+                crc, words = 0, layer.weight_words // self._design.weight_ports
+                for q in range(self._design.weight_ports):
+                    start = q * segment.words + layer.weight_address - segment.start
+                    crc = zlib.crc32(buffer[start : start + words].view(np.ndarray), crc)
+                if layer.weight_words and crc != layer.weight_crc:
                     raise StaleDataError(
                         f"weights of layer {layer.name} must be in memory as in {WEIGHTS}, but "
                         "differ: the cache was not flushed, or another program writes there; "

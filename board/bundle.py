@@ -78,7 +78,7 @@ def describe_design(build: Path) -> dict[str, Any]:
     checks = (build / "golden" / "checks.txt").read_text().splitlines()
     constants, gather = report["engine"]["constants"], report["input"]["gather"]
     layers = [
-        _describe_layer(layer, line.split(), constants["PE"])
+        _describe_layer(layer, line.split(), constants)
         for layer, line in zip(report["layers"], checks, strict=True)
     ]
     last = manifest["layers"][-1]
@@ -102,7 +102,8 @@ def describe_design(build: Path) -> dict[str, Any]:
         "pads": gather["pads"],
         "packed_shape": gather["packed_shape"],
         "weight_words": constants["WEIGHT_WORDS"],
-        "weight_bits": report["engine"]["weight_bits"],
+        "weight_bits": max(layer["weight_bits"] for layer in layers),
+        "weight_ports": report["engine"]["weight_ports"],
         "output_frac": last["out_frac"],
         "output_divisor": window,
         "clnq_bits": list(clnq) if clnq else None,
@@ -112,8 +113,11 @@ def describe_design(build: Path) -> dict[str, Any]:
     }
 
 
-def _describe_layer(layer: dict[str, Any], check: list[str], pe: int) -> dict[str, Any]:
-    words = int(check[1])
+def _describe_layer(
+    layer: dict[str, Any], check: list[str], constants: dict[str, int]
+) -> dict[str, Any]:
+    words, stored = int(check[1]), layer["weights"] or {"bits": 0, "table_entries": 0}
+    head = layer["tiles"] * constants["BIAS_WORDS"] + stored["table_entries"]
     same = ("name", "kind", "out_shape", "bits", "scheme", "qm", "macs", "cycles")
     return {
         **{key: layer[key] for key in same},
@@ -123,7 +127,8 @@ def _describe_layer(layer: dict[str, Any], check: list[str], pe: int) -> dict[st
         "memory": layer["memory"]["output"],
         "weight_address": layer["address"]["weights"],
         "weight_words": words,
-        "bias_words": layer["tiles"] * pe // 2 if words else 0,
+        "bias_words": head * constants["WEIGHT_PORTS"] if words else 0,
+        "weight_bits": stored["bits"],
         "weight_crc": int(check[2], 16),
     }
 

@@ -53,8 +53,10 @@ class Layer:
         out_shape: [C, H, W]; bits: T of a stored code, 64 for raw accumulators.
         memory: where the output is: "ddr", or on-chip memory "A" or "B".
         scheme, qm: of the output's quantizer, "raw" and None for the last layer.
-        weight_address, weight_words, bias_words: its part of weights.bin.
-        weight_crc: CRC-32 of that part.
+        weight_address: its place in every port's section of weights.bin.
+        weight_words, bias_words: its words in all sections; those of biases and codebook.
+        weight_bits: of a stored weight or index; 0 where there is none.
+        weight_crc: CRC-32 of its words, section after section.
         macs: of one image.
         cycles, bytes_read, bytes_written, bytes_weights: predicted for `Design.predicted_images`.
     """
@@ -71,6 +73,7 @@ class Layer:
     weight_address: int
     weight_words: int
     bias_words: int
+    weight_bits: int
     weight_crc: int
     macs: int
     cycles: int
@@ -100,7 +103,8 @@ class Design:
         arena_words, input_address, input_words: the feature map memory of one image.
         chip_words: of one image, in on-chip memories A and B.
         input_shape, input_bits: of the pixels; taps, steps, pads, packed_shape: lane packing.
-        weight_words, weight_bits: of weights.bin.
+        weight_words, weight_bits: of weights.bin; the widest weight that is stored.
+        weight_ports: memory ports for weights, and sections of weights.bin.
         output_frac, output_divisor: value of a logit = accumulator * 2^-frac / divisor.
         clnq_bits: widths of the papers' CLNQ for the convolutions, None where not published.
         classes: names of the classes, may be empty.
@@ -126,6 +130,7 @@ class Design:
     packed_shape: tuple[int, int, int]
     weight_words: int
     weight_bits: int
+    weight_ports: int
     output_frac: int
     output_divisor: int
     clnq_bits: tuple[int, ...] | None
@@ -162,11 +167,12 @@ class Design:
         return names.index(name)
 
     def weight_words_at(self, bits: int) -> int:
-        """Words of weights.bin if weights were stored in `bits` bits; biases stay as they are."""
+        """Words of weights.bin if no weight took more than `bits` bits; biases stay as they are."""
         words = 0
         for layer in self.layers:
             rows = layer.weight_words - layer.bias_words
-            words += layer.bias_words + -(-rows * bits // self.weight_bits)
+            stored = max(1, layer.weight_bits)
+            words += layer.bias_words + -(-rows * min(bits, stored) // stored)
         return words
 
 

@@ -171,12 +171,13 @@ class Accelerator:
         ip: Any = self.overlay
         for part in names[0].split("/"):  # the IP may lie in a hierarchy of the block design
             ip = getattr(ip, part)
-        self.registers = Registers(ip, self.overlay.ip_dict[names[0]]["registers"])
+        entry = self.overlay.ip_dict[names[0]]
+        self.registers = Registers(ip, entry["registers"], self.design.weight_ports)
         log.info("loaded %s, IP %s", bitstream, names[0])
 
     def _check_id(self) -> None:
         """Run no layer at all: the design then only says who it is."""
-        self._call(0, -1, 0, (0, 0), ID_TIMEOUT_S)
+        self._call(0, -1, 0, ((0,) * self.design.weight_ports, 0), ID_TIMEOUT_S)
         found = self.registers.read("design_id")
         if found != self.design.design_id:
             raise DesignError(
@@ -299,7 +300,8 @@ class Accelerator:
         words = self.design.chip_words[memory]
         with self.buffers.scratch(images * words) as buffer:
             address = int(buffer.device_address)
-            self._call(-1 - memory, NO_LAYER, images, (address, address), self.timeout_s)
+            weights = (address,) * self.design.weight_ports
+            self._call(-1 - memory, NO_LAYER, images, (weights, address), self.timeout_s)
             buffer.invalidate()
             copied = buffer.view(np.ndarray).reshape(images, words)
             found = copied[:, layer.out_address : layer.out_address + layer.out_words].copy()
@@ -341,15 +343,21 @@ class Accelerator:
                 self._call(first, first + step - 1, images, (weights, maps), left)
 
     def _call(
-        self, first: int, last: int, images: int, addresses: tuple[int, int], timeout_s: float
+        self,
+        first: int,
+        last: int,
+        images: int,
+        addresses: tuple[tuple[int, ...], int],
+        timeout_s: float,
     ) -> None:
-        """Start the accelerator once and wait; AcceleratorTimeoutError where it does not end."""
+        """Start the accelerator once and wait; AcceleratorTimeoutError where it does not end.
+
+        `addresses`: of the weights, one per port, and of the feature maps.
+        """
         registers = self.registers
         weights, maps = addresses
         for name, value in (
-            ("weights", weights),
-            ("fm_in", maps),
-            ("fm_out", maps),
+            *zip(registers.pointers, (*weights, maps, maps), strict=True),
             ("first", first),
             ("last", last),
             ("images", images),

@@ -31,7 +31,7 @@ def prepare(build: Path, ultrascale: bool = True) -> Path:
     """build/emulator/bundle: the bundle with the C-simulation as its bitstream, unpacked."""
     design = describe_design(build)
     bitstream = compile_fabric(build)
-    handoff = make_hwh(design["network"], design["clock_mhz"], ultrascale)
+    handoff = make_hwh(design["network"], design["clock_mhz"], ultrascale, design["weight_ports"])
     bitstream.with_suffix(".hwh").write_text(handoff, encoding="utf-8")
     archive = make_bundle(build, bitstream, "emulator/bundle.zip")
     folder = build / "emulator" / "bundle"

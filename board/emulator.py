@@ -27,6 +27,7 @@ from pynqmetadata.frontends import Metadata
 
 from board.design import COUNTERS, WORD_BYTES
 from board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
+from board.registers import weight_names
 
 try:
     from pynqmetadata.views.runtime import RuntimeMetadataParser
@@ -175,6 +176,7 @@ class Fabric:
         self.faults = faults
         self.library: Any = None
         self.calls = 0
+        self.pointers = weight_names(1)
         self._layout = register_layout()
         self._words: dict[int, int] = {}
         self._state = AP_IDLE
@@ -194,9 +196,11 @@ class Fabric:
                     f"{bitstream} must be an emulated bitstream ({error}); run `make emulate`"
                 ) from None
         u64, i32 = ctypes.c_uint64, ctypes.c_int32
-        self.library.emulator_run.argtypes = [u64, u64, u64, i32, i32, i32]
+        self.library.emulator_run.argtypes = [ctypes.c_void_p, u64, u64, i32, i32, i32]
         self.library.emulator_run.argtypes += [ctypes.c_void_p, ctypes.c_void_p]
         self.library.emulator_run.restype = None
+        self.pointers = weight_names(self.library.emulator_weight_ports())
+        self._layout = register_layout(len(self.pointers))
         self._words.clear()
         self._state = AP_IDLE
 
@@ -236,8 +240,9 @@ class Fabric:
         self._job.start()
 
     def _argument(self, name: str) -> int:
-        if name in self._layout:
-            return self._words.get(self._layout[name].offset, 0)
+        return self._words.get(self._layout[name].offset, 0)
+
+    def _pointer(self, name: str) -> int:
         low, high = (self._layout[f"{name}_{part}"].offset for part in (1, 2))
         return self._words.get(low, 0) | self._words.get(high, 0) << 32
 
@@ -258,15 +263,18 @@ class Fabric:
         if self.faults.break_weights and last >= first:
             self.faults.break_weights = False
             # The first bias of the last layer: it moves the first class of every image.
-            place = self.library.emulator_weight_address(last) * WORD_BYTES
-            self.bank.data[self._argument("weights") + place - CMA_ADDRESS] ^= 1
+            place = self.library.emulator_bias_address(last) * WORD_BYTES
+            self.bank.data[self._pointer("weights") + place - CMA_ADDRESS] ^= 1
         counters = np.zeros(len(COUNTERS), dtype=np.uint64)
         identity = np.zeros(1, dtype=np.uint32)
         shift = self.bank.host - CMA_ADDRESS
-        addresses = [(self._argument(n) + shift) % 2**64 for n in ("weights", "fm_in", "fm_out")]
+        weights = [(self._pointer(name) + shift) % 2**64 for name in self.pointers]
+        sections = np.array(weights, dtype=np.uint64)
+        maps = [(self._pointer(name) + shift) % 2**64 for name in ("fm_in", "fm_out")]
         self.library.emulator_run(
-            *addresses, first, end, images, counters.ctypes.data, identity.ctypes.data
-        )
+            sections.ctypes.data, *maps, first, end, images, counters.ctypes.data,
+            identity.ctypes.data,
+        )  # fmt: skip
         if hangs:
             return
         with self._lock:
@@ -295,13 +303,14 @@ class Fabric:
         if not 1 <= images <= library.emulator_max_images():
             return f"{images} images"
         start, end = (library.emulator_weight_address(index) for index in (first, last + 1))
-        weights = (self._argument("weights") + start * WORD_BYTES) % 2**64 - CMA_ADDRESS
-        if end > start and not self.bank.holds(weights, (end - start) * WORD_BYTES):
-            return f"weights at {weights + CMA_ADDRESS:#x}"
+        for name in self.pointers:
+            weights = (self._pointer(name) + start * WORD_BYTES) % 2**64 - CMA_ADDRESS
+            if end > start and not self.bank.holds(weights, (end - start) * WORD_BYTES):
+                return f"{name} at {weights + CMA_ADDRESS:#x}"
         size = images * library.emulator_arena_words() * WORD_BYTES
         for name in ("fm_in", "fm_out"):
-            if not self.bank.holds(self._argument(name) - CMA_ADDRESS, size):
-                return f"{name} at {self._argument(name):#x}"
+            if not self.bank.holds(self._pointer(name) - CMA_ADDRESS, size):
+                return f"{name} at {self._pointer(name):#x}"
         return None
 
 

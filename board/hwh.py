@@ -4,7 +4,7 @@
 Registers are placed as Vitis HLS places them (UG1399, "S_AXILITE Control Register Map"): from 0x10
 in the order of the arguments, one word of reserve behind each, arrays behind everything on a
 multiple of their size. The emulated fabric decodes these offsets, and pynq's own parser reads them
-from the file. Imports the standard library only.
+from the file. Imports the standard library and the names of the registers.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from board.design import COUNTERS
+from board.registers import weight_names
 
 IP_NAME = "accelerator_0"
 BASE_ADDRESS = 0x43C00000
 ADDRESS_RANGE = 0x10000
 FIRST_ARGUMENT = 0x10
 WORD = 4
-POINTERS = ("weights", "fm_in", "fm_out")
 SCALARS = ("first", "last", "images")
 CTRL_FIELDS = (
     ("AP_START", 0, 1, "read-write"),
@@ -55,7 +55,7 @@ class Register:
     fields: Fields
 
 
-def register_layout() -> dict[str, Register]:
+def register_layout(weight_ports: int = 1) -> dict[str, Register]:
     """All registers of the accelerator, by name, in the order of their offsets.
 
     >>> layout = register_layout()
@@ -76,7 +76,7 @@ def register_layout() -> dict[str, Register]:
         return Register(name, offset, 32, access, ((name, 0, 32, field_access),))
 
     offset = FIRST_ARGUMENT
-    for name in POINTERS:
+    for name in (*weight_names(weight_ports), "fm_in", "fm_out"):
         registers += [data(f"{name}_1", offset), data(f"{name}_2", offset + WORD)]
         offset += 3 * WORD
     for name in SCALARS:
@@ -92,7 +92,7 @@ def register_layout() -> dict[str, Register]:
     return {register.name: register for register in registers}
 
 
-def make_hwh(network: str, clock_mhz: float, ultrascale: bool = True) -> str:
+def make_hwh(network: str, clock_mhz: float, ultrascale: bool = True, weight_ports: int = 1) -> str:
     """The .hwh text of the accelerator behind a Zynq UltraScale+ or a Zynq-7000.
 
     pynq 4 refuses the latter: it looks for a clock frequency that Zynq-7000 files do not have.
@@ -103,7 +103,7 @@ def make_hwh(network: str, clock_mhz: float, ultrascale: bool = True) -> str:
     SubElement(root, "EXTERNALPORTS")
     SubElement(root, "EXTERNALINTERFACES")
     modules = SubElement(root, "MODULES")
-    _add_accelerator(modules)
+    _add_accelerator(modules, weight_ports)
     _add_processor(modules, ultrascale, clock_mhz)
     ElementTree.indent(root)
     header = '<?xml version="1.0" encoding="UTF-8" standalone="no" ?>\n'
@@ -132,7 +132,7 @@ def _module(parent: Element, name: str, vlnv: str, in_logic: bool) -> Element:
     return SubElement(parent, "MODULE", attributes)
 
 
-def _add_accelerator(modules: Element) -> None:
+def _add_accelerator(modules: Element, weight_ports: int) -> None:
     module = _module(modules, IP_NAME, "xilinx.com:hls:accelerator:1.0", True)
     blocks = SubElement(module, "ADDRESSBLOCKS")
     block = SubElement(
@@ -145,7 +145,7 @@ def _add_accelerator(modules: Element) -> None:
         USAGE="register",
     )
     registers = SubElement(block, "REGISTERS")
-    for register in register_layout().values():
+    for register in register_layout(weight_ports).values():
         entry = SubElement(registers, "REGISTER", NAME=register.name)
         _property(
             entry,

@@ -20,7 +20,10 @@ CODEBOOK_BITS = range(8, 0, -1)
 
 @dataclass(frozen=True)
 class Segment:
-    """Layers first..last whose weights lie in one buffer; words of weights.bin start..stop."""
+    """Layers first..last whose weights lie in one buffer.
+
+    Words start..stop of each port's section of weights.bin, one section's after the other's.
+    """
 
     first: int
     last: int
@@ -29,7 +32,7 @@ class Segment:
 
     @property
     def words(self) -> int:
-        """Size of the buffer."""
+        """Words of each section."""
         return self.stop - self.start
 
 
@@ -99,7 +102,7 @@ def shortage(design: Design, free: int) -> str:
 
 def whole(design: Design) -> Segment:
     """All weights in one buffer."""
-    return Segment(0, len(design.layers) - 1, 0, design.weight_words)
+    return Segment(0, len(design.layers) - 1, 0, design.weight_words // design.weight_ports)
 
 
 def split(design: Design, segment: Segment) -> tuple[Segment, Segment] | None:

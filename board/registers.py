@@ -16,11 +16,20 @@ from typing import Any
 from board.design import COUNTERS
 from board.errors import DesignError
 
-ARGUMENTS = ("weights", "fm_in", "fm_out", "first", "last", "images", "design_id")
+ARGUMENTS = ("fm_in", "fm_out", "first", "last", "images", "design_id")
 STATE = ("AP_START", "AP_DONE", "AP_IDLE", "AP_READY")
 BUSY_POLLS = 20  # polls before the first sleep: short calls are not slowed down
 POLL_SECONDS = 0.0002
 MASK = (1 << 32) - 1
+
+
+def weight_names(ports: int) -> tuple[str, ...]:
+    """Names of the weight pointers.
+
+    >>> weight_names(3)
+    ('weights', 'weights_1', 'weights_2')
+    """
+    return ("weights", *(f"weights_{q}" for q in range(1, ports)))
 
 
 class Registers:
@@ -29,9 +38,12 @@ class Registers:
     Args:
         ip: the overlay's IP (pynq.DefaultIP): `register_map`, `mmio`.
         registers: its entry `registers` of ip_dict: name to offset and size.
+        weight_ports: how many weight pointers there are: weights, weights_1, ...
     """
 
-    def __init__(self, ip: Any, registers: dict[str, dict[str, Any]]) -> None:
+    def __init__(
+        self, ip: Any, registers: dict[str, dict[str, Any]], weight_ports: int = 1
+    ) -> None:
         self._mmio = ip.mmio
         with warnings.catch_warnings():
             # register_map leaves out registers of more than 64 bits (the counters) and says so.
@@ -39,7 +51,11 @@ class Registers:
             self._map = ip.register_map
         self._names = set(registers)
         self._counters = self._find_counters(registers)
-        missing = [name for name in ARGUMENTS if not self._parts(name)]
+        self.pointers = (*weight_names(weight_ports), "fm_in", "fm_out")
+        # With pointers of 64 bits the register weights_1 is the lower half of the pointer weights.
+        self._halved = self._names.isdisjoint(("weights", "fm_in", "fm_out"))
+        self.arguments = (*weight_names(weight_ports), *ARGUMENTS)
+        missing = [name for name in self.arguments if not self._parts(name)]
         if missing or "CTRL" not in registers:
             raise DesignError(
                 f"the accelerator's registers must include {', '.join(missing or ['CTRL'])}, not "
@@ -58,9 +74,10 @@ class Registers:
 
     def _parts(self, name: str) -> tuple[str, ...]:
         """Names of the 32-bit registers that hold an argument, lowest bits first."""
-        if name in self._names:
-            return (name,)
-        parts = (f"{name}_1", f"{name}_2")
+        if name in self.pointers and self._halved:
+            parts: tuple[str, ...] = (f"{name}_1", f"{name}_2")
+        else:
+            parts = (name,)
         return parts if self._names.issuperset(parts) else ()
 
     def write(self, name: str, value: int) -> None:
@@ -103,4 +120,4 @@ class Registers:
     def dump(self) -> dict[str, int]:
         """What the registers say now, for messages: state bits, arguments, ID."""
         state = {name: int(getattr(self._map.CTRL, name)) for name in STATE}
-        return {**state, **{name: self.read(name) for name in ARGUMENTS}}
+        return {**state, **{name: self.read(name) for name in self.arguments}}

@@ -56,6 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
         default="auto",
         help="feature maps: on chip where they fit, all on chip, or in DRAM (default auto)",
     )
+    command.add_argument(
+        "--weight-ports", default="1", help="memory ports for weights: 1, 2, 3, 4 or 6 (default 1)"
+    )
     command.set_defaults(run=_generate)
 
     command = commands.add_parser("csim", help="compile and run the C-simulation")
@@ -104,6 +107,7 @@ def _generate(options: argparse.Namespace) -> int:
         _integer("PE", options.pe),
         _integer("IMAGES", options.images),
         options.fm,
+        _integer("WEIGHT_PORTS", options.weight_ports),
     )
     plan = generate(settings)
     if plan is None:
@@ -144,11 +148,11 @@ def _report(options: argparse.Namespace) -> int:
 def _parts(_: argparse.Namespace) -> int:
     print(
         f"{'part':8s} {'DSP':>5s} {'BRAM36':>6s} {'URAM':>4s} {'LUT':>7s} {'MHz':>4s} "
-        f"{'GB/s':>5s}  source"
+        f"{'GB/s':>5s} {'ports':>5s}  source"
     )
     for part in load_parts().values():
         print(
             f"{part.name:8s} {part.dsp:5d} {part.bram36:6d} {part.uram:4d} {part.lut:7d} "
-            f"{part.clock_mhz:4g} {part.ddr_gbs:5g}  {part.source}"
+            f"{part.clock_mhz:4g} {part.ddr_gbs:5g} {part.ports:5d}  {part.source}"
         )
     return 0

@@ -15,7 +15,7 @@ from codegen.layers import SCHEMES
 from codegen.numbers import ceil_div, native_bits
 from codegen.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES, touched_words
 from codegen.planner import Plan, gear_bits
-from codegen.table import FIELDS, OP_CONV, Row, kernel_taps, tiles
+from codegen.table import FIELDS, OP_CONV, Row, bias_words, kernel_taps, tiles
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ def out_widths(plan: Plan) -> list[int]:
     return sorted({row["out_bits"] for row in plan.rows if not row["raw"]}) or [1]
 
 
+def weight_widths(plan: Plan) -> list[int]:
+    """Widths of stored weights or indices; that of a weight where there are none."""
+    return list(plan.sizes.weight_widths) or [plan.sizes.weight_bits]
+
+
 def types(plan: Plan) -> list[CType]:
     """The typedefs of struct Network.
 
@@ -125,7 +130,17 @@ def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
         "ACC_BITS": (sizes.acc_bits, "that no input can overflow"),
         "CODE_BITS": (sizes.code_bits, "largest T"),
         "WEIGHT_ROWS": (sizes.weight_rows, "rows of one side of the weight buffer"),
-        "ROW_WORDS": (engine.pe * engine.simd * sizes.weight_bits // WORD_BITS, "bus words a row"),
+        "WEIGHT_PORTS": (engine.weight_ports, "memory ports for weights"),
+        "WEIGHT_WIDTHS": (len(weight_widths(plan)), "widths at which weights are stored"),
+        "ROW_WORDS": (
+            engine.pe * engine.simd * max(weight_widths(plan)) // WORD_BITS,
+            "bus words a row of weights at most",
+        ),
+        "BIAS_WORDS": (
+            bias_words(engine.pe, engine.weight_ports),
+            "bus words of a tile's biases, from each port",
+        ),
+        "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
         "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer bank"),
         "PSUM_PIXELS": (sizes.psum_pixels, "pixels that wait for their next chunk"),
         "QK_UNITS": (engine.qk_units, "requantizers and encoders"),
@@ -148,7 +163,7 @@ def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
         "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
         "IN_WIDTHS": (len(in_widths(plan)), "widths T that are read"),
         "OUT_WIDTHS": (len(out_widths(plan)), "widths T that are written"),
-        "WEIGHT_WORDS": (plan.weight_words, "bus words of weights.bin"),
+        "WEIGHT_WORDS": (plan.weight_words, "bus words of weights.bin, a section for each port"),
         "ARENA_WORDS": (plan.arena.words, "bus words of one image's feature maps"),
         "CHIP_A_WORDS": (sizes.chip_words[0] // plan.batch, "bus words of an image in memory A"),
         "CHIP_B_WORDS": (sizes.chip_words[1] // plan.batch, "bus words of an image in memory B"),
@@ -181,12 +196,14 @@ def constants(plan: Plan) -> list[Constant]:
     enq, knq = schemes_used(plan)
     ops = any(row["op"] != OP_CONV for row in plan.rows)
     lrn, average = plan.sizes.lrn_tables > 0, plan.sizes.averages
+    coded = plan.sizes.table_entries > 0
     items = [
         Constant("uint32_t", "DESIGN_ID", f"0x{design_id(plan)}u", "network and plan"),
         Constant("bool", "HAS_ENQ", str(enq).lower(), "whether QE and CE exist"),
         Constant("bool", "HAS_KNQ", str(knq).lower(), "whether QK and CK exist"),
         Constant("bool", "HAS_OPS", str(ops).lower(), "whether layers without weights exist"),
         Constant("bool", "HAS_LRN", str(lrn).lower(), "whether a normalisation exists"),
+        Constant("bool", "HAS_CODEBOOK", str(coded).lower(), "whether weight codebooks exist"),
         Constant("bool", "HAS_AVERAGE", str(average).lower(), "whether an average pool exists"),
     ]
     items += [

@@ -20,6 +20,7 @@ from codegen.table import (
     PLACE_CACHE,
     PLACE_DDR,
     Row,
+    bias_words,
     kernel_taps,
     rows_needed,
     tile_planes,
@@ -36,6 +37,7 @@ class Engine:
     simd: int
     pe: int
     qk_units: int
+    weight_ports: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class LayerCost:
         cycles: of the whole layer.
         ddr_read, ddr_written: words of feature maps that pass between DRAM and chip; counts of read
             and write also hold those that stay on chip.
+        weight_ports: words of weights that an iteration of `load` brings.
     """
 
     counts: dict[str, int]
     cycles: int
     ddr_read: int
     ddr_written: int
+    weight_ports: int = 1
 
     @property
     def bytes_read(self) -> int:
@@ -66,8 +70,8 @@ class LayerCost:
 
     @property
     def bytes_weights(self) -> int:
-        """Bytes of weights and biases read."""
-        return WORD_BYTES * self.counts["load"]
+        """Bytes of codebooks, weights and biases read, through all ports."""
+        return WORD_BYTES * self.weight_ports * self.counts["load"]
 
     def __add__(self, other: LayerCost) -> LayerCost:
         """Costs of two batches, one after the other."""
@@ -77,13 +81,18 @@ class LayerCost:
             self.cycles + other.cycles,
             self.ddr_read + other.ddr_read,
             self.ddr_written + other.ddr_written,
+            self.weight_ports,
         )
 
     def times(self, batches: int) -> LayerCost:
         """Cost of equal batches, one after the other."""
         counts = {stage: count * batches for stage, count in self.counts.items()}
         return LayerCost(
-            counts, self.cycles * batches, self.ddr_read * batches, self.ddr_written * batches
+            counts,
+            self.cycles * batches,
+            self.ddr_read * batches,
+            self.ddr_written * batches,
+            self.weight_ports,
         )
 
 
@@ -100,11 +109,13 @@ def layer_cost(row: Row, engine: Engine, images: int) -> LayerCost:
         grid[:, -1] = values
         counts[stage] = grid.reshape(-1)
     body = np.maximum.reduce([counts[stage] for stage in STAGES[1:]])
-    load = counts["load"]
+    load = counts["load"] = counts["load"].copy()
+    load[0] += row["weight_table"]  # the codebook, an entry a cycle
     cycles = int(load[0] + np.maximum(body, np.append(load[1:], 0)).sum())
     totals = {stage: int(counts[stage].sum()) for stage in STAGES}
     written = 0 if row["out_chip"] else totals["write"]
-    return LayerCost(totals, cycles, images * _ddr_read(row, engine), written)
+    read = images * _ddr_read(row, engine)
+    return LayerCost(totals, cycles, read, written, engine.weight_ports)
 
 
 def input_words(row: Row, second: bool, engine: Engine) -> int:
@@ -167,11 +178,10 @@ def _pass_counts(
 ) -> dict[str, np.ndarray]:
     """Counts of every pass, int64 in the shape of `blocks` each."""
     groups = -(-blocks // (engine.simd // BLOCK_CODES)) * row["sources"]
-    row_words = engine.pe * engine.simd * row["weight_bits"] // 64
     load = np.zeros_like(blocks)
     if row["op"] == OP_CONV:
-        load = kernel_taps(row) * groups * row_words
-        load[0] += engine.pe // 2
+        load = kernel_taps(row) * groups * row["row_words"]
+        load[0] += bias_words(engine.pe, engine.weight_ports)
     widths = [row["in_bits"], row["in2_bits"]][: row["sources"]]
     sizes = [_row_counts(row["rows_used"], row["in_width"], bits) for bits in widths]
     return {

@@ -49,10 +49,13 @@ def write_golden(plan: Plan, folder: Path, weight_checks: list[int]) -> None:
                 path.write_bytes(values.transpose(0, 2, 3, 1).astype("<i8").tobytes())
             else:
                 _write(path, values, layer.quantizer.bits, layer.quantizer.encode(0))
-    engine = plan.engine
+    engine, ports = plan.engine, plan.engine.weight_ports
+
+    def words(row: Row) -> int:
+        return ports * weight_words(row, engine.simd, engine.pe, ports)
+
     lines = [
-        f"{index} {weight_words(row, engine.simd, engine.pe)} {weights:08x} {row_check(row):08x} "
-        f"{knq_check(job):08x}\n"
+        f"{index} {words(row)} {weights:08x} {row_check(row):08x} {knq_check(job):08x}\n"
         for index, (job, row, weights) in enumerate(
             zip(plan.jobs, plan.rows, weight_checks, strict=True)
         )

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from codegen.lanes import Conv, Gather, apply, choose, make_gather, pack_weight
-from codegen.layers import INPUT, Layer, Quantizer
-from codegen.network import Network
+from codegen.layers import INPUT, Layer, Quantizer, Storage
+from codegen.network import MAX_TABLE_BITS, Network
 from codegen.numbers import ceil_div
 from codegen.packing import BLOCK_CODES
 from codegen.table import Job, Source
@@ -63,6 +63,7 @@ def make_jobs(
                 sources=tuple(_source(network, name, tables) for name in layer.inputs),
                 out_table=tables.get(id(layer.quantizer), 0),
                 lrn_table=normalised.index(layer.name) if layer.lrn else 0,
+                storage=with_zero(layer, conv, weight, simd),
             )
         )
     return jobs, gather
@@ -104,6 +105,29 @@ def merge_groups(layer: Layer, simd: int, pe: int) -> tuple[Conv, np.ndarray]:
         layer.pads[:2],
     )
     return replace(conv, groups=groups // merged), spread_weight(layer.weight, groups, merged)
+
+
+def with_zero(layer: Layer, conv: Conv, weight: np.ndarray, simd: int) -> Storage:
+    """How a layer is stored: as it says, but its table has a 0 wherever weights are filled up.
+
+    Channels that do not exist, taps beyond a kernel and the gaps between merged groups need the
+    weight 0. A table without it takes one bit more, with 0 among its entries, or where that would
+    be too many entries the integers are stored.
+    """
+    stored, table = layer.stored, layer.stored.table
+    if table is None or not layer.weighted or (table == 0).any():
+        return stored
+    channels, out = conv.channels // conv.groups, conv.out_channels // conv.groups
+    filled = channels % simd or (out % BLOCK_CODES and layer.quantizer)
+    if not filled and weight.all():
+        return stored
+    if stored.bits == MAX_TABLE_BITS:
+        return Storage(layer.weight_bits, stored.scheme)
+    half = 1 << (layer.weight_bits - 1)
+    entries = {*table.tolist(), 0}
+    spare = [value for value in range(-half, half) if value not in entries]
+    entries.update(spare[: (2 << stored.bits) - len(entries)])
+    return Storage(stored.bits + 1, stored.scheme, np.array(sorted(entries), np.int32))
 
 
 def spread_weight(weight: np.ndarray, groups: int, merged: int) -> np.ndarray:

@@ -145,6 +145,20 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """How a layer's weights are stored: `bits` each, as integers or as indices into `table`.
+
+    Attributes:
+        scheme: the quantizer's name, for reports.
+        table: int32 [2^bits], strictly increasing, or None.
+    """
+
+    bits: int
+    scheme: str = "uniform"
+    table: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Lrn:
     """Local response normalisation over `size` channels; int32 table of factors."""
 
@@ -164,6 +178,8 @@ class Layer:
         in_aligns: left shift of each input's values (add).
         count_pad: avgpool: whether the divisor counts elements outside the map.
         acc_bits: width of the accumulator that no input can overflow.
+        weight_bits: width of the weights that are multiplied.
+        storage: None: integers of weight_bits.
     """
 
     name: str
@@ -192,6 +208,12 @@ class Layer:
     in_aligns: tuple[int, ...] = (0,)
     count_pad: bool = False
     lrn: Lrn | None = None
+    storage: Storage | None = None
+
+    @property
+    def stored(self) -> Storage:
+        """How its weights are stored."""
+        return self.storage or Storage(self.weight_bits)
 
     @property
     def source(self) -> str:

@@ -20,12 +20,24 @@ import numpy as np
 from codegen.checks import check_concat, check_layer, check_squares, needed_bits
 from codegen.errors import UserError
 from codegen.files import sha256_file
-from codegen.layers import INPUT, SCHEMES, WEIGHTED, Layer, Lrn, Pool, Quantizer, Shape
+from codegen.layers import (
+    INPUT,
+    SCHEMES,
+    WEIGHTED,
+    Layer,
+    Lrn,
+    Pool,
+    Quantizer,
+    Shape,
+    Storage,
+)
 
 __all__ = ["INPUT", "SCHEMES", "Layer", "Lrn", "Network", "Pool", "Quantizer", "load"]
 
 MANIFEST_SCHEMA = Path(__file__).parents[1] / "model_prep" / "schemas" / "manifest.schema.json"
 LRN_ENTRIES = 1025  # as in layer.hpp
+MAX_TABLE_BITS = 8  # of an index into a weight table
+MAX_ENTRY_BITS = 14  # of its entries
 
 
 @dataclass(frozen=True)
@@ -186,13 +198,14 @@ def _layer(entry: dict[str, Any], arrays: dict[str, np.ndarray], last: bool) -> 
     conv_shape = _triple(entry["conv_shape"])
     in_shape = _triple(entry["in_shape"])
     weight, bias = np.zeros((0, 0, 1, 1), np.int16), np.zeros(0, np.int32)
-    bits = entry["weight_bits"]
+    bits, storage = entry["weight_bits"], None
     if kind in WEIGHTED:
         shape = (conv_shape[0], in_shape[0] // entry["groups"], *entry["kernel"])
         weight = _array(arrays, f"{name}/weight", shape)
         bias = _array(arrays, f"{name}/bias", (conv_shape[0],))
         if weight.min() < -(1 << (bits - 1)) or weight.max() >= 1 << (bits - 1):
             raise UserError(f"layer {name}: weights must fit {bits} bits; quantize again")
+        storage = _storage(entry, arrays, weight)
     shift = entry["requant_shift"]
     average = entry.get("average")
     return Layer(
@@ -222,7 +235,46 @@ def _layer(entry: dict[str, Any], arrays: dict[str, np.ndarray], last: bool) -> 
         in_aligns=tuple(entry.get("in_aligns") or [0] * len(entry["inputs"])),
         count_pad=bool(average and average["count_include_pad"]),
         lrn=_lrn(name, entry.get("lrn"), arrays),
+        storage=storage,
     )
+
+
+def _storage(
+    entry: dict[str, Any], arrays: dict[str, np.ndarray], weight: np.ndarray
+) -> Storage | None:
+    """How the weights are stored; every one of them must be storable."""
+    name, stored = entry["name"], entry.get("weight_storage")
+    if stored is None:
+        return None
+    bits, scheme = stored["bits"], stored["scheme"]
+    if not stored["table"]:
+        if bits != entry["weight_bits"]:
+            raise UserError(
+                f"layer {name}: weights without a table must be stored in their "
+                f"{entry['weight_bits']} bits, not {bits}; quantize again"
+            )
+        return Storage(bits, scheme)
+    if bits > MAX_TABLE_BITS or entry["weight_bits"] > MAX_ENTRY_BITS:
+        raise UserError(
+            f"layer {name}: a weight table must have at most 2^{MAX_TABLE_BITS} entries of "
+            f"{MAX_ENTRY_BITS} bits; quantize again"
+        )
+    table = _array(arrays, f"{name}/weight_table", (1 << bits,)).astype(np.int32)
+    half = 1 << (entry["weight_bits"] - 1)
+    if (np.diff(table) < 1).any() or table[0] < -half or table[-1] >= half:
+        raise UserError(
+            f"layer {name}: the weight table must increase strictly within "
+            f"{-half}..{half - 1}; quantize again"
+        )
+    known = np.zeros(2 * half, dtype=bool)
+    known[table + half] = True
+    good = known[weight.reshape(-1) + half] if weight.size else np.ones(1, bool)
+    if not good.all():
+        raise UserError(
+            f"layer {name}: weights must be entries of its weight table, not "
+            f"{int(weight.reshape(-1)[good.argmin()])}; quantize again"
+        )
+    return Storage(bits, scheme, table)
 
 
 def _lrn(name: str, entry: dict[str, Any] | None, arrays: dict[str, np.ndarray]) -> Lrn | None:

@@ -26,6 +26,7 @@ from codegen.parts import Part
 from codegen.resources import Resources, Sizes, estimate, shortage
 from codegen.table import (
     OP_LRN,
+    WEIGHT_PORTS,
     Job,
     Row,
     base_row,
@@ -51,6 +52,7 @@ NEAR_BEST = 0.005  # cycles given up for less block RAM
 COMPACT_SLACK = 0.02  # cycles given up for a smaller packed input, which may fit on chip
 MIN_LINE_ENTRIES = 512  # the depth of one RAMB18: a smaller line buffer saves nothing
 INT32_MAX = (1 << 31) - 1
+FEATURE_MAP_PORTS = 1  # fm_in only reads, fm_out only writes: one port's two directions
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,13 @@ class Fitting:
 
 
 def plan(
-    network: Network, part: Part, simd: int = 8, pe: int = 24, images: int = 1, fm: str = "auto"
+    network: Network,
+    part: Part,
+    simd: int = 8,
+    pe: int = 24,
+    images: int = 1,
+    fm: str = "auto",
+    weight_ports: int = 1,
 ) -> Plan:
     """Plan a network; UserError says what is short where nothing fits the part.
 
@@ -139,10 +147,11 @@ def plan(
     """
     if fm not in MODES:
         raise UserError(f"FM must be one of {', '.join(MODES)}, not {fm!r}")
-    made = _plan(network, part, simd, pe, images, fm)
+    check_ports(part, weight_ports)
+    made = _plan(network, part, simd, pe, images, fm, weight_ports)
     if fm == "ddr":
         return made
-    compact = _plan(network, part, simd, pe, images, fm, compact=True)
+    compact = _plan(network, part, simd, pe, images, fm, weight_ports, compact=True)
     missing, still_missing = (all_on_chip(network.layers, item.rows) for item in (made, compact))
     fewer_bytes = activation_bytes(compact) < activation_bytes(made)
     as_fast = compact.cycles <= made.cycles * (1 + COMPACT_SLACK)
@@ -162,7 +171,14 @@ def activation_bytes(made: Plan) -> int:
 
 
 def _plan(
-    network: Network, part: Part, simd: int, pe: int, images: int, fm: str, compact: bool = False
+    network: Network,
+    part: Part,
+    simd: int,
+    pe: int,
+    images: int,
+    fm: str,
+    weight_ports: int,
+    compact: bool = False,
 ) -> Plan:
     """The plan with one lane packing: the fastest, or the most compact."""
     for name, value in (("SIMD", simd), ("PE", pe)):
@@ -171,9 +187,8 @@ def _plan(
     if images < 1:
         raise UserError(f"IMAGES must be 1 or more, not {images}")
     jobs, gather = make_jobs(network, simd, pe, WEIGHT_ROWS[0], compact)
-    weight_bits = max([job.layer.weight_bits for job in jobs if job.layer.weighted], default=2)
-    base = [base_row(job, weight_bits, simd, pe) for job in jobs]
-    engine = Engine(simd, pe, pe)
+    base = [base_row(job, simd, pe, weight_ports) for job in jobs]
+    engine = Engine(simd, pe, pe, weight_ports)
     reasons: list[tuple[int, str]] = []
     for limit in LINE_LIMITS:
         fitting: list[Fitting] = []
@@ -199,6 +214,16 @@ def _plan(
         f"{network.name} with SIMD={simd} PE={pe} must fit {part.name}: "
         f"{min(reasons)[1]}; use a smaller PE or SIMD, or a larger PART"
     )
+
+
+def check_ports(part: Part, weight_ports: int) -> None:
+    """UserError where the part has too few memory ports."""
+    room = [q for q in WEIGHT_PORTS if q + FEATURE_MAP_PORTS <= part.ports]
+    if weight_ports not in room:
+        raise UserError(
+            f"WEIGHT_PORTS must be one of {', '.join(map(str, room))} on {part.name}, whose "
+            f"{part.ports} memory ports also serve the feature maps, not {weight_ports}"
+        )
 
 
 def _best(fitting: list[Fitting]) -> Fitting:
@@ -266,7 +291,9 @@ def sizes_of(jobs: list[Job], candidate: Candidate, engine: Engine) -> Sizes:
     value_bits = max(signed_bits(*source.value_range) for source in sources)
     layers = [job.layer for job in jobs]
     stored = [layer.quantizer for layer in layers if layer.quantizer]
-    weight_bits = rows[0]["weight_bits"]
+    weighted = [job for job in jobs if job.layer.weighted]
+    weight_bits = max([job.layer.weight_bits for job in weighted], default=2)
+    tables = [row["weight_table"] for row in rows]
     widths = [source.bits for source in sources] + [row["out_bits"] for row in rows]
     chunked = [row for row in rows if row["chunks"] > 1]
     pooled = [row for row in rows if _is_pooled(row)]
@@ -305,6 +332,10 @@ def sizes_of(jobs: list[Job], candidate: Candidate, engine: Engine) -> Sizes:
         lrn_reach=max(row["lrn_size"] // 2 for row in rows),
         lrn_tables=sum(row["op"] == OP_LRN for row in rows),
         averages=any(row["reciprocal"] or row["exclude_pad"] for row in rows),
+        weight_ports=engine.weight_ports,
+        weight_widths=tuple(sorted({row["weight_bits"] for row in rows if row["row_words"]})),
+        table_entries=max(tables),
+        plain_weights=any(job.storage.table is None for job in weighted),
     )
 
 
@@ -365,7 +396,7 @@ def assemble(
             row[key] = arena.address.get(name, 0)
         row["out_addr"] = arena.address.get(job.layer.name, 0)
         row["weight_addr"] = address
-        address += weight_words(row, engine.simd, engine.pe)
+        address += weight_words(row, engine.simd, engine.pe, engine.weight_ports)
     set_places(network.layers, rows, chip)
     if max(address, arena.words * candidate.batch) > INT32_MAX:
         raise UserError(
@@ -395,7 +426,7 @@ def assemble(
         peak_words=peak_words(tensors),
         peak_words_without_input=peak_words([item for item in tensors if item.name != INPUT]),
         input_words=input_words,
-        weight_words=address,
+        weight_words=address * engine.weight_ports,
     )
 
 

@@ -16,7 +16,14 @@ from typing import Any
 import jinja2
 
 from codegen import VERSION
-from codegen.constants import constants, design_id, in_widths, out_widths, types
+from codegen.constants import (
+    constants,
+    design_id,
+    in_widths,
+    out_widths,
+    types,
+    weight_widths,
+)
 from codegen.errors import UserError
 from codegen.golden import golden_name
 from codegen.layers import Quantizer
@@ -122,7 +129,12 @@ def context(plan: Plan) -> dict[str, Any]:
         "const": {item.name: item.value for item in made},
         "in_widths": in_widths(plan),
         "out_widths": out_widths(plan),
-        "depth": {"weights": plan.weight_words, "feature_maps": plan.arena.words * plan.batch},
+        "weight_widths": weight_widths(plan),
+        "weight_ports": weight_ports(plan.engine.weight_ports),
+        "depth": {
+            "weights": plan.weight_words // plan.engine.weight_ports,
+            "feature_maps": plan.arena.words * plan.batch,
+        },
         "chip_impl": [item.impl for item in feature_map_memories(plan.sizes, part)],
         "on_chip": bool(plan.chip.memory),
         "fields": list(FIELDS),
@@ -137,6 +149,15 @@ def context(plan: Plan) -> dict[str, Any]:
         "lrn_table_rows": _lrn(plan) or ["{0},"],
         "reciprocal_rows": textwrap.wrap(", ".join(map(str, reciprocals())), LINE_WIDTH),
     }
+
+
+def weight_ports(ports: int) -> list[str]:
+    """Names of the top function's weight pointers.
+
+    >>> weight_ports(3)
+    ['weights', 'weights_1', 'weights_2']
+    """
+    return ["weights", *(f"weights_{q}" for q in range(1, ports))]
 
 
 def reciprocals() -> list[int]:

@@ -24,7 +24,15 @@ from codegen.numbers import ceil_div
 from codegen.packing import WORD_BYTES
 from codegen.planner import Plan, activation_bytes
 from codegen.resources import memories
-from codegen.table import PLACE_CACHE, PLACE_CHIP, PLACE_DDR, Row, output_words, tiles
+from codegen.table import (
+    PLACE_CACHE,
+    PLACE_CHIP,
+    PLACE_DDR,
+    Row,
+    output_words,
+    tiles,
+    weight_words,
+)
 
 SCHEMA = Path(__file__).with_name("schemas") / "report.schema.json"
 HTML_TEMPLATE = "report.html.j2"
@@ -50,6 +58,7 @@ def build_report(plan: Plan, settings_sha256: str) -> dict[str, Any]:
             "pe": engine.pe,
             "qk_units": engine.qk_units,
             "weight_bits": plan.sizes.weight_bits,
+            "weight_ports": engine.weight_ports,
             "batch": plan.batch,
             "constants": {name: value for name, (value, _) in bounds(plan).items()},
         },
@@ -114,6 +123,7 @@ def _layer(plan: Plan, index: int) -> dict[str, Any]:
         "rule": quantizer.rule if quantizer else None,
         "variant": quantizer.variant if quantizer else None,
         "qm": quantizer.qm if quantizer else None,
+        "weights": _weights(plan, index),
         "sqnr_db": layer.sqnr_db,
         "nb_bits": activations * quantizer.bits if quantizer else None,
         "packed_bytes": output_words(row) * WORD_BYTES,
@@ -159,6 +169,22 @@ def ddr_traffic(plan: Plan) -> dict[str, int]:
     }
 
 
+def _weights(plan: Plan, index: int) -> dict[str, Any] | None:
+    """How a layer's weights are stored; None where it has none."""
+    job, engine = plan.jobs[index], plan.engine
+    if not job.layer.weighted:
+        return None
+    words = weight_words(plan.rows[index], engine.simd, engine.pe, engine.weight_ports)
+    table = job.storage.table
+    return {
+        "scheme": job.storage.scheme,
+        "bits": job.storage.bits,
+        "multiplied_bits": job.layer.weight_bits,
+        "table_entries": 0 if table is None else int(table.size),
+        "bytes": words * engine.weight_ports * WORD_BYTES,
+    }
+
+
 def _memory(plan: Plan) -> dict[str, Any]:
     layers = plan.network.layers
     stored = stored_footprint(layers)
@@ -176,6 +202,7 @@ def _memory(plan: Plan) -> dict[str, Any]:
         "ddr": ddr_traffic(plan),
         "input_bytes": plan.input_words * WORD_BYTES,
         "weight_bytes": plan.weight_words * WORD_BYTES,
+        "weight_section_bytes": plan.weight_words // plan.engine.weight_ports * WORD_BYTES,
         "conv_before_pool": _footprint(paper_footprint(layers)),
     }
 

@@ -19,7 +19,8 @@ LRN_ENTRIES = 1025  # as in layer.hpp
 LRN_FACTOR_BITS, RECIPROCAL_BITS = 17, 26  # signed
 LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
-BUS_PORTS = 3
+FEATURE_MAP_PORTS = 2  # one reads, one writes
+PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest
 FIFO_DEPTH_BUS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 256, 64, 16  # as in engine.hpp
 
 
@@ -52,6 +53,10 @@ class Sizes:
     lrn_tables: int = 0
     averages: bool = False
     chip_words: tuple[int, int] = (1, 1)
+    weight_ports: int = 1
+    weight_widths: tuple[int, ...] = (14,)
+    table_entries: int = 0
+    plain_weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
         ),
         Memory("pool rows", 1 if sizes.pool_pixels else 0, max(1, sizes.pool_pixels), pixel),
         Memory("output row", 1, sizes.pack_width, pixel),
-        Memory("bus buffers", BUS_PORTS + 2, FIFO_DEPTH_BUS, 64),
+        Memory("bus buffers", FEATURE_MAP_PORTS + sizes.weight_ports + 2, FIFO_DEPTH_BUS, 64),
         Memory("code streams", 2, FIFO_DEPTH_CODES, pixel),
         # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit
         Memory(
@@ -163,8 +168,8 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     LUT: an adder per product (tree_bits wide, half of it absorbed by the DSP's own adder), an adder
     per accumulator; CE and CK per SIMD lane and input, QE and QK per QK unit: the formula fitted to
     synthesized units (codegen/units/cost.py, docs/units.md); requantize: a barrel shifter of log2
-    levels of acc_bits muxes; gearboxes: two barrel shifters of gear_bits; 8,000 for bus ports,
-    control and address arithmetic.
+    levels of acc_bits muxes; gearboxes: two barrel shifters of gear_bits; codebooks and widths of
+    weights: `weight_luts`; 8,000 for bus ports, control and address arithmetic.
     FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the
     weight row (collecting and reading), 8,000 for the rest.
     """
@@ -181,6 +186,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + units
         + 2 * 5 * sizes.gear_bits
         + sum(memory.lut for memory in used)
+        + weight_luts(sizes)
         + 8000
     )
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
@@ -206,6 +212,24 @@ def conversion_luts(sizes: Sizes) -> int:
         luts += lut_estimate("ce", sizes.enq_bits, qm, lanes=decoders)
         luts += lut_estimate("qe", sizes.enq_bits, qm, lanes=sizes.qk_units)
     return round(luts)
+
+
+def weight_luts(sizes: Sizes) -> int:
+    """LUTs between the weight ports and the weight buffer, beyond registers.
+
+    Per lane (SIMD*PE of them): the choice of the width, a multiplexer of as many inputs as there
+    are widths, 3 more inputs a LUT; a copy of the codebook in single-port LUT RAM (UG474: a LUT
+    holds 32x2 or 64x1 bits; up to 256 words the slice's own multiplexers join them); where some
+    layers have a codebook and others none, the choice between them, a LUT a bit. Each port beyond
+    the first: PORT_LUT.
+    """
+    lanes, bits, entries = sizes.simd * sizes.pe, sizes.weight_bits, sizes.table_entries
+    widths = sizes.weight_widths or (bits,)
+    luts = max(widths) * ceil_div(len(widths) - 1, 3)
+    if entries:
+        luts += ceil_div(bits, 2) if entries <= 32 else bits * ceil_div(entries, 64)
+        luts += bits if sizes.plain_weights else 0
+    return lanes * luts + (sizes.weight_ports - 1) * PORT_LUT
 
 
 def multiplier_blocks(a: int, b: int, part: Part) -> int:

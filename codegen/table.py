@@ -13,9 +13,9 @@ import numpy as np
 
 from codegen.errors import UserError
 from codegen.lanes import Conv, rows_used
-from codegen.layers import SCHEMES, Layer, Quantizer, planes_of
+from codegen.layers import SCHEMES, Layer, Quantizer, Storage, planes_of
 from codegen.numbers import ceil_div
-from codegen.packing import BLOCK_CODES, plane_words
+from codegen.packing import BLOCK_CODES, WORD_BITS, plane_words
 
 Row = dict[str, int]
 
@@ -27,7 +27,7 @@ _COLUMNS = """
     conv_groups tiles_per_group group_out_planes out_channels
     pool_h pool_w pool_stride_h pool_stride_w pool_pad_top pool_pad_left
     out_height out_width out_bits out_plane_words
-    weight_addr weight_bits bias_shift requant_shift y_max
+    weight_addr weight_bits weight_table row_words bias_shift requant_shift y_max
     in_scheme in_shift in_half in_table out_scheme out_shift out_half out_table
     raw
     op out_signed y_min
@@ -40,6 +40,7 @@ FIELDS = tuple(_COLUMNS.split())
 
 
 PLACE_DDR, PLACE_CHIP, PLACE_CACHE = range(3)  # enum Place
+WEIGHT_PORTS = (1, 2, 3, 4, 6)  # what may be asked for
 OP_CONV, OP_SUM, OP_LRN = range(3)  # enum Operation in layer.hpp
 OPERATIONS = {"conv": OP_CONV, "fc": OP_CONV, "lrn": OP_LRN}  # all others: OP_SUM
 
@@ -82,6 +83,7 @@ class Job:
         sources: one for each input.
         out_table: row of the KNQ tables, 0 where there is none.
         lrn_table: row of the normalisation factors, 0 where there is none.
+        storage: how its weights are stored.
     """
 
     layer: Layer
@@ -90,6 +92,7 @@ class Job:
     sources: tuple[Source, ...]
     out_table: int
     lrn_table: int
+    storage: Storage
 
 
 def kernel_taps(row: Row) -> int:
@@ -101,8 +104,11 @@ def kernel_taps(row: Row) -> int:
     return row["kernel_h"] * row["kernel_w"]
 
 
-def base_row(job: Job, weight_bits: int, simd: int, pe: int) -> Row:
-    """All fields that do not depend on chunks and addresses; those are 0."""
+def base_row(job: Job, simd: int, pe: int, ports: int = 1) -> Row:
+    """All fields that do not depend on chunks and addresses; those are 0.
+
+    UserError where the words of a row of weights do not divide by the weight ports.
+    """
     conv, layer, quantizer = job.conv, job.layer, job.layer.quantizer
     pool, source = layer.pool, job.sources[0]
     _, out_height, out_width = layer.out_shape
@@ -141,7 +147,6 @@ def base_row(job: Job, weight_bits: int, simd: int, pe: int) -> Row:
         out_width=out_width,
         out_bits=out_bits,
         out_plane_words=plane_words(out_height, out_width, out_bits) if quantizer else 0,
-        weight_bits=weight_bits,
         bias_shift=layer.bias_shift,
         requant_shift=layer.requant_shift,
         raw=int(quantizer is None),
@@ -149,8 +154,7 @@ def base_row(job: Job, weight_bits: int, simd: int, pe: int) -> Row:
         sources=len(job.sources),
     )
     row.update(_decoder("in", source))
-    if not layer.weighted:
-        row.update(_operation(job, simd, pe))
+    row.update(_weights(job, simd, pe, ports) if layer.weighted else _operation(job, simd, pe))
     if quantizer:
         row.update(
             y_min=layer.y_min,
@@ -174,6 +178,23 @@ def _decoder(prefix: str, source: Source) -> Row:
         f"{prefix}_shift": quantizer.shift,
         f"{prefix}_half": quantizer.decode_half,
         f"{prefix}_table": source.table,
+    }
+
+
+def _weights(job: Job, simd: int, pe: int, ports: int) -> Row:
+    """Fields that say how the weights are stored."""
+    bits, table = job.storage.bits, job.storage.table
+    words = simd * pe * bits // WORD_BITS
+    if words % ports:
+        fitting = ", ".join(str(q) for q in WEIGHT_PORTS if words % q == 0)
+        raise UserError(
+            f"WEIGHT_PORTS must divide the {words} words of a row of layer {job.layer.name} "
+            f"({simd}x{pe} weights of {bits} bits), not {ports}; use one of {fitting}"
+        )
+    return {
+        "weight_bits": bits,
+        "weight_table": 0 if table is None else table.size,
+        "row_words": words // ports,
     }
 
 
@@ -267,13 +288,22 @@ def tiles(row: Row) -> int:
     return row["conv_groups"] * row["tiles_per_group"]
 
 
-def weight_words(row: Row, simd: int, pe: int) -> int:
-    """64-bit words of the layer in weights.bin, biases included."""
+def bias_words(pe: int, ports: int) -> int:
+    """64-bit words that every port brings of a tile's PE biases of 32 bits.
+
+    >>> bias_words(24, 1), bias_words(8, 3)
+    (12, 2)
+    """
+    return ceil_div(pe // 2, ports)
+
+
+def weight_words(row: Row, simd: int, pe: int, ports: int = 1) -> int:
+    """64-bit words of the layer in each port's section of weights.bin."""
     if row["op"] != OP_CONV:
         return 0
     groups = ceil_div(row["blocks"], simd // BLOCK_CODES)
     rows = kernel_taps(row) * groups
-    return tiles(row) * (pe // 2 + rows * (pe * simd * row["weight_bits"] // 64))
+    return row["weight_table"] + tiles(row) * (bias_words(pe, ports) + rows * row["row_words"])
 
 
 def output_words(row: Row) -> int:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """params/weights.bin: biases and weights in the order in which the engine consumes them.
 
-Layer, tile of PE output channels, chunk of input channels; a tile's first chunk brings PE biases
-(int32, two a word), then come rows of PE*SIMD fields (docs/formats.md). Imports numpy and tqdm.
+Layer, tile of PE output channels, chunk of input channels; a layer's first pass brings its
+codebook, a tile's first chunk PE biases (int32, two a word), then come rows of PE*SIMD fields of
+the layer's own width. Word j of all this goes to section j % ports (docs/formats.md). Imports numpy
+and tqdm.
 """
 
 from __future__ import annotations
@@ -18,28 +20,60 @@ from tqdm import tqdm
 from codegen.numbers import ceil_div
 from codegen.packing import BLOCK_CODES, pack_fields
 from codegen.planner import Plan
-from codegen.table import Job, Row
+from codegen.table import Job, Row, bias_words
 
 
-def pass_bytes(job: Job, row: Row, simd: int, pe: int) -> Iterator[bytes]:
-    """The bytes of one layer, pass by pass; none of an operation without weights."""
+def pass_words(job: Job, row: Row, simd: int, pe: int, ports: int = 1) -> Iterator[np.ndarray]:
+    """The words of one layer (uint64 [n, ports]), pass by pass; none without weights."""
     if not job.layer.weighted:
         return
     conv = job.conv
     out_group = conv.out_channels // conv.groups
     groups = ceil_div(row["blocks"], simd // BLOCK_CODES)
+    fields = field_table(job)
+    if job.storage.table is not None:
+        yield table_words(job.storage.table, ports)
     for group in range(conv.groups):
         for tile in range(row["tiles_per_group"]):
             first = group * out_group + tile * pe
             lanes = min(pe, (group + 1) * out_group - first)
-            bias = np.zeros(pe, dtype="<i4")
+            bias = np.zeros(2 * ports * bias_words(pe, ports), dtype="<i4")
             bias[:lanes] = job.layer.bias[first : first + lanes]
             for chunk in range(row["chunks"]):
                 start = chunk * row["chunk_groups"]
                 count = min(row["chunk_groups"], groups - start)
                 part = job.weight[first : first + lanes, start * simd : (start + count) * simd]
-                data = pack_fields(order_rows(part, count, simd, pe), row["weight_bits"]).tobytes()
-                yield bias.tobytes() + data if chunk == 0 else data
+                rows = order_rows(part, count, simd, pe)
+                if fields is not None:
+                    rows = fields[rows.view(np.uint16)]
+                data = pack_fields(rows, row["weight_bits"])
+                if chunk == 0:
+                    data = np.concatenate([bias.view("<u8"), data])
+                yield data.reshape(-1, ports)
+
+
+def table_words(table: np.ndarray, ports: int) -> np.ndarray:
+    """A codebook, uint64 [entries, ports]: an entry's low 16 bits from the first port, else 0.
+
+    >>> table_words(np.array([-1, 5]), 2).tolist()
+    [[65535, 0], [5, 0]]
+    """
+    words = np.zeros((table.size, ports), dtype="<u8")
+    words[:, 0] = table & 0xFFFF
+    return words
+
+
+def field_table(job: Job) -> np.ndarray | None:
+    """What is stored for a weight w (uint8 [2^16], at w mod 2^16); None: w itself.
+
+    A weight 0 that the codebook lacks stands for an output channel that is never stored: index 0.
+    """
+    table = job.storage.table
+    if table is None:
+        return None
+    fields = np.zeros(1 << 16, dtype=np.uint8)
+    fields[table & 0xFFFF] = np.arange(table.size)
+    return fields
 
 
 def order_rows(weight: np.ndarray, groups: int, simd: int, pe: int) -> np.ndarray:
@@ -59,21 +93,29 @@ def write_weights(plan: Plan, path: Path) -> list[int]:
     """Write weights.bin; return the CRC-32 of each layer's bytes."""
     checks: list[int] = []
     engine = plan.engine
-    with (
-        path.open("wb") as file,
-        tqdm(
-            total=plan.weight_words * 8,
-            desc="weights",
-            unit="B",
-            unit_scale=True,
-            disable=not sys.stderr.isatty(),
-        ) as progress,
-    ):
+    ports = engine.weight_ports
+    if not plan.weight_words:
+        path.write_bytes(b"")
+        return [0] * len(plan.jobs)
+    sections = np.memmap(path, dtype="<u8", mode="w+", shape=(ports, plan.weight_words // ports))
+    start = 0
+    with tqdm(
+        total=plan.weight_words * 8,
+        desc="weights",
+        unit="B",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
         for job, row in zip(plan.jobs, plan.rows, strict=True):
+            end = start
+            for words in pass_words(job, row, engine.simd, engine.pe, ports):
+                sections[:, end : end + len(words)] = words.T
+                end += len(words)
+                progress.update(words.nbytes)
             crc = 0
-            for data in pass_bytes(job, row, engine.simd, engine.pe):
-                file.write(data)
-                crc = zlib.crc32(data, crc)
-                progress.update(len(data))
+            for section in sections:
+                crc = zlib.crc32(section[start:end], crc)
             checks.append(crc)
+            start = end
+    sections.flush()
     return checks

@@ -52,9 +52,10 @@ void sequence(const LayerDesc& d, int32_t index, int32_t images, Fifo<Pass>& to_
   pass.groups = (pass.blocks + C::G - 1) / C::G;
   pass.first_block = conv ? group * d.blocks + start : pass.out_plane - margin;
   pass.weight_addr = address;
-  pass.weight_words =
-      conv ? (pass.first ? C::PE / 2 : 0) + d.kernel_h * d.kernel_w * pass.groups * C::ROW_WORDS
-           : 0;
+  pass.table_words = index == 0 ? d.weight_table : 0;
+  pass.weight_words = conv ? pass.table_words + (pass.first ? C::BIAS_WORDS : 0) +
+                                 d.kernel_h * d.kernel_w * pass.groups * d.row_words
+                           : 0;
   pass.images = images;
   pass.fetch = group_tile == 0;
   address += pass.weight_words;
@@ -70,10 +71,11 @@ void sequence(const LayerDesc& d, int32_t index, int32_t images, Fifo<Pass>& to_
 }
 
 // Adds the counts of one pass to the totals.
-inline void tally(const LayerDesc& d, int32_t index, Fifo<count_t>& load, Fifo<count_t>& read,
-                  Fifo<count_t>& fetched, Fifo<count_t>& unpack, Fifo<count_t>& compute,
-                  Fifo<count_t>& finish, Fifo<count_t>& pool, Fifo<count_t>& pack,
-                  Fifo<count_t>& write, CycleModel& model, Counters& counters) {
+template <class C>
+void tally(const LayerDesc& d, int32_t index, Fifo<count_t>& load, Fifo<count_t>& read,
+           Fifo<count_t>& fetched, Fifo<count_t>& unpack, Fifo<count_t>& compute,
+           Fifo<count_t>& finish, Fifo<count_t>& pool, Fifo<count_t>& pack, Fifo<count_t>& write,
+           CycleModel& model, Counters& counters) {
   uint32_t n[COUNTERS] = {0};
   n[COUNT_LOAD] = load.read();
   n[COUNT_READ] = read.read();
@@ -92,7 +94,7 @@ tally_stage:
   }
   const uint32_t before = index == 0 ? 0 : model.body;
   counters.value[COUNT_CYCLES] += n[COUNT_LOAD] > before ? n[COUNT_LOAD] : before;
-  counters.value[COUNT_BYTES_WEIGHTS] += uint64_t(WORD_BYTES) * n[COUNT_LOAD];
+  counters.value[COUNT_BYTES_WEIGHTS] += uint64_t(WORD_BYTES * C::WEIGHT_PORTS) * n[COUNT_LOAD];
   // Bytes are those of the DRAM; a word on chip takes its cycle, but no bus.
   counters.value[COUNT_BYTES_READ] += uint64_t(WORD_BYTES) * fetched.read();
   counters.value[COUNT_BYTES_WRITTEN] += d.out_chip ? 0 : uint64_t(WORD_BYTES) * n[COUNT_WRITE];
@@ -102,10 +104,11 @@ tally_stage:
 // Runs one layer on a batch of images. Of the two on-chip memories one is read (and, as a cache,
 // written) by read_words alone, the other is written by write_words alone: within the dataflow
 // region each array has one process, as Vitis HLS demands (UG1399, canonical dataflow).
-template <class C>
-void run_layer(const typename C::bus_t* weights, const typename C::bus_t* fm_in,
-               typename C::bus_t* fm_out, typename C::bus_t* chip_in, typename C::bus_t* chip_out,
-               const LayerDesc& d, int32_t images, Counters& counters) {
+// `weights`: one pointer per weight port.
+template <class C, class... Ports>
+void run_layer(const typename C::bus_t* fm_in, typename C::bus_t* fm_out,
+               typename C::bus_t* chip_in, typename C::bus_t* chip_out, const LayerDesc& d,
+               int32_t images, Counters& counters, Ports... weights) {
   CycleModel model = {0};
   const int32_t passes = d.conv_groups * d.tiles_per_group * d.chunks;
 layer_pass:
@@ -136,7 +139,7 @@ layer_pass:
 #pragma HLS STREAM variable = pooled depth = 64  // pixels that wait while a row is packed
 
     sequence<C>(d, index, images, to_load, to_read);
-    load_weights<C>(weights, to_load, buffer, bias, n_load);
+    load_weights<C>(d, to_load, buffer, bias, n_load, weights...);
     read_words<C>(fm_in, chip_in, d, to_read, to_unpack, words_in, n_read, n_fetched);
     unpack_rows<C>(d, to_unpack, to_compute, words_in, blocks, n_unpack);
     compute<C>(d, to_compute, to_finish, blocks, buffer, bias, sums, n_compute);
@@ -144,8 +147,8 @@ layer_pass:
     max_pool<C>(d, to_pool, to_pack, codes, pooled, n_pool);
     pack_rows<C>(d, to_pack, to_write, pooled, raw, words_out, n_pack);
     write_words<C>(fm_out, chip_out, d, to_write, words_out, n_write);
-    tally(d, index, n_load, n_read, n_fetched, n_unpack, n_compute, n_finish, n_pool, n_pack,
-          n_write, model, counters);
+    tally<C>(d, index, n_load, n_read, n_fetched, n_unpack, n_compute, n_finish, n_pool, n_pack,
+             n_write, model, counters);
   }
   counters.value[COUNT_CYCLES] += model.body;
 }

@@ -38,7 +38,8 @@ struct LayerDesc {
   int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_pad_top, pool_pad_left;
   int32_t out_height, out_width, out_bits, out_plane_words;
   // Weights and arithmetic.
-  int32_t weight_addr, weight_bits, bias_shift, requant_shift, y_max;
+  int32_t weight_addr, weight_bits, weight_table, row_words;
+  int32_t bias_shift, requant_shift, y_max;
   // Decoder of the input, encoder of the output.
   int32_t in_scheme, in_shift, in_half, in_table;
   int32_t out_scheme, out_shift, out_half, out_table;
@@ -69,8 +70,9 @@ struct Pass {
   int32_t first_block;   // first channel block, counted over the whole input feature map
   int32_t out_plane;     // first output plane (of 8 channels), over the whole output feature map
   int32_t planes;        // output planes that exist, of the PE/8 computed
-  int32_t weight_addr;   // word address of this pass's weights
-  int32_t weight_words;  // and how many words there are
+  int32_t weight_addr;   // word address of this pass's weights in every port's section
+  int32_t weight_words;  // and how many words there are in each, codebook and biases included
+  int32_t table_words;   // codebook entries in front of them: first pass of a coded layer
   int32_t images;        // images in the batch
   int32_t fetch;         // 1: first tile that reads this chunk: a cached input comes from DRAM
 };

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "layer.hpp"
@@ -177,7 +178,8 @@ inline bool differs(uint32_t crc, unsigned expected, const char* layer, const ch
 
 // Compares the checksums of what was generated, layer by layer.
 inline ParameterCheck check_parameters(const std::string& path, const Design& design,
-                                       int32_t layers, const std::vector<uint64_t>& weights) {
+                                       int32_t layers, const std::vector<uint64_t>& weights,
+                                       int32_t ports) {
   std::FILE* file = std::fopen(path.c_str(), "r");
   if (!file) stop("cannot open " + path + "; run `make codegen` again");
   ParameterCheck check = {0, layers};
@@ -193,9 +195,10 @@ inline ParameterCheck check_parameters(const std::string& path, const Design& de
     }
     const LayerDesc& d = design.table[l];
     const char* name = design.info[l].name;
-    const uint64_t begin = end;
-    end += words;
-    if (end > weights.size()) stop(path + " does not fit weights.bin; run `make codegen` again");
+    const uint64_t begin = end, section = weights.size() / ports;  // of one port
+    end += words / ports;
+    if (end > section || words % ports)
+      stop(path + " does not fit weights.bin; run `make codegen` again");
     const bool row_wrong = differs(crc32(&d, sizeof d, 0), row_crc, name, "layer table row");
     uint32_t crc = 0;
     if (!row_wrong && d.out_scheme == SCHEME_KNQ) {
@@ -207,8 +210,12 @@ inline ParameterCheck check_parameters(const std::string& path, const Design& de
       crc = crc32(design.lrn + d.lrn_table * LRN_ENTRIES, LRN_ENTRIES * sizeof(int32_t), crc);
     }
     const bool knq_wrong = !row_wrong && differs(crc, knq_crc, name, "KNQ or LRN tables");
-    const bool weights_wrong =
-        differs(crc32(weights.data() + begin, words * WORD_BYTES, 0), weights_crc, name, "weights");
+    uint32_t stored = 0;
+    for (int32_t q = 0; q < ports; q++) {
+      const uint64_t* part = weights.data() + q * section + begin;
+      stored = crc32(part, (end - begin) * WORD_BYTES, stored);
+    }
+    const bool weights_wrong = differs(stored, weights_crc, name, "weights");
     check.wrong += row_wrong || knq_wrong || weights_wrong ? 1 : 0;
     if (row_wrong) check.runnable = min_of(check.runnable, l);
   }
@@ -278,6 +285,15 @@ inline void write_json(const std::string& path, const Design& design, int32_t la
   if (std::fclose(file) != 0) stop("cannot write " + path);
 }
 
+// One layer through the top function; each weight port gets its section of the file.
+template <class C, class Top, std::size_t... Q>
+void call(Top accelerator, const uint64_t* weights, typename C::bus_t* fm, int32_t layer,
+          int32_t images, uint64_t* count, uint32_t* id, std::index_sequence<Q...>) {
+  typedef typename C::bus_t bus_t;
+  accelerator(reinterpret_cast<const bus_t*>(weights + Q * (C::WEIGHT_WORDS / C::WEIGHT_PORTS))...,
+              fm, fm, layer, layer, images, count, id);
+}
+
 // The feature map memory as the accelerator sees it. ap_uint<64> and uint64_t are both one word.
 // `chip` gives the on-chip memories, which keep their contents between calls.
 template <class C, class Top, class Chip>
@@ -293,7 +309,8 @@ int run_testbench(int argc, char** argv, const Design& design, Top accelerator, 
   std::vector<uint64_t> weights(C::WEIGHT_WORDS);
   InputFile(params + "/weights.bin", C::WEIGHT_WORDS * uint64_t(WORD_BYTES))
       .read(0, weights.data(), C::WEIGHT_WORDS * uint64_t(WORD_BYTES));
-  const ParameterCheck check = check_parameters(golden + "/checks.txt", design, asked, weights);
+  const ParameterCheck check =
+      check_parameters(golden + "/checks.txt", design, asked, weights, C::WEIGHT_PORTS);
   const int32_t layers = check.runnable;
   const int wrong_parameters = check.wrong;
 
@@ -325,7 +342,8 @@ int run_testbench(int argc, char** argv, const Design& design, Top accelerator, 
       uint32_t id = 0;
       bus_t* fm = reinterpret_cast<bus_t*>(memory.data());
       const auto begin = std::chrono::steady_clock::now();
-      accelerator(reinterpret_cast<const bus_t*>(weights.data()), fm, fm, l, l, batch, count, &id);
+      call<C>(accelerator, weights.data(), fm, l, batch, count, &id,
+              std::make_index_sequence<C::WEIGHT_PORTS>());
       const auto end = std::chrono::steady_clock::now();
       if (id != C::DESIGN_ID) stop("the accelerator did not report its design");
       results[l].seconds += std::chrono::duration<double>(end - begin).count();

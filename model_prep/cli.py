@@ -19,6 +19,7 @@ from model_prep.manifest import QuantizedNetwork
 from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
 from model_prep.quantize import check_graph, network_input
 from model_prep.quantizers.base import HARDWARE, VARIANTS
+from model_prep.quantizers.weights import WEIGHT_SCHEMES
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
     Formats,
@@ -78,11 +79,15 @@ def request(args: argparse.Namespace) -> Request:
         scheme=args.scheme, rule=args.rule, variant=args.variant, delta=args.delta,
         bits=None if args.bits is None else parse_bits(args.bits),
         qm=None if args.qm is None else parse_qm(args.qm),
+        weight_scheme=args.weight_scheme, weight_bits=args.weight_bits,
     )  # fmt: skip
+    classifier = {"weight_scheme": args.fc_weight_scheme, "weight_bits": args.fc_weight_bits}
+    by_kind = {"fc": {key: value for key, value in classifier.items() if value is not None}}
     recipe = Recipe(args.mean, args.std, args.scale, args.resize)
     source = open_source(args.net, args.weights, recipe)
     check_graph(source.graph)
-    plan = resolve(source.graph, settings, source.defaults, Path(args.plan) if args.plan else None)
+    path = Path(args.plan) if args.plan else None
+    plan = resolve(source.graph, settings, source.defaults, path, by_kind)
     images = choose_images(source.spec, args.data, args.images)
     loaded = source.load(images.calibration.pixels)
     settings_hash = settings_sha256(source.spec, plan, images, loaded)
@@ -181,6 +186,14 @@ def _add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--rule", help=f"of knq: {', '.join(RULES)}; default: nearest")
     run.add_argument("--variant", help=f"of enq: {', '.join(VARIANTS)}; default: floor")
     run.add_argument("--qm", help=f"width of a decoded activation or {AUTO}; default: 12")
+    for kind, text in (("", "weights"), ("fc-", "weights of fully connected layers")):
+        run.add_argument(
+            f"--{kind}weight-scheme", help=f"{text}: {', '.join(WEIGHT_SCHEMES)}; default: uniform"
+        )
+        run.add_argument(
+            f"--{kind}weight-bits", type=int, metavar="N",
+            help=f"width of stored {text}; default: 14, or 8 where there is a codebook",
+        )  # fmt: skip
     run.add_argument("--plan", metavar="FILE", help="plan.toml: choices per kind and layer")
     run.add_argument(
         "--delta", type=float, metavar="X",

@@ -21,6 +21,7 @@ from model_prep.graph import Graph, Layer
 from model_prep.manifest import InputFormat
 from model_prep.plan import LayerPlan
 from model_prep.quantizers.base import Quantizer
+from model_prep.quantizers.weights import fit_weights
 
 Quantizers = Mapping[str, Quantizer]
 
@@ -55,13 +56,17 @@ class FakeQuantized:
     def __init__(self, graph: Graph, source: InputFormat, plans: Sequence[LayerPlan]) -> None:
         self.graph = graph
         self.source = source
-        self._parameters = []
+        self._parameters: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer, plan in zip(graph.layers, plans, strict=True):
-            pair = []
-            for values, bits in ((layer.weight, plan.weight_bits), (layer.bias, plan.bias_bits)):
-                integers, frac = to_fixed(values, bits)
-                pair.append(torch.from_numpy((integers * 2.0**-frac).astype(np.float32)))
-            self._parameters.append(pair)
+            if not layer.has_weights:
+                self._parameters.append((torch.empty(0), torch.empty(0)))
+                continue
+            stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
+            weight, bias = (
+                _floats(stored.integers, stored.frac),
+                to_fixed(layer.bias, plan.bias_bits),
+            )
+            self._parameters.append((weight, _floats(*bias)))
 
     def start(self, pixels: np.ndarray) -> torch.Tensor:
         """The network's quantized input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
@@ -128,6 +133,11 @@ class FakeQuantized:
                     signal[layer.name] += float(want.double().square().sum())
                     noise[layer.name] += float((want - got).double().square().sum())
         return {name: sqnr_db(signal[name], noise[name]) for name in signal}
+
+
+def _floats(integers: np.ndarray, frac: int) -> torch.Tensor:
+    """float32 values of fixed-point integers."""
+    return torch.from_numpy((integers * 2.0**-frac).astype(np.float32))
 
 
 def integers(out: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:

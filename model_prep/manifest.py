@@ -62,6 +62,8 @@ class QuantizedLayer:
         weight: int16 [out, in / groups, kernel rows, kernel columns].
         bias: int32 [out].
         weight_bits, weight_frac: a weight stands for w * 2^-weight_frac.
+        weight_scheme, weight_table, stored_bits: how weights are stored, see WeightFormat: table
+            int32 [2^stored_bits] or None; 0 bits: weight_bits.
         bias_bits, bias_frac, bias_shift: a bias enters the accumulator as b << bias_shift.
         acc_bits: signed width that no input can overflow.
         requant_shift: s of docs/formats.md 2.3; None for the last layer.
@@ -101,6 +103,9 @@ class QuantizedLayer:
     lrn: Lrn | None = None
     table_frac: int = 0
     lrn_table: np.ndarray | None = None
+    weight_scheme: str = "uniform"
+    weight_table: np.ndarray | None = None
+    stored_bits: int = 0
 
     @property
     def has_weights(self) -> bool:
@@ -193,6 +198,10 @@ def _layer_entry(layer: QuantizedLayer) -> dict[str, Any]:
         "groups": layer.groups, "relu": layer.relu, "macs": layer.macs,
         "pool": None if layer.pool is None else {k: list(v) for k, v in asdict(layer.pool).items()},
         "weight_bits": layer.weight_bits, "weight_frac": layer.weight_frac,
+        "weight_storage": {
+            "scheme": layer.weight_scheme, "bits": layer.stored_bits or layer.weight_bits,
+            "table": layer.weight_table is not None,
+        } if layer.has_weights else None,
         "bias_bits": layer.bias_bits, "bias_frac": layer.bias_frac, "bias_shift": layer.bias_shift,
         "acc_bits": layer.acc_bits, "requant_shift": layer.requant_shift,
         "quantizer": None if quantizer is None else {
@@ -214,6 +223,8 @@ def _arrays(network: QuantizedNetwork) -> dict[str, np.ndarray]:
         if layer.has_weights:
             arrays[f"{layer.name}/weight"] = layer.weight.astype(np.int16)
             arrays[f"{layer.name}/bias"] = layer.bias.astype(np.int32)
+        if layer.weight_table is not None:
+            arrays[f"{layer.name}/weight_table"] = layer.weight_table.astype(np.int32)
         if layer.lrn_table is not None:
             arrays[f"{layer.name}/lrn_table"] = layer.lrn_table.astype(np.int32)
         quantizer = layer.quantizer
@@ -298,6 +309,7 @@ def _load_layer(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Quantiz
     tuples = ("inputs", "in_shape", "conv_shape", "stride", "pads", "dilation", "in_aligns")
     values: dict[str, Any] = {key: entry[key] for key in same}
     values.update({key: tuple(entry[key]) for key in tuples})
+    values.update(_load_storage(entry, arrays))
     return QuantizedLayer(
         name=name,
         pool=Pool(**{key: tuple(value) for key, value in pool.items()}) if pool else None,
@@ -310,6 +322,32 @@ def _load_layer(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Quantiz
         lrn_table=arrays.get(f"{name}/lrn_table"),
         **values,
     )
+
+
+def _load_storage(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields that say how a layer's weights are stored, checked against the weights."""
+    name, stored = entry["name"], entry.get("weight_storage")
+    if stored is None:
+        return {}
+    fields = {"weight_scheme": stored["scheme"], "stored_bits": stored["bits"]}
+    if not stored["table"]:
+        return fields
+    table = arrays.get(f"{name}/weight_table")
+    if table is None or table.shape != (1 << stored["bits"],) or (np.diff(table) < 1).any():
+        raise UserError(
+            f"layer {name}: {name}/weight_table must be {1 << stored['bits']} increasing entries; "
+            "run python -m model_prep quantize again"
+        )
+    known = np.zeros(1 << 16, bool)
+    known[table & 0xFFFF] = True
+    good = known[arrays[f"{name}/weight"].reshape(-1).view(np.uint16)]
+    if not good.all():
+        wrong = int(arrays[f"{name}/weight"].reshape(-1)[good.argmin()])
+        raise UserError(
+            f"layer {name}: weights must be entries of its weight table, not {wrong}; "
+            "run python -m model_prep quantize again"
+        )
+    return {**fields, "weight_table": table}
 
 
 def _load_average(entry: dict[str, Any]) -> Average | None:

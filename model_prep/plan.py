@@ -20,10 +20,12 @@ from model_prep.kmeans import RULES
 from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS
 from model_prep.quantizers.kmeans_gaussian import LEVELS
 from model_prep.quantizers.optimal_step import DENSITIES
+from model_prep.quantizers.weights import WEIGHT_SCHEMES
 
 AUTO: Literal["auto"] = "auto"
 FRAC_MODES = ("network", "layer", "best", "error")
 PARAMETER_BITS = (2, 16)
+WEIGHT_BITS = (1, 16)  # of any scheme
 BIAS_BITS = (2, 32)
 Bits = int | list[int] | Literal["auto"]
 
@@ -47,7 +49,9 @@ class Settings:
             default true.
         delta: what a search may lose: points of top-1 where there are labels, else dB of output
             SQNR; default 1 point or 30 dB.
-        weight_bits, bias_bits: signed widths; default 14.
+        weight_scheme: a name of WEIGHT_SCHEMES; default "uniform".
+        weight_bits: width of a stored weight or index; default 14, or 8 where there is a codebook.
+        bias_bits: signed width; default 14.
     """
 
     scheme: str | None = None
@@ -61,23 +65,25 @@ class Settings:
     frac: int | None = None
     clip: bool | None = None
     delta: float | None = None
+    weight_scheme: str | None = None
     weight_bits: int | None = None
     bias_bits: int | None = None
 
 
 DEFAULTS = Settings(
     rule="nearest", variant="floor", density=DENSITIES[0], levels=LEVELS[0], qm=12,
-    frac_mode="network", clip=True, weight_bits=14, bias_bits=14,
+    frac_mode="network", clip=True, weight_scheme="uniform", bias_bits=14,
 )  # fmt: skip
 _GLOBAL_KEYS = tuple(field.name for field in fields(Settings))
 _OWNERS = {"rule": "knq", "variant": "enq", "density": "optimal", "levels": "gaussian"}
 _ACTIVATION_KEYS = ("scheme", "bits", *_OWNERS)
-_LAYER_KEYS = (*_ACTIVATION_KEYS, "weight_bits", "bias_bits")
+_LAYER_KEYS = (*_ACTIVATION_KEYS, "weight_scheme", "weight_bits", "bias_bits")
 _CHOICES = {
     "scheme": tuple(HARDWARE), "rule": RULES, "variant": VARIANTS, "density": DENSITIES,
     "levels": LEVELS, "frac_mode": FRAC_MODES,
+    "weight_scheme": tuple(WEIGHT_SCHEMES),
 }  # fmt: skip
-_RANGES = {"qm": QM_RANGE, "weight_bits": PARAMETER_BITS, "bias_bits": BIAS_BITS}
+_RANGES = {"qm": QM_RANGE, "weight_bits": WEIGHT_BITS, "bias_bits": BIAS_BITS}
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class LayerPlan:
     signed: bool = False
     shares: str | None = None
     counted: bool = True
+    weight_scheme: str = "uniform"
 
     @property
     def owner(self) -> str:
@@ -284,8 +291,22 @@ def _layer_plan(layer: Layer, chosen: Mapping[str, Any], explicit: Mapping[str, 
     return LayerPlan(
         layer.name, chosen["weight_bits"], chosen["bias_bits"], scheme,
         None if chosen["bits"] == AUTO else chosen["bits"],
+        weight_scheme=chosen["weight_scheme"],
         **options,
     )  # fmt: skip
+
+
+def _check_weights(layer: Layer, chosen: dict[str, Any]) -> None:
+    """Fill in the scheme's own width where none was given; it must lie in the scheme's range."""
+    scheme = chosen["weight_scheme"]
+    low, high, default = WEIGHT_SCHEMES[scheme][1]
+    if chosen["weight_bits"] is None:
+        chosen["weight_bits"] = default
+    if layer.has_weights and not low <= chosen["weight_bits"] <= high:
+        raise UserError(
+            f"weight_bits of layer {layer.name} must be {low}..{high} for {scheme}, "
+            f"not {chosen['weight_bits']}"
+        )
 
 
 def check_widths(plan: Plan) -> None:
@@ -303,7 +324,10 @@ def check_widths(plan: Plan) -> None:
             )
 
 
-def resolve(graph: Graph, settings: Settings, defaults: Settings, path: Path | None = None) -> Plan:
+def resolve(
+    graph: Graph, settings: Settings, defaults: Settings, path: Path | None = None,
+    by_kind: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Plan:  # fmt: skip
     """The plan of a network.
 
     Args:
@@ -311,6 +335,7 @@ def resolve(graph: Graph, settings: Settings, defaults: Settings, path: Path | N
         settings: from the command line.
         defaults: the network's own scheme and bits.
         path: plan.toml, or None.
+        by_kind: from the command line, too, by kind of layer; the file's [kind.NAME] come first.
 
     Raises:
         UserError: an unknown key, layer or value, or a wrong number of widths.
@@ -319,6 +344,8 @@ def resolve(graph: Graph, settings: Settings, defaults: Settings, path: Path | N
 
     given = {key: getattr(settings, key) for key in _GLOBAL_KEYS}
     _check_table({k: v for k, v in given.items() if v is not None}, _GLOBAL_KEYS, "")
+    for kind, table in (by_kind or {}).items():
+        _check_table(table, _LAYER_KEYS, f"{kind.upper()}: ")
     read: tuple[Settings, dict[str, Any], dict[str, Any]] = (Settings(), {}, {})
     top, kinds, by_layer = read if path is None else read_toml(path, graph)
     merged = _merge(settings, top, defaults, DEFAULTS)
@@ -326,12 +353,21 @@ def resolve(graph: Graph, settings: Settings, defaults: Settings, path: Path | N
     widths = dict(zip(names, _widths(merged.bits, names), strict=True))
     layers = []
     for layer in graph.layers:
-        explicit = {**kinds.get(layer.kind, {}), **by_layer.get(layer.name, {})}
+        of_kind = {**(by_kind or {}).get(layer.kind, {}), **kinds.get(layer.kind, {})}
+        explicit = {**of_kind, **by_layer.get(layer.name, {})}
         chosen = {key: getattr(merged, key) for key in _LAYER_KEYS}
         chosen["bits"] = widths.get(layer.name)
         chosen.update(explicit)
+        _check_weights(layer, chosen)
         if layer is graph.layers[-1]:
-            layers.append(LayerPlan(layer.name, chosen["weight_bits"], chosen["bias_bits"]))
+            layers.append(
+                LayerPlan(
+                    layer.name,
+                    chosen["weight_bits"],
+                    chosen["bias_bits"],
+                    weight_scheme=chosen["weight_scheme"],
+                )  # fmt: skip
+            )
         else:
             layers.append(_layer_plan(layer, chosen, explicit))
     plan = Plan(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a float Graph and fitted quantizers to integers: input, weights, biases, widths, shifts.
 
-14-bit uniform weights and biases as in papers 000/001; the arithmetic is docs/formats.md 2.3.
+14-bit weights and biases as in papers 000/001, weights also by codebook; the arithmetic is
+docs/formats.md 2.3.
 Imports numpy and the Graph, plan, manifest and quantizer modules.
 """
 
@@ -22,6 +23,7 @@ from model_prep.manifest import InputFormat, QuantizedLayer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.plan import LayerPlan
 from model_prep.quantizers.base import Quantizer
+from model_prep.quantizers.weights import fit_weights
 from model_prep.reference import check_exact
 from model_prep.sharing import is_copy, signed_layers
 
@@ -91,7 +93,8 @@ def quantize_layer(
     Raises:
         UserError: the accumulator or the shift is too wide to be exact.
     """
-    weight, weight_frac = to_fixed(layer.weight, plan.weight_bits)
+    stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
+    weight, weight_frac = stored.integers, stored.frac
     acc_frac = in_frac + weight_frac
     bias, bias_frac = to_fixed(layer.bias, plan.bias_bits, most=acc_frac)
     if not bias.any():
@@ -101,7 +104,8 @@ def quantize_layer(
         in_shape=layer.in_shape, conv_shape=layer.conv_shape, stride=layer.stride,
         pads=layer.pads, dilation=layer.dilation, groups=layer.groups, relu=layer.relu,
         pool=layer.pool, weight=weight.astype(np.int16), bias=bias.astype(np.int32),
-        weight_bits=plan.weight_bits, weight_frac=weight_frac,
+        weight_bits=stored.multiplied_bits, weight_frac=weight_frac,
+        weight_scheme=stored.scheme, weight_table=stored.table, stored_bits=stored.bits,
         bias_bits=plan.bias_bits, bias_frac=bias_frac, bias_shift=acc_frac - bias_frac,
         acc_bits=accumulator_bits(weight, bias, acc_frac - bias_frac, magnitude),
         requant_shift=None if quantizer is None else acc_frac - quantizer.frac,

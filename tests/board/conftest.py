@@ -57,6 +57,18 @@ def other_bundle(other_build: Path) -> Path:
     return prepare(other_build)
 
 
+@pytest.fixture(scope="session")
+def ports_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """digits with 4-bit codebooks in its fully connected layers, weights through three ports."""
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
+    build = tmp_path_factory.mktemp("ports") / "digits"
+    options = ["--fc-weight-scheme", "kmeans", "--fc-weight-bits", "4", "--images", "20"]
+    run_stage("model_prep", "quantize", "--net", "digits", *options, "--out", str(build))
+    run_stage("codegen", "generate", "--build", str(build), "--weight-ports", "3")
+    return prepare(build)
+
+
 @pytest.fixture
 def bundle_copy(bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle that a test may change."""

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One changed bit of the generated parameters fails the C-simulation, with the layer's name.
 
-Twenty random bits: fourteen of weights.bin, two each of the layer table, centroids and thresholds.
+Twenty random bits: fourteen of weights.bin, two each of the layer table, centroids and thresholds;
+then one of each part of a layer with a weight codebook: codebook, biases, indices of either port.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_networks import Toy, mixed_layers
+from toy_networks import Toy, ToyLayer, mixed_layers
 
 from codegen import csim
 from codegen.cli import main
@@ -82,3 +84,27 @@ def test_table_bits(build: Path, capfd: pytest.CaptureFixture[str], table: str) 
         path.write_text("\n".join(lines))
         status, named = run(build, capfd)
         assert status != 0 and named == name, f"{table} column {column}, seed {SEED}"
+
+
+def test_codebook_bits(
+    make_toy: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    layers = [ToyLayer(24, index_bits=4), ToyLayer(16, (1, 1), index_bits=6), ToyLayer(8, (1, 1))]
+    folder = make_toy(Toy(in_shape=(8, 6, 5), layers=layers, images=1))
+    command = ["generate", "--build", str(folder), "--weight-ports", "2"]
+    assert main(command) == 0
+    monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
+    assert run(folder, capfd) == (0, "")
+    layer = json.loads((folder / "report.json").read_text())["layers"][1]
+    path = folder / "params" / "weights.bin"
+    clean = path.read_bytes()
+    start, section = 8 * layer["address"]["weights"], len(clean) // 2
+    biases = start + 8 * layer["weights"]["table_entries"]
+    assert layer["weights"]["table_entries"] == 64
+    for place in (start, start + 8 * 63 + 1, biases, biases + 8 * 6 + 3, section + biases + 49):
+        data = bytearray(clean)
+        data[place] ^= 4
+        path.write_bytes(data)
+        assert run(folder, capfd) == (1, "layer1"), place

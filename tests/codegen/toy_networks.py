@@ -31,6 +31,8 @@ class ToyLayer:
         like: the layer whose quantizer and F this one shares, as parts of a concat must.
         shift_more: added to the requantize shift that suits the data.
         kind: operations take kernel, stride and pads for "avgpool", else `pool`.
+        weight_bits: of the weights that are multiplied; None: the network's.
+        index_bits: weights come from a codebook of 2^index_bits entries; 0: there is none.
     """
 
     out: int = 0
@@ -56,6 +58,8 @@ class ToyLayer:
     count_include_pad: bool = False
     lrn_size: int = 5
     name: str | None = None
+    weight_bits: int | None = None
+    index_bits: int = 0
 
 
 @dataclass
@@ -141,11 +145,19 @@ def convolution(
     """Draw weights, convolve."""
     toy = made.toy
     values, largest, frac = made.read(sources[0])
-    limit = 1 << (toy.weight_bits - 1)
+    bits = layer.weight_bits or toy.weight_bits
+    limit = 1 << (bits - 1)
     if values.shape[1] % layer.groups or layer.out % layer.groups:
         raise ValueError("groups must divide the channels")
     shape = (layer.out, values.shape[1] // layer.groups, *layer.kernel)
     weight = rng.integers(-limit, limit, shape).astype(np.int16)
+    storage: dict[str, Any] = {"scheme": "uniform", "bits": bits, "table": False}
+    if layer.index_bits:
+        drawn = rng.choice(2 * limit, 1 << layer.index_bits, replace=False) - limit
+        table = np.sort(drawn).astype(np.int32)
+        weight = table[rng.integers(0, table.size, shape)].astype(np.int16)
+        made.arrays[f"{name}/weight_table"] = table
+        storage = {"scheme": "kmeans", "bits": layer.index_bits, "table": True}
     bias = rng.integers(-5000, 5000, layer.out).astype(np.int32)
     bias_shift = int(rng.integers(0, 3))
     acc = (
@@ -155,7 +167,8 @@ def convolution(
     bound += np.abs(bias.astype(np.int64)) << bias_shift
     made.arrays[f"{name}/weight"], made.arrays[f"{name}/bias"] = weight, bias
     return Sum(acc, acc, 1 + int(bound.max()).bit_length(), frac, {
-        "weight_bits": toy.weight_bits, "bias_bits": 14, "bias_shift": bias_shift,
+        "weight_bits": bits, "weight_storage": storage, "bias_bits": 14,
+        "bias_shift": bias_shift,
         "macs": int(weight.size * acc.shape[2] * acc.shape[3]),
     })  # fmt: skip
 

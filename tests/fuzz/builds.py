@@ -42,13 +42,15 @@ class Build:
     knq_levels: int = 256
     arena_words: int = 1 << 16
     chip_words: int = 1 << 14
+    weight_ports: int = 1
 
     @property
     def defines(self) -> list[str]:
         """Compiler options that set the constants."""
         value = "int32_t" if self.weight_bits <= 14 else "int64_t"
         names = ("simd", "pe", "weight_bits", "qk_units", "weight_rows", "line_blocks",
-                 "psum_pixels", "images", "knq_levels", "arena_words", "chip_words")  # fmt: skip
+                 "psum_pixels", "images", "knq_levels", "arena_words", "chip_words",
+                 "weight_ports")  # fmt: skip
         return [f"-DFUZZ_VALUE={value}"] + [
             f"-DFUZZ_{name.upper()}={getattr(self, name)}" for name in names
         ]
@@ -56,9 +58,9 @@ class Build:
 
 BUILDS = (
     Build("small", 8, 24, 14, 6),
-    Build("wide", 16, 32, 8, 32, weight_rows=36, line_blocks=160),
+    Build("wide", 16, 32, 8, 32, weight_rows=36, line_blocks=160, weight_ports=4),
     Build("narrow", 8, 8, 16, 1, weight_rows=64, line_blocks=512),
-    Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=256),
+    Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=256, weight_ports=3),
 )
 
 
@@ -109,6 +111,10 @@ MUTATIONS = {
                  "const int32_t next_rows = ahead && d.kernel_h > 1 ? rows_needed"),
         Mutation("concat_offset", "packing.hpp", "n * C::ARENA_WORDS + d.out_addr",
                  "n * C::ARENA_WORDS + d.out_addr / 2 * 2"),
+        Mutation("index_sign", "weight_loader.hpp", "[number[lane] & mask]",
+                 "[number[lane] & (C::TABLE_ENTRIES - 1)]"),
+        Mutation("ports_swapped", "weight_loader.hpp", "+ q] = word[q];",
+                 "+ q] = word[C::WEIGHT_PORTS - 1 - q];", "wide"),
         Mutation("second_input", "packing.hpp", "second ? d.in2_addr : d.in_addr", "d.in_addr"),
         Mutation("chip_stride", "packing.hpp", "d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS",
                  "C::CHIP_A_WORDS"),

@@ -57,7 +57,7 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
     loaded = network.load(folder)
     rng = np.random.default_rng(toy.seed)
     jobs, gather = make_jobs(loaded, build.simd, build.pe, build.weight_rows)
-    rows = [base_row(job, build.weight_bits, build.simd, build.pe) for job in jobs]
+    rows = [base_row(job, build.simd, build.pe, build.weight_ports) for job in jobs]
     limits = [limit for limit in (16, 64, 256) if limit < build.line_blocks]
     chosen = [limit for limit in limits if rng.integers(0, 4) == 0]
     for limit in [*chosen, build.line_blocks]:
@@ -68,7 +68,7 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
     if toy.images > 1 and rng.integers(0, 4):
         planner.set_prefetch(rows)
     candidate = planner.Candidate(tuple(rows), build.weight_rows, toy.images, 0)
-    engine = Engine(build.simd, build.pe, build.qk_units)
+    engine = Engine(build.simd, build.pe, build.qk_units, build.weight_ports)
     sizes = planner.sizes_of(jobs, candidate, engine)
     # part of the feature maps on chip, all that may be, or none
     spare = int(rng.choice([0, 4, 400]))

@@ -10,6 +10,7 @@
 // OUTPUT: per layer the counters, the number of words changed elsewhere, the outputs (uint64).
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "ap_int.h"
@@ -42,11 +43,13 @@ struct Network {
   typedef ap_uint<128> out_gear_t;
 #endif
   static const bool HAS_ENQ = true, HAS_KNQ = true, HAS_OPS = true;
-  static const bool HAS_LRN = FUZZ_PE >= 24, HAS_AVERAGE = true;
+  static const bool HAS_LRN = FUZZ_PE >= 24, HAS_AVERAGE = true, HAS_CODEBOOK = true;
   static const int32_t SIMD = FUZZ_SIMD, PE = FUZZ_PE, G = SIMD / 8;
   static const int32_t WEIGHT_BITS = FUZZ_WEIGHT_BITS, VALUE_BITS = 17;
   static const int32_t WEIGHT_ROWS = FUZZ_WEIGHT_ROWS, LINE_BLOCKS = FUZZ_LINE_BLOCKS;
-  static const int32_t ROW_WORDS = PE * SIMD * WEIGHT_BITS / 64;
+  static const int32_t WEIGHT_PORTS = FUZZ_WEIGHT_PORTS, WEIGHT_WIDTHS = 16;
+  static const int32_t ROW_WORDS = PE * SIMD * 16 / 64, TABLE_ENTRIES = 256;
+  static const int32_t BIAS_WORDS = (PE / 2 + WEIGHT_PORTS - 1) / WEIGHT_PORTS;
   static const int32_t PSUM_PIXELS = FUZZ_PSUM_PIXELS, QK_UNITS = FUZZ_QK_UNITS;
   static const int32_t KNQ_LEVELS = FUZZ_KNQ_LEVELS;
   static const int32_t POOL_ROWS = 8, POOL_WIDTH = 64, PACK_WIDTH = 64, PACK_PLANES = PE / 8;
@@ -58,6 +61,7 @@ struct Network {
 
   static constexpr int in_width(int k) { return k + 1; }
   static constexpr int out_width(int k) { return k + 1; }
+  static constexpr int weight_width(int k) { return k + 1; }
   static value_t centroid(int table, int code) {
     return value_t(centroid_table[table * KNQ_LEVELS + code]);
   }
@@ -94,6 +98,16 @@ static uint64_t changed(const std::vector<uint64_t>& now, const std::vector<uint
   return found;
 }
 
+// Each weight port gets its section of the weights.
+template <std::size_t... Q>
+static void run(const std::vector<uint64_t>& weights, Network::bus_t* fm,
+                Network::bus_t* chip_in, Network::bus_t* chip_out, const LayerDesc& layer,
+                int32_t images, Counters& counters, std::index_sequence<Q...>) {
+  const Network::bus_t* first = reinterpret_cast<const Network::bus_t*>(weights.data());
+  run_layer<Network>(fm, fm, chip_in, chip_out, layer, images, counters,
+                     first + Q * (weights.size() / Network::WEIGHT_PORTS)...);
+}
+
 int main(int argc, char** argv) {
   check(argc == 3, "usage: engine NETWORK OUTPUT");
   std::FILE* file = std::fopen(argv[1], "rb");
@@ -127,10 +141,9 @@ int main(int argc, char** argv) {
     const std::vector<uint64_t> before = memory, kept[2] = {chip[0], chip[1]};
     Counters counters = {{0}};
     Network::bus_t* fm = reinterpret_cast<Network::bus_t*>(memory.data());
-    run_layer<Network>(reinterpret_cast<const Network::bus_t*>(weights.data()), fm, fm,
-                       reinterpret_cast<Network::bus_t*>(chip[from].data()),
-                       reinterpret_cast<Network::bus_t*>(chip[to].data()), d, int32_t(images),
-                       counters);
+    run(weights, fm, reinterpret_cast<Network::bus_t*>(chip[from].data()),
+        reinterpret_cast<Network::bus_t*>(chip[to].data()), d, int32_t(images), counters,
+        std::make_index_sequence<Network::WEIGHT_PORTS>());
     uint64_t strays = changed(memory, before, arena, d.out_chip ? 0 : d.out_addr,
                               d.out_chip ? 0 : words[l]);
     strays += changed(chip[to], kept[to], stride[to], d.out_addr, d.out_chip ? words[l] : 0);

@@ -292,4 +292,22 @@ def draw(rng: np.random.Generator, build: Build, seed: int) -> Toy | None:
         before = len(toy.layers)
         if step(draft) is None and len(toy.layers) > before:
             return None
-    return toy if finish(draft) else None
+    if not finish(draft):
+        return None
+    draw_weights(np.random.default_rng([seed, 1]), build, toy)
+    return toy
+
+
+def draw_weights(rng: np.random.Generator, build: Build, toy: Toy) -> None:
+    """Give some layers weights of their own width, or a codebook; rows must suit the ports."""
+    step = build.simd * build.pe // 64
+    fitting = [n for n in range(1, build.weight_bits + 1) if step * n % build.weight_ports == 0]
+    widths = [n for n in fitting if 2 <= n <= build.weight_bits]
+    if toy.weight_bits not in widths:
+        toy.weight_bits = widths[-1]
+    for layer in toy.layers:
+        if layer.kind in ("conv", "fc") and rng.integers(0, 2):
+            layer.weight_bits = int(rng.choice(widths))
+            indices = [n for n in fitting if n <= min(8, layer.weight_bits, 14)]
+            if indices and layer.weight_bits <= 14 and rng.integers(0, 2):
+                layer.index_bits = int(rng.choice(indices))

@@ -133,7 +133,7 @@ def test_bad_settings(graph: Graph, settings: Settings, text: str) -> None:
         ("[layer.conv1]\nbits = [3]", r"plan.toml: \[layer.conv1\] bits must be one number or au"),
         ("[layer.conv1]\nbits = 3.5", r"plan.toml: \[layer.conv1\] bits must be numbers or auto"),
         ("bits = true", "plan.toml: bits must be numbers or auto, not True$"),
-        ("weight_bits = 17", "plan.toml: weight_bits must be 2..16, not 17$"),
+        ("weight_bits = 17", "plan.toml: weight_bits must be 1..16, not 17$"),
         ("bias_bits = 33", "plan.toml: bias_bits must be 2..32, not 33$"),
         ('qm = "wide"', "plan.toml: qm must be an integer, not wide$"),
         ("frac = 99", "plan.toml: frac must be -64..64, not 99$"),

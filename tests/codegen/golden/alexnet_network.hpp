@@ -35,11 +35,12 @@ struct Network {
   typedef ap_uint<80> out_gear_t;
 #endif
 
-  static const uint32_t DESIGN_ID = 0x3d3cdf85u;  // network and plan
+  static const uint32_t DESIGN_ID = 0xcb459b9du;  // network and plan
   static const bool HAS_ENQ = false;  // whether QE and CE exist
   static const bool HAS_KNQ = true;  // whether QK and CK exist
   static const bool HAS_OPS = false;  // whether layers without weights exist
   static const bool HAS_LRN = false;  // whether a normalisation exists
+  static const bool HAS_CODEBOOK = false;  // whether weight codebooks exist
   static const bool HAS_AVERAGE = false;  // whether an average pool exists
   static const int32_t SIMD = 8;  // input channels a cycle
   static const int32_t PE = 24;  // output channels a cycle
@@ -50,7 +51,11 @@ struct Network {
   static const int32_t ACC_BITS = 36;  // that no input can overflow
   static const int32_t CODE_BITS = 10;  // largest T
   static const int32_t WEIGHT_ROWS = 256;  // rows of one side of the weight buffer
-  static const int32_t ROW_WORDS = 42;  // bus words a row
+  static const int32_t WEIGHT_PORTS = 1;  // memory ports for weights
+  static const int32_t WEIGHT_WIDTHS = 1;  // widths at which weights are stored
+  static const int32_t ROW_WORDS = 42;  // bus words a row of weights at most
+  static const int32_t BIAS_WORDS = 12;  // bus words of a tile's biases, from each port
+  static const int32_t TABLE_ENTRIES = 1;  // entries of the largest codebook
   static const int32_t LINE_BLOCKS = 1368;  // entries of a line buffer bank
   static const int32_t PSUM_PIXELS = 169;  // pixels that wait for their next chunk
   static const int32_t QK_UNITS = 1;  // requantizers and encoders
@@ -70,7 +75,7 @@ struct Network {
   static const int32_t LRN_REACH = 0;  // channels to either side in a normalisation
   static const int32_t IN_WIDTHS = 2;  // widths T that are read
   static const int32_t OUT_WIDTHS = 1;  // widths T that are written
-  static const int32_t WEIGHT_WORDS = 13411008;  // bus words of weights.bin
+  static const int32_t WEIGHT_WORDS = 13411008;  // bus words of weights.bin, a section for each port
   static const int32_t ARENA_WORDS = 24372;  // bus words of one image's feature maps
   static const int32_t CHIP_A_WORDS = 3072;  // bus words of an image in memory A
   static const int32_t CHIP_B_WORDS = 24372;  // bus words of an image in memory B
@@ -84,6 +89,12 @@ struct Network {
   }
   static constexpr int out_width(int k) {
     constexpr int widths[] = {3};
+    return widths[k];
+  }
+
+  // Widths at which weights are stored.
+  static constexpr int weight_width(int k) {
+    constexpr int widths[] = {14};
     return widths[k];
   }
 

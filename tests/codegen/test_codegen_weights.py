@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stored weights: own widths, codebooks and several ports, from the file's bytes to the engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_networks import POOL2, Toy, ToyLayer
+
+from codegen import generate, network, planner, weights_file
+from codegen.cli import main
+from codegen.errors import UserError
+from codegen.jobs import make_jobs
+from codegen.packing import unpack_fields
+from codegen.parts import find_part
+from codegen.resources import Sizes, weight_luts
+from codegen.table import OP_CONV
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+PORTS = (1, 2, 3, 4, 6)
+
+
+def coded() -> Toy:
+    """Integers of two widths and codebooks of three, odd channel counts, groups, a chunked fc."""
+    layers = [
+        ToyLayer(24, (3, 3), (2, 2), (1, 1, 1, 1), scheme="knq", bits=3, weight_bits=12),
+        ToyLayer(20, (3, 3), groups=4, scheme="enq", bits=5, weight_bits=8, index_bits=4),
+        ToyLayer(40, (3, 2), pads=(1, 0, 1, 1), scheme="uniform", bits=9, pool=POOL2, index_bits=8),
+        ToyLayer(33, (4, 4), scheme="knq", bits=4, kind="fc", index_bits=2, weight_bits=14),
+        ToyLayer(10, (1, 1), kind="fc", weight_bits=4),
+    ]
+    return Toy(in_shape=(3, 20, 19), layers=layers, images=2, seed=9)
+
+
+def widths_of(build: Path) -> list[tuple[int, int]]:
+    """(bits, codebook entries) of each layer in the report."""
+    report = json.loads((build / "report.json").read_text())
+    return [
+        (item["weights"]["bits"], item["weights"]["table_entries"]) for item in report["layers"]
+    ]
+
+
+@pytest.fixture
+def any_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part with ports for everything."""
+    monkeypatch.setattr(planner, "check_ports", lambda part, ports: None)
+
+
+@needs_compiler
+@pytest.mark.parametrize("ports", PORTS)
+@pytest.mark.usefixtures("any_ports")
+def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports: int) -> None:
+    build = make_toy(coded())
+    settings = generate.Settings(build, "XC7Z045", 8, 32, weight_ports=ports)
+    if ports in (3, 6):  # rows of 4 words a bit, and widths that 3 does not divide
+        with pytest.raises(UserError, match=r"^WEIGHT_PORTS must divide the \d+ words of a row of"):
+            generate.generate(settings)
+        settings = generate.Settings(build, "XC7Z045", 8, 48, weight_ports=ports)
+    generate.generate(settings)
+    # layer1's and layer3's channels are filled up, so their codebooks may have got one bit more
+    found = widths_of(build)
+    assert found[0] == (12, 0) and found[4] == (4, 0)
+    assert found[1] in ((4, 16), (5, 32)) and found[3] in ((2, 4), (3, 8))
+    assert main(["csim", "--build", str(build)]) == 0
+    report = json.loads((build / "report.json").read_text())
+    for predicted, counted in zip(report["layers"], report["csim"]["layers"], strict=True):
+        for key in ("cycles", "load", "bytes_weights"):
+            want = predicted["counts"]["load"] if key == "load" else predicted[key]
+            assert counted[key] == want, (predicted["name"], key)
+        assert counted["bytes_weights"] == predicted["weights"]["bytes"]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("any_ports")
+def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:
+    build = make_toy(coded())
+    generate.generate(generate.Settings(build, pe=16, weight_ports=2))
+    assert main(["csim", "--build", str(build), "--types", "exact"]) == 0
+
+
+def read_weights(plan: planner.Plan, data: np.ndarray) -> Iterator[np.ndarray]:
+    """Decode weights.bin as docs/formats.md describes it: [O, C, KH, KW] of each layer."""
+    ports, simd, pe = plan.engine.weight_ports, plan.engine.simd, plan.engine.pe
+    stream = data.reshape(ports, -1).T.reshape(-1)  # word j comes from section j % ports
+    at = 0
+    for job, row in zip(plan.jobs, plan.rows, strict=True):
+        if row["op"] != OP_CONV:
+            continue
+        bits, entries = row["weight_bits"], row["weight_table"]
+        assert at == row["weight_addr"] * ports
+        table = (stream[at : at + entries * ports : ports].astype(np.int64) ^ 0x8000) - 0x8000
+        at += entries * ports
+        groups = -(-row["blocks"] // (simd // 8))
+        per_group = job.conv.out_channels // job.conv.groups
+        lanes = row["tiles_per_group"] * pe
+        out = np.zeros((job.conv.groups, lanes, groups * simd, *job.conv.kernel))
+        for group in range(job.conv.groups):
+            for tile in range(0, lanes, pe):
+                at += -(-pe // 2 // ports) * ports
+                for first in range(0, groups, row["chunk_groups"]):
+                    count = min(row["chunk_groups"], groups - first)
+                    words = row["kernel_h"] * row["kernel_w"] * count * simd * pe * bits // 64
+                    number = unpack_fields(stream[at : at + words], bits, words * 64 // bits)
+                    at += words
+                    sign = 1 << (bits - 1)
+                    number = number.astype(np.int64)
+                    values = table[number] if entries else (number ^ sign) - sign
+                    cells = values.reshape(*job.conv.kernel, count * simd, pe)
+                    channel = slice(first * simd, (first + count) * simd)
+                    out[group, tile : tile + pe, channel] = cells.transpose(3, 2, 0, 1)
+        channels = job.conv.channels // job.conv.groups
+        yield out[:, :per_group, :channels].reshape(-1, channels, *job.conv.kernel)
+    assert at == stream.size
+
+
+@pytest.mark.parametrize("ports", [1, 2, 4])
+@pytest.mark.usefixtures("any_ports")
+def test_file_holds_the_weights(make_toy: Callable[..., Path], tmp_path: Path, ports: int) -> None:
+    loaded = network.load(make_toy(coded()) / "quantized")
+    plan = planner.plan(loaded, find_part("XC7Z045"), 8, 32, 1, weight_ports=ports)
+    weights_file.write_weights(plan, tmp_path / "weights.bin")
+    data = np.fromfile(tmp_path / "weights.bin", dtype="<u8")
+    assert data.size == plan.weight_words
+    found = list(read_weights(plan, data))
+    assert len(found) == 5
+    for job, weight in zip(plan.jobs, found, strict=True):
+        assert np.array_equal(weight, job.weight), job.layer.name
+
+
+def test_rows_shrink_with_their_width(make_toy: Callable[..., Path]) -> None:
+    layers = [ToyLayer(48, (1, 1)), ToyLayer(48, (1, 1), kind="fc")]
+    rows = {}
+    for bits in (14, 8, 6, 4):
+        layers[1].index_bits = 0 if bits == 14 else bits
+        toy = Toy(in_shape=(16, 1, 1), layers=layers, images=1)
+        loaded = network.load(make_toy(toy, f"bits{bits}") / "quantized")
+        plan = planner.plan(loaded, find_part("XC7Z020"))
+        rows[bits] = plan.rows[1]["row_words"]
+        assert plan.sizes.weight_bits == 14 and plan.rows[1]["weight_bits"] == bits
+    assert rows == {14: 42, 8: 24, 6: 18, 4: 12}
+
+
+def store(folder: Path, arrays: dict[str, np.ndarray], **changes: int) -> None:
+    """Write changed arrays, and fields of the first layer, as if they had been quantized so."""
+    np.savez(folder / "arrays.npz", **arrays)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["arrays_sha256"] = network.sha256_file(folder / "arrays.npz")
+    manifest["layers"][0].update(changes)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def small(index_bits: int, out: int = 16) -> Toy:
+    """A convolution with a codebook, and another layer."""
+    layers = [ToyLayer(out, index_bits=index_bits), ToyLayer(5, (2, 2))]
+    return Toy(in_shape=(8, 4, 4), layers=layers, images=1)
+
+
+@pytest.mark.parametrize(("out", "index_bits", "bits"), [(16, 3, 3), (12, 3, 4), (12, 8, 14)])
+def test_a_table_without_zero_gets_one_where_it_is_needed(
+    make_toy: Callable[..., Path], out: int, index_bits: int, bits: int
+) -> None:
+    """12 channels leave 4 of a plane that must be 0; 16 leave none that is stored."""
+    folder = make_toy(small(index_bits, out)) / "quantized"
+    arrays = dict(np.load(folder / "arrays.npz"))
+    table, weight = arrays["layer0/weight_table"], arrays["layer0/weight"]
+    table[table >= 0] += 1
+    weight[weight >= 0] += 1
+    store(folder, arrays, acc_bits=40)
+    job = make_jobs(network.load(folder), 8, 24, 0)[0][0]
+    assert job.storage.bits == bits
+    if job.storage.table is not None:
+        assert set(table) <= set(job.storage.table) and (np.diff(job.storage.table) > 0).all()
+        assert (0 in job.storage.table) == (out == 12)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("table", "layer layer0: weights must be entries of its weight table, not "),
+        ("order", "layer layer0: the weight table must increase strictly within -8192..8191"),
+        ("shape", "arrays.npz: layer0/weight_table must have shape (8,), not (4,)"),
+        ("missing", "arrays.npz must hold layer0/weight_table"),
+    ],
+)
+def test_bad_tables_are_refused(make_toy: Callable[..., Path], change: str, text: str) -> None:
+    folder = make_toy(small(3)) / "quantized"
+    arrays = dict(np.load(folder / "arrays.npz"))
+    table = arrays["layer0/weight_table"]
+    if change == "table":
+        table[3] += 1 if table[3] + 1 < table[4] else -1
+    elif change == "order":
+        table[3] = table[4]
+    elif change == "shape":
+        arrays["layer0/weight_table"] = table[:4]
+    else:
+        del arrays["layer0/weight_table"]
+    store(folder, arrays)
+    with pytest.raises(UserError) as found:
+        network.load(folder)
+    assert str(found.value).startswith(text)
+
+
+def test_ports_must_fit_the_part(make_toy: Callable[..., Path]) -> None:
+    loaded = network.load(make_toy() / "quantized")
+    text = "^WEIGHT_PORTS must be one of 1, 2, 3 on XC7Z020, whose 4 memory ports also serve"
+    for ports in (0, 4, 5):
+        with pytest.raises(UserError, match=text):
+            planner.plan(loaded, find_part("XC7Z020"), weight_ports=ports)
+    assert planner.plan(loaded, find_part("XCK26"), weight_ports=3).engine.weight_ports == 3
+
+
+def test_lut_formula() -> None:
+    """192 lanes: 16 entries in 7 LUTs and a choice of 14; two widths, the wider of 14 bits."""
+    sizes = Sizes(8, 24, 14, 13, 30, 36, 12, 3, 72, 512, 512, 1, 1, 8, 1, 1)
+    assert weight_luts(sizes) == 0
+    both = {**sizes.__dict__, "weight_widths": (4, 14), "table_entries": 16, "weight_ports": 2}
+    assert weight_luts(Sizes(**both)) == 192 * (14 + 7 + 14) + 800
+    assert weight_luts(Sizes(**{**both, "table_entries": 256})) == 192 * (14 + 56 + 14) + 800

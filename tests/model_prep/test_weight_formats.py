@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stored forms of weights: the best codebook, what a plan may say, what a folder may hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_networks
+import torch
+
+from model_prep import manifest
+from model_prep.errors import UserError
+from model_prep.fake_quant import FakeQuantized
+from model_prep.files import sha256_file
+from model_prep.fixed_point import to_fixed
+from model_prep.graph import INPUT, Graph, Layer
+from model_prep.manifest import QuantizedNetwork
+from model_prep.plan import LayerPlan, Settings, resolve
+from model_prep.quantize import input_format, quantize_layers
+from model_prep.quantizers.weights import WEIGHT_SCHEMES, WeightFormat, fit_weights
+from model_prep.reference import Reference
+
+DEFAULTS = Settings(scheme="knq", bits=3)
+
+
+def graph() -> Graph:
+    """A convolution and two fully connected layers."""
+    random = np.random.default_rng(3)
+    layers, source, channels = [], INPUT, 3
+    for name, kind, out in (("conv1", "conv", 8), ("fc2", "fc", 16), ("fc3", "fc", 5)):
+        weight = random.standard_normal((out, channels, 1, 1)).astype(np.float32)
+        layers.append(
+            Layer(name, kind, (source,), weight, np.zeros(out, np.float32), relu=name != "fc3")
+        )
+        source, channels = name, out
+    return Graph("three", (3, 1, 1), layers)
+
+
+def test_kmeans_is_the_best_codebook() -> None:
+    """Against every codebook of 2 or 4 of the integers that occur, and their means."""
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        values = random.standard_normal(9)
+        for bits in (1, 2):
+            found = fit_weights("kmeans", values, bits, "x")
+            assert found.table is not None and found.table.shape == (1 << bits,)
+            ordered = np.sort(to_fixed(values, 14)[0])
+            least = min(
+                sum(
+                    ((part - int(np.floor(part.mean() + 0.5))) ** 2).sum()
+                    for part in np.split(ordered, list(cuts))
+                )
+                for cuts in combinations(range(1, 9), (1 << bits) - 1)
+            )
+            error = (found.integers - to_fixed(values, 14)[0]) ** 2
+            assert error.sum() == least
+            assert (found.table[found.indices] == found.integers).all()
+
+
+def test_pruned_weights_stay_zero() -> None:
+    random = np.random.default_rng(1)
+    values = random.standard_normal((64, 32)) * (random.random((64, 32)) < 0.3)
+    found = fit_weights("kmeans", values, 4, "x")
+    assert found.table is not None and 0 in found.table
+    assert (found.integers[values == 0] == 0).all()
+
+
+def test_uniform_is_what_it_was() -> None:
+    values = np.random.default_rng(2).standard_normal((4, 3, 2, 2))
+    found = fit_weights("uniform", values, 6, "x")
+    assert (found.integers == to_fixed(values, 6)[0]).all() and found.table is None
+    assert (found.multiplied_bits, found.indices is found.integers) == (6, True)
+
+
+def test_a_scheme_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WEIGHT_SCHEMES, "linear", ("no_such_module", (1, 8, 8)))
+    text = "^weight_scheme of layer fc6 must be one that is installed, not linear: model_prep."
+    with pytest.raises(UserError, match=text):
+        fit_weights("linear", np.ones(3), 4, "fc6")
+    with pytest.raises(UserError, match="^weight_bits of layer fc6 must be 1..8 for kmeans, not 9"):
+        fit_weights("kmeans", np.ones(3), 9, "fc6")
+
+
+def test_a_scheme_that_breaks_its_promise_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    from model_prep.quantizers import weight_kmeans
+
+    broken = WeightFormat("kmeans", 1, 0, np.array([5]), np.array([1, 2], np.int32))
+    monkeypatch.setattr(weight_kmeans, "fit_weights", lambda *_: broken)
+    with pytest.raises(ValueError, match="^layer fc6: kmeans must give weights that can be stored"):
+        fit_weights("kmeans", np.ones(1), 1, "fc6")
+
+
+def stored(plan: list[LayerPlan] | tuple[LayerPlan, ...]) -> list[tuple[str, int]]:
+    return [(layer.weight_scheme, layer.weight_bits) for layer in plan]
+
+
+def test_plan_names_schemes_by_layer_and_kind(tmp_path: Path) -> None:
+    assert stored(resolve(graph(), Settings(), DEFAULTS).layers) == [("uniform", 14)] * 3
+    everywhere = Settings(weight_scheme="kmeans")
+    assert stored(resolve(graph(), everywhere, DEFAULTS).layers) == [("kmeans", 8)] * 3
+    path = tmp_path / "plan.toml"
+    path.write_text(
+        'weight_bits = 10\n[kind.fc]\nweight_scheme = "kmeans"\nweight_bits = 4\n'
+        "[layer.fc3]\nweight_bits = 6\n"
+    )
+    want = [("uniform", 10), ("kmeans", 4), ("kmeans", 6)]
+    assert stored(resolve(graph(), Settings(), DEFAULTS, path).layers) == want
+    kinds = {"fc": {"weight_scheme": "kmeans", "weight_bits": 5}}
+    found = resolve(graph(), Settings(weight_bits=12), DEFAULTS, None, kinds)
+    assert stored(found.layers) == [("uniform", 12), ("kmeans", 5), ("kmeans", 5)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds", "text"),
+    [
+        (Settings(weight_scheme="odd"), {}, "weight_scheme must be one of uniform, dynamic, kmea"),
+        (Settings(weight_bits=0), {}, "weight_bits must be 1..16, not 0"),
+        (Settings(weight_bits=1), {}, "weight_bits of layer conv1 must be 2..16 for uniform, not "),
+        (Settings(), {"weight_scheme": "kmeans", "weight_bits": 9},
+         "weight_bits of layer fc2 must be 1..8 for kmeans, not 9"),
+        (Settings(), {"weight_bits": 99}, "FC: weight_bits must be 1..16, not 99"),
+    ],
+)  # fmt: skip
+def test_plan_refuses(settings: Settings, kinds: dict[str, object], text: str) -> None:
+    with pytest.raises(UserError) as found:
+        resolve(graph(), settings, DEFAULTS, None, {"fc": kinds})
+    assert str(found.value).startswith(text)
+
+
+@pytest.fixture()
+def network() -> QuantizedNetwork:
+    """A random network whose layers all have a codebook of 8 entries."""
+    made = random_networks.quantized(21)
+    layers = []
+    for layer in made.layers:
+        fitted = fit_weights("kmeans", layer.weight.astype(np.float64), 3, layer.name)
+        layers.append(
+            replace(
+                layer,
+                weight=fitted.integers.astype(np.int16),
+                weight_table=fitted.table,
+                weight_scheme="kmeans",
+                stored_bits=3,
+                weight_bits=14,
+            )  # fmt: skip
+        )
+    return replace(made, layers=layers)
+
+
+def test_folder_keeps_codebooks(network: QuantizedNetwork, tmp_path: Path) -> None:
+    manifest.save(network, {"labels": np.array([-1])}, tmp_path / "q")
+    for before, after in zip(network.layers, manifest.load(tmp_path / "q").layers, strict=True):
+        assert (after.weight_scheme, after.stored_bits) == ("kmeans", 3)
+        assert np.array_equal(before.weight_table, after.weight_table)
+    with np.load(tmp_path / "q" / "arrays.npz") as arrays:
+        assert arrays[f"{network.layers[0].name}/weight_table"].dtype == np.int32
+
+
+@pytest.mark.parametrize("change", ["weight", "table"])
+def test_damaged_codebooks_are_refused(
+    network: QuantizedNetwork, tmp_path: Path, change: str
+) -> None:
+    folder = tmp_path / "q"
+    manifest.save(network, {"labels": np.array([-1])}, folder)
+    name = network.layers[0].name
+    arrays = dict(np.load(folder / "arrays.npz"))
+    table = arrays[f"{name}/weight_table"]
+    if change == "weight":
+        free = next(value for value in range(-8, 8) if value not in table)
+        arrays[f"{name}/weight"].reshape(-1)[0] = free
+        text = f"layer {name}: weights must be entries of its weight table, not {free}"
+    else:
+        arrays[f"{name}/weight_table"] = table[::-1]
+        text = f"layer {name}: {name}/weight_table must be 8 increasing entries"
+    np.savez(folder / "arrays.npz", **arrays)
+    entry = json.loads((folder / "manifest.json").read_text())
+    entry["arrays_sha256"] = sha256_file(folder / "arrays.npz")
+    (folder / "manifest.json").write_text(json.dumps(entry))
+    with pytest.raises(UserError) as found:
+        manifest.load(folder)
+    assert str(found.value).startswith(text)
+
+
+def test_searches_see_the_codebook() -> None:
+    """The float mode multiplies by the integers that the integer reference multiplies by."""
+    net = graph()
+    plans = resolve(net, Settings(weight_scheme="kmeans", weight_bits=2), DEFAULTS).layers
+    source = input_format((3, 1, 1), np.tile(np.linspace(-1, 1, 256), (3, 1)))
+    fake = FakeQuantized(net, source, plans)
+    for layer, (weight, _) in zip(net.layers, fake._parameters, strict=True):
+        fitted = fit_weights("kmeans", layer.weight, 2, layer.name)
+        assert torch.equal(weight, torch.from_numpy(
+            (fitted.integers * 2.0**-fitted.frac).astype(np.float32)
+        ))  # fmt: skip
+        assert len(np.unique(weight)) <= 4
+    last = replace(net.layers[2], inputs=(INPUT,), weight=net.layers[2].weight[:, :3])
+    one = Graph("one", (3, 1, 1), [last])
+    fake = FakeQuantized(one, source, plans[2:])
+    layers = quantize_layers(one, source, plans[2:], [None])
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 1, 1), dtype=np.uint8)
+    quantized = QuantizedNetwork("one", "seeded", "", 12, source, layers)
+    integer = dict(Reference(quantized).run(source.encode(pixels)))["fc3"].reshape(4, -1)
+    scaled = integer * 2.0 ** -layers[0].out_frac
+    assert np.allclose(fake.logits(pixels, {}), scaled, rtol=1e-4, atol=1e-4)
