@@ -39,6 +39,7 @@ SIMD ?=
 PE ?=
 # Feature maps: auto (on chip where they fit), chip (all, or an error), ddr.
 FM ?=
+PIXELS ?=
 # C-simulation: fast or exact.
 CSIM_TYPES ?= fast
 # Points of the conversion units' cost table: small, medium or full (hours).
@@ -73,7 +74,7 @@ ALLOCATE_ARGS := --method '$(METHOD)' $(if $(NB),--nb '$(NB)') $(if $(METRIC),--
   $(if $(EXHAUSTIVE),--exhaustive) $(if $(CACHE_GB),--cache-gb '$(CACHE_GB)') \
   $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
 GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
-  $(if $(PE),--pe '$(PE)') $(if $(FM),--fm '$(FM)')
+  $(if $(PE),--pe '$(PE)') $(if $(PIXELS),--pixels '$(PIXELS)') $(if $(FM),--fm '$(FM)')
 
 BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
@@ -85,7 +86,7 @@ MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE FM IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA PART SIMD PE PIXELS FM IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages

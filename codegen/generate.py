@@ -30,6 +30,7 @@ class Settings:
         simd, pe: input and output channels a cycle, multiples of 8.
         images: images of golden/; 0 for all that vectors.npz holds.
         fm: feature maps: auto, chip or ddr (planner.plan).
+        pixels: neighbouring pixels of a row a cycle, 1..8.
     """
 
     build: Path
@@ -38,6 +39,7 @@ class Settings:
     pe: int = 24
     images: int = 0
     fm: str = "auto"
+    pixels: int = 1
 
 
 def generate(settings: Settings) -> planner.Plan | None:
@@ -54,7 +56,9 @@ def generate(settings: Settings) -> planner.Plan | None:
     images = settings.images or available
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
-    plan = planner.plan(loaded, part, settings.simd, settings.pe, images, settings.fm)
+    plan = planner.plan(
+        loaded, part, settings.simd, settings.pe, images, settings.fm, settings.pixels
+    )
     files = render.render_all(plan)
     with ExitStack() as stack:
         hls, params, vectors = (
