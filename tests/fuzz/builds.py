@@ -82,8 +82,7 @@ MUTATIONS = {
     for item in (
         Mutation("wrong_pad", "compute.hpp", "top = oy * d.stride_h - d.pad_top;",
                  "top = oy * d.stride_h - d.pad_left;"),
-        Mutation("pad_swapped", "compute.hpp", "corner = {top, -d.pad_left,",
-                 "corner = {top, -d.pad_top,"),
+        Mutation("pad_swapped", "compute.hpp", "-d.pad_left,", "-d.pad_top,"),
         Mutation("padding_is_code_0", "compute.hpp", "= inside ? decoded : ",
                  "= inside ? decoded : decoder(0) != 0 ? decoder(0) : "),
         Mutation("dilation_lost", "line_buffer.hpp", "(d.dilation_h * d.in_width - x_end)",
