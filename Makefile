@@ -45,6 +45,7 @@ PE ?=
 # Feature maps: auto (on chip where they fit), chip (all, or an error), ddr.
 FM ?=
 WEIGHT_PORTS ?=
+PIXELS ?=
 # C-simulation: fast or exact.
 CSIM_TYPES ?= fast
 # Points of the conversion units' cost table: small, medium or full (hours).
@@ -83,7 +84,7 @@ ALLOCATE_ARGS := --method '$(METHOD)' $(if $(NB),--nb '$(NB)') $(if $(METRIC),--
   $(if $(EXHAUSTIVE),--exhaustive) $(if $(CACHE_GB),--cache-gb '$(CACHE_GB)') \
   $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
 GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
-  $(if $(PE),--pe '$(PE)') $(if $(FM),--fm '$(FM)') \
+  $(if $(PE),--pe '$(PE)') $(if $(PIXELS),--pixels '$(PIXELS)') $(if $(FM),--fm '$(FM)') \
   $(if $(WEIGHT_PORTS),--weight-ports '$(WEIGHT_PORTS)')
 
 BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
@@ -96,7 +97,7 @@ MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART SIMD PE FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages

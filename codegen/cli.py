@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--part", default=DEFAULT_PART, help="FPGA part (default %(default)s)")
     command.add_argument("--simd", default="8", help="input channels a cycle (default 8)")
     command.add_argument("--pe", default="24", help="output channels a cycle (default 24)")
+    command.add_argument("--pixels", default="1", help="pixels of a row a cycle (default 1)")
     command.add_argument(
         "--images",
         default="0",
@@ -108,6 +109,7 @@ def _generate(options: argparse.Namespace) -> int:
         _integer("IMAGES", options.images),
         options.fm,
         _integer("WEIGHT_PORTS", options.weight_ports),
+        _integer("PIXELS", options.pixels),
     )
     plan = generate(settings)
     if plan is None:
@@ -115,7 +117,8 @@ def _generate(options: argparse.Namespace) -> int:
         return 0
     used, part = plan.resources, plan.part
     print(
-        f"{plan.network.name} on {part.name}: {plan.engine.simd}x{plan.engine.pe} multipliers, "
+        f"{plan.network.name} on {part.name}: {plan.engine.simd}x{plan.engine.pe}"
+        f"x{plan.engine.pixels} multipliers, "
         f"{plan.engine.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
         f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
     )

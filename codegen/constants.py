@@ -11,11 +11,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from codegen.cost import Engine
 from codegen.layers import SCHEMES
 from codegen.numbers import ceil_div, native_bits
 from codegen.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES, touched_words
 from codegen.planner import Plan, gear_bits
-from codegen.table import FIELDS, OP_CONV, Row, bias_words, kernel_taps, tiles
+from codegen.table import FIELDS, OP_CONV, Row, bias_words, line_entries, steps, tiles
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,14 @@ def types(plan: Plan) -> list[CType]:
     value_fast = 64 if wide_product else max(16, native_bits(sizes.value_bits))
     in_gear = max(gear_bits(width) for width in in_widths(plan))
     out_gear = max(gear_bits(width) for width in out_widths(plan))
+    high_bits = max(1, sizes.code_bits - sizes.line_low_bits)
     quant_fast = max(16, native_bits(sizes.quant_bits))
     return [
         CType("bus_t", WORD_BITS, False, 64),
         CType("weight_t", sizes.weight_bits, True, max(16, native_bits(sizes.weight_bits))),
         CType("code_t", sizes.code_bits, False, native_bits(sizes.code_bits)),
+        CType("low_t", sizes.line_low_bits, False, native_bits(sizes.line_low_bits)),
+        CType("high_t", high_bits, False, native_bits(high_bits)),
         CType("value_t", sizes.value_bits, True, value_fast),
         CType("quant_t", sizes.quant_bits, sizes.quant_signed, quant_fast),
         CType("tree_t", sizes.tree_bits, True, max(32, native_bits(sizes.tree_bits))),
@@ -123,6 +127,7 @@ def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
     return {
         "SIMD": (engine.simd, "input channels a cycle"),
         "PE": (engine.pe, "output channels a cycle"),
+        "PIXELS": (engine.pixels, "pixels a cycle"),
         "G": (engine.simd // BLOCK_CODES, "channel blocks a cycle"),
         "WEIGHT_BITS": (sizes.weight_bits, "W"),
         "VALUE_BITS": (sizes.value_bits, "of a decoded activation, sign included"),
@@ -141,8 +146,10 @@ def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
             "bus words of a tile's biases, from each port",
         ),
         "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
-        "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer bank"),
-        "PSUM_PIXELS": (sizes.psum_pixels, "pixels that wait for their next chunk"),
+        "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer copy"),
+        "LINE_LOW_BITS": (sizes.line_low_bits, "bits of a code that every entry holds"),
+        "LINE_HIGH_BLOCKS": (sizes.line_high_blocks, "entries that hold a code's other bits"),
+        "PSUM_GROUPS": (sizes.psum_groups, "groups of pixels that wait for their next chunk"),
         "QK_UNITS": (engine.qk_units, "requantizers and encoders"),
         "KNQ_TABLES": (max(1, len(plan.knq)), "centroid tables"),
         "KNQ_LEVELS": (sizes.knq_levels, "codes of the largest table"),
@@ -158,7 +165,7 @@ def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
             "channel blocks of a pass's inputs",
         ),
         "MAX_ROW_WORDS": (max(_row_words(row, engine.pe) for row in rows), "bus words of a row"),
-        "MAX_ROW_STEPS": (max(_row_steps(row) for row in rows), "cycles of an output row"),
+        "MAX_ROW_STEPS": (max(_row_steps(row, engine) for row in rows), "cycles of an output row"),
         "MAX_PASSES": (max(tiles(row) * row["chunks"] for row in rows), "passes of a layer"),
         "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
         "IN_WIDTHS": (len(in_widths(plan)), "widths T that are read"),
@@ -219,6 +226,7 @@ def _row_words(row: Row, pe: int) -> int:
     return max(read, written)
 
 
-def _row_steps(row: Row) -> int:
-    work = row["conv_width"] * kernel_taps(row) * row["chunk_groups"]
-    return max(work, row["ring_rows"] * row["in_width"] * row["blocks"] * row["sources"])
+def _row_steps(row: Row, engine: Engine) -> int:
+    """Cycles of an output row at most."""
+    work = ceil_div(row["conv_width"], engine.pixels) * steps(row, row["blocks"], engine.simd)
+    return max(work, line_entries(row))

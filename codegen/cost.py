@@ -4,12 +4,13 @@
 A layer is a sequence of passes (tile, chunk). Within a pass the processes overlap, and so does the
 loading of the next pass's weights:
     cycles = load(0) + sum over p of max(body(p), load(p+1)),  body = max over the other processes.
-The counts per pass are those of docs/formats.md. Imports numpy.
+The counts per pass are those of docs/formats.md, section 7. Imports numpy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,12 +22,19 @@ from codegen.table import (
     PLACE_DDR,
     Row,
     bias_words,
-    kernel_taps,
+    chunk_sizes,
     rows_needed,
+    steps,
     tile_planes,
     tiles,
 )
 
+# Fields of the layer table that no count depends on.
+_FREE = """
+    in_addr out_addr in2_addr weight_addr bias_shift requant_shift y_max y_min
+    in_shift in_half in_table out_shift out_half out_table in2_shift in2_half in2_table
+"""
+FREE_FIELDS = frozenset(_FREE.split())
 STAGES = ("load", "read", "unpack", "compute", "finish", "pool", "pack", "write")
 
 
@@ -37,7 +45,21 @@ class Engine:
     simd: int
     pe: int
     qk_units: int
+    pixels: int = 1
     weight_ports: int = 1
+
+    @property
+    def multipliers(self) -> int:
+        """Multiply-accumulates a cycle.
+
+        >>> Engine(24, 8, 4, pixels=2).multipliers
+        384
+        """
+        return self.simd * self.pe * self.pixels
+
+    def efficiency(self, macs: int, cycles: int) -> float:
+        """Share of the multiplier array's capacity that `macs` multiply-accumulates use."""
+        return macs / (self.multipliers * cycles)
 
 
 @dataclass(frozen=True)
@@ -97,17 +119,22 @@ class LayerCost:
 
 
 def layer_cost(row: Row, engine: Engine, images: int) -> LayerCost:
-    """Iteration counts and cycles of one layer for a batch of images."""
-    shape = (tiles(row), row["chunks"])
-    blocks = pass_blocks(row, engine)
-    counts = {
-        stage: np.broadcast_to(values, shape).reshape(-1)
-        for stage, values in _pass_counts(row, engine, images, blocks).items()
-    }
+    """Iteration counts and cycles of one layer for a batch of images.
+
+    Results are kept: the planner asks for the same layer in many designs.
+    """
+    key = tuple(item for item in row.items() if item[0] not in FREE_FIELDS)
+    return _layer_cost(key, engine, images)
+
+
+@lru_cache(maxsize=1 << 14)
+def _layer_cost(key: tuple[tuple[str, int], ...], engine: Engine, images: int) -> LayerCost:
+    row = dict(key)
+    counts = _pass_counts(row, engine, images)
+    chunks = row["chunks"]
     for stage, values in _tile_counts(row, engine, images).items():
-        grid = np.zeros(shape, dtype=np.int64)
-        grid[:, -1] = values
-        counts[stage] = grid.reshape(-1)
+        counts[stage] = np.zeros_like(counts["load"])
+        counts[stage][chunks - 1 :: chunks] = values
     body = np.maximum.reduce([counts[stage] for stage in STAGES[1:]])
     load = counts["load"] = counts["load"].copy()
     load[0] += row["weight_table"]  # the codebook, an entry a cycle
@@ -123,7 +150,7 @@ def input_words(row: Row, second: bool, engine: Engine) -> int:
     bits = row["in2_bits"] if second else row["in_bits"]
     words = _row_counts(row["rows_used"], row["in_width"], bits)[0]
     if row["op"] == OP_CONV:
-        return words * row["blocks"] * tiles(row)
+        return words * row["blocks"] * (1 if row["resident"] else tiles(row))
     return words * int(pass_blocks(row, engine).sum())
 
 
@@ -153,17 +180,15 @@ def batched_cost(row: Row, engine: Engine, images: int, batch: int) -> LayerCost
 
 
 def pass_blocks(row: Row, engine: Engine) -> np.ndarray:
-    """int64: channel blocks of each source that a pass reads.
+    """int64 [passes]: channel blocks of each source that a pass reads.
 
-    [chunks] for a convolution, whose tiles are alike; [tiles, 1] for an operation, whose tiles read
-    the planes that they write (and a normalisation one more on either side).
+    The tiles of a convolution are alike; those of an operation read the planes that they write (and
+    a normalisation one more on either side).
     """
     if row["op"] != OP_CONV:
         margin = engine.pe // BLOCK_CODES - tile_planes(row["op"], engine.pe)
-        return (written_planes(row, engine) + margin)[:, None]
-    bank = engine.simd // BLOCK_CODES
-    start = np.arange(row["chunks"], dtype=np.int64) * row["chunk_groups"] * bank
-    return np.minimum(row["blocks"] - start, row["chunk_groups"] * bank)
+        return np.asarray(written_planes(row, engine) + margin)
+    return np.tile(np.array(chunk_sizes(row), dtype=np.int64), tiles(row))
 
 
 def written_planes(row: Row, engine: Engine) -> np.ndarray:
@@ -173,23 +198,40 @@ def written_planes(row: Row, engine: Engine) -> np.ndarray:
     return np.minimum(step, row["group_out_planes"] - first)
 
 
-def _pass_counts(
-    row: Row, engine: Engine, images: int, blocks: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Counts of every pass, int64 in the shape of `blocks` each."""
-    groups = -(-blocks // (engine.simd // BLOCK_CODES)) * row["sources"]
+def _pass_counts(row: Row, engine: Engine, images: int) -> dict[str, np.ndarray]:
+    """Counts of every pass, int64 [passes] each."""
+    blocks = pass_blocks(row, engine)
+    distinct, kind = np.unique(blocks, return_inverse=True)
+    lengths = np.array([steps(row, int(item), engine.simd) for item in distinct])
     load = np.zeros_like(blocks)
     if row["op"] == OP_CONV:
-        load = kernel_taps(row) * groups * row["row_words"]
-        load[0] += bias_words(engine.pe, engine.weight_ports)
-    widths = [row["in_bits"], row["in2_bits"]][: row["sources"]]
-    sizes = [_row_counts(row["rows_used"], row["in_width"], bits) for bits in widths]
-    return {
-        "load": load,
-        "read": images * sum(words for words, _ in sizes) * blocks,
-        "unpack": images * sum(steps for _, steps in sizes) * blocks,
-        "compute": _compute(row, images, blocks * row["sources"], groups),
-    }
+        load = lengths[kind] * row["row_words"]
+        load[:: row["chunks"]] += bias_words(engine.pe, engine.weight_ports)
+    first_rows = int(rows_needed(row)[0])
+    # a pass takes in the first rows of the next one, whose blocks `following` has
+    ahead = row["op"] == OP_CONV and row["prefetch_next"] and not row["resident"]
+    following = np.append(blocks[1:], 0) if ahead else np.zeros_like(blocks)
+    counts = {"load": load, "read": np.zeros_like(blocks), "unpack": np.zeros_like(blocks)}
+    for bits in [row["in_bits"], row["in2_bits"]][: row["sources"]]:
+        whole = _row_counts(row["rows_used"], row["in_width"], bits)
+        part = _row_counts(first_rows, row["in_width"], bits)
+        for stage, every, first in zip(("read", "unpack"), whole, part, strict=True):
+            counts[stage] += images * every * blocks + first * following
+            counts[stage][1:] -= first * following[:-1]
+    compute = [_compute(row, engine, images, int(item), int(length))
+               for item, length in zip(distinct, lengths, strict=True)]  # fmt: skip
+    width = row["in_width"]
+    last = np.array([item.last_arriving for item in compute])[kind]
+    work = np.array([item.row_work for item in compute])[kind]
+    counts["compute"] = np.array([item.cycles for item in compute])[kind]
+    counts["compute"] += np.maximum(last + first_rows * width * following, work)
+    counts["compute"] -= np.maximum(last, work)
+    if ahead:
+        counts["compute"][1:] -= first_rows * width * blocks[1:]
+    if row["resident"]:
+        counts["read"][1:] = counts["unpack"][1:] = 0
+        counts["compute"][1:] = images * row["conv_height"] * work[1:]
+    return counts
 
 
 def _row_counts(rows: int, width: int, bits: int) -> tuple[int, int]:
@@ -205,21 +247,35 @@ def _row_counts(rows: int, width: int, bits: int) -> tuple[int, int]:
     return words, int((width + (WORD_BYTES - offset < bits)).sum())
 
 
-def _compute(row: Row, images: int, blocks: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Iterations of the compute process, int64 in the shape of `blocks`."""
+@dataclass(frozen=True)
+class _Compute:
+    """The compute process in a pass that no other pass helps.
+
+    Attributes:
+        cycles: of the whole pass.
+        row_work: cycles of the multiplier array for one output row.
+        last_arriving: blocks taken in during the last row of the last image.
+    """
+
+    cycles: int
+    row_work: int
+    last_arriving: int
+
+
+def _compute(row: Row, engine: Engine, images: int, blocks: int, length: int) -> _Compute:
+    """Iterations of the compute process in a pass of so many blocks, `length` cycles a group."""
     needed = rows_needed(row)
-    arriving = np.diff(np.append(needed, row["rows_used"]))  # during each output row
-    arriving = arriving.reshape(-1, *([1] * blocks.ndim))
-    row_blocks = row["in_width"] * blocks
-    work = row["conv_width"] * kernel_taps(row) * groups
-    first_rows = int(needed[0])
-    last_image = np.maximum(arriving * row_blocks, work).sum(axis=0)
-    if not row["prefetch_next"]:
-        return np.asarray(images * (first_rows * row_blocks + last_image))
-    ahead = arriving.copy()
-    ahead[-1] += first_rows
-    earlier_image = np.maximum(ahead * row_blocks, work).sum(axis=0)
-    return np.asarray(first_rows * row_blocks + (images - 1) * earlier_image + last_image)
+    row_blocks = row["in_width"] * blocks * row["sources"]
+    work = ceil_div(row["conv_width"], engine.pixels) * length
+    # blocks that arrive during each output row
+    arriving = np.diff(np.append(needed, row["rows_used"])) * row_blocks
+    first_rows = int(needed[0]) * row_blocks
+    last = int(arriving[-1])
+    rows = int(np.maximum(arriving[:-1], work).sum())
+    if row["prefetch_next"]:
+        others = (images - 1) * (rows + max(last + first_rows, work))
+        return _Compute(first_rows + others + rows + max(last, work), work, last)
+    return _Compute(images * (first_rows + rows + max(last, work)), work, last)
 
 
 def _tile_counts(row: Row, engine: Engine, images: int) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ class Settings:
         images: images of golden/; 0 for all that vectors.npz holds.
         fm: feature maps: auto, chip or ddr (planner.plan).
         weight_ports: memory ports that weights come through.
+        pixels: neighbouring pixels of a row a cycle, 1..8.
     """
 
     build: Path
@@ -40,6 +41,7 @@ class Settings:
     images: int = 0
     fm: str = "auto"
     weight_ports: int = 1
+    pixels: int = 1
 
 
 def generate(settings: Settings) -> planner.Plan | None:
@@ -57,7 +59,14 @@ def generate(settings: Settings) -> planner.Plan | None:
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
     plan = planner.plan(
-        loaded, part, settings.simd, settings.pe, images, settings.fm, settings.weight_ports
+        loaded,
+        part,
+        settings.simd,
+        settings.pe,
+        images,
+        settings.fm,
+        settings.weight_ports,
+        settings.pixels,
     )
     files = render.render_all(plan)
     with ExitStack() as stack:

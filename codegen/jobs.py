@@ -32,27 +32,32 @@ def lrn_layers(network: Network) -> tuple[Layer, ...]:
 
 
 def make_jobs(
-    network: Network, simd: int, pe: int, max_taps: int, compact: bool = False
+    network: Network,
+    simd: int,
+    pe: int,
+    max_taps: int,
+    compact: bool = False,
+    pixels: int = 1,
 ) -> tuple[list[Job], Gather]:
     """One job per layer, and how the host gathers the input.
 
     Args:
         network: the quantized network.
-        simd, pe: input and output channels a cycle.
+        simd, pe, pixels: input channels, output channels and pixels a cycle.
         max_taps: largest kernel that the weight buffer can hold.
         compact: take the smallest packed input instead of the fastest.
     """
     readers = sum(layer.inputs.count(INPUT) for layer in network.layers)
     channels, height, width = network.in_shape
     plain = Conv(channels, height, width, 1, height, width, (1, 1), (1, 1), (1, 1), (0, 0))
-    gather = make_gather(plain, *choose(plain, network.in_bits, simd, pe, 1))
+    gather = make_gather(plain, *choose(plain, network.in_bits, simd, pe, 1, pixels=pixels))
     tables = {id(quantizer): index for index, quantizer in enumerate(knq_tables(network))}
     normalised = [layer.name for layer in lrn_layers(network)]
     jobs: list[Job] = []
     for layer in network.layers:
         conv, weight = merge_groups(layer, simd, pe)
         if layer.weighted and layer.source == INPUT and readers == 1:
-            axes = choose(conv, network.in_bits, simd, pe, max_taps, compact)
+            axes = choose(conv, network.in_bits, simd, pe, max_taps, compact, pixels)
             gather = make_gather(conv, *axes)
             conv, weight = apply(conv, *axes), pack_weight(weight, *axes)
         jobs.append(
@@ -79,7 +84,7 @@ def _source(network: Network, name: str, tables: dict[int, int]) -> Source:
 def merge_groups(layer: Layer, simd: int, pe: int) -> tuple[Conv, np.ndarray]:
     """The layer's convolution with groups of whole channel blocks, and its weights.
 
-    Of all mergers that give whole blocks the one with the fewest (tile, group) steps is taken; one
+    Of all mergers that give whole blocks the one with the fewest steps is taken; one
     group (dense, zeros between the old groups) is always possible, and what the last layer gets.
     """
     groups = layer.groups
@@ -89,7 +94,9 @@ def merge_groups(layer: Layer, simd: int, pe: int) -> tuple[Conv, np.ndarray]:
         whole = cin * merged % BLOCK_CODES == 0 and cout * merged % BLOCK_CODES == 0
         if groups % merged or not (merged == groups or (whole and layer.quantizer)):
             continue
-        steps = groups // merged * ceil_div(cout * merged, pe) * ceil_div(cin * merged, simd)
+        items = layer.kernel[0] * layer.kernel[1] * ceil_div(cin * merged, BLOCK_CODES)
+        tiles = groups // merged * ceil_div(cout * merged, pe)
+        steps = tiles * ceil_div(items * BLOCK_CODES, simd)
         choices.append((steps, merged))
     merged = min(choices)[1]
     conv = Conv(

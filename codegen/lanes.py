@@ -156,15 +156,16 @@ def rows_used(conv: Conv) -> int:
     return min(conv.height, reach - conv.pads[0])
 
 
-def packing_cost(conv: Conv, bits: int, simd: int, pe: int) -> tuple[int, int]:
+def packing_cost(conv: Conv, bits: int, simd: int, pe: int, pixels: int) -> tuple[int, int]:
     """(cycles that bound the layer, words read) of a candidate, for one image."""
     blocks = ceil_div(conv.channels, BLOCK_CODES)
-    groups = ceil_div(conv.channels, simd)
-    taps = conv.kernel[0] * conv.kernel[1]
-    compute = conv.conv_height * conv.conv_width * taps * groups
-    read = int(touched_words(rows_used(conv), conv.width, bits).sum()) * blocks
+    steps = ceil_div(conv.kernel[0] * conv.kernel[1] * blocks * BLOCK_CODES, simd)
+    rows = rows_used(conv)
+    arriving = rows * conv.width * blocks
+    compute = conv.conv_height * ceil_div(conv.conv_width, pixels) * steps
+    read = int(touched_words(rows, conv.width, bits).sum()) * blocks
     tiles = ceil_div(conv.out_channels, pe)
-    return tiles * max(compute, read), read
+    return tiles * max(compute, arriving, read), read
 
 
 def packed_size(conv: Conv) -> int:
@@ -173,7 +174,13 @@ def packed_size(conv: Conv) -> int:
 
 
 def choose(
-    conv: Conv, bits: int, simd: int, pe: int, max_taps: int, compact: bool = False
+    conv: Conv,
+    bits: int,
+    simd: int,
+    pe: int,
+    max_taps: int,
+    compact: bool = False,
+    pixels: int = 1,
 ) -> tuple[Axis, Axis]:
     """The cheapest packing (rows, columns) whose kernel has at most `max_taps` taps.
 
@@ -210,7 +217,7 @@ def choose(
 
     def rank(pair: tuple[Axis, Axis]) -> tuple[int, ...]:
         packed = apply(conv, *pair)
-        cost = packing_cost(packed, bits, simd, pe)
+        cost = packing_cost(packed, bits, simd, pe, pixels)
         return (packed_size(packed), *cost) if compact else cost
 
     return min(fitting or options, key=rank)

@@ -23,8 +23,9 @@ from codegen.network import Network
 from codegen.numbers import ceil_div, signed_bits, tree_bits, unsigned_bits
 from codegen.packing import plane_words
 from codegen.parts import Part
-from codegen.resources import Resources, Sizes, estimate, shortage
+from codegen.resources import Resources, Sizes, estimate, line_memories, shortage
 from codegen.table import (
+    OP_CONV,
     OP_LRN,
     WEIGHT_PORTS,
     Job,
@@ -35,6 +36,7 @@ from codegen.table import (
     output_words,
     ring_rows,
     set_chunks,
+    tiles,
     weight_words,
 )
 
@@ -45,11 +47,13 @@ LINE_LIMITS = (
     4096,
     2048,
     1024,
-)  # entries of a bank: no limit, then ever more chunks
+)  # entries of the line buffer: no limit, then ever more chunks
 MAX_BATCH = 256
-FINISH_SLACK = 0.01  # of all cycles may be lost to slow QK/QE units
+MAX_PIXELS = 8
+FINISH_SLACK = 0.002  # of all cycles may be lost to slow QK/QE units
 NEAR_BEST = 0.005  # cycles given up for less block RAM
 COMPACT_SLACK = 0.02  # cycles given up for a smaller packed input, which may fit on chip
+MAX_RESIDENT = 1 << 14  # entries that a line buffer may grow to so that inputs fit it
 MIN_LINE_ENTRIES = 512  # the depth of one RAMB18: a smaller line buffer saves nothing
 INT32_MAX = (1 << 31) - 1
 FEATURE_MAP_PORTS = 1  # fm_in only reads, fm_out only writes: one port's two directions
@@ -99,6 +103,16 @@ class Plan:
         """Cycles for all images."""
         return sum(cost.cycles for cost in self.costs)
 
+    def efficiency(self, *kinds: str) -> float:
+        """Share of the multipliers' cycles that layers of these kinds use; all layers for none."""
+        chosen = [
+            (job.layer.macs, cost.cycles)
+            for job, cost in zip(self.jobs, self.costs, strict=True)
+            if not kinds or job.layer.kind in kinds
+        ]
+        macs, cycles = (sum(column) for column in zip(*chosen, strict=True)) if chosen else (0, 1)
+        return self.engine.efficiency(macs * self.images, cycles)
+
     @property
     def seconds(self) -> float:
         """Estimated time for all images: cycles or memory traffic, whichever takes longer."""
@@ -139,6 +153,7 @@ def plan(
     images: int = 1,
     fm: str = "auto",
     weight_ports: int = 1,
+    pixels: int = 1,
 ) -> Plan:
     """Plan a network; UserError says what is short where nothing fits the part.
 
@@ -148,10 +163,10 @@ def plan(
     if fm not in MODES:
         raise UserError(f"FM must be one of {', '.join(MODES)}, not {fm!r}")
     check_ports(part, weight_ports)
-    made = _plan(network, part, simd, pe, images, fm, weight_ports)
+    made = _plan(network, part, simd, pe, images, fm, weight_ports, pixels)
     if fm == "ddr":
         return made
-    compact = _plan(network, part, simd, pe, images, fm, weight_ports, compact=True)
+    compact = _plan(network, part, simd, pe, images, fm, weight_ports, pixels, compact=True)
     missing, still_missing = (all_on_chip(network.layers, item.rows) for item in (made, compact))
     fewer_bytes = activation_bytes(compact) < activation_bytes(made)
     as_fast = compact.cycles <= made.cycles * (1 + COMPACT_SLACK)
@@ -178,17 +193,20 @@ def _plan(
     images: int,
     fm: str,
     weight_ports: int,
+    pixels: int,
     compact: bool = False,
 ) -> Plan:
     """The plan with one lane packing: the fastest, or the most compact."""
     for name, value in (("SIMD", simd), ("PE", pe)):
         if value < 8 or value % 8:
             raise UserError(f"{name} must be a positive multiple of 8, not {value}")
+    if not 1 <= pixels <= MAX_PIXELS:
+        raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {pixels}")
     if images < 1:
         raise UserError(f"IMAGES must be 1 or more, not {images}")
-    jobs, gather = make_jobs(network, simd, pe, WEIGHT_ROWS[0], compact)
+    jobs, gather = make_jobs(network, simd, pe, WEIGHT_ROWS[0], compact, pixels)
     base = [base_row(job, simd, pe, weight_ports) for job in jobs]
-    engine = Engine(simd, pe, pe, weight_ports)
+    engine = Engine(simd, pe, pe, pixels, weight_ports)
     reasons: list[tuple[int, str]] = []
     for limit in LINE_LIMITS:
         fitting: list[Fitting] = []
@@ -210,8 +228,9 @@ def _plan(
             return made
     if not reasons:
         raise UserError(f"{network.name}: {_too_large(base, jobs)}")
+    point = f"SIMD={simd} PE={pe}" + (f" PIXELS={pixels}" if pixels > 1 else "")
     raise UserError(
-        f"{network.name} with SIMD={simd} PE={pe} must fit {part.name}: "
+        f"{network.name} with {point} must fit {part.name}: "
         f"{min(reasons)[1]}; use a smaller PE or SIMD, or a larger PART"
     )
 
@@ -244,21 +263,42 @@ def _candidates(base: list[Row], engine: Engine, images: int, limit: int) -> Ite
     while min(batches) > 1:
         batches.add(min(batches) // 2)
     for weight_rows, batch in product(WEIGHT_ROWS, sorted(batches)):
-        rows = [dict(row) for row in base]
-        if not all(set_chunks(row, engine.simd, weight_rows, limit) for row in rows):
+        cut = [dict(row) for row in base]
+        if not all(set_chunks(row, engine.simd, weight_rows, limit) for row in cut):
             continue
-        if batch > 1:
-            set_prefetch(rows)
-        cycles = sum(batched_cost(row, engine, images, batch).cycles for row in rows)
-        yield Candidate(tuple(rows), weight_rows, batch, cycles)
+        for capacity in line_capacities(cut, batch):
+            rows = [dict(row) for row in cut]
+            use_line_buffer(rows, batch, capacity)
+            cycles = sum(batched_cost(row, engine, images, batch).cycles for row in rows)
+            yield Candidate(tuple(rows), weight_rows, batch, cycles)
 
 
-def set_prefetch(rows: list[Row]) -> None:
-    """Let layers take in the next image early where the line buffer is large enough as it is."""
-    capacity = max(MIN_LINE_ENTRIES, max(line_entries(row) for row in rows))
+def line_capacities(rows: list[Row], batch: int) -> list[int]:
+    """Sizes of the line buffer worth a try: what the largest layer needs, or what costs no more;
+    and, where it is larger, what the inputs of the fully connected layers need to be read once."""
+    least = max(MIN_LINE_ENTRIES, *(line_entries(row) for row in rows))
+    whole = [
+        batch * row["rows_used"] * row["in_width"] * row["blocks"]
+        for row in rows
+        if row["op"] == OP_CONV and row["conv_height"] * row["conv_width"] == row["chunks"] == 1
+    ]
+    return [least, *sorted({size for size in whole if least < size <= MAX_RESIDENT})]
+
+
+def use_line_buffer(rows: list[Row], batch: int, capacity: int) -> None:
+    """Let layers use what is free of a line buffer of `capacity` entries.
+
+    A layer of one chunk whose whole input fits reads it once, not for every tile; another takes in
+    the first rows of the next image or pass early.
+    """
     for row in rows:
+        passes = tiles(row) * row["chunks"]
+        whole = {**row, "ring_rows": batch * row["rows_used"], "prefetch_next": 1, "resident": 1}
         deeper = {**row, "ring_rows": ring_rows(row, prefetch=True), "prefetch_next": 1}
-        if line_entries(deeper) <= capacity:
+        single = row["op"] == OP_CONV and row["conv_groups"] == row["chunks"] == 1
+        if single and passes > 1 and line_entries(whole) <= capacity:
+            row.update(whole)
+        elif (batch > 1 or passes > 1) and line_entries(deeper) <= capacity:
             row.update(deeper)
 
 
@@ -300,6 +340,7 @@ def sizes_of(jobs: list[Job], candidate: Candidate, engine: Engine) -> Sizes:
     # one more than y_max: the threshold that no value reaches
     limits = (min(row["y_min"] for row in rows), max(row["y_max"] for row in rows) + 1)
     signed = any(item.signed for item in stored)
+    low_bits, high_blocks = split_line(rows, max(widths))
     return Sizes(
         simd=engine.simd,
         pe=engine.pe,
@@ -317,8 +358,14 @@ def sizes_of(jobs: list[Job], candidate: Candidate, engine: Engine) -> Sizes:
         gear_bits=max(gear_bits(width) for width in widths if width),
         weight_rows=candidate.weight_rows,
         line_blocks=max(line_entries(row) for row in rows),
-        psum_pixels=max(
-            (candidate.batch * row["conv_height"] * row["conv_width"] for row in chunked), default=1
+        line_low_bits=low_bits,
+        line_high_blocks=high_blocks,
+        psum_groups=max(
+            (
+                candidate.batch * row["conv_height"] * ceil_div(row["conv_width"], engine.pixels)
+                for row in chunked
+            ),
+            default=1,
         ),
         qk_units=engine.qk_units,
         knq_levels=max((1 << item.bits for item in stored if item.scheme == "knq"), default=1),
@@ -336,7 +383,29 @@ def sizes_of(jobs: list[Job], candidate: Candidate, engine: Engine) -> Sizes:
         weight_widths=tuple(sorted({row["weight_bits"] for row in rows if row["row_words"]})),
         table_entries=max(tables),
         plain_weights=any(job.storage.table is None for job in weighted),
+        pixels=engine.pixels,
     )
+
+
+def split_line(rows: tuple[Row, ...], code_bits: int) -> tuple[int, int]:
+    """(low bits, entries of the rest) of the cheapest line buffer.
+
+    The network's input has the widest codes, but few channels: its upper bits get a shallow memory
+    of their own.
+    """
+    blocks = max(line_entries(row) for row in rows)
+    options = []
+    for low in sorted({code_bits, *(_in_bits(row) for row in rows)}, reverse=True):
+        high = max((line_entries(row) for row in rows if _in_bits(row) > low), default=1)
+        parts = line_memories(blocks, low, high, code_bits=code_bits)
+        options.append((sum(part.bram18 for part in parts), -low, high))
+    _, low, high = min(options)
+    return -low, high
+
+
+def _in_bits(row: Row) -> int:
+    """Width of the codes that a layer reads, of the wider input of two."""
+    return max(row["in_bits"], row["in2_bits"])
 
 
 def gear_bits(width: int) -> int:

@@ -56,6 +56,7 @@ def build_report(plan: Plan, settings_sha256: str) -> dict[str, Any]:
         "engine": {
             "simd": engine.simd,
             "pe": engine.pe,
+            "pixels": engine.pixels,
             "qk_units": engine.qk_units,
             "weight_bits": plan.sizes.weight_bits,
             "weight_ports": engine.weight_ports,
@@ -103,7 +104,6 @@ def _layer(plan: Plan, index: int) -> dict[str, Any]:
     layer, quantizer = job.layer, job.layer.quantizer
     channels, height, width = layer.out_shape
     activations = channels * height * width
-    lanes = plan.engine.simd * plan.engine.pe * cost.cycles
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -139,7 +139,7 @@ def _layer(plan: Plan, index: int) -> dict[str, Any]:
         "bytes_written": cost.bytes_written,
         "bytes_weights": cost.bytes_weights,
         "cycles": cost.cycles,
-        "utilisation": layer.macs * plan.images / lanes,
+        "utilisation": plan.engine.efficiency(layer.macs * plan.images, cost.cycles),
         "counts": dict(cost.counts),
     }
 
@@ -218,7 +218,7 @@ def _footprint(part: Footprint) -> dict[str, Any]:
 
 def _performance(plan: Plan) -> dict[str, Any]:
     macs = sum(job.layer.macs for job in plan.jobs) * plan.images
-    ideal = ceil_div(macs, plan.engine.simd * plan.engine.pe)
+    ideal = ceil_div(macs, plan.engine.multipliers)
     return {
         "clock_mhz": plan.part.clock_mhz,
         "ddr_gbs": plan.part.ddr_gbs,
@@ -226,6 +226,7 @@ def _performance(plan: Plan) -> dict[str, Any]:
         "cycles": plan.cycles,
         "ideal_cycles": ideal,
         "efficiency": ideal / plan.cycles,
+        "conv_efficiency": plan.efficiency("conv"),
         "seconds": plan.seconds,
         "images_per_second": plan.images / plan.seconds,
     }

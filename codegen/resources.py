@@ -17,6 +17,7 @@ from codegen.units.cost import QM, lut_estimate
 RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 LRN_ENTRIES = 1025  # as in layer.hpp
 LRN_FACTOR_BITS, RECIPROCAL_BITS = 17, 26  # signed
+BLOCK_CODES = 8
 LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
 FEATURE_MAP_PORTS = 2  # one reads, one writes
@@ -39,7 +40,9 @@ class Sizes:
     gear_bits: int
     weight_rows: int
     line_blocks: int
-    psum_pixels: int
+    line_low_bits: int
+    line_high_blocks: int
+    psum_groups: int
     qk_units: int
     knq_levels: int
     pool_pixels: int
@@ -57,6 +60,7 @@ class Sizes:
     weight_widths: tuple[int, ...] = (14,)
     table_entries: int = 0
     plain_weights: bool = True
+    pixels: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def feature_map_memories(sizes: Sizes, part: Part) -> list[Memory]:
 
 def memories(sizes: Sizes, part: Part) -> list[Memory]:
     """The on-chip memories, by the names used in messages and reports."""
-    pixel = sizes.pe * sizes.code_bits
+    pixel, sums = sizes.pe * sizes.code_bits, sizes.pixels * sizes.pe * sizes.acc_bits
     return [
         # one 64-bit word per bank; both halves of a ping-pong buffer are one memory, the half being
         # an address bit (so the RTL that Vitis HLS writes for an array between two processes)
@@ -134,13 +138,8 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
             2 * sizes.weight_rows,
             64,
         ),
-        Memory("line buffer", sizes.simd // 8, sizes.line_blocks, 8 * sizes.code_bits),
-        Memory(
-            "partial sums",
-            1 if sizes.psum_pixels > 1 else 0,
-            sizes.psum_pixels,
-            sizes.pe * sizes.acc_bits,
-        ),
+        *line_memories(sizes.line_blocks, sizes.line_low_bits, sizes.line_high_blocks, sizes),
+        Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
         Memory("pool rows", 1 if sizes.pool_pixels else 0, max(1, sizes.pool_pixels), pixel),
         Memory("output row", 1, sizes.pack_width, pixel),
         Memory("bus buffers", FEATURE_MAP_PORTS + sizes.weight_ports + 2, FIFO_DEPTH_BUS, 64),
@@ -153,9 +152,25 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
             LRN_FACTOR_BITS - 1,
             copies=sizes.qk_units,
         ),
-        Memory("sum stream", 1, FIFO_DEPTH_SUMS, sizes.pe * sizes.acc_bits),
+        Memory("sum stream", 1, FIFO_DEPTH_SUMS, sums),
         *feature_map_memories(sizes, part),
     ]
+
+
+def line_memories(
+    blocks: int, low_bits: int, high_blocks: int, sizes: Sizes | None = None, *, code_bits: int = 0
+) -> list[Memory]:
+    """The two parts of the line buffer: the low bits of every code, the others of wide codes.
+
+    One copy, or with `sizes` as many as there are: a read port for each block of a cycle.
+    """
+    copies = sizes.pixels * sizes.simd // BLOCK_CODES if sizes else 1
+    bits = sizes.code_bits if sizes else code_bits
+    found = [Memory("line buffer", 1, blocks, BLOCK_CODES * low_bits, copies)]
+    if bits > low_bits:
+        width = BLOCK_CODES * (bits - low_bits)
+        found.append(Memory("line buffer, wide codes", 1, high_blocks, width, copies))
+    return found
 
 
 def estimate(sizes: Sizes, part: Part) -> Resources:
@@ -173,7 +188,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the
     weight row (collecting and reading), 8,000 for the rest.
     """
-    products = sizes.simd * sizes.pe
+    products = sizes.pixels * sizes.simd * sizes.pe
     dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
     dsp += sizes.qk_units * _factor_blocks(sizes, part)
     used = memories(sizes, part)
@@ -182,7 +197,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     units = conversion_luts(sizes) + sizes.qk_units * 6 * sizes.acc_bits
     lut = (
         products * sizes.tree_bits // 2
-        + sizes.pe * sizes.acc_bits
+        + sizes.pixels * sizes.pe * sizes.acc_bits
         + units
         + 2 * 5 * sizes.gear_bits
         + sum(memory.lut for memory in used)
@@ -192,8 +207,8 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
     ff = (
         products * (sizes.weight_bits + sizes.tree_bits)
-        + 2 * products * sizes.weight_bits
-        + sizes.pe * sizes.acc_bits * 2
+        + 2 * sizes.simd * sizes.pe * sizes.weight_bits
+        + sizes.pixels * sizes.pe * sizes.acc_bits * 2
         + tables
         + 8000
     )
@@ -203,7 +218,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
 def conversion_luts(sizes: Sizes) -> int:
     """LUTs of all conversion units; a unit exists where some layer's scheme needs it."""
     qm = min(QM[1], max(QM[0], sizes.quant_bits))
-    decoders, luts = sizes.simd * sizes.decoders, 0.0
+    decoders, luts = sizes.pixels * sizes.simd * sizes.decoders, 0.0
     if sizes.knq_levels > 1:
         bits, tables = (sizes.knq_levels - 1).bit_length(), sizes.knq_tables
         luts += lut_estimate("ck", bits, qm, tables, decoders)

@@ -21,9 +21,9 @@ Row = dict[str, int]
 
 _COLUMNS = """
     in_addr out_addr in_bits in_signed in_height in_width rows_used in_plane_words
-    blocks chunks chunk_groups
+    blocks chunks chunk_blocks
     kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left
-    conv_height conv_width ring_rows prefetch_next
+    conv_height conv_width ring_rows prefetch_next resident
     conv_groups tiles_per_group group_out_planes out_channels
     pool_h pool_w pool_stride_h pool_stride_w pool_pad_top pool_pad_left
     out_height out_width out_bits out_plane_words
@@ -241,20 +241,50 @@ def set_chunks(row: Row, simd: int, weight_rows: int, line_blocks: int) -> bool:
     """Cut the input channels into equal chunks that fit both buffers; False where none can.
 
     Args:
-        row: `chunks`, `chunk_groups` and `ring_rows` (without prefetch) are set.
-        weight_rows, line_blocks: capacity of the weight buffer and of one line buffer bank.
+        row: `chunks`, `chunk_blocks` and `ring_rows` (without prefetch) are set.
+        weight_rows, line_blocks: capacity of the weight buffer and of the line buffer.
     """
-    groups = ceil_div(row["blocks"], simd // BLOCK_CODES)
+    bank = simd // BLOCK_CODES
     row["ring_rows"] = ring_rows(row, prefetch=False)
+    row["prefetch_next"] = row["resident"] = 0
     if row["op"] != OP_CONV:
-        row["chunk_groups"], row["chunks"] = groups * row["sources"], 1
+        row["chunk_blocks"] = ceil_div(row["blocks"], bank) * bank * row["sources"]
+        row["chunks"] = 1
         return line_entries(row) <= line_blocks
-    most = min(weight_rows // kernel_taps(row), line_blocks // (row["ring_rows"] * row["in_width"]))
+    most = min(
+        weight_rows * bank // kernel_taps(row), line_blocks // (row["ring_rows"] * row["in_width"])
+    )
     if most < 1:
         return False
-    row["chunk_groups"] = ceil_div(groups, ceil_div(groups, most))
-    row["chunks"] = ceil_div(groups, row["chunk_groups"])
+    row["chunk_blocks"] = ceil_div(row["blocks"], ceil_div(row["blocks"], most))
+    row["chunks"] = ceil_div(row["blocks"], row["chunk_blocks"])
     return True
+
+
+def steps(row: Row, blocks: int, simd: int) -> int:
+    """Cycles of the multiplier array for one group of pixels in a pass of so many blocks.
+
+    A convolution's list of (tap, block) is cut into pieces of SIMD channels wherever taps end; an
+    operation fills up each tap.
+
+    >>> row = dict(op=OP_CONV, kernel_h=3, kernel_w=3, sources=1)
+    >>> steps(row, 8, 24), steps(row, 1, 24), steps({**row, "op": OP_SUM}, 8, 24)
+    (24, 3, 27)
+    """
+    bank = simd // BLOCK_CODES
+    if row["op"] == OP_CONV:
+        return ceil_div(kernel_taps(row) * blocks, bank)
+    return kernel_taps(row) * row["sources"] * ceil_div(blocks, bank)
+
+
+def chunk_sizes(row: Row) -> list[int]:
+    """Blocks of each chunk of a convolution.
+
+    >>> chunk_sizes(dict(blocks=8, chunks=3, chunk_blocks=3))
+    [3, 3, 2]
+    """
+    size = row["chunk_blocks"]
+    return [min(size, row["blocks"] - chunk * size) for chunk in range(row["chunks"])]
 
 
 def rows_needed(row: Row) -> np.ndarray:
@@ -279,8 +309,8 @@ def ring_rows(row: Row, prefetch: bool) -> int:
 
 
 def line_entries(row: Row) -> int:
-    """Entries of one line buffer bank that the layer uses."""
-    return row["ring_rows"] * row["in_width"] * row["chunk_groups"]
+    """Entries of the line buffer that the layer uses."""
+    return row["ring_rows"] * row["in_width"] * row["chunk_blocks"]
 
 
 def tiles(row: Row) -> int:
@@ -301,8 +331,7 @@ def weight_words(row: Row, simd: int, pe: int, ports: int = 1) -> int:
     """64-bit words of the layer in each port's section of weights.bin."""
     if row["op"] != OP_CONV:
         return 0
-    groups = ceil_div(row["blocks"], simd // BLOCK_CODES)
-    rows = kernel_taps(row) * groups
+    rows = sum(steps(row, blocks, simd) for blocks in chunk_sizes(row))
     return row["weight_table"] + tiles(row) * (bias_words(pe, ports) + rows * row["row_words"])
 
 

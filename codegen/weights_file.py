@@ -20,7 +20,7 @@ from tqdm import tqdm
 from codegen.numbers import ceil_div
 from codegen.packing import BLOCK_CODES, pack_fields
 from codegen.planner import Plan
-from codegen.table import Job, Row, bias_words
+from codegen.table import Job, Row, bias_words, chunk_sizes
 
 
 def pass_words(job: Job, row: Row, simd: int, pe: int, ports: int = 1) -> Iterator[np.ndarray]:
@@ -29,7 +29,6 @@ def pass_words(job: Job, row: Row, simd: int, pe: int, ports: int = 1) -> Iterat
         return
     conv = job.conv
     out_group = conv.out_channels // conv.groups
-    groups = ceil_div(row["blocks"], simd // BLOCK_CODES)
     fields = field_table(job)
     if job.storage.table is not None:
         yield table_words(job.storage.table, ports)
@@ -39,11 +38,10 @@ def pass_words(job: Job, row: Row, simd: int, pe: int, ports: int = 1) -> Iterat
             lanes = min(pe, (group + 1) * out_group - first)
             bias = np.zeros(2 * ports * bias_words(pe, ports), dtype="<i4")
             bias[:lanes] = job.layer.bias[first : first + lanes]
-            for chunk in range(row["chunks"]):
-                start = chunk * row["chunk_groups"]
-                count = min(row["chunk_groups"], groups - start)
-                part = job.weight[first : first + lanes, start * simd : (start + count) * simd]
-                rows = order_rows(part, count, simd, pe)
+            for chunk, blocks in enumerate(chunk_sizes(row)):
+                start = chunk * row["chunk_blocks"] * BLOCK_CODES
+                part = job.weight[first : first + lanes, start : start + blocks * BLOCK_CODES]
+                rows = order_rows(part, blocks, simd, pe)
                 if fields is not None:
                     rows = fields[rows.view(np.uint16)]
                 data = pack_fields(rows, row["weight_bits"])
@@ -76,17 +74,26 @@ def field_table(job: Job) -> np.ndarray | None:
     return fields
 
 
-def order_rows(weight: np.ndarray, groups: int, simd: int, pe: int) -> np.ndarray:
-    """Weights [lanes, channels, KH, KW] of one pass as [KH, KW, groups, SIMD, PE], zero-filled.
+def order_rows(weight: np.ndarray, blocks: int, simd: int, pe: int) -> np.ndarray:
+    """Weights [lanes, channels, KH, KW] of one pass as [rows, SIMD, PE], zero-filled.
+
+    The list of (kernel row, kernel column, block of 8 channels), block fastest, is cut into rows of
+    SIMD/8 items; only its end is filled up.
 
     >>> rows = order_rows(np.array([5, 6]).reshape(2, 1, 1, 1), 1, 8, 8)
-    >>> rows.shape, rows[0, 0, 0, 0].tolist()
-    ((1, 1, 1, 8, 8), [5, 6, 0, 0, 0, 0, 0, 0])
+    >>> rows.shape, rows[0, 0].tolist()
+    ((1, 8, 8), [5, 6, 0, 0, 0, 0, 0, 0])
+    >>> order_rows(np.arange(36).reshape(1, 2, 3, 6), 1, 24, 8)[0, ::8, 0].tolist()
+    [0, 1, 2]
     """
     lanes, channels, kernel_h, kernel_w = weight.shape
-    rows = np.zeros((kernel_h, kernel_w, groups * simd, pe), dtype=weight.dtype)
-    rows[:, :, :channels, :lanes] = weight.transpose(2, 3, 1, 0)
-    return rows.reshape(kernel_h, kernel_w, groups, simd, pe)
+    items = ceil_div(kernel_h * kernel_w * blocks * BLOCK_CODES, simd) * simd
+    rows = np.zeros((items, pe), dtype=weight.dtype)
+    taps = rows[: kernel_h * kernel_w * blocks * BLOCK_CODES].reshape(
+        kernel_h, kernel_w, blocks * BLOCK_CODES, pe
+    )
+    taps[:, :, :channels, :lanes] = weight.transpose(2, 3, 1, 0)
+    return rows.reshape(-1, simd, pe)
 
 
 def write_weights(plan: Plan, path: Path) -> list[int]:

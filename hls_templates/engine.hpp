@@ -28,34 +28,35 @@ struct CycleModel {
   uint32_t body;  // of the pass before
 };
 
-// Describes pass `index` of the layer. Tiles are the outer, chunks the inner loop.
+// Describes pass `index` of the layer, of `passes`. Tiles are the outer, chunks the inner loop.
 template <class C>
-void sequence(const LayerDesc& d, int32_t index, int32_t images, Fifo<Pass>& to_load,
-              Fifo<Pass>& to_read) {
-  static int32_t tile, group, group_tile, chunk, address;
+void sequence(const LayerDesc& d, int32_t index, int32_t passes, int32_t images,
+              Fifo<Pass>& to_load, Fifo<Pass>& to_read) {
+  static int32_t tile, group, group_tile, chunk, address, skip_rows;
   if (index == 0) {
-    tile = group = group_tile = chunk = 0;
+    tile = group = group_tile = chunk = skip_rows = 0;
     address = d.weight_addr;
   }
   Pass pass;
   const bool conv = d.op == OP_CONV;
-  const int32_t start = chunk * d.chunk_groups * C::G;  // first block of the chunk
+  const int32_t start = chunk * d.chunk_blocks;  // first block of the chunk
   // Normalisation needs a plane of neighbours on either side of those it writes.
   const int32_t margin = d.op == OP_LRN ? 1 : 0;
   const int32_t tile_planes = C::PACK_PLANES - 2 * margin;
+  const int32_t taps = d.kernel_h * d.kernel_w;
   pass.tile = tile;
   pass.first = chunk == 0;
   pass.last = chunk == d.chunks - 1;
   pass.out_plane = group * d.group_out_planes + group_tile * tile_planes;
   pass.planes = min_of(tile_planes, d.group_out_planes - group_tile * tile_planes);
-  pass.blocks = conv ? min_of(d.blocks - start, d.chunk_groups * C::G) : pass.planes + 2 * margin;
-  pass.groups = (pass.blocks + C::G - 1) / C::G;
+  pass.blocks = conv ? min_of(d.blocks - start, d.chunk_blocks) : pass.planes + 2 * margin;
+  pass.steps = conv ? (taps * pass.blocks + C::G - 1) / C::G
+                    : taps * d.sources * ((pass.blocks + C::G - 1) / C::G);
   pass.first_block = conv ? group * d.blocks + start : pass.out_plane - margin;
   pass.weight_addr = address;
   pass.table_words = index == 0 ? d.weight_table : 0;
-  pass.weight_words = conv ? pass.table_words + (pass.first ? C::BIAS_WORDS : 0) +
-                                 d.kernel_h * d.kernel_w * pass.groups * d.row_words
-                           : 0;
+  pass.weight_words =
+      conv ? pass.table_words + (pass.first ? C::BIAS_WORDS : 0) + pass.steps * d.row_words : 0;
   pass.images = images;
   pass.fetch = group_tile == 0;
   address += pass.weight_words;
@@ -66,6 +67,17 @@ void sequence(const LayerDesc& d, int32_t index, int32_t images, Fifo<Pass>& to_
     group = group_end ? group + 1 : group;
     group_tile = group_end ? 0 : group_tile + 1;
   }
+  // A resident input is read by the first pass alone; else a pass takes in the next one's first
+  // rows where the line buffer has room for them. The tiles of an operation read different planes.
+  const bool ahead = conv && d.prefetch_next && !d.resident && index < passes - 1;
+  const int32_t next_start = chunk * d.chunk_blocks;
+  pass.skip_rows = skip_rows;
+  pass.ahead_rows = ahead ? rows_needed(d, 0) : 0;
+  pass.next_blocks = min_of(d.blocks - next_start, d.chunk_blocks);
+  pass.next_block = group * d.blocks + next_start;
+  pass.next_fetch = group_tile == 0;
+  pass.input_parts = d.resident && index > 0 ? 0 : images + (pass.ahead_rows > 0 ? 1 : 0);
+  skip_rows = pass.ahead_rows;
   to_load.write(pass);
   to_read.write(pass);
 }
@@ -131,14 +143,15 @@ layer_pass:
 #pragma HLS STREAM variable = words_out depth = 256  // covers one burst's latency
     Fifo<CodeBlock<C>> blocks("blocks");
 #pragma HLS STREAM variable = blocks depth = 16  // evens out rows that start inside a word
-    Fifo<SumVector<C>> sums("sums"), raw("raw");
-#pragma HLS STREAM variable = sums depth = 16  // pixels that wait while a row is pooled or packed
+    Fifo<SumGroup<C>> sums("sums");
+    Fifo<SumVector<C>> raw("raw");
+#pragma HLS STREAM variable = sums depth = 16  // groups that wait while a row is pooled or packed
 #pragma HLS STREAM variable = raw depth = 2    // one pixel a pass
     Fifo<CodeVector<C>> codes("codes"), pooled("pooled");
 #pragma HLS STREAM variable = codes depth = 64   // pixels that wait while a row is pooled
 #pragma HLS STREAM variable = pooled depth = 64  // pixels that wait while a row is packed
 
-    sequence<C>(d, index, images, to_load, to_read);
+    sequence<C>(d, index, passes, images, to_load, to_read);
     load_weights<C>(d, to_load, buffer, bias, n_load, weights...);
     read_words<C>(fm_in, chip_in, d, to_read, to_unpack, words_in, n_read, n_fetched);
     unpack_rows<C>(d, to_unpack, to_compute, words_in, blocks, n_unpack);

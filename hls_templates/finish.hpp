@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finish process: requantize and encode (QE/QK) the accumulators of each pixel, QK_UNITS lanes a
-// cycle: one unit serves many lanes, because a pixel takes many cycles to accumulate. An average
-// pool and a normalisation multiply the accumulator first. The last layer's accumulators pass
-// through.
+// cycle: one unit serves many lanes, because a pixel takes many cycles to accumulate. The PIXELS
+// pixels of a group follow each other; those beyond the end of a row are dropped. An average pool
+// and a normalisation multiply the accumulator first. The last layer's accumulators pass through.
 #ifndef FINISH_HPP
 #define FINISH_HPP
 
@@ -30,30 +30,36 @@ typename C::wide_t finish_lane(const LayerDesc& d, const SumVector<C>& vector, i
 }
 
 template <class C>
-void finish(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out, Fifo<SumVector<C>>& in,
+void finish(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out, Fifo<SumGroup<C>>& in,
             Fifo<CodeVector<C>>& codes, Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
   const Pass pass = pass_in.read();
   pass_out.write(pass);
   const Encoder<C> encoder(d);
   const int32_t pixels = pass.last ? pass.images * d.conv_height * d.conv_width : 0;
+  SumGroup<C> group;
+  int32_t q = 0, ox = 0, oy = 0;  // pixel of the group, column and row
   if (d.raw) {
   finish_raw:
     for (int32_t i = 0; i < pixels; i++) {
 #pragma HLS PIPELINE II = 1  // one pixel a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_IMAGES
-      raw.write(in.read());
+      if (q == 0) group = in.read();
+      raw.write(group.pixel[q]);
+      const bool row_end = ox == d.conv_width - 1;
+      q = row_end || q == C::PIXELS - 1 ? 0 : q + 1;
+      ox = row_end ? 0 : ox + 1;
     }
     count.write(pixels);
   } else {
     const int32_t steps = pixels * (C::PE / C::QK_UNITS);
-    int32_t lane = 0, ox = 0, oy = 0;
-    SumVector<C> vector;
+    int32_t lane = 0;
     CodeVector<C> result;
   finish_lanes:
     for (int32_t i = 0; i < steps; i++) {
 #pragma HLS PIPELINE II = 1  // QK_UNITS lanes a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_IMAGES * C::MAX_HEIGHT * C::MAX_WIDTH
-      if (lane == 0) vector = in.read();
+      if (lane == 0 && q == 0) group = in.read();
+      const SumVector<C>& vector = group.pixel[q];
       int32_t reciprocal = d.reciprocal;
       if (C::HAS_AVERAGE && d.exclude_pad) {
         const int32_t top = oy * d.stride_h - d.pad_top;
@@ -73,6 +79,7 @@ void finish(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out, Fifo<
       lane = full ? 0 : lane + C::QK_UNITS;
       const bool row_end = full && ox == d.conv_width - 1;
       const bool image_end = row_end && oy == d.conv_height - 1;
+      q = row_end || (full && q == C::PIXELS - 1) ? 0 : (full ? q + 1 : q);
       ox = row_end ? 0 : (full ? ox + 1 : ox);
       oy = image_end ? 0 : (row_end ? oy + 1 : oy);
     }

@@ -29,10 +29,10 @@ struct LayerDesc {
   int32_t in_addr, out_addr;
   int32_t in_bits, in_signed;
   int32_t in_height, in_width, rows_used, in_plane_words;
-  int32_t blocks, chunks, chunk_groups;
+  int32_t blocks, chunks, chunk_blocks;
   // Convolution.
   int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
-  int32_t conv_height, conv_width, ring_rows, prefetch_next;
+  int32_t conv_height, conv_width, ring_rows, prefetch_next, resident;
   int32_t conv_groups, tiles_per_group, group_out_planes, out_channels;
   // Max pool (1x1 where there is none) and the stored output.
   int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_pad_top, pool_pad_left;
@@ -66,8 +66,14 @@ struct Pass {
   int32_t first;         // 1: first chunk of its tile, accumulators start at the bias
   int32_t last;          // 1: last chunk of its tile, results leave the accumulators
   int32_t blocks;        // channel blocks of each input read in this pass
-  int32_t groups;        // the same in steps of SIMD channels
+  int32_t steps;         // cycles of the multiplier array for each group of PIXELS pixels
   int32_t first_block;   // first channel block, counted over the whole input feature map
+  int32_t input_parts;   // images that are read, and one more where the next pass's first rows are
+  int32_t skip_rows;     // rows of the first image that the pass before has taken in
+  int32_t ahead_rows;    // rows of the next pass's first image that this one takes in
+  int32_t next_blocks;   // of the next pass
+  int32_t next_block;    // first_block of the next pass
+  int32_t next_fetch;    // fetch of the next pass
   int32_t out_plane;     // first output plane (of 8 channels), over the whole output feature map
   int32_t planes;        // output planes that exist, of the PE/8 computed
   int32_t weight_addr;   // word address of this pass's weights in every port's section
@@ -76,6 +82,24 @@ struct Pass {
   int32_t images;        // images in the batch
   int32_t fetch;         // 1: first tile that reads this chunk: a cached input comes from DRAM
 };
+
+// The input rows begin..end-1 of one image, of so many blocks from first_block on.
+struct InputPart {
+  int32_t image, begin, end, blocks, first_block, fetch;
+};
+
+// What a pass reads, in order: the rows of every image that are not in the line buffer yet, then
+// the first rows of the next pass, so that it need not wait for them.
+inline InputPart input_part(const LayerDesc& d, const Pass& pass, int32_t n) {
+  const bool next = n == pass.images;
+  const InputPart part = {next ? 0 : n,
+                          n == 0 ? pass.skip_rows : 0,
+                          next ? pass.ahead_rows : d.rows_used,
+                          next ? pass.next_blocks : pass.blocks,
+                          next ? pass.next_block : pass.first_block,
+                          next ? pass.next_fetch : pass.fetch};
+  return part;
+}
 
 // What the engine counts, in the order of the AXI-Lite registers; iterations of each process's
 // innermost loop, one clock cycle each at initiation interval 1.
@@ -115,6 +139,12 @@ inline int32_t min_of(int32_t a, int32_t b) {
 }
 inline int32_t max_of(int32_t a, int32_t b) {
   return a > b ? a : b;
+}
+
+// Input rows of one image that output row oy needs, counted from its first row.
+inline int32_t rows_needed(const LayerDesc& d, int32_t oy) {
+  const int32_t last = oy * d.stride_h - d.pad_top + (d.kernel_h - 1) * d.dilation_h;
+  return max_of(0, min_of(last + 1, d.rows_used));
 }
 
 #endif  // LAYER_HPP

@@ -28,6 +28,12 @@ struct SumVector {
   typename C::acc_t sum[C::PE];
 };
 
+// The same for PIXELS neighbours in a row; those beyond its end carry sums that nobody uses.
+template <class C>
+struct SumGroup {
+  SumVector<C> pixel[C::PIXELS];
+};
+
 // Words that one row of a plane touches, given the byte offset of its first byte.
 inline int32_t row_words(int32_t offset, int32_t width, int32_t bits) {
   return (offset + width * bits + WORD_BYTES - 1) / WORD_BYTES;
@@ -49,28 +55,30 @@ void read_words(const typename C::bus_t* fm, typename C::bus_t* chip, const Laye
   count_t iterations = 0, from_ddr = 0;
   const int32_t chip_stride = d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS;
 read_image:
-  for (int32_t n = 0; n < pass.images; n++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
+  for (int32_t n = 0; n < pass.input_parts; n++) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_IMAGES + 1
+    const InputPart part = input_part(d, pass, n);
   read_row:
-    for (int32_t y = 0; y < d.rows_used; y++) {
+    for (int32_t y = part.begin; y < part.end; y++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
     read_block:
-      for (int32_t b = 0; b < pass.blocks * d.sources; b++) {
+      for (int32_t b = 0; b < part.blocks * d.sources; b++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_BLOCKS
-        const bool second = b >= pass.blocks;
+        const bool second = b >= part.blocks;
         const int32_t bits = second ? d.in2_bits : d.in_bits;
         const int32_t row_byte = y * d.in_width * bits;
         const int32_t touched = row_words(row_byte % WORD_BYTES, d.in_width, bits);
-        const int32_t asked = pass.first_block + (second ? b - pass.blocks : b);
+        const int32_t asked = part.first_block + (second ? b - part.blocks : b);
         const int32_t plane =
             d.op == OP_LRN ? max_of(0, min_of(asked, d.group_out_planes - 1)) : asked;
         const int32_t place = second ? d.in2_chip : d.in_chip;
         const int32_t map = second ? d.in2_addr : d.in_addr;
         const int32_t offset =
             plane * (second ? d.in2_plane_words : d.in_plane_words) + row_byte / WORD_BYTES;
-        const int32_t address = n * C::ARENA_WORDS + map + offset;
-        const int32_t copy = n * chip_stride + (place == PLACE_CACHE ? d.cache_addr : map) + offset;
-        const bool fetch = place == PLACE_DDR || (place == PLACE_CACHE && pass.fetch);
+        const int32_t address = part.image * C::ARENA_WORDS + map + offset;
+        const int32_t copy =
+            part.image * chip_stride + (place == PLACE_CACHE ? d.cache_addr : map) + offset;
+        const bool fetch = place == PLACE_DDR || (place == PLACE_CACHE && part.fetch);
         const int32_t shared = place == PLACE_CACHE && row_byte % WORD_BYTES != 0 ? 1 : 0;
         const int32_t held = fetch ? shared : touched;
       read_chip:
@@ -126,15 +134,16 @@ void unpack_rows(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
   pass_out.write(pass);
   count_t total = 0;
 unpack_image:
-  for (int32_t n = 0; n < pass.images; n++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
+  for (int32_t n = 0; n < pass.input_parts; n++) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_IMAGES + 1
+    const InputPart part = input_part(d, pass, n);
   unpack_row:
-    for (int32_t y = 0; y < d.rows_used; y++) {
+    for (int32_t y = part.begin; y < part.end; y++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
     unpack_block:
-      for (int32_t b = 0; b < pass.blocks * d.sources; b++) {
+      for (int32_t b = 0; b < part.blocks * d.sources; b++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_BLOCKS
-        const int32_t bits = b < pass.blocks ? d.in_bits : d.in2_bits;
+        const int32_t bits = b < part.blocks ? d.in_bits : d.in2_bits;
         const int32_t offset = (y * d.in_width * bits) % WORD_BYTES;
         // A block of up to 8 bytes leaves in every iteration but, possibly, the first; a longer one
         // needs a word in every iteration.

@@ -132,8 +132,8 @@ def test_rows_of_operations(make_toy: Callable[..., Path]) -> None:
     made = plan(network, find_part("XC7Z045"), 16, 32, fm="ddr")
     rows = {job.layer.name: row for job, row in zip(made.jobs, made.rows, strict=True)}
     lrn = rows["layer1"]
-    assert (lrn["op"], lrn["tiles_per_group"], lrn["blocks"], lrn["chunk_groups"]) == (
-        OP_LRN, 1, 4, 2,
+    assert (lrn["op"], lrn["tiles_per_group"], lrn["blocks"], lrn["chunk_blocks"]) == (
+        OP_LRN, 1, 4, 4,
     )  # fmt: skip
     assert rows["layer3"]["lrn_table"] == 1 and rows["layer3"]["y_min"] == -(1 << 11)
     assert rows["layer7"]["op"] == OP_SUM and rows["layer7"]["reciprocal"] == 1864135

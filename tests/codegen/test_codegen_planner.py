@@ -17,7 +17,7 @@ from codegen.network import load
 from codegen.parts import find_part, load_parts
 from codegen.planner import gear_bits, plan
 from codegen.resources import Memory, conversion_luts
-from codegen.table import FIELDS, kernel_taps, ring_rows, rows_needed
+from codegen.table import FIELDS, ring_rows, rows_needed, steps
 from codegen.units.cost import lut_estimate
 from tests.codegen.naive_model import convolve
 
@@ -31,19 +31,19 @@ def test_published_networks_fit_the_default_part(name: str, bits: int, images: i
     assert used.dsp <= part.dsp and used.bram36 <= part.bram36 and used.lut <= part.lut
     for row in made.rows:
         assert tuple(row) == FIELDS
-        assert kernel_taps(row) * row["chunk_groups"] <= made.sizes.weight_rows
-        line = row["ring_rows"] * row["in_width"] * row["chunk_groups"]
+        assert steps(row, row["chunk_blocks"], 8) <= made.sizes.weight_rows
+        line = row["ring_rows"] * row["in_width"] * row["chunk_blocks"]
         assert line <= made.sizes.line_blocks
         if row["chunks"] > 1:
             pixels = made.batch * row["conv_height"] * row["conv_width"]
-            assert pixels <= made.sizes.psum_pixels
+            assert pixels <= made.sizes.psum_groups
 
 
 def test_vgg16_deep_layers_run_as_two_chunks() -> None:
     made = plan(full_size("vgg16", 5), find_part("XC7Z020"))
     chunks = {job.layer.name: row["chunks"] for job, row in zip(made.jobs, made.rows, strict=True)}
     assert (chunks["conv4_2"], chunks["conv5_3"], chunks["conv4_1"]) == (2, 2, 1)
-    assert made.sizes.psum_pixels == 784
+    assert made.sizes.psum_groups == 784
 
 
 def test_a_batch_shares_the_weights_of_fully_connected_layers() -> None:

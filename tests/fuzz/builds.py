@@ -25,7 +25,7 @@ class Build:
 
     Attributes:
         types: "fast" or "exact".
-        weight_rows, line_blocks, psum_pixels: buffer depths; small ones force chunks.
+        weight_rows, line_blocks, psum_groups: buffer depths; small ones force chunks.
         images: the largest batch.
     """
 
@@ -37,20 +37,22 @@ class Build:
     types: str = "fast"
     weight_rows: int = 256
     line_blocks: int = 4096
-    psum_pixels: int = 4096
+    psum_groups: int = 4096
     images: int = 4
     knq_levels: int = 256
     arena_words: int = 1 << 16
     chip_words: int = 1 << 14
     weight_ports: int = 1
+    pixels: int = 1
+    low_bits: int = 4
 
     @property
     def defines(self) -> list[str]:
         """Compiler options that set the constants."""
         value = "int32_t" if self.weight_bits <= 14 else "int64_t"
         names = ("simd", "pe", "weight_bits", "qk_units", "weight_rows", "line_blocks",
-                 "psum_pixels", "images", "knq_levels", "arena_words", "chip_words",
-                 "weight_ports")  # fmt: skip
+                 "psum_groups", "images", "knq_levels", "arena_words",
+                 "chip_words", "pixels", "low_bits", "weight_ports")  # fmt: skip
         return [f"-DFUZZ_VALUE={value}"] + [
             f"-DFUZZ_{name.upper()}={getattr(self, name)}" for name in names
         ]
@@ -58,9 +60,10 @@ class Build:
 
 BUILDS = (
     Build("small", 8, 24, 14, 6),
-    Build("wide", 16, 32, 8, 32, weight_rows=36, line_blocks=160, weight_ports=4),
-    Build("narrow", 8, 8, 16, 1, weight_rows=64, line_blocks=512),
-    Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=256, weight_ports=3),
+    Build("wide", 16, 32, 8, 32, weight_rows=36, line_blocks=320, pixels=2, weight_ports=4),
+    Build("narrow", 8, 8, 16, 1, weight_rows=64, line_blocks=512, pixels=3),
+    Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=768, weight_ports=3),
+    Build("flat", 40, 24, 14, 4, weight_rows=40, line_blocks=1024, pixels=4),
 )
 
 
@@ -80,14 +83,13 @@ MUTATIONS = {
     for item in (
         Mutation("wrong_pad", "compute.hpp", "top = oy * d.stride_h - d.pad_top;",
                  "top = oy * d.stride_h - d.pad_left;"),
-        Mutation("pad_swapped", "compute.hpp", "at.ox * d.stride_w - d.pad_left",
-                 "at.ox * d.stride_w - d.pad_top"),
-        Mutation("padding_is_code_0", "compute.hpp", "value[s] = inside ? decoded : ",
-                 "value[s] = inside ? decoded : decoder(0) != 0 ? decoder(0) : "),
-        Mutation("dilation_lost", "compute.hpp", "at.ky * d.dilation_h", "at.ky"),
-        Mutation("ring_wrap", "compute.hpp", "ahead_slot >= d.ring_rows ?",
-                 "ahead_slot > d.ring_rows ?"),
-        Mutation("chunk_restarts", "compute.hpp", "pass.first ? start[p] : partial[pixel].sum[p]",
+        Mutation("pad_swapped", "compute.hpp", "-d.pad_left,", "-d.pad_top,"),
+        Mutation("padding_is_code_0", "compute.hpp", "= inside ? decoded : ",
+                 "= inside ? decoded : decoder(0) != 0 ? decoder(0) : "),
+        Mutation("dilation_lost", "line_buffer.hpp", "(d.dilation_h * d.in_width - x_end)",
+                 "(d.in_width - x_end)"),
+        Mutation("ring_wrap", "compute.hpp", "ahead >= corner.ring ?", "ahead > corner.ring ?"),
+        Mutation("chunk_restarts", "compute.hpp", "first_chunk ? start[p] : before.pixel[q].sum[p]",
                  "start[p]", "wide"),
         Mutation("pool_off_by_one", "pooling.hpp", "x >= 0 && x < d.conv_width;",
                  "x >= 0 && x < d.conv_width - 1;"),
@@ -107,14 +109,21 @@ MUTATIONS = {
         Mutation("group_offset", "engine.hpp", "conv ? group * d.blocks + start :",
                  "conv ? start :"),
         Mutation("carry_lost", "packing.hpp", "bytes[j] = held;", "bytes[j] = 0;"),
-        Mutation("prefetch_slot", "compute.hpp", "const int32_t next_rows = ahead ? rows_needed",
-                 "const int32_t next_rows = ahead && d.kernel_h > 1 ? rows_needed"),
+        Mutation("prefetch_slot", "compute.hpp", "next_image ? rows_needed",
+                 "next_image && d.kernel_h > 1 ? rows_needed"),
         Mutation("concat_offset", "packing.hpp", "n * C::ARENA_WORDS + d.out_addr",
                  "n * C::ARENA_WORDS + d.out_addr / 2 * 2"),
         Mutation("index_sign", "weight_loader.hpp", "[number[lane] & mask]",
                  "[number[lane] & (C::TABLE_ENTRIES - 1)]"),
         Mutation("ports_swapped", "weight_loader.hpp", "+ q] = word[q];",
                  "+ q] = word[C::WEIGHT_PORTS - 1 - q];", "wide"),
+        Mutation("lane_carry", "line_buffer.hpp", "block_carry ? x_limit_ - x_step_ : x_limit_",
+                 "x_limit_", "flat"),
+        Mutation("row_end_kept", "finish.hpp", "q = row_end || (full", "q = (full", "narrow"),
+        Mutation("next_pass_block", "layer.hpp", "next ? pass.next_block : pass.first_block",
+                 "pass.first_block", "wide"),
+        Mutation("resident_again", "compute.hpp", "if (reuse) loaded = d.rows_used;",
+                 "if (reuse) loaded = 0;", "flat"),
         Mutation("second_input", "packing.hpp", "second ? d.in2_addr : d.in_addr", "d.in_addr"),
         Mutation("chip_stride", "packing.hpp", "d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS",
                  "C::CHIP_A_WORDS"),

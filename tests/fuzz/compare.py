@@ -56,7 +56,7 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
     """Quantized network of `folder`, planned with the build's constants."""
     loaded = network.load(folder)
     rng = np.random.default_rng(toy.seed)
-    jobs, gather = make_jobs(loaded, build.simd, build.pe, build.weight_rows)
+    jobs, gather = make_jobs(loaded, build.simd, build.pe, build.weight_rows, pixels=build.pixels)
     rows = [base_row(job, build.simd, build.pe, build.weight_ports) for job in jobs]
     limits = [limit for limit in (16, 64, 256) if limit < build.line_blocks]
     chosen = [limit for limit in limits if rng.integers(0, 4) == 0]
@@ -65,10 +65,11 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
             break
     else:
         raise UnfitError(f"buffers of build {build.name}")
-    if toy.images > 1 and rng.integers(0, 4):
-        planner.set_prefetch(rows)
+    largest = max(line_entries(row) for row in rows)
+    if choice := int(rng.integers(0, 4)):
+        planner.use_line_buffer(rows, toy.images, largest if choice == 1 else build.line_blocks)
     candidate = planner.Candidate(tuple(rows), build.weight_rows, toy.images, 0)
-    engine = Engine(build.simd, build.pe, build.qk_units, build.weight_ports)
+    engine = Engine(build.simd, build.pe, build.qk_units, build.pixels, build.weight_ports)
     sizes = planner.sizes_of(jobs, candidate, engine)
     # part of the feature maps on chip, all that may be, or none
     spare = int(rng.choice([0, 4, 400]))
@@ -80,7 +81,7 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
     )  # fmt: skip
     within = (
         max(line_entries(row) for row in rows) <= build.line_blocks
-        and sizes.psum_pixels <= build.psum_pixels
+        and sizes.psum_groups <= build.psum_groups
         and made.arena.words <= build.arena_words
         and max(made.chip.words) <= build.chip_words
         and sizes.tree_bits <= 48

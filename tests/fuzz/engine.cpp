@@ -23,6 +23,8 @@ struct Network {
   typedef uint64_t bus_t;
   typedef int16_t weight_t;
   typedef uint16_t code_t;
+  typedef uint8_t low_t;
+  typedef uint16_t high_t;
   typedef FUZZ_VALUE value_t;
   typedef int32_t quant_t;
   typedef int64_t tree_t;
@@ -34,6 +36,8 @@ struct Network {
   typedef ap_uint<64> bus_t;
   typedef ap_int<FUZZ_WEIGHT_BITS> weight_t;
   typedef ap_uint<16> code_t;
+  typedef ap_uint<FUZZ_LOW_BITS> low_t;
+  typedef ap_uint<16 - FUZZ_LOW_BITS> high_t;
   typedef ap_int<17> value_t;
   typedef ap_int<18> quant_t;
   typedef ap_int<48> tree_t;
@@ -44,13 +48,15 @@ struct Network {
 #endif
   static const bool HAS_ENQ = true, HAS_KNQ = true, HAS_OPS = true;
   static const bool HAS_LRN = FUZZ_PE >= 24, HAS_AVERAGE = true, HAS_CODEBOOK = true;
-  static const int32_t SIMD = FUZZ_SIMD, PE = FUZZ_PE, G = SIMD / 8;
+  static const int32_t SIMD = FUZZ_SIMD, PE = FUZZ_PE, PIXELS = FUZZ_PIXELS, G = SIMD / 8;
   static const int32_t WEIGHT_BITS = FUZZ_WEIGHT_BITS, VALUE_BITS = 17;
-  static const int32_t WEIGHT_ROWS = FUZZ_WEIGHT_ROWS, LINE_BLOCKS = FUZZ_LINE_BLOCKS;
+  static const int32_t WEIGHT_ROWS = FUZZ_WEIGHT_ROWS;
   static const int32_t WEIGHT_PORTS = FUZZ_WEIGHT_PORTS, WEIGHT_WIDTHS = 16;
   static const int32_t ROW_WORDS = PE * SIMD * 16 / 64, TABLE_ENTRIES = 256;
   static const int32_t BIAS_WORDS = (PE / 2 + WEIGHT_PORTS - 1) / WEIGHT_PORTS;
-  static const int32_t PSUM_PIXELS = FUZZ_PSUM_PIXELS, QK_UNITS = FUZZ_QK_UNITS;
+  static const int32_t PSUM_GROUPS = FUZZ_PSUM_GROUPS, QK_UNITS = FUZZ_QK_UNITS;
+  static const int32_t CODE_BITS = 16, LINE_BLOCKS = FUZZ_LINE_BLOCKS;
+  static const int32_t LINE_LOW_BITS = FUZZ_LOW_BITS, LINE_HIGH_BLOCKS = LINE_BLOCKS;
   static const int32_t KNQ_LEVELS = FUZZ_KNQ_LEVELS;
   static const int32_t POOL_ROWS = 8, POOL_WIDTH = 64, PACK_WIDTH = 64, PACK_PLANES = PE / 8;
   static const int32_t MAX_IMAGES = FUZZ_IMAGES, ARENA_WORDS = FUZZ_ARENA_WORDS;

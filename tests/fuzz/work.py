@@ -16,7 +16,7 @@ from tests.fuzz.compare import Case, UnfitError, prepare
 from tests.fuzz.generate import TRIES, draw
 
 CASES = Path(__file__).with_name("cases")
-SHARES = (0.4, 0.25, 0.2, 0.15)  # of the networks, by build
+SHARES = (0.3, 0.2, 0.2, 0.1, 0.2)  # of the networks, by build
 SHRINK_RUNS = 300
 
 

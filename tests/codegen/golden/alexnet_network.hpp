@@ -15,6 +15,8 @@ struct Network {
   typedef uint64_t bus_t;
   typedef int16_t weight_t;
   typedef uint16_t code_t;
+  typedef uint16_t low_t;
+  typedef uint8_t high_t;
   typedef int16_t value_t;
   typedef uint16_t quant_t;
   typedef int32_t tree_t;
@@ -26,6 +28,8 @@ struct Network {
   typedef ap_uint<64> bus_t;
   typedef ap_int<14> weight_t;
   typedef ap_uint<10> code_t;
+  typedef ap_uint<10> low_t;
+  typedef ap_uint<1> high_t;
   typedef ap_int<13> value_t;
   typedef ap_uint<13> quant_t;
   typedef ap_int<30> tree_t;
@@ -35,7 +39,7 @@ struct Network {
   typedef ap_uint<80> out_gear_t;
 #endif
 
-  static const uint32_t DESIGN_ID = 0xcb459b9du;  // network and plan
+  static const uint32_t DESIGN_ID = 0x862b51b2u;  // network and plan
   static const bool HAS_ENQ = false;  // whether QE and CE exist
   static const bool HAS_KNQ = true;  // whether QK and CK exist
   static const bool HAS_OPS = false;  // whether layers without weights exist
@@ -44,6 +48,7 @@ struct Network {
   static const bool HAS_AVERAGE = false;  // whether an average pool exists
   static const int32_t SIMD = 8;  // input channels a cycle
   static const int32_t PE = 24;  // output channels a cycle
+  static const int32_t PIXELS = 1;  // pixels a cycle
   static const int32_t G = 1;  // channel blocks a cycle
   static const int32_t WEIGHT_BITS = 14;  // W
   static const int32_t VALUE_BITS = 13;  // of a decoded activation, sign included
@@ -56,8 +61,10 @@ struct Network {
   static const int32_t ROW_WORDS = 42;  // bus words a row of weights at most
   static const int32_t BIAS_WORDS = 12;  // bus words of a tile's biases, from each port
   static const int32_t TABLE_ENTRIES = 1;  // entries of the largest codebook
-  static const int32_t LINE_BLOCKS = 1368;  // entries of a line buffer bank
-  static const int32_t PSUM_PIXELS = 169;  // pixels that wait for their next chunk
+  static const int32_t LINE_BLOCKS = 1368;  // entries of a line buffer copy
+  static const int32_t LINE_LOW_BITS = 10;  // bits of a code that every entry holds
+  static const int32_t LINE_HIGH_BLOCKS = 1;  // entries that hold a code's other bits
+  static const int32_t PSUM_GROUPS = 169;  // groups of pixels that wait for their next chunk
   static const int32_t QK_UNITS = 1;  // requantizers and encoders
   static const int32_t KNQ_TABLES = 7;  // centroid tables
   static const int32_t KNQ_LEVELS = 8;  // codes of the largest table
@@ -70,7 +77,7 @@ struct Network {
   static const int32_t MAX_WIDTH = 57;  // columns of a map
   static const int32_t MAX_BLOCKS = 512;  // channel blocks of a pass's inputs
   static const int32_t MAX_ROW_WORDS = 72;  // bus words of a row
-  static const int32_t MAX_ROW_STEPS = 5400;  // cycles of an output row
+  static const int32_t MAX_ROW_STEPS = 5616;  // cycles of an output row
   static const int32_t MAX_PASSES = 855;  // passes of a layer
   static const int32_t LRN_REACH = 0;  // channels to either side in a normalisation
   static const int32_t IN_WIDTHS = 2;  // widths T that are read
