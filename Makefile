@@ -40,6 +40,11 @@ FC_WEIGHT_SCHEME ?=
 FC_WEIGHT_BITS ?=
 # Hardware.
 PART ?= xc7z020
+# Lanes, pixels and weight ports: the exploration chooses what is not set. MHz; explore:
+# fraction of the part to use, images that share a run.
+CLOCK ?=
+BATCH ?=
+LIMIT ?=
 SIMD ?=
 PE ?=
 # Feature maps: auto (on chip where they fit), chip (all, or an error), ddr.
@@ -85,19 +90,19 @@ ALLOCATE_ARGS := --method '$(METHOD)' $(if $(NB),--nb '$(NB)') $(if $(METRIC),--
   $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
 GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
   $(if $(PE),--pe '$(PE)') $(if $(PIXELS),--pixels '$(PIXELS)') $(if $(FM),--fm '$(FM)') \
-  $(if $(WEIGHT_PORTS),--weight-ports '$(WEIGHT_PORTS)')
+  $(if $(WEIGHT_PORTS),--weight-ports '$(WEIGHT_PORTS)') $(if $(CLOCK),--clock '$(CLOCK)')
 
 BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
   $(if $(CLNQ),--clnq '$(CLNQ)')
 
-.PHONY: help install quantize codegen csim hls bitstream bundle emulate measure notebook accuracy allocate fuzz units test test-all lint format train bench clean FORCE
+.PHONY: help install quantize codegen explore alternatives csim hls bitstream bundle emulate measure notebook accuracy allocate fuzz units test test-all lint format train bench clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages
@@ -131,6 +136,12 @@ $(GENERATED): $(QUANTIZED) $(OUT)/codegen.settings $(CODEGEN_SOURCES) $(wildcard
 	@touch $@
 
 codegen: $(GENERATED) ## render the accelerator, pack its weights, write the golden vectors
+
+explore: $(QUANTIZED) ## all designs for PART: Pareto front, what bounds each layer, roofline (BATCH=images)
+	@$(PYTHON) -m codegen explore $(GENERATE_ARGS) --images '$(or $(BATCH),$(IMAGES))' $(if $(LIMIT),--limit '$(LIMIT)')
+
+alternatives: $(QUANTIZED) ## what two faster compute stages would bring (docs/faster.md)
+	@$(PYTHON) -m codegen alternatives --build '$(OUT)' $(if $(CLOCK),--clock '$(CLOCK)')
 
 csim: $(GENERATED) ## compile and run the C-simulation, compare every layer bit for bit
 	@$(PYTHON) -m codegen csim --build '$(OUT)' --types '$(CSIM_TYPES)'

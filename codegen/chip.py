@@ -228,7 +228,7 @@ def choose_chip(
     """The feature maps that fit beside everything else."""
     if fm == "ddr":
         return Chip()
-    share = 1.0 if fm == "chip" else CHIP_SHARE
+    share = 1.0 if fm == "chip" or part.reserved else CHIP_SHARE
     room = replace(part, bram36=int(part.bram36 * share), uram=int(part.uram * share))
     items = candidates(network.layers, tensors, rows, engine)
     return choose(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of the code generator: generate, csim, report, parts.
+"""Command line of the code generator: generate, explore, alternatives, csim, report, parts.
 
 Bad input ends with one sentence on stderr and exit status 2; a mismatch in the C-simulation with 1.
 """
@@ -14,8 +14,13 @@ from codegen.chip import MODES
 from codegen.csim import TYPES
 from codegen.csim import Settings as CsimSettings
 from codegen.errors import UserError
-from codegen.generate import Settings, generate
-from codegen.parts import DEFAULT_PART, load_parts
+from codegen.explore import alternatives
+from codegen.explore import report as exploration
+from codegen.explore.search import LIMIT, explore
+from codegen.explore.space import Fixed
+from codegen.generate import Settings, generate, quantized_folder
+from codegen.network import load
+from codegen.parts import DEFAULT_PART, clocked, find_part, load_parts
 from codegen.report import ddr_traffic, read_report, write_report
 from codegen.simulate import simulate
 
@@ -42,25 +47,26 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("generate", help="render C++, pack weights and golden vectors")
     _add_build(command)
-    command.add_argument("--part", default=DEFAULT_PART, help="FPGA part (default %(default)s)")
-    command.add_argument("--simd", default="8", help="input channels a cycle (default 8)")
-    command.add_argument("--pe", default="24", help="output channels a cycle (default 24)")
-    command.add_argument("--pixels", default="1", help="pixels of a row a cycle (default 1)")
+    _add_design(command)
     command.add_argument(
         "--images",
         default="0",
         help="images in golden/ (default: all that were quantized)",
     )
-    command.add_argument(
-        "--fm",
-        choices=MODES,
-        default="auto",
-        help="feature maps: on chip where they fit, all on chip, or in DRAM (default auto)",
-    )
-    command.add_argument(
-        "--weight-ports", default="1", help="memory ports for weights: 1, 2, 3, 4 or 6 (default 1)"
-    )
     command.set_defaults(run=_generate)
+
+    command = commands.add_parser("explore", help="search the design space, draw what bounds it")
+    _add_build(command)
+    _add_design(command)
+    command.add_argument("--images", default="1", help="batch that the speed is for (default 1)")
+    command.add_argument("--limit", default=f"{LIMIT:g}", help="fraction of the part to use")
+    command.set_defaults(run=_explore)
+
+    command = commands.add_parser("alternatives", help="model of two faster compute stages")
+    _add_build(command)
+    command.add_argument("--images", default="8", help="images of a batch (default 8)")
+    command.add_argument("--clock", help="MHz of the default part (default: typical)")
+    command.set_defaults(run=_alternatives)
 
     command = commands.add_parser("csim", help="compile and run the C-simulation")
     _add_build(command)
@@ -92,6 +98,39 @@ def _add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument("--build", type=Path, required=True, help="build folder of the network")
 
 
+def _add_design(command: argparse.ArgumentParser) -> None:
+    """Options that fix axes of the design space; the exploration chooses the others."""
+    command.add_argument("--part", default=DEFAULT_PART, help="FPGA part (default %(default)s)")
+    command.add_argument("--clock", help="MHz (default: the part's typical clock)")
+    command.add_argument("--simd", help="input channels a cycle, a multiple of 8")
+    command.add_argument("--pe", help="output channels a cycle, a multiple of 8")
+    command.add_argument("--pixels", help="pixels of a row a cycle, 1..8")
+    command.add_argument("--weight-ports", help="memory ports for weights: 1, 2, 3, 4 or 6")
+    command.add_argument(
+        "--fm",
+        choices=MODES,
+        help="feature maps: on chip where they fit (auto, default), all on chip, or in DRAM",
+    )
+
+
+def _fixed(options: argparse.Namespace) -> Fixed:
+    """The axes that the command line sets."""
+    axes = ("simd", "pe", "pixels", "weight_ports")
+    given = {name: getattr(options, name) for name in axes if getattr(options, name) is not None}
+    return Fixed(
+        **{name: _integer(name.upper(), text) for name, text in given.items()}, fm=options.fm
+    )
+
+
+def _clock(options: argparse.Namespace) -> float | None:
+    if options.clock is None:
+        return None
+    try:
+        return float(options.clock)
+    except ValueError:
+        raise UserError(f"CLOCK must be a number of MHz, not {options.clock!r}") from None
+
+
 def _integer(name: str, text: str) -> int:
     """The integer that `text` spells."""
     try:
@@ -104,12 +143,9 @@ def _generate(options: argparse.Namespace) -> int:
     settings = Settings(
         options.build,
         options.part,
-        _integer("SIMD", options.simd),
-        _integer("PE", options.pe),
+        _fixed(options),
         _integer("IMAGES", options.images),
-        options.fm,
-        _integer("WEIGHT_PORTS", options.weight_ports),
-        _integer("PIXELS", options.pixels),
+        _clock(options),
     )
     plan = generate(settings)
     if plan is None:
@@ -118,7 +154,7 @@ def _generate(options: argparse.Namespace) -> int:
     used, part = plan.resources, plan.part
     print(
         f"{plan.network.name} on {part.name}: {plan.engine.simd}x{plan.engine.pe}"
-        f"x{plan.engine.pixels} multipliers, "
+        f"x{plan.engine.pixels} multipliers, {plan.engine.weight_ports} weight port(s), "
         f"{plan.engine.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
         f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
     )
@@ -132,6 +168,31 @@ def _generate(options: argparse.Namespace) -> int:
         f"{ddr['output_bytes']:,} bytes + other feature maps {ddr['other_bytes']:,} bytes; "
         f"{kept} of {len(plan.rows)} outputs on chip"
     )
+    return 0
+
+
+def _explore(options: argparse.Namespace) -> int:
+    try:
+        limit = float(options.limit)
+    except ValueError:
+        raise UserError(f"LIMIT must be a number, not {options.limit!r}") from None
+    part = clocked(find_part(options.part), _clock(options))
+    fixed, images = _fixed(options), _integer("IMAGES", options.images)
+    fixed.check(part)
+    found = explore(load(quantized_folder(options.build)), part, images, fixed, limit)
+    page = exploration.write(options.build, found, limit)
+    print(exploration.table(found))
+    print(f"report: {page}")
+    return 0
+
+
+def _alternatives(options: argparse.Namespace) -> int:
+    network = load(quantized_folder(options.build))
+    parts = [
+        clocked(part, _clock(options)) if part.name == DEFAULT_PART else part
+        for part in load_parts().values()
+    ]
+    print(alternatives.table(network, parts, _integer("IMAGES", options.images)))
     return 0
 
 

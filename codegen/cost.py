@@ -130,19 +130,33 @@ def layer_cost(row: Row, engine: Engine, images: int) -> LayerCost:
 @lru_cache(maxsize=1 << 14)
 def _layer_cost(key: tuple[tuple[str, int], ...], engine: Engine, images: int) -> LayerCost:
     row = dict(key)
-    counts = _pass_counts(row, engine, images)
-    chunks = row["chunks"]
-    for stage, values in _tile_counts(row, engine, images).items():
-        counts[stage] = np.zeros_like(counts["load"])
-        counts[stage][chunks - 1 :: chunks] = values
+    counts = stage_counts(row, engine, images)
+    load = counts["load"]
     body = np.maximum.reduce([counts[stage] for stage in STAGES[1:]])
-    load = counts["load"] = counts["load"].copy()
-    load[0] += row["weight_table"]  # the codebook, an entry a cycle
     cycles = int(load[0] + np.maximum(body, np.append(load[1:], 0)).sum())
     totals = {stage: int(counts[stage].sum()) for stage in STAGES}
     written = 0 if row["out_chip"] else totals["write"]
     read = images * _ddr_read(row, engine)
     return LayerCost(totals, cycles, read, written, engine.weight_ports)
+
+
+def stage_counts(row: Row, engine: Engine, images: int) -> dict[str, np.ndarray]:
+    """Iterations of every stage in every pass, int64 [passes] each."""
+    counts = _pass_counts(row, engine, images)
+    chunks = row["chunks"]
+    for stage, values in _tile_counts(row, engine, images).items():
+        counts[stage] = np.zeros_like(counts["load"])
+        counts[stage][chunks - 1 :: chunks] = values
+    counts["load"] = counts["load"].copy()
+    counts["load"][0] += row["weight_table"]  # the codebook, an entry a cycle
+    return counts
+
+
+def array_work(row: Row, engine: Engine, images: int) -> np.ndarray:
+    """Cycles in which the multiplier array has something to do, int64 [passes]."""
+    groups = images * row["conv_height"] * ceil_div(row["conv_width"], engine.pixels)
+    blocks = pass_blocks(row, engine)
+    return groups * np.array([steps(row, int(item), engine.simd) for item in blocks])
 
 
 def input_words(row: Row, second: bool, engine: Engine) -> int:

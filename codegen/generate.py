@@ -14,8 +14,10 @@ from pathlib import Path
 
 from codegen import golden, network, planner, render, report, weights_file
 from codegen.errors import UserError
+from codegen.explore.search import choose
+from codegen.explore.space import Fixed
 from codegen.files import atomic_dir, sha256_file
-from codegen.parts import DEFAULT_PART, find_part
+from codegen.parts import DEFAULT_PART, clocked, find_part
 
 OUTPUTS = ("hls", "params", "golden")
 
@@ -27,29 +29,23 @@ class Settings:
     Attributes:
         build: build/NET, with quantized/.
         part: FPGA part.
-        simd, pe: input and output channels a cycle, multiples of 8.
+        fixed: lanes, pixels, ports and place of feature maps that the user has set; the
+            exploration chooses the others.
         images: images of golden/; 0 for all that vectors.npz holds.
-        fm: feature maps: auto, chip or ddr (planner.plan).
-        weight_ports: memory ports that weights come through.
-        pixels: neighbouring pixels of a row a cycle, 1..8.
+        clock_mhz: instead of the part's typical clock.
     """
 
     build: Path
     part: str = DEFAULT_PART
-    simd: int = 8
-    pe: int = 24
+    fixed: Fixed = Fixed()
     images: int = 0
-    fm: str = "auto"
-    weight_ports: int = 1
-    pixels: int = 1
+    clock_mhz: float | None = None
 
 
 def generate(settings: Settings) -> planner.Plan | None:
     """Generate everything; None where it was up to date."""
-    quantized = settings.build / "quantized"
-    if not quantized.is_dir():
-        raise UserError(f"{quantized} must exist; run `python -m model_prep quantize` first")
-    part = find_part(settings.part)
+    quantized = quantized_folder(settings.build)
+    part = clocked(find_part(settings.part), settings.clock_mhz)
     digest = settings_digest(settings, quantized)
     if is_current(settings.build, digest):
         return None
@@ -58,16 +54,7 @@ def generate(settings: Settings) -> planner.Plan | None:
     images = settings.images or available
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
-    plan = planner.plan(
-        loaded,
-        part,
-        settings.simd,
-        settings.pe,
-        images,
-        settings.fm,
-        settings.weight_ports,
-        settings.pixels,
-    )
+    plan = choose(loaded, part, images, settings.fixed)
     files = render.render_all(plan)
     with ExitStack() as stack:
         hls, params, vectors = (
@@ -79,6 +66,14 @@ def generate(settings: Settings) -> planner.Plan | None:
         golden.write_golden(plan, vectors, checks)
     report.write_report(settings.build, report.build_report(plan, digest))
     return plan
+
+
+def quantized_folder(build: Path) -> Path:
+    """build/NET/quantized; UserError where it does not exist."""
+    quantized = build / "quantized"
+    if not quantized.is_dir():
+        raise UserError(f"{quantized} must exist; run `python -m model_prep quantize` first")
+    return quantized
 
 
 def settings_digest(settings: Settings, quantized: Path) -> str:

@@ -8,7 +8,7 @@ One file a part, each figure with its source; a part may also be a file of the u
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from codegen.errors import UserError
 
 PARTS = Path(__file__).with_name("parts")
 DEFAULT_PART = "XC7Z020"
+MAX_CLOCK_MHZ = 1000
 SOURCES = ("fabric", "multiplier", "ports", "ddr", "clock", "contiguous")
 
 
@@ -33,6 +34,7 @@ class Part:
         contiguous_mb: contiguous memory under PYNQ, 10^6 bytes; 0 where unknown.
         boards: boards with this part.
         sources: where the figures come from, by SOURCES.
+        reserved: whether what a design had better leave free is already taken off the figures.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Part:
     contiguous_mb: int
     boards: tuple[str, ...]
     sources: dict[str, str]
+    reserved: bool = False
 
     @property
     def source(self) -> str:
@@ -141,3 +144,12 @@ def find_part(name: str) -> Part:
             "docs/parts.md says how to add one"
         )
     return parts[name.upper()]
+
+
+def clocked(part: Part, clock_mhz: float | None) -> Part:
+    """The part with another clock than its typical one, where one is given."""
+    if clock_mhz is None:
+        return part
+    if not 1 <= clock_mhz <= MAX_CLOCK_MHZ:
+        raise UserError(f"CLOCK must be 1..{MAX_CLOCK_MHZ} MHz, not {clock_mhz:g}")
+    return replace(part, clock_mhz=clock_mhz)

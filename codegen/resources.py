@@ -22,7 +22,8 @@ LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
 FEATURE_MAP_PORTS = 2  # one reads, one writes
 PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest
-FIFO_DEPTH_BUS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 256, 64, 16  # as in engine.hpp
+BURST_WORDS = 256  # that the adapter of a port holds
+FIFO_DEPTH_WORDS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 64, 64, 16  # as in engine.hpp
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
         Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
         Memory("pool rows", 1 if sizes.pool_pixels else 0, max(1, sizes.pool_pixels), pixel),
         Memory("output row", 1, sizes.pack_width, pixel),
-        Memory("bus buffers", FEATURE_MAP_PORTS + sizes.weight_ports + 2, FIFO_DEPTH_BUS, 64),
+        Memory("bus buffers", FEATURE_MAP_PORTS + sizes.weight_ports, BURST_WORDS, 64),
+        Memory("word streams", 2, FIFO_DEPTH_WORDS, 64),
         Memory("code streams", 2, FIFO_DEPTH_CODES, pixel),
         # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit
         Memory(

@@ -139,8 +139,8 @@ layer_pass:
     Fifo<count_t> n_compute("n_compute"), n_finish("n_finish"), n_pool("n_pool");
     Fifo<count_t> n_pack("n_pack"), n_write("n_write"), n_fetched("n_fetched");
     Fifo<typename C::bus_t> words_in("words_in"), words_out("words_out");
-#pragma HLS STREAM variable = words_in depth = 256   // covers one burst's latency
-#pragma HLS STREAM variable = words_out depth = 256  // covers one burst's latency
+#pragma HLS STREAM variable = words_in depth = 64   // the port's adapter holds whole bursts
+#pragma HLS STREAM variable = words_out depth = 64  // the port's adapter holds whole bursts
     Fifo<CodeBlock<C>> blocks("blocks");
 #pragma HLS STREAM variable = blocks depth = 16  // evens out rows that start inside a word
     Fifo<SumGroup<C>> sums("sums");

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log2
 
-from codegen.explore.space import Bound, Point, points
+from codegen.explore.search import limited
+from codegen.explore.space import Bound, Fixed, Point, points
 from codegen.network import Network
 from codegen.numbers import ceil_div
 from codegen.packing import BLOCK_CODES
@@ -53,10 +54,10 @@ def compare(network: Network, part: Part, images: int, limit: float = 0.9) -> li
         network: widths of its activations decide which layers an alternative can speed up.
         part: the FPGA.
         images: of a batch, which shares the weights of fully connected layers.
-        limit: fraction of the DSP blocks that may be used.
+        limit: fraction of the part that may be used.
     """
     bound = Bound(network, part, images)
-    space = list(points(part, bound.weight_bits, bound.value_bits, limit))
+    space = list(points(limited(part, limit), bound.weight_bits, bound.value_bits, Fixed()))
     found = []
     for stage, candidates in (
         ("multiply", _multiply(bound, space, paired=False)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codegen.cost import STAGES, Engine, stage_counts
+from codegen.cost import STAGES, Engine, array_work, stage_counts
 from codegen.planner import Plan
 from codegen.table import Row
 
@@ -98,7 +98,7 @@ def _batch_cycles(row: Row, engine: Engine, images: int) -> dict[str, float]:
     bodies = np.stack([counts[stage] for stage in STAGES[1:]])
     body, longest = bodies.max(axis=0), bodies.argmax(axis=0)
     compute = counts["compute"]
-    work = np.minimum(counts["work"], compute)
+    work = np.minimum(array_work(row, engine, images), compute)
     cycles = {
         "idle lanes": float(work.sum()),
         "first rows": float((compute - work).sum()),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import ceil
 
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from codegen import planner
 from codegen.errors import UserError
 from codegen.explore.space import Bound, Fixed, Point, points
 from codegen.network import Network
+from codegen.packing import BLOCK_CODES
 from codegen.parts import Part
 from codegen.planner import Plan
 
@@ -71,16 +73,21 @@ def resource_use(plan: Plan) -> dict[str, float]:
 
 
 def limited(part: Part, limit: float) -> Part:
-    """The part with `limit` of its resources."""
+    """The part with less than `limit` of its resources; with all of them for 1."""
+    dsp, bram36, uram, lut, ff = (
+        max(0, ceil(getattr(part, name) * limit) - 1) if limit < 1 else getattr(part, name)
+        for name in RESOURCES
+    )
     return replace(
-        part, dsp=int(part.dsp * limit), bram36=int(part.bram36 * limit),
-        uram=int(part.uram * limit), lut=int(part.lut * limit), ff=int(part.ff * limit),
+        part, dsp=dsp, bram36=bram36, uram=uram, lut=lut, ff=ff, reserved=limit < 1
     )  # fmt: skip
 
 
 def plan_point(network: Network, part: Part, point: Point, images: int) -> Plan:
     """The planner's best design at a point; UserError where none fits."""
-    return planner.plan(network, part, point.simd, point.pe, images)
+    return planner.plan(
+        network, part, point.simd, point.pe, images, point.fm, point.weight_ports, point.pixels
+    )
 
 
 def explore(
@@ -101,7 +108,7 @@ def explore(
     if not 0 < limit <= 1:
         raise UserError(f"LIMIT must be above 0 and at most 1, not {limit:g}")
     usable, bound = limited(part, limit), Bound(network, part, images)
-    ranked = _ranked(part, limit, bound, fixed or Fixed())
+    ranked = _ranked(usable, bound, fixed or Fixed())
     fitting: list[Design] = []
     reasons: list[tuple[int, str]] = []
     planned = 0
@@ -125,12 +132,35 @@ def explore(
     return Exploration(min(fitting, key=_order), pareto(fitting), len(ranked), planned)
 
 
-def _ranked(part: Part, limit: float, bound: Bound, fixed: Fixed) -> list[tuple[float, Point]]:
+def choose(network: Network, part: Part, images: int, fixed: Fixed) -> Plan:
+    """The plan that code is generated for: the fastest point that agrees with `fixed`.
+
+    LIMIT of the part is used where a design fits that, else all of it.
+
+    Raises:
+        UserError: a value of `fixed` is none, or nothing fits: the sentence says what is short.
+    """
+    fixed.check(part)
+    if images < 1:
+        raise UserError(f"IMAGES must be 1 or more, not {images}")
+    for limit in (LIMIT, 1.0):
+        try:
+            return explore(network, part, images, fixed, limit).best.plan
+        except UserError as error:
+            reason = error
+    if fixed != Fixed():  # the smallest such point says what is short
+        point = Point(
+            fixed.simd or BLOCK_CODES, fixed.pe or BLOCK_CODES, fixed.pixels or 1,
+            fixed.weight_ports or 1, fixed.fm or "auto",
+        )  # fmt: skip
+        return plan_point(network, part, point, images)
+    raise reason
+
+
+def _ranked(part: Part, bound: Bound, fixed: Fixed) -> list[tuple[float, Point]]:
     """Points with their lower bounds, shortest first; of equals the ones with few multipliers."""
     ranked = []
-    for point in points(part, bound.weight_bits, bound.value_bits, limit):
-        if not fixed.allows(point):
-            continue
+    for point in points(part, bound.weight_bits, bound.value_bits, fixed):
         try:
             ranked.append((bound.seconds(point), point))
         except UserError:

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
+from codegen.errors import UserError
 from codegen.jobs import make_jobs
+from codegen.layers import INPUT
 from codegen.network import Network
 from codegen.numbers import ceil_div, signed_bits
-from codegen.packing import BLOCK_CODES
+from codegen.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES
 from codegen.parts import Part
-from codegen.planner import WEIGHT_ROWS
+from codegen.planner import FEATURE_MAP_PORTS, MAX_PIXELS, WEIGHT_ROWS, check_ports
 from codegen.resources import multiplier_blocks
-from codegen.table import OP_CONV, Row, base_row, kernel_taps, tiles
+from codegen.table import OP_CONV, WEIGHT_PORTS, Row, base_row, kernel_taps, tiles
 
-PIXELS = tuple(range(1, 9))
-WEIGHT_PORTS = (1, 2, 3, 4)
-FEATURE_MAPS = ("auto",)
 MAX_LANES = 128  # of SIMD and of PE: beyond, nothing fans out to so many multipliers
-FEATURE_MAP_PORTS = 2  # one for reading, one for writing
 
 
 @dataclass(frozen=True, order=True)
@@ -65,38 +64,38 @@ class Fixed:
     weight_ports: int | None = None
     fm: str | None = None
 
-    def allows(self, point: Point) -> bool:
-        """Whether a point agrees with it."""
-        return all(
-            wanted is None or wanted == getattr(point, name) for name, wanted in vars(self).items()
-        )
+    def check(self, part: Part) -> None:
+        """UserError where a value is none that an engine on this part can have."""
+        for name, value in (("SIMD", self.simd), ("PE", self.pe)):
+            if value is not None and (value < BLOCK_CODES or value % BLOCK_CODES):
+                raise UserError(f"{name} must be a positive multiple of 8, not {value}")
+        if self.pixels is not None and not 1 <= self.pixels <= MAX_PIXELS:
+            raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {self.pixels}")
+        if self.weight_ports is not None:
+            check_ports(part, self.weight_ports)
 
 
-def points(part: Part, weight_bits: int, value_bits: int, limit: float) -> Iterator[Point]:
-    """Every point whose multipliers fit `limit` (a fraction) of the part's DSP blocks.
+def points(part: Part, weight_bits: int, value_bits: int, fixed: Fixed) -> Iterator[Point]:
+    """Every point whose multipliers and weight buffer the part could hold.
 
     Args:
         part: the FPGA.
         weight_bits, value_bits: operand widths of a multiplier.
-        limit: fraction of each resource that may be used.
+        fixed: axes that the user has set.
     """
-    blocks = multiplier_blocks(weight_bits, value_bits, part)
-    most = int(part.dsp * limit) // blocks
+    most = part.dsp // multiplier_blocks(weight_bits, value_bits, part)
     lanes = range(BLOCK_CODES, MAX_LANES + 1, BLOCK_CODES)
-    ports = [ports for ports in WEIGHT_PORTS if ports + FEATURE_MAP_PORTS <= part_ports(part)]
-    for simd in lanes:
-        for pe in lanes:
-            for pixels in PIXELS:
+    ports = [ports for ports in WEIGHT_PORTS if ports + FEATURE_MAP_PORTS <= part.ports]
+    for simd in [fixed.simd] if fixed.simd else lanes:
+        for pe in [fixed.pe] if fixed.pe else lanes:
+            # a row of weights is read at once: each of its words is a BRAM36 at least
+            if simd * pe * weight_bits // WORD_BITS > part.bram36:
+                continue
+            for pixels in [fixed.pixels] if fixed.pixels else range(1, MAX_PIXELS + 1):
                 if simd * pe * pixels > most:
                     break
-                for weight_ports in ports:
-                    for fm in FEATURE_MAPS:
-                        yield Point(simd, pe, pixels, weight_ports, fm)
-
-
-def part_ports(part: Part) -> int:
-    """Memory ports between fabric and DRAM controller."""
-    return int(getattr(part, "ports", 3))
+                for weight_ports in [fixed.weight_ports] if fixed.weight_ports else ports:
+                    yield Point(simd, pe, pixels, weight_ports, fixed.fm or "auto")
 
 
 class Bound:
@@ -121,7 +120,7 @@ class Bound:
         key = (simd, pe)
         if key not in self._rows:
             jobs, _ = make_jobs(self.network, simd, pe, WEIGHT_ROWS[0])
-            self._rows[key] = [base_row(job, self.weight_bits, simd, pe) for job in jobs]
+            self._rows[key] = [base_row(job, simd, pe) for job in jobs]
         return self._rows[key]
 
     def seconds(self, point: Point) -> float:
@@ -132,11 +131,19 @@ class Bound:
         """
         clock = self.part.clock_mhz * 1e6
         total = 0.0
-        for row in self.rows(point.simd, point.pe):
+        for job, row in zip(self.jobs, self.rows(point.simd, point.pe), strict=True):
             if row["op"] != OP_CONV:
                 continue
+            # the first layer's taps may be laid out in several ways, none of which saves products
+            least = job.layer.in_shape[0] // job.layer.groups * prod(job.layer.kernel)
             items = kernel_taps(row) * row["blocks"]
+            if job.layer.source == INPUT:
+                items = min(items, ceil_div(least, BLOCK_CODES))
             steps = ceil_div(items, point.simd // BLOCK_CODES) * tiles(row)
             pixels = row["conv_height"] * ceil_div(row["conv_width"], point.pixels)
-            total += steps * pixels * self.images / clock
+            words = steps * row["row_words"]  # of one port; row_words is for one, too
+            compute = steps * pixels * self.images / clock
+            load = words / point.weight_ports / clock
+            traffic = words * WORD_BYTES / (self.part.ddr_gbs * 1e9)
+            total += max(compute, load, traffic)
         return total

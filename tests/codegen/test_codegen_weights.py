@@ -15,6 +15,7 @@ from toy_networks import POOL2, Toy, ToyLayer
 from codegen import generate, network, planner, weights_file
 from codegen.cli import main
 from codegen.errors import UserError
+from codegen.explore.space import Fixed
 from codegen.jobs import make_jobs
 from codegen.packing import unpack_fields
 from codegen.parts import find_part
@@ -56,11 +57,11 @@ def any_ports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports: int) -> None:
     build = make_toy(coded())
-    settings = generate.Settings(build, "XC7Z045", 8, 32, weight_ports=ports)
+    settings = generate.Settings(build, "XC7Z045", Fixed(8, 32, weight_ports=ports))
     if ports in (3, 6):  # rows of 4 words a bit, and widths that 3 does not divide
         with pytest.raises(UserError, match=r"^WEIGHT_PORTS must divide the \d+ words of a row of"):
             generate.generate(settings)
-        settings = generate.Settings(build, "XC7Z045", 8, 48, weight_ports=ports)
+        settings = generate.Settings(build, "XC7Z045", Fixed(8, 48, weight_ports=ports))
     generate.generate(settings)
     # layer1's and layer3's channels are filled up, so their codebooks may have got one bit more
     found = widths_of(build)
@@ -79,7 +80,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:
     build = make_toy(coded())
-    generate.generate(generate.Settings(build, pe=16, weight_ports=2))
+    generate.generate(generate.Settings(build, fixed=Fixed(8, 16, weight_ports=2)))
     assert main(["csim", "--build", str(build), "--types", "exact"]) == 0
 
 

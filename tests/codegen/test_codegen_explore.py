@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exploration: its pick against the whole grid, its bound, its causes of time, its pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from full_size_networks import full_size
+from toy_networks import Toy, ToyLayer
+
+from codegen.cli import main
+from codegen.errors import UserError, run_cli
+from codegen.explore import alternatives, report
+from codegen.explore.bounds import CAUSES, layer_times
+from codegen.explore.search import LIMIT, choose, dominates, explore, limited, plan_point
+from codegen.explore.space import Bound, Fixed, Point, points
+from codegen.parts import Part, clocked, find_part, load_parts
+from codegen.planner import Plan, plan
+
+SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(16, pads=(1, 1, 1, 1)), ToyLayer(5)])
+
+
+def at(name: str, clock: float) -> Part:
+    return clocked(find_part(name), clock)
+
+
+@pytest.mark.parametrize(("name", "bits", "images"), [("alexnet", 3, 8), ("vgg16", 5, 1)])
+def test_the_pick_is_never_worse_than_a_point_set_by_hand(
+    name: str, bits: int, images: int
+) -> None:
+    network, part = full_size(name, bits), at("XC7Z020", 150)
+    best = explore(network, part, images).best
+    tried = 0
+    for simd, pe, pixels, ports in product((8, 16, 24), (8, 16, 24), (1, 2, 3), (1, 2, 3)):
+        try:
+            made = plan(network, limited(part, LIMIT), simd, pe, images, "auto", ports, pixels)
+        except UserError:
+            continue
+        tried += 1
+        assert best.seconds <= made.seconds
+    assert tried > 10
+
+
+@pytest.mark.parametrize("part", ["XC7Z020", "XCZU3EG"])
+def test_no_plan_is_faster_than_its_bound(part: str) -> None:
+    network, usable = full_size("alexnet", 3), find_part(part)
+    bound = Bound(network, usable, 4)
+    checked = 0
+    for point in points(usable, bound.weight_bits, bound.value_bits, Fixed(weight_ports=2)):
+        try:
+            made = plan_point(network, usable, point, 4)
+        except UserError:
+            continue
+        checked += 1
+        assert bound.seconds(point) <= made.seconds
+    assert checked > 5
+
+
+def speeds(made: Plan) -> dict[str, dict[str, float]]:
+    return report.summary(made, layer_times(made))
+
+
+def test_vgg16_on_the_default_part_at_150_mhz() -> None:
+    made = choose(full_size("vgg16", 5), at("XC7Z020", 150), 1, Fixed())
+    conv = speeds(made)["convolutions"]
+    assert conv["gops"] >= 55  # published with 16 bits on this part: 48.5 (fpgaConvNet)
+    assert conv["efficiency"] >= 0.9
+
+
+def test_alexnet_in_batches_of_eight_on_the_default_part_at_150_mhz() -> None:
+    made = choose(full_size("alexnet", 3), at("XC7Z020", 150), 8, Fixed())
+    found = speeds(made)
+    assert found["all"]["images_per_second"] >= 33
+    assert found["convolutions"]["efficiency"] >= 0.85
+
+
+def test_vgg16_on_a_zu7ev_at_250_mhz() -> None:
+    point = Point(24, 32, 2, 4)
+    made = plan_point(full_size("vgg16", 5), limited(at("XCZU7EV", 250), LIMIT), point, 1)
+    assert speeds(made)["convolutions"]["gops"] >= 700
+
+
+def test_alexnet_at_3_bits_stays_on_chip_and_below_nine_tenths_of_the_part() -> None:
+    part = find_part("XC7Z020")
+    made = choose(full_size("alexnet", 3), part, 1, Fixed())
+    moved = sum(cost.bytes_read + cost.bytes_written for cost in made.costs)
+    logits = 8 * 1000
+    assert moved == 8 * made.input_words + logits
+    used = made.resources
+    for name in ("dsp", "bram36", "lut"):
+        assert getattr(used, name) < 0.9 * getattr(part, name)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_causes_add_up_to_the_cycles_or_to_the_traffic(images: int) -> None:
+    made = plan(full_size("vgg16", 5), find_part("XC7Z020"), 8, 24, images)
+    clock = made.part.clock_mhz * 1e6
+    for time, cost in zip(layer_times(made), made.costs, strict=True):
+        assert set(time.causes) == set(CAUSES) and min(time.causes.values()) >= 0
+        moved = cost.bytes_read + cost.bytes_written + cost.bytes_weights
+        expected = max(cost.cycles / clock, moved / (made.part.ddr_gbs * 1e9))
+        assert time.seconds == pytest.approx(expected)
+        assert time.bound in CAUSES
+    total = sum(time.seconds for time in layer_times(made))
+    assert total == pytest.approx(made.seconds)
+
+
+def test_the_front_is_not_dominated_and_holds_the_pick() -> None:
+    found = explore(full_size("alexnet", 3), find_part("XC7Z020"))
+    assert found.front[0].seconds == found.best.seconds
+    assert not any(dominates(a, b) for a in found.front for b in found.front)
+    assert found.planned <= found.points
+
+
+def test_axes_that_are_set_stay() -> None:
+    network, part = full_size("alexnet", 3), find_part("XC7Z020")
+    made = choose(network, part, 1, Fixed(simd=8, weight_ports=1, fm="ddr"))
+    assert (made.engine.simd, made.engine.weight_ports) == (8, 1)
+    assert not any(row["out_chip"] for row in made.rows)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "text"),
+    [
+        (Fixed(simd=12), "SIMD must be a positive multiple of 8, not 12"),
+        (Fixed(pixels=9), "PIXELS must be 1..8, not 9"),
+        (Fixed(weight_ports=4), "WEIGHT_PORTS must be one of 1, 2, 3"),
+        (Fixed(pe=256), "DSP: needs 2048"),
+    ],
+)
+def test_axes_out_of_range(fixed: Fixed, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        choose(full_size("alexnet", 3), find_part("XC7Z020"), 1, fixed)
+
+
+def test_command_writes_pages_and_pictures(
+    make_toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = make_toy(SMALL)
+    assert main(["explore", "--build", str(build), "--clock", "120"]) == 0
+    text = capsys.readouterr().out
+    assert "<- fastest" in text and "at 120 MHz" in text
+    folder = build / "explore"
+    entry = json.loads((folder / "explore.json").read_text())
+    assert entry["clock_mhz"] == 120 and entry["front"] and entry["layers"]
+    page = (folder / "explore.html").read_text()
+    assert page.count("<svg") == 2
+    for attribute in ("src=", 'href="http', "url(http", "@import"):
+        assert attribute not in page
+    for name in ("bounds", "roofline"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["alternatives", "--build", str(build), "--images", "2"]) == 0
+    assert "pairs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--limit", "0"], "LIMIT must be above 0 and at most 1, not 0"),
+        (["--clock", "fast"], "CLOCK must be a number of MHz, not 'fast'"),
+        (["--clock", "5000"], "CLOCK must be 1..1000 MHz, not 5000"),
+        (["--images", "0"], "IMAGES must be 1 or more, not 0"),
+    ],
+)
+def test_command_refuses(
+    options: list[str], text: str, make_toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = make_toy(SMALL)
+    assert run_cli(lambda: main(["explore", "--build", str(build), *options])) == 2
+    assert text in capsys.readouterr().err
+    assert not (build / "explore").exists()
+
+
+@pytest.mark.parametrize("name", ["XC7Z020", "XCZU7EV"])
+def test_pairs_and_sums_are_faster_than_products(name: str) -> None:
+    part = find_part(name)
+    found = {item.stage: item for item in alternatives.compare(full_size("alexnet", 3), part, 8)}
+    assert found["multiply"].conv_gops <= 2e-9 * found["multiply"].lanes * part.clock_mhz * 1e6
+    assert found["pairs"].conv_gops > 1.5 * found["multiply"].conv_gops
+    assert found["sums"].conv_gops > found["multiply"].conv_gops
+    assert found["sums"].images_per_second > found["multiply"].images_per_second
+
+
+def test_wide_codes_take_no_alternative() -> None:
+    network, part = full_size("alexnet", 8), find_part("XC7Z020")
+    found = {item.stage: item for item in alternatives.compare(network, part, 8)}
+    assert found["pairs"].conv_gops == found["multiply"].conv_gops
+    assert "sums" not in found
+
+
+def test_every_part_holds_alexnet() -> None:
+    network = full_size("alexnet", 3)
+    for part in load_parts().values():
+        small = replace(part, dsp=min(part.dsp, 256))
+        assert explore(network, small, 1).best.seconds > 0
