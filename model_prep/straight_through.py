@@ -260,6 +260,9 @@ class StraightThrough:
             one = found.get(plan.name)
             if one is not None:
                 table = None if one.centroid is None else tuple(one.centroid.tolist())
-                plan = replace(plan, frac=one.frac, centroids=table)
+                plan = replace(
+                    plan, scheme=one.scheme, bits=one.bits, rule=one.rule, variant=one.variant,
+                    frac=one.frac, centroids=table,
+                )  # fmt: skip
             done.append(plan)
         return tuple(done)
