@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class Recipe:
     epochs: int = 16
     batch: int = 256
     rate: float = 0.3
-    warm_up: float = 0.25
+    warm_up: float = 0.3
     momentum: float = 0.9
     weight_decay: float = 5e-4
     smoothing: float = 0.05
@@ -117,13 +118,16 @@ def fit(spec: NetworkSpec, images: Augmented, recipe: Recipe) -> dict[str, torch
     state = network.state
     decayed = [tensor for name, tensor in state.items() if name.endswith("weight")]
     others = [tensor for name, tensor in state.items() if not name.endswith("weight")]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed}, {"params": others, "weight_decay": 0.0}
+    ]  # fmt: skip
     optimizer = torch.optim.SGD(
-        [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
-        recipe.rate, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay,
+        groups, recipe.rate, momentum=recipe.momentum, nesterov=True,
+        weight_decay=recipe.weight_decay,
     )  # fmt: skip
     steps = recipe.epochs * max(1, len(images.images) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.rate, steps, recipe.warm_up, "linear", cycle_momentum=False,
+        optimizer, recipe.rate, steps, pct_start=recipe.warm_up, cycle_momentum=False,
         final_div_factor=1e3,
     )  # fmt: skip
     quiet = not sys.stderr.isatty()
