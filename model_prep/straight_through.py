@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from model_prep import float_model
+from model_prep.fixed_point import largest_frac
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.kmeans import thresholds
 from model_prep.manifest import InputFormat
 from model_prep.plan import LayerPlan
-from model_prep.quantize import largest_frac
 from model_prep.quantizers.base import Quantizer
 
 _FINER = 4  # candidates for the F of weights: the one that clips nothing, and finer ones

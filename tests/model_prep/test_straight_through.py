@@ -13,9 +13,10 @@ import torch
 from model_prep import calibrate, data, weights
 from model_prep.allocation import single
 from model_prep.fake_quant import FakeQuantized
+from model_prep.fixed_point import largest_frac, to_fixed
 from model_prep.graph import INPUT, Average, Graph, Layer, Pool
 from model_prep.plan import Plan, Settings, resolve
-from model_prep.quantize import input_format, largest_frac, network_input, to_fixed
+from model_prep.quantize import input_format, network_input
 from model_prep.quantizers.base import Quantizer
 from model_prep.straight_through import Activation, StraightThrough, best_frac, rising
 
