@@ -37,7 +37,9 @@ def test_accuracy_improves(tuned):
     _, result = tuned
     assert result["float_top1"] > 98
     assert result["before_top1"] < 80  # 47.5
-    assert result["integer_top1"] > 93
+    assert result["tuned_top1"] > 93
+    assert result["integer_top1"] == result["tuned_top1"]  # all sums are below 2^24
+    assert (result["integer_images"], result["integer_agreement"]) == (360, 100)
     assert result["loss"][-1] < result["loss"][0]
 
 
