@@ -205,6 +205,13 @@ def finetune(
         UserError: the network, the plan or the folder does not allow it.
     """
     spec, (fit, test) = source.spec, images
+    weighted = {layer.name for layer in source.graph.layers if layer.has_weights}
+    for layer in plan.layers:
+        if layer.name in weighted and layer.weight_scheme != "uniform":
+            raise UserError(
+                f"weight_scheme of layer {layer.name} must be uniform to fine-tune it, not "
+                f"{layer.weight_scheme}"
+            )
     few = fit.take(data.spaced(len(fit), CALIBRATION))
     few = replace(few, pixels=centre(few.pixels, spec.in_shape))
     loaded = source.load(few.pixels)
@@ -276,6 +283,7 @@ def plan_toml(layers: Sequence[LayerPlan], qm: int) -> str:
             if value is not None:
                 text = json.dumps(list(value) if isinstance(value, tuple) else value)
                 lines.append(f"{key} = {text}")
+        lines += [f'weight_scheme = "{layer.weight_scheme}"']
         lines += [f"weight_bits = {layer.weight_bits}", f"bias_bits = {layer.bias_bits}"]
     return "\n".join(lines) + "\n"
 

@@ -97,6 +97,10 @@ def test_a_seed_decides_everything_and_distillation_needs_no_labels(tmp_path, tu
         (["--epochs", "0"], "EPOCHS must be 1 or more, not 0"),
         (["--lr", "0"], "LR must be above 0 and below 1, not 0.0"),
         (["--batch", "0"], "BATCH must be 1..4096, not 0"),
+        (
+            ["--weight-scheme", "kmeans"],
+            "weight_scheme of layer conv1 must be uniform to fine-tune",
+        ),
         (["--data", "missing.npz"], "DATA must be a folder of images or an .npz file"),
     ],
 )
