@@ -109,9 +109,9 @@ def share(graph: Graph, plan: Plan) -> Plan:
             plans[layer.name] = _with_format(plans[layer.name], plans[owner])
         elif _format(plans[layer.name]) != _format(plans[owner]):
             raise UserError(
-                f"layers {owner} and {layer.name} must have the same scheme, bits, rule, "
-                "variant, frac and centroids, as they are parts of one concatenation; change BITS "
-                "or the plan file"
+                f"layers {owner} and {layer.name} must have the same scheme, bits, rule and "
+                "variant, as they are parts of one concatenation, and frac and centroids if any; "
+                "change BITS or the plan file"
             )
     for layer in graph.layers[:-1]:
         if _shares_source(graph, sets, plans, layer):

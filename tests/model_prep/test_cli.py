@@ -202,10 +202,12 @@ def test_networks_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None
 def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     from model_prep import train
 
-    seen: list[str] = []
-    monkeypatch.setattr(train, "train", lambda net: seen.append(net))
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(train, "train", lambda *given: seen.append(given))
     assert run_cli(cli.main, ["train", "--net", "digits"]) == 0
-    assert seen == ["digits"]
+    words = ["--data", "a", "--test", "b", "--epochs", "3", "--out", "c"]
+    assert run_cli(cli.main, ["train", "--net", "cifar10", *words]) == 0
+    assert seen == [("digits", None, None, None, None), ("cifar10", Path("c"), "a", "b", 3)]
     assert run_cli(cli.main, ["train", "--net", "none"]) == 2
 
 
