@@ -15,6 +15,13 @@ SCALE ?=
 RESIZE ?=
 # accuracy: 1 runs the C-simulation, too.
 CSIM ?=
+# train, finetune: other images to test on, passes over DATA, learning rate, images a step, and
+# DISTILL=1 to learn from the float network instead of labels.
+TEST ?=
+EPOCHS ?=
+LR ?=
+BATCH ?=
+DISTILL ?=
 # fuzz: so many networks, from this seed.
 N ?= 200
 SEED ?= 1
@@ -82,6 +89,11 @@ NETWORK_ARGS := --net '$(NET)' --out '$(OUT)' \
   $(if $(WEIGHT_BITS),--weight-bits '$(WEIGHT_BITS)') \
   $(if $(FC_WEIGHT_SCHEME),--fc-weight-scheme '$(FC_WEIGHT_SCHEME)') \
   $(if $(FC_WEIGHT_BITS),--fc-weight-bits '$(FC_WEIGHT_BITS)')
+TRAIN_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(TEST),--test '$(TEST)') \
+  $(if $(EPOCHS),--epochs '$(EPOCHS)')
+TUNE_ARGS := $(if $(TEST),--test '$(TEST)') $(if $(EPOCHS),--epochs '$(EPOCHS)') \
+  $(if $(LR),--lr '$(LR)') $(if $(BATCH),--batch '$(BATCH)') $(if $(DISTILL),--distill) \
+  $(if $(filter command environment,$(firstword $(origin SEED))),--seed '$(SEED)')
 QUANTIZE_ARGS := $(NETWORK_ARGS) --images '$(IMAGES)'
 # accuracy takes IMAGES only where it was given, else all images that calibration leaves.
 ACCURACY_IMAGES := $(if $(filter command environment,$(firstword $(origin IMAGES))),--images '$(IMAGES)')
@@ -96,13 +108,13 @@ BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
   $(if $(CLNQ),--clnq '$(CLNQ)')
 
-.PHONY: help install quantize codegen explore alternatives csim hls bitstream bundle emulate measure notebook accuracy allocate fuzz units test test-all lint format train bench clean FORCE
+.PHONY: help install quantize codegen explore alternatives csim hls bitstream bundle emulate measure notebook accuracy allocate fuzz units test test-all lint format train finetune bench clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER TEST EPOCHS LR DISTILL"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages
@@ -183,8 +195,11 @@ notebook: $(GENERATED) ## run board/demo.ipynb on the emulated board and keep it
 units: $(QUANTIZED) ## conversion units as Verilog: simulate, prove, synthesize (Yosys)
 	@$(PYTHON) -m codegen.units --build '$(OUT)' --sweep '$(SWEEP)'
 
-train: $(INSTALLED) ## train a network that has a recipe here (NET=digits) and store its weights
-	$(PYTHON) -m model_prep train --net '$(NET)'
+train: $(INSTALLED) ## train a network that has a recipe here (NET=digits, cifar10) and store its weights
+	$(PYTHON) -m model_prep train --net '$(NET)' $(TRAIN_ARGS)
+
+finetune: $(INSTALLED) ## train the quantized network on DATA; build/NET/finetuned has WEIGHTS and PLAN
+	$(PYTHON) -m model_prep finetune $(NETWORK_ARGS) $(TUNE_ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy, clang-format, HLS subset
 	$(VENV)/bin/ruff check .

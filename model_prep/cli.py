@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep quantize | accuracy | allocate | train | networks`: options to stages.
+"""`python -m model_prep quantize | accuracy | allocate | train | finetune | networks`.
+
+Options become plain values and go to the stages.
 
 The stages themselves are in `model_prep.stages`. Imports all of model_prep.
 """
@@ -73,8 +75,8 @@ class Request:
     settings: str
 
 
-def request(args: argparse.Namespace) -> Request:
-    """What the options of `quantize` and `accuracy` ask for; UserError if they do not fit."""
+def opened(args: argparse.Namespace) -> tuple[Source, Plan]:
+    """The network and the plan that the options ask for; UserError if they do not fit."""
     settings = Settings(
         scheme=args.scheme, rule=args.rule, variant=args.variant, delta=args.delta,
         bits=None if args.bits is None else parse_bits(args.bits),
@@ -88,6 +90,12 @@ def request(args: argparse.Namespace) -> Request:
     check_graph(source.graph)
     path = Path(args.plan) if args.plan else None
     plan = resolve(source.graph, settings, source.defaults, path, by_kind)
+    return source, plan
+
+
+def request(args: argparse.Namespace) -> Request:
+    """What the options of `quantize` and `accuracy` ask for; UserError if they do not fit."""
+    source, plan = opened(args)
     images = choose_images(source.spec, args.data, args.images)
     loaded = source.load(images.calibration.pixels)
     settings_hash = settings_sha256(source.spec, plan, images, loaded)
@@ -152,7 +160,26 @@ def train(args: argparse.Namespace) -> int:
     """The command `train`: make a network's packaged weights again."""
     from model_prep import train as training
 
-    training.train(networks.get(args.net).name)
+    out = Path(args.out) if args.out else None
+    training.train(networks.get(args.net).name, out, args.data, args.test, args.epochs)
+    return 0
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """The command `finetune`: write args.out/finetuned, a checkpoint and its plan."""
+    from model_prep import finetune as tuning
+
+    defaults = tuning.Options()
+    options = tuning.Options(
+        epochs=defaults.epochs if args.epochs is None else args.epochs,
+        rate=defaults.rate if args.lr is None else args.lr,
+        batch=defaults.batch if args.batch is None else args.batch,
+        seed=defaults.seed if args.seed is None else args.seed, distill=args.distill,
+    )  # fmt: skip
+    source, plan = opened(args)
+    images = tuning.load_images(source.spec, args.data, args.test, labels=not args.distill)
+    out = Path(args.out) / "finetuned"
+    tuning.show(tuning.finetune(source, plan, images, options, out), out)
     return 0
 
 
@@ -229,7 +256,22 @@ def _parser() -> argparse.ArgumentParser:
     widths.set_defaults(command=allocate)
     again = commands.add_parser("train", help="make the packaged weights of a network again")
     again.add_argument("--net", required=True)
+    again.add_argument("--data", metavar="PATH", help="training images with labels")
+    again.add_argument("--test", metavar="PATH", help="test images; default: a tenth of --data")
+    again.add_argument("--epochs", type=int, metavar="N", help="default: the recipe's")
+    again.add_argument("--out", metavar="FILE", help="default: the packaged checkpoint")
     again.set_defaults(command=train)
+    tune = commands.add_parser(
+        "finetune", help="train the quantized network; DIR/finetuned with checkpoint and plan"
+    )
+    _add_options(tune)
+    tune.add_argument("--test", metavar="PATH", help="test images; default: a fifth of --data")
+    tune.add_argument("--epochs", type=int, metavar="N", help="default: 3")
+    tune.add_argument("--lr", type=float, metavar="X", help="learning rate; default: 0.001")
+    tune.add_argument("--batch", type=int, metavar="N", help="images a step; default: 128")
+    tune.add_argument("--seed", type=int, metavar="N", help="default: 1")
+    tune.add_argument("--distill", action="store_true", help="from the float network, no labels")
+    tune.set_defaults(command=finetune)
     commands.add_parser("networks", help="list the networks").set_defaults(command=list_networks)
     return parser
 

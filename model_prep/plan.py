@@ -17,7 +17,7 @@ from typing import Any, Literal
 from model_prep.errors import UserError
 from model_prep.graph import KINDS, Graph, Layer
 from model_prep.kmeans import RULES
-from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS
+from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS, WIDTHS
 from model_prep.quantizers.kmeans_gaussian import LEVELS
 from model_prep.quantizers.optimal_step import DENSITIES
 from model_prep.quantizers.weights import WEIGHT_SCHEMES
@@ -76,8 +76,9 @@ DEFAULTS = Settings(
 )  # fmt: skip
 _GLOBAL_KEYS = tuple(field.name for field in fields(Settings))
 _OWNERS = {"rule": "knq", "variant": "enq", "density": "optimal", "levels": "gaussian"}
-_ACTIVATION_KEYS = ("scheme", "bits", *_OWNERS)
-_LAYER_KEYS = (*_ACTIVATION_KEYS, "weight_scheme", "weight_bits", "bias_bits")
+_FIXED_KEYS = ("frac", "centroids")  # what fine-tuning found; for one layer only
+_LAYER_KEYS = ("scheme", "bits", *_OWNERS, "weight_scheme", "weight_bits", "bias_bits")
+_ACTIVATION_KEYS = ("scheme", "bits", *_OWNERS, *_FIXED_KEYS)
 _CHOICES = {
     "scheme": tuple(HARDWARE), "rule": RULES, "variant": VARIANTS, "density": DENSITIES,
     "levels": LEVELS, "frac_mode": FRAC_MODES,
@@ -90,7 +91,8 @@ _RANGES = {"qm": QM_RANGE, "weight_bits": WEIGHT_BITS, "bias_bits": BIAS_BITS}
 class LayerPlan:
     """How one layer is quantized; `bits` is None while a search has to find it.
 
-    The last layer of a network has no activation format: scheme and bits are None. `signed`,
+    `frac` is the F of the stored code's values, `centroids` a whole knq table; where they are None
+    they are measured. The last layer has no activation format: scheme and bits are None. `signed`,
     `shares` and `counted` follow from the graph, see `model_prep.sharing`.
     """
 
@@ -107,6 +109,8 @@ class LayerPlan:
     shares: str | None = None
     counted: bool = True
     weight_scheme: str = "uniform"
+    frac: int | None = None
+    centroids: tuple[int, ...] | None = None
 
     @property
     def owner(self) -> str:
@@ -201,6 +205,10 @@ def _check_value(key: str, value: Any, where: str) -> None:
         numbers = value if isinstance(value, list) else [value]
         if value != AUTO and not all(type(number) is int for number in numbers):
             raise UserError(f"{where}bits must be numbers or auto, not {value}")
+    elif key == "centroids":
+        good = isinstance(value, list) and all(type(number) is int for number in value)
+        if not good or any(a >= b for a, b in zip(value, value[1:], strict=False)):
+            raise UserError(f"{where}centroids must be a list of rising integers, not {value}")
     elif not (key == "qm" and value == AUTO):
         if type(value) is not int:
             raise UserError(f"{where}{key} must be an integer, not {value}")
@@ -219,7 +227,9 @@ def _check_table(table: Mapping[str, Any], keys: tuple[str, ...], where: str) ->
         _check_value(key, value, where)
 
 
-def _section(table: Mapping[str, Any], name: str, known: tuple[str, ...], path: Path) -> Any:
+def _section(
+    table: Mapping[str, Any], name: str, known: tuple[str, ...], keys: tuple[str, ...], path: Path
+) -> Any:
     """The tables below [name.*], each checked."""
     sections = table.get(name, {})
     if not isinstance(sections, dict) or not all(isinstance(v, dict) for v in sections.values()):
@@ -227,7 +237,7 @@ def _section(table: Mapping[str, Any], name: str, known: tuple[str, ...], path: 
     for key, settings in sections.items():
         if key not in known:
             raise UserError(f"{path}: {name} must be one of {', '.join(known)}, not {key}")
-        _check_table(settings, _LAYER_KEYS, f"{path}: [{name}.{key}] ")
+        _check_table(settings, keys, f"{path}: [{name}.{key}] ")
     return sections
 
 
@@ -243,8 +253,9 @@ def read_toml(path: Path, graph: Graph) -> tuple[Settings, dict[str, Any], dict[
         raise UserError(f"PLAN must be a readable file, not {path}: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} must be a TOML file, not one with: {error}") from None
-    kinds = _section(table, "kind", KINDS, path)
-    layers = _section(table, "layer", tuple(layer.name for layer in graph.layers), path)
+    kinds = _section(table, "kind", KINDS, _LAYER_KEYS, path)
+    names = tuple(layer.name for layer in graph.layers)
+    layers = _section(table, "layer", names, (*_LAYER_KEYS, *_FIXED_KEYS), path)
     last = graph.layers[-1].name
     for key in _ACTIVATION_KEYS:
         if key in layers.get(last, {}):
@@ -277,6 +288,28 @@ def _widths(bits: Bits | None, names: list[str]) -> list[int | None]:
     return [None if bits in (None, AUTO) else bits for _ in names]  # type: ignore[misc]
 
 
+def _check_fixed(name: str, chosen: Mapping[str, Any], explicit: Mapping[str, Any]) -> None:
+    """A layer's frac and centroids, where its tables give any, are a whole quantizer."""
+    scheme, centroids = chosen["scheme"], explicit.get("centroids")
+    if "frac" not in explicit and centroids is None:
+        return
+    if scheme not in WIDTHS or chosen["bits"] == AUTO:
+        raise UserError(
+            f"layer {name}: frac and centroids must come with one of {', '.join(WIDTHS)} and a "
+            f"width, not {scheme} and {chosen['bits']}"
+        )
+    if (scheme == "knq") != (centroids is not None) or "frac" not in explicit:
+        raise UserError(
+            f"layer {name}: frac and centroids must come together for knq, and frac alone for "
+            f"{' and '.join(other for other in WIDTHS if other != 'knq')}"
+        )
+    if centroids is not None and len(centroids) != 1 << chosen["bits"]:
+        raise UserError(
+            f"layer {name}: centroids must be 2^bits numbers, not {len(centroids)} with bits "
+            f"{chosen['bits']}"
+        )
+
+
 def _layer_plan(layer: Layer, chosen: Mapping[str, Any], explicit: Mapping[str, Any]) -> LayerPlan:
     """One quantized layer's plan; `explicit` holds what its own tables set."""
     scheme = chosen["scheme"]
@@ -285,6 +318,8 @@ def _layer_plan(layer: Layer, chosen: Mapping[str, Any], explicit: Mapping[str, 
             raise UserError(
                 f"layer {layer.name}: {key} must stay with scheme {owner}, not {scheme}"
             )
+    _check_fixed(layer.name, chosen, explicit)
+    centroids = explicit.get("centroids")
     options: dict[str, Any] = {
         key: chosen[key] if scheme == owner else None for key, owner in _OWNERS.items()
     }
@@ -292,7 +327,8 @@ def _layer_plan(layer: Layer, chosen: Mapping[str, Any], explicit: Mapping[str, 
         layer.name, chosen["weight_bits"], chosen["bias_bits"], scheme,
         None if chosen["bits"] == AUTO else chosen["bits"],
         weight_scheme=chosen["weight_scheme"],
-        **options,
+        **options, frac=explicit.get("frac"),
+        centroids=None if centroids is None else tuple(centroids),
     )  # fmt: skip
 
 
@@ -312,6 +348,8 @@ def _check_weights(layer: Layer, chosen: dict[str, Any]) -> None:
 def check_widths(plan: Plan) -> None:
     """Every fixed width lies in its scheme's range; enq and knq do not exceed qm."""
     for layer in plan.layers:
+        if layer.frac is not None and plan.qm == AUTO:
+            raise UserError(f"qm must be a number where layer {layer.name} has a frac, not {AUTO}")
         if layer.scheme is None or layer.bits is None:
             continue
         low, high = PLAN_WIDTHS[layer.scheme]

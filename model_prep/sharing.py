@@ -90,7 +90,7 @@ def _shares_source(graph: Graph, sets: _Sets, plans: dict[str, LayerPlan], layer
 
 
 def _format(plan: LayerPlan) -> tuple[object, ...]:
-    return plan.scheme, plan.bits, *plan.options.values()
+    return plan.scheme, plan.bits, *plan.options.values(), plan.frac, plan.centroids
 
 
 def share(graph: Graph, plan: Plan) -> Plan:
@@ -110,7 +110,8 @@ def share(graph: Graph, plan: Plan) -> Plan:
         elif _format(plans[layer.name]) != _format(plans[owner]):
             raise UserError(
                 f"layers {owner} and {layer.name} must have the same scheme, bits, rule and "
-                "variant, as they are parts of one concatenation; change BITS or the plan file"
+                "variant, as they are parts of one concatenation, and frac and centroids if any; "
+                "change BITS or the plan file"
             )
     for layer in graph.layers[:-1]:
         if _shares_source(graph, sets, plans, layer):
@@ -129,7 +130,8 @@ def share(graph: Graph, plan: Plan) -> Plan:
 def _with_format(layer: LayerPlan, source: LayerPlan) -> LayerPlan:
     return replace(
         layer, scheme=source.scheme, bits=source.bits, rule=source.rule, variant=source.variant,
-        density=source.density, levels=source.levels,
+        density=source.density, levels=source.levels, frac=source.frac,
+        centroids=source.centroids,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from model_prep import data, networks, weights
 from model_prep.errors import UserError
 from model_prep.graph import Graph
-from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing
+from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
 from model_prep.onnx_import import ImportedNetwork, load_onnx, reseed
 from model_prep.plan import Settings, parse_bits
 
@@ -79,7 +79,8 @@ def open_source(net: str, source: str | None, recipe: Recipe) -> Source:
 
     Args:
         net: a name of the registry, or the path of an ONNX file.
-        source: WEIGHTS: see `weights.load`; None or "seeded" for an ONNX file.
+        source: WEIGHTS: see `weights.load`; for an ONNX file None means its own, and a checkpoint
+            has tensors NAME.weight and NAME.bias by layer.
         recipe: for the images of an ONNX file.
 
     Raises:
@@ -99,20 +100,21 @@ def open_source(net: str, source: str | None, recipe: Recipe) -> Source:
 
 
 def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
-    if source not in (None, SEEDED):
-        raise UserError(f"WEIGHTS must be seeded or absent for an ONNX file, not {source}")
     if not path.is_file():
         raise UserError(f"NET must be an existing ONNX file, not {path}")
     imported = load_onnx(path)
     graph = imported.graph
     spec = OnnxSpec(
-        name=graph.name, in_shape=imported.in_shape, state_shapes={},
-        build=lambda _: graph, preprocessing=preprocessing(imported.in_shape, recipe),
+        name=graph.name, in_shape=imported.in_shape, state_shapes=_shapes(graph),
+        build=lambda state: _filled(graph, state),
+        preprocessing=preprocessing(imported.in_shape, recipe),
         default_data="photographs", default_scheme="knq", default_bits="5",
         classes=int(np.prod(graph.layers[-1].out_shape)),
     )  # fmt: skip
 
     def load(pixels: np.ndarray) -> weights.WeightsResult:
+        if source not in (None, SEEDED):
+            return weights.load(spec, source, pixels)
         if source == SEEDED:
             remedy = "leave WEIGHTS out to use the file's own"
             weights.warn_seeded(spec.name, "WEIGHTS=seeded asks for them", remedy)
@@ -120,6 +122,45 @@ def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
         return weights.result_of(graph, SEEDED if source == SEEDED else "file")
 
     return Source(spec, graph, load, imported, path)
+
+
+def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes of a checkpoint for a graph from a file: those of its layers."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in graph.layers:
+        if layer.has_weights:
+            shapes[f"{layer.name}.weight"] = layer.weight.shape
+            shapes[f"{layer.name}.bias"] = layer.bias.shape
+    return shapes
+
+
+def _filled(graph: Graph, state: State) -> Graph:
+    """The graph with a checkpoint's weights in it."""
+    for layer in graph.layers:
+        if layer.has_weights:
+            layer.weight, layer.bias = state[f"{layer.name}.weight"], state[f"{layer.name}.bias"]
+    return graph
+
+
+def state_of(source: Source, graph: Graph) -> dict[str, np.ndarray]:
+    """A checkpoint's tensors, float32, from which `source` would build `graph` again.
+
+    Args:
+        source: where the graph's structure is from.
+        graph: with weights to store.
+    """
+    shapes = source.spec.state_shapes
+    arrays = [
+        array for layer in graph.layers if layer.has_weights for array in (layer.weight, layer.bias)
+    ]
+    state = {
+        name: np.array(array, np.float32).reshape(shape)
+        for (name, shape), array in zip(shapes.items(), arrays, strict=True)
+    }
+    for want, got in zip(graph.layers, source.spec.build(state).layers, strict=True):
+        if not (np.array_equal(want.weight, got.weight) and np.array_equal(want.bias, got.bias)):
+            raise UserError(f"layer {want.name}: a checkpoint must be able to hold its weights")
+    return state
 
 
 def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:

@@ -163,7 +163,7 @@ def find_formats(
     evaluator = Evaluator(fake, few.pixels, few.labels if labels else None, to_float)
     delta = _DELTA[labels] if plan.delta is None else plan.delta
     maxima = calibrate.maxima(graph, images.pixels, to_float)
-    base = uniform.find(evaluator, maxima, plan, delta)
+    base = uniform.with_fixed(evaluator, maxima, plan, delta)
     plan = replace(plan, qm=base.qm)
     check_widths(plan)
     fracs = clipping.choose(graph, images.pixels, to_float, base, maxima, plan)

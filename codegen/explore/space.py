@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from codegen import planner
 from codegen.errors import UserError
 from codegen.jobs import make_jobs
 from codegen.layers import INPUT
@@ -19,7 +20,7 @@ from codegen.network import Network
 from codegen.numbers import ceil_div, signed_bits
 from codegen.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES
 from codegen.parts import Part
-from codegen.planner import FEATURE_MAP_PORTS, MAX_PIXELS, WEIGHT_ROWS, check_ports
+from codegen.planner import FEATURE_MAP_PORTS, MAX_PIXELS, WEIGHT_ROWS
 from codegen.resources import multiplier_blocks
 from codegen.table import OP_CONV, WEIGHT_PORTS, Row, base_row, kernel_taps, tiles
 
@@ -72,7 +73,7 @@ class Fixed:
         if self.pixels is not None and not 1 <= self.pixels <= MAX_PIXELS:
             raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {self.pixels}")
         if self.weight_ports is not None:
-            check_ports(part, self.weight_ports)
+            planner.check_ports(part, self.weight_ports)
 
 
 def points(part: Part, weight_bits: int, value_bits: int, fixed: Fixed) -> Iterator[Point]:

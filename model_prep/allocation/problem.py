@@ -197,6 +197,7 @@ def plan_toml(plan: Plan, fracs: Mapping[str, int], comment: str) -> str:
         lines += ["", f"[layer.{layer.name}]"]
         for item in fields(layer):
             value = getattr(layer, item.name)
+            value = list(value) if isinstance(value, tuple) else value
             if item.name not in _DERIVED and value is not None:
                 lines.append(f'{item.name} = "{value}"' if isinstance(value, str) else
                              f"{item.name} = {value}")  # fmt: skip

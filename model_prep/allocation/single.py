@@ -13,7 +13,8 @@ import numpy as np
 from model_prep import quantizers
 from model_prep.errors import UserError
 from model_prep.fake_quant import Evaluator
-from model_prep.plan import Plan
+from model_prep.kmeans import thresholds
+from model_prep.plan import LayerPlan, Plan
 from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, Quantizer
 
 
@@ -42,13 +43,35 @@ def fit_all(
             fitted[layer.name] = fitted[layer.owner]
             continue
         try:
-            fitted[layer.name] = fitted[layer.owner] = quantizers.fit(
+            fitted[layer.name] = fitted[layer.owner] = fixed(layer, qm) or quantizers.fit(
                 layer.scheme, summed[layer.owner], layer.bits, qm, fracs[layer.name],
                 signed=layer.signed, **layer.options,
             )  # fmt: skip
         except UserError as error:
             raise UserError(f"layer {layer.name}: {error}") from None
     return fitted
+
+
+def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:
+    """The quantizer that the plan gives whole: its F, and for knq its centroids; else None.
+
+    Raises:
+        UserError: centroids that leave the range of y.
+    """
+    if plan.scheme is None or plan.bits is None or plan.frac is None:
+        return None
+    if plan.scheme != "knq":
+        width = plan.bits if plan.scheme == "uniform" else qm
+        return Quantizer(
+            plan.scheme, plan.bits, width, plan.frac, variant=plan.variant, signed=plan.signed
+        )
+    if plan.centroids is None or plan.rule is None:
+        return None
+    centroid = np.array(plan.centroids, np.int32)
+    return Quantizer(
+        "knq", plan.bits, qm, plan.frac, rule=plan.rule, centroid=centroid,
+        threshold=thresholds(centroid, plan.rule), signed=plan.signed,
+    )  # fmt: skip
 
 
 def smallest_width(

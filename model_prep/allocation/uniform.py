@@ -147,3 +147,19 @@ def find(
     raise UserError(
         f"QM=auto must reach {goal:.2f} {evaluator.unit}, not {most:.2f}; raise DELTA or set QM"
     )
+
+
+def with_fixed(
+    evaluator: Evaluator, maxima: Mapping[str, float], plan: Plan, delta: float
+) -> UniformFormat:
+    """As `find`, but layers whose F the plan fixes have that F; without a search if all have."""
+    fixed: dict[str, int] = {}
+    for layer in plan.layers:
+        if layer.frac is not None and plan.qm != AUTO:
+            narrow = layer.scheme == "uniform" and layer.bits is not None
+            fixed[layer.name] = layer.frac + (plan.qm - (layer.bits or 0) if narrow else 0)
+    if plan.qm == AUTO or not fixed:
+        return find(evaluator, maxima, plan, delta)
+    if not maxima.keys() <= fixed.keys():
+        fixed = {**find(evaluator, maxima, plan, delta).fracs, **fixed}
+    return evaluate(evaluator, plan.qm, fixed, plan.signed)

@@ -96,23 +96,24 @@ def read_weights(plan: planner.Plan, data: np.ndarray) -> Iterator[np.ndarray]:
         assert at == row["weight_addr"] * ports
         table = (stream[at : at + entries * ports : ports].astype(np.int64) ^ 0x8000) - 0x8000
         at += entries * ports
-        groups = -(-row["blocks"] // (simd // 8))
         per_group = job.conv.out_channels // job.conv.groups
         lanes = row["tiles_per_group"] * pe
-        out = np.zeros((job.conv.groups, lanes, groups * simd, *job.conv.kernel))
+        out = np.zeros((job.conv.groups, lanes, row["blocks"] * 8, *job.conv.kernel))
         for group in range(job.conv.groups):
             for tile in range(0, lanes, pe):
                 at += -(-pe // 2 // ports) * ports
-                for first in range(0, groups, row["chunk_groups"]):
-                    count = min(row["chunk_groups"], groups - first)
-                    words = row["kernel_h"] * row["kernel_w"] * count * simd * pe * bits // 64
+                for first in range(0, row["blocks"], row["chunk_blocks"]):
+                    blocks = min(row["chunk_blocks"], row["blocks"] - first)
+                    items = row["kernel_h"] * row["kernel_w"] * blocks
+                    words = -(-items * 8 // simd) * simd * pe * bits // 64
                     number = unpack_fields(stream[at : at + words], bits, words * 64 // bits)
                     at += words
                     sign = 1 << (bits - 1)
                     number = number.astype(np.int64)
                     values = table[number] if entries else (number ^ sign) - sign
-                    cells = values.reshape(*job.conv.kernel, count * simd, pe)
-                    channel = slice(first * simd, (first + count) * simd)
+                    cells = values.reshape(-1, pe)[: items * 8]
+                    cells = cells.reshape(*job.conv.kernel, blocks * 8, pe)
+                    channel = slice(first * 8, (first + blocks) * 8)
                     out[group, tile : tile + pe, channel] = cells.transpose(3, 2, 0, 1)
         channels = job.conv.channels // job.conv.groups
         yield out[:, :per_group, :channels].reshape(-1, channels, *job.conv.kernel)
@@ -217,7 +218,7 @@ def test_ports_must_fit_the_part(make_toy: Callable[..., Path]) -> None:
 
 def test_lut_formula() -> None:
     """192 lanes: 16 entries in 7 LUTs and a choice of 14; two widths, the wider of 14 bits."""
-    sizes = Sizes(8, 24, 14, 13, 30, 36, 12, 3, 72, 512, 512, 1, 1, 8, 1, 1)
+    sizes = Sizes(8, 24, 14, 13, 30, 36, 12, 3, 72, 512, 512, 3, 1, 1, 1, 8, 1, 1)
     assert weight_luts(sizes) == 0
     both = {**sizes.__dict__, "weight_widths": (4, 14), "table_entries": 16, "weight_ports": 2}
     assert weight_luts(Sizes(**both)) == 192 * (14 + 7 + 14) + 800

@@ -157,7 +157,10 @@ def broken_weights(folder: Path) -> Path:
         (["--bits", "9"], "error: BITS of layer conv1 must be 1..8 for knq, not 9"),
         (["--bits", "3,3"], "error: BITS must have 4 widths, one per quantized layer (conv1, "),
         (["--bits", "many"], "error: BITS must be a number, a comma list of numbers or auto, not"),
-        (["--scheme", "up"], "error: scheme must be one of knq, enq, uniform, not up"),
+        (
+            ["--scheme", "up"],
+            "error: scheme must be one of knq, enq, uniform, optimal, dynamic, linear, gaussian, not up",
+        ),
         (["--rule", "up"], "error: rule must be one of nearest, floor, not up"),
         (["--variant", "up"], "error: variant must be one of floor, mid, round, not up"),
         (["--qm", "99"], "error: qm must be 2..15, not 99"),
@@ -202,10 +205,12 @@ def test_networks_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None
 def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     from model_prep import train
 
-    seen: list[str] = []
-    monkeypatch.setattr(train, "train", lambda net: seen.append(net))
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(train, "train", lambda *given: seen.append(given))
     assert run_cli(cli.main, ["train", "--net", "digits"]) == 0
-    assert seen == ["digits"]
+    words = ["--data", "a", "--test", "b", "--epochs", "3", "--out", "c"]
+    assert run_cli(cli.main, ["train", "--net", "cifar10", *words]) == 0
+    assert seen == [("digits", None, None, None, None), ("cifar10", Path("c"), "a", "b", 3)]
     assert run_cli(cli.main, ["train", "--net", "none"]) == 2
 
 

@@ -82,6 +82,7 @@ def open_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         ("alexnet", 61_100_840, 714_188_480),
         ("vgg16", 138_357_544, 15_470_264_320),
         ("digits", 34_058, 690_304),
+        ("cifar10", 214_282, 9_017_344),
     ],
 )
 def test_sizes_are_the_published_ones(net: str, parameters: int, macs: int) -> None:
@@ -154,7 +155,18 @@ def test_digits_shapes() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("net", ["alexnet", "digits", "vgg16"])
+def test_cifar10_has_the_maps_of_paper_002_and_a_quarter_of_its_channels() -> None:
+    graph = empty_graph(networks.get("cifar10"))
+    assert [(*layer.conv_shape[1:], layer.kernel[0]) for layer in graph.layers[:-1]] == [
+        (22, 22, 3), (12, 12, 3), (10, 10, 3), (8, 8, 3), (5, 5, 3), (2, 2, 7)
+    ]  # fmt: skip
+    paper = [256, 128, 256, 256, 256, 128]
+    assert [4 * layer.conv_shape[0] for layer in graph.layers[:-1]] == paper
+    sizes = [layer.weight.size for layer in graph.layers[1:-1]]
+    assert [size * 16 for size in sizes] == [294_912, 294_912, 589_824, 589_824, 1_605_632]
+
+
+@pytest.mark.parametrize("net", ["alexnet", "cifar10", "digits", "vgg16"])
 def test_every_network_has_a_complete_entry(net: str) -> None:
     spec = networks.get(net)
     graph = empty_graph(spec)
@@ -166,7 +178,7 @@ def test_every_network_has_a_complete_entry(net: str) -> None:
 
 
 def test_registry_is_sorted_and_keyed_by_name() -> None:
-    assert list(networks.registry()) == ["alexnet", "digits", "vgg16"]
+    assert list(networks.registry()) == ["alexnet", "cifar10", "digits", "vgg16"]
     assert all(spec.name == name for name, spec in networks.registry().items())
 
 
@@ -184,15 +196,18 @@ def test_registry_is_sorted_and_keyed_by_name() -> None:
 def test_unknown_network_lists_what_exists(name: str, hint: str) -> None:
     with pytest.raises(UserError) as caught:
         networks.get(name)
-    assert str(caught.value) == f"NET must be one of alexnet, digits, vgg16, not {name!r}{hint}"
+    assert (
+        str(caught.value)
+        == f"NET must be one of alexnet, cifar10, digits, vgg16, not {name!r}{hint}"
+    )
 
 
 def test_a_file_dropped_in_is_a_network(open_registry: Path) -> None:
     source = (Path(networks.__file__).parent / "digits.py").read_text()
     (open_registry / "tiny.py").write_text(source.replace('"digits"', '"tiny"', 2))
-    assert list(networks.registry()) == ["alexnet", "digits", "tiny", "vgg16"]
+    assert list(networks.registry()) == ["alexnet", "cifar10", "digits", "tiny", "vgg16"]
     assert networks.get("tiny").parameters == networks.get("digits").parameters
     with pytest.raises(
-        UserError, match="^NET must be one of alexnet, digits, tiny, vgg16, not 'tny'"
+        UserError, match="^NET must be one of alexnet, cifar10, digits, tiny, vgg16, not 'tny'"
     ):
         networks.get("tny")

@@ -158,3 +158,44 @@ def test_bad_files(graph: Graph, tmp_path: Path, content: str, text: str) -> Non
 def test_missing_file(graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="^PLAN must be a readable file, not .*none.toml: No such"):
         resolve(graph, Settings(), DEFAULTS, tmp_path / "none.toml")
+
+
+def test_a_layer_may_have_its_tables_given(graph: Graph, tmp_path: Path) -> None:
+    text = (
+        "[layer.conv1]\nbits = 2\nfrac = 7\ncentroids = [0, 3, 9, 20]\n[layer.fc4]\nbias_bits = 9\n"
+    )
+    plan = resolve(graph, Settings(), DEFAULTS, write(tmp_path, text))
+    assert (plan.layers[0].frac, plan.layers[0].centroids) == (7, (0, 3, 9, 20))
+    assert plan.layers[1].frac is None and plan.layers[1].centroids is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("centroids = [0, 3, 9, 20]", "layer conv1: frac and centroids must come together"),
+        (
+            'scheme = "enq"\nfrac = 7\ncentroids = [0, 3]',
+            "layer conv1: frac and centroids must come together",
+        ),
+        ("bits = 3\nfrac = 7\ncentroids = [0, 3]", "layer conv1: centroids must be 2^bits numbers"),
+        ("frac = 7\ncentroids = [0, 3, 3]", "centroids must be a list of rising integers, not"),
+        ("frac = 7", "layer conv1: frac and centroids must come together for knq"),
+        ('scheme = "optimal"\nfrac = 7', "must come with one of knq, enq, uniform and a width"),
+        ("frac = 7\ncentroids = 3", "centroids must be a list of rising integers, not 3"),
+        ("frac = 0.5", "frac must be an integer, not 0.5"),
+    ],
+)
+def test_bad_tables(graph: Graph, tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(graph, Settings(), DEFAULTS, write(tmp_path, f"[layer.conv1]\n{text}\n"))
+    assert sentence in str(caught.value)
+
+
+def test_tables_are_for_one_layer_and_a_known_qm(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="key must be one of"):
+        resolve(graph, Settings(), DEFAULTS, write(tmp_path, "[kind.conv]\nfrac = 7\n"))
+    path = write(tmp_path, 'qm = "auto"\n[layer.conv1]\nscheme = "enq"\nfrac = 7\n')
+    with pytest.raises(UserError, match="qm must be a number where layer conv1 has a frac"):
+        resolve(graph, Settings(), DEFAULTS, path)
+    with pytest.raises(UserError, match=r"\[layer.fc4\] must have no centroids"):
+        resolve(graph, Settings(), DEFAULTS, write(tmp_path, "[layer.fc4]\ncentroids = [1]\n"))

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning of digits at few bits, its files through the ordinary stages, and bad inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model_prep import finetune, manifest, weights
+from model_prep.cli import main
+from model_prep.errors import UserError, run_cli
+from model_prep.plan import Settings, resolve
+from model_prep.source import Recipe, open_source
+
+PLAN = "bits = 2\nweight_bits = 3\n"
+
+
+def tune(folder: Path, *more: str, plan: str = PLAN) -> dict[str, object]:
+    """finetune.json of a run of digits in `folder`."""
+    (folder / "plan.toml").write_text(plan)
+    words = ["finetune", "--net", "digits", "--plan", str(folder / "plan.toml")]
+    assert main([*words, "--epochs", "3", "--lr", "0.003", "--out", str(folder), *more]) == 0
+    return json.loads((folder / "finetuned" / "finetune.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory) -> tuple[Path, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("tuned")
+    return folder, tune(folder)
+
+
+def test_accuracy_improves(tuned):
+    _, result = tuned
+    assert result["float_top1"] > 98
+    assert result["before_top1"] < 80  # 47.5
+    assert result["tuned_top1"] > 93
+    assert result["integer_top1"] == result["tuned_top1"]  # all sums are below 2^24
+    assert (result["integer_images"], result["integer_agreement"]) == (360, 100)
+    assert result["loss"][-1] < result["loss"][0]
+
+
+def test_the_ordinary_stages_give_the_trained_network(tuned):
+    folder, result = tuned
+    made = folder / "finetuned"
+    words = ["--weights", str(made / "weights.pth"), "--plan", str(made / "plan.toml")]
+    assert main(["quantize", "--net", "digits", *words, "--images", "360", "--out",
+                 str(folder)]) == 0  # fmt: skip
+    network = manifest.load(folder / "quantized")
+    assert network.accuracy["integer_top1"] == result["integer_top1"]
+    source = open_source("digits", None, Recipe())
+    plan = resolve(source.graph, Settings(), source.defaults, made / "plan.toml")
+    state = weights.read_state(source.spec, made / "weights.pth")
+    for layer, chosen in zip(network.layers, plan.layers, strict=True):
+        assert layer.weight_bits == 3
+        exact = layer.weight * 2.0**-layer.weight_frac
+        assert np.array_equal(exact.reshape(state[f"{layer.name}.weight"].shape),
+                              state[f"{layer.name}.weight"])  # fmt: skip
+        if layer.quantizer is not None:
+            assert tuple(layer.quantizer.centroid.tolist()) == chosen.centroids
+            assert layer.quantizer.frac == chosen.frac
+
+
+def test_centroids_are_trained(tuned):
+    folder, _ = tuned
+    source = open_source("digits", None, Recipe())
+    plan = resolve(source.graph, Settings(), source.defaults, folder / "finetuned" / "plan.toml")
+    assert all(len(layer.centroids or ()) == 4 for layer in plan.layers[:-1])
+    (folder / "start").mkdir(exist_ok=True)
+    still = tune(folder / "start", "--lr", "1e-9", "--epochs", "1")
+    assert still["epochs"] == 1
+    other = resolve(
+        source.graph, Settings(), source.defaults, folder / "start" / "finetuned" / "plan.toml"
+    )
+    assert [layer.frac for layer in plan.layers] == [layer.frac for layer in other.layers]
+    assert [layer.centroids for layer in plan.layers] != [layer.centroids for layer in other.layers]
+
+
+def test_a_seed_decides_everything_and_distillation_needs_no_labels(tmp_path, tuned):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        result = tune(tmp_path / name, "--distill", "--seed", "4")
+    files = [tmp_path / name / "finetuned" / "weights.pth" for name in ("a", "b")]
+    one, other = (torch.load(file, weights_only=True) for file in files)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert result["distilled"] and result["integer_top1"] > 90
+    plans = [(tmp_path / name / "finetuned" / "plan.toml").read_text() for name in ("a", "b")]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--epochs", "0"], "EPOCHS must be 1 or more, not 0"),
+        (["--lr", "0"], "LR must be above 0 and below 1, not 0.0"),
+        (["--batch", "0"], "BATCH must be 1..4096, not 0"),
+        (
+            ["--weight-scheme", "kmeans"],
+            "weight_scheme of layer conv1 must be uniform to fine-tune",
+        ),
+        (["--data", "missing.npz"], "DATA must be a folder of images or an .npz file"),
+    ],
+)
+def test_bad_options(words, sentence, tmp_path, capsys):
+    assert run_cli(main, ["finetune", "--net", "digits", "--out", str(tmp_path), *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "finetuned").exists()
+
+
+def test_labels_are_needed_unless_distilling(small, tmp_path):
+    images = np.zeros((10, 24, 24, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    with pytest.raises(UserError, match="DATA must have a label for every image.*DISTILL=1"):
+        finetune.load_images(small, str(tmp_path / "images.npz"), None, labels=True)
+    fit, test = finetune.load_images(small, str(tmp_path / "images.npz"), None, labels=False)
+    assert fit.pixels.shape == (8, 3, 24, 24)
+    assert test.pixels.shape == (2, 3, 20, 16)
+    np.savez(tmp_path / "few.npz", images=images[:2], labels=np.array([0, 1]))
+    with pytest.raises(UserError, match="not 2 and 0; give more images, or TEST"):
+        finetune.load_images(small, str(tmp_path / "few.npz"), None, labels=True)
