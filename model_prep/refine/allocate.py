@@ -16,7 +16,7 @@ import numpy as np
 from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.plan import LayerPlan, Plan
-from model_prep.quantizers.base import WIDTHS
+from model_prep.quantizers.base import PLAN_WIDTHS
 from model_prep.refine import tables
 
 WIDTH_RANGE = (2, 8)
@@ -47,8 +47,8 @@ def losses(
     for layer in plan.layers:
         if layer.scheme is None or layer.name != layer.owner:
             continue
-        lowest = max(WIDTH_RANGE[0], WIDTHS[layer.scheme][0])
-        highest = min(WIDTH_RANGE[1], WIDTHS[layer.scheme][1], qm)
+        lowest = max(WIDTH_RANGE[0], PLAN_WIDTHS[layer.scheme][0])
+        highest = min(WIDTH_RANGE[1], PLAN_WIDTHS[layer.scheme][1], qm)
         found[layer.name] = {}
         for bits in range(lowest, highest + 1):
             frac = fracs[layer.name]

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from model_prep import quantizers
 from model_prep.kmeans import exact_kmeans, thresholds
 from model_prep.plan import LayerPlan, Plan
 from model_prep.quantizers.base import Quantizer, lowest
@@ -84,6 +85,12 @@ def fit_one(
     """
     if plan.scheme == "knq":
         return _knq(plan, weights, bits, qm, frac), 1.0
+    if plan.scheme not in ("uniform", "enq"):  # its own rule, from weights in place of counts
+        counts = np.rint(weights * (_TOTAL / weights.sum())).astype(np.int64)
+        found = quantizers.fit(
+            str(plan.scheme), counts, bits, qm, frac, signed=plan.signed, **plan.options
+        )
+        return found, 1.0
     factors = 2.0 ** (np.arange(_STEPS) / _STEPS) if free else np.ones(1)
     best: tuple[float, Quantizer, float] | None = None
     for finer in range(-(qm - bits) - 1, qm + 1):  # finer steps clip more
