@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     widths = commands.add_parser(
         "allocate", help="find a width per layer; DIR/plan.toml and DIR/allocation.json"
     )
-    _add_options(widths)
+    add_options(widths)
     allocation.add_options(widths)
     widths.set_defaults(command=allocate)
     again = commands.add_parser("train", help="make the packaged weights of a network again")
