@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_prep import calibrate, data, float_model
+from model_prep import calibrate, data, float_model, stats
 from model_prep.data import ImageSet
 from model_prep.errors import UserError
 from model_prep.fake_quant import sqnr_db
@@ -122,7 +122,10 @@ class _Noise:
 def _values(layer: QuantizedLayer, codes: np.ndarray) -> np.ndarray:
     """What stored codes or raw accumulators stand for, float64."""
     if layer.quantizer is not None:
-        return (layer.quantizer.decode_table * 2.0**-layer.out_frac)[codes]
+        found: np.ndarray = (layer.quantizer.decode_table * 2.0**-layer.out_frac)[codes]
+        if layer.scale is not None:
+            found /= layer.scale[:, None, None]
+        return found
     values = codes * 2.0**-layer.out_frac
     return values / layer.average.counts(*layer.in_shape[1:]) if layer.average else values
 
@@ -162,7 +165,9 @@ def measure(
     result: dict[str, Any] = {
         "network": network.name, "weights": network.weights, "data": test.source,
         "calibration_images": len(calibration), "float_runtime": runtime,
+        "refine": network.calibration.get("refine", []),
         **scores(np.concatenate(exact), np.concatenate(integer), test.labels),
+        "paired": stats.compare(np.concatenate(exact), np.concatenate(integer), test.labels),
         "layers": noise.table(),
     }  # fmt: skip
     return result
@@ -206,6 +211,15 @@ def write(result: dict[str, Any], folder: Path) -> None:
     for name, top1, top5 in rows:
         print(f"{name:<32}{top1:>9.2f}{'-' if top5 is None else format(top5, '.2f'):>9}")
     print(f"predictions that agree with float: {result['agreement']:.2f}%")
+    for name, found in result["paired"].items():
+        if "percent" in found:
+            text = f"float's first answer among the first {name[9:]}: {found['percent']:.2f}%"
+        else:
+            text = (
+                f"{name} against float, image by image: {found['difference']:+.2f} points (lost "
+                f"{found['lost']}, gained {found['gained']}, p = {found['p_value']:.2g})"
+            )
+        print(f"{text}, 95% interval {found['low']:.2f}..{found['high']:.2f}")
     path = folder / "accuracy.json"
     atomic_write_text(path, json.dumps(result, indent=2) + "\n")
     print(f"written: {path}")

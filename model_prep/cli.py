@@ -22,6 +22,7 @@ from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
 from model_prep.quantize import check_graph, network_input
 from model_prep.quantizers.base import HARDWARE, VARIANTS
 from model_prep.quantizers.weights import WEIGHT_SCHEMES
+from model_prep.refine import TECHNIQUES
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
     Formats,
@@ -81,7 +82,7 @@ def opened(args: argparse.Namespace) -> tuple[Source, Plan]:
         scheme=args.scheme, rule=args.rule, variant=args.variant, delta=args.delta,
         bits=None if args.bits is None else parse_bits(args.bits),
         qm=None if args.qm is None else parse_qm(args.qm),
-        weight_scheme=args.weight_scheme, weight_bits=args.weight_bits,
+        weight_scheme=args.weight_scheme, weight_bits=args.weight_bits, refine=args.refine,
     )  # fmt: skip
     classifier = {"weight_scheme": args.fc_weight_scheme, "weight_bits": args.fc_weight_bits}
     by_kind = {"fc": {key: value for key, value in classifier.items() if value is not None}}
@@ -191,7 +192,7 @@ def list_networks(_: argparse.Namespace) -> int:
     return 0
 
 
-def _add_options(run: argparse.ArgumentParser) -> None:
+def add_options(run: argparse.ArgumentParser) -> None:
     """The options that say which network is quantized how."""
     run.add_argument(
         "--net",
@@ -223,6 +224,10 @@ def _add_options(run: argparse.ArgumentParser) -> None:
         )  # fmt: skip
     run.add_argument("--plan", metavar="FILE", help="plan.toml: choices per kind and layer")
     run.add_argument(
+        "--refine",
+        help=f"label-free improvement: all, none or of {', '.join(TECHNIQUES)}; default: none",
+    )
+    run.add_argument(
         "--delta", type=float, metavar="X",
         help="what a search may lose: points of top-1 with labels (default 1), else dB of output "
         "SQNR (default 30)",
@@ -236,13 +241,13 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "quantize", help="write DIR/quantized, the input of the code generator"
     )
-    _add_options(run)
+    add_options(run)
     run.add_argument("--images", type=int, default=1, metavar="N", help="test images; default: 1")
     run.set_defaults(command=quantize)
     score = commands.add_parser(
         "accuracy", help="quantize, then measure float and integer accuracy; DIR/accuracy.json"
     )
-    _add_options(score)
+    add_options(score)
     score.add_argument(
         "--images", type=int, metavar="N", help="test images; default: all but the calibration's"
     )
@@ -251,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     widths = commands.add_parser(
         "allocate", help="find a width per layer; DIR/plan.toml and DIR/allocation.json"
     )
-    _add_options(widths)
+    add_options(widths)
     allocation.add_options(widths)
     widths.set_defaults(command=allocate)
     again = commands.add_parser("train", help="make the packaged weights of a network again")

@@ -119,16 +119,20 @@ class FakeQuantized:
         return np.concatenate(parts)
 
     def layer_sqnr_db(
-        self, pixels: np.ndarray, to_float: ToFloat, quantizers: Quantizers
-    ) -> dict[str, float]:
-        """SQNR of every layer's stored output against the float network, over all images."""
+        self, pixels: np.ndarray, to_float: ToFloat, quantizers: Quantizers,
+        exact: Graph | None = None,
+    ) -> dict[str, float]:  # fmt: skip
+        """SQNR of every layer's stored output against the float network, over all images.
+
+        `exact` is the float network where this one's weights are others.
+        """
         signal = {layer.name: 0.0 for layer in self.graph.layers}
         noise = dict(signal)
         with torch.inference_mode():
             for batch in batches(pixels, "SQNR"):
-                exact = float_model.run_layers(self.graph, to_float(batch))
+                wanted = float_model.run_layers(exact or self.graph, to_float(batch))
                 for (layer, _, want), (_, got) in zip(
-                    exact, self.run(batch, quantizers), strict=True
+                    wanted, self.run(batch, quantizers), strict=True
                 ):
                     signal[layer.name] += float(want.double().square().sum())
                     noise[layer.name] += float((want - got).double().square().sum())

@@ -73,6 +73,7 @@ class QuantizedLayer:
         average: of an avgpool, or None.
         lrn, table_frac, lrn_table: of an lrn: its table int32 [LRN_ENTRIES]; or None.
         sqnr_db: output SQNR against float on calibration images, or None.
+        scale: float32 [C], stored values are the float network's times this; None for 1.
     """
 
     name: str
@@ -106,6 +107,7 @@ class QuantizedLayer:
     weight_scheme: str = "uniform"
     weight_table: np.ndarray | None = None
     stored_bits: int = 0
+    scale: np.ndarray | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -227,6 +229,8 @@ def _arrays(network: QuantizedNetwork) -> dict[str, np.ndarray]:
             arrays[f"{layer.name}/weight_table"] = layer.weight_table.astype(np.int32)
         if layer.lrn_table is not None:
             arrays[f"{layer.name}/lrn_table"] = layer.lrn_table.astype(np.int32)
+        if layer.scale is not None:
+            arrays[f"{layer.name}/scale"] = layer.scale.astype(np.float32)
         quantizer = layer.quantizer
         if quantizer and quantizer.centroid is not None and quantizer.threshold is not None:
             arrays[f"{layer.name}/centroid"] = quantizer.centroid.astype(np.int32)
@@ -320,6 +324,7 @@ def _load_layer(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Quantiz
         lrn=lrn and Lrn(lrn["size"], lrn["alpha"], lrn["beta"], lrn["k"]),
         table_frac=lrn["table_frac"] if lrn else 0,
         lrn_table=arrays.get(f"{name}/lrn_table"),
+        scale=arrays.get(f"{name}/scale"),
         **values,
     )
 

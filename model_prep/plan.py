@@ -21,6 +21,7 @@ from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS
 from model_prep.quantizers.kmeans_gaussian import LEVELS
 from model_prep.quantizers.optimal_step import DENSITIES
 from model_prep.quantizers.weights import WEIGHT_SCHEMES
+from model_prep.refine import NONE, parse
 
 AUTO: Literal["auto"] = "auto"
 FRAC_MODES = ("network", "layer", "best", "error")
@@ -52,6 +53,7 @@ class Settings:
         weight_scheme: a name of WEIGHT_SCHEMES; default "uniform".
         weight_bits: width of a stored weight or index; default 14, or 8 where there is a codebook.
         bias_bits: signed width; default 14.
+        refine: techniques of `model_prep.refine`: "all", "none" (default) or a comma list.
     """
 
     scheme: str | None = None
@@ -68,11 +70,12 @@ class Settings:
     weight_scheme: str | None = None
     weight_bits: int | None = None
     bias_bits: int | None = None
+    refine: str | None = None
 
 
 DEFAULTS = Settings(
     rule="nearest", variant="floor", density=DENSITIES[0], levels=LEVELS[0], qm=12,
-    frac_mode="network", clip=True, weight_scheme="uniform", bias_bits=14,
+    frac_mode="network", clip=True, weight_scheme="uniform", bias_bits=14, refine=NONE,
 )  # fmt: skip
 _GLOBAL_KEYS = tuple(field.name for field in fields(Settings))
 _OWNERS = {"rule": "knq", "variant": "enq", "density": "optimal", "levels": "gaussian"}
@@ -134,6 +137,7 @@ class Plan:
         delta: what a search may lose, or None for the default.
         layers: one entry per layer of the graph.
         clip: whether activations may saturate.
+        refine: techniques of `model_prep.refine` to apply, in order.
     """
 
     qm: int | Literal["auto"]
@@ -142,6 +146,7 @@ class Plan:
     delta: float | None
     layers: tuple[LayerPlan, ...]
     clip: bool = True
+    refine: tuple[str, ...] = ()
 
     @property
     def signed(self) -> frozenset[str]:
@@ -201,6 +206,10 @@ def _check_value(key: str, value: Any, where: str) -> None:
     elif key == "delta":
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
             raise UserError(f"{where}delta must be a number of 0 or more, not {value}")
+    elif key == "refine":
+        if not isinstance(value, str):
+            raise UserError(f'{where}refine must be a text such as "all", not {value}')
+        parse(value)
     elif key == "bits":
         numbers = value if isinstance(value, list) else [value]
         if value != AUTO and not all(type(number) is int for number in numbers):
@@ -411,6 +420,7 @@ def resolve(
     plan = Plan(
         merged.qm or AUTO, merged.frac_mode or FRAC_MODES[0], merged.frac, merged.delta,
         tuple(layers), clip=merged.clip is not False,
+        refine=parse(merged.refine or NONE),
     )  # fmt: skip
     check_widths(plan)
     return share(graph, plan)

@@ -31,6 +31,7 @@ from model_prep.plan import Plan, check_widths
 from model_prep.quantize import network_input, quantize_layers
 from model_prep.quantizers.base import Quantizer
 from model_prep.reference import Reference
+from model_prep.refine import pipeline
 
 _LOAD_LIMIT = 5000  # images read of a large data set
 _CALIBRATION_VALUES = 10_000_000  # input values calibrated on, as far as there are images
@@ -134,6 +135,8 @@ class Formats:
         sqnr_db: by layer name, fake-quantized against float on the search images.
         uniform_score, score: of the qm-bit uniform network and of the result, in `unit`.
         unit: what scores are measured in.
+        graph: with the weights to quantize.
+        scales: factors of the stored channels against the network's, by layer name.
     """
 
     plan: Plan
@@ -143,6 +146,8 @@ class Formats:
     uniform_score: float
     score: float
     unit: str
+    graph: Graph
+    scales: Mapping[str, np.ndarray]
 
 
 def find_formats(
@@ -155,8 +160,9 @@ def find_formats(
         source: its input format.
         plan: what is asked for.
         images: the calibration images.
-        labels: whether their labels may judge a search.
+        labels: whether their labels may judge a search; refinement never reads them.
     """
+    labels = labels and not plan.refine
     to_float = partial(data.to_float, spec)
     few = images.take(slice(_SEARCH_IMAGES[labels]))
     fake = FakeQuantized(graph, source, plan.layers)
@@ -171,10 +177,21 @@ def find_formats(
     if plan.searches_bits:
         goal = base.score - delta
         plan = single.smallest_width(plan, counts, base.qm, fracs, evaluator, goal)
-    quantizers = single.fit_all(plan, counts, base.qm, fracs)
+    if not plan.refine:
+        quantizers = single.fit_all(plan, counts, base.qm, fracs)
+        return Formats(
+            plan, base.qm, quantizers, fake.layer_sqnr_db(few.pixels, to_float, quantizers),
+            base.score, evaluator.score(quantizers)[0], evaluator.unit, graph, {},
+        )  # fmt: skip
+    measured = pipeline.measure(graph, plan, base.qm, images.pixels, to_float)
+    refined = pipeline.refine(measured, plan, base.qm, source, images.pixels, to_float)
+    fake = FakeQuantized(refined.graph, source, plan.layers)
+    evaluator.network = fake
     return Formats(
-        plan, base.qm, quantizers, fake.layer_sqnr_db(few.pixels, to_float, quantizers),
-        base.score, evaluator.score(quantizers)[0], evaluator.unit,
+        plan, base.qm, refined.quantizers,
+        fake.layer_sqnr_db(few.pixels, to_float, refined.quantizers, refined.exact),
+        base.score, evaluator.score(refined.quantizers)[0], evaluator.unit, refined.graph,
+        refined.scales,
     )  # fmt: skip
 
 
@@ -226,15 +243,19 @@ def build(
     formats = find_formats(spec, graph, source, plan, images.calibration, labels)
     chosen = [formats.quantizers.get(layer.name) for layer in graph.layers]
     layers = [
-        replace(layer, sqnr_db=finite(formats.sqnr_db[layer.name]))
-        for layer in quantize_layers(graph, source, formats.plan.layers, chosen)
-    ]
+        replace(
+            layer, sqnr_db=finite(formats.sqnr_db[layer.name]),
+            scale=formats.scales.get(layer.name),
+        )
+        for layer in quantize_layers(formats.graph, source, formats.plan.layers, chosen)
+    ]  # fmt: skip
     network = QuantizedNetwork(
         spec.name, loaded.origin, loaded.sha256, formats.qm, source, layers,
         classes=images.test.classes,
         calibration={
             "source": images.calibration.source, "images": len(images.calibration),
             "labels": images.calibration.labelled, "includes_test_images": images.overlap,
+            "refine": list(plan.refine),
         },
         settings_sha256=settings, concats=dict(graph.concats),
     )  # fmt: skip

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plan files (docs/plan.md) for an average width, made from a network and calibration images.
+
+`python -m model_prep.refine.plan_file --average 3.25 --plan-out plan.toml` with the options of
+`quantize`. Imports the command line, the pipeline and the allocation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from model_prep import cli, data
+from model_prep.errors import UserError, run_cli
+from model_prep.files import atomic_write_text
+from model_prep.graph import Graph
+from model_prep.plan import AUTO, Plan
+from model_prep.refine import ALL, allocate, parse, pipeline
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """Plans of one network and scheme for any average width.
+
+    Attributes:
+        plan: with the scheme and the techniques.
+        measured: what the techniques measured.
+        losses: by owner of a quantizer and by width.
+    """
+
+    plan: Plan
+    measured: pipeline.Measured
+    losses: Mapping[str, Mapping[int, float]]
+
+    @classmethod
+    def of(cls, asked: cli.Request) -> Allocator:
+        """Measure the network that a command line asks for; its widths are not looked at."""
+        plan, qm = asked.plan, asked.plan.qm
+        if qm == AUTO:
+            raise UserError("QM must be a number to allocate widths, not auto; set QM")
+        if not plan.refine:
+            plan = replace(plan, refine=parse("sensitivity"))
+        to_float = partial(data.to_float, asked.source.spec)
+        graph, pixels = asked.loaded.graph, asked.images.calibration.pixels
+        measured = pipeline.measure(graph, plan, qm, pixels, to_float)
+        found = allocate.losses(
+            plan, measured.weights, qm, measured.fracs, pipeline.free_layers(graph, plan)
+        )
+        return cls(plan, measured, found)
+
+    def at(self, average: float) -> Plan:
+        """The plan with `average` stored bits an activation or a little less."""
+        return allocate.allocate(self.plan, self.measured.exact, self.losses, average)
+
+
+def text(plan: Plan, graph: Graph, average: float) -> str:
+    """The plan file of a plan with every width fixed."""
+    first = next(layer for layer in plan.layers if layer.scheme is not None)
+    lines = [
+        f"# {graph.name}: {average:.3f} bits per stored activation (NB / activations), allocated",
+        "# without labels by expected loss (python -m model_prep.refine.plan_file)",
+        f'scheme = "{first.scheme}"',
+        f'refine = "{",".join(plan.refine)}"',
+    ]
+    for key, value in (("rule", first.rule), ("variant", first.variant)):
+        if value is not None:
+            lines.append(f'{key} = "{value}"')
+    for layer in plan.layers:
+        if layer.scheme is not None:
+            lines += ["", f"[layer.{layer.name}]", f"bits = {layer.bits}"]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str]) -> int:
+    """Write one plan file per average width."""
+    parser = argparse.ArgumentParser(prog="python -m model_prep.refine.plan_file")
+    cli.add_options(parser)
+    parser.add_argument(
+        "--average", required=True, metavar="X,...", help="stored bits per activation"
+    )
+    parser.add_argument(
+        "--plan-out", required=True, metavar="FILE", help="{} stands for the average"
+    )
+    parser.set_defaults(images=1)
+    args = parser.parse_args(argv)
+    torch.set_grad_enabled(False)
+    args.refine = args.refine or ALL
+    try:
+        averages = [float(part) for part in args.average.split(",")]
+    except ValueError:
+        raise UserError(f"--average must be numbers, not {args.average}") from None
+    allocator = Allocator.of(cli.request(args))
+    for average in averages:
+        plan = allocator.at(average)
+        graph = allocator.measured.exact
+        found = allocate.plan_average(graph, plan)
+        path = Path(args.plan_out.replace("{}", f"{average:g}"))
+        atomic_write_text(path, text(plan, graph, found))
+        print(f"written: {path}, {found:.3f} bits per activation")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

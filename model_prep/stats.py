@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Confidence intervals for two networks' answers to the same images.
+
+Differences are taken image by image, since both networks find the same images hard: an interval
+for the difference is then far narrower than the two rates' own. Bootstrap percentiles (Efron 1979)
+and the exact binomial intervals and test (Clopper and Pearson 1934; McNemar 1947). Imports numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+_RESAMPLES = 10_000
+_SEED = 20
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A difference of two rates over the same images, in points of percent.
+
+    Attributes:
+        difference: second rate minus first.
+        low, high: 95% bootstrap interval.
+        lost, gained: images that only the first, or only the second, has right.
+        p_value: of the exact McNemar test that both are equally good.
+    """
+
+    difference: float
+    low: float
+    high: float
+    lost: int
+    gained: int
+    p_value: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, for a JSON file."""
+        return asdict(self)
+
+
+def binomial_tail(successes: int, trials: int, rate: float) -> float:
+    """Probability of at least `successes` in `trials`.
+
+    >>> round(binomial_tail(2, 3, 0.5), 6)
+    0.5
+    """
+    if successes <= 0:
+        return 1.0
+    if rate <= 0 or rate >= 1:
+        return float(rate >= 1)
+    logs = [
+        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+        + k * math.log(rate) + (trials - k) * math.log1p(-rate)
+        for k in range(successes, trials + 1)
+    ]  # fmt: skip
+    return min(1.0, math.fsum(math.exp(value) for value in logs))
+
+
+def rate_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact (Clopper-Pearson) interval of a rate, in percent.
+
+    >>> [round(end, 2) for end in rate_interval(8, 10)]
+    [44.39, 97.48]
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"successes must be 0..{trials}, not {successes}")
+    tail = (1 - confidence) / 2
+
+    def solve(count: int, goal: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):  # the tail grows with the rate
+            middle = (low + high) / 2
+            if binomial_tail(count, trials, middle) < goal:
+                low = middle
+            else:
+                high = middle
+        return 100 * (low + high) / 2
+
+    lower = 0.0 if successes == 0 else solve(successes, tail)
+    upper = 100.0 if successes == trials else solve(successes + 1, 1 - tail)
+    return lower, upper
+
+
+def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Paired:
+    """The difference of two networks that were right (bool [N]) on the same images.
+
+    >>> paired(np.array([True] * 8 + [False] * 2), np.array([True] * 9 + [False])).difference
+    10.0
+    """
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"both must be [N] with N > 0, not {first.shape} and {second.shape}")
+    change = second.astype(np.int64) - first.astype(np.int64)
+    lost, gained = int((change < 0).sum()), int((change > 0).sum())
+    total = len(change)
+    # resampling images = drawing how many of them are lost and gained
+    shares = np.array([lost, gained, total - lost - gained]) / total
+    draws = np.random.default_rng(_SEED).multinomial(total, shares, _RESAMPLES)
+    means = 100 * (draws[:, 1] - draws[:, 0]) / total
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    unequal = lost + gained
+    p_value = min(1.0, 2 * binomial_tail(max(lost, gained), unequal, 0.5)) if unequal else 1.0
+    return Paired(
+        100 * (gained - lost) / total, float(low), float(high), lost, gained, p_value
+    )  # fmt: skip
+
+
+def answers(logits: np.ndarray, top: int) -> np.ndarray:
+    """Indices of the `top` largest logits [N, classes] (int [N, top]), the largest first."""
+    return np.argsort(-logits, axis=1, kind="stable")[:, :top]
+
+
+def compare(
+    exact: np.ndarray, other: np.ndarray, labels: np.ndarray, tops: tuple[int, ...] = (1, 5)
+) -> dict[str, Any]:
+    """Another network's answers beside the float network's, with 95% intervals.
+
+    Args:
+        exact, other: logits [N, classes] of the float and the other network.
+        labels: int [N].
+        tops: which top-k; those of as many classes or more are left out.
+
+    Returns:
+        By "topK": {difference, low, high, lost, gained, p_value}; by "agreementK": {percent, low,
+        high}, how often the float network's first answer is among the other's first K.
+    """
+    found: dict[str, Any] = {}
+    first = answers(exact, 1)[:, 0]
+    for top in tops:
+        if top >= exact.shape[1]:
+            continue
+        best = answers(other, top)
+        before = (answers(exact, top) == labels[:, None]).any(axis=1)
+        after = (best == labels[:, None]).any(axis=1)
+        found[f"top{top}"] = paired(before, after).as_dict()
+        same = int((best == first[:, None]).any(axis=1).sum())
+        low, high = rate_interval(same, len(first))
+        found[f"agreement{top}"] = {"percent": 100 * same / len(first), "low": low, "high": high}
+    return found

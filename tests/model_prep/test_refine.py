@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Refinement: scaling changes no float result, tables are optimal, learning only ever helps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_dags
+import torch
+
+from model_prep import cli, data, float_model, manifest, networks, quantizers, weights
+from model_prep.errors import UserError
+from model_prep.fake_quant import FakeQuantized
+from model_prep.graph import Graph
+from model_prep.plan import LayerPlan, Plan, Settings, resolve
+from model_prep.quantize import network_input, to_fixed
+from model_prep.quantizers.base import Quantizer
+from model_prep.refine import allocate, distil, equalise, parse, pipeline, sensitivity, tables
+from model_prep.refine.student import State, Student, Table, own_weights, with_levels
+
+SPEC = networks.get("digits")
+TO_FLOAT = partial(data.to_float, SPEC)
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return weights.load(SPEC, None, np.zeros((1, *SPEC.in_shape), np.uint8)).graph
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return data.load(SPEC, None).pixels[:48]
+
+
+def plan_of(graph: Graph, **settings: object) -> Plan:
+    chosen = {"scheme": "knq", "bits": 2, "refine": "all", **settings}
+    return resolve(graph, Settings(**chosen), Settings())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_scaled_channels_give_the_same_float_results(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    graph = random_dags.random_dag(random)
+    names = [n for n in equalise.scalable(graph) if graph.layer(n).has_weights]
+    scales = {n: np.exp(random.normal(size=len(graph.layer(n).bias))) for n in names}
+    x = torch.from_numpy(random.standard_normal((2, *graph.in_shape)).astype(np.float32))
+    want = {layer.name: out for layer, _, out in float_model.run_layers(graph, x)}
+    scaled = equalise.rescale(graph, scales)
+    for layer, _, out in float_model.run_layers(scaled, x):
+        factor = equalise.channel_scales(graph, scales, layer.name)
+        expected = want[layer.name] * torch.from_numpy(factor).float()[:, None, None]
+        largest = float(expected.abs().max()) + 1e-6
+        assert float((out - expected).abs().max()) < 2e-4 * largest, layer.name
+
+
+def test_some_random_networks_can_be_scaled() -> None:
+    graphs = [random_dags.random_dag(np.random.default_rng(seed)) for seed in range(30)]
+    assert sum(bool(equalise.scalable(graph)) for graph in graphs) >= 5
+
+
+def test_found_scales_make_channels_alike(graph: Graph, pixels: np.ndarray) -> None:
+    scales = equalise.find_scales(graph, lambda: [TO_FLOAT(pixels)])
+    scaled = equalise.rescale(graph, scales)
+    assert scales
+    for layer, _, stored in float_model.run_layers(scaled, TO_FLOAT(pixels)):
+        if layer.name in scales:
+            occupied = (stored != 0).sum((0, 2, 3))
+            rms = (stored.square().sum((0, 2, 3)) / occupied.clamp(min=1)).sqrt()
+            alive = rms[(occupied > 0) & (torch.from_numpy(scales[layer.name]) < 60)]
+            assert float(alive.max() / alive.min()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("scheme", ["knq", "enq", "uniform"])
+def test_the_student_computes_what_fake_quantization_does(
+    graph: Graph, pixels: np.ndarray, scheme: str
+) -> None:
+    plan = plan_of(graph, scheme=scheme, bits=3)
+    measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
+    fitted, _ = tables.fit_all(plan, measured.weights, 12, measured.fracs)
+    rounded = {}
+    for name, pair in own_weights(graph).items():
+        both = [to_fixed(one.numpy(), 14) for one in pair]
+        rounded[name] = tuple(torch.from_numpy((i * 2.0**-f).astype(np.float32)) for i, f in both)
+    state = State(graph, plan, 12, fitted, rounded)  # type: ignore[arg-type]
+    student = Student(state, network_input(SPEC))
+    got = student.logits(student.inputs(pixels)).numpy()
+    want = FakeQuantized(graph, network_input(SPEC), plan.layers).logits(pixels, fitted)
+    np.testing.assert_allclose(got, want, atol=2e-3)
+
+
+def test_gradients_pass_up_to_the_largest_value_and_sum_by_code() -> None:
+    centroid = np.array([0, 4, 8, 12], np.int32)
+    quantizer = quantizers.Quantizer(
+        "knq", 2, 6, 0, rule="nearest", centroid=centroid,
+        threshold=np.array([0, 2, 6, 10], np.int32),
+    )  # fmt: skip
+    x = torch.tensor([0.2, 1.7, 5.0, 9.6, 40.0], requires_grad=True)
+    with torch.enable_grad():
+        levels = torch.tensor([0.0, 4, 8, 12], requires_grad=True)
+        out = Table(quantizer)(x, levels)
+        (out * torch.tensor([1.0, 10, 100, 1000, 10000])).sum().backward()
+    assert out.tolist() == [0, 4, 4, 12, 12]
+    assert x.grad is not None
+    assert levels.grad is not None
+    assert x.grad.tolist() == [1, 10, 100, 1000, 0]
+    assert levels.grad.tolist() == [1, 110, 0, 11000]
+
+
+def test_learned_levels_stay_increasing_integers_in_range() -> None:
+    start = Quantizer(
+        "knq", 2, 4, 1, rule="nearest", centroid=np.array([0, 1, 2, 3], np.int32),
+        threshold=np.array([0, 1, 2, 3], np.int32),
+    )  # fmt: skip
+    for levels in itertools.product([-1.0, 0.0, 2.1, 9.0], repeat=4):
+        found = with_levels(start, np.array(levels)).centroid
+        assert found is not None
+        assert (np.diff(found) > 0).all()
+        assert found[0] >= 0
+        assert found[-1] <= 15
+    same = with_levels(start, np.array([0, 0.5, 1.0, 1.5]))
+    assert same.centroid is not None
+    assert same.centroid.tolist() == [0, 1, 2, 3]
+
+
+def brute(weights: np.ndarray, number: int) -> float:
+    """Least weighted error of any table that starts at 0."""
+    values = np.arange(len(weights))
+    best = np.inf
+    for rest in itertools.combinations(range(1, len(weights)), number - 1):
+        table = np.array([0, *rest])
+        error = np.abs(values[:, None] - table).min(axis=1)
+        best = min(best, float((weights * error**2).sum()))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_weighted_tables_are_optimal_with_zero_kept(seed: int) -> None:
+    weights = np.random.default_rng(seed).exponential(size=16) ** 3
+    one = LayerPlan("a", 14, 14, "knq", 2, "nearest")
+    found, factor = tables.fit_one(one, weights, 2, 4, 0)
+    assert found.centroid is not None
+    assert (found.centroid[0], factor) == (0, 1.0)
+    error = tables.weighted_error(found, weights, 4, 0)
+    assert error == pytest.approx(brute(weights, 4), rel=1e-4)
+
+
+@pytest.mark.parametrize("scheme", ["uniform", "enq"])
+def test_a_free_factor_never_increases_the_error(scheme: str) -> None:
+    weights = np.random.default_rng(5).exponential(size=256) * np.exp(-np.arange(256) / 30)
+    variant = "round" if scheme == "enq" else None
+    one = LayerPlan("a", 14, 14, scheme, 3, None, variant)
+    fixed, _ = tables.fit_one(one, weights, 3, 8, 2)
+    free, factor = tables.fit_one(one, weights, 3, 8, 2, free=True)
+    before = tables.weighted_error(fixed, weights, 8, 2)
+    assert tables.weighted_error(free, weights, 8, 2, factor) <= before
+
+
+def test_the_weights_are_squared_gradients(graph: Graph, pixels: np.ndarray) -> None:
+    plan = plan_of(graph)
+    fracs = dict.fromkeys((layer.name for layer in graph.layers[:-1]), 8)
+    counts, found = sensitivity.fisher_histograms(graph, [TO_FLOAT(pixels)], plan, 12, fracs)
+    again = sensitivity.fisher_histograms(graph, [TO_FLOAT(pixels)], plan, 12, fracs)
+    for name in counts:
+        size = int(np.prod(graph.layer(name).out_shape))
+        assert counts[name].sum() == size * len(pixels)
+        assert found[name].min() >= 0
+        assert (found[name][counts[name] == 0] == 0).all()
+        np.testing.assert_array_equal(found[name], again[1][name])
+
+
+@pytest.mark.parametrize("average", [2.0, 2.6, 3.0, 4.5])
+def test_allocation_stays_in_its_budget_and_beats_one_width(
+    graph: Graph, pixels: np.ndarray, average: float
+) -> None:
+    plan = plan_of(graph)
+    measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
+    found = allocate.losses(plan, measured.weights, 12, measured.fracs)
+    done = allocate.allocate(plan, graph, found, average)
+    assert allocate.plan_average(graph, done) <= average
+    total = sum(found[one.name][one.bits] for one in done.layers if one.bits is not None)
+    assert total <= sum(by_width[int(average)] for by_width in found.values()) * (1 + 1e-9)
+    with pytest.raises(UserError, match="^the average width must be 2.00 bits or more"):
+        allocate.allocate(plan, graph, found, 1.5)
+
+
+def test_distillation_brings_the_answers_nearer(graph: Graph, pixels: np.ndarray) -> None:
+    plan = plan_of(graph)
+    measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
+    before = pipeline.refine(
+        measured, replace(plan, refine=parse("equalise,sensitivity")), 12, network_input(SPEC),
+        pixels, TO_FLOAT,
+    )  # fmt: skip
+    recipe = distil.Recipe(steps=40, held_out=64)  # too few images to hold some back
+    after, again = (
+        pipeline.refine(measured, plan, 12, network_input(SPEC), pixels, TO_FLOAT, recipe)
+        for _ in range(2)
+    )
+    teacher = Student(
+        State(graph, plan, 12, dict(before.quantizers), own_weights(graph)), network_input(SPEC)
+    )
+
+    def divergence(found: pipeline.Refined) -> float:
+        state = State(found.exact, plan, 12, dict(found.quantizers), own_weights(found.graph))
+        student = Student(state, network_input(SPEC))
+        return distil.divergence(student, teacher, pixels, TO_FLOAT)
+
+    assert divergence(after) < 0.95 * divergence(before)
+    for one, other in zip(after.graph.layers, again.graph.layers, strict=True):
+        np.testing.assert_array_equal(one.weight, other.weight)
+
+
+def test_learning_that_does_harm_is_dropped(graph: Graph, pixels: np.ndarray) -> None:
+    plan = plan_of(graph)
+    measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
+    fitted, _ = tables.fit_all(plan, measured.weights, 12, measured.fracs)
+    student = Student(
+        State(measured.exact, plan, 12, fitted, own_weights(measured.exact)), network_input(SPEC)
+    )
+    kept = distil.distil(student, pixels, TO_FLOAT, distil.Recipe(steps=5, rate=10.0))
+    assert not kept
+    for name, (weight, bias) in own_weights(measured.exact).items():
+        assert torch.equal(student.weights[name][0], weight)
+        assert torch.equal(student.weights[name][1], bias)
+    assert student.quantizers == fitted
+
+
+def test_augmented_images_keep_their_form(pixels: np.ndarray) -> None:
+    found = distil.augment(pixels, np.random.default_rng(1), 0.5)
+    assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
+    assert (found != pixels).any()
+
+
+def test_the_flow_records_what_was_done(tmp_path: Path) -> None:
+    options = ["quantize", "--net", "digits", "--bits", "2", "--images", "60"]
+    assert cli.main([*options, "--refine", "all", "--out", str(tmp_path)]) == 0
+    entry = json.loads((tmp_path / "quantized" / "manifest.json").read_text())
+    assert entry["calibration"]["refine"] == ["equalise", "sensitivity", "distil"]
+    network = manifest.load(tmp_path / "quantized")
+    scaled = [layer for layer in network.layers if layer.scale is not None]
+    assert scaled
+    assert all(layer.scale is not None and (layer.scale > 0).all() for layer in scaled)
+    assert all(layer.sqnr_db is not None and layer.sqnr_db > 3 for layer in network.layers)
+
+
+def test_unknown_techniques_are_refused(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^REFINE must be all, none or of equalise, "):
+        parse("magic")
+    path = tmp_path / "plan.toml"
+    path.write_text("refine = 3\n")
+    with pytest.raises(UserError, match="refine must be a text"):
+        resolve(graph, Settings(), Settings(scheme="knq", bits=3), path)
