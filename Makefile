@@ -88,17 +88,13 @@ NETWORK_ARGS := --net '$(NET)' --out '$(OUT)' \
   $(if $(WEIGHT_SCHEME),--weight-scheme '$(WEIGHT_SCHEME)') \
   $(if $(WEIGHT_BITS),--weight-bits '$(WEIGHT_BITS)') \
   $(if $(FC_WEIGHT_SCHEME),--fc-weight-scheme '$(FC_WEIGHT_SCHEME)') \
-<<<<<<< HEAD
-  $(if $(FC_WEIGHT_BITS),--fc-weight-bits '$(FC_WEIGHT_BITS)')
+  $(if $(FC_WEIGHT_BITS),--fc-weight-bits '$(FC_WEIGHT_BITS)') \
+  $(if $(REFINE),--refine '$(REFINE)')
 TRAIN_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(TEST),--test '$(TEST)') \
   $(if $(EPOCHS),--epochs '$(EPOCHS)')
 TUNE_ARGS := $(if $(TEST),--test '$(TEST)') $(if $(EPOCHS),--epochs '$(EPOCHS)') \
   $(if $(LR),--lr '$(LR)') $(if $(BATCH),--batch '$(BATCH)') $(if $(DISTILL),--distill) \
   $(if $(filter command environment,$(firstword $(origin SEED))),--seed '$(SEED)')
-=======
-  $(if $(FC_WEIGHT_BITS),--fc-weight-bits '$(FC_WEIGHT_BITS)') \
-  $(if $(REFINE),--refine '$(REFINE)')
->>>>>>> q3
 QUANTIZE_ARGS := $(NETWORK_ARGS) --images '$(IMAGES)'
 # accuracy takes IMAGES only where it was given, else all images that calibration leaves.
 ACCURACY_IMAGES := $(if $(filter command environment,$(firstword $(origin IMAGES))),--images '$(IMAGES)')
@@ -119,11 +115,7 @@ MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-<<<<<<< HEAD
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER TEST EPOCHS LR DISTILL"
-=======
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA REFINE WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER"
->>>>>>> q3
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA REFINE WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER TEST EPOCHS LR DISTILL"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages

@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     tune = commands.add_parser(
         "finetune", help="train the quantized network; DIR/finetuned with checkpoint and plan"
     )
-    _add_options(tune)
+    add_options(tune)
     tune.add_argument("--test", metavar="PATH", help="test images; default: a fifth of --data")
     tune.add_argument("--epochs", type=int, metavar="N", help="default: 3")
     tune.add_argument("--lr", type=float, metavar="X", help="learning rate; default: 0.001")
