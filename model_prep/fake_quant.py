@@ -25,6 +25,8 @@ from model_prep.quantizers.weights import fit_weights
 
 Quantizers = Mapping[str, Quantizer]
 
+_HALF = torch.tensor(0.5)
+
 
 def sqnr_db(signal: float, noise: float) -> float:
     """Signal-to-quantization-noise ratio of two sums of squares, in dB; inf without noise.
@@ -146,7 +148,10 @@ def _floats(integers: np.ndarray, frac: int) -> torch.Tensor:
 
 def integers(out: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
     """y of docs/formats.md 2.3 (int32) for float activations: round half up, clamp."""
-    y = out.mul(2.0**quantizer.frac).add_(0.5).floor_()
+    # One pass for the product, which is exact, and the sum.
+    y = torch.add(_HALF, out, alpha=2.0**quantizer.frac)
+    if quantizer.signed:
+        y = y.floor_()  # else the conversion rounds down, as nothing is negative by then
     return y.clamp_(quantizer.min_input, quantizer.max_input).to(torch.int32)
 
 
@@ -154,7 +159,7 @@ def values(y: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
     """What the codes of integers y (int32) stand for, float32: a table of 2^qm values."""
     if quantizer.scheme == "uniform":
         return y.to(torch.float32).mul_(2.0**-quantizer.frac)
-    table = torch.from_numpy((quantizer.round_trip() * 2.0**-quantizer.frac).astype(np.float32))
+    table = torch.from_numpy(quantizer.values_table)
     if quantizer.min_input:
         y = y - quantizer.min_input
     # several times as fast as table[y]

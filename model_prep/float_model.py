@@ -47,11 +47,26 @@ def convolve(
 
 
 def max_pool(pool: Pool, x: torch.Tensor) -> torch.Tensor:
-    """Max pool of float32 [N, C, H, W]; padding never wins."""
+    """Max pool of float32 [N, C, H, W]; padding never wins.
+
+    Rows, then columns, by whole-tensor maxima: several times as fast on one thread as the library's
+    pool, which visits the window of every output on its own.
+    """
     top, left, bottom, right = pool.pads
     if any(pool.pads):
         x = F.pad(x, (left, right, top, bottom), value=float("-inf"))
-    return F.max_pool2d(x, pool.kernel, pool.stride)
+    if x.requires_grad:  # the library's pool gives the whole gradient to one of equal values
+        return F.max_pool2d(x, pool.kernel, pool.stride)
+    for dim, kernel, stride in zip((2, 3), pool.kernel, pool.stride, strict=True):
+        span = x.shape[dim] - kernel + 1
+        taps = [
+            x.narrow(dim, tap, span)[(slice(None),) * dim + (slice(None, None, stride),)]
+            for tap in range(kernel)
+        ]
+        x = taps[0] if kernel == 1 else torch.maximum(taps[0], taps[1])
+        for tap in taps[2:]:
+            torch.maximum(x, tap, out=x)
+    return x.contiguous()
 
 
 def average_pool(average: Average, x: torch.Tensor) -> torch.Tensor:

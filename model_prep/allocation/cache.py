@@ -23,7 +23,7 @@ from model_prep.quantizers.base import Quantizer
 
 _DEFAULT_SHARE = 0.25  # of the free memory
 _GB = 1e9
-_COPIES = 2  # of the base, and of the last candidate
+_WIDE = 4  # bytes of a value of the last candidate, which is made narrow when it is accepted
 _COMPACT_BITS = 15  # y of so many bits, with or without a sign, fits int16
 
 
@@ -98,7 +98,7 @@ def layers_to_keep(
     layers = graph.layers[:-1]
     size = {
         layer.name: int(np.prod(layer.out_shape)) * images
-        * (2 if _integers_key(quantizers.get(layer.name)) else 4) * _COPIES
+        * ((2 if _integers_key(quantizers.get(layer.name)) else 4) + _WIDE)
         for layer in layers
     }  # fmt: skip
     last_use = {
@@ -195,7 +195,9 @@ class BatchRun:
                 elif layer.name in formats:
                     dirty.add(layer.name)
         if base is self._last:
-            self._kept.update(self._pending)
+            while self._pending:  # one by one, so that no layer is long held twice
+                name, kept = self._pending.popitem()
+                self._kept[name] = _narrow(kept)
         self._base = base
 
     def _run(self, base: Choice, choice: Choice) -> torch.Tensor:
@@ -260,8 +262,14 @@ class BatchRun:
             return fake_quant.quantize(raw, quantizer)
         y = fake_quant.integers(raw, quantizer)
         if name in self._keep:
-            kept[name] = _Kept(y.to(torch.int16), key)
+            wide = _Kept(y, key)  # most candidates' values are never needed again
+            kept[name] = wide if kept is self._pending else _narrow(wide)
         return fake_quant.values(y, quantizer)
+
+
+def _narrow(kept: _Kept) -> _Kept:
+    """The same values in the type that they are kept in."""
+    return kept if kept.key is None else _Kept(kept.tensor.to(torch.int16), kept.key)
 
 
 def _join(parts: list[torch.Tensor]) -> torch.Tensor:

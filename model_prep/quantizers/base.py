@@ -178,6 +178,11 @@ class Quantizer:
         """decode(encode(y)) for every y (int32 [2^qm], from min_input up)."""
         return self.decode_table[self.encode_table]
 
+    @cached_property
+    def values_table(self) -> np.ndarray:
+        """What is left of every y as a number (float32 [2^qm], from min_input up)."""
+        return (self.round_trip() * 2.0**-self.frac).astype(np.float32)
+
 
 def lowest(qm: int, signed: bool) -> int:
     """The smallest integer of `qm` bits.

@@ -140,7 +140,7 @@ def test_what_is_kept_stays_within_the_limit() -> None:
     graph = problem.graph
     typical = problem.choice(problem.widest).quantizers
     names = [layer.name for layer in graph.layers[:-1]]
-    sizes = {layer.name: 2 * 2 * 7 * int(np.prod(layer.out_shape)) for layer in graph.layers}
+    sizes = {layer.name: (2 + 4) * 7 * int(np.prod(layer.out_shape)) for layer in graph.layers}
     everything = sum(sizes[name] for name in names)
     assert layers_to_keep(graph, typical, 7, everything) == frozenset(names)
     fewer = layers_to_keep(graph, typical, 7, everything - 1)

@@ -262,4 +262,5 @@ def test_squeezenet_with_and_without_the_cache(tmp_path: Path) -> None:
     entry = json.loads((tmp_path / "allocation.json").read_text())
     assert entry["nb"] < entry["start_nb"]
     assert entry["score"] >= entry["goal"]
-    assert entry["cache"]["ratio"] > 0  # its value depends on the machine's load
+    assert entry["cache"]["ratio"] > 0  # its value depends on the machine
+    assert entry["cache"]["wall_ratio"] > 0

@@ -79,6 +79,22 @@ def test_dask_at_an_address(ready: Prepared, client: Any) -> None:
         assert measure.score(ready.problem.choice(ready.problem.uniform(3))) == there
 
 
+@pytest.mark.slow()
+def test_a_cluster_of_processes_at_its_address(ready: Prepared) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        assert cluster.scheduler_address.startswith("tcp://")
+        with command.measuring(ready, "sqnr", cluster.scheduler_address) as measure:
+            there = search.coordinate(ready.problem, measure, 15.0)
+        with distributed.Client(cluster, set_as_default=False) as client:
+            left = client.run(lambda: len(scheduler._RUNS))
+    assert list(left.values()) == [0, 0]
+    with command.measuring(ready, "sqnr") as measure:
+        assert search.coordinate(ready.problem, measure, 15.0) == there
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
 def test_nobody_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="needs the extra dask")
