@@ -95,7 +95,7 @@ def histogram_figures(data: dict[str, Any]) -> list[Figure]:
                 color="#9fc3cc",
             )  # fmt: skip
             axis.set_yscale("log")
-            axis.set_title(layer["name"], loc="left", fontweight="bold")
+            axis.set_title(plots.short(layer["name"]), loc="left", fontweight="bold")
             axis.vlines(
                 layer["centroids"], 0, 0.09, transform=axis.get_xaxis_transform(),
                 color=plots.COLOURS["enq"], linewidth=1.3,

@@ -110,8 +110,7 @@ def width_figures(data: dict[str, Any]) -> list[Figure]:
         axis = axes[0, 0]
         for scheme in ("clnq", "uniform", "enq", "knq"):
             plots.line(axis, scheme, range(len(names)), data[scheme], drawstyle="steps-mid")
-        axis.set_xticks(range(len(names)), names, rotation=60 if len(names) > 8 else 0,
-                        ha="right" if len(names) > 8 else "center", fontsize=8)  # fmt: skip
+        plots.name_ticks(axis, names)
         axis.set_ylabel("bits of an activation")
         axis.set_ylim(bottom=0)
         axis.yaxis.get_major_locator().set_params(integer=True)

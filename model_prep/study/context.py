@@ -123,7 +123,8 @@ class Study:
     def where(self) -> str:
         """On which network, weights and images figures were measured."""
         subject = self.subject
-        weights = "seeded random weights" if subject.origin == "seeded" else "trained weights"
+        known = {"seeded": "seeded random weights", "file": "the file's weights"}
+        weights = known.get(subject.origin, "trained weights")
         if subject.overlap:
             kept = "the same images calibrate, as there are too few"
         else:

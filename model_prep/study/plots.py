@@ -41,6 +41,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 4.5,
     "svg.fonttype": "none", "figure.constrained_layout.use": True,
 }  # fmt: skip
+_LONG = 17  # characters of a layer's name in a figure
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
 
 
@@ -96,6 +97,24 @@ def label(key: str) -> str:
     return NAMES.get(key, key)
 
 
+def short(name: str) -> str:
+    """A layer's name that fits below an axis: the end of it, where it differs from others'.
+
+    >>> short("conv1"), short("body_body_10_expand3_conv")
+    ('conv1', '…_10_expand3_conv')
+    """
+    return name if len(name) <= _LONG else "…" + name[1 - _LONG :]
+
+
+def name_ticks(axis: Any, names: Sequence[str]) -> None:
+    """One tick a layer; slanted where there are many."""
+    many = len(names) > 8
+    axis.set_xticks(
+        range(len(names)), [short(name) for name in names], fontsize=7.5, rotation=60 * many,
+        ha="right" if many else "center", rotation_mode="anchor" if many else "default",
+    )  # fmt: skip
+
+
 def line(axis: Any, key: str, x: Any, y: Any, **more: Any) -> None:
     """A line with markers in the scheme's colour."""
     more.setdefault("label", label(key))
@@ -139,6 +158,6 @@ def heat(axis: Any, values: np.ndarray, rows: Sequence[str], columns: Sequence[s
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7.5,
                       color=colour)  # fmt: skip
     axis.set_xticks(range(len(columns)), columns)
-    axis.set_yticks(range(len(rows)), rows)
+    axis.set_yticks(range(len(rows)), [short(row) for row in rows])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)

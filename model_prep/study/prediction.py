@@ -185,8 +185,7 @@ def prediction_figures(data: dict[str, Any]) -> list[Figure]:
                  ("measured", "measured"))
             ):  # fmt: skip
                 plots.line(axis, key, range(len(names)), values[:, index], label=name)
-            many = len(names) > 8
-            axis.set_xticks(range(len(names)), names, rotation=70 if many else 0, fontsize=7.5)
+            plots.name_ticks(axis, names)
             axis.set_title(f"example {number}", loc="left")
         axes[0, 0].set_ylabel("SQNR of the layer, dB")
         axes[0, 1].legend(fontsize=8)

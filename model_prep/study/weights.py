@@ -262,12 +262,12 @@ def _lead(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> str:
         saved = [row[3 + 2 * number] for row in rows if row[3 + 2 * number] is not None]
         if saved:
             parts.append(
-                f"widths by {name} make the model {np.mean(saved):.0f}% smaller on average "
-                f"({min(saved):.0f} to {max(saved):.0f}%)"
+                f"widths by {name} change the size by {-np.mean(saved):+.0f}% on average "
+                f"({-min(saved):+.0f} to {-max(saved):+.0f}%)"
             )
     if not parts:
         return "The curves do not cross a common error level on this network."
-    return "At equal error, " + "; ".join(parts) + ". The paper reports more than 20%."
+    return "At equal error, " + "; ".join(parts) + ". The paper reports more than 20% less."
 
 
 def size_figures(data: dict[str, Any]) -> list[Figure]:
