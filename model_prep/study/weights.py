@@ -25,11 +25,11 @@ from model_prep.study.context import Study
 from model_prep.study.plots import Figure
 from model_prep.study.results import PAPER, Section, Table
 
-_EQUAL = (8, 7, 6, 5, 4, 3, 2)
+_EQUAL = (10, 8, 7, 6, 5, 4, 3, 2)
 _OPTIMISED = 12  # points of each optimised curve
-_RANGE = (2.5, 8.0)  # bits whose SQNR is asked for
+_RANGE = (2.5, 10.0)  # bits whose SQNR is asked for
 _LINE = (3, 4, 5, 6, 7, 8)  # widths that a layer's SQNR is measured at
-_TRIED = (2, 3, 4, 5, 6, 7, 8)
+_TRIED = (2, 3, 4, 5, 6, 7, 8, 10, 12)
 _PRICES = (1e-7, 10.0)  # of a bit, in parts of the output's power over the size of the model
 _FC_BITS = 16
 _LEVELS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)  # points of error above float
@@ -124,7 +124,7 @@ class Model:
                 for name in tqdm(names, desc="weights", unit="layer", disable=None, leave=False):
                     found[name] = {
                         bits: inverse_sqnr(measure.score(self.choice({name: bits}), base)[1])
-                        for bits in self.study.pick(_TRIED, (2, 3, 4, 8))
+                        for bits in self.study.pick(_TRIED, (2, 3, 4, 6, 8, 10))
                     }
             return found
 
@@ -213,7 +213,7 @@ def sizes(study: Study) -> Section:
     model = Model(study)
     exact = 100 - study.exact["good"]
     equal = model.curve([
-        dict.fromkeys(model.sizes, bits) for bits in study.pick(_EQUAL, (8, 4, 3, 2))
+        dict.fromkeys(model.sizes, bits) for bits in study.pick(_EQUAL, (10, 8, 4, 3, 2))
     ])  # fmt: skip
     count = study.pick((_OPTIMISED,), (4,))[0]
     ways = {
