@@ -45,6 +45,9 @@ WEIGHT_SCHEME ?=
 WEIGHT_BITS ?=
 FC_WEIGHT_SCHEME ?=
 FC_WEIGHT_BITS ?=
+# study: some of its sections, with commas; 1 measures fewer points.
+SECTIONS ?=
+QUICK ?=
 # Hardware.
 PART ?= xc7z020
 # Lanes, pixels and weight ports: the exploration chooses what is not set. MHz; explore:
@@ -78,13 +81,14 @@ GENERATED := $(OUT)/report.json
 PREP_SOURCES := $(shell find model_prep -name '*.py' -o -name '*.json' -o -name '*.npz' -o -name '*.pth')
 CODEGEN_SOURCES := $(shell find codegen hls_templates -type f -not -name '*.pyc' -not -path '*/units/*' -not -path '*/rtl/*' -not -path '*/vendor/*' -not -path '*/vivado/*' -not -path '*/hls_check/*')
 # Settings are passed only where they are set, so that each has its default in one place.
-NETWORK_ARGS := --net '$(NET)' --out '$(OUT)' \
+SOURCE_ARGS := --net '$(NET)' --out '$(OUT)' \
   $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(DATA),--data '$(DATA)') \
   $(if $(MEAN),--mean '$(MEAN)') $(if $(STD),--std '$(STD)') \
   $(if $(SCALE),--scale '$(SCALE)') $(if $(RESIZE),--resize '$(RESIZE)') \
+  $(if $(QM),--qm '$(QM)') $(if $(DELTA),--delta '$(DELTA)')
+NETWORK_ARGS := $(SOURCE_ARGS) \
   $(if $(SCHEME),--scheme '$(SCHEME)') $(if $(BITS),--bits '$(BITS)') \
-  $(if $(RULE),--rule '$(RULE)') $(if $(QM),--qm '$(QM)') \
-  $(if $(PLAN),--plan '$(PLAN)') $(if $(DELTA),--delta '$(DELTA)') \
+  $(if $(RULE),--rule '$(RULE)') $(if $(PLAN),--plan '$(PLAN)') \
   $(if $(WEIGHT_SCHEME),--weight-scheme '$(WEIGHT_SCHEME)') \
   $(if $(WEIGHT_BITS),--weight-bits '$(WEIGHT_BITS)') \
   $(if $(FC_WEIGHT_SCHEME),--fc-weight-scheme '$(FC_WEIGHT_SCHEME)') \
@@ -109,13 +113,13 @@ BOARD_ARGS := $(if $(BOARD),--board '$(BOARD)')
 MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPEATS)') \
   $(if $(CLNQ),--clnq '$(CLNQ)')
 
-.PHONY: help install quantize codegen explore alternatives csim hls bitstream bundle emulate measure notebook accuracy allocate fuzz units test test-all lint format train finetune bench clean FORCE
+.PHONY: help install quantize codegen explore alternatives csim hls bitstream bundle emulate measure notebook accuracy allocate study fuzz units test test-all lint format train finetune bench clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA REFINE WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER TEST EPOCHS LR DISTILL"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA REFINE WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER TEST EPOCHS LR DISTILL SECTIONS QUICK"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages
@@ -165,6 +169,10 @@ accuracy: $(if $(CSIM),csim) | $(INSTALLED) ## float, integer and (CSIM=1) C-sim
 
 allocate: | $(INSTALLED) ## find a width per layer (METHOD=search, budget or quenn); OUT/plan.toml for PLAN=
 	$(PYTHON) -m model_prep allocate $(NETWORK_ARGS) $(ACCURACY_IMAGES) $(ALLOCATE_ARGS)
+
+study: | $(INSTALLED) ## the papers' tables and figures on NET and DATA: OUT/study/report.html (SECTIONS=, QUICK=1)
+	$(PYTHON) -m model_prep study $(SOURCE_ARGS) $(ACCURACY_IMAGES) \
+	  $(if $(SECTIONS),--sections '$(SECTIONS)') $(if $(QUICK),--quick)
 
 fuzz: $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (SEED=)
 	$(PYTHON) -m tests.fuzz --count '$(N)' --seed '$(SEED)'

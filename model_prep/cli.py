@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep quantize | accuracy | allocate | train | finetune | networks`.
+"""`python -m model_prep quantize | accuracy | allocate | study | train | finetune | networks`.
 
 Options become plain values and go to the stages.
 
@@ -16,6 +16,7 @@ import torch
 
 from model_prep import manifest, networks
 from model_prep.allocation import command as allocation
+from model_prep.errors import UserError
 from model_prep.kmeans import RULES
 from model_prep.manifest import QuantizedNetwork
 from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
@@ -34,6 +35,8 @@ from model_prep.stages import (
     run_reference,
     settings_sha256,
 )
+from model_prep.study import command as studying
+from model_prep.study.context import Subject
 from model_prep.weights import WeightsResult
 
 
@@ -157,6 +160,34 @@ def allocate(args: argparse.Namespace) -> int:
     return 0
 
 
+def study(args: argparse.Namespace) -> int:
+    """The command `study`: the papers' tables on this network; args.out/study/report.html."""
+    from model_prep import accuracy as measuring
+
+    studying.chosen(args.sections)  # before images and weights are loaded
+    wanted, args.images = args.images, 1
+    asked = request(args)
+    if asked.images.test.labelled and not asked.images.overlap:
+        test = measuring.held_out(asked.source.spec, args.data, asked.images, wanted)
+    else:
+        args.images = wanted or max(1, asked.images.total // 2)
+        asked = request(args)
+        test = asked.images.test
+    images, plan = asked.images, asked.plan
+    if plan.qm == AUTO:
+        raise UserError("QM must be a number for a study, not auto; leave it out for 12")
+    labels = images.calibration.labelled and asked.loaded.origin != "seeded"
+    subject = Subject(
+        asked.source.spec, asked.loaded.graph, network_input(asked.source.spec),
+        asked.source.defaults, asked.loaded.origin, images.calibration, test, labels,
+        images.overlap,
+    )  # fmt: skip
+    tested = replace(images, test=test)
+    settings = settings_sha256(asked.source.spec, plan, tested, asked.loaded)
+    studying.run(subject, settings, plan.qm, args.delta, args)
+    return 0
+
+
 def train(args: argparse.Namespace) -> int:
     """The command `train`: make a network's packaged weights again."""
     from model_prep import train as training
@@ -192,8 +223,8 @@ def list_networks(_: argparse.Namespace) -> int:
     return 0
 
 
-def add_options(run: argparse.ArgumentParser) -> None:
-    """The options that say which network is quantized how."""
+def _add_source_options(run: argparse.ArgumentParser) -> None:
+    """The options that name the network, its images and the folder to write in."""
     run.add_argument(
         "--net",
         required=True,
@@ -209,11 +240,22 @@ def add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--scale", type=float, metavar="X", help="ONNX: factor of a pixel before mean")
     run.add_argument("--resize", type=int, metavar="N", help="ONNX: shorter side before cropping")
     run.add_argument("--data", metavar="PATH", help="folder of images or .npz; default: samples")
+    run.add_argument("--qm", help=f"width of a decoded activation or {AUTO}; default: 12")
+    run.add_argument(
+        "--delta", type=float, metavar="X",
+        help="what a search may lose: points of top-1 with labels (default 1), else dB of output "
+        "SQNR (default 30)",
+    )  # fmt: skip
+    run.add_argument("--out", required=True, metavar="DIR", help="folder to write in")
+
+
+def add_options(run: argparse.ArgumentParser) -> None:
+    """The options that say which network is quantized how."""
+    _add_source_options(run)
     run.add_argument("--scheme", help=f"{', '.join(HARDWARE)}; default: the network's")
     run.add_argument("--bits", help=f"a width, a comma list (one per quantized layer) or {AUTO}")
     run.add_argument("--rule", help=f"of knq: {', '.join(RULES)}; default: nearest")
     run.add_argument("--variant", help=f"of enq: {', '.join(VARIANTS)}; default: floor")
-    run.add_argument("--qm", help=f"width of a decoded activation or {AUTO}; default: 12")
     for kind, text in (("", "weights"), ("fc-", "weights of fully connected layers")):
         run.add_argument(
             f"--{kind}weight-scheme", help=f"{text}: {', '.join(WEIGHT_SCHEMES)}; default: uniform"
@@ -227,12 +269,6 @@ def add_options(run: argparse.ArgumentParser) -> None:
         "--refine",
         help=f"label-free improvement: all, none or of {', '.join(TECHNIQUES)}; default: none",
     )
-    run.add_argument(
-        "--delta", type=float, metavar="X",
-        help="what a search may lose: points of top-1 with labels (default 1), else dB of output "
-        "SQNR (default 30)",
-    )  # fmt: skip
-    run.add_argument("--out", required=True, metavar="DIR", help="folder to write in")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -259,6 +295,14 @@ def _parser() -> argparse.ArgumentParser:
     add_options(widths)
     allocation.add_options(widths)
     widths.set_defaults(command=allocate)
+    papers = commands.add_parser(
+        "study", help="the papers' tables and figures on this network; DIR/study/report.html"
+    )
+    _add_source_options(papers)
+    studying.add_options(papers)
+    unset = ("scheme", "bits", "rule", "variant", "plan", "refine", "weight_scheme", "weight_bits",
+             "fc_weight_scheme", "fc_weight_bits")  # fmt: skip
+    papers.set_defaults(command=study, **dict.fromkeys(unset))
     again = commands.add_parser("train", help="make the packaged weights of a network again")
     again.add_argument("--net", required=True)
     again.add_argument("--data", metavar="PATH", help="training images with labels")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Refined networks for sections 9 and 10: the same widths, weights and tables moved.
+
+Refinement sees the calibration images without their labels. Imports the refinement, fake-quantized
+and context modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from tqdm import tqdm
+
+from model_prep.allocation.cache import Choice
+from model_prep.fake_quant import FakeQuantized
+from model_prep.plan import Plan
+from model_prep.refine import TECHNIQUES, allocate, pipeline
+from model_prep.study.context import Study
+
+SCHEMES = ("knq", "enq", "uniform")
+_WIDTHS = (3, 4)
+
+
+class Refiner:
+    """Refines a study's network; what does not depend on widths is measured once."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    def plan(self, scheme: str, bits: int) -> Plan:
+        """One width for all layers, refined by all techniques."""
+        return replace(self.study.plan(scheme, bits), refine=TECHNIQUES)
+
+    @cached_property
+    def measured(self) -> pipeline.Measured:
+        """Channel scales and weighted histograms."""
+        study = self.study
+        pixels = study.subject.calibration.pixels
+        return pipeline.measure(
+            study.graph, self.plan("knq", _WIDTHS[0]), study.qm, pixels, study.to_float
+        )
+
+    def allocated(self, bits: int) -> Plan:
+        """KNQ at `bits` bits on average, widths by expected loss, without labels."""
+        plan = self.plan("knq", bits)
+        free = pipeline.free_layers(self.measured.exact, plan)
+        losses = allocate.losses(
+            plan, self.measured.weights, self.study.qm, self.measured.fracs, free
+        )
+        return allocate.allocate(plan, self.study.graph, losses, bits)
+
+    def score(self, plan: Plan) -> dict[str, Any]:
+        """`Study.rate` of the refined network, and its NB."""
+        study = self.study
+        refined = pipeline.refine(
+            self.measured, plan, study.qm, study.subject.source,
+            study.subject.calibration.pixels, study.to_float,
+        )  # fmt: skip
+        network = FakeQuantized(refined.graph, study.subject.source, plan.layers)
+        choice = Choice(dict(refined.quantizers))
+        return {"nb": study.nb(choice), **study.rate(study.outputs(choice, network))}
+
+
+def refined(study: Study) -> dict[str, dict[str, Any]]:
+    """Scores with NB, by "scheme bits" and, for widths by expected loss, "best bits"."""
+    refiner = Refiner(study)
+    names = [
+        f"{scheme} {bits}"
+        for scheme in study.pick((*SCHEMES, "best"), ("best",))
+        for bits in study.pick(_WIDTHS, _WIDTHS[:1])
+    ]
+    found = {}
+    for name in tqdm(names, desc="refinement", unit="network", disable=None, leave=False):
+        scheme, bits = name.split()
+
+        def run(scheme: str = scheme, bits: int = int(bits)) -> dict[str, Any]:
+            whole = refiner.allocated(bits) if scheme == "best" else refiner.plan(scheme, bits)
+            return refiner.score(whole)
+
+        found[name] = study.store.remember(f"refined {name}", run)
+    return found
