@@ -243,8 +243,10 @@ class Fabric:
         return self._words.get(self._layout[name].offset, 0)
 
     def _pointer(self, name: str) -> int:
-        low, high = (self._layout[f"{name}_{part}"].offset for part in (1, 2))
-        return self._words.get(low, 0) | self._words.get(high, 0) << 32
+        # 0 where the metadata lacks the pointer, as that of a design with fewer ports does
+        found = [self._layout.get(f"{name}_{part}") for part in (1, 2)]
+        low, high = (self._words.get(item.offset, 0) if item else 0 for item in found)
+        return low | high << 32
 
     def _signed(self, name: str) -> int:
         return (self._argument(name) ^ 1 << 31) - (1 << 31)
@@ -294,8 +296,8 @@ class Fabric:
         library = self.library
         if first < 0 and first > last:
             size = images * library.emulator_chip_words(-1 - first) * WORD_BYTES
-            held = self.bank.holds(self._argument("fm_out") - CMA_ADDRESS, size)
-            return None if held else f"fm_out at {self._argument('fm_out'):#x}"
+            held = self.bank.holds(self._pointer("fm_out") - CMA_ADDRESS, size)
+            return None if held else f"fm_out at {self._pointer('fm_out'):#x}"
         if first > last:
             return None
         if not 0 <= first <= last < library.emulator_layers():

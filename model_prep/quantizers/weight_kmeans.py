@@ -28,7 +28,7 @@ def fit_weights(values: np.ndarray, bits: int, table_bits: int = 14) -> WeightFo
 
     >>> found = fit_weights(np.array([0.1, 0.11, -1.0, 0.52, 0.48]), 2, 8)
     >>> found.table.tolist(), found.integers.tolist(), found.frac
-    ([-64, -30, 7, 32], [7, 7, -64, 32, 32], 6)
+    ([-64, 7, 31, 33], [7, 7, -64, 33, 31], 6)
     """
     integers, frac = to_fixed(values, table_bits)
     top = (1 << (table_bits - 1)) - 1

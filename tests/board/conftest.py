@@ -25,6 +25,10 @@ def run_stage(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True, capture_output=True)
 
 
+# A design whose batch and memory the tests know; what the exploration picks is for other tests.
+DESIGN = ("--simd", "8", "--pe", "24", "--pixels", "1", "--weight-ports", "1")
+
+
 @pytest.fixture(scope="session")
 def digits_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """build/digits with all 360 test images, generated but not simulated."""
@@ -32,7 +36,7 @@ def digits_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("board") / "digits"
     run_stage("model_prep", "quantize", "--net", "digits", "--images", "360", "--out", str(build))
-    run_stage("codegen", "generate", "--build", str(build))
+    run_stage("codegen", "generate", "--build", str(build), *DESIGN)
     return build
 
 
@@ -41,7 +45,7 @@ def other_build(digits_build: Path) -> Path:
     """The same network as another design: fewer multipliers."""
     build = digits_build.with_name("other")
     shutil.copytree(digits_build / "quantized", build / "quantized")
-    run_stage("codegen", "generate", "--build", str(build), "--pe", "16")
+    run_stage("codegen", "generate", "--build", str(build), "--simd", "8", "--pe", "16")
     return build
 
 

@@ -30,7 +30,8 @@ NAMED = re.compile(r"MISMATCH in layer (\w+)")
 def build(make_toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A generated network, compiled without optimisation: each table flip compiles again."""
     folder = make_toy(Toy(in_shape=(3, 14, 13), layers=mixed_layers(), images=1))
-    assert main(["generate", "--build", str(folder)]) == 0
+    # through one port, layers follow each other in weights.bin
+    assert main(["generate", "--build", str(folder), "--weight-ports", "1"]) == 0
     monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
     return folder
 

@@ -11,6 +11,7 @@ import pytest
 from tcl_check import WHY_NOT, Run, interpreter, run_script
 from wiring import dram_segments, interface_pins, read_bundles
 
+from codegen.explore.space import Fixed
 from codegen.generate import Settings, generate
 from codegen.vendor.boards import find_board
 from codegen.vendor.design import read_design
@@ -29,7 +30,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             write_toy(
                 folder / "quantized", Toy(in_shape=(3, 8, 8), layers=[ToyLayer(8), ToyLayer(10)])
             )
-            generate(Settings(folder, part, fm="ddr"))  # what co-simulation needs
+            generate(Settings(folder, part, Fixed(fm="ddr")))  # what co-simulation needs
             made[part] = folder
         return made[part]
 
