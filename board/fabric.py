@@ -18,7 +18,8 @@ from board.design import sha256_file
 from board.errors import UserError
 
 WRAPPER = Path(__file__).parents[1] / "hls_templates" / "emulator.cpp"
-FLAGS = ("-std=c++14", "-O3", "-march=native", "-fPIC", "-shared", "-DCSIM_FAST", "-w")
+FLAGS = ("-std=c++14", "-O3", "-march=native", "-fPIC", "-fvisibility=hidden", "-shared",
+         "-DCSIM_FAST", "-w")  # fmt: skip
 LIBRARY = "emulator.bit"
 MESSAGE_LINES = 20
 

@@ -16,6 +16,9 @@ static void run(std::index_sequence<Q...>, const uint64_t* weights, uint64_t fm_
               reinterpret_cast<bus_t*>(fm_out), first, last, images, counters, design_id);
 }
 
+// All else is hidden: static variables of templates would otherwise be one for all designs that a
+// process has loaded, whatever their sizes.
+#pragma GCC visibility push(default)
 extern "C" {
 
 // Runs layers first..last. Addresses are those of this process, `weights` has one per weight port;
@@ -54,3 +57,4 @@ int32_t emulator_bias_address(int32_t l) {
   return LAYER_TABLE[l].weight_addr + LAYER_TABLE[l].weight_table;
 }
 }
+#pragma GCC visibility pop

@@ -34,6 +34,13 @@ def test_logits_equal_the_reference(ports_bundle, images, device):
     assert counted == board.design.weight_bytes * len(board.calls)
 
 
+def test_designs_of_one_process_share_nothing(bundle, ports_bundle, golden, images, device):
+    """Static memories of one fabric must not be those of another with larger ones."""
+    for folder, known in ((bundle, golden), (ports_bundle, images), (bundle, golden)):
+        with Accelerator(folder) as board:
+            assert (board.predict(known["images"][:9]) == known["logits"][:9]).all()
+
+
 def test_weights_are_split_over_buffers(ports_bundle, images):
     """Free pages in pieces of 3 or 7: each buffer holds its layers' part of all three sections."""
     pieces = install(EmulatedDevice(cma_bytes=64 * PAGE, taken_bytes=0))
