@@ -45,7 +45,9 @@ def other_build(digits_build: Path) -> Path:
     """The same network as another design: fewer multipliers."""
     build = digits_build.with_name("other")
     shutil.copytree(digits_build / "quantized", build / "quantized")
-    run_stage("codegen", "generate", "--build", str(build), "--simd", "8", "--pe", "16", *DESIGN[4:])
+    run_stage(
+        "codegen", "generate", "--build", str(build), "--simd", "8", "--pe", "16", *DESIGN[4:]
+    )
     return build
 
 
