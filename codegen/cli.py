@@ -123,12 +123,15 @@ def _fixed(options: argparse.Namespace) -> Fixed:
 
 
 def _clock(options: argparse.Namespace) -> float | None:
-    if options.clock is None:
-        return None
+    return None if options.clock is None else _number("CLOCK", options.clock, " of MHz")
+
+
+def _number(name: str, text: str, unit: str = "") -> float:
+    """The number that `text` spells."""
     try:
-        return float(options.clock)
+        return float(text)
     except ValueError:
-        raise UserError(f"CLOCK must be a number of MHz, not {options.clock!r}") from None
+        raise UserError(f"{name} must be a number{unit}, not {text!r}") from None
 
 
 def _integer(name: str, text: str) -> int:
@@ -172,10 +175,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _explore(options: argparse.Namespace) -> int:
-    try:
-        limit = float(options.limit)
-    except ValueError:
-        raise UserError(f"LIMIT must be a number, not {options.limit!r}") from None
+    limit = _number("LIMIT", options.limit)
     part = clocked(find_part(options.part), _clock(options))
     fixed, images = _fixed(options), _integer("IMAGES", options.images)
     fixed.check(part)

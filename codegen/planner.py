@@ -197,11 +197,7 @@ def _plan(
     compact: bool = False,
 ) -> Plan:
     """The plan with one lane packing: the fastest, or the most compact."""
-    for name, value in (("SIMD", simd), ("PE", pe)):
-        if value < 8 or value % 8:
-            raise UserError(f"{name} must be a positive multiple of 8, not {value}")
-    if not 1 <= pixels <= MAX_PIXELS:
-        raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {pixels}")
+    check_array(simd, pe, pixels)
     if images < 1:
         raise UserError(f"IMAGES must be 1 or more, not {images}")
     jobs, gather = make_jobs(network, simd, pe, WEIGHT_ROWS[0], compact, pixels)
@@ -233,6 +229,15 @@ def _plan(
         f"{network.name} with {point} must fit {part.name}: "
         f"{min(reasons)[1]}; use a smaller PE or SIMD, or a larger PART"
     )
+
+
+def check_array(simd: int | None, pe: int | None, pixels: int | None) -> None:
+    """UserError where a size of the multiplier array is none; None is not checked."""
+    for name, value in (("SIMD", simd), ("PE", pe)):
+        if value is not None and (value < 8 or value % 8):
+            raise UserError(f"{name} must be a positive multiple of 8, not {value}")
+    if pixels is not None and not 1 <= pixels <= MAX_PIXELS:
+        raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {pixels}")
 
 
 def check_ports(part: Part, weight_ports: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log2
 
 from codegen.explore.search import limited
 from codegen.explore.space import Bound, Fixed, Point, points
@@ -167,15 +166,6 @@ def _sum_steps(row: Row, channels: int, pixels: int, dsp: int, images: int) -> f
         return maps * ceil_div(images, pixels) * max(inputs, products)
     places = ceil_div(row["conv_height"] * row["conv_width"], pixels)
     return maps * places * images * max(inputs, products)
-
-
-def sum_bits(row: Row, weight_bits: int = 14) -> int:
-    """Signed width that the sum of one code's weights cannot overflow, for a layer.
-
-    >>> sum_bits({"kernel_h": 3, "kernel_w": 3, "blocks": 64})
-    27
-    """
-    return weight_bits + int(log2(kernel_taps(row) * row["blocks"] * BLOCK_CODES)) + 1
 
 
 def table(network: Network, parts: list[Part], images: int) -> str:

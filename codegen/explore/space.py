@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from math import prod
 
 from codegen import planner
-from codegen.errors import UserError
 from codegen.jobs import make_jobs
 from codegen.layers import INPUT
 from codegen.network import Network
@@ -67,11 +66,7 @@ class Fixed:
 
     def check(self, part: Part) -> None:
         """UserError where a value is none that an engine on this part can have."""
-        for name, value in (("SIMD", self.simd), ("PE", self.pe)):
-            if value is not None and (value < BLOCK_CODES or value % BLOCK_CODES):
-                raise UserError(f"{name} must be a positive multiple of 8, not {value}")
-        if self.pixels is not None and not 1 <= self.pixels <= MAX_PIXELS:
-            raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {self.pixels}")
+        planner.check_array(self.simd, self.pe, self.pixels)
         if self.weight_ports is not None:
             planner.check_ports(part, self.weight_ports)
 

@@ -20,6 +20,7 @@ from model_prep.quantizers import (
     knq,
     optimal_step,
     uniform,
+    weight_kmeans,
 )
 from model_prep.quantizers.base import Quantizer
 from model_prep.quantizers.weights import WeightFormat
@@ -36,6 +37,7 @@ SCHEMES: dict[str, Callable[..., Quantizer]] = {
 WEIGHT_SCHEMES: dict[str, Callable[..., WeightFormat]] = {
     "optimal": optimal_step.fit_weights,
     "dynamic": dynamic.fit_weights,
+    "kmeans": weight_kmeans.fit_weights,
     "linear": kmeans_linear.fit_weights,
     "gaussian": kmeans_gaussian.fit_weights,
 }

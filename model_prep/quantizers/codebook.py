@@ -83,5 +83,7 @@ def fit_codebook(
         counts[-first] = 1
     table = rule(counts, first, 1 << bits, False)
     bounds = (table[:-1] + table[1:] + 1) >> 1
-    chosen = table[np.searchsorted(bounds, integers, side="right")]
+    # one search for each integer that there can be, not for each weight
+    nearest = table[np.searchsorted(bounds, np.arange(first, 1 - first), side="right")]
+    chosen = nearest[integers - first].astype(np.int64)
     return WeightFormat(scheme, bits, frac, chosen, table.astype(np.int32))

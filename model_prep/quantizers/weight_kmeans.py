@@ -3,15 +3,15 @@
 
 A weight of `table_bits` bits is one of 2^table_bits integers, so the histogram describes a layer of
 any size without loss, and dynamic programming (model_prep/kmeans.py) finds the global optimum.
-Imports numpy, the fixed point helpers, k-means and the weight format.
+Imports numpy, k-means, `.codebook` and the weight format.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from model_prep.fixed_point import to_fixed
 from model_prep.kmeans import exact_kmeans
+from model_prep.quantizers.codebook import fit_codebook
 from model_prep.quantizers.weights import WeightFormat
 
 
@@ -30,13 +30,12 @@ def fit_weights(values: np.ndarray, bits: int, table_bits: int = 14) -> WeightFo
     >>> found.table.tolist(), found.integers.tolist(), found.frac
     ([-64, 7, 31, 33], [7, 7, -64, 33, 31], 6)
     """
-    integers, frac = to_fixed(values, table_bits)
-    top = (1 << (table_bits - 1)) - 1
-    integers += top  # 0..2*top, where the histogram has its counts
-    counts = np.bincount(integers.reshape(-1), minlength=2 * top + 1)
-    table = exact_kmeans(counts, 1 << bits, zero_first=False) - top
-    if 2 * counts[top] > integers.size and bits > 1:
+    return fit_codebook("kmeans", _table, values, bits, table_bits)
+
+
+def _table(counts: np.ndarray, first: int, number: int, keep_zero: bool) -> np.ndarray:
+    """The rule of `codebook`, which leaves it to us where weights are 0 so often that 0 stays."""
+    table = exact_kmeans(counts, number, zero_first=keep_zero) + first
+    if 2 * counts[-first] > counts.sum() and number > 2:
         table[np.abs(table).argmin()] = 0
-    middle = (table[:-1] + table[1:] + 1) // 2  # ties go up, as in rule nearest
-    nearest = table[np.searchsorted(middle, np.arange(-top, top + 1), side="right")]
-    return WeightFormat("kmeans", bits, frac, nearest[integers].astype(np.int64), table)
+    return table

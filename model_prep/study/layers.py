@@ -19,7 +19,7 @@ from model_prep.allocation.cache import Choice
 from model_prep.allocation.measure import Measure
 from model_prep.fixed_point import at_frac, largest_frac
 from model_prep.graph import Layer
-from model_prep.quantizers import WEIGHT_SCHEMES, weight_kmeans
+from model_prep.quantizers import WEIGHT_SCHEMES
 from model_prep.quantizers.base import Quantizer
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
@@ -38,8 +38,7 @@ _MANY = 12  # layers, above which fewer widths are measured
 
 def stored_weights(technique: str, weight: np.ndarray, bits: int) -> torch.Tensor:
     """A layer's weights in a technique, as float32."""
-    fit = weight_kmeans.fit_weights if technique == "kmeans" else WEIGHT_SCHEMES[technique]
-    made = fit(weight, bits)
+    made = WEIGHT_SCHEMES[technique](weight, bits)
     return torch.from_numpy((made.integers * 2.0**-made.frac).astype(np.float32))
 
 
