@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -99,6 +100,18 @@ class Problem:
                 continue
             allowed.append(bits)
         return tuple(allowed)
+
+    @cached_property
+    def behind(self) -> tuple[float, ...]:
+        """The share of the network's MACs in layers behind each group's first layer."""
+        layers = self.graph.layers
+        number = {layer.name: index for index, layer in enumerate(layers)}
+        shares = []
+        for group in self.groups:
+            later = layers[number[group.name] + 1 :]
+            macs = sum(layer.macs for layer in later if layer.name not in group.layers)
+            shares.append(macs / max(1, self.graph.macs))
+        return tuple(shares)
 
     def nb(self, widths: Widths) -> int:
         """Bits to store all activations of one image, those of fixed width included."""

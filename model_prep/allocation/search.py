@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Smallest widths within delta of A': the search of papers 000/001 for E_i and T_i.
 
-`coordinate` lowers one group at a time from the smallest uniform width; `exhaustive` tries all
-products of widths that could need fewer bits. Both minimise NB. Imports the problem and measure
-modules.
+`coordinate` lowers one group at a time from the smallest uniform width, then searches the last
+groups together; `exhaustive` tries all products of widths that could need fewer bits. All minimise
+NB. Imports the problem, measure and tail modules.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from model_prep.allocation.measure import Measure
 from model_prep.allocation.problem import Problem, Widths
+from model_prep.allocation.tail import Judge, Tail
 from model_prep.errors import UserError
 from model_prep.plan import Plan
 
@@ -44,8 +45,9 @@ class SearchResult:
         nb: bits of all activations of one image.
         score, sqnr_db: of the result; `goal` is the least score allowed, in `unit`.
         start_bits, start_nb: the smallest single width that reaches the goal, and its NB.
+        descent_nb: NB before the last groups were searched together.
         evaluations: candidates run.
-        steps: the candidates of the descent.
+        steps: the candidates of the descent and of the tail.
     """
 
     widths: dict[str, int]
@@ -57,6 +59,7 @@ class SearchResult:
     unit: str
     start_bits: int
     start_nb: int
+    descent_nb: int
     evaluations: int
     steps: list[Step] = field(default_factory=list)
 
@@ -101,38 +104,54 @@ def visiting_order(problem: Problem, order: str) -> list[int]:
 def coordinate(
     problem: Problem, measure: Measure, goal: float, order: str = ORDERS[0], slack: int = _SLACK
 ) -> SearchResult:
-    """Coordinate descent from the smallest uniform width.
+    """Coordinate descent from the smallest uniform width, then the last groups together.
 
     A pass lowers every group by one bit where the goal is still reached. A group that fails is
-    left alone from then on: narrower codes elsewhere only add noise.
+    left alone from then on: narrower codes elsewhere only add noise. The widths of the groups with
+    little work behind them are then searched together (`tail`), with as much work as the passes
+    took.
 
     Args:
         problem: the groups and their quantizers.
         measure: scores and judges.
         goal: least score.
         order: see `visiting_order`.
+        slack: bits more that small groups start with.
     """
     before = measure.evaluations
     start, widths = smallest_uniform(problem, measure, goal)
     start_nb, steps = problem.nb(widths), list[Step]()
-    widths = _with_slack(problem, widths, slack)
-    alive = visiting_order(problem, order)
     with tqdm(desc="width search", unit="candidate", disable=None, leave=False) as bar:
-        while alive:
-            left = []
-            for number in alive:
-                trial = _lower(problem, widths, number)
-                if trial is None:
-                    continue
-                good = measure.reaches(problem.choice(trial), problem.choice(widths), goal)
-                group = problem.groups[number]
-                steps.append(Step(group.name, trial[number], good, problem.nb(trial)))
-                bar.update()
-                if good:
-                    widths = trial
-                    left.append(number)
-            alive = left
-    return _result(problem, measure, widths, goal, start, start_nb, before, steps)
+
+        def judge(trial: Widths, base: Widths, number: int) -> bool:
+            good = measure.reaches(problem.choice(trial), problem.choice(base), goal)
+            steps.append(Step(problem.groups[number].name, trial[number], good, problem.nb(trial)))
+            bar.update()
+            return good
+
+        widths, work = _descend(problem, judge, _with_slack(problem, widths, slack), order)
+        descent_nb = problem.nb(widths)
+        widths = Tail(problem, judge, widths, work).run()
+    return _result(problem, measure, widths, goal, start, start_nb, descent_nb, before, steps)
+
+
+def _descend(
+    problem: Problem, judge: Judge, widths: Widths, order: str
+) -> tuple[Widths, float]:  # fmt: skip
+    """(where no group can be lowered, the work of all trials in runs of the whole network)."""
+    alive, work = visiting_order(problem, order), 0.0
+    while alive:
+        left = []
+        for number in alive:
+            trial = _lower(problem, widths, number)
+            if trial is None:
+                continue
+            work += problem.behind[number]
+            if judge(trial, widths, number):
+                widths = trial
+                left.append(number)
+        alive = left
+    return widths, work
 
 
 def _with_slack(problem: Problem, widths: Widths, slack: int) -> Widths:
@@ -155,12 +174,12 @@ def _lower(problem: Problem, widths: Widths, number: int) -> Widths | None:
 
 def _result(
     problem: Problem, measure: Measure, widths: Widths, goal: float, start: int, start_nb: int,
-    before: int, steps: list[Step],
+    descent_nb: int, before: int, steps: list[Step],
 ) -> SearchResult:  # fmt: skip
     score, sqnr = measure.score(problem.choice(widths))
     return SearchResult(
         problem.by_name(widths), problem.plan(widths), problem.nb(widths), score, sqnr, goal,
-        measure.unit, start, start_nb, measure.evaluations - before, steps,
+        measure.unit, start, start_nb, descent_nb, measure.evaluations - before, steps,
     )  # fmt: skip
 
 
@@ -202,7 +221,15 @@ def exhaustive(problem: Problem, measure: Measure, goal: float) -> SearchResult:
 
         visit(())
     return _result(
-        problem, measure, best[0], goal, found.start_bits, found.start_nb, before, found.steps
+        problem,
+        measure,
+        best[0],
+        goal,
+        found.start_bits,
+        found.start_nb,
+        found.nb,
+        before,
+        found.steps,
     )
 
 
