@@ -54,6 +54,11 @@ def kilobytes(bits: float) -> float:
     return 1000 * megabytes(bits)
 
 
+def _hexadecimal(flags: np.ndarray) -> str:
+    """Flags (bool [N]) as hexadecimal digits, eight in two, which JSON holds."""
+    return np.packbits(flags).tobytes().hex()
+
+
 class OneStep(Problem):
     """CLNQ with one F: a narrower code keeps the step and saturates earlier (000, section II)."""
 
@@ -320,11 +325,12 @@ class Study:
         """top1 and top5 (with labels), agreement with float, all in percent; output SQNR in dB.
 
         `good` is the first of top1 and agreement that there is, `right` which images were right or
-        agreed, as hexadecimal digits.
+        agreed, as hexadecimal digits; `right5` the same of top5.
         """
         labels, exact = self.subject.test.labels, self.float_logits
         truth = labels if self.subject.labels else exact.argmax(axis=1)
-        right = np.argsort(-logits, axis=1, kind="stable")[:, 0] == truth
+        best = np.argsort(-logits, axis=1, kind="stable")
+        right = best[:, 0] == truth
         five = self.subject.labels and logits.shape[1] > _TOP5_CLASSES
         noise = float(np.square((logits - exact).astype(np.float64)).sum())
         return {
@@ -333,12 +339,13 @@ class Study:
             "top5": percent_correct(logits, labels, 5) if five else None,
             "agreement": percent_correct(logits, exact.argmax(axis=1)),
             "sqnr_db": sqnr_db(float(np.square(exact.astype(np.float64)).sum()), noise),
-            "right": np.packbits(right).tobytes().hex(),
+            "right": _hexadecimal(right),
+            "right5": _hexadecimal((best[:, :5] == labels[:, None]).any(axis=1)) if five else None,
         }
 
-    def right(self, score: Mapping[str, Any]) -> np.ndarray:
-        """Which test images a score had right, bool [N]."""
-        packed = np.frombuffer(bytes.fromhex(score["right"]), np.uint8)
+    def right(self, score: Mapping[str, Any], which: str = "right") -> np.ndarray:
+        """Which test images a score had right (or, of `right5`, among its first five), bool [N]."""
+        packed = np.frombuffer(bytes.fromhex(score[which]), np.uint8)
         return np.unpackbits(packed)[: len(self.subject.test)].astype(bool)
 
     def nb(self, choice: Choice) -> int:

@@ -47,9 +47,14 @@ def _point(
     return [kilobytes(nb), found.difference, found.low, found.high]
 
 
-def _cells(score: Mapping[str, Any], point: Sequence[float]) -> list[Any]:
+def _cells(study: Study, score: Mapping[str, Any], point: Sequence[float]) -> list[Any]:
+    """A row behind scheme and bits; the last three are None where top-5 means nothing."""
+    five: list[float | None] = [None, None, None]
+    if score["right5"] is not None:
+        found = paired(study.right(study.exact, "right5"), study.right(score, "right5"))
+        five = [found.difference, found.low, found.high]
     return [point[0], score["good"], score["top5"], score["agreement"], score["sqnr_db"],
-            *point[1:]]  # fmt: skip
+            *point[1:], *five]  # fmt: skip
 
 
 def schemes(study: Study) -> Section:
@@ -69,7 +74,7 @@ def schemes(study: Study) -> Section:
         for bits, choice in by_bits.items():
             score, nb = scores[scheme][bits], study.nb(choice)
             points.append(_point(study, float_right, score, nb))
-            rows.append([plots.label(scheme), bits, *_cells(score, points[-1])])
+            rows.append([plots.label(scheme), float(bits), *_cells(study, score, points[-1])])
         data[scheme] = points
     data["refined"] = {}
     for name, score in refined(study).items():
@@ -77,7 +82,7 @@ def schemes(study: Study) -> Section:
         point = _point(study, float_right, score, score["nb"])
         data["refined"].setdefault(scheme, []).append(point)
         what = _BEST if scheme == "best" else f"{plots.label(scheme)}, refined"
-        rows.append([what, int(width), *_cells(score, point)])
+        rows.append([what, float(width), *_cells(study, score, point)])
     for bits in choices["knq"]:
         right = study.right(scores["knq"][bits])
         for other in SCHEMES[1:]:
@@ -88,7 +93,8 @@ def schemes(study: Study) -> Section:
     tables = [
         Table("Every layer at one width, bound of least error, and refined; difference in points",
               ["scheme", "bits", "NB, kB", study.goodness, "top-5, %", "agreement with float, %",
-               "output SQNR, dB", "difference", f"{interval}, from", "to"], rows,
+               "output SQNR, dB", "difference", f"{interval}, from", "to", "top-5 difference",
+               f"{interval}, from", "to"], rows,
               note="Differences are from float, with bootstrap intervals of paired differences. "
               "'Refined' moves weights and tables towards float's outputs on unlabelled "
               "calibration images; widths, tables' sizes and hardware stay."),

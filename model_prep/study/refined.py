@@ -21,6 +21,7 @@ from model_prep.study.context import Study
 
 SCHEMES = ("knq", "enq", "uniform")
 _WIDTHS = (3, 4)
+_AVERAGES = (3.0, 3.25, 4.0)  # bits of an activation where every layer has a width of its own
 
 
 class Refiner:
@@ -42,9 +43,9 @@ class Refiner:
             study.graph, self.plan("knq", _WIDTHS[0]), study.qm, pixels, study.to_float
         )
 
-    def allocated(self, bits: int) -> Plan:
+    def allocated(self, bits: float) -> Plan:
         """KNQ at `bits` bits on average, widths by expected loss, without labels."""
-        plan = self.plan("knq", bits)
+        plan = self.plan("knq", _WIDTHS[0])
         free = pipeline.free_layers(self.measured.exact, plan)
         losses = allocate.losses(
             plan, self.measured.weights, self.study.qm, self.measured.fracs, free
@@ -66,18 +67,17 @@ class Refiner:
 def refined(study: Study) -> dict[str, dict[str, Any]]:
     """Scores with NB, by "scheme bits" and, for widths by expected loss, "best bits"."""
     refiner = Refiner(study)
-    names = [
-        f"{scheme} {bits}"
-        for scheme in study.pick((*SCHEMES, "best"), ("best",))
-        for bits in study.pick(_WIDTHS, _WIDTHS[:1])
-    ]
+    names = [f"{scheme} {bits}" for scheme in study.pick(SCHEMES, ()) for bits in _WIDTHS]
+    names += [f"best {bits:g}" for bits in study.pick(_AVERAGES, _AVERAGES[:1])]
     found = {}
     for name in tqdm(names, desc="refinement", unit="network", disable=None, leave=False):
         scheme, bits = name.split()
 
-        def run(scheme: str = scheme, bits: int = int(bits)) -> dict[str, Any]:
-            whole = refiner.allocated(bits) if scheme == "best" else refiner.plan(scheme, bits)
-            return refiner.score(whole)
+        def run(scheme: str = scheme, bits: float = float(bits)) -> dict[str, Any]:
+            own = scheme == "best"
+            return refiner.score(
+                refiner.allocated(bits) if own else refiner.plan(scheme, int(bits))
+            )
 
         found[name] = study.store.remember(f"refined {name}", run)
     return found
