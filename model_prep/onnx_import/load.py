@@ -22,6 +22,7 @@ from model_prep.onnx_import.lowering import Context, lower
 from model_prep.onnx_import.operators import OPERATORS
 from model_prep.onnx_import.reader import read
 from model_prep.onnx_import.seeding import SEED, reseed
+from model_prep.onnx_import.spread import spread_pools
 from model_prep.onnx_import.tensors import TensorReader
 from model_prep.onnx_import.text import NAME_LENGTH, shown
 from model_prep.onnx_import.views import plain_order
@@ -95,6 +96,7 @@ def _load(path: Path) -> ImportedNetwork:
         raise UserError("the output must lie channel by channel, not be transposed")
     output = finish(Fuser(value.op).run())
     check(reachable(output))
+    spread_pools(output)
     notes = context.notes
     if source.batch != 1:
         notes.append("the batch axis is set to 1")
