@@ -102,7 +102,8 @@ def append(draft: Draft, layer: ToyLayer, size: tuple[int, ...]) -> Map | None:
     """Add a layer with output (rows, columns) before its max pool; None where it is too small."""
     if min(size) < 1:
         return None
-    if not layer.signed and layer.kind != "maxpool" and draft.chance(0.2) and min(size) > 1:
+    free = not layer.signed and layer.pool is None
+    if free and draft.chance(0.2) and min(size) > 1:
         win = window(draft, size, 3)
         layer.pool = {key: list(value) for key, value in win.items()}
     if layer.pool:
@@ -207,10 +208,17 @@ def normalisation(draft: Draft) -> Map | None:
 
 
 def concat(draft: Draft) -> Map | None:
-    """Several layers that share one quantizer, at times grown by one more like a DenseNet's."""
+    """Several layers that share one quantizer, at times one max pool each, all alike."""
     source = draft.source()
-    same = {"kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1),
-            "groups": 1, "pool": None}  # fmt: skip
+    size = source.shape[1:]
+    same: dict[str, object] = {
+        "kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1,
+        "pool": None,
+    }  # fmt: skip
+    if min(size) > 1 and draft.chance(0.3):
+        win = window(draft, size, 4)
+        size = out_size(size, win)
+        same.update(signed=False, pool={key: list(value) for key, value in win.items()})
     parts: list[Map] = []
     count, first = draft.pick(2, 3), len(draft.toy.layers)
     for index in range(count):
@@ -223,7 +231,7 @@ def concat(draft: Draft) -> Map | None:
             fixed.update(like=parts[0].name, signed=parts[0].signed)
             fixed["relu"] = None if not parts[0].signed or draft.chance(0.5) else True
         made = convolution(draft, source, **fixed)
-        if made is None or made.shape[1:] != source.shape[1:]:
+        if made is None or made.shape[1:] != size:
             return None
         parts.append(made)
     base = draft.toy.layers[first]

@@ -90,3 +90,17 @@ def test_draw_is_within_the_limits_of_its_build() -> None:
     drawn = [draw(np.random.default_rng(seed), narrow, seed) for seed in range(30)]
     kinds = {layer.kind for toy in drawn if toy for layer in toy.layers}
     assert "lrn" not in kinds and {"conv", "add", "maxpool", "avgpool"} <= kinds
+
+
+def test_max_pools_are_drawn_behind_concats_and_in_their_parts() -> None:
+    import numpy as np
+
+    drawn = [draw(np.random.default_rng(seed), find_build("narrow"), seed) for seed in range(80)]
+    behind = inside = 0
+    for toy in filter(None, drawn):
+        pool = {layer.name: layer.pool for layer in toy.layers}
+        behind += sum(layer.kind == "maxpool" and layer.source in toy.concats
+                      for layer in toy.layers)  # fmt: skip
+        for parts in toy.concats.values():
+            inside += all(pool[part] and pool[part] == pool[parts[0]] for part in parts)
+    assert behind >= 3 and inside >= 3
