@@ -32,14 +32,19 @@ RULE ?=
 QM ?=
 PLAN ?=
 DELTA ?=
-# allocate: search, budget or quenn; NB bits for budget (empty: the whole front); accuracy, agreement
-# or sqnr; EXHAUSTIVE=1 all products; GB of activations to keep; a Dask cluster, tcp://host:port.
+# allocate: search, budget, quenn or sqnr; NB bits for budget (empty: the whole front); accuracy,
+# agreement or sqnr; EXHAUSTIVE=1 all products; GB of activations to keep; a Dask cluster,
+# tcp://host:port. METHOD=sqnr: dB of all activations and of all weights, what a bit costs, dB a bit.
 METHOD ?= search
 NB ?=
 METRIC ?=
 EXHAUSTIVE ?=
 CACHE_GB ?=
 SCHEDULER ?=
+TARGET_DB ?=
+WEIGHTS_DB ?=
+RHO ?=
+KAPPA ?=
 # Stored weights: of all layers, and of the fully connected ones.
 WEIGHT_SCHEME ?=
 WEIGHT_BITS ?=
@@ -104,7 +109,9 @@ QUANTIZE_ARGS := $(NETWORK_ARGS) --images '$(IMAGES)'
 ACCURACY_IMAGES := $(if $(filter command environment,$(firstword $(origin IMAGES))),--images '$(IMAGES)')
 ALLOCATE_ARGS := --method '$(METHOD)' $(if $(NB),--nb '$(NB)') $(if $(METRIC),--metric '$(METRIC)') \
   $(if $(EXHAUSTIVE),--exhaustive) $(if $(CACHE_GB),--cache-gb '$(CACHE_GB)') \
-  $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
+  $(if $(SCHEDULER),--scheduler '$(SCHEDULER)') $(if $(TARGET_DB),--target-db '$(TARGET_DB)') \
+  $(if $(WEIGHTS_DB),--weights-db '$(WEIGHTS_DB)') $(if $(RHO),--rho '$(RHO)') \
+  $(if $(KAPPA),--kappa '$(KAPPA)')
 GENERATE_ARGS := --build '$(OUT)' $(if $(PART),--part '$(PART)') $(if $(SIMD),--simd '$(SIMD)') \
   $(if $(PE),--pe '$(PE)') $(if $(PIXELS),--pixels '$(PIXELS)') $(if $(FM),--fm '$(FM)') \
   $(if $(WEIGHT_PORTS),--weight-ports '$(WEIGHT_PORTS)') $(if $(CLOCK),--clock '$(CLOCK)')
@@ -167,7 +174,7 @@ csim: $(GENERATED) ## compile and run the C-simulation, compare every layer bit 
 accuracy: $(if $(CSIM),csim) | $(INSTALLED) ## float, integer and (CSIM=1) C-simulation accuracy on DATA
 	$(PYTHON) -m model_prep accuracy $(NETWORK_ARGS) $(ACCURACY_IMAGES) $(if $(CSIM),--csim)
 
-allocate: | $(INSTALLED) ## find a width per layer (METHOD=search, budget or quenn); OUT/plan.toml for PLAN=
+allocate: | $(INSTALLED) ## find a width per layer (METHOD=search, budget, quenn or sqnr); OUT/plan.toml for PLAN=
 	$(PYTHON) -m model_prep allocate $(NETWORK_ARGS) $(ACCURACY_IMAGES) $(ALLOCATE_ARGS)
 
 study: | $(INSTALLED) ## the papers' tables and figures on NET and DATA: OUT/study/report.html (SECTIONS=, QUICK=1)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m model_prep allocate`: images and formats to a problem, a method, plan.toml and JSON.
 
-Imports all stages and the three methods.
+Imports all stages and the four methods.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from model_prep import calibrate, data
-from model_prep.allocation import budget, clipping, quenn, search, uniform
+from model_prep.allocation import budget, clipping, predicted, quenn, search, sqnr, uniform
 from model_prep.allocation.cache import cache_bytes, layers_to_keep
 from model_prep.allocation.measure import METRICS, Measure, hardest_first
 from model_prep.allocation.problem import Problem, plan_toml
@@ -33,10 +33,11 @@ from model_prep.manifest import InputFormat
 from model_prep.networks.spec import NetworkSpec
 from model_prep.plan import Plan, check_widths
 
-METHODS = ("search", "budget", "quenn")
+METHODS = ("search", "budget", "quenn", "sqnr")
 _IMAGES = {True: 256, False: 8}  # searched on, with and without labels
 _DELTA = {"accuracy": 1.0, "agreement": 5.0, "sqnr": 30.0}  # points or dB
 _QUENN_IMAGES = 50  # paper 004
+_TARGET_DB = 20.0  # of METHOD=sqnr
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,24 @@ def _quenn(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, A
     return found.plan, {**result, "normalised_norms": quenn.normalised(found.norms)}
 
 
+def _sqnr(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+    found = predicted.allocate(
+        ready.problem, ready.network, ready.images.pixels, ready.to_float, args.target_db,
+        args.rho, args.kappa, args.weights_db,
+    )  # fmt: skip
+    print(f"{'layer':<34}{'bits':>6}{'weights':>9}{'predicted dB':>14}{'measured dB':>13}")
+    for layer in found.plan.layers:
+        bits = "-" if layer.bits is None else layer.bits
+        weights = layer.weight_bits if ready.problem.graph.layer(layer.name).has_weights else "-"
+        print(f"{layer.name:<34}{bits:>6}{weights:>9}{found.predicted_db[layer.name]:>14.2f}"
+              f"{found.measured_db[layer.name]:>13.2f}")  # fmt: skip
+    print(f"sqnr: {found.nb} bits, {found.nb / ready.problem.values:.2f} an activation")
+    result = {name: value for name, value in asdict(found).items() if name != "plan"}
+    widths = {layer.name: layer.bits for layer in found.plan.layers if layer.bits is not None}
+    weights_bits = {layer.name: layer.weight_bits for layer in found.plan.layers}
+    return found.plan, {"widths": widths, "weight_bits": weights_bits, **result}
+
+
 def allocate(
     spec: NetworkSpec, graph: Graph, source: InputFormat, plan: Plan, images: ImageSet,
     labels: bool, args: argparse.Namespace,
@@ -243,7 +262,8 @@ def allocate(
     if args.method == "quenn" and number is None:
         number = min(_QUENN_IMAGES, len(images))
     ready = prepare(spec, graph, source, plan, images, labels, number)
-    method = {"search": _search, "budget": _budget, "quenn": _quenn}[args.method]
+    methods = {"search": _search, "budget": _budget, "quenn": _quenn, "sqnr": _sqnr}
+    method = methods[args.method]
     found, result = method(ready, args)
     folder = Path(args.out)
     text = f"Made by the allocation method {args.method} for {spec.name}."
@@ -276,6 +296,13 @@ def add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--nb", type=int, metavar="BITS", help="budget: bits of all activations of "
                      "one image; default: the whole front")  # fmt: skip
     run.add_argument("--points", type=int, default=12, metavar="N", help="budget: of the front")
+    run.add_argument("--target-db", type=float, default=_TARGET_DB, metavar="X", help="sqnr: of "
+                     f"all activations together; default: {_TARGET_DB:g}")  # fmt: skip
+    run.add_argument("--weights-db", type=float, metavar="X", help="sqnr: of all weights together, "
+                     "whose widths it then chooses, too")  # fmt: skip
+    run.add_argument("--rho", choices=sqnr.COSTS, default="activations", help="sqnr: what a bit "
+                     "costs; default: activations")  # fmt: skip
+    run.add_argument("--kappa", type=float, metavar="X", help="sqnr: dB a bit; default: measured")
     run.add_argument("--order", choices=search.ORDERS, default=search.ORDERS[0],
                      help="search: which layers first; default: size")  # fmt: skip
     run.add_argument("--exhaustive", action="store_true", help="search: all products of widths")

@@ -8,6 +8,7 @@ image. Imports numpy and the Graph, plan, sharing, calibration and single-width 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -100,6 +101,12 @@ class Problem:
                 continue
             allowed.append(bits)
         return tuple(allowed)
+
+    @cached_property
+    def values(self) -> int:
+        """Activations of one image that are stored as codes, those of fixed width included."""
+        stored = {layer.name for layer in self.open_plan.layers if layer.scheme}
+        return sum(math.prod(one.out_shape) for one in self.graph.layers if one.name in stored)
 
     @cached_property
     def behind(self) -> tuple[float, ...]:

@@ -25,6 +25,7 @@ from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, lowest
 
 KAPPA = 3.0  # dB per bit in section 5 of the paper, which measured 2 to 4
 MEASURED = range(3, 9)  # widths that kappa is measured at
+COSTS = ("parameters", "activations", "macs")
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def costs(graph: Graph, kind: str) -> dict[str, int]:
         return {layer.name: math.prod(layer.out_shape) for layer in graph.layers[:-1]}
     if kind == "macs":
         return {layer.name: layer.macs for layer in graph.layers if layer.has_weights}
-    raise UserError(f"rho must be one of parameters, activations, macs, not {kind}")
+    raise UserError(f"rho must be one of {', '.join(COSTS)}, not {kind}")
 
 
 def weight_sqnr_db(values: np.ndarray, widths: Iterable[int] = MEASURED) -> dict[int, float]:

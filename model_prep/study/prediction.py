@@ -6,7 +6,6 @@ Imports numpy and the SQNR, fake-quantized, context, paper and plot modules.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,14 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from model_prep.allocation import sqnr
-from model_prep.allocation.clipping import signal_and_noise
-from model_prep.allocation.measure import inverse_sqnr
-from model_prep.fake_quant import FakeQuantized, sqnr_db
-from model_prep.graph import INPUT
+from model_prep.allocation import predicted, sqnr
+from model_prep.fake_quant import FakeQuantized
 from model_prep.plan import Plan
 from model_prep.quantizers import optimal_step
-from model_prep.quantizers.base import Quantizer, lowest
+from model_prep.quantizers.base import Quantizer
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure
@@ -32,40 +28,13 @@ _FINER = 4
 _LIMITS = (4, 16)
 
 
-def predict(study: Study, weights_db: Mapping[str, float], codes_db: Mapping[str, float],
-            ) -> dict[str, float]:  # fmt: skip
-    """SQNR in dB of every layer's output before it is quantized (002, equation 8) on any graph.
-
-    Inverse SQNRs add up along a chain; where maps join (concatenation, addition) the mean of the
-    parts' is taken.
-    """
-    stored: dict[str, float] = {INPUT: 0.0}
-    found = {}
-    for layer in study.graph.layers:
-        parts = [part for name in layer.inputs for part in study.graph.parts_of(name)]
-        noise = float(np.mean([stored[part] for part in parts]))
-        noise += inverse_sqnr(weights_db.get(layer.name, math.inf))
-        found[layer.name] = -10 * math.log10(noise) if noise else math.inf
-        stored[layer.name] = noise + inverse_sqnr(codes_db.get(layer.name, math.inf))
-    return found
-
-
 def _steps(
     study: Study, plan: Plan, quantizers: Mapping[str, Quantizer]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Measured SQNR of weights, and of activations in their codes, by layer name."""
-    weights: dict[str, float] = {}
-    codes: dict[str, float] = {}
-    for layer, chosen in zip(study.graph.layers, plan.layers, strict=True):
-        if layer.has_weights:
-            bits = chosen.weight_bits
-            weights[layer.name] = sqnr.weight_sqnr_db(layer.weight, [bits])[bits]
-        if layer.name in quantizers:
-            own = quantizers[layer.name]
-            first = lowest(study.qm + _FINER, own.signed)
-            fine = study.fitting[layer.name] + _FINER
-            codes[layer.name] = sqnr_db(*signal_and_noise(study.fine[layer.name], first, fine, own))
-    return weights, codes
+    fine = {name: study.fitting[name] + _FINER for name in quantizers}
+    codes = predicted.code_steps(quantizers, study.fine, study.qm + _FINER, fine)
+    return predicted.weight_steps(study.graph, plan), codes
 
 
 def _measured(study: Study, plan: Plan, quantizers: Mapping[str, Quantizer]) -> dict[str, float]:
@@ -86,11 +55,11 @@ def prediction(study: Study) -> Section:
         base = study.plan("uniform", study.qm)
         plan = _with_floor(sqnr.allocate_weights(study.graph, base, target))
         widths = {layer.name: layer.weight_bits for layer in plan.layers}
-        paper = predict(
-            study, {name: sqnr.KAPPA * widths[name] for name in rows},
+        paper, _ = predicted.predict(
+            study.graph, {name: sqnr.KAPPA * widths[name] for name in rows},
             {name: sqnr.KAPPA * study.qm for name in quantizers},
         )  # fmt: skip
-        ours = predict(study, *_steps(study, plan, quantizers))
+        ours, _ = predicted.predict(study.graph, *_steps(study, plan, quantizers))
         got = study.store.remember(
             f"layer SQNR {sorted(widths.items())}", partial(_measured, study, plan, quantizers)
         )

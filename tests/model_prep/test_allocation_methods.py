@@ -238,6 +238,32 @@ def test_the_command_writes_a_plan_that_quantize_takes(method: str, tmp_path: Pa
     assert bits == [table[name]["bits"] for name in list(table)[:-1]]
 
 
+def test_sqnr_allocation_predicts_what_is_measured(tmp_path: Path) -> None:
+    options = ["--net", "digits", "--images", "40", "--method", "sqnr", "--out", tmp_path]
+    assert run(*options, "--target-db", "22", "--weights-db", "20") == 0
+    entry = json.loads((tmp_path / "allocation.json").read_text())
+    for name, predicted in entry["predicted_db"].items():
+        # Maps average noise, so that predictions are on the safe side.
+        assert -2 < entry["measured_db"][name] - predicted < 8, name
+    table = tomllib.loads((tmp_path / "plan.toml").read_text())["layer"]
+    assert {name: table[name]["weight_bits"] for name in table} == entry["weight_bits"]
+    assert len(set(entry["weight_bits"].values())) > 1
+    nb = entry["nb"]
+    assert run(*options, "--target-db", "28", "--rho", "macs", "--kappa", "6") == 0
+    assert json.loads((tmp_path / "allocation.json").read_text())["nb"] > nb
+
+
+def test_sqnr_allocation_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--net", "digits", "--images", "9", "--method", "sqnr", "--out", tmp_path]
+    assert run(*options, "--target-db", "500") == 2
+    assert "the target must be at most" in capsys.readouterr().err
+    assert run(*options, "--kappa", "0") == 2
+    assert "kappa must be above 0 dB per bit, not 0" in capsys.readouterr().err
+    assert run(*options, "--weights-db", "20", "--weight-scheme", "kmeans") == 2
+    assert "WEIGHTS_DB needs weights in fixed point, not" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--net", "digits", "--out", tmp_path]
     assert run(*options, "--images", "100000") == 2
