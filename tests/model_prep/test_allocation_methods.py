@@ -243,7 +243,7 @@ def test_sqnr_allocation_predicts_what_is_measured(tmp_path: Path) -> None:
     assert run(*options, "--target-db", "22", "--weights-db", "20") == 0
     entry = json.loads((tmp_path / "allocation.json").read_text())
     for name, predicted in entry["predicted_db"].items():
-        # Maps average noise, so that predictions are on the safe side.
+        # An estimate: quantizers are taken to be independent, and layers to average no noise.
         assert -2 < entry["measured_db"][name] - predicted < 8, name
     table = tomllib.loads((tmp_path / "plan.toml").read_text())["layer"]
     assert {name: table[name]["weight_bits"] for name in table} == entry["weight_bits"]
