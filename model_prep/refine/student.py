@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from model_prep import float_model
 from model_prep.graph import Graph, Layer
@@ -66,6 +67,21 @@ def own_weights(graph: Graph) -> Parameters:
     }
 
 
+def _in_memory_order(x: torch.Tensor) -> torch.Tensor:
+    """All values in one row, maps with the channels last: that is how the student holds them."""
+    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(-1)
+
+
+def convolve(
+    layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """`float_model.convolve`; 1x1 as one matrix product of maps that have the channels last."""
+    plain = layer.groups == 1 and set(layer.stride) == {1} and not any(layer.pads)
+    if plain and weight.shape[2:] == (1, 1):
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return float_model.convolve(layer, x, weight, bias)
+
+
 class _Table(torch.autograd.Function):
     """Quantize-dequantize through tables of 2^qm codes and 2^bits values."""
 
@@ -89,7 +105,7 @@ class _Table(torch.autograd.Function):
         to_levels = None
         if ctx.needs_input_grad[1]:
             per_value = torch.bincount(
-                y.flatten(), weights=grad.flatten(), minlength=len(ctx.table.codes)
+                _in_memory_order(y), _in_memory_order(grad), minlength=len(ctx.table.codes)
             )
             to_levels = torch.zeros(ctx.size).index_add_(
                 0, ctx.table.codes, per_value.to(torch.float32)
@@ -172,7 +188,7 @@ class Student:
         for index, layer in enumerate(graph.layers):
             sources = tensors.sources(layer)
             if layer.has_weights:
-                out = float_model.convolve(layer, sources[0], *self.weights[layer.name])
+                out = convolve(layer, sources[0], *self.weights[layer.name])
             else:
                 out = float_model.operate(layer, sources)
             stored = float_model.activate(layer, out)

@@ -17,12 +17,19 @@ import torch
 from model_prep import cli, data, float_model, manifest, networks, quantizers, weights
 from model_prep.errors import UserError
 from model_prep.fake_quant import FakeQuantized
-from model_prep.graph import Graph
+from model_prep.graph import Graph, Layer
 from model_prep.plan import LayerPlan, Plan, Settings, resolve
 from model_prep.quantize import network_input, to_fixed
 from model_prep.quantizers.base import Quantizer
 from model_prep.refine import allocate, distil, equalise, parse, pipeline, sensitivity, tables
-from model_prep.refine.student import State, Student, Table, own_weights, with_levels
+from model_prep.refine.student import (
+    State,
+    Student,
+    Table,
+    convolve,
+    own_weights,
+    with_levels,
+)
 
 SPEC = networks.get("digits")
 TO_FLOAT = partial(data.to_float, SPEC)
@@ -110,6 +117,40 @@ def test_gradients_pass_up_to_the_largest_value_and_sum_by_code() -> None:
     assert levels.grad is not None
     assert x.grad.tolist() == [1, 10, 100, 1000, 0]
     assert levels.grad.tolist() == [1, 110, 0, 11000]
+
+
+def test_levels_get_the_gradients_of_maps_in_any_memory_order() -> None:
+    centroid = np.array([0, 4, 8, 12], np.int32)
+    quantizer = quantizers.Quantizer(
+        "knq", 2, 6, 0, rule="nearest", centroid=centroid,
+        threshold=np.array([0, 2, 6, 10], np.int32),
+    )  # fmt: skip
+    table = Table(quantizer)
+    maps = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) * 14
+    factors = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(2))
+    found = []
+    for ours, theirs in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
+        levels = torch.tensor([0.0, 4, 8, 12], requires_grad=True)
+        with torch.enable_grad():
+            out = table(maps.contiguous(memory_format=ours), levels)
+            (out * factors.contiguous(memory_format=theirs)).sum().backward()
+        assert levels.grad is not None
+        found.append(levels.grad)
+    codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))[(maps + 0.5).long()]
+    want = torch.stack([factors[codes == code].sum() for code in range(4)])
+    for one in found:
+        torch.testing.assert_close(one, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pads"), [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1)])
+def test_the_student_convolves_as_the_float_network(kernel: int, stride: int, pads: int) -> None:
+    random = np.random.default_rng(3)
+    weight = random.standard_normal((5, 3, kernel, kernel)).astype(np.float32)
+    bias = random.standard_normal(5).astype(np.float32)
+    layer = Layer("a", "conv", ("input",), weight, bias, (stride, stride), (pads,) * 4)
+    x = torch.from_numpy(random.standard_normal((2, 3, 6, 6)).astype(np.float32))
+    own = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+    torch.testing.assert_close(convolve(layer, x, *own), float_model.convolve(layer, x, *own))
 
 
 def test_learned_levels_stay_increasing_integers_in_range() -> None:
