@@ -29,12 +29,18 @@ def elements(graph: Graph) -> dict[str, int]:
     }
 
 
-def plan_average(graph: Graph, plan: Plan) -> float:
-    """NB over the number of stored activations: the sum of elements times bits, per element."""
+def plan_bits(graph: Graph, plan: Plan) -> int:
+    """NB: bits that the stored activations of one image take."""
     sizes = elements(graph)
-    widths = {one.name: one.bits for one in plan.layers if one.bits is not None}
-    total = sum(sizes[name] * bits for name, bits in widths.items())
-    return total / sum(sizes[name] for name in widths)
+    return sum(sizes[one.name] * one.bits for one in plan.layers if one.bits is not None)
+
+
+def plan_average(graph: Graph, plan: Plan) -> float:
+    """NB over the number of stored activations."""
+    sizes = elements(graph)
+    return plan_bits(graph, plan) / sum(
+        sizes[one.name] for one in plan.layers if one.bits is not None
+    )
 
 
 def losses(

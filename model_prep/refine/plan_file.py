@@ -59,12 +59,13 @@ class Allocator:
         return allocate.allocate(self.plan, self.measured.exact, self.losses, average)
 
 
-def text(plan: Plan, graph: Graph, average: float) -> str:
+def text(plan: Plan, graph: Graph) -> str:
     """The plan file of a plan with every width fixed."""
+    average, total = allocate.plan_average(graph, plan), allocate.plan_bits(graph, plan)
     first = next(layer for layer in plan.layers if layer.scheme is not None)
     lines = [
-        f"# {graph.name}: {average:.3f} bits per stored activation (NB / activations), allocated",
-        "# without labels by expected loss (python -m model_prep.refine.plan_file)",
+        f"# {graph.name}: {average:.3f} bits per stored activation, NB {total} bits,",
+        "# allocated without labels by expected loss (python -m model_prep.refine.plan_file)",
         f'scheme = "{first.scheme}"',
         f'refine = "{",".join(plan.refine)}"',
     ]
@@ -101,7 +102,7 @@ def main(argv: list[str]) -> int:
         graph = allocator.measured.exact
         found = allocate.plan_average(graph, plan)
         path = Path(args.plan_out.replace("{}", f"{average:g}"))
-        atomic_write_text(path, text(plan, graph, found))
+        atomic_write_text(path, text(plan, graph))
         print(f"written: {path}, {found:.3f} bits per activation")
     return 0
 

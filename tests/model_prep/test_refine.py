@@ -21,7 +21,16 @@ from model_prep.graph import Graph, Layer
 from model_prep.plan import LayerPlan, Plan, Settings, resolve
 from model_prep.quantize import network_input, to_fixed
 from model_prep.quantizers.base import Quantizer
-from model_prep.refine import allocate, distil, equalise, parse, pipeline, sensitivity, tables
+from model_prep.refine import (
+    allocate,
+    distil,
+    equalise,
+    parse,
+    pipeline,
+    plan_file,
+    sensitivity,
+    tables,
+)
 from model_prep.refine.student import (
     State,
     Student,
@@ -228,6 +237,28 @@ def test_allocation_stays_in_its_budget_and_beats_one_width(
     assert total <= sum(by_width[int(average)] for by_width in found.values()) * (1 + 1e-9)
     with pytest.raises(UserError, match="^the average width must be 2.00 bits or more"):
         allocate.allocate(plan, graph, found, 1.5)
+
+
+def test_the_plan_file_says_what_is_stored_and_gives_the_plan_again(
+    graph: Graph, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    plan = plan_of(graph)
+    measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
+    found = allocate.losses(plan, measured.weights, 12, measured.fracs)
+    done = allocate.allocate(plan, graph, found, 3.4)
+    path = tmp_path / "plan.toml"
+    path.write_text(plan_file.text(done, graph))
+    nb = sum(
+        layer.out_shape[0] * layer.out_shape[1] * layer.out_shape[2] * (one.bits or 0)
+        for layer, one in zip(graph.layers[:-1], done.layers[:-1], strict=True)
+    )
+    assert allocate.plan_bits(graph, done) == nb
+    assert f"NB {nb} bits," in path.read_text().splitlines()[0]
+    again = resolve(graph, Settings(), Settings(), path)
+    assert [(one.bits, one.scheme) for one in again.layers] == [
+        (one.bits, one.scheme) for one in done.layers
+    ]
+    assert again.refine == done.refine
 
 
 def test_distillation_brings_the_answers_nearer(graph: Graph, pixels: np.ndarray) -> None:
