@@ -23,7 +23,7 @@ from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
 from model_prep.quantize import check_graph, network_input
 from model_prep.quantizers.base import HARDWARE, VARIANTS
 from model_prep.quantizers.weights import WEIGHT_SCHEMES
-from model_prep.refine import TECHNIQUES
+from model_prep.refine import DISTIL_STEPS, TECHNIQUES
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
     Formats,
@@ -86,6 +86,7 @@ def opened(args: argparse.Namespace) -> tuple[Source, Plan]:
         bits=None if args.bits is None else parse_bits(args.bits),
         qm=None if args.qm is None else parse_qm(args.qm),
         weight_scheme=args.weight_scheme, weight_bits=args.weight_bits, refine=args.refine,
+        distil_steps=args.distil_steps,
     )  # fmt: skip
     classifier = {"weight_scheme": args.fc_weight_scheme, "weight_bits": args.fc_weight_bits}
     by_kind = {"fc": {key: value for key, value in classifier.items() if value is not None}}
@@ -269,6 +270,9 @@ def add_options(run: argparse.ArgumentParser) -> None:
         "--refine",
         help=f"label-free improvement: all, none or of {', '.join(TECHNIQUES)}; default: none",
     )
+    run.add_argument(
+        "--distil-steps", type=int, metavar="N", help=f"of distil; default: {DISTIL_STEPS}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -300,8 +304,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_source_options(papers)
     studying.add_options(papers)
-    unset = ("scheme", "bits", "rule", "variant", "plan", "refine", "weight_scheme", "weight_bits",
-             "fc_weight_scheme", "fc_weight_bits")  # fmt: skip
+    unset = ("scheme", "bits", "rule", "variant", "plan", "refine", "distil_steps",
+             "weight_scheme", "weight_bits", "fc_weight_scheme", "fc_weight_bits")  # fmt: skip
     papers.set_defaults(command=study, **dict.fromkeys(unset))
     again = commands.add_parser("train", help="make the packaged weights of a network again")
     again.add_argument("--net", required=True)

@@ -21,7 +21,7 @@ from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS
 from model_prep.quantizers.kmeans_gaussian import LEVELS
 from model_prep.quantizers.optimal_step import DENSITIES
 from model_prep.quantizers.weights import WEIGHT_SCHEMES
-from model_prep.refine import NONE, parse
+from model_prep.refine import DISTIL_STEPS, NONE, parse
 
 AUTO: Literal["auto"] = "auto"
 FRAC_MODES = ("network", "layer", "best", "error")
@@ -54,6 +54,7 @@ class Settings:
         weight_bits: width of a stored weight or index; default 14, or 8 where there is a codebook.
         bias_bits: signed width; default 14.
         refine: techniques of `model_prep.refine`: "all", "none" (default) or a comma list.
+        distil_steps: how long its distillation learns.
     """
 
     scheme: str | None = None
@@ -71,11 +72,13 @@ class Settings:
     weight_bits: int | None = None
     bias_bits: int | None = None
     refine: str | None = None
+    distil_steps: int | None = None
 
 
 DEFAULTS = Settings(
     rule="nearest", variant="floor", density=DENSITIES[0], levels=LEVELS[0], qm=12,
     frac_mode="network", clip=True, weight_scheme="uniform", bias_bits=14, refine=NONE,
+    distil_steps=DISTIL_STEPS,
 )  # fmt: skip
 _GLOBAL_KEYS = tuple(field.name for field in fields(Settings))
 _OWNERS = {"rule": "knq", "variant": "enq", "density": "optimal", "levels": "gaussian"}
@@ -87,7 +90,12 @@ _CHOICES = {
     "levels": LEVELS, "frac_mode": FRAC_MODES,
     "weight_scheme": tuple(WEIGHT_SCHEMES),
 }  # fmt: skip
-_RANGES = {"qm": QM_RANGE, "weight_bits": WEIGHT_BITS, "bias_bits": BIAS_BITS}
+_RANGES = {
+    "qm": QM_RANGE,
+    "weight_bits": WEIGHT_BITS,
+    "bias_bits": BIAS_BITS,
+    "distil_steps": (1, 100_000),
+}
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ class Plan:
         layers: one entry per layer of the graph.
         clip: whether activations may saturate.
         refine: techniques of `model_prep.refine` to apply, in order.
+        distil_steps: of "distil".
     """
 
     qm: int | Literal["auto"]
@@ -147,6 +156,7 @@ class Plan:
     layers: tuple[LayerPlan, ...]
     clip: bool = True
     refine: tuple[str, ...] = ()
+    distil_steps: int = DISTIL_STEPS
 
     @property
     def signed(self) -> frozenset[str]:
@@ -420,7 +430,7 @@ def resolve(
     plan = Plan(
         merged.qm or AUTO, merged.frac_mode or FRAC_MODES[0], merged.frac, merged.delta,
         tuple(layers), clip=merged.clip is not False,
-        refine=parse(merged.refine or NONE),
+        refine=parse(merged.refine or NONE), distil_steps=merged.distil_steps or DISTIL_STEPS,
     )  # fmt: skip
     check_widths(plan)
     return share(graph, plan)

@@ -10,6 +10,7 @@ from model_prep.errors import UserError
 
 TECHNIQUES = ("equalise", "sensitivity", "distil")
 ALL, NONE = "all", "none"
+DISTIL_STEPS = 60  # unless a plan says otherwise
 
 
 def parse(text: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from model_prep import float_model
 from model_prep.calibrate import ToFloat
 from model_prep.graph import Graph
+from model_prep.refine import DISTIL_STEPS
 from model_prep.refine.student import Parameters, Student, own_weights, with_levels
 
 _SMALL_PART = 0.12  # of all values that the maps compared with the teacher have together
@@ -43,7 +44,7 @@ class Recipe:
         seed: of crops, flips and order.
     """
 
-    steps: int = 60
+    steps: int = DISTIL_STEPS
     batch: int = 8
     rate: float = 2e-4
     feature: float = 0.1

@@ -109,7 +109,7 @@ def refine(
         qm: width of y.
         source: the input's format.
         pixels, to_float: as for `measure`.
-        recipe: of the distillation, instead of the default.
+        recipe: of the distillation, instead of the default with plan.distil_steps.
     """
     free = free_layers(measured.exact, plan)
     quantizers, factors = tables.fit_all(plan, measured.weights, qm, measured.fracs, free)
@@ -127,7 +127,7 @@ def refine(
     state = State(exact, plan, qm, quantizers, own_weights(exact))
     if "distil" in plan.refine:
         student = Student(state, source)
-        distil(student, pixels, to_float, recipe or Recipe())
+        distil(student, pixels, to_float, recipe or Recipe(steps=plan.distil_steps))
         state = replace(state, weights=student.weights, quantizers=student.quantizers)
     by_layer = {
         layer.name: equalise.channel_scales(exact, scales, layer.name) for layer in exact.layers

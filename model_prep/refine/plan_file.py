@@ -21,7 +21,7 @@ from model_prep.errors import UserError, run_cli
 from model_prep.files import atomic_write_text
 from model_prep.graph import Graph
 from model_prep.plan import AUTO, Plan
-from model_prep.refine import ALL, allocate, parse, pipeline
+from model_prep.refine import ALL, DISTIL_STEPS, allocate, parse, pipeline
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def text(plan: Plan, graph: Graph) -> str:
         f'scheme = "{first.scheme}"',
         f'refine = "{",".join(plan.refine)}"',
     ]
+    if plan.distil_steps != DISTIL_STEPS:
+        lines.append(f"distil_steps = {plan.distil_steps}")
     for key, value in (("rule", first.rule), ("variant", first.variant)):
         if value is not None:
             lines.append(f'{key} = "{value}"')

@@ -245,7 +245,7 @@ def test_the_plan_file_says_what_is_stored_and_gives_the_plan_again(
     plan = plan_of(graph)
     measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
     found = allocate.losses(plan, measured.weights, 12, measured.fracs)
-    done = allocate.allocate(plan, graph, found, 3.4)
+    done = replace(allocate.allocate(plan, graph, found, 3.4), distil_steps=7)
     path = tmp_path / "plan.toml"
     path.write_text(plan_file.text(done, graph))
     nb = sum(
@@ -258,7 +258,7 @@ def test_the_plan_file_says_what_is_stored_and_gives_the_plan_again(
     assert [(one.bits, one.scheme) for one in again.layers] == [
         (one.bits, one.scheme) for one in done.layers
     ]
-    assert again.refine == done.refine
+    assert (again.refine, again.distil_steps) == (done.refine, 7)
 
 
 def test_distillation_brings_the_answers_nearer(graph: Graph, pixels: np.ndarray) -> None:
@@ -327,3 +327,14 @@ def test_unknown_techniques_are_refused(graph: Graph, tmp_path: Path) -> None:
     path.write_text("refine = 3\n")
     with pytest.raises(UserError, match="refine must be a text"):
         resolve(graph, Settings(), Settings(scheme="knq", bits=3), path)
+
+
+def test_the_plan_says_how_long_to_distil(
+    graph: Graph, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = resolve(graph, Settings(refine="distil", distil_steps=2), Settings(scheme="knq", bits=3))
+    measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
+    steps = []
+    monkeypatch.setattr(pipeline, "distil", lambda *args: steps.append(args[-1].steps))
+    pipeline.refine(measured, plan, 12, network_input(SPEC), pixels, TO_FLOAT)
+    assert steps == [2]
