@@ -20,11 +20,10 @@ from model_prep.study import plots
 from model_prep.study.allocations import half_precision, searched
 from model_prep.study.context import Study, kilobytes
 from model_prep.study.plots import Figure
-from model_prep.study.refined import refined
+from model_prep.study.refined import NAMES, refined
 from model_prep.study.results import Section, Table
 
 SCHEMES = ("knq", "enq", "uniform")
-_BEST = "KNQ, refined, widths by expected loss"
 _WIDTHS = (3, 4, 5, 6)
 _POINTS = 9
 _IMAGES = 24  # the front is searched on
@@ -81,7 +80,7 @@ def schemes(study: Study) -> Section:
         scheme, width = name.split()
         point = _point(study, float_right, score, score["nb"])
         data["refined"].setdefault(scheme, []).append(point)
-        what = _BEST if scheme == "best" else f"{plots.label(scheme)}, refined"
+        what = NAMES[scheme]
         rows.append([what, float(width), *_cells(study, score, point)])
     for bits in choices["knq"]:
         right = study.right(scores["knq"][bits])
@@ -97,7 +96,8 @@ def schemes(study: Study) -> Section:
                f"{interval}, from", "to"], rows,
               note="Differences are from float, with bootstrap intervals of paired differences. "
               "'Refined' moves weights and tables towards float's outputs on unlabelled "
-              "calibration images; widths, tables' sizes and hardware stay."),
+              "calibration images; widths, tables' sizes and hardware stay. ENQ is the papers' "
+              "floor except where it says 'rounded'."),
         Table("KNQ against the others at equal NB, points",
               ["bits", "difference of", "points", f"{interval}, from", "to", "p (McNemar)"],
               against, digits=3),
@@ -129,7 +129,7 @@ def scheme_figures(data: dict[str, Any]) -> list[Figure]:
         for key, points in data["refined"].items():
             nb, middle, _, _ = np.array(points, np.float64).T
             colour = "refined" if key == "best" else key
-            name = "KNQ, refined, own widths" if key == "best" else f"{plots.label(key)}, refined"
+            name = "KNQ, refined, own widths" if key == "best" else NAMES[key]
             axis.plot(nb, middle, marker="*", markersize=9, linestyle=(0, (2, 2)),
                       color=plots.COLOURS[colour], label=name)  # fmt: skip
         plots.level(axis, 0.0, "float")
@@ -171,7 +171,7 @@ def _candidates(study: Study) -> list[tuple[str, str, Mapping[str, Any], int]]:
         found.append((scheme, what, study.score(choice), study.nb(choice)))
     for name, score in refined(study).items():
         scheme, width = name.split()
-        what = _BEST if scheme == "best" else f"{plots.label(scheme)}, refined"
+        what = NAMES[scheme]
         found.append(("refined", f"{what}, {width} bits", score, score["nb"]))
     found.append(("half", "half precision", half_precision(study), 16 * study.values))
     return found

@@ -20,6 +20,12 @@ from model_prep.refine import TECHNIQUES, allocate, pipeline
 from model_prep.study.context import Study
 
 SCHEMES = ("knq", "enq", "uniform")
+NAMES = {
+    "knq": "KNQ, refined",
+    "enq": "ENQ, rounded, refined",
+    "uniform": "uniform, refined",
+    "best": "KNQ, refined, widths by expected loss",
+}
 _WIDTHS = (3, 4)
 _AVERAGES = (3.0, 3.25, 4.0)  # bits of an activation where every layer has a width of its own
 
@@ -31,8 +37,13 @@ class Refiner:
         self.study = study
 
     def plan(self, scheme: str, bits: int) -> Plan:
-        """One width for all layers, refined by all techniques."""
-        return replace(self.study.plan(scheme, bits), refine=TECHNIQUES)
+        """One width for all layers, refined by all techniques; ENQ rounds, as the others do."""
+        plan = self.study.plan(scheme, bits)
+        if scheme == "enq":
+            layers = (one if one.scheme is None else replace(one, variant="round") for one in
+                      plan.layers)  # fmt: skip
+            plan = replace(plan, layers=tuple(layers))
+        return replace(plan, refine=TECHNIQUES)
 
     @cached_property
     def measured(self) -> pipeline.Measured:
