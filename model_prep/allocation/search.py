@@ -108,8 +108,8 @@ def coordinate(
 
     A pass lowers every group by one bit where the goal is still reached. A group that fails is
     left alone from then on: narrower codes elsewhere only add noise. The widths of the groups with
-    little work behind them are then searched together (`tail`), with as much work as the passes
-    took.
+    little work behind them are then searched together (`tail`), with at most as much work behind
+    the groups that trials change as the passes had.
 
     Args:
         problem: the groups and their quantizers.
@@ -120,18 +120,20 @@ def coordinate(
     """
     before = measure.evaluations
     start, widths = smallest_uniform(problem, measure, goal)
-    start_nb, steps = problem.nb(widths), list[Step]()
+    start_nb, steps, failed = problem.nb(widths), list[Step](), list[Widths]()
     with tqdm(desc="width search", unit="candidate", disable=None, leave=False) as bar:
 
         def judge(trial: Widths, base: Widths, number: int) -> bool:
             good = measure.reaches(problem.choice(trial), problem.choice(base), goal)
             steps.append(Step(problem.groups[number].name, trial[number], good, problem.nb(trial)))
             bar.update()
+            if not good:
+                failed.append(trial)
             return good
 
         widths, work = _descend(problem, judge, _with_slack(problem, widths, slack), order)
         descent_nb = problem.nb(widths)
-        widths = Tail(problem, judge, widths, work).run()
+        widths = Tail(problem, judge, widths, work, failed).run()
     return _result(problem, measure, widths, goal, start, start_nb, descent_nb, before, steps)
 
 
@@ -221,16 +223,9 @@ def exhaustive(problem: Problem, measure: Measure, goal: float) -> SearchResult:
 
         visit(())
     return _result(
-        problem,
-        measure,
-        best[0],
-        goal,
-        found.start_bits,
-        found.start_nb,
-        found.nb,
-        before,
+        problem, measure, best[0], goal, found.start_bits, found.start_nb, found.descent_nb, before,
         found.steps,
-    )
+    )  # fmt: skip
 
 
 Search = Callable[[Problem, Measure, float], SearchResult]

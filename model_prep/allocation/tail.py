@@ -8,44 +8,51 @@ their widths near the descent's can be searched by branch and bound. Imports the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from model_prep.allocation.problem import Problem, Widths
 
 _SHARE = 1 / 3  # of the network's MACs: no more lies behind a group of the tail
 _REACH = 2  # bits that a width may move from the descent's
+_LEAST_WORK = 0.01  # of a trial, in runs of the whole network: the last group has nothing behind
 
 # (widths to try, widths that the cache is kept for, number of the group that differs)
 Judge = Callable[[Widths, Widths, int], bool]
 
 
 def first_of_tail(problem: Problem) -> int:
-    """Number of the first group that has at most a third of the network's work behind it."""
-    return next(
-        (i for i, share in enumerate(problem.behind) if share <= _SHARE), len(problem.groups)
-    )
+    """Where the last stretch of groups with at most a third of the work behind them begins."""
+    heavy = [number for number, share in enumerate(problem.behind) if share > _SHARE]
+    return heavy[-1] + 1 if heavy else 0
 
 
 class Tail:
     """Branch and bound over the tail's widths, the other groups' staying as they are.
 
-    A node fixes the widths up to a group and has the widest that it may have behind it. Where it
-    fails nothing narrower is tried: as in the descent, narrower codes are taken to only add noise.
+    A node fixes the widths up to a group and has the widest that it may have behind it. As in the
+    descent, narrower codes are taken to only add noise: what is nowhere wider than widths that
+    failed has failed, what is nowhere narrower than widths that were good is good, without a trial.
+    The answer itself always was tried.
 
     Attributes:
         best: the widths of least NB so far that reached the goal.
     """
 
-    def __init__(self, problem: Problem, judge: Judge, widths: Widths, budget: float) -> None:
+    def __init__(
+        self, problem: Problem, judge: Judge, widths: Widths, budget: float,
+        failed: Sequence[Widths] = (),
+    ) -> None:  # fmt: skip
         """
         Args:
             problem: the groups.
             judge: whether widths reach the goal.
             widths: reach the goal; the descent's result.
-            budget: work allowed, 1 being that of the whole network.
+            budget: work allowed, counted behind the group that a trial changes; 1 is a run of the
+                whole network.
+            failed: widths that are known not to reach the goal.
         """
         self._problem, self._judge, self._budget = problem, judge, budget
-        self._failed: list[Widths] = []
+        self._failed, self._passed = list(failed), [widths]
         self.best = widths
         self._first = first_of_tail(problem)
         groups = problem.groups
@@ -64,14 +71,16 @@ class Tail:
         return self.best
 
     def _good(self, widths: Widths, base: Widths, number: int) -> bool:
-        """Whether widths reach the goal; without a trial where ones at least as wide failed."""
-        for failed in self._failed:
-            if all(mine <= theirs for mine, theirs in zip(widths, failed, strict=True)):
-                return False
-        self._budget -= self._problem.behind[number]
+        """Whether widths reach the goal; without a trial where others tell."""
+        if any(_within(widths, failed) for failed in self._failed):
+            return False
+        if any(_within(passed, widths) for passed in self._passed):
+            return True
+        self._budget -= max(_LEAST_WORK, self._problem.behind[number])
         good = self._judge(widths, base, number)
-        if not good:
-            self._failed.append(widths)
+        (self._passed if good else self._failed).append(widths)
+        if good:
+            self.best = min(self.best, widths, key=self._problem.nb)
         return good
 
     def _least(self, widths: Widths, number: int) -> int:
@@ -87,9 +96,13 @@ class Tail:
                 break
             good.append(trial)
         if number == len(widths) - 1:
-            self.best = min(self.best, good[-1], key=self._problem.nb)
             return
         for trial in reversed(good):
             if self._least(trial, number) >= self._problem.nb(self.best):
                 return
             self._visit(trial, number + 1)
+
+
+def _within(one: Widths, other: Widths) -> bool:
+    """Whether no group is wider in the one than in the other."""
+    return all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
