@@ -111,8 +111,10 @@ def load_images(
 class _Trainer:
     """Steps of Adam on a quantized network, each batch divided among workers."""
 
-    def __init__(self, spec: NetworkSpec, network: StraightThrough, options: Options) -> None:
-        self.spec, self.network, self.options = spec, network, options
+    def __init__(
+        self, spec: NetworkSpec, network: StraightThrough, teacher: Graph, options: Options
+    ) -> None:
+        self.spec, self.network, self.teacher, self.options = spec, network, teacher, options
         self.parameters = network.parameters()
 
     def loss(self, job: tuple[np.ndarray, torch.Tensor, int]) -> tuple[torch.Tensor, ...]:
@@ -122,7 +124,7 @@ class _Trainer:
         if self.options.distill:
             with torch.inference_mode():
                 teacher = float_model.forward(
-                    self.network.graph, data.to_float(self.spec, pixels)
+                    self.teacher, data.to_float(self.spec, pixels)
                 ).clone()
         with torch.enable_grad():
             logits = self.network(pixels)
@@ -170,18 +172,25 @@ class _Trainer:
 
 
 def train(
-    spec: NetworkSpec, network: StraightThrough, images: Augmented, options: Options
+    spec: NetworkSpec, network: StraightThrough, teacher: Graph, images: Augmented, options: Options
 ) -> list[float]:
     """Fine-tune `network` in place; the mean loss of every epoch.
 
     The result depends on the options and images only, not on the number of cores.
+
+    Args:
+        spec: the network's images.
+        network: what is trained.
+        teacher: the float network, whose outputs distillation learns.
+        images: what is learned from.
+        options: see Options.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
-            return _Trainer(spec, network, options).run(images)
+            return _Trainer(spec, network, teacher, options).run(images)
     finally:
         torch.set_num_threads(threads)
 
@@ -217,16 +226,21 @@ def finetune(
     loaded = source.load(few.pixels)
     graph, fixed_input = loaded.graph, network_input(spec)
     formats = find_formats(spec, graph, fixed_input, plan, few, few.labelled)
-    before = FakeQuantized(graph, fixed_input, formats.plan.layers)
-    network = StraightThrough(graph, fixed_input, formats.plan.layers, formats.quantizers)
+    # Tables are fitted to this graph: REFINE scales its channels and may change its weights.
+    start = formats.graph
+    if plan.refine:
+        _check_stored(source, start)
+    before = FakeQuantized(start, fixed_input, formats.plan.layers)
+    network = StraightThrough(start, fixed_input, formats.plan.layers, formats.quantizers)
     augmented = Augmented(fit, spec.in_shape, mirror=spec.default_data != "digits")
-    history = train(spec, network, augmented, options)
+    history = train(spec, network, graph, augmented, options)
     trained, tables = network.rounded(), network.quantizers()
     result: dict[str, Any] = {
         "network": spec.name, "weights": loaded.origin, "weights_sha256": loaded.sha256,
         "data": fit.source, "images": len(fit), "test_images": len(test),
         "epochs": options.epochs, "rate": options.rate, "batch": options.batch,
-        "seed": options.seed, "distilled": options.distill, "loss": history,
+        "seed": options.seed, "distilled": options.distill, "refine": list(plan.refine),
+        "loss": history,
     }  # fmt: skip
     if test.labelled:
         result["float_top1"] = percent_correct(_float_logits(spec, graph, test), test.labels)
@@ -244,6 +258,16 @@ def finetune(
         result["integer_agreement"] = percent_correct(exact, logits[some].argmax(1))
     _write(source, trained, network.fixed_plans(), formats.qm, result, out)
     return result
+
+
+def _check_stored(source: Source, refined: Graph) -> None:
+    """Refuse, before any training, refined weights that no checkpoint of the network can hold."""
+    try:
+        state_of(source, refined)
+    except UserError as error:
+        raise UserError(
+            f"REFINE must leave out equalise to fine-tune {source.spec.name}: {error}"
+        ) from None
 
 
 def _float_logits(spec: NetworkSpec, graph: Graph, test: ImageSet) -> np.ndarray:

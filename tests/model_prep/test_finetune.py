@@ -91,6 +91,45 @@ def test_a_seed_decides_everything_and_distillation_needs_no_labels(tmp_path, tu
     assert plans[0] == plans[1]
 
 
+def test_a_refined_network_is_what_is_trained(tmp_path, monkeypatch):
+    started = []
+
+    def nothing_learned(spec, network, teacher, images, options):
+        started.append((network.graph, teacher))
+        return [0.0]
+
+    monkeypatch.setattr(finetune, "train", nothing_learned)
+    result = tune(tmp_path, "--refine", "equalise", "--distill", plan="bits = 2\n")
+    source = open_source("digits", None, Recipe())
+    ((begun, teacher),) = started
+    packaged = source.load(np.zeros((1, *source.spec.in_shape), np.uint8)).graph
+    for ours, learned, theirs in zip(begun.layers, teacher.layers, packaged.layers, strict=True):
+        assert np.array_equal(learned.weight, theirs.weight)  # of the float outputs to learn
+        if ours.name == "conv1":
+            assert not np.array_equal(ours.weight, theirs.weight)
+    assert result["refine"] == ["equalise"]
+    # 14-bit weights: the start is the refined network that `accuracy` measures, but for rounding
+    assert result["before_top1"] == pytest.approx(96.67, abs=0.3)
+    assert result["tuned_top1"] == pytest.approx(result["before_top1"], abs=0.3)
+    made = tmp_path / "finetuned"
+    assert "refine" not in (made / "plan.toml").read_text()
+    words = ["--weights", str(made / "weights.pth"), "--plan", str(made / "plan.toml")]
+    assert main(["quantize", "--net", "digits", *words, "--images", "360", "--out",
+                 str(tmp_path)]) == 0  # fmt: skip
+    network = manifest.load(tmp_path / "quantized")
+    assert network.accuracy["integer_top1"] == result["integer_top1"]
+
+
+def test_refined_weights_that_no_checkpoint_holds_are_refused(monkeypatch):
+    def refuse(source, graph):
+        raise UserError("layer conv1: a checkpoint must be able to hold its weights")
+
+    monkeypatch.setattr(finetune, "state_of", refuse)
+    source = open_source("digits", None, Recipe())
+    with pytest.raises(UserError, match="^REFINE must leave out equalise to fine-tune digits: lay"):
+        finetune._check_stored(source, source.graph)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
