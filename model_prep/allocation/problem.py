@@ -9,6 +9,7 @@ image. Imports numpy and the Graph, plan, sharing, calibration and single-width 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -21,10 +22,12 @@ from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.plan import LayerPlan, Plan, check_widths
 from model_prep.quantizers.base import Quantizer
+from model_prep.refine import DISTIL_STEPS
 from model_prep.sharing import share
 
 Widths = tuple[int, ...]  # one per group
 _WIDEST = 16
+_CHOICES = 256  # remembered; a search goes back to its base and few others, or to nothing
 _DERIVED = ("name", "signed", "shares", "counted")  # of a LayerPlan; they follow from the graph
 
 
@@ -67,7 +70,7 @@ class Problem:
         self.graph, self.open_plan, self.qm = graph, replace(plan, qm=qm), qm
         self.counts, self.fracs = counts, fracs
         self._fits: dict[tuple[object, ...], Quantizer] = {}
-        self._choices: dict[Widths, Choice] = {}
+        self._choices: OrderedDict[Widths, Choice] = OrderedDict()  # the latest last
         self.groups = self._find_groups()
         if not self.groups:
             raise UserError(
@@ -145,9 +148,16 @@ class Problem:
         return share(self.graph, replace(self.open_plan, layers=layers))
 
     def choice(self, widths: Widths) -> Choice:
-        """The fitted quantizers of these widths; equal widths give the same object."""
+        """The fitted quantizers of these widths.
+
+        Equal widths give the same object, by which caches know their base, unless hundreds of
+        others were asked for in between; then an equal one, whose quantizers are the same objects.
+        """
         if widths not in self._choices:
             self._choices[widths] = Choice(self._fit(self.plan(widths)))
+            if len(self._choices) > _CHOICES:
+                self._choices.popitem(last=False)
+        self._choices.move_to_end(widths)
         return self._choices[widths]
 
     def _fit(self, plan: Plan) -> dict[str, Quantizer]:
@@ -192,7 +202,7 @@ class Problem:
 
 
 def plan_toml(plan: Plan, fracs: Mapping[str, int], comment: str) -> str:
-    """A plan.toml that gives these formats again; every layer has its table.
+    """A plan.toml that gives these formats again, or has them refined; every layer has its table.
 
     Args:
         plan: with all widths fixed.
@@ -203,7 +213,13 @@ def plan_toml(plan: Plan, fracs: Mapping[str, int], comment: str) -> str:
     whole = {frac + (name in signed) for name, frac in fracs.items()}
     lines = [f"# {line}" for line in comment.splitlines()]
     lines.append(f"qm = {plan.qm}")
-    if not plan.clip:  # F is the smaller of this and what holds the layer's largest activation
+    if plan.refine:  # it chooses F per layer in a rescaled network, unless the user fixed it
+        lines.append(f'frac_mode = "{plan.frac_mode}"')
+        lines += [f"frac = {plan.frac}"] * (plan.frac is not None)
+        lines += ["clip = false"] * (not plan.clip)
+        lines.append(f'refine = "{",".join(plan.refine)}"')
+        lines += [f"distil_steps = {plan.distil_steps}"] * (plan.distil_steps != DISTIL_STEPS)
+    elif not plan.clip:  # F is the smaller of this and what holds the layer's largest activation
         lines += ["clip = false", 'frac_mode = "network"', f"frac = {max(whole)}"]
     elif plan.frac_mode == "error" and plan.frac is None:
         lines.append('frac_mode = "error"')

@@ -8,6 +8,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,41 @@ def test_the_plan_file_gives_the_plan_again(ready: Prepared, tmp_path: Path) -> 
     assert again.qm == problem.qm
     if again.frac is not None:
         assert set(problem.fracs.values()) == {again.frac}
+
+
+@pytest.mark.parametrize(("refine", "steps"), [("all", 5), ("equalise", None), (None, None)])
+def test_the_plan_file_keeps_what_is_to_be_refined(
+    ready: Prepared, tmp_path: Path, refine: str | None, steps: int | None
+) -> None:
+    problem = ready.problem
+    settings = Settings(scheme="knq", bits=3, qm=problem.qm, refine=refine, distil_steps=steps)
+    plan = resolve(problem.graph, replace(settings, clip=False, frac_mode="layer"), Settings())
+    path = tmp_path / "plan.toml"
+    path.write_text(plan_toml(plan, problem.fracs, ""))
+    again = resolve(problem.graph, Settings(), Settings(), path)
+    assert (again.refine, again.distil_steps) == (plan.refine, plan.distil_steps)
+    assert ("distil_steps" in path.read_text()) == (steps is not None)
+    assert ("refine" in path.read_text()) == (refine is not None)
+    if refine:  # which chooses F itself
+        assert (again.frac, again.frac_mode, again.clip) == (None, "layer", False)
+        path.write_text(plan_toml(replace(plan, frac=4, clip=True), problem.fracs, ""))
+        again = resolve(problem.graph, Settings(), Settings(), path)
+        assert (again.frac, again.clip) == (4, True)
+
+
+def test_few_choices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = ready_for(labels=False).problem
+    monkeypatch.setattr("model_prep.allocation.problem._CHOICES", 3)
+    base = problem.choice(problem.uniform(8))
+    others = [problem.choice(problem.uniform(bits)) for bits in (2, 3, 4, 5)]
+    assert len(problem._choices) == 3
+    assert problem.choice(problem.uniform(5)) is others[-1]
+    for bits in (2, 3, 4, 6):  # what is asked for again and again stays
+        problem.choice(problem.uniform(bits))
+        assert problem.choice(problem.uniform(5)) is others[-1]
+    again = problem.choice(problem.uniform(8))
+    assert again is not base
+    assert all(again.quantizers[name] is one for name, one in base.quantizers.items())
 
 
 def test_metric_needs_labels() -> None:
