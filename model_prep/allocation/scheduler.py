@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from model_prep.fake_quant import FakeQuantized
 from model_prep.quantizers.base import Quantizer
 
 _CONNECT_SECONDS = 10
+_REMEMBERED = 3  # choices: a base, a candidate, and one of a task that was not stopped in time
 _AHEAD = 2  # tasks given out beyond the workers, so that none waits for the next one
 
 Consume = Callable[[int, np.ndarray], bool]
@@ -122,34 +124,49 @@ class Threads:
 
 
 # On a Dask worker: caches by (pool, batch), made when a task first needs them, so that a batch
-# which moves to another worker only costs its cache; quantizers by key, for their tables.
+# which moves to another worker only costs its cache; by pool and number the latest choices, so that
+# all tasks have the same object for a base, and a base that was a candidate is known as such.
 _RUNS: dict[tuple[str, int], tuple[threading.Lock, BatchRun]] = {}
 _RUNS_LOCK = threading.Lock()
-_BASES: dict[tuple[str, int], Choice] = {}
+_LATEST: dict[str, OrderedDict[int, Choice]] = {}
+_Numbered = tuple[int, Choice]  # identity does not travel to a worker
+
+
+def _known(pool: str, sent: _Numbered) -> Choice:
+    """The choice with this number that a task of the pool brought first, while it is remembered.
+
+    A forgotten one costs a cache what it could have reused, and changes no result.
+    """
+    latest = _LATEST.setdefault(pool, OrderedDict())
+    choice = latest.setdefault(*sent)
+    latest.move_to_end(sent[0])
+    while len(latest) > _REMEMBERED:
+        latest.popitem(last=False)
+    return choice
 
 
 def _task(
     pool: str, number: int, network: FakeQuantized, pixels: np.ndarray, keep: frozenset[str],
-    base: tuple[int, Choice] | None, choice: Choice,
+    base: _Numbered | None, choice: _Numbered,
 ) -> np.ndarray:  # fmt: skip
-    """One batch of one candidate, on a worker. `base` has a number, as identity does not travel."""
+    """One batch of one candidate, on a worker."""
     torch.set_num_threads(1)
     with _RUNS_LOCK:
         if (pool, number) not in _RUNS:
             _RUNS[pool, number] = (threading.Lock(), BatchRun(network, pixels, keep))
         lock, run = _RUNS[pool, number]
-        if base is not None:
-            kept = _BASES.setdefault((pool, base[0]), base[1])
+        start = None if base is None else _known(pool, base)
+        candidate = _known(pool, choice)
     with lock:
-        return run.plain(choice) if base is None else run.logits(kept, choice)
+        return run.plain(candidate) if start is None else run.logits(start, candidate)
 
 
 def _forget(pool: str) -> None:
     """Free a pool's caches on a worker."""
     with _RUNS_LOCK:
-        for table in (_RUNS, _BASES):
-            for key in [key for key in table if key[0] == pool]:
-                table.pop(key, None)  # type: ignore[attr-defined]
+        _LATEST.pop(pool, None)
+        for key in [key for key in _RUNS if key[0] == pool]:
+            _RUNS.pop(key, None)
 
 
 def _slim(choice: Choice) -> Choice:
@@ -206,22 +223,30 @@ class Dask:
             client.scatter(pixels, workers=[home], hash=False)
             for pixels, home in zip(batches, self._home, strict=True)
         ]
-        self._base: Choice | None = None
-        self._base_number = 0
+        self._numbers = itertools.count()
+        self._sent: OrderedDict[int, tuple[Choice, _Numbered]] = OrderedDict()  # by identity
+
+    def _numbered(self, choice: Choice) -> _Numbered:
+        """What is sent for a choice; the latest ones keep their numbers."""
+        key = id(choice)  # which is its own while the table holds the choice
+        if key not in self._sent:
+            self._sent[key] = (choice, (next(self._numbers), _slim(choice)))
+        self._sent.move_to_end(key)
+        while len(self._sent) > _REMEMBERED:
+            self._sent.popitem(last=False)
+        return self._sent[key][1]
 
     def run(
         self, base: Choice | None, choice: Choice, order: Sequence[int], consume: Consume
     ) -> None:
         """See `Pool.run`."""
-        if base is not self._base:
-            self._base, self._base_number = base, self._base_number + 1
-        sent = None if base is None else (self._base_number, _slim(base))
-        slim = _slim(choice)
+        start = None if base is None else self._numbered(base)
+        candidate = self._numbered(choice)
 
         def submit(number: int) -> Any:
             return self._client.submit(
-                _task, self._name, number, self._network, self._pixels[number], self._keep, sent,
-                slim, pure=False, workers=[self._home[number]], allow_other_workers=True,
+                _task, self._name, number, self._network, self._pixels[number], self._keep, start,
+                candidate, pure=False, workers=[self._home[number]], allow_other_workers=True,
             )  # fmt: skip
 
         _stream(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from model_prep.allocation.command import Prepared
 from model_prep.allocation.measure import Measure
 from model_prep.allocation.scheduler import Dask, Threads
 from model_prep.errors import UserError, run_cli
+from model_prep.fake_quant import FakeQuantized
 from model_prep.plan import Settings, resolve
 from model_prep.quantize import network_input
 
@@ -67,6 +69,63 @@ def test_dask_gives_the_same_result(ready: Prepared, client: Any) -> None:
     there = found_by(ready, Dask(client, *parts(ready)))
     assert there == here
     assert not scheduler._RUNS  # close has freed the workers' caches
+    assert not scheduler._LATEST
+
+
+def test_workers_remember_few_choices(
+    ready: Prepared, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, bases = [], set()
+    known = scheduler._known
+
+    def counted(pool: str, sent: Any) -> Any:
+        found = known(pool, sent)
+        sizes.append(len(scheduler._LATEST[pool]))
+        bases.add(sent[0])
+        return found
+
+    monkeypatch.setattr(scheduler, "_known", counted)
+    pool = Dask(client, *parts(ready))
+    found_by(ready, pool)
+    assert len(bases) > 10
+    assert max(sizes) <= scheduler._REMEMBERED
+    assert len(pool._sent) <= scheduler._REMEMBERED
+
+
+def test_a_worker_knows_an_accepted_candidate(
+    ready: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    raw = FakeQuantized.raw
+
+    def counted(network: FakeQuantized, index: int, *rest: Any) -> torch.Tensor:
+        computed.append(index)
+        return raw(network, index, *rest)
+
+    monkeypatch.setattr(FakeQuantized, "raw", counted)
+    network, batches, keep = parts(ready)
+    wide, narrow = (ready.problem.uniform(bits) for bits in (4, 3))
+    widths = [wide, (narrow[0], *wide[1:]), (narrow[0], *wide[1:-1], narrow[-1])]
+    start, accepted, next_one = (ready.problem.choice(one) for one in widths)
+
+    def task(base: int, number: int, choices: tuple[Any, Any]) -> np.ndarray:
+        sent = [pickle.loads(pickle.dumps(scheduler._slim(one))) for one in choices]  # a copy each
+        return scheduler._task(
+            "pool", 0, network, batches[0], keep, (base, sent[0]), (number, sent[1])
+        )
+
+    task(0, 0, (start, start))
+    task(0, 1, (start, accepted))
+    computed.clear()
+    got = task(1, 2, (accepted, next_one))
+    assert computed == [len(network.graph.layers) - 1]  # only what reads the narrowed layer
+    again = task(7, 8, (accepted, next_one))  # numbers that were forgotten
+    assert np.array_equal(got, again)
+    scheduler._forget("pool")
+    assert not scheduler._RUNS
+    assert not scheduler._LATEST
+    plain = scheduler.BatchRun(network, batches[0], keep).plain(next_one)
+    assert np.array_equal(got, plain)
 
 
 def test_dask_at_an_address(ready: Prepared, client: Any) -> None:
