@@ -32,6 +32,10 @@ RULE ?=
 QM ?=
 PLAN ?=
 DELTA ?=
+# Better accuracy from the same hardware, without labels: all, or some of equalise, sensitivity and
+# distil, with commas; steps of distil.
+REFINE ?=
+DISTIL_STEPS ?=
 # allocate: search, budget, quenn or sqnr; NB bits for budget (empty: the whole front); accuracy,
 # agreement or sqnr; EXHAUSTIVE=1 all products; GB of activations to keep; a Dask cluster,
 # tcp://host:port. METHOD=sqnr: dB of all activations and of all weights, what a bit costs, dB a bit.
@@ -126,7 +130,7 @@ MEASURE_ARGS := $(if $(DATA),--data '$(DATA)') $(if $(REPEATS),--repeats '$(REPE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA REFINE DISTIL_STEPS WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER TEST EPOCHS LR DISTILL SECTIONS QUICK"
+	@echo "Variables: NET WEIGHTS DATA SCHEME BITS RULE QM PLAN DELTA REFINE DISTIL_STEPS WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PART CLOCK LIMIT BATCH SIMD PE PIXELS FM WEIGHT_PORTS IMAGES OUT CSIM_TYPES BOARD HLS_STEPS MEAN STD SCALE RESIZE CSIM N SEED SWEEP METHOD NB METRIC EXHAUSTIVE CACHE_GB SCHEDULER TARGET_DB WEIGHTS_DB RHO KAPPA TEST EPOCHS LR DISTILL SECTIONS QUICK REPEATS CLNQ"
 	@echo "Example:   make csim NET=vgg16 BITS=5"
 
 install: $(INSTALLED) ## create .venv with the pinned packages

@@ -33,6 +33,19 @@ def test_every_command_is_one_that_make_knows(command, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_make_help_names_every_variable():
+    makefile = (ROOT / "Makefile").read_text()
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Variables:")]
+    named = line.split()[1:]
+    passed = set(re.findall(r"\$\(if \$\(([A-Z_]+)\),", makefile))
+    preset = set(re.findall(r"^([A-Z_]+) \?=", makefile, re.MULTILINE))
+    assert {"REFINE", "TARGET_DB", "CLNQ"} <= passed
+    assert passed <= preset
+    assert set(named) == preset
+    assert len(named) == len(set(named))
+
+
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
