@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +22,11 @@ from model_prep import cli, data
 from model_prep.errors import UserError, run_cli
 from model_prep.files import atomic_write_text
 from model_prep.graph import Graph
-from model_prep.plan import AUTO, Plan
+from model_prep.plan import AUTO, DEFAULTS, LayerPlan, Plan
+from model_prep.quantizers.weights import WEIGHT_SCHEMES
 from model_prep.refine import ALL, DISTIL_STEPS, allocate, parse, pipeline
+
+_WEIGHT_KEYS = ("weight_scheme", "weight_bits", "bias_bits")
 
 
 @dataclass(frozen=True)
@@ -59,25 +64,62 @@ class Allocator:
         return allocate.allocate(self.plan, self.measured.exact, self.losses, average)
 
 
+def _settings(plan: Plan) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """(what holds for the network, what else a layer has, by name), defaults left out.
+
+    A key is in the first where all layers that have it agree, else in the second.
+    """
+    first = next(layer for layer in plan.layers if layer.scheme is not None)
+    top: dict[str, Any] = {"scheme": first.scheme, "refine": ",".join(plan.refine)}
+    whole = (
+        ("qm", plan.qm, DEFAULTS.qm), ("frac", plan.frac, None),
+        ("distil_steps", plan.distil_steps, DISTIL_STEPS),
+    )  # fmt: skip
+    top.update((key, value) for key, value, default in whole if value != default)
+    own: dict[str, dict[str, Any]] = {
+        layer.name: {} if layer.scheme is None else {"bits": layer.bits} for layer in plan.layers
+    }
+    for layer in plan.layers:
+        if layer.scheme not in (None, first.scheme):
+            own[layer.name]["scheme"] = layer.scheme
+    for key in ("rule", "variant", "density", "levels", *_WEIGHT_KEYS):
+        having = [layer for layer in plan.layers if getattr(layer, key) is not None]
+        if all(getattr(layer, key) == _default(layer, key) for layer in having):
+            continue
+        if len({getattr(layer, key) for layer in having}) == 1:
+            top[key] = getattr(having[0], key)
+            continue
+        for layer in having:
+            if getattr(layer, key) != _default(layer, key):
+                own[layer.name][key] = getattr(layer, key)
+    return top, own
+
+
+def _default(layer: LayerPlan, key: str) -> Any:
+    """What a plan file without this key means; None for options that are always written."""
+    if key == "weight_bits":
+        return WEIGHT_SCHEMES[layer.weight_scheme][1][2]
+    return getattr(DEFAULTS, key) if key in _WEIGHT_KEYS else None
+
+
 def text(plan: Plan, graph: Graph) -> str:
     """The plan file of a plan with every width fixed."""
     average, total = allocate.plan_average(graph, plan), allocate.plan_bits(graph, plan)
-    first = next(layer for layer in plan.layers if layer.scheme is not None)
+    top, own = _settings(plan)
     lines = [
         f"# {graph.name}: {average:.3f} bits per stored activation, NB {total} bits,",
         "# allocated without labels by expected loss (python -m model_prep.refine.plan_file)",
-        f'scheme = "{first.scheme}"',
-        f'refine = "{",".join(plan.refine)}"',
+        *_lines(top),
     ]
-    if plan.distil_steps != DISTIL_STEPS:
-        lines.append(f"distil_steps = {plan.distil_steps}")
-    for key, value in (("rule", first.rule), ("variant", first.variant)):
-        if value is not None:
-            lines.append(f'{key} = "{value}"')
-    for layer in plan.layers:
-        if layer.scheme is not None:
-            lines += ["", f"[layer.{layer.name}]", f"bits = {layer.bits}"]
+    for name, table in own.items():
+        if table:
+            lines += ["", f"[layer.{name}]", *_lines(table)]
     return "\n".join(lines) + "\n"
+
+
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    """Numbers and texts in TOML."""
+    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
 
 
 def main(argv: list[str]) -> int:

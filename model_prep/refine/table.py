@@ -30,7 +30,7 @@ from model_prep.graph import Graph
 from model_prep.plan import AUTO, Plan
 from model_prep.quantize import network_input, to_fixed
 from model_prep.quantizers.base import Quantizer
-from model_prep.refine import TECHNIQUES, allocate, distil, pipeline
+from model_prep.refine import TECHNIQUES, allocate, pipeline
 from model_prep.refine.plan_file import Allocator
 from model_prep.refine.student import Parameters, State, Student, own_weights
 
@@ -38,7 +38,6 @@ SCHEMES = ("knq", "enq", "uniform")
 AVERAGES = (3.0, 4.0, 5.0, 6.0)
 KINDS = ("plain", "allocated", "refined")
 _BATCH = 16
-_STEPS = 30  # of distillation, so that a table of all schemes takes minutes
 
 
 @dataclass(frozen=True)
@@ -125,14 +124,35 @@ def evaluate(
         "average_bits": allocate.plan_average(graph, plan),
         "percent1": percent_correct(logits, case.labels),
         "percent5": percent_correct(logits, case.labels, 5),
+        "divergence": divergence(case.exact, logits),
         **stats.compare(case.exact, logits, case.labels),
     }
 
 
+def divergence(exact: np.ndarray, other: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence of the outputs' probabilities from float's, in nats.
+
+    Args:
+        exact, other: logits [N, classes] of the float and the other network.
+    """
+    logs = []
+    for logits in (exact, other):
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        logs.append(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    return float((np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1).mean())
+
+
 def rows(
-    case: Case, schemes: tuple[str, ...], averages: tuple[float, ...], steps: int
+    case: Case, schemes: tuple[str, ...], averages: tuple[float, ...], distilled: bool
 ) -> Iterator[dict[str, Any]]:
-    """One row per scheme, average width and kind; a width that is no integer has no plain row."""
+    """One row per scheme, average width and kind.
+
+    Args:
+        case: the network and its images.
+        schemes: of SCHEMES.
+        averages: stored bits an activation; one that is no integer has no plain row.
+        distilled: whether there are rows with distillation, of the plan's distil_steps.
+    """
     source = network_input(case.asked.source.spec)
     qm = case.asked.plan.qm
     if qm == AUTO:
@@ -147,12 +167,11 @@ def rows(
                 fitted = plain(case, plan, qm)
                 yield {**found, "kind": "plain", **evaluate(case, graph, plan, fitted, qm)}
             for kind, techniques in (("allocated", TECHNIQUES[:-1]), ("refined", TECHNIQUES)):
-                if kind == "refined" and not steps:
+                if kind == "refined" and not distilled:
                     continue
                 plan = replace(allocator.at(average), refine=techniques)
                 refined = pipeline.refine(
-                    allocator.measured, plan, qm, source, case.calibration, case.to_float,
-                    distil.Recipe(steps=steps),
+                    allocator.measured, plan, qm, source, case.calibration, case.to_float
                 )  # fmt: skip
                 result = evaluate(case, refined.graph, plan, refined.quantizers, qm)
                 yield {**found, "kind": kind, **result}
@@ -160,19 +179,19 @@ def rows(
 
 HEADER = (
     f"{'scheme':<8}{'bits':>5}  {'kind':<10}{'NB/n':>7}{'top-1':>8}{'top-5':>8}{'d top-1':>9}"
-    f"{'d top-5':>9}  {'95% interval':<16}{'agree':>7}"
+    f"{'d top-5':>9}  {'95% interval':<16}{'agree':>7}{'KL':>9}"
 )
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """A row of the table as text: percentages, points against float, agreement in percent."""
+    """A row as text: percentages, points against float, agreement in percent, divergence (nats)."""
     one, five = row["top1"], row.get("top5")
     interval = "" if five is None else f"{five['low']:+.2f}..{five['high']:+.2f}"
     change = "-" if five is None else f"{five['difference']:+.2f}"
     return (
         f"{row['scheme']:<8}{row['asked']:>5g}  {row['kind']:<10}{row['average_bits']:>7.3f}"
         f"{row['percent1']:>8.2f}{row['percent5']:>8.2f}{one['difference']:>+9.2f}{change:>9}"
-        f"  {interval:<16}{row['agreement1']['percent']:>7.2f}"
+        f"  {interval:<16}{row['agreement1']['percent']:>7.2f}{row['divergence']:>9.4f}"
     )
 
 
@@ -195,20 +214,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--images", type=int, metavar="N", help="test images; default: all")
     parser.add_argument("--schemes", default=",".join(SCHEMES))
     parser.add_argument("--averages", default=",".join(f"{one:g}" for one in AVERAGES))
-    parser.add_argument("--steps", type=int, default=_STEPS, help="of distillation; 0: none")
     args = parser.parse_args(argv)
     torch.set_grad_enabled(False)
     schemes = tuple(args.schemes.split(","))
-    if not set(schemes) <= set(SCHEMES) or args.steps < 0:
+    if not set(schemes) <= set(SCHEMES):
         raise UserError(f"--schemes must be of {', '.join(SCHEMES)}, not {args.schemes}")
     try:
         averages = tuple(float(part) for part in args.averages.split(","))
     except ValueError:
         raise UserError(f"--averages must be numbers, not {args.averages}") from None
+    distilled = args.distil_steps != 0  # here 0 leaves those rows out; a plan has no such number
+    args.distil_steps = args.distil_steps or None
     case = open_case(args)
     done = []
     print(HEADER)
-    for row in rows(case, schemes, averages, args.steps):
+    for row in rows(case, schemes, averages, distilled):
         done.append(row)
         print(line(row), flush=True)
     path = Path(args.out) / "refine_table.json"

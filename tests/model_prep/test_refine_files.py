@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plan files that refine.plan_file writes give the plan again; what refine.table prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model_prep import networks, weights
+from model_prep.errors import run_cli
+from model_prep.graph import Graph
+from model_prep.plan import Settings, resolve
+from model_prep.refine import plan_file, table
+
+SPEC = networks.get("digits")
+DEFAULTS = Settings(scheme="enq", bits=8)
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return weights.load(SPEC, None, np.zeros((1, *SPEC.in_shape), np.uint8)).graph
+
+
+@pytest.mark.parametrize(
+    ("settings", "fc", "in_file"),
+    [
+        ({"scheme": "knq", "rule": "floor"}, {}, 'rule = "floor"'),
+        ({"weight_bits": 8}, {}, "weight_bits = 8"),
+        ({"weight_bits": 8, "bias_bits": 10, "qm": 10, "frac": 3}, {}, "frac = 3"),
+        ({}, {"weight_bits": 6}, "weight_bits = 6"),
+        ({}, {"weight_scheme": "kmeans"}, 'weight_scheme = "kmeans"'),
+        ({"weight_scheme": "kmeans"}, {"weight_bits": 4}, 'weight_scheme = "kmeans"'),
+        ({"weight_scheme": "kmeans", "weight_bits": 4}, {}, "weight_bits = 4"),
+        ({"scheme": "optimal", "density": "laplacian"}, {}, 'density = "laplacian"'),
+        ({"scheme": "gaussian", "levels": "equal"}, {}, 'levels = "equal"'),
+        ({"scheme": "enq", "variant": "round"}, {"scheme": "knq"}, 'scheme = "knq"'),
+        ({"scheme": "knq"}, {"rule": "floor"}, 'rule = "floor"'),
+    ],
+)
+def test_a_plan_file_gives_the_plan_again(
+    graph: Graph, tmp_path: Path, settings: dict[str, Any], fc: dict[str, Any], in_file: str
+) -> None:
+    asked = Settings(**{"scheme": "knq", "bits": 4, "refine": "all", **settings})
+    plan = resolve(graph, asked, Settings(), by_kind={"fc": fc})
+    plan = replace(plan, layers=(replace(plan.layers[0], bits=3), *plan.layers[1:]))
+    path = tmp_path / "plan.toml"
+    path.write_text(plan_file.text(plan, graph))
+    assert in_file in path.read_text()
+    assert resolve(graph, Settings(), DEFAULTS, path) == plan
+
+
+def test_defaults_are_not_written(graph: Graph) -> None:
+    plan = resolve(graph, Settings(scheme="knq", bits=3, refine="distil"), Settings())
+    top = plan_file.text(plan, graph).split("\n\n")[0].splitlines()[2:]
+    assert top == ['scheme = "knq"', 'refine = "distil"', 'rule = "nearest"']
+
+
+def test_the_command_keeps_the_width_of_weights(graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    words = ["--net", "digits", "--out", str(tmp_path), "--scheme", "knq", "--weight-bits", "8"]
+    assert run_cli(plan_file.main, [*words, "--average", "3.5", "--plan-out", str(path)]) == 0
+    assert all(
+        layer.weight_bits == 8 for layer in resolve(graph, Settings(), DEFAULTS, path).layers
+    )
+
+
+def test_divergence_is_torchs() -> None:
+    random = np.random.default_rng(2)
+    exact, other = random.normal(size=(2, 7, 10)).astype(np.float32) * 20
+    logs = [F.log_softmax(torch.from_numpy(one).double(), 1) for one in (exact, other)]
+    want = F.kl_div(logs[1], logs[0], reduction="batchmean", log_target=True)
+    assert table.divergence(exact, other) == pytest.approx(float(want), rel=1e-6)
+    assert table.divergence(exact, exact + 3) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_the_table_distils_as_long_as_asked(
+    steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--net", "digits", "--out", str(tmp_path), "--images", "30", "--schemes", "knq"]
+    assert run_cli(table.main, [*words, "--averages", "3", "--distil-steps", str(steps)]) == 0
+    rows = json.loads((tmp_path / "refine_table.json").read_text())
+    assert [row["kind"] for row in rows] == list(table.KINDS[: 3 if steps else 2])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-1] == "KL"
+    for row, line in zip(rows, lines[1:], strict=False):
+        assert 0 < row["divergence"] < 1
+        assert line.endswith(f"{row['divergence']:.4f}")
+
+
+def test_steps_below_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--net", "digits", "--out", str(tmp_path), "--distil-steps", "-1"]
+    assert run_cli(table.main, words) == 2
+    assert "distil_steps must be 1..100000, not -1" in capsys.readouterr().err
