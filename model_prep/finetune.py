@@ -214,13 +214,7 @@ def finetune(
         UserError: the network, the plan or the folder does not allow it.
     """
     spec, (fit, test) = source.spec, images
-    weighted = {layer.name for layer in source.graph.layers if layer.has_weights}
-    for layer in plan.layers:
-        if layer.name in weighted and layer.weight_scheme != "uniform":
-            raise UserError(
-                f"weight_scheme of layer {layer.name} must be uniform to fine-tune it, not "
-                f"{layer.weight_scheme}"
-            )
+    _check_schemes(source, plan)
     few = fit.take(data.spaced(len(fit), CALIBRATION))
     few = replace(few, pixels=centre(few.pixels, spec.in_shape))
     loaded = source.load(few.pixels)
@@ -258,6 +252,17 @@ def finetune(
         result["integer_agreement"] = percent_correct(exact, logits[some].argmax(1))
     _write(source, trained, network.fixed_plans(), formats.qm, result, out)
     return result
+
+
+def _check_schemes(source: Source, plan: Plan) -> None:
+    """Refuse weights that are no fixed-point numbers."""
+    weighted = {layer.name for layer in source.graph.layers if layer.has_weights}
+    for layer in plan.layers:
+        if layer.name in weighted and layer.weight_scheme != "uniform":
+            raise UserError(
+                f"weight_scheme of layer {layer.name} must be uniform to fine-tune it, not "
+                f"{layer.weight_scheme}"
+            )
 
 
 def _check_stored(source: Source, refined: Graph) -> None:
