@@ -7,12 +7,12 @@ Imports numpy, the graph, plan, quantizer, water-filling, problem and fake-quant
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from model_prep.allocation import sqnr
+from model_prep.allocation import filling, sqnr
 from model_prep.allocation.clipping import signal_and_noise
 from model_prep.allocation.measure import inverse_sqnr
 from model_prep.allocation.problem import Problem
@@ -24,6 +24,8 @@ from model_prep.plan import Plan
 from model_prep.quantizers.base import Quantizer, lowest
 from model_prep.quantizers.weights import fit_weights
 
+DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
+
 
 @dataclass(frozen=True)
 class Allocated:
@@ -31,11 +33,13 @@ class Allocated:
 
     Attributes:
         plan: with all widths fixed.
+        target_db: SQNR of all open activations together that was asked for, or the default's.
         nb: bits of all activations of one image.
         predicted_db, measured_db: SQNR of every layer's stored output, by layer name.
     """
 
     plan: Plan
+    target_db: float
     nb: int
     predicted_db: dict[str, float]
     measured_db: dict[str, float]
@@ -47,7 +51,8 @@ def predict(
     """SQNR in dB of every layer's output (002, equation 8) on any graph.
 
     Inverse SQNRs add up along a chain; where maps join (concatenation, addition) the mean of the
-    parts' is taken.
+    parts' is taken. What quantizing the input and the biases and rounding to qm bits add is left
+    out.
 
     Args:
         graph: the network.
@@ -101,8 +106,8 @@ def code_steps(
 
 def allocate(
     problem: Problem, network: FakeQuantized, pixels: np.ndarray, to_float: ToFloat,
-    target_db: float, rho: str = "activations", kappa: float | None = None,
-    weights_db: float | None = None,
+    target_db: float | None = None, rho: str = "activations", kappa: float | None = None,
+    weights_db: float | None = None, keep_weights: Collection[str] = (),
 ) -> Allocated:  # fmt: skip
     """Open widths of activations, and if asked those of weights, by water-filling.
 
@@ -111,33 +116,40 @@ def allocate(
         network: gives the input's format.
         pixels: images to measure on, uint8 [N, C, H, W].
         to_float: from pixels to network inputs.
-        target_db: SQNR of all open activations together, in dB.
-        rho: what a bit costs: see `sqnr.costs`.
+        target_db: SQNR of all open activations together, in dB; None: what DEFAULT_BITS everywhere
+            would have.
+        rho: what a bit costs: see `sqnr.reading_costs`, and for weights `sqnr.costs`.
         kappa: dB per bit; None: measured for each step.
-        weights_db: SQNR of all weights together; None leaves their widths alone.
+        weights_db: SQNR of all fixed-point weights together; None leaves their widths alone.
+        keep_weights: layers whose weights' widths stay in any case.
 
     Raises:
-        UserError: no widths reach a target, or weights to choose widths for have codebooks.
+        UserError: no widths reach a target, or no weights have a width to choose.
     """
     graph, qm = problem.graph, problem.qm
-    books = [layer.name for layer in problem.open_plan.layers if layer.weight_scheme != "uniform"]
-    if weights_db is not None and books:
-        raise UserError(
-            f"WEIGHTS_DB needs weights in fixed point, not the codebook of {books[0]}; leave out "
-            "WEIGHTS_DB or set WEIGHT_SCHEME=uniform"
-        )
-    costs = {layer.name: 0 for layer in graph.layers} | sqnr.costs(graph, rho)
-    plan = sqnr.allocate_activations(
-        problem.open_plan, problem.counts, qm, problem.fracs, costs, target_db, kappa
-    )
+    open_widths = {group.name: group.widths for group in problem.groups}
+    activations = filling.of_activations(
+        problem.open_plan, problem.counts, qm, problem.fracs, sqnr.reading_costs(graph, rho),
+        open_widths, kappa,
+    )  # fmt: skip
+    target = activations.sqnr_db(DEFAULT_BITS) if target_db is None else target_db
+    bits = activations.widths(target, "TARGET_DB")
+    widths = tuple(bits[group.name] for group in problem.groups)
+    plan = problem.plan(widths)
     if weights_db is not None:
         kind = "macs" if rho == "macs" else "parameters"
-        plan = sqnr.allocate_weights(graph, plan, weights_db, kappa, kind)
-    bits = {layer.name: layer.bits for layer in plan.layers if layer.bits is not None}
-    widths = tuple(bits[group.name] for group in problem.groups)
+        weights = filling.of_weights(graph, plan, kappa, kind, keep_weights)
+        weight_bits = weights.widths(weights_db, "WEIGHTS_DB")
+        if not weight_bits:
+            raise UserError(
+                "WEIGHTS_DB must have weights to choose widths for, in fixed point and without a "
+                "width of their own, not none; leave out WEIGHTS_DB, or set WEIGHT_SCHEME or "
+                "FC_WEIGHT_SCHEME to uniform and leave out WEIGHT_BITS and FC_WEIGHT_BITS"
+            )
+        plan = filling.with_weight_bits(plan, weight_bits)
     quantizers = problem.choice(widths).quantizers
     codes = code_steps(quantizers, problem.counts, qm, problem.fracs)
     _, stored = predict(graph, weight_steps(graph, plan), codes)
-    exact = FakeQuantized(graph, network.source, plan.layers)
-    measured = exact.layer_sqnr_db(pixels, to_float, quantizers)
-    return Allocated(plan, problem.nb(widths), stored, measured)
+    quantized = FakeQuantized(graph, network.source, plan.layers)
+    measured = quantized.layer_sqnr_db(pixels, to_float, quantizers)
+    return Allocated(plan, target, problem.nb(widths), stored, measured)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -18,14 +19,15 @@ from model_prep import quantizers
 from model_prep.allocation.clipping import signal_and_noise
 from model_prep.errors import UserError
 from model_prep.fake_quant import sqnr_db
-from model_prep.fixed_point import to_fixed
-from model_prep.graph import Graph
-from model_prep.plan import PARAMETER_BITS, LayerPlan, Plan
-from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, lowest
+from model_prep.graph import INPUT, Graph
+from model_prep.plan import LayerPlan
+from model_prep.quantizers.base import PLAN_WIDTHS, lowest
+from model_prep.quantizers.weights import fit_weights
 
 KAPPA = 3.0  # dB per bit in section 5 of the paper, which measured 2 to 4
 MEASURED = range(3, 9)  # widths that kappa is measured at
 COSTS = ("parameters", "activations", "macs")
+Limits = tuple[int, int]  # narrowest and widest
 
 
 @dataclass(frozen=True)
@@ -142,24 +144,34 @@ def water_fill(steps: Sequence[Step], target_db: float) -> list[float]:
     >>> [round(bits, 2) for bits in water_fill([Step("a", 1), Step("b", 8)], 20.0)]
     [9.85, 6.84]
     """
-    shares = [step.rho / step.efficiency.kappa for step in steps]
-    if not steps or min(shares) <= 0:
+    if not steps or min(step.rho for step in steps) <= 0:
         raise UserError("there must be steps to give bits to, each with a rho above 0")
-    allowed = 10 ** (-target_db / 10)
+    # In dB and relative to the least kappa, so that no target and no kappa under- or overflows.
+    least = min(step.efficiency.kappa for step in steps)
+    shares = [step.rho * (least / step.efficiency.kappa) for step in steps]
     return [
-        step.efficiency.bits(allowed * share / sum(shares))
+        (target_db - 10 * math.log10(share / sum(shares)) - step.efficiency.offset)
+        / step.efficiency.kappa
         for step, share in zip(steps, shares, strict=True)
     ]
 
 
 def integer_widths(
-    steps: Sequence[Step], target_db: float, limits: tuple[int, int] = (2, 16)
-) -> list[int]:
+    steps: Sequence[Step], target_db: float, limits: Limits | Sequence[Limits] = (2, 16),
+    option: str = "the target", remedy: str = "lower it",
+) -> list[int]:  # fmt: skip
     """Integer widths within `limits` that keep the target, near the water-filling solution.
 
     Starting from its widths rounded down, one bit at a time goes where it removes most noise for
     its rho, until the target is kept; then bits that are not needed are taken back, the dearest
     first.
+
+    Args:
+        steps: to give bits to.
+        target_db: their output SQNR.
+        limits: narrowest and widest width, of all steps or one pair per step.
+        option, remedy: what the target is called and what to do, in the message where no widths
+            reach it.
 
     Raises:
         UserError: the target cannot be reached.
@@ -167,9 +179,13 @@ def integer_widths(
     >>> integer_widths([Step("a", 1), Step("b", 8)], 20.0)
     [9, 7]
     """
-    low, high = limits
+    one = isinstance(limits[0], int)
+    pairs = cast(list[Limits], [limits] * len(steps) if one else list(limits))
     goal = 10 ** (-target_db / 10) * (1 + 1e-12)
-    bits = [min(max(math.floor(real), low), high) for real in water_fill(steps, target_db)]
+    bits = [
+        math.floor(min(max(real, low), high))
+        for real, (low, high) in zip(water_fill(steps, target_db), pairs, strict=True)
+    ]
 
     def noise() -> float:
         return sum(
@@ -181,15 +197,16 @@ def integer_widths(
         return (line.noise(bits[index]) - line.noise(bits[index] + 1)) / steps[index].rho
 
     while noise() > goal:
-        open_ = [index for index in range(len(steps)) if bits[index] < high]
+        open_ = [index for index in range(len(steps)) if bits[index] < pairs[index][1]]
         if not open_:
+            best = math.floor(-1000 * math.log10(noise())) / 100
             raise UserError(
-                f"the target must be at most {-10 * math.log10(noise()):.2f} dB, what {high} bits "
-                f"everywhere have, not {target_db:.2f} dB"
+                f"{option} must be at most {best:g} dB, what the widest widths have, not "
+                f"{target_db:g} dB; {remedy}"
             )
         bits[max(open_, key=gain)] += 1
     for index in sorted(range(len(steps)), key=lambda i: -steps[i].rho):
-        while bits[index] > low:
+        while bits[index] > pairs[index][0]:
             bits[index] -= 1
             if noise() > goal:
                 bits[index] += 1
@@ -202,8 +219,8 @@ def costs(graph: Graph, kind: str) -> dict[str, int]:
 
     Args:
         graph: the network.
-        kind: "parameters" (weights), "activations" (stored values of every layer but the last) or
-            "macs" (for weights or activations; of layers with weights).
+        kind: "parameters" (of layers with weights), "activations" (stored values of every layer but
+            the last) or "macs" (of layers with weights).
     """
     if kind == "parameters":
         return {layer.name: layer.weight.size for layer in graph.layers if layer.has_weights}
@@ -214,13 +231,39 @@ def costs(graph: Graph, kind: str) -> dict[str, int]:
     raise UserError(f"rho must be one of {', '.join(COSTS)}, not {kind}")
 
 
-def weight_sqnr_db(values: np.ndarray, widths: Iterable[int] = MEASURED) -> dict[int, float]:
-    """SQNR in dB by width of weights in fixed point (equation 4)."""
+def reading_costs(graph: Graph, kind: str) -> dict[str, float]:
+    """rho of the stored maps by layer name, the last left out: what a bit more costs its readers.
+
+    A bit of an activation is paid by the layers that multiply by it. Of "macs" and "parameters" a
+    map has those of all layers that read it; of a concatenation's, each part has the share of its
+    channels. Readers without weights cost nothing, so a map may have 0, which
+    `filling.of_activations` replaces.
+
+    Args:
+        graph: the network.
+        kind: as for `costs`; "activations" are the stored values themselves.
+    """
+    paid = costs(graph, kind)
+    if kind == "activations":
+        return dict(paid)
+    found = {layer.name: 0.0 for layer in graph.layers[:-1]}
+    for layer in graph.layers:
+        for part in (part for name in layer.inputs for part in graph.parts_of(name)):
+            if part != INPUT:
+                share = graph.source_shape(part)[0] / layer.in_shape[0]
+                found[part] += paid.get(layer.name, 0) * share
+    return found
+
+
+def weight_sqnr_db(
+    values: np.ndarray, widths: Iterable[int] = MEASURED, scheme: str = "uniform"
+) -> dict[int, float]:
+    """SQNR in dB by width of weights in a scheme without codebook (equation 4)."""
     exact = np.asarray(values, np.float64)
     measured = {}
     for bits in widths:
-        integers, frac = to_fixed(exact, bits)
-        noise = float(np.square(integers * 2.0**-frac - exact).sum())
+        stored = fit_weights(scheme, exact, bits, scheme)
+        noise = float(np.square(stored.integers * 2.0**-stored.frac - exact).sum())
         measured[bits] = sqnr_db(float(np.square(exact).sum()), noise)
     return measured
 
@@ -248,71 +291,7 @@ def activation_sqnr_db(
     return measured
 
 
-def _limits(layer: LayerPlan, qm: int) -> tuple[int, int]:
+def _limits(layer: LayerPlan, qm: int) -> Limits:
     """Widths that a layer's scheme allows at this qm."""
     low, high = PLAN_WIDTHS[str(layer.scheme)]
-    return low, high if HARDWARE[str(layer.scheme)] == "uniform" else min(high, qm)
-
-
-def allocate_activations(
-    plan: Plan, counts: Mapping[str, np.ndarray], qm: int, fracs: Mapping[str, int],
-    rho: Mapping[str, float], target_db: float, kappa: float | None = None,
-) -> Plan:  # fmt: skip
-    """The plan with its open widths set by water-filling; layers that share count as one step.
-
-    Args:
-        plan: with open widths; fixed ones are not part of the target.
-        counts, qm, fracs: as for `single.fit_all`.
-        rho: cost of a bit by layer name, see `costs`.
-        target_db: SQNR of all open steps together.
-        kappa: dB per bit; None: measured for each step.
-    """
-    open_layers = [layer for layer in plan.layers if layer.scheme and layer.bits is None]
-    shared: dict[str, list[LayerPlan]] = {}
-    for layer in open_layers:
-        shared.setdefault(layer.owner, []).append(layer)
-    steps = []
-    for owner, members in shared.items():
-        seen = [layer for layer in members if layer.counted] or members
-        histogram = np.sum([counts[layer.name] for layer in seen], axis=0)
-        line = Efficiency(kappa) if kappa is not None else fit_efficiency(
-            activation_sqnr_db(members[0], histogram, qm, fracs[owner])
-        )  # fmt: skip
-        steps.append(Step(owner, sum(rho[layer.name] for layer in members), line))
-    limits = [_limits(layer, qm) for layer in open_layers]
-    within = max(low for low, _ in limits), min(high for _, high in limits)
-    chosen = dict(zip(shared, integer_widths(steps, target_db, within), strict=True))
-    layers = [
-        replace(layer, bits=chosen[layer.owner]) if layer in open_layers else layer
-        for layer in plan.layers
-    ]
-    return replace(plan, layers=tuple(layers))
-
-
-def allocate_weights(
-    graph: Graph, plan: Plan, target_db: float, kappa: float | None = None, kind: str = "parameters"
-) -> Plan:
-    """The plan with the weights' widths set by water-filling (the paper's section 5.1).
-
-    Args:
-        graph: the float network.
-        plan: any; its weight_bits are replaced.
-        target_db: SQNR of all weights together.
-        kappa: dB per bit; None: measured layer by layer.
-        kind: rho, "parameters" (the paper's) or "macs".
-    """
-    rho = costs(graph, kind)
-    weights = {layer.name: layer.weight for layer in graph.layers if layer.name in rho}
-    steps = [
-        Step(
-            name, rho[name],
-            Efficiency(kappa) if kappa is not None else fit_efficiency(weight_sqnr_db(values)),
-        )
-        for name, values in weights.items()
-    ]  # fmt: skip
-    chosen = dict(zip(weights, integer_widths(steps, target_db, PARAMETER_BITS), strict=True))
-    layers = [
-        replace(layer, weight_bits=chosen.get(layer.name, layer.weight_bits))
-        for layer in plan.layers
-    ]
-    return replace(plan, layers=tuple(layers))
+    return low, min(high, qm)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model_prep.allocation import predicted, sqnr
+from model_prep.allocation import filling, predicted, sqnr
 from model_prep.fake_quant import FakeQuantized
 from model_prep.plan import Plan
 from model_prep.quantizers import optimal_step
@@ -53,7 +53,7 @@ def prediction(study: Study) -> Section:
     gaps = []
     for number, target in enumerate(_TARGETS, 1):
         base = study.plan("uniform", study.qm)
-        plan = _with_floor(sqnr.allocate_weights(study.graph, base, target))
+        plan = _with_floor(filling.allocate_weights(study.graph, base, target))
         widths = {layer.name: layer.weight_bits for layer in plan.layers}
         paper, _ = predicted.predict(
             study.graph, {name: sqnr.KAPPA * widths[name] for name in rows},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -17,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_prep import calibrate, data, networks, weights
-from model_prep.allocation import clipping, clnq, sqnr
+from model_prep.allocation import clipping, clnq, filling, sqnr
+from model_prep.allocation.problem import Problem
 from model_prep.allocation.single import fit_all
 from model_prep.allocation.sqnr import Efficiency, Step
 from model_prep.allocation.uniform import layer_fracs
@@ -132,6 +134,27 @@ def test_integer_widths_are_near_the_best_of_all() -> None:
         assert best <= cost <= 1.1 * best
 
 
+def test_limits_of_each_step() -> None:
+    steps = [Step("a", 1), Step("b", 1), Step("c", 1)]
+    assert sqnr.integer_widths(steps, 20.0) == [9, 8, 8]
+    assert sqnr.integer_widths(steps, 20.0, [(2, 7), (12, 16), (2, 16)]) == [7, 12, 10]
+    assert sqnr.integer_widths(steps, 20.0, [(2, 16), (2, 16), (8, 8)]) == [9, 8, 8]
+    with pytest.raises(UserError, match="^the target must be at most 17.9"):
+        sqnr.integer_widths(steps, 20.0, [(2, 6), (2, 16), (2, 16)])
+
+
+@pytest.mark.parametrize("target", [5000.0, 1e300])
+@pytest.mark.parametrize("kappa", [1e-300, 5000.0, 1e300])
+def test_no_target_and_no_kappa_overflows(target: float, kappa: float) -> None:
+    steps = [Step(name, 1, Efficiency(kappa)) for name in "ab"]
+    assert len(sqnr.water_fill(steps, target)) == 2
+    if kappa * 16 > target:
+        assert all(2 <= bits <= 16 for bits in sqnr.integer_widths(steps, target))
+    else:
+        with contextlib.suppress(UserError):
+            sqnr.integer_widths(steps, target)
+
+
 def test_kappa_of_uniform_data_is_6_db_and_of_gaussian_data_less() -> None:
     rng = np.random.default_rng(2)
     flat = sqnr.fit_efficiency(sqnr.weight_sqnr_db(rng.uniform(-1, 1, 50_000)))
@@ -150,7 +173,9 @@ def test_kappa_of_uniform_data_is_6_db_and_of_gaussian_data_less() -> None:
          "^kappa must be measured at two widths or more, not 1$"),
         (lambda: sqnr.water_fill([], 20), "^there must be steps"),
         (lambda: sqnr.integer_widths([Step("a", 1), Step("b", 1)], 60),
-         "^the target must be at most 44.99 dB, what 16 bits everywhere have, not 60.00 dB$"),
+         "^the target must be at most 44.98 dB, what the widest widths have, not 60 dB; lower it$"),
+        (lambda: sqnr.integer_widths([Step("a", 1)], 60, [(2, 16)], "TARGET_DB", "pray"),
+         "^TARGET_DB must be at most 48 dB, what the widest widths have, not 60 dB; pray$"),
     ],
 )  # fmt: skip
 def test_bad_settings(call: Any, text: str) -> None:
@@ -185,9 +210,16 @@ def digits() -> Digits:
 
 
 def test_activations_are_allocated_to_a_measured_target(digits: Digits) -> None:
-    plan = digits.plan(bits="auto", scheme="uniform")
-    rho = sqnr.costs(digits.graph, "activations")
-    done = sqnr.allocate_activations(plan, digits.counts, 12, digits.fracs, rho, 20.0)
+    problem = Problem(
+        digits.graph, digits.plan(bits="auto", scheme="uniform"), digits.counts, 12, digits.fracs
+    )
+    rho = sqnr.reading_costs(digits.graph, "activations")
+    steps = filling.of_activations(
+        problem.open_plan, digits.counts, 12, digits.fracs, rho,
+        {group.name: group.widths for group in problem.groups},
+    )  # fmt: skip
+    bits = steps.widths(20.0, "TARGET_DB")
+    done = problem.plan(tuple(bits.values()))
     assert not done.searches_bits
     fitted = fit_all(done, digits.counts, 12, digits.fracs)
     reached = sqnr.output_sqnr_db(
@@ -198,20 +230,17 @@ def test_activations_are_allocated_to_a_measured_target(digits: Digits) -> None:
         if layer.scheme
     )
     assert reached == pytest.approx(20.0, abs=3.0) and fitted.keys() == rho.keys()
-    finer = sqnr.allocate_activations(plan, digits.counts, 12, digits.fracs, rho, 32.0)
-    assert sum(layer.bits or 0 for layer in finer.layers) > sum(
-        layer.bits or 0 for layer in done.layers
-    )
+    assert sum(steps.widths(32.0, "TARGET_DB").values()) > sum(bits.values())
 
 
 def test_weights_get_fewer_bits_where_there_are_more(digits: Digits) -> None:
-    done = sqnr.allocate_weights(digits.graph, digits.plan(), 25.0, kappa=6.0)
+    done = filling.allocate_weights(digits.graph, digits.plan(), 25.0, kappa=6.0)
     rho = sqnr.costs(digits.graph, "parameters")
     bits = {layer.name: layer.weight_bits for layer in done.layers if layer.name in rho}
     ordered = sorted(rho, key=lambda name: rho[name])
     assert all(bits[a] >= bits[b] for a, b in itertools.pairwise(ordered) if rho[b] > 4 * rho[a])
     assert sqnr.output_sqnr_db(6.0 * b for b in bits.values()) >= 25.0
-    assert sqnr.allocate_weights(digits.graph, digits.plan(), 25.0) != done  # measured kappa
+    assert filling.allocate_weights(digits.graph, digits.plan(), 25.0) != done  # measured kappa
 
 
 def test_rho_by_kind(digits: Digits) -> None:
