@@ -31,13 +31,14 @@ from model_prep.files import atomic_write_text
 from model_prep.graph import Graph
 from model_prep.manifest import InputFormat
 from model_prep.networks.spec import NetworkSpec
-from model_prep.plan import Plan, check_widths
+from model_prep.plan import Plan, Settings, check_widths, read_toml
 
 METHODS = ("search", "budget", "quenn", "sqnr")
 _IMAGES = {True: 256, False: 8}  # searched on, with and without labels
 _DELTA = {"accuracy": 1.0, "agreement": 5.0, "sqnr": 30.0}  # points or dB
 _QUENN_IMAGES = 50  # paper 004
-_TARGET_DB = 20.0  # of METHOD=sqnr
+_OF_SQNR = ("target_db", "weights_db", "rho", "kappa")
+_NOT_OF_SQNR = ("nb", "metric", "exhaustive", "scheduler", "cache_gb", "compare_cache")
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,8 @@ def _quenn(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, A
 def _sqnr(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
     found = predicted.allocate(
         ready.problem, ready.network, ready.images.pixels, ready.to_float, args.target_db,
-        args.rho, args.kappa, args.weights_db,
+        args.rho or "activations", args.kappa, args.weights_db,
+        _weights_kept(ready.problem.graph, args),
     )  # fmt: skip
     print(f"{'layer':<34}{'bits':>6}{'weights':>9}{'predicted dB':>14}{'measured dB':>13}")
     for layer in found.plan.layers:
@@ -237,11 +239,51 @@ def _sqnr(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, An
         weights = layer.weight_bits if ready.problem.graph.layer(layer.name).has_weights else "-"
         print(f"{layer.name:<34}{bits:>6}{weights:>9}{found.predicted_db[layer.name]:>14.2f}"
               f"{found.measured_db[layer.name]:>13.2f}")  # fmt: skip
-    print(f"sqnr: {found.nb} bits, {found.nb / ready.problem.values:.2f} an activation")
+    print(f"sqnr: {found.nb} bits, {found.nb / ready.problem.values:.2f} an activation, target "
+          f"{found.target_db:.2f} dB")  # fmt: skip
     result = {name: value for name, value in asdict(found).items() if name != "plan"}
     widths = {layer.name: layer.bits for layer in found.plan.layers if layer.bits is not None}
     weights_bits = {layer.name: layer.weight_bits for layer in found.plan.layers}
     return found.plan, {"widths": widths, "weight_bits": weights_bits, **result}
+
+
+def _weights_kept(graph: Graph, args: argparse.Namespace) -> frozenset[str]:
+    """Layers whose weights' width an option or the plan file sets; defaults do not count."""
+    empty: tuple[Settings, dict[str, Any], dict[str, Any]] = (Settings(), {}, {})
+    top, kinds, layers = read_toml(Path(args.plan), graph) if args.plan else empty
+    if args.weight_bits is not None or top.weight_bits is not None:
+        return frozenset(layer.name for layer in graph.layers)
+    kept = {name for name, table in layers.items() if "weight_bits" in table}
+    set_by_kind = {kind for kind, table in kinds.items() if "weight_bits" in table}
+    if args.fc_weight_bits is not None:
+        set_by_kind.add("fc")
+    return frozenset(kept | {layer.name for layer in graph.layers if layer.kind in set_by_kind})
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse, by UserError, options that the method would ignore, and targets out of range."""
+    if args.method != "sqnr":
+        for key in _OF_SQNR:
+            if getattr(args, key) is not None:
+                raise UserError(
+                    f"{key.upper()} must go with METHOD=sqnr, not METHOD={args.method}; leave out "
+                    f"{key.upper()} or set METHOD=sqnr"
+                )
+        return
+    for key in _NOT_OF_SQNR:
+        if getattr(args, key) not in (None, False):
+            raise UserError(
+                f"{key.upper()} must go with another method, not METHOD=sqnr, which tries no "
+                f"candidates; leave out {key.upper()} or set METHOD=search or budget"
+            )
+    for key, usual in (("target_db", "20"), ("weights_db", "25"), ("kappa", "6")):
+        value = getattr(args, key)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            unit = "dB a bit" if key == "kappa" else "dB"
+            raise UserError(
+                f"{key.upper()} must be a finite number above 0 {unit}, not {value:g}; leave it "
+                f"out or set {key.upper()}={usual}"
+            )
 
 
 def allocate(
@@ -256,6 +298,7 @@ def allocate(
         labels: whether their labels may judge.
         args: the options of `add_options`.
     """
+    _check_options(args)
     if args.scheduler:
         connect(args.scheduler).close()  # before minutes of preparation
     number = args.images
@@ -296,12 +339,13 @@ def add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--nb", type=int, metavar="BITS", help="budget: bits of all activations of "
                      "one image; default: the whole front")  # fmt: skip
     run.add_argument("--points", type=int, default=12, metavar="N", help="budget: of the front")
-    run.add_argument("--target-db", type=float, default=_TARGET_DB, metavar="X", help="sqnr: of "
-                     f"all activations together; default: {_TARGET_DB:g}")  # fmt: skip
-    run.add_argument("--weights-db", type=float, metavar="X", help="sqnr: of all weights together, "
-                     "whose widths it then chooses, too")  # fmt: skip
-    run.add_argument("--rho", choices=sqnr.COSTS, default="activations", help="sqnr: what a bit "
-                     "costs; default: activations")  # fmt: skip
+    run.add_argument("--target-db", type=float, metavar="X", help="sqnr: of all activations "
+                     f"together; default: what {predicted.DEFAULT_BITS} bits everywhere "
+                     "would have")  # fmt: skip
+    run.add_argument("--weights-db", type=float, metavar="X", help="sqnr: of all weights in fixed "
+                     "point together, whose widths, if not set, it then chooses, too")  # fmt: skip
+    run.add_argument("--rho", choices=sqnr.COSTS, help="sqnr: what a bit costs; default: "
+                     "activations")  # fmt: skip
     run.add_argument("--kappa", type=float, metavar="X", help="sqnr: dB a bit; default: measured")
     run.add_argument("--order", choices=search.ORDERS, default=search.ORDERS[0],
                      help="search: which layers first; default: size")  # fmt: skip

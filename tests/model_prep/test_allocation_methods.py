@@ -289,15 +289,87 @@ def test_sqnr_allocation_predicts_what_is_measured(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "allocation.json").read_text())["nb"] > nb
 
 
+@pytest.mark.parametrize("rho", ["parameters", "macs"])
+def test_sqnr_default_target_is_reached_with_any_kappa(rho: str, tmp_path: Path) -> None:
+    options = ["--net", "digits", "--images", "9", "--method", "sqnr", "--out", tmp_path]
+    assert run(*options, "--kappa", "3", "--rho", rho) == 0
+    entry = json.loads((tmp_path / "allocation.json").read_text())
+    steps = len(entry["widths"])
+    assert entry["target_db"] == pytest.approx(15 - 10 * math.log10(steps))
+    assert sum(10 ** (-0.3 * bits) for bits in entry["widths"].values()) <= steps * 10**-1.5 + 1e-9
+    assert len(set(entry["widths"].values())) > 1
+
+
 def test_sqnr_allocation_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--net", "digits", "--images", "9", "--method", "sqnr", "--out", tmp_path]
-    assert run(*options, "--target-db", "500") == 2
-    assert "the target must be at most" in capsys.readouterr().err
-    assert run(*options, "--kappa", "0") == 2
-    assert "kappa must be above 0 dB per bit, not 0" in capsys.readouterr().err
-    assert run(*options, "--weights-db", "20", "--weight-scheme", "kmeans") == 2
-    assert "WEIGHTS_DB needs weights in fixed point, not" in capsys.readouterr().err
+
+    def refused(*more: object) -> str:
+        assert run(*options, *more) == 2
+        return capsys.readouterr().err
+
+    for value in ("nan", "inf", "0", "-3"):
+        for name in ("target-db", "weights-db", "kappa"):
+            said = refused(f"--{name}={value}")
+            what = name.replace("-", "_").upper()
+            assert f"error: {what} must be a finite number above 0 dB" in said
+            assert f"leave it out or set {what}=" in said
+    for name, what in (("target-db", "TARGET_DB"), ("weights-db", "WEIGHTS_DB")):
+        said = refused(f"--{name}", "5000")
+        assert f"error: {what} must be at most" in said and "not 5000 dB; lower it" in said
+        said = refused(f"--{name}", "70", "--kappa", "3")
+        assert f"lower {what}, raise KAPPA or leave KAPPA out" in said
+    assert "WEIGHTS_DB must have weights to choose" in refused(
+        "--weights-db", "20", "--weight-scheme", "kmeans"
+    )
+    assert "leave out WEIGHT_BITS" in refused("--weights-db", "20", "--weight-bits", "9")
     assert not list(tmp_path.iterdir())
+
+
+def test_options_of_other_methods_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--net", "digits", "--images", "9", "--out", tmp_path]
+    ignored = (("--nb", "9000"), ("--metric", "sqnr"), ("--exhaustive",), ("--compare-cache",),
+               ("--scheduler", "tcp://x:1"), ("--cache-gb", "1"))  # fmt: skip
+    for option in ignored:
+        name = option[0][2:].replace("-", "_").upper()
+        assert run(*options, "--method", "sqnr", *option) == 2
+        assert f"error: {name} must go with another method, not" in capsys.readouterr().err
+    for name in ("target-db", "weights-db", "kappa", "rho"):
+        for method in ("search", "budget", "quenn"):
+            value = "macs" if name == "rho" else "20"
+            assert run(*options, "--method", method, f"--{name}", value) == 2
+            what = name.replace("-", "_").upper()
+            assert capsys.readouterr().err == (
+                f"error: {what} must go with METHOD=sqnr, not METHOD={method}; leave out {what} or "
+                "set METHOD=sqnr\n"
+            )
+    assert not list(tmp_path.iterdir())
+
+
+def test_sqnr_allocation_of_weights_leaves_what_is_set(tmp_path: Path) -> None:
+    plan = tmp_path / "asked.toml"
+    layers = weights.load(SPEC, None, np.zeros((1, 1, 8, 8), np.uint8)).graph.layers
+    names = [layer.name for layer in layers]
+    plan.write_text(f"[layer.{names[0]}]\nweight_bits = 11\n")
+    options = ["--net", "digits", "--images", "9", "--method", "sqnr", "--out", tmp_path,
+               "--weights-db", "20"]  # fmt: skip
+
+    def found(*more: object) -> dict[str, int]:
+        assert run(*options, *more) == 0
+        bits: dict[str, int] = json.loads((tmp_path / "allocation.json").read_text())["weight_bits"]
+        return bits
+
+    free = found()
+    kept = found("--plan", plan)
+    assert kept[names[0]] == 11 != free[names[0]]
+    classifier = [layer.name for layer in layers if layer.kind == "fc"]
+    books = found("--fc-weight-scheme", "kmeans")
+    assert classifier and all(books[name] == 8 for name in classifier)
+    assert any(books[name] != 14 for name in names if name not in classifier)
+    given = found("--fc-weight-bits", "13")
+    assert all(given[name] == 13 for name in classifier)
+    assert max(found("--weight-scheme", "dynamic").values()) < 14
 
 
 def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
