@@ -38,7 +38,9 @@ _IMAGES = {True: 256, False: 8}  # searched on, with and without labels
 _DELTA = {"accuracy": 1.0, "agreement": 5.0, "sqnr": 30.0}  # points or dB
 _QUENN_IMAGES = 50  # paper 004
 _OF_SQNR = ("target_db", "weights_db", "rho", "kappa")
-_NOT_OF_SQNR = ("nb", "metric", "exhaustive", "scheduler", "cache_gb", "compare_cache")
+_TRYING = "search, budget or quenn"
+_NOT_OF_SQNR = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
+                "metric": _TRYING, "scheduler": _TRYING, "cache_gb": _TRYING}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -270,11 +272,11 @@ def _check_options(args: argparse.Namespace) -> None:
                     f"{key.upper()} or set METHOD=sqnr"
                 )
         return
-    for key in _NOT_OF_SQNR:
+    for key, methods in _NOT_OF_SQNR.items():
         if getattr(args, key) not in (None, False):
             raise UserError(
-                f"{key.upper()} must go with another method, not METHOD=sqnr, which tries no "
-                f"candidates; leave out {key.upper()} or set METHOD=search or budget"
+                f"{key.upper()} must go with METHOD={methods}, not METHOD=sqnr, which tries no "
+                f"candidates; leave out {key.upper()}"
             )
     for key, usual in (("target_db", "20"), ("weights_db", "25"), ("kappa", "6")):
         value = getattr(args, key)

@@ -329,12 +329,15 @@ def test_options_of_other_methods_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--net", "digits", "--images", "9", "--out", tmp_path]
-    ignored = (("--nb", "9000"), ("--metric", "sqnr"), ("--exhaustive",), ("--compare-cache",),
-               ("--scheduler", "tcp://x:1"), ("--cache-gb", "1"))  # fmt: skip
-    for option in ignored:
+    ignored = ((("--nb", "9000"), "budget"), (("--exhaustive",), "search"),
+               (("--compare-cache",), "search"), (("--metric", "sqnr"), "search, budget or quenn"),
+               (("--scheduler", "tcp://x:1"), "search, budget or quenn"),
+               (("--cache-gb", "1"), "search, budget or quenn"))  # fmt: skip
+    for option, methods in ignored:
         name = option[0][2:].replace("-", "_").upper()
         assert run(*options, "--method", "sqnr", *option) == 2
-        assert f"error: {name} must go with another method, not" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"error: {name} must go with METHOD={methods}, not METHOD=sqnr" in said
     for name in ("target-db", "weights-db", "kappa", "rho"):
         for method in ("search", "budget", "quenn"):
             value = "macs" if name == "rho" else "20"
