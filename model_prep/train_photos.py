@@ -33,7 +33,7 @@ MOMENTUM = 0.1  # of the running statistics
 class Recipe:
     """How a network of photographs is trained."""
 
-    epochs: int = 10
+    epochs: int = 40
     batch: int = 256
     rate: float = 0.3
     warm_up: float = 0.3
