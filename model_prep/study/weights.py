@@ -26,7 +26,7 @@ from model_prep.study.plots import Figure
 from model_prep.study.results import PAPER, Section, Table
 
 _EQUAL = (10, 8, 7, 6, 5, 4, 3, 2)
-_OPTIMISED = 12  # points of each optimised curve
+_OPTIMISED = 24  # points of each optimised curve
 _RANGE = (2.5, 10.0)  # bits whose SQNR is asked for
 _LINE = (3, 4, 5, 6, 7, 8)  # widths that a layer's SQNR is measured at
 _TRIED = (2, 3, 4, 5, 6, 7, 8, 10, 12)
@@ -35,7 +35,7 @@ _FC_BITS = 16
 _LEVELS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)  # points of error above float
 _HOPELESS = 40.0  # points of error above float, beyond which smaller models are not measured
 _FINER = 3
-_SEARCHED = 32  # images that a layer's effect on the output is measured on
+_SEARCHED = 256  # images at most that a layer's effect on the output is measured on
 
 
 def fixed(weight: np.ndarray, bits: int) -> torch.Tensor:
