@@ -22,7 +22,6 @@ from model_prep.fake_quant import FakeQuantized, sqnr_db
 from model_prep.graph import INPUT, Graph
 from model_prep.plan import Plan
 from model_prep.quantizers.base import Quantizer, lowest
-from model_prep.quantizers.weights import fit_weights
 
 DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
 
@@ -80,10 +79,9 @@ def weight_steps(graph: Graph, plan: Plan) -> dict[str, float]:
     found = {}
     for layer, chosen in zip(graph.layers, plan.layers, strict=True):
         if layer.has_weights:
-            own = fit_weights(chosen.weight_scheme, layer.weight, chosen.weight_bits, layer.name)
-            exact = layer.weight.astype(np.float64)
-            noise = np.square(own.integers * 2.0**-own.frac - exact).sum()
-            found[layer.name] = sqnr_db(float(np.square(exact).sum()), float(noise))
+            bits = chosen.weight_bits
+            measured = sqnr.weight_sqnr_db(layer.weight, [bits], chosen.weight_scheme)
+            found[layer.name] = measured[bits]
     return found
 
 

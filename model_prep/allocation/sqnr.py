@@ -258,7 +258,7 @@ def reading_costs(graph: Graph, kind: str) -> dict[str, float]:
 def weight_sqnr_db(
     values: np.ndarray, widths: Iterable[int] = MEASURED, scheme: str = "uniform"
 ) -> dict[int, float]:
-    """SQNR in dB by width of weights in a scheme without codebook (equation 4)."""
+    """SQNR in dB by width of weights in a scheme (equation 4)."""
     exact = np.asarray(values, np.float64)
     measured = {}
     for bits in widths:

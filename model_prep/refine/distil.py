@@ -135,7 +135,7 @@ class _Lesson:
                     power = target.square().mean() + 1e-12
                     error = error + F.mse_loss(float_model.activate(layer, out), target) / power
                 reply = stored
-            return _divergence(reply, answer) + self.recipe.feature * error
+            return divergence_of(reply, answer) + self.recipe.feature * error
 
     def follow(self) -> None:
         """The student's tables take over the learned levels."""
@@ -154,8 +154,12 @@ def _rms(values: torch.Tensor) -> float:
     return float(values.detach().square().mean().sqrt()) + 1e-12
 
 
-def _divergence(reply: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
-    """Mean Kullback-Leibler divergence of the reply's probabilities from the answer's."""
+def divergence_of(reply: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """Mean Kullback-Leibler divergence of the reply's probabilities from the answer's, in nats.
+
+    Args:
+        reply, answer: logits [N, classes], with any further sides flattened.
+    """
     one, other = reply.flatten(1).log_softmax(1), answer.flatten(1).log_softmax(1)
     return F.kl_div(one, other, reduction="batchmean", log_target=True)
 
@@ -168,7 +172,8 @@ def divergence(student: Student, teacher: Student, pixels: np.ndarray, to_float:
             batch = pixels[first : first + 8]
             x = to_float(batch).contiguous(memory_format=torch.channels_last)
             answer = teacher.logits(x, quantized=False)
-            total += float(_divergence(student.logits(student.inputs(batch)), answer)) * len(batch)
+            reply = student.logits(student.inputs(batch))
+            total += float(divergence_of(reply, answer)) * len(batch)
     return total / len(pixels)
 
 

@@ -30,7 +30,7 @@ from model_prep.graph import Graph
 from model_prep.plan import AUTO, Plan
 from model_prep.quantize import network_input, to_fixed
 from model_prep.quantizers.base import Quantizer
-from model_prep.refine import TECHNIQUES, allocate, pipeline
+from model_prep.refine import TECHNIQUES, allocate, distil, pipeline
 from model_prep.refine.plan_file import Allocator
 from model_prep.refine.student import Parameters, State, Student, own_weights
 
@@ -135,11 +135,8 @@ def divergence(exact: np.ndarray, other: np.ndarray) -> float:
     Args:
         exact, other: logits [N, classes] of the float and the other network.
     """
-    logs = []
-    for logits in (exact, other):
-        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-        logs.append(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-    return float((np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1).mean())
+    answer, reply = (torch.from_numpy(logits).double() for logits in (exact, other))
+    return float(distil.divergence_of(reply, answer))
 
 
 def rows(

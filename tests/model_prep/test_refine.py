@@ -14,7 +14,7 @@ import pytest
 import random_dags
 import torch
 
-from model_prep import cli, data, float_model, manifest, networks, quantizers, weights
+from model_prep import cli, data, float_model, manifest, networks, weights
 from model_prep.errors import UserError
 from model_prep.fake_quant import FakeQuantized
 from model_prep.graph import Graph, Layer
@@ -110,12 +110,15 @@ def test_the_student_computes_what_fake_quantization_does(
     np.testing.assert_allclose(got, want, atol=2e-3)
 
 
-def test_gradients_pass_up_to_the_largest_value_and_sum_by_code() -> None:
-    centroid = np.array([0, 4, 8, 12], np.int32)
-    quantizer = quantizers.Quantizer(
-        "knq", 2, 6, 0, rule="nearest", centroid=centroid,
+def four_levels() -> Quantizer:
+    return Quantizer(
+        "knq", 2, 6, 0, rule="nearest", centroid=np.array([0, 4, 8, 12], np.int32),
         threshold=np.array([0, 2, 6, 10], np.int32),
     )  # fmt: skip
+
+
+def test_gradients_pass_up_to_the_largest_value_and_sum_by_code() -> None:
+    quantizer = four_levels()
     x = torch.tensor([0.2, 1.7, 5.0, 9.6, 40.0], requires_grad=True)
     with torch.enable_grad():
         levels = torch.tensor([0.0, 4, 8, 12], requires_grad=True)
@@ -129,11 +132,7 @@ def test_gradients_pass_up_to_the_largest_value_and_sum_by_code() -> None:
 
 
 def test_levels_get_the_gradients_of_maps_in_any_memory_order() -> None:
-    centroid = np.array([0, 4, 8, 12], np.int32)
-    quantizer = quantizers.Quantizer(
-        "knq", 2, 6, 0, rule="nearest", centroid=centroid,
-        threshold=np.array([0, 2, 6, 10], np.int32),
-    )  # fmt: skip
+    quantizer = four_levels()
     table = Table(quantizer)
     maps = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) * 14
     factors = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(2))
