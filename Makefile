@@ -87,8 +87,8 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 QUANTIZED := $(OUT)/quantized/manifest.json
 GENERATED := $(OUT)/report.json
-PREP_SOURCES := $(shell find model_prep -name '*.py' -o -name '*.json' -o -name '*.npz' -o -name '*.pth')
-CODEGEN_SOURCES := $(shell find codegen hls_templates -type f -not -name '*.pyc' -not -path '*/units/*' -not -path '*/rtl/*' -not -path '*/vendor/*' -not -path '*/vivado/*' -not -path '*/hls_check/*')
+PREP_SOURCES := $(shell find model_prep formats -name '*.py' -o -name '*.json' -o -name '*.npz' -o -name '*.pth')
+CODEGEN_SOURCES := $(shell find codegen hls_templates formats -type f -not -name '*.pyc' -not -path '*/units/*' -not -path '*/rtl/*' -not -path '*/xilinx/*' -not -path '*/vivado/*' -not -path '*/hls_check/*')
 # Settings are passed only where they are set, so that each has its default in one place.
 SOURCE_ARGS := --net '$(NET)' --out '$(OUT)' \
   $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(DATA),--data '$(DATA)') \
@@ -190,15 +190,15 @@ fuzz: $(INSTALLED) ## N random networks, Python against C-simulation bit for bit
 
 # Missing programs are named before anything is built.
 hls: | $(INSTALLED) ## Vitis HLS: synthesize the accelerator, reports in build/NET/hls_report (HLS_STEPS=)
-	@$(PYTHON) -m codegen.vendor tools hls >/dev/null
+	@$(PYTHON) -m codegen.emit.xilinx tools hls >/dev/null
 	@$(MAKE) --no-print-directory codegen
-	@$(PYTHON) -m codegen.vendor hls --build '$(OUT)' --steps '$(HLS_STEPS)'
+	@$(PYTHON) -m codegen.emit.xilinx hls --build '$(OUT)' --steps '$(HLS_STEPS)'
 
 bitstream: | $(INSTALLED) ## Vivado: build/NET/bitstream for BOARD=pynq-z1|pynq-z2|zc706|ultra96|zcu104|kv260
 	@test -n '$(BOARD)' || { echo "error: BOARD must be set, as in make bitstream BOARD=pynq-z2" >&2; exit 2; }
-	@$(PYTHON) -m codegen.vendor tools bitstream >/dev/null
+	@$(PYTHON) -m codegen.emit.xilinx tools bitstream >/dev/null
 	@$(MAKE) --no-print-directory codegen
-	@$(PYTHON) -m codegen.vendor bitstream --build '$(OUT)' --board '$(BOARD)'
+	@$(PYTHON) -m codegen.emit.xilinx bitstream --build '$(OUT)' --board '$(BOARD)'
 
 bundle: $(GENERATED) ## write build/NET/bundle.zip for a PYNQ board (BOARD=pynq-z2 checks that it fits)
 	@$(PYTHON) -m board bundle --build '$(OUT)' $(BOARD_ARGS)
@@ -225,13 +225,13 @@ lint: $(INSTALLED) ## ruff, mypy, clang-format, HLS subset
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*.hpp hls_templates/*.cpp
+	$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*/*.hpp hls_templates/*/*.cpp
 	$(PYTHON) -m codegen.hls_check
 
 format: $(INSTALLED) ## let ruff and clang-format rewrite the sources
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i hls_templates/*.hpp hls_templates/*.cpp
+	$(VENV)/bin/clang-format -i hls_templates/*/*.hpp hls_templates/*/*.cpp
 
 # Property tests draw the same examples each time here (Hypothesis profile "ci"), so that a run that
 # gates a change fails for that change alone; test-all draws new ones.

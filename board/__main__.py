@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of `python -m board`. Imports board.cli."""
+"""Entry point of `python -m board`."""
 
 import sys
 

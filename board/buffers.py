@@ -2,7 +2,7 @@
 """The accelerator's memory on the board: weights in one or several buffers, and feature maps.
 
 Every transfer is checked by reading memory back, so a forgotten flush or a stray write is an
-exception and not a wrong class. Imports numpy and pynq.
+exception and not a wrong class.
 """
 
 from __future__ import annotations

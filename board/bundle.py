@@ -2,7 +2,7 @@
 """bundle.zip: everything that goes to a board, made on a PC from build/NET.
 
 The same input gives the same bytes. The bundle is made before, and without, synthesis; bitstream
-and .hwh are added when they exist. Imports the standard library and numpy.
+and .hwh are added when they exist.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: bundle, emulate, measure, notebook. Imports the standard library and numpy.
+"""Command line: bundle, emulate, measure, notebook.
 
 Commands that need pynq or a compiler import them when they run.
 """

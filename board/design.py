@@ -2,7 +2,7 @@
 """What the driver knows about a network: design.json, tables.npz, and the bundle's manifest.
 
 A bundle is a folder whose manifest.json names every file with its SHA-256; nothing is used before
-its digest has been compared. Imports numpy.
+its digest has been compared.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
             print(best)
 
 Uses only what pynq 3.0.1, 3.1 and 4 have in common: Overlay, register_map, mmio, allocate, and
-PynqBuffer's device_address, flush, invalidate, freebuffer. Imports numpy and pynq.
+PynqBuffer's device_address, flush, invalidate, freebuffer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a bundle on the emulated board, from a PC: prepare, compare with the reference, notebook.
 
-The bundle's files are the ones that go to a board; only the bitstream is the C-simulation. Imports
-numpy and pynq; nbclient where a notebook is run.
+The bundle's files are the ones that go to a board; only the bitstream is the C-simulation.
 """
 
 from __future__ import annotations

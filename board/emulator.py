@@ -3,7 +3,7 @@
 
 Registers, physical addresses, caches that must be flushed and invalidated, start and done behave
 as on a Zynq; pynq itself is the real package. A "bitstream" is a shared library (fabric.py), so
-loading another one loads another design. Faults can be injected. Imports numpy and pynq.
+loading another one loads another design. Faults can be injected.
 """
 
 from __future__ import annotations

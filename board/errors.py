@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong on a board: one class per remedy, and run_cli, which prints one sentence.
-
-Imports the standard library only.
-"""
+"""What can go wrong on a board: one class per remedy, and run_cli, which prints one sentence."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """Compiles a network's C-simulation as a shared library: the "bitstream" of the emulated board.
 
 Runs on a PC with a C++14 compiler. ap_int.h comes from Vitis HLS (XILINX_HLS) or from the PyPI
-package hls4ml, found without importing it. Imports the standard library only.
+package hls4ml, found without importing it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from board.design import sha256_file
 from board.errors import UserError
 
-WRAPPER = Path(__file__).parents[1] / "hls_templates" / "emulator.cpp"
+WRAPPER = Path(__file__).parents[1] / "hls_templates" / "sim" / "emulator.cpp"
 FLAGS = ("-std=c++14", "-O3", "-march=native", "-fPIC", "-fvisibility=hidden", "-shared",
          "-DCSIM_FAST", "-w")  # fmt: skip
 LIBRARY = "emulator.bit"

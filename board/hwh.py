@@ -4,7 +4,7 @@
 Registers are placed as Vitis HLS places them (UG1399, "S_AXILITE Control Register Map"): from 0x10
 in the order of the arguments, one word of reserve behind each, arrays behind everything on a
 multiple of their size. The emulated fabric decodes these offsets, and pynq's own parser reads them
-from the file. Imports the standard library and the names of the registers.
+from the file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures and labels from files: an .npz archive or a folder, brought to the network's size.
 
-Reading JPEG and PNG needs Pillow, which PYNQ images have. Imports numpy.
+Reading JPEG and PNG needs Pillow, which PYNQ images have.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Measurements: accuracy, latency and DDR traffic per layer, activation memory (papers' table V).
 
 On the emulated board, time is the engine's cycle model at the design's clock, and every result
-says so; memory, traffic and accuracy are the same on both. Imports numpy.
+says so; memory, traffic and accuracy are the same on both.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Contiguous memory: what is free, what is needed, how weights are split over buffers.
 
 A PYNQ-Z1/Z2 has about 128 MB that the accelerator can reach (the kernel's CMA area), some of it
-taken. Imports the standard library only.
+taken.
 """
 
 from __future__ import annotations

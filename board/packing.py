@@ -2,7 +2,7 @@
 """Feature maps to packed words and back, docs/formats.md sections 2.1, 3 and 3.1.
 
 Written for batches on a small processor: a fixed number of array operations per width, none per
-pixel. Imports numpy only.
+pixel.
 """
 
 from __future__ import annotations

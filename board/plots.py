@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the measurements, for the notebook and for `measure`.
-
-Imports numpy; matplotlib is imported when a picture is drawn, and is needed for nothing else.
-"""
+"""Pictures of the measurements, for the notebook and for `measure`."""
 
 from __future__ import annotations
 

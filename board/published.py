@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Widths that the papers publish for the scheme they compare with. Imports the standard library."""
+"""Widths that the papers publish for the scheme they compare with."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 
 Offsets come from the .hwh that Vivado writes beside the bitstream, through pynq's register_map;
 none is written here. Names follow Vitis HLS (UG1399, "S_AXILITE Control Register Map"): a pointer
-of 64 bits is NAME_1 and NAME_2, an array in the interface is Memory_NAME. Imports the standard
-library only.
+of 64 bits is NAME_1 and NAME_2, an array in the interface is Memory_NAME.
 """
 
 from __future__ import annotations

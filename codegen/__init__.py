@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Code generator: from a quantized network (files only) to HLS C++, weights and golden vectors.
 
-Reads `build/NET/quantized/`, writes `build/NET/{hls,params,golden}` and the reports. Imports numpy,
-jinja2, jsonschema and tqdm, never torch or model_prep.
+Reads `build/NET/quantized/`, writes `build/NET/{hls,params,golden}` and the reports.
 """
 
 from __future__ import annotations

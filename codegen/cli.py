@@ -10,19 +10,19 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from codegen.chip import MODES
-from codegen.csim import TYPES
-from codegen.csim import Settings as CsimSettings
+from codegen.design import alternatives
+from codegen.design.chip import MODES
+from codegen.design.network import load
+from codegen.design.parts import DEFAULT_PART, clocked, find_part, load_parts
+from codegen.design.search import LIMIT, explore
+from codegen.design.space import Fixed
+from codegen.emit import explore_page as exploration
+from codegen.emit.csim import TYPES
+from codegen.emit.csim import Settings as CsimSettings
+from codegen.emit.generate import Settings, generate, quantized_folder
+from codegen.emit.report import ddr_traffic, read_report, write_report
+from codegen.emit.simulate import simulate
 from codegen.errors import UserError
-from codegen.explore import alternatives
-from codegen.explore import report as exploration
-from codegen.explore.search import LIMIT, explore
-from codegen.explore.space import Fixed
-from codegen.generate import Settings, generate, quantized_folder
-from codegen.network import load
-from codegen.parts import DEFAULT_PART, clocked, find_part, load_parts
-from codegen.report import ddr_traffic, read_report, write_report
-from codegen.simulate import simulate
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UserError and run_cli: every bad input ends in one sentence on stderr and exit status 2.
-
-Imports the standard library only.
-"""
+"""UserError and run_cli: every bad input ends in one sentence on stderr and exit status 2."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all: written beside their place, then renamed into it.
-
-Imports the standard library only.
-"""
+"""Files that appear whole or not at all: written beside their place, then renamed into it."""
 
 from __future__ import annotations
 

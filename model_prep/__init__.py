@@ -1,5 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures a trained CNN and writes its quantized form: build/NET/quantized (docs/formats.md 1).
-
-Imports nothing of `codegen`, which reads that folder only.
-"""
+"""Measures a trained CNN and writes its quantized form: build/NET/quantized (docs/formats.md 1)."""

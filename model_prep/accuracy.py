@@ -2,7 +2,7 @@
 """`python -m model_prep accuracy`: float, integer and C-simulation accuracy on labelled images.
 
 Float is onnxruntime's for an ONNX file with its own weights, else torch's. SQNR as in paper 002,
-here of the integer network. Imports all stages, onnxruntime where it is needed, torch and tqdm.
+here of the integer network.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_prep import calibrate, data, float_model, stats
+from model_prep import data, float_model, stats
 from model_prep.data import ImageSet
 from model_prep.errors import UserError
-from model_prep.fake_quant import sqnr_db
 from model_prep.files import atomic_write_text
-from model_prep.manifest import QuantizedLayer, QuantizedNetwork
 from model_prep.networks.spec import NetworkSpec
-from model_prep.reference import Reference
+from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import sqnr_db
+from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
+from model_prep.quantize.reference import Reference
 from model_prep.source import Source
 from model_prep.stages import Images, choose_images, finite, scores
 from model_prep.weights import WeightsResult

@@ -3,7 +3,7 @@
 
 Options become plain values and go to the stages.
 
-The stages themselves are in `model_prep.stages`. Imports all of model_prep.
+The stages themselves are in `model_prep.stages`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pathlib import Path
 
 import torch
 
-from model_prep import manifest, networks
-from model_prep.allocation import command as allocation
+from model_prep import networks
+from model_prep.allocate import command as allocation
 from model_prep.errors import UserError
-from model_prep.kmeans import RULES
-from model_prep.manifest import QuantizedNetwork
-from model_prep.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
-from model_prep.quantize import check_graph, network_input
-from model_prep.quantizers.base import HARDWARE, VARIANTS
-from model_prep.quantizers.weights import WEIGHT_SCHEMES
-from model_prep.refine import DISTIL_STEPS, TECHNIQUES
+from model_prep.quantize import manifest
+from model_prep.quantize.integers import check_graph, network_input
+from model_prep.quantize.kmeans import RULES
+from model_prep.quantize.manifest import QuantizedNetwork
+from model_prep.quantize.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
+from model_prep.quantize.quantizers.base import HARDWARE, VARIANTS
+from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
+from model_prep.quantize.refine import DISTIL_STEPS, TECHNIQUES
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
     Formats,
@@ -191,7 +192,7 @@ def study(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """The command `train`: make a network's packaged weights again."""
-    from model_prep import train as training
+    from model_prep.training import train as training
 
     out = Path(args.out) if args.out else None
     training.train(networks.get(args.net).name, out, args.data, args.test, args.epochs)
@@ -200,7 +201,7 @@ def train(args: argparse.Namespace) -> int:
 
 def finetune(args: argparse.Namespace) -> int:
     """The command `finetune`: write args.out/finetuned, a checkpoint and its plan."""
-    from model_prep import finetune as tuning
+    from model_prep.training import finetune as tuning
 
     defaults = tuning.Options()
     options = tuning.Options(

@@ -2,7 +2,6 @@
 """Images of a network's input size, uint8, from folders, .npz files and scikit-learn's samples.
 
 Normalisation is not applied here: the accelerator's host folds it into a table of 256 entries.
-Imports numpy, Pillow, scikit-learn and torch; of the project the error and spec modules.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """The error that a person can act on, and the wrapper that prints it.
 
 Whatever is wrong with what the user gave is a `UserError` with one sentence; anything else is a
-fault of the program and keeps its traceback. Imports the standard library only.
+fault of the program and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing files and folders so that a reader sees the old state or the new one, never a half.
 
-Everything is written under a temporary name in the same folder and then renamed. Imports the
-standard library and `model_prep.errors`.
+Everything is written under a temporary name in the same folder and then renamed.
 """
 
 from __future__ import annotations

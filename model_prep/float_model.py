@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a Graph in float32 with torch, layer by layer.
 
-Tensors are [images, channels, rows, columns]. Imports torch and the Graph IR.
+Tensors are [images, channels, rows, columns].
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """NB, the bits that store a network's activations, and how the papers' tables come to theirs.
 
 000, table VII, and 001, table VII: NB sums elements * bits over the convolutions' outputs. What
-their cells were computed from is in docs/papers.md. Imports nothing of the project.
+their cells were computed from is in docs/papers.md.
 """
 
 from __future__ import annotations

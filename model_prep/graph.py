@@ -4,7 +4,7 @@
 One `Layer` is what the engine runs in one go: a convolution (a fully connected layer is one whose
 kernel covers its whole input) with bias, ReLU and max pool, or one of the kinds without weights.
 Channel concatenations are no layers but names for several of them. Importers build Graphs,
-everything after them reads Graphs. Imports numpy only.
+everything after them reads Graphs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where NET leads: a network of the registry, or an ONNX file with the recipe for its images.
 
-Both become a NetworkSpec, a Graph for planning, and weights. Imports torch and, of the project, the
-registry, the importer, the weights and the error modules.
+Both become a NetworkSpec, a Graph for planning, and weights.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from model_prep import data, networks, weights
 from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
-from model_prep.onnx_import import ImportedNetwork, load_onnx, reseed
-from model_prep.plan import Settings, parse_bits
+from model_prep.onnx import ImportedNetwork, load_onnx, reseed
+from model_prep.quantize.plan import Settings, parse_bits
 
 SUFFIX = ".onnx"
 SEEDED = "seeded"

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of `quantize` in the order in which they run: images, formats, integers, reference.
 
-Each is a function of plain values; `prepare` joins them. Imports all of model_prep but the command
-line.
+Each is a function of plain values; `prepare` joins them.
 """
 
 from __future__ import annotations
@@ -18,20 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from model_prep import calibrate, data, float_model, manifest, weights
-from model_prep.allocation import clipping, single, uniform
+from model_prep import data, float_model, weights
+from model_prep.allocate import clipping, single, uniform
 from model_prep.data import ImageSet
 from model_prep.errors import UserError
-from model_prep.fake_quant import Evaluator, FakeQuantized, percent_correct
 from model_prep.files import sha256_file
 from model_prep.graph import Graph
-from model_prep.manifest import InputFormat, QuantizedNetwork
 from model_prep.networks.spec import NetworkSpec
-from model_prep.plan import Plan, check_widths
-from model_prep.quantize import network_input, quantize_layers
-from model_prep.quantizers.base import Quantizer
-from model_prep.reference import Reference
-from model_prep.refine import pipeline
+from model_prep.quantize import calibrate, manifest
+from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, percent_correct
+from model_prep.quantize.integers import network_input, quantize_layers
+from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
+from model_prep.quantize.plan import Plan, check_widths
+from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.quantize.reference import Reference
+from model_prep.quantize.refine import pipeline
 
 _LOAD_LIMIT = 5000  # images read of a large data set
 _CALIBRATION_VALUES = 10_000_000  # input values calibrated on, as far as there are images

@@ -3,7 +3,7 @@
 
 Differences are taken image by image, since both networks find the same images hard: an interval
 for the difference is then far narrower than the two rates' own. Bootstrap percentiles (Efron 1979)
-and the exact binomial intervals and test (Clopper and Pearson 1934; McNemar 1947). Imports numpy.
+and the exact binomial intervals and test (Clopper and Pearson 1934; McNemar 1947).
 """
 
 from __future__ import annotations

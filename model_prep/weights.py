@@ -2,8 +2,7 @@
 """Where a network's weights come from: a file, the repository, the publisher, or a seed.
 
 Seeded weights make the flow run without any download: normal numbers, scaled layer by layer from
-data so that activations look like a trained network's. Imports torch and, of the project, the
-data, error, file, float, Graph and spec modules.
+data so that activations look like a trained network's.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model_prep import calibrate, data, float_model, kmeans, networks, weights
-from model_prep.manifest import load
-from model_prep.reference import Reference
+from model_prep import data, float_model, networks, weights
+from model_prep.quantize import calibrate, kmeans
+from model_prep.quantize.manifest import load
+from model_prep.quantize.reference import Reference
 
 ROOT = Path(__file__).parents[1]
 CENTROIDS = 32

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.packing import pack_feature_map
+from codegen.emit.packing import pack_feature_map
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -22,7 +22,7 @@ def test_a_digest_sees_one_bit_and_not_a_copied_header(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/weights.bin").write_bytes(b"\x00\x01")
     before = replay.folder_digest(tmp_path / "a", "0" * 64)
-    shutil.copy(replay.ROOT / "hls_templates/mac_array.hpp", tmp_path / "a")
+    shutil.copy(replay.ROOT / "hls_templates/engine/mac_array.hpp", tmp_path / "a")
     assert replay.folder_digest(tmp_path / "a", "0" * 64) == before
     (tmp_path / "a/weights.bin").write_bytes(b"\x00\x03")
     assert replay.folder_digest(tmp_path / "a", "0" * 64) != before

@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 
 from codegen.cli import Parser
+from codegen.emit.render import TEMPLATES
 from codegen.errors import run_cli
 from codegen.hls_check.check import check_files, find_files
-from codegen.render import TEMPLATES
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return the exit status."""
     parser = Parser(prog="python -m codegen.hls_check", description=__doc__)
     parser.add_argument("paths", nargs="*", type=Path, help="files and folders of one design")
-    paths = parser.parse_args(arguments).paths or [TEMPLATES]
+    paths = parser.parse_args(arguments).paths or [TEMPLATES / "engine", TEMPLATES / "rendered"]
     findings = check_files(paths)
     for finding in findings:
         print(finding)

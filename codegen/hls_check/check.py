@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads files and applies all rules. Imports codegen.hls_check."""
+"""Reads files and applies all rules."""
 
 from __future__ import annotations
 

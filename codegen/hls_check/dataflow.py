@@ -2,7 +2,6 @@
 """The form of a DATAFLOW region (UG1399, "Canonical Forms"): declarations and calls, nothing else.
 
 Every channel, a local stream or array, is written by one process and read by one later process.
-Imports codegen.hls_check.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """C++ text -> tokens as a synthesis run sees them: no comments, no branch for simulation only.
 
-Pragmas are tokens; line numbers are those of the file. Imports the standard library only.
+Pragmas are tokens; line numbers are those of the file.
 """
 
 from __future__ import annotations

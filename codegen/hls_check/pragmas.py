@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pragmas of Vitis HLS (UG1399, "HLS Pragmas", 2022.2 to 2025.2) and the rule that keeps to them.
 
-Each has options with a value and words that stand alone. Imports codegen.hls_check.
+Each has options with a value and words that stand alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules of the HLS subset, over all files of a design together.
 
-Each rule yields findings; docs/hls.md has a line on each. Imports codegen.hls_check.
+Each rule yields findings; docs/hls.md has a line on each.
 """
 
 from __future__ import annotations

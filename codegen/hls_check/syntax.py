@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens -> functions and their statements, as far as the rules need: no types, no expressions.
-
-Imports codegen.hls_check.lexer only.
-"""
+"""Tokens -> functions and their statements, as far as the rules need: no types, no expressions."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """`python -m codegen.units --build build/NET`: render, simulate, prove, synthesize, report.
 
 Bad input ends with one sentence on stderr and exit status 2; a unit that differs from the reference
-with 1. Imports codegen.units.
+with 1.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """LUTs of the conversion units by formula, with coefficients fitted to measured ones.
 
 lut_estimate is for planners: no Yosys is needed. `fit` makes lut_model.json from the figures in
-sweep.json. Synthesis is Yosys' for 7-series; a vendor's tool may need fewer. Imports numpy.
+sweep.json. Synthesis is Yosys' for 7-series; a vendor's tool may need fewer.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Proves with Yosys' SAT solver that QK's two shapes are the same function.
 
 Two theorems: the whole units with a network's tables, and the lanes alone with *any* thresholds
-that do not fall. Unlike a simulation a proof needs no list of inputs. Imports codegen.units.
+that do not fall. Unlike a simulation a proof needs no list of inputs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make units`: everything about the units of one network, written to build/NET/units/.
 
-    rtl/        Verilog, C++ model and black-box description of each unit, and the headers they need
-    units.json  all figures      units.html  the same for reading      *.svg  the plots
-
-Imports codegen.units and tqdm.
+rtl/        Verilog, C++ model and black-box description of each unit, and the headers they need
+units.json  all figures      units.html  the same for reading      *.svg  the plots
 """
 
 from __future__ import annotations
@@ -18,9 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from codegen import VERSION
+from codegen.design.network import Network, load
 from codegen.errors import UserError
 from codegen.files import atomic_dir
-from codegen.network import Network, load
 from codegen.units import cost, plots
 from codegen.units.equivalence import shapes_equal
 from codegen.units.published import compare_published, explanation, measure_published
@@ -184,4 +182,4 @@ def write_rtl(units: list[Unit], costs: dict[str, Cost], folder: Path) -> None:
         (folder / f"{unit.name}.cpp").write_text(model_cpp(unit))
         (folder / f"{unit.name}.json").write_text(blackbox_json(unit, found.lut, found.ff))
     for name in HEADERS:
-        (folder / name).write_bytes((TEMPLATES / name).read_bytes())
+        (folder / name).write_bytes((TEMPLATES / "engine" / name).read_bytes())

@@ -3,8 +3,7 @@
 
 Areas are transistor counts over the 4 of a NAND2. Delays are by logical effort (Sutherland,
 Sproull, Harris): a gate with an inverter's drive takes its load plus its parasitic delay, its
-inputs are a load of its effort, and loads beyond four are driven through inverters. Imports the
-standard library only.
+inputs are a load of its effort, and loads beyond four are driven through inverters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of units.html, as SVG texts: cost against bits and qm, and the ratios of table V.
 
-Equal figures give equal texts. Imports matplotlib (optional: UserError names it).
+Equal figures give equal texts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """The papers' table V beside what is measured here, as ratios of area and of path.
 
 The units are VGG-16's as published: ENQ widths of table III index 6, KNQ centroids of table IV,
-12-bit values, one lane, combinational, generic gates. Imports codegen.units.
+12-bit values, one lane, combinational, generic gates.
 """
 
 from __future__ import annotations

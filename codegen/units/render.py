@@ -2,7 +2,7 @@
 """Renders a conversion unit: Verilog, the Vitis HLS black-box description, its C++ model.
 
 Python computes every number here; the templates in hls_templates/rtl only print. Equal tables give
-equal bytes. Imports jinja2 and codegen.units.tables.
+equal bytes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import jinja2
 
+from codegen.design.numbers import unsigned_bits
 from codegen.errors import UserError
-from codegen.numbers import unsigned_bits
 from codegen.units.tables import Entry, Tables
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"

@@ -3,7 +3,7 @@
 
 Three ways to run the same stimuli: the Verilog through Yosys' C++ simulation ("cxxrtl": Yosys and a
 C++ compiler), the Verilog through Icarus Verilog ("icarus"), and the C++ unit of
-conversion_units.hpp ("cpp"). Imports numpy and codegen.units.
+conversion_units.hpp ("cpp").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen.csim import find_compiler, find_headers
+from codegen.emit.csim import find_compiler, find_headers
 from codegen.errors import UserError
 from codegen.units.render import MAX_PORT_BITS, TEMPLATES, Unit, environment, model_cpp, verilog
 from codegen.units.tables import decode, encode
@@ -149,7 +149,7 @@ def _run_cxxrtl(units: list[Unit], stimuli: np.ndarray, folder: Path) -> np.ndar
 
 
 def _run_cpp(units: list[Unit], stimuli: np.ndarray, folder: Path) -> np.ndarray:
-    flags = ["-isystem", str(find_headers()), f"-I{TEMPLATES}", "-Wno-unknown-pragmas"]
+    flags = ["-isystem", str(find_headers()), f"-I{TEMPLATES / 'engine'}", "-Wno-unknown-pragmas"]
     for unit in units:
         (folder / f"{unit.name}.cpp").write_text(model_cpp(unit))
     return _run_program(units, stimuli, folder, False, flags)

@@ -3,7 +3,7 @@
 
 A unit is a table (layer index to constants) and a lane (what converts one value). Engines hold the
 table in registers and have several lanes, so both are measured on their own too. The figures of the
-largest sweep are kept in sweep.json; cost.py fits its formula to them. Imports codegen.units.
+largest sweep are kept in sweep.json; cost.py fits its formula to them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 Targets: "xc7" and "xcup" (synth_xilinx for 7-series and UltraScale+) and "gates", a small generic
 CMOS library whose areas are transistor counts in NAND2 equivalents. Modules that share a Yosys run
-are kept apart in it. Results are cached by content. Imports codegen.units.
+are kept apart in it. Results are cached by content.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 """What a conversion unit has to know: which layer index (the papers' Lidx) has which quantizer.
 
 Tables come from a quantized network, from the published figures (published/ilnq.json, paper 000
-tables III-V) or from a seed. Also the exact integer reference (docs/formats.md 2.2, 2.4). Imports
-numpy and codegen.network.
+tables III-V) or from a seed. Also the exact integer reference (docs/formats.md 2.2, 2.4).
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from codegen.design.network import Network, Quantizer
+from codegen.design.numbers import unsigned_bits
 from codegen.errors import UserError
-from codegen.network import Network, Quantizer
-from codegen.numbers import unsigned_bits
 
 PUBLISHED = Path(__file__).parent / "published" / "ilnq.json"
 PUBLISHED_QM = 12

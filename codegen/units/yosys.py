@@ -2,7 +2,7 @@
 """Finds and runs Yosys and the C++ compiler; both are optional until something here is called.
 
 The PyPI package pyosys comes first, because requirements.txt pins its version and figures depend on
-it; a `yosys` on the PATH is second. Imports the standard library only.
+it; a `yosys` on the PATH is second.
 """
 
 from __future__ import annotations

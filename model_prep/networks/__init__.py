@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry: every module of this package but `spec` holds one `NETWORK`.
 
-Adding a network is adding one file. Imports those modules and `model_prep.errors`.
+Adding a network is adding one file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """AlexNet in the one-weird-trick topology (Krizhevsky 2014, arXiv 1404.5997).
 
 61,100,840 parameters. Tensor names and shapes are torchvision's. At 224x224 its adaptive average
-pool is the identity. Imports the Graph and `spec`.
+pool is the identity.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 """Paper 002's CIFAR-10 network (table 2) with a quarter of its channels; trained here.
 
 Kernels and maps are the paper's: 24x24 crops, convolutions that give 22, 12, 10, 8, 5 and 2 pixels
-a side, the last one with a 7x7 kernel. `make train NET=cifar10` makes cifar10.pth again. Imports
-the Graph and `spec`.
+a side, the last one with a 7x7 kernel. `make train NET=cifar10` makes cifar10.pth again.
 """
 
 from __future__ import annotations

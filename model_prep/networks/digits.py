@@ -2,7 +2,7 @@
 """A small AlexNet-style CNN for the 8x8 digits of scikit-learn; its weights come with the project.
 
 One pool overlaps and is padded, as AlexNet's do and ResNet's is.
-`make train NET=digits` makes digits.pth again. Imports the Graph and `spec`.
+`make train NET=digits` makes digits.pth again.
 """
 
 from __future__ import annotations

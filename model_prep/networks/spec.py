@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NetworkSpec: what the registry knows about a network; helpers to build its Graph from tensors.
-
-Imports numpy and the Graph IR.
-"""
+"""NetworkSpec: what the registry knows about a network; helpers to build its Graph from tensors."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 """VGG-16 (Simonyan and Zisserman 2014, configuration D), 138,357,544 parameters.
 
 Tensor names and shapes are torchvision's. At 224x224 its adaptive average pool is the identity.
-Imports the Graph and `spec`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sections 1 and 2: what activations look like (000, Fig. 1), and uniform widths (000, table I).
-
-Imports numpy and the context, paper and plot modules.
-"""
+"""Sections 1 and 2: what activations look like (000, Fig. 1), and uniform widths (000, table I)."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from model_prep.allocation.cache import Choice
-from model_prep.quantizers.base import Quantizer, lowest
+from model_prep.allocate.cache import Choice
+from model_prep.quantize.quantizers.base import Quantizer, lowest
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure

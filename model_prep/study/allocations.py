@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sections 3 to 5: widths by layer (000, tables II to IV), the bound M (VI), comparison (VII).
-
-Imports numpy, torch and the search, context, paper and plot modules.
-"""
+"""Sections 3 to 5: widths by layer (000, tables II to IV), the bound M (VI), comparison (VII)."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ import numpy as np
 import torch
 
 from model_prep import float_model
-from model_prep.allocation import command, search
-from model_prep.allocation.cache import Choice
+from model_prep.allocate import command, search
+from model_prep.allocate.cache import Choice
 from model_prep.footprint import saved_percent
 from model_prep.study import papers, plots
 from model_prep.study.context import BOUNDS, Study, kilobytes

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m model_prep study`: run the sections, write study.json and report.html.
 
-A section whose results are in study.json, made with the same settings, is not run again. Imports
-the section, page and stage modules.
+A section whose results are in study.json, made with the same settings, is not run again.
 """
 
 from __future__ import annotations

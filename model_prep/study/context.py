@@ -2,7 +2,7 @@
 """`Study`: the network, its images and formats, and scores of candidates on the test images.
 
 Searches and tables come from the calibration images, every final figure from test images that are
-not among them. Imports numpy, torch, tqdm and the calibration, allocation and quantizer modules.
+not among them.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_prep import calibrate, data, float_model
-from model_prep.allocation import clipping, command, uniform
-from model_prep.allocation.cache import Choice
-from model_prep.allocation.clipping import coarser
-from model_prep.allocation.measure import hardest_first
-from model_prep.allocation.problem import Problem
-from model_prep.allocation.scheduler import open_pool
-from model_prep.allocation.single import fit_all
-from model_prep.allocation.uniform import ACTIVATION_FRAC, UniformFormat
+from model_prep import data, float_model
+from model_prep.allocate import clipping, command, uniform
+from model_prep.allocate.cache import Choice
+from model_prep.allocate.clipping import coarser
+from model_prep.allocate.measure import hardest_first
+from model_prep.allocate.problem import Problem
+from model_prep.allocate.scheduler import open_pool
+from model_prep.allocate.single import fit_all
+from model_prep.allocate.uniform import ACTIVATION_FRAC, UniformFormat
 from model_prep.data import ImageSet
-from model_prep.fake_quant import Evaluator, FakeQuantized, percent_correct, sqnr_db
 from model_prep.footprint import megabytes
 from model_prep.graph import Graph
-from model_prep.manifest import InputFormat
 from model_prep.networks.spec import NetworkSpec
-from model_prep.plan import AUTO, Plan, Settings, resolve
-from model_prep.quantizers.base import Quantizer, lowest
+from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, percent_correct, sqnr_db
+from model_prep.quantize.manifest import InputFormat
+from model_prep.quantize.plan import AUTO, Plan, Settings, resolve
+from model_prep.quantize.quantizers.base import Quantizer, lowest
 from model_prep.study.results import Store
 
 SEARCH_IMAGES = 256  # at most, of the calibration images

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sections 9 and 10: accuracy against NB for every scheme with intervals, and the Pareto front.
 
-Differences are paired, image by image, as the same images are hard for every network. Imports numpy
-and the budget, context, allocation-section and plot modules.
+Differences are paired, image by image, as the same images are hard for every network.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from model_prep.allocation import budget, command
-from model_prep.allocation.cache import Choice
+from model_prep.allocate import budget, command
+from model_prep.allocate.cache import Choice
 from model_prep.stats import paired
 from model_prep.study import plots
 from model_prep.study.allocations import half_precision, searched

@@ -2,7 +2,7 @@
 """Section 8: sensitivity of layers, and quantization techniques compared (004, tables 3 to 6).
 
 L2 is the distance of the output from the float network's, averaged over images and divided by the
-float output's own norm. Imports numpy, torch, and the measuring, quantizer and plot modules.
+float output's own norm.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_prep.allocation import command
-from model_prep.allocation.cache import Choice
-from model_prep.allocation.measure import Measure
-from model_prep.fixed_point import at_frac, largest_frac
+from model_prep.allocate import command
+from model_prep.allocate.cache import Choice
+from model_prep.allocate.measure import Measure
 from model_prep.graph import Layer
-from model_prep.quantizers import WEIGHT_SCHEMES
-from model_prep.quantizers.base import Quantizer
+from model_prep.quantize.fixed_point import at_frac, largest_frac
+from model_prep.quantize.quantizers import WEIGHT_SCHEMES
+from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html: one file with inline SVG and CSS that needs no network.
 
-Everything that is not SVG made here is escaped. Imports the result and plot modules.
+Everything that is not SVG made here is escaped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The papers' own figures (papers.json), as tables to show beside what is measured here.
 
-Facts and figures are quoted with their table; how they are read is docs/papers.md. Imports the
-result and footprint modules.
+Facts and figures are quoted with their table; how they are read is docs/papers.md.
 """
 
 from __future__ import annotations

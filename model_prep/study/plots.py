@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the report's figures look, and matplotlib figures as inline SVG.
 
-One colour a scheme throughout; text stays text; no frames, no marks that carry no number. Imports
-numpy; matplotlib is imported when a figure is drawn.
+One colour a scheme throughout; text stays text; no frames, no marks that carry no number.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Section 6: SQNR predicted and measured by layer (002, table 6), and 002's tables 1, 3 and 5.
-
-Imports numpy and the SQNR, fake-quantized, context, paper and plot modules.
-"""
+"""Section 6: SQNR predicted and measured by layer (002, table 6), and 002's tables 1, 3 and 5."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from model_prep.allocation import filling, predicted, sqnr
-from model_prep.fake_quant import FakeQuantized
-from model_prep.plan import Plan
-from model_prep.quantizers import optimal_step
-from model_prep.quantizers.base import Quantizer
+from model_prep.allocate import filling, predicted, sqnr
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.plan import Plan
+from model_prep.quantize.quantizers import optimal_step
+from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refined networks for sections 9 and 10: the same widths, weights and tables moved.
 
-Refinement sees the calibration images without their labels. Imports the refinement, fake-quantized
-and context modules.
+Refinement sees the calibration images without their labels.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from model_prep.allocation.cache import Choice
-from model_prep.fake_quant import FakeQuantized
-from model_prep.plan import Plan
-from model_prep.refine import TECHNIQUES, allocate, pipeline
+from model_prep.allocate.cache import Choice
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.plan import Plan
+from model_prep.quantize.refine import TECHNIQUES, allocate, pipeline
 from model_prep.study.context import Study
 
 SCHEMES = ("knq", "enq", "uniform")

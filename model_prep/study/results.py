@@ -2,7 +2,7 @@
 """What a study found: tables and plot data by section, and the store that survives interruptions.
 
 The store is one JSON file: sections, and every evaluation and search by a key, so that a run that
-was stopped goes on where it was. Imports numpy and the file module.
+was stopped goes on where it was.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Section 7: model size against error for equal and optimised widths of weights (002, Figs. 3, 4).
 
 Fully connected layers stay at 16 bits and outside the size, activations stay float, as in the
-paper's section 5.1. Imports numpy, torch and the SQNR, context and plot modules.
+paper's section 5.1.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_prep.allocation import command, sqnr
-from model_prep.allocation.cache import Choice
-from model_prep.allocation.measure import inverse_sqnr
-from model_prep.fake_quant import sqnr_db
-from model_prep.fixed_point import at_frac, to_fixed
-from model_prep.plan import PARAMETER_BITS
+from model_prep.allocate import command, sqnr
+from model_prep.allocate.cache import Choice
+from model_prep.allocate.measure import inverse_sqnr
+from model_prep.quantize.fake_quant import sqnr_db
+from model_prep.quantize.fixed_point import at_frac, to_fixed
+from model_prep.quantize.plan import PARAMETER_BITS
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure

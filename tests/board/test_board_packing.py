@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from board.packing import gather, pack_maps, plane_bytes, unpack_maps
-from codegen.lanes import Gather
-from codegen.packing import pack_feature_map, plane_words, unpack_feature_map
+from codegen.design.lanes import Gather
+from codegen.emit.packing import pack_feature_map, plane_words, unpack_feature_map
 
 sizes = st.tuples(st.integers(1, 19), st.integers(1, 6), st.integers(1, 7))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the code generator's tests. Imports pytest and the toy networks beside this file."""
+"""Fixtures of the code generator's tests."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.network import Layer, Network, Pool, Quantizer
+from codegen.design.network import Layer, Network, Pool, Quantizer
 
 # (name, out channels, kernel, stride, pad, pooled behind it)
 ALEXNET = [

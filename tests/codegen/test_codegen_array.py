@@ -19,13 +19,13 @@ from test_codegen_csim import check, run
 from toy_networks import POOL2, Toy, ToyLayer
 
 from codegen.cli import main
-from codegen.cost import Engine, layer_cost
+from codegen.design.cost import Engine, layer_cost
+from codegen.design.lanes import Conv, packing_cost
+from codegen.design.parts import find_part
+from codegen.design.planner import line_capacities, plan, use_line_buffer
+from codegen.design.rows import chunk_sizes, line_entries, steps
+from codegen.emit.weights_file import order_rows
 from codegen.errors import UserError
-from codegen.lanes import Conv, packing_cost
-from codegen.parts import find_part
-from codegen.planner import line_capacities, plan, use_line_buffer
-from codegen.table import chunk_sizes, line_entries, steps
-from codegen.weights_file import order_rows
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

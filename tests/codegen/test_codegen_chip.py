@@ -14,12 +14,12 @@ from full_size_networks import full_size
 from test_codegen_csim import check, chunked, grouped, run
 from test_codegen_operations import inception, residual
 
-from codegen.chip import CHIP_SHARE, all_on_chip
 from codegen.cli import main
+from codegen.design.chip import CHIP_SHARE, all_on_chip
+from codegen.design.parts import Part, find_part
+from codegen.design.planner import Plan, activation_bytes, plan
+from codegen.design.rows import PLACE_CACHE, PLACE_CHIP, output_words
 from codegen.errors import UserError
-from codegen.parts import Part, find_part
-from codegen.planner import Plan, activation_bytes, plan
-from codegen.table import PLACE_CACHE, PLACE_CHIP, output_words
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -49,7 +49,7 @@ def test_in_ddr_nothing_is_on_chip() -> None:
 
 
 def test_a_layer_never_reads_the_memory_that_it_writes(make_toy: Callable[..., Path]) -> None:
-    from codegen.network import load
+    from codegen.design.network import load
 
     for toy in (inception(), residual(), grouped()):
         network = load(make_toy(toy) / "quantized")

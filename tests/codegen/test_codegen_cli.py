@@ -14,9 +14,9 @@ import pytest
 from toy_networks import Toy, ToyLayer
 
 from codegen.cli import main
+from codegen.emit.packing import unpack_feature_map
+from codegen.emit.report import render_html
 from codegen.errors import run_cli
-from codegen.packing import unpack_feature_map
-from codegen.report import render_html
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(10, pads=(1, 1, 1, 1)), ToyLayer(5)])
 
@@ -172,7 +172,7 @@ def test_a_failure_keeps_what_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("codegen.golden.write_golden", full)
+    monkeypatch.setattr("codegen.emit.golden.write_golden", full)
     assert "No space left" in refused(capsys, "generate", "--build", str(build), "--pe", "16")
     assert {path: path.read_bytes() for path in build.rglob("*") if path.is_file()} == before
 

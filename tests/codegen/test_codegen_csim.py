@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from toy_networks import POOL2, POOL3, Toy, ToyLayer, mixed_layers
 
-from codegen import csim, planner
 from codegen.cli import main
+from codegen.design import planner
+from codegen.emit import csim
 from codegen.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

@@ -14,13 +14,14 @@ from full_size_networks import full_size
 from toy_networks import Toy, ToyLayer
 
 from codegen.cli import main
+from codegen.design import alternatives
+from codegen.design.bounds import CAUSES, layer_times
+from codegen.design.parts import Part, clocked, find_part, load_parts
+from codegen.design.planner import Plan, plan
+from codegen.design.search import LIMIT, choose, dominates, explore, limited, plan_point
+from codegen.design.space import Bound, Fixed, Point, points
+from codegen.emit import explore_page as report
 from codegen.errors import UserError, run_cli
-from codegen.explore import alternatives, report
-from codegen.explore.bounds import CAUSES, layer_times
-from codegen.explore.search import LIMIT, choose, dominates, explore, limited, plan_point
-from codegen.explore.space import Bound, Fixed, Point, points
-from codegen.parts import Part, clocked, find_part, load_parts
-from codegen.planner import Plan, plan
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(16, pads=(1, 1, 1, 1)), ToyLayer(5)])
 

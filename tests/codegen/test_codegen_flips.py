@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from toy_networks import Toy, ToyLayer, mixed_layers
 
-from codegen import csim
 from codegen.cli import main
+from codegen.emit import csim
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen.lanes import Conv, apply, axis_options, choose, make_gather, pack_weight
-from codegen.packing import touched_words
+from codegen.design.lanes import Conv, apply, axis_options, choose, make_gather, pack_weight
+from codegen.emit.packing import touched_words
 
 
 def convolve(codes: np.ndarray, weight: np.ndarray, conv: Conv) -> np.ndarray:

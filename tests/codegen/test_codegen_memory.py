@@ -9,7 +9,7 @@ from full_size_networks import full_size
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen.memory import Tensor, allocate, paper_footprint, peak_words, stored_footprint
+from codegen.design.memory import Tensor, allocate, paper_footprint, peak_words, stored_footprint
 
 tensors = st.lists(
     st.tuples(st.integers(1, 50), st.integers(-1, 12), st.integers(0, 5)), min_size=1, max_size=14

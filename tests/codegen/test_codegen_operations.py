@@ -14,12 +14,12 @@ from test_codegen_csim import check, run
 from toy_networks import POOL1, POOL2, Toy, ToyLayer
 
 from codegen.cli import main
+from codegen.design.layers import Quantizer
+from codegen.design.network import load
+from codegen.design.parts import find_part
+from codegen.design.planner import plan
+from codegen.design.rows import OP_LRN, OP_SUM
 from codegen.errors import UserError
-from codegen.layers import Quantizer
-from codegen.network import load
-from codegen.parts import find_part
-from codegen.planner import plan
-from codegen.table import OP_LRN, OP_SUM
 from tests.codegen import naive_model
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

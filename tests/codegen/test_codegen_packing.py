@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen.packing import (
+from codegen.emit.packing import (
     CHUNK_FIELDS,
     pack_feature_map,
     pack_fields,

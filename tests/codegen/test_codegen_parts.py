@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from codegen.cli import main
+from codegen.design.parts import PARTS, SOURCES, find_part, load_parts
 from codegen.errors import UserError
-from codegen.parts import PARTS, SOURCES, find_part, load_parts
 
 FILES = sorted(PARTS.glob("*.toml"))
 

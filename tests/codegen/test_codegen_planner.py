@@ -11,13 +11,13 @@ from full_size_networks import full_size
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codegen.design.jobs import merge_groups
+from codegen.design.network import load
+from codegen.design.parts import find_part, load_parts
+from codegen.design.planner import gear_bits, plan
+from codegen.design.resources import Memory, conversion_luts
+from codegen.design.rows import FIELDS, ring_rows, rows_needed, steps
 from codegen.errors import UserError
-from codegen.jobs import merge_groups
-from codegen.network import load
-from codegen.parts import find_part, load_parts
-from codegen.planner import gear_bits, plan
-from codegen.resources import Memory, conversion_luts
-from codegen.table import FIELDS, ring_rows, rows_needed, steps
 from codegen.units.cost import lut_estimate
 from tests.codegen.naive_model import convolve
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from full_size_networks import full_size
 
-from codegen.constants import design_id
+from codegen.design.constants import design_id
+from codegen.design.parts import find_part
+from codegen.design.planner import plan
+from codegen.design.rows import FIELDS
+from codegen.emit.render import TEMPLATES, context, render, render_all
 from codegen.errors import UserError
-from codegen.parts import find_part
-from codegen.planner import plan
-from codegen.render import TEMPLATES, context, render, render_all
-from codegen.table import FIELDS
 
 COPIES = Path(__file__).parent / "golden"
 
@@ -51,7 +51,7 @@ def test_missing_name_is_an_error(tmp_path: Path) -> None:
 
 
 def test_fields_are_those_of_the_header() -> None:
-    text = (TEMPLATES / "layer.hpp").read_text()
+    text = (TEMPLATES / "engine/layer.hpp").read_text()
     body = text[text.index("struct LayerDesc {") :]
     body = body[: body.index("};")]
     lines = [line.strip() for line in body.splitlines() if line.strip().startswith("int32_t")]

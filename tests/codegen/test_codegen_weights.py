@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from toy_networks import POOL2, Toy, ToyLayer
 
-from codegen import generate, network, planner, weights_file
 from codegen.cli import main
+from codegen.design import network, planner
+from codegen.design.jobs import make_jobs
+from codegen.design.parts import find_part
+from codegen.design.resources import Sizes, weight_luts
+from codegen.design.rows import OP_CONV
+from codegen.design.space import Fixed
+from codegen.emit import generate, weights_file
+from codegen.emit.packing import unpack_fields
 from codegen.errors import UserError
-from codegen.explore.space import Fixed
-from codegen.jobs import make_jobs
-from codegen.packing import unpack_fields
-from codegen.parts import find_part
-from codegen.resources import Sizes, weight_luts
-from codegen.table import OP_CONV
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 PORTS = (1, 2, 3, 4, 6)

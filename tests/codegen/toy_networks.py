@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small random quantized networks of every layer kind, with outputs of the naive integer model.
 
-A Toy says what a test cares about; parameters are drawn from its seed. Imports numpy.
+A Toy says what a test cares about; parameters are drawn from its seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds: the engine compiled once per configuration, for any network within its limits.
 
-Also the seeded bugs ("mutations") that a copy of its sources can be given. Imports codegen.csim.
+Also the seeded bugs ("mutations") that a copy of its sources can be given.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen import csim
-from codegen.render import TEMPLATES
+from codegen.emit import csim
+from codegen.emit.render import TEMPLATES
 
 SOURCE = Path(__file__).with_name("engine.cpp")
 
@@ -145,7 +145,7 @@ def compile_build(
     if sanitize:
         flags += [*csim.SANITIZE, *csim.SANITIZE_TYPES[build.types]]
     command = [csim.find_compiler(), *flags, *build.defines, "-isystem", str(csim.find_headers())]
-    headers = {path.name: path.read_text() for path in sorted(TEMPLATES.glob("*.hpp"))}
+    headers = {path.name: path.read_text() for path in sorted(TEMPLATES.glob("*/*.hpp"))}
     if mutation:
         text = headers[mutation.file]
         if text.count(mutation.old) < 1:

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen import golden, network, planner, weights_file
-from codegen.chip import CHIP_SHARE
-from codegen.cost import STAGES, Engine
+from codegen.design import network, planner
+from codegen.design.chip import CHIP_SHARE
+from codegen.design.cost import STAGES, Engine
+from codegen.design.jobs import make_jobs
+from codegen.design.parts import find_part
+from codegen.design.resources import estimate
+from codegen.design.rows import FIELDS, base_row, line_entries, output_words, set_chunks
+from codegen.emit import golden, weights_file
+from codegen.emit.render import knq_rows
 from codegen.errors import UserError
-from codegen.jobs import make_jobs
-from codegen.parts import find_part
-from codegen.render import knq_rows
-from codegen.resources import estimate
-from codegen.table import FIELDS, base_row, line_entries, output_words, set_chunks
 from tests.codegen.toy_networks import Toy, write_toy
 from tests.fuzz import opinion
 from tests.fuzz.builds import Build

@@ -2,7 +2,7 @@
 """Random small networks of all supported operators, from a seed.
 
 A draft keeps the shapes of what it has built; whatever does not fit is drawn again, and `make` of
-the naive model has the last word. Imports numpy.
+the naive model has the last word.
 """
 
 from __future__ import annotations

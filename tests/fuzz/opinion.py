@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The second opinion: model_prep's integer reference on the files of a toy network.
 
-The first is the naive model that made them, the third the C++ engine. Imports model_prep and torch.
+The first is the naive model that made them, the third the C++ engine.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model_prep.manifest import load
-from model_prep.reference import Reference
+from model_prep.quantize.manifest import load
+from model_prep.quantize.reference import Reference
 
 
 def disagreement(folder: Path, vectors: dict[str, np.ndarray]) -> str | None:

@@ -12,7 +12,11 @@ TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 SIMULATION_ONLY = {"testbench.hpp", "testbench.cpp.j2"}
 SOURCES = sorted(
     path
-    for path in [*TEMPLATES.glob("*.hpp"), *TEMPLATES.glob("*.cpp.j2"), *TEMPLATES.glob("*.hpp.j2")]
+    for path in [
+        *TEMPLATES.glob("*/*.hpp"),
+        *TEMPLATES.glob("[!r]*/*.cpp.j2"),
+        *TEMPLATES.glob("rendered/*.?pp.j2"),
+    ]
     if path.name not in SIMULATION_ONLY
 )
 LABEL = re.compile(r"^\s*(?!public|private)[a-z]\w*:$")
@@ -89,7 +93,7 @@ def test_synthesizable_subset(path, word):
     assert used == []
 
 
-@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.hpp")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*/*.hpp")), ids=lambda path: path.name)
 def test_headers_open_with_licence_and_purpose(path):
     lines = path.read_text().splitlines()
     assert lines[0] == "// SPDX-License-Identifier: Apache-2.0"

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small network of the registry's kind, random tensors for it, and writers of image files.
-
-Imports numpy, Pillow, torch and pytest; of the project the Graph and network modules.
-"""
+"""A small network of the registry's kind, random tensors for it, and writers of image files."""
 
 from __future__ import annotations
 

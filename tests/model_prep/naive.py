@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A direct transcription of docs/formats.md 2 in Python integers, slow and obvious.
 
-The independent check of `model_prep.reference`: no torch, no tables, no matrix products, pooling
-on the codes. Imports numpy.
+The independent check of `quantize.reference`: no torch, no tables, no matrix products, pooling
+on the codes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from model_prep.manifest import QuantizedLayer, QuantizedNetwork
-from model_prep.quantizers.base import Quantizer
+from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
+from model_prep.quantize.quantizers.base import Quantizer
 
 
 def decode(quantizer: Quantizer, code: int) -> int:

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import random_networks
 
-from model_prep import quantizers
 from model_prep.graph import INPUT, Average, Graph, Layer, Lrn, Pool, no_bias, no_weight
-from model_prep.manifest import QuantizedNetwork
-from model_prep.plan import Plan, Settings, resolve
-from model_prep.quantize import quantize_layers
-from model_prep.quantizers.base import Quantizer
+from model_prep.quantize import quantizers
+from model_prep.quantize.integers import quantize_layers
+from model_prep.quantize.manifest import QuantizedNetwork
+from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.quantizers.base import Quantizer
 
 CHANNELS = 8  # of every map, so that concatenations are always allowed
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep import quantizers
 from model_prep.graph import INPUT, Graph, Layer, Pool
-from model_prep.manifest import InputFormat, QuantizedNetwork
-from model_prep.plan import LayerPlan
-from model_prep.quantize import input_format, quantize_layers
-from model_prep.quantizers.base import Quantizer
+from model_prep.quantize import quantizers
+from model_prep.quantize.integers import input_format, quantize_layers
+from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
+from model_prep.quantize.plan import LayerPlan
+from model_prep.quantize.quantizers.base import Quantizer
 
 
 def random_conv(random: np.random.Generator, name: str, source: str, channels: int) -> Layer:

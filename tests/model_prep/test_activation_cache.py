@@ -12,15 +12,16 @@ import random_networks
 import torch
 from random_dags import random_dag
 
-from model_prep import calibrate, float_model, networks, weights
-from model_prep.allocation import cache, uniform
-from model_prep.allocation.cache import BatchRun, Choice, layers_to_keep
-from model_prep.allocation.problem import Problem, Widths
-from model_prep.fake_quant import FakeQuantized
+from model_prep import float_model, networks, weights
+from model_prep.allocate import cache, uniform
+from model_prep.allocate.cache import BatchRun, Choice, layers_to_keep
+from model_prep.allocate.problem import Problem, Widths
 from model_prep.graph import Graph
-from model_prep.manifest import InputFormat
-from model_prep.plan import Plan, Settings, resolve
-from model_prep.quantize import network_input
+from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.integers import network_input
+from model_prep.quantize.manifest import InputFormat
+from model_prep.quantize.plan import Plan, Settings, resolve
 
 QM = 10
 

@@ -10,15 +10,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from model_prep import calibrate, data, networks, quantizers, reference, weights
-from model_prep.allocation import single, uniform
+from model_prep import data, networks, weights
+from model_prep.allocate import single, uniform
 from model_prep.data import ImageSet
 from model_prep.errors import UserError
-from model_prep.fake_quant import Evaluator, FakeQuantized, sqnr_db
 from model_prep.graph import Graph
-from model_prep.manifest import QuantizedNetwork
-from model_prep.plan import Plan, Settings, resolve
-from model_prep.quantize import network_input, quantize_layers
+from model_prep.quantize import calibrate, quantizers, reference
+from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, sqnr_db
+from model_prep.quantize.integers import network_input, quantize_layers
+from model_prep.quantize.manifest import QuantizedNetwork
+from model_prep.quantize.plan import Plan, Settings, resolve
 
 SPEC = networks.get("digits")
 TO_FLOAT = partial(data.to_float, SPEC)

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import cli, data, manifest, networks, weights
-from model_prep.allocation import budget, command, quenn, search
-from model_prep.allocation.command import Prepared, goal_of, measuring
-from model_prep.allocation.measure import Measure
-from model_prep.allocation.problem import plan_toml
+from model_prep import cli, data, networks, weights
+from model_prep.allocate import budget, command, quenn, search
+from model_prep.allocate.command import Prepared, goal_of, measuring
+from model_prep.allocate.measure import Measure
+from model_prep.allocate.problem import plan_toml
 from model_prep.errors import UserError, run_cli
-from model_prep.fake_quant import Evaluator
-from model_prep.plan import Settings, resolve
-from model_prep.quantize import network_input
+from model_prep.quantize import manifest
+from model_prep.quantize.fake_quant import Evaluator
+from model_prep.quantize.integers import network_input
+from model_prep.quantize.plan import Settings, resolve
 
 SPEC = networks.get("digits")
 IMAGES = 120
@@ -233,7 +234,7 @@ def test_the_plan_file_keeps_what_is_to_be_refined(
 
 def test_few_choices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = ready_for(labels=False).problem
-    monkeypatch.setattr("model_prep.allocation.problem._CHOICES", 3)
+    monkeypatch.setattr("model_prep.allocate.problem._CHOICES", 3)
     base = problem.choice(problem.uniform(8))
     others = [problem.choice(problem.uniform(bits)) for bits in (2, 3, 4, 5)]
     assert len(problem._choices) == 3

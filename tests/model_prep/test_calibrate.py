@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import calibrate, data, float_model, networks, weights
+from model_prep import data, float_model, networks, weights
 from model_prep.graph import Graph
+from model_prep.quantize import calibrate
 
 QM = 10
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_prep import cli, data, manifest, networks, reference
+from model_prep import cli, data, networks
 from model_prep.errors import UserError, run_cli
+from model_prep.quantize import manifest, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,7 +204,7 @@ def test_networks_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from model_prep import train
+    from model_prep.training import train
 
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(train, "train", lambda *given: seen.append(given))

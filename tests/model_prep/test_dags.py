@@ -13,13 +13,13 @@ import random_dags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_prep import lrn, manifest, quantizers, reference
 from model_prep.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer, Lrn, Pool, no_bias, no_weight
-from model_prep.plan import Settings, resolve
-from model_prep.quantize import check_graph, quantize_operation
-from model_prep.quantizers.base import Quantizer
-from model_prep.sharing import signed_layers
+from model_prep.quantize import lrn, manifest, quantizers, reference
+from model_prep.quantize.integers import check_graph, quantize_operation
+from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.quantize.sharing import signed_layers
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import finetune, manifest, weights
+from model_prep import weights
 from model_prep.cli import main
 from model_prep.errors import UserError, run_cli
-from model_prep.plan import Settings, resolve
+from model_prep.quantize import manifest
+from model_prep.quantize.plan import Settings, resolve
 from model_prep.source import Recipe, open_source
+from model_prep.training import finetune
 
 PLAN = "bits = 2\nweight_bits = 3\n"
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_prep.errors import UserError
-from model_prep.kmeans import exact_kmeans, thresholds
+from model_prep.quantize.kmeans import exact_kmeans, thresholds
 
 
 def total_error(histogram: np.ndarray, centroids: np.ndarray) -> int:

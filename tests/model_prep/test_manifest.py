@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import random_networks
 
-from model_prep import manifest, reference
 from model_prep.errors import UserError
-from model_prep.manifest import QuantizedNetwork
+from model_prep.quantize import manifest, reference
+from model_prep.quantize.manifest import QuantizedNetwork
 
 
 @pytest.fixture()

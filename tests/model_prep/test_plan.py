@@ -10,7 +10,7 @@ import pytest
 
 from model_prep.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
-from model_prep.plan import Plan, Settings, parse_bits, parse_qm, resolve
+from model_prep.quantize.plan import Plan, Settings, parse_bits, parse_qm, resolve
 
 DEFAULTS = Settings(scheme="knq", bits=3)
 NAMES = "conv1, conv2, fc3, fc4"

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from model_prep import data, networks
 from model_prep.errors import UserError
-from model_prep.fixed_point import MAX_FRAC, to_fixed
 from model_prep.graph import INPUT, Average, Graph, Layer, Pool, no_bias, no_weight
-from model_prep.plan import LayerPlan
-from model_prep.quantize import (
+from model_prep.quantize.fixed_point import MAX_FRAC, to_fixed
+from model_prep.quantize.integers import (
     accumulator_bits,
     check_graph,
     network_input,
     quantize_layer,
 )
-from model_prep.quantizers.base import Quantizer
+from model_prep.quantize.plan import LayerPlan
+from model_prep.quantize.quantizers.base import Quantizer
 
 
 @settings(deadline=None)

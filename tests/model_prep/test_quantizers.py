@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import quantizers
 from model_prep.errors import UserError
-from model_prep.quantizers.base import Quantizer
+from model_prep.quantize import quantizers
+from model_prep.quantize.quantizers.base import Quantizer
 
 CASES = [
     *[("uniform", bits, bits, {}) for bits in (2, 7, 12, 16)],

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_prep import quantizers
 from model_prep.errors import UserError
-from model_prep.kmeans import exact_kmeans
-from model_prep.quantizers import (
+from model_prep.quantize import quantizers
+from model_prep.quantize.kmeans import exact_kmeans
+from model_prep.quantize.quantizers import (
     base,
     dynamic,
     kmeans_gaussian,
     kmeans_linear,
     optimal_step,
 )
-from model_prep.quantizers.base import HARDWARE, PLAN_WIDTHS, Quantizer, lowest
-from model_prep.quantizers.histogram import uniform_error
+from model_prep.quantize.quantizers.base import HARDWARE, PLAN_WIDTHS, Quantizer, lowest
+from model_prep.quantize.quantizers.histogram import uniform_error
 
 TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
 MISPRINTED = {("laplacian", 4): 0.461, ("gamma", 2): 1.066}

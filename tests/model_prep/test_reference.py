@@ -12,12 +12,12 @@ import random_networks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_prep import exact_conv, reference
 from model_prep.errors import UserError
 from model_prep.graph import INPUT, Pool
-from model_prep.manifest import InputFormat, QuantizedLayer, QuantizedNetwork
-from model_prep.quantizers.base import Quantizer
-from model_prep.reference import Reference
+from model_prep.quantize import exact_conv, reference
+from model_prep.quantize.manifest import InputFormat, QuantizedLayer, QuantizedNetwork
+from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.quantize.reference import Reference
 
 
 def check(network: QuantizedNetwork, codes: np.ndarray) -> None:

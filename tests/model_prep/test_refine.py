@@ -14,14 +14,15 @@ import pytest
 import random_dags
 import torch
 
-from model_prep import cli, data, float_model, manifest, networks, weights
+from model_prep import cli, data, float_model, networks, weights
 from model_prep.errors import UserError
-from model_prep.fake_quant import FakeQuantized
 from model_prep.graph import Graph, Layer
-from model_prep.plan import LayerPlan, Plan, Settings, resolve
-from model_prep.quantize import network_input, to_fixed
-from model_prep.quantizers.base import Quantizer
-from model_prep.refine import (
+from model_prep.quantize import manifest
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.integers import network_input, to_fixed
+from model_prep.quantize.plan import LayerPlan, Plan, Settings, resolve
+from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.quantize.refine import (
     allocate,
     distil,
     equalise,
@@ -31,7 +32,7 @@ from model_prep.refine import (
     sensitivity,
     tables,
 )
-from model_prep.refine.student import (
+from model_prep.quantize.refine.student import (
     State,
     Student,
     Table,

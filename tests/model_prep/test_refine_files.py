@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from model_prep import networks, weights
 from model_prep.errors import run_cli
 from model_prep.graph import Graph
-from model_prep.plan import Settings, resolve
-from model_prep.refine import plan_file, table
+from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.refine import plan_file, table
 
 SPEC = networks.get("digits")
 DEFAULTS = Settings(scheme="enq", bits=8)

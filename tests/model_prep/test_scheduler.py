@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import calibrate, data, networks, weights
-from model_prep.allocation import command, scheduler, search
-from model_prep.allocation.command import Prepared
-from model_prep.allocation.measure import Measure
-from model_prep.allocation.scheduler import Dask, Threads
+from model_prep import data, networks, weights
+from model_prep.allocate import command, scheduler, search
+from model_prep.allocate.command import Prepared
+from model_prep.allocate.measure import Measure
+from model_prep.allocate.scheduler import Dask, Threads
 from model_prep.errors import UserError, run_cli
-from model_prep.fake_quant import FakeQuantized
-from model_prep.plan import Settings, resolve
-from model_prep.quantize import network_input
+from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.integers import network_input
+from model_prep.quantize.plan import Settings, resolve
 
 SPEC = networks.get("digits")
 

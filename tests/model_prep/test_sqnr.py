@@ -17,18 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_prep import calibrate, data, networks, weights
-from model_prep.allocation import clipping, clnq, filling, sqnr
-from model_prep.allocation.problem import Problem
-from model_prep.allocation.single import fit_all
-from model_prep.allocation.sqnr import Efficiency, Step
-from model_prep.allocation.uniform import layer_fracs
+from model_prep import data, networks, weights
+from model_prep.allocate import clipping, clnq, filling, sqnr
+from model_prep.allocate.problem import Problem
+from model_prep.allocate.single import fit_all
+from model_prep.allocate.sqnr import Efficiency, Step
+from model_prep.allocate.uniform import layer_fracs
 from model_prep.errors import UserError
-from model_prep.fake_quant import Evaluator, FakeQuantized
 from model_prep.graph import Graph
-from model_prep.plan import Settings, resolve
-from model_prep.quantize import network_input
-from model_prep.quantizers.base import Quantizer
+from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
+from model_prep.quantize.integers import network_input
+from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.quantizers.base import Quantizer
 
 TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
 from_papers = pytest.mark.skipif(not TABLES.exists(), reason="the papers' tables are not there")

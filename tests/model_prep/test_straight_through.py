@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import calibrate, data, weights
-from model_prep.allocation import single
-from model_prep.fake_quant import FakeQuantized
-from model_prep.fixed_point import largest_frac, to_fixed
+from model_prep import data, weights
+from model_prep.allocate import single
 from model_prep.graph import INPUT, Average, Graph, Layer, Pool
-from model_prep.plan import Plan, Settings, resolve
-from model_prep.quantize import input_format, network_input
-from model_prep.quantizers.base import Quantizer
-from model_prep.straight_through import Activation, StraightThrough, best_frac, rising
+from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.fixed_point import largest_frac, to_fixed
+from model_prep.quantize.integers import input_format, network_input
+from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.training.straight_through import Activation, StraightThrough, best_frac, rising
 
 QM = 10
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reduced study of digits: every section filled, one HTML file that stands alone, resumable.
-
-Imports model_prep's command line and study package.
-"""
+"""A reduced study of digits: every section filled, one HTML file that stands alone, resumable."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of the study alone: interpolation, intervals, escaping, figures, the store, quoted figures.
-
-Imports numpy and the study package.
+"""Parts of the study alone: interpolation, intervals, escaping, figures, the
+store, quoted figures.
 """
 
 from __future__ import annotations

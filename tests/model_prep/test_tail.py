@@ -11,8 +11,8 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_prep.allocation.problem import Group, Problem, Widths
-from model_prep.allocation.tail import Tail, first_of_tail
+from model_prep.allocate.problem import Group, Problem, Widths
+from model_prep.allocate.tail import Tail, first_of_tail
 
 
 @dataclass

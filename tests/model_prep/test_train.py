@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import data, networks, train, train_photos, weights
-from model_prep.augment import Augmented, centre, load_whole
-from model_prep.calibrate import batches
+from model_prep import data, networks, weights
 from model_prep.errors import UserError
-from model_prep.fake_quant import percent_correct
 from model_prep.float_model import forward
+from model_prep.quantize.calibrate import batches
+from model_prep.quantize.fake_quant import percent_correct
+from model_prep.training import train, train_photos
+from model_prep.training.augment import Augmented, centre, load_whole
 
 CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data"
 

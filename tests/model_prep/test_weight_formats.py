@@ -13,17 +13,17 @@ import pytest
 import random_networks
 import torch
 
-from model_prep import manifest
 from model_prep.errors import UserError
-from model_prep.fake_quant import FakeQuantized
 from model_prep.files import sha256_file
-from model_prep.fixed_point import to_fixed
 from model_prep.graph import INPUT, Graph, Layer
-from model_prep.manifest import QuantizedNetwork
-from model_prep.plan import LayerPlan, Settings, resolve
-from model_prep.quantize import input_format, quantize_layers
-from model_prep.quantizers.weights import WEIGHT_SCHEMES, WeightFormat, fit_weights
-from model_prep.reference import Reference
+from model_prep.quantize import manifest
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.fixed_point import to_fixed
+from model_prep.quantize.integers import input_format, quantize_layers
+from model_prep.quantize.manifest import QuantizedNetwork
+from model_prep.quantize.plan import LayerPlan, Settings, resolve
+from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES, WeightFormat, fit_weights
+from model_prep.quantize.reference import Reference
 
 DEFAULTS = Settings(scheme="knq", bits=3)
 
@@ -87,7 +87,7 @@ def test_a_scheme_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_scheme_that_breaks_its_promise_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    from model_prep.quantizers import weight_kmeans
+    from model_prep.quantize.quantizers import weight_kmeans
 
     broken = WeightFormat("kmeans", 1, 0, np.array([5]), np.array([1, 2], np.int32))
     monkeypatch.setattr(weight_kmeans, "fit_weights", lambda *_: broken)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random tables for the conversion units' tests. Imports numpy and codegen.units.tables."""
+"""Random tables for the conversion units' tests."""
 
 from __future__ import annotations
 

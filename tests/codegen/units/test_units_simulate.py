@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from random_tables import random_tables
 
+from codegen.design.network import load
 from codegen.errors import UserError
-from codegen.network import load
 from codegen.units.equivalence import shapes_equal
 from codegen.units.make import network_units
 from codegen.units.render import Unit

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codegen.design.network import load
 from codegen.errors import UserError
-from codegen.network import load
 from codegen.units.make import network_units
 from codegen.units.tables import (
     Entry,
@@ -28,7 +28,7 @@ from codegen.units.tables import (
     seeded_quantizer,
     seeded_tables,
 )
-from model_prep.quantizers.base import Quantizer as Reference
+from model_prep.quantize.quantizers.base import Quantizer as Reference
 
 PAPERS = Path(__file__).parents[4] / "shared" / "papers" / "tables.json"
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds small ONNX models, fills the light models with random weights, and runs onnxruntime.
-
-Imports onnx, onnxruntime, numpy and the importer.
-"""
+"""Builds small ONNX models, fills the light models with random weights, and runs onnxruntime."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from model_prep.float_model import forward
-from model_prep.onnx_import import ImportedNetwork, load_onnx
+from model_prep.onnx import ImportedNetwork, load_onnx
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"

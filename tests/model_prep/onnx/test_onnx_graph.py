@@ -12,7 +12,7 @@ from onnx_models import build, node, random, save
 
 from model_prep.float_model import forward
 from model_prep.graph import INPUT, Average, Graph, Layer, Lrn, Pool, no_bias, no_weight
-from model_prep.onnx_import import load_onnx, reseed
+from model_prep.onnx import load_onnx, reseed
 
 
 def conv(name: str, source: str, channels: int, out: int) -> Layer:

@@ -18,16 +18,16 @@ from onnx import StringStringEntryProto, TensorProto, helper
 from onnx_models import build, compare, node, random, save
 
 from model_prep.errors import UserError
-from model_prep.onnx_import import load_onnx
-from model_prep.onnx_import.limits import Budget
-from model_prep.onnx_import.text import RESERVED, Namer
+from model_prep.onnx import load_onnx
+from model_prep.onnx.limits import Budget
+from model_prep.onnx.text import RESERVED, Namer
 
 TIMEOUT_S = 120
 LONGEST = 20_000  # characters of one message; 100 nodes are listed at most
 RUN_ALL = """
 import contextlib, io, json, pathlib, sys, time
 from model_prep.errors import run_cli
-from model_prep.onnx_import import load_onnx
+from model_prep.onnx import load_onnx
 results = {}
 for name in sys.argv[1:]:
     text = io.StringIO()

@@ -15,7 +15,7 @@ from onnx_models import DATA, LIGHT, compare, light, random, randomise
 from model_prep.errors import UserError
 from model_prep.float_model import forward, run_layers
 from model_prep.graph import BLOCK, INPUT, Graph
-from model_prep.onnx_import import load_onnx
+from model_prep.onnx import load_onnx
 
 SMALL = ["squeezenet", "inception_v1"]
 LARGE = ["bvlc_alexnet", "vgg19", "zfnet512", "resnet50", "inception_v2", "densenet121"]

@@ -16,7 +16,7 @@ from onnx_models import build, compare, node, random, save
 from model_prep.errors import UserError
 from model_prep.float_model import normalise
 from model_prep.graph import Lrn
-from model_prep.onnx_import import load_onnx
+from model_prep.onnx import load_onnx
 
 CONSTANTS = {
     "w": random(1, 8, 4, 3, 3), "b": random(2, 8), "v": random(3, 8, 8, 1, 1),

@@ -21,7 +21,7 @@ from model_prep.cli import main as model_prep
 from model_prep.errors import UserError
 from model_prep.float_model import forward
 from model_prep.graph import Graph
-from model_prep.onnx_import import load, load_onnx
+from model_prep.onnx import load, load_onnx
 
 ROOT = Path(__file__).resolve().parents[3]
 Nodes = list[NodeProto]

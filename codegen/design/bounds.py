@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of each layer goes, and where the layer stands under the roofline.
+
+A layer's cycles are load(0) + sum of max(body(p), load(p+1)) over its passes (cost.py).
+Each cycle is put down to one cause, so that the causes add up to the layer's time. The roofline is
+that of Williams, Waterman and Patterson, CACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from codegen.design.cost import STAGES, Engine, array_work, stage_counts
+from codegen.design.planner import Plan
+from codegen.design.rows import Row
+
+# What each stage's excess over the multipliers' work is called.
+STAGE_CAUSES = {
+    "read": "input", "unpack": "input", "finish": "QK/QE units", "pool": "pool",
+    "pack": "output", "write": "output",
+}  # fmt: skip
+CAUSES = ("multiply", "idle lanes", "first rows", "weights", "input", "QK/QE units", "pool",
+          "output", "DRAM")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Seconds of one layer for all images, by cause (keys: CAUSES).
+
+    Attributes:
+        name: of the layer.
+        causes: seconds; they add up to the layer's time.
+        macs: multiply-accumulates for all images.
+        bytes_moved: between chip and DRAM.
+    """
+
+    name: str
+    causes: dict[str, float]
+    macs: int
+    bytes_moved: int
+
+    @property
+    def seconds(self) -> float:
+        """Time of the layer."""
+        return sum(self.causes.values())
+
+    @property
+    def bound(self) -> str:
+        """What costs most, the multipliers' useful work included."""
+        return max(CAUSES, key=lambda cause: self.causes[cause])
+
+    @property
+    def intensity(self) -> float:
+        """Operations (two a multiply-accumulate) per byte moved; inf where nothing is."""
+        return 2 * self.macs / self.bytes_moved if self.bytes_moved else float("inf")
+
+    @property
+    def gops(self) -> float:
+        """10^9 operations a second."""
+        return 2 * self.macs / self.seconds / 1e9
+
+
+def layer_times(plan: Plan) -> list[LayerTime]:
+    """The time of every layer of a plan, in execution order."""
+    clock, times = plan.part.clock_mhz * 1e6, []
+    for job, row, cost in zip(plan.jobs, plan.rows, plan.costs, strict=True):
+        macs = job.layer.macs * plan.images
+        cycles = _cycles(row, plan.engine, plan.images, plan.batch, macs)
+        causes = {cause: cycles.get(cause, 0.0) / clock for cause in CAUSES}
+        moved = cost.bytes_read + cost.bytes_written + cost.bytes_weights
+        waiting = moved / (plan.part.ddr_gbs * 1e9) - sum(causes.values())
+        causes["DRAM"] = max(0.0, waiting)
+        times.append(LayerTime(job.layer.name, causes, macs, moved))
+    return times
+
+
+def _cycles(row: Row, engine: Engine, images: int, batch: int, macs: int) -> dict[str, float]:
+    """Cycles of a layer by cause, for `images` images in batches."""
+    full, rest = divmod(images, batch)
+    total = dict.fromkeys(CAUSES, 0.0)
+    for size, times in ((batch, full), (rest, 1)):
+        if size == 0 or times == 0:
+            continue
+        for cause, cycles in _batch_cycles(row, engine, size).items():
+            total[cause] += times * cycles
+    useful = min(macs / engine.multipliers, total["idle lanes"])
+    total["multiply"] = useful
+    total["idle lanes"] -= useful
+    return total
+
+
+def _batch_cycles(row: Row, engine: Engine, images: int) -> dict[str, float]:
+    """The same for one batch, useful work still among the idle lanes."""
+    counts = stage_counts(row, engine, images)
+    load = counts["load"]
+    bodies = np.stack([counts[stage] for stage in STAGES[1:]])
+    body, longest = bodies.max(axis=0), bodies.argmax(axis=0)
+    compute = counts["compute"]
+    work = np.minimum(array_work(row, engine, images), compute)
+    cycles = {
+        "idle lanes": float(work.sum()),
+        "first rows": float((compute - work).sum()),
+        "weights": float(load[0] + np.maximum(np.append(load[1:], 0) - body, 0).sum()),
+    }
+    for index, stage in enumerate(STAGES[1:]):
+        if stage in STAGE_CAUSES:
+            excess = float(np.where(longest == index, body - compute, 0).sum())
+            cause = STAGE_CAUSES[stage]
+            cycles[cause] = cycles.get(cause, 0.0) + excess
+    return cycles

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types and constants of struct Network (network.hpp): every width and bound of the generated C++.
+
+Exact types are ap_int of the proved width; fast types are the smallest native integers that hold
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from codegen.design.cost import Engine
+from codegen.design.layers import SCHEMES
+from codegen.design.numbers import ceil_div, native_bits
+from codegen.design.planner import Plan, gear_bits
+from codegen.design.rows import FIELDS, OP_CONV, Row, bias_words, line_entries, steps, tiles
+from codegen.emit.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES, touched_words
+
+
+@dataclass(frozen=True)
+class CType:
+    """One integer type of the generated C++.
+
+    Attributes:
+        name: of the typedef.
+        bits, signed: its exact width.
+        fast_bits: width of the native type; 128 is unsigned __int128, above it ap_uint stays.
+    """
+
+    name: str
+    bits: int
+    signed: bool
+    fast_bits: int
+
+    @property
+    def exact_typedef(self) -> str:
+        """The typedef for synthesis and for the exact C-simulation.
+
+        >>> CType("acc_t", 34, True, 64).exact_typedef
+        'typedef ap_int<34> acc_t;'
+        """
+        return f"typedef {'ap_int' if self.signed else 'ap_uint'}<{self.bits}> {self.name};"
+
+    @property
+    def fast_typedef(self) -> str:
+        """The typedef for the fast C-simulation.
+
+        >>> CType("acc_t", 34, True, 64).fast_typedef
+        'typedef int64_t acc_t;'
+        """
+        if self.fast_bits > 128:
+            return self.exact_typedef
+        if self.fast_bits == 128:
+            return f"typedef unsigned __int128 {self.name};"
+        return f"typedef {'' if self.signed else 'u'}int{self.fast_bits}_t {self.name};"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One `static const` member: C++ type, name, value as C++ text, and what it is."""
+
+    type: str
+    name: str
+    value: str
+    comment: str
+
+
+def in_widths(plan: Plan) -> list[int]:
+    """Widths T of feature maps that are read."""
+    second = {row["in2_bits"] for row in plan.rows if row["sources"] > 1}
+    return sorted({row["in_bits"] for row in plan.rows} | second)
+
+
+def out_widths(plan: Plan) -> list[int]:
+    """Widths T of feature maps that are written packed; [1] where only raw outputs are."""
+    return sorted({row["out_bits"] for row in plan.rows if not row["raw"]}) or [1]
+
+
+def weight_widths(plan: Plan) -> list[int]:
+    """Widths of stored weights or indices; that of a weight where there are none."""
+    return list(plan.sizes.weight_widths) or [plan.sizes.weight_bits]
+
+
+def types(plan: Plan) -> list[CType]:
+    """The typedefs of struct Network.
+
+    A product of native operands is computed in 32 bits, so values widen to 64 bits where a product
+    of a weight and a value needs more.
+    """
+    sizes = plan.sizes
+    wide_product = sizes.weight_bits + sizes.value_bits > 32
+    value_fast = 64 if wide_product else max(16, native_bits(sizes.value_bits))
+    in_gear = max(gear_bits(width) for width in in_widths(plan))
+    out_gear = max(gear_bits(width) for width in out_widths(plan))
+    high_bits = max(1, sizes.code_bits - sizes.line_low_bits)
+    quant_fast = max(16, native_bits(sizes.quant_bits))
+    return [
+        CType("bus_t", WORD_BITS, False, 64),
+        CType("weight_t", sizes.weight_bits, True, max(16, native_bits(sizes.weight_bits))),
+        CType("code_t", sizes.code_bits, False, native_bits(sizes.code_bits)),
+        CType("low_t", sizes.line_low_bits, False, native_bits(sizes.line_low_bits)),
+        CType("high_t", high_bits, False, native_bits(high_bits)),
+        CType("value_t", sizes.value_bits, True, value_fast),
+        CType("quant_t", sizes.quant_bits, sizes.quant_signed, quant_fast),
+        CType("tree_t", sizes.tree_bits, True, max(32, native_bits(sizes.tree_bits))),
+        CType("acc_t", sizes.acc_bits, True, max(32, native_bits(sizes.acc_bits))),
+        CType("wide_t", sizes.wide_bits, True, 64),
+        CType("in_gear_t", in_gear, False, max(128, in_gear)),
+        CType("out_gear_t", out_gear, False, max(128, out_gear)),
+    ]
+
+
+def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
+    """The integer constants, name to (value, comment), without DESIGN_ID."""
+    rows, sizes, engine = plan.rows, plan.sizes, plan.engine
+
+    def most(*names: str) -> int:
+        return max(row[name] for row in rows for name in names)
+
+    pooled = [
+        row
+        for row in rows
+        if row["pool_h"] * row["pool_w"] > 1 or row["pool_stride_h"] * row["pool_stride_w"] > 1
+    ]
+    return {
+        "SIMD": (engine.simd, "input channels a cycle"),
+        "PE": (engine.pe, "output channels a cycle"),
+        "PIXELS": (engine.pixels, "pixels a cycle"),
+        "G": (engine.simd // BLOCK_CODES, "channel blocks a cycle"),
+        "WEIGHT_BITS": (sizes.weight_bits, "W"),
+        "VALUE_BITS": (sizes.value_bits, "of a decoded activation, sign included"),
+        "TREE_BITS": (sizes.tree_bits, "of a sum of SIMD products"),
+        "ACC_BITS": (sizes.acc_bits, "that no input can overflow"),
+        "CODE_BITS": (sizes.code_bits, "largest T"),
+        "WEIGHT_ROWS": (sizes.weight_rows, "rows of one side of the weight buffer"),
+        "WEIGHT_PORTS": (engine.weight_ports, "memory ports for weights"),
+        "WEIGHT_WIDTHS": (len(weight_widths(plan)), "widths at which weights are stored"),
+        "ROW_WORDS": (
+            engine.pe * engine.simd * max(weight_widths(plan)) // WORD_BITS,
+            "bus words a row of weights at most",
+        ),
+        "BIAS_WORDS": (
+            bias_words(engine.pe, engine.weight_ports),
+            "bus words of a tile's biases, from each port",
+        ),
+        "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
+        "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer copy"),
+        "LINE_LOW_BITS": (sizes.line_low_bits, "bits of a code that every entry holds"),
+        "LINE_HIGH_BLOCKS": (sizes.line_high_blocks, "entries that hold a code's other bits"),
+        "PSUM_GROUPS": (sizes.psum_groups, "groups of pixels that wait for their next chunk"),
+        "QK_UNITS": (engine.qk_units, "requantizers and encoders"),
+        "KNQ_TABLES": (max(1, len(plan.knq)), "centroid tables"),
+        "KNQ_LEVELS": (sizes.knq_levels, "codes of the largest table"),
+        "POOL_ROWS": (max((row["pool_h"] for row in pooled), default=1), "rows of a pool window"),
+        "POOL_WIDTH": (max((row["conv_width"] for row in pooled), default=1), "columns of its map"),
+        "PACK_WIDTH": (sizes.pack_width, "columns of the widest output"),
+        "PACK_PLANES": (engine.pe // BLOCK_CODES, "output planes of a tile"),
+        "MAX_IMAGES": (plan.batch, "images a call"),
+        "MAX_HEIGHT": (most("in_height", "conv_height", "out_height"), "rows of a map"),
+        "MAX_WIDTH": (most("in_width", "conv_width", "out_width"), "columns of a map"),
+        "MAX_BLOCKS": (
+            max(row["blocks"] * row["sources"] for row in rows),
+            "channel blocks of a pass's inputs",
+        ),
+        "MAX_ROW_WORDS": (max(_row_words(row, engine.pe) for row in rows), "bus words of a row"),
+        "MAX_ROW_STEPS": (max(_row_steps(row, engine) for row in rows), "cycles of an output row"),
+        "MAX_PASSES": (max(tiles(row) * row["chunks"] for row in rows), "passes of a layer"),
+        "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
+        "IN_WIDTHS": (len(in_widths(plan)), "widths T that are read"),
+        "OUT_WIDTHS": (len(out_widths(plan)), "widths T that are written"),
+        "WEIGHT_WORDS": (plan.weight_words, "bus words of weights.bin, a section for each port"),
+        "ARENA_WORDS": (plan.arena.words, "bus words of one image's feature maps"),
+        "CHIP_A_WORDS": (sizes.chip_words[0] // plan.batch, "bus words of an image in memory A"),
+        "CHIP_B_WORDS": (sizes.chip_words[1] // plan.batch, "bus words of an image in memory B"),
+        "INPUT_ADDR": (plan.arena.address["input"], "word address of the input"),
+        "INPUT_WORDS": (plan.input_words, "bus words of one packed input"),
+    }
+
+
+def schemes_used(plan: Plan) -> tuple[bool, bool]:
+    """Whether ENQ and KNQ units are needed."""
+    found = {row["out_scheme"] for row in plan.rows if not row["raw"]}
+    return SCHEMES.index("enq") in found, SCHEMES.index("knq") in found
+
+
+def design_id(plan: Plan) -> str:
+    """Eight hexadecimal digits that change with the network and with the plan."""
+    text = json.dumps(
+        [
+            plan.network.manifest_sha256,
+            plan.part.name,
+            {name: value for name, (value, _) in bounds(plan).items()},
+            [[row[name] for name in FIELDS] for row in plan.rows],
+        ]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def constants(plan: Plan) -> list[Constant]:
+    """The `static const` members of struct Network."""
+    enq, knq = schemes_used(plan)
+    ops = any(row["op"] != OP_CONV for row in plan.rows)
+    lrn, average = plan.sizes.lrn_tables > 0, plan.sizes.averages
+    coded = plan.sizes.table_entries > 0
+    items = [
+        Constant("uint32_t", "DESIGN_ID", f"0x{design_id(plan)}u", "network and plan"),
+        Constant("bool", "HAS_ENQ", str(enq).lower(), "whether QE and CE exist"),
+        Constant("bool", "HAS_KNQ", str(knq).lower(), "whether QK and CK exist"),
+        Constant("bool", "HAS_OPS", str(ops).lower(), "whether layers without weights exist"),
+        Constant("bool", "HAS_LRN", str(lrn).lower(), "whether a normalisation exists"),
+        Constant("bool", "HAS_CODEBOOK", str(coded).lower(), "whether weight codebooks exist"),
+        Constant("bool", "HAS_AVERAGE", str(average).lower(), "whether an average pool exists"),
+    ]
+    items += [
+        Constant("int32_t", name, str(value), comment)
+        for name, (value, comment) in bounds(plan).items()
+    ]
+    return items
+
+
+def _row_words(row: Row, pe: int) -> int:
+    read = int(touched_words(row["rows_used"], row["in_width"], row["in_bits"]).max())
+    written = pe if row["raw"] else ceil_div(row["out_width"] * row["out_bits"], WORD_BYTES) + 1
+    return max(read, written)
+
+
+def _row_steps(row: Row, engine: Engine) -> int:
+    """Cycles of an output row at most."""
+    work = ceil_div(row["conv_width"], engine.pixels) * steps(row, row["blocks"], engine.simd)
+    return max(work, line_entries(row))

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates of what a design takes of an FPGA part: DSP, BRAM36, LUT, FF, with their formulas.
+
+Block RAM follows the geometries of a RAMB18 (UG473, UG573): 512x36, 1024x18, 2048x9, 4096x4,
+8192x2, 16384x1. LUT and FF are rough: only synthesis knows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from codegen.design.numbers import ceil_div
+from codegen.design.parts import Part
+from codegen.units.cost import QM, lut_estimate
+
+RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
+LRN_ENTRIES = 1025  # as in layer.hpp
+LRN_FACTOR_BITS, RECIPROCAL_BITS = 17, 26  # signed
+BLOCK_CODES = 8
+LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
+ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
+FEATURE_MAP_PORTS = 2  # one reads, one writes
+PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest
+BURST_WORDS = 256  # that the adapter of a port holds
+FIFO_DEPTH_WORDS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 64, 64, 16  # as in engine.hpp
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything the estimates depend on; names as in struct Network (network.hpp)."""
+
+    simd: int
+    pe: int
+    weight_bits: int
+    value_bits: int
+    tree_bits: int
+    acc_bits: int
+    quant_bits: int
+    code_bits: int
+    gear_bits: int
+    weight_rows: int
+    line_blocks: int
+    line_low_bits: int
+    line_high_blocks: int
+    psum_groups: int
+    qk_units: int
+    knq_levels: int
+    pool_pixels: int
+    pack_width: int
+    quant_signed: bool = False
+    knq_tables: int = 0
+    enq_bits: int = 0
+    decoders: int = 1
+    wide_bits: int = 2
+    lrn_reach: int = 0
+    lrn_tables: int = 0
+    averages: bool = False
+    chip_words: tuple[int, int] = (1, 1)
+    weight_ports: int = 1
+    weight_widths: tuple[int, ...] = (14,)
+    table_entries: int = 0
+    plain_weights: bool = True
+    pixels: int = 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One on-chip memory: `banks` memories of depth x width, `copies` of each."""
+
+    name: str
+    banks: int
+    depth: int
+    width: int
+    copies: int = 1
+    ultra: bool = False
+
+    @property
+    def impl(self) -> str:
+        """Where it is, by the names of Vitis HLS."""
+        return "uram" if self.ultra else "bram" if self.depth > LUTRAM_DEPTH else "lutram"
+
+    @property
+    def uram(self) -> int:
+        """URAM288 blocks, 4096x72 each (UG573)."""
+        return (
+            self.banks * self.copies * ceil_div(self.depth, 4096) * ceil_div(self.width, 72)
+            if self.ultra
+            else 0
+        )
+
+    @property
+    def bram18(self) -> int:
+        """RAMB18 blocks; 0 where the memory goes into LUTs."""
+        if self.depth <= LUTRAM_DEPTH or self.ultra:
+            return 0
+        one = min(ceil_div(self.depth, d) * ceil_div(self.width, w) for d, w in RAMB18)
+        return self.banks * self.copies * one
+
+    @property
+    def lut(self) -> int:
+        """LUTs of a memory that is not in block RAM: one holds 32 bits of each of two columns."""
+        if self.depth > LUTRAM_DEPTH or self.ultra:
+            return 0
+        return self.banks * self.copies * ceil_div(self.depth, 32) * ceil_div(self.width, 2) * 2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Estimated use."""
+
+    dsp: int
+    bram36: int
+    lut: int
+    ff: int
+    uram: int = 0
+
+
+def feature_map_memories(sizes: Sizes, part: Part) -> list[Memory]:
+    """Memories A and B of feature maps on chip; in URAM where the part has enough of it."""
+    made, free = [], part.uram
+    for name, words in zip("AB", sizes.chip_words, strict=True):
+        ultra = Memory(f"feature maps {name}", 1, words, 64, ultra=True)
+        use = words >= ULTRA_DEPTH and ultra.uram <= free
+        free -= ultra.uram if use else 0
+        made.append(ultra if use else replace(ultra, ultra=False))
+    return made
+
+
+def memories(sizes: Sizes, part: Part) -> list[Memory]:
+    """The on-chip memories, by the names used in messages and reports."""
+    pixel, sums = sizes.pe * sizes.code_bits, sizes.pixels * sizes.pe * sizes.acc_bits
+    return [
+        # one 64-bit word per bank; both halves of a ping-pong buffer are one memory, the half being
+        # an address bit (so the RTL that Vitis HLS writes for an array between two processes)
+        Memory(
+            "weight buffer",
+            sizes.pe * sizes.simd * sizes.weight_bits // 64,
+            2 * sizes.weight_rows,
+            64,
+        ),
+        *line_memories(sizes.line_blocks, sizes.line_low_bits, sizes.line_high_blocks, sizes),
+        Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
+        Memory("pool rows", 1 if sizes.pool_pixels else 0, max(1, sizes.pool_pixels), pixel),
+        Memory("output row", 1, sizes.pack_width, pixel),
+        Memory("bus buffers", FEATURE_MAP_PORTS + sizes.weight_ports, BURST_WORDS, 64),
+        Memory("word streams", 2, FIFO_DEPTH_WORDS, 64),
+        Memory("code streams", 2, FIFO_DEPTH_CODES, pixel),
+        # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit
+        Memory(
+            "normalisation factors",
+            1 if sizes.lrn_tables else 0,
+            LRN_ENTRIES * max(1, sizes.lrn_tables),
+            LRN_FACTOR_BITS - 1,
+            copies=sizes.qk_units,
+        ),
+        Memory("sum stream", 1, FIFO_DEPTH_SUMS, sums),
+        *feature_map_memories(sizes, part),
+    ]
+
+
+def line_memories(
+    blocks: int, low_bits: int, high_blocks: int, sizes: Sizes | None = None, *, code_bits: int = 0
+) -> list[Memory]:
+    """The two parts of the line buffer: the low bits of every code, the others of wide codes.
+
+    One copy, or with `sizes` as many as there are: a read port for each block of a cycle.
+    """
+    copies = sizes.pixels * sizes.simd // BLOCK_CODES if sizes else 1
+    bits = sizes.code_bits if sizes else code_bits
+    found = [Memory("line buffer", 1, blocks, BLOCK_CODES * low_bits, copies)]
+    if bits > low_bits:
+        width = BLOCK_CODES * (bits - low_bits)
+        found.append(Memory("line buffer, wide codes", 1, high_blocks, width, copies))
+    return found
+
+
+def estimate(sizes: Sizes, part: Part) -> Resources:
+    """Estimate a design.
+
+    DSP: one block per product where the operands fit its multiplier, else ceil x ceil of them; per
+    QK/QE unit also those of a normalisation (squares of the window, interpolation, value by factor)
+    and of an average pool (accumulator by 1/n).
+    BRAM36: half the RAMB18 of all memories, rounded up.
+    LUT: an adder per product (tree_bits wide, half of it absorbed by the DSP's own adder), an adder
+    per accumulator; CE and CK per SIMD lane and input, QE and QK per QK unit: the formula fitted to
+    synthesized units (codegen/units/cost.py, docs/units.md); requantize: a barrel shifter of log2
+    levels of acc_bits muxes; gearboxes: two barrel shifters of gear_bits; codebooks and widths of
+    weights: `weight_luts`; 8,000 for bus ports, control and address arithmetic.
+    FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the
+    weight row (collecting and reading), 8,000 for the rest.
+    """
+    products = sizes.pixels * sizes.simd * sizes.pe
+    dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
+    dsp += sizes.qk_units * _factor_blocks(sizes, part)
+    used = memories(sizes, part)
+    bram18 = sum(memory.bram18 for memory in used)
+    levels = sizes.knq_levels
+    units = conversion_luts(sizes) + sizes.qk_units * 6 * sizes.acc_bits
+    lut = (
+        products * sizes.tree_bits // 2
+        + sizes.pixels * sizes.pe * sizes.acc_bits
+        + units
+        + 2 * 5 * sizes.gear_bits
+        + sum(memory.lut for memory in used)
+        + weight_luts(sizes)
+        + 8000
+    )
+    tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
+    ff = (
+        products * (sizes.weight_bits + sizes.tree_bits)
+        + 2 * sizes.simd * sizes.pe * sizes.weight_bits
+        + sizes.pixels * sizes.pe * sizes.acc_bits * 2
+        + tables
+        + 8000
+    )
+    return Resources(dsp, ceil_div(bram18, 2), lut, ff, sum(memory.uram for memory in used))
+
+
+def conversion_luts(sizes: Sizes) -> int:
+    """LUTs of all conversion units; a unit exists where some layer's scheme needs it."""
+    qm = min(QM[1], max(QM[0], sizes.quant_bits))
+    decoders, luts = sizes.pixels * sizes.simd * sizes.decoders, 0.0
+    if sizes.knq_levels > 1:
+        bits, tables = (sizes.knq_levels - 1).bit_length(), sizes.knq_tables
+        luts += lut_estimate("ck", bits, qm, tables, decoders)
+        luts += lut_estimate("qk", bits, qm, tables, sizes.qk_units)
+    if sizes.enq_bits:
+        luts += lut_estimate("ce", sizes.enq_bits, qm, lanes=decoders)
+        luts += lut_estimate("qe", sizes.enq_bits, qm, lanes=sizes.qk_units)
+    return round(luts)
+
+
+def weight_luts(sizes: Sizes) -> int:
+    """LUTs between the weight ports and the weight buffer, beyond registers.
+
+    Per lane (SIMD*PE of them): the choice of the width, a multiplexer of as many inputs as there
+    are widths, 3 more inputs a LUT; a copy of the codebook in single-port LUT RAM (UG474: a LUT
+    holds 32x2 or 64x1 bits; up to 256 words the slice's own multiplexers join them); where some
+    layers have a codebook and others none, the choice between them, a LUT a bit. Each port beyond
+    the first: PORT_LUT.
+    """
+    lanes, bits, entries = sizes.simd * sizes.pe, sizes.weight_bits, sizes.table_entries
+    widths = sizes.weight_widths or (bits,)
+    luts = max(widths) * ceil_div(len(widths) - 1, 3)
+    if entries:
+        luts += ceil_div(bits, 2) if entries <= 32 else bits * ceil_div(entries, 64)
+        luts += bits if sizes.plain_weights else 0
+    return lanes * luts + (sizes.weight_ports - 1) * PORT_LUT
+
+
+def multiplier_blocks(a: int, b: int, part: Part) -> int:
+    """DSP blocks of a signed multiplier of `a` by `b` bits."""
+    large, small = part.multiplier
+    return ceil_div(max(a, b), large) * ceil_div(min(a, b), small)
+
+
+def _factor_blocks(sizes: Sizes, part: Part) -> int:
+    """DSP blocks of one QK/QE unit."""
+    blocks = 0
+    if sizes.lrn_tables:
+        square = multiplier_blocks(sizes.value_bits, sizes.value_bits, part)
+        rest = multiplier_blocks(LRN_FACTOR_BITS, 2 * sizes.value_bits, part)
+        scale = multiplier_blocks(LRN_FACTOR_BITS, sizes.value_bits, part)
+        blocks += (2 * sizes.lrn_reach + 1) * square + rest + scale
+    if sizes.averages:
+        blocks += multiplier_blocks(sizes.acc_bits, RECIPROCAL_BITS, part)
+    return blocks
+
+
+def shortage(sizes: Sizes, part: Part) -> str | None:
+    """One clause that says what is short, or None where the design fits."""
+    used = estimate(sizes, part)
+    for field in fields(used):
+        needed, available = getattr(used, field.name), getattr(part, field.name)
+        if needed <= available:
+            continue
+        text = f"{field.name.upper()}: needs {needed}, {part.name} has {available}"
+        if field.name == "bram36":
+            largest = max(memories(sizes, part), key=lambda memory: memory.bram18)
+            text += f"; largest: {largest.name} {ceil_div(largest.bram18, 2)}"
+        return text
+    return None

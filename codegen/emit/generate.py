@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From build/NET/quantized to build/NET/{hls,params,golden} and the reports, all or nothing.
+
+Does nothing where inputs, settings, templates and this package are unchanged since the last run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from codegen.design import network, planner
+from codegen.design.parts import DEFAULT_PART, clocked, find_part
+from codegen.design.search import choose
+from codegen.design.space import Fixed
+from codegen.emit import golden, render, report, weights_file
+from codegen.errors import UserError
+from codegen.files import atomic_dir, sha256_file
+
+OUTPUTS = ("hls", "params", "golden")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to generate.
+
+    Attributes:
+        build: build/NET, with quantized/.
+        part: FPGA part.
+        fixed: lanes, pixels, ports and place of feature maps that the user has set; the
+            exploration chooses the others.
+        images: images of golden/; 0 for all that vectors.npz holds.
+        clock_mhz: instead of the part's typical clock.
+    """
+
+    build: Path
+    part: str = DEFAULT_PART
+    fixed: Fixed = Fixed()
+    images: int = 0
+    clock_mhz: float | None = None
+
+
+def generate(settings: Settings) -> planner.Plan | None:
+    """Generate everything; None where it was up to date."""
+    quantized = quantized_folder(settings.build)
+    part = clocked(find_part(settings.part), settings.clock_mhz)
+    digest = settings_digest(settings, quantized)
+    if is_current(settings.build, digest):
+        return None
+    loaded = network.load(quantized)
+    available = golden.count_images(quantized)
+    images = settings.images or available
+    if images > available:
+        raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
+    plan = choose(loaded, part, images, settings.fixed)
+    files = render.render_all(plan)
+    with ExitStack() as stack:
+        hls, params, vectors = (
+            stack.enter_context(atomic_dir(settings.build / name)) for name in OUTPUTS
+        )
+        for name, text in files.items():
+            (hls / name).write_text(text, encoding="utf-8")
+        checks = weights_file.write_weights(plan, params / "weights.bin")
+        golden.write_golden(plan, vectors, checks)
+    report.write_report(settings.build, report.build_report(plan, digest))
+    return plan
+
+
+def quantized_folder(build: Path) -> Path:
+    """build/NET/quantized; UserError where it does not exist."""
+    quantized = build / "quantized"
+    if not quantized.is_dir():
+        raise UserError(f"{quantized} must exist; run `python -m model_prep quantize` first")
+    return quantized
+
+
+def settings_digest(settings: Settings, quantized: Path) -> str:
+    """SHA-256 over everything that the outputs depend on."""
+    options = {name: value for name, value in asdict(settings).items() if name != "build"}
+    options["part"] = repr(find_part(settings.part))  # a file of the user's own may change
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    package = Path(__file__).parents[1]
+    sources = [path for path in sorted(package.rglob("*")) if path.suffix not in (".pyc", "")]
+    for path in [*sources, *sorted(render.TEMPLATES.glob("*/*.*")), *sorted(quantized.glob("*"))]:
+        digest.update(f"{path.name} {sha256_file(path)}".encode())
+    return digest.hexdigest()
+
+
+def is_current(build: Path, digest: str) -> bool:
+    """Whether report.json was written for `digest` and all outputs stand."""
+    path = build / "report.json"
+    if not path.is_file() or not all((build / name).is_dir() for name in OUTPUTS):
+        return False
+    try:
+        return bool(json.loads(path.read_text()).get("settings_sha256") == digest)
+    except ValueError:
+        return False

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Renders the C++ and Tcl of one plan from hls_templates/: Python computes, templates only print.
+
+render_all returns file names and contents; writing is done elsewhere, and equal plans give equal
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from codegen import VERSION
+from codegen.design.constants import (
+    constants,
+    design_id,
+    in_widths,
+    out_widths,
+    types,
+    weight_widths,
+)
+from codegen.design.layers import Quantizer
+from codegen.design.planner import Plan
+from codegen.design.resources import feature_map_memories
+from codegen.design.rows import FIELDS
+from codegen.emit.golden import golden_name
+from codegen.errors import UserError
+
+TEMPLATES = Path(__file__).parents[2] / "hls_templates"
+FOLDERS = ("rendered", "sim", "vivado")  # of templates
+HLS_SCRIPT = "vivado/run_hls.tcl.j2"
+LINE_WIDTH = 96
+MAX_COUNT = 64  # as in layer.hpp
+
+
+def render(template: str, context: dict[str, Any], folder: Path = TEMPLATES) -> str:
+    """Render one template; a missing or misspelt name in it is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, *(folder / name for name in FOLDERS)]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters["align"] = align
+    try:
+        return environment.get_template(template).render(context)
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(
+            f"{template}:{error.lineno} must be a Jinja2 template: {error.message}"
+        ) from None
+    except jinja2.UndefinedError as error:
+        raise UserError(f"{template} must use names of the context only: {error.message}") from None
+    except jinja2.TemplateNotFound:
+        raise UserError(f"{folder / template} must exist; restore it from the repository") from None
+
+
+def render_all(plan: Plan, folder: Path = TEMPLATES) -> dict[str, str]:
+    """All files of build/NET/hls: rendered templates, and the static headers as they are."""
+    made = context(plan)
+    files = {}
+    for path in headers(folder):
+        files[path.name] = path.read_text(encoding="utf-8")
+    for path in [*folder.glob("rendered/*.j2"), *folder.glob("sim/*.j2"), folder / HLS_SCRIPT]:
+        files[path.stem] = render(path.name, made, folder)
+    return dict(sorted(files.items()))
+
+
+def headers(folder: Path = TEMPLATES) -> list[Path]:
+    """The headers that every design takes as they are: of the engine and of the simulation."""
+    return sorted([*folder.glob("engine/*.hpp"), *folder.glob("sim/*.hpp")])
+
+
+def align(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Rows of a table as text, columns right-aligned and separated by commas.
+
+    >>> align([[1, -20], [300, 4]])
+    ['  1, -20', '300,   4']
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    return [
+        ", ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    ]
+
+
+def braced(lines: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Table rows as C++ initialisers, each with its name as a comment.
+
+    >>> braced(["1, 2"], ["conv1"])
+    ['{1, 2},  // conv1']
+    """
+    return [f"{{{line}}},  // {name}" for line, name in zip(lines, names, strict=True)]
+
+
+def context(plan: Plan) -> dict[str, Any]:
+    """What all templates see."""
+    network, part = plan.network, plan.part
+    made = constants(plan)
+    layers = _layers(plan)
+    names = [layer["name"] for layer in layers]
+    centroid, threshold = knq_rows(plan.knq, plan.sizes.knq_levels)
+    quantized = [(job.layer.name, job.layer.quantizer) for job in plan.jobs]
+    owners = [name for name, item in quantized if item and item.scheme == "knq"] or ["unused"]
+    table = align([[value for _, value in layer["row"]] for layer in layers])
+    info = [
+        [
+            json.dumps(layer["name"]),
+            json.dumps(layer["golden_file"]),
+            layer["out_shape"][0],
+            layer["macs"],
+        ]
+        for layer in layers
+    ]
+    return {
+        "net": {
+            "name": network.name,
+            "generator": f"codegen {VERSION}",
+            "sha256": network.manifest_sha256,
+            "design_id": design_id(plan),
+            "part": part.name,
+            "device": part.device,
+            "clock_mhz": part.clock_mhz,
+            "images": plan.images,
+        },
+        "types": types(plan),
+        "constants": made,
+        "const": {item.name: item.value for item in made},
+        "in_widths": in_widths(plan),
+        "out_widths": out_widths(plan),
+        "weight_widths": weight_widths(plan),
+        "weight_ports": weight_ports(plan.engine.weight_ports),
+        "depth": {
+            "weights": plan.weight_words // plan.engine.weight_ports,
+            "feature_maps": plan.arena.words * plan.batch,
+        },
+        "chip_impl": [item.impl for item in feature_map_memories(plan.sizes, part)],
+        "on_chip": bool(plan.chip.memory),
+        "fields": list(FIELDS),
+        "field_comment": textwrap.wrap(", ".join(FIELDS), LINE_WIDTH),
+        "layers": layers,
+        "table_rows": braced(table, names),
+        "info_rows": [f"{{{line}}}," for line in align(info)],
+        "knq_rows": len(centroid),
+        "knq_levels": plan.sizes.knq_levels,
+        "centroid_rows": braced(align(centroid), owners),
+        "threshold_rows": braced(align(threshold), owners),
+        "lrn_table_rows": _lrn(plan) or ["{0},"],
+        "reciprocal_rows": textwrap.wrap(", ".join(map(str, reciprocals())), LINE_WIDTH),
+    }
+
+
+def weight_ports(ports: int) -> list[str]:
+    """Names of the top function's weight pointers.
+
+    >>> weight_ports(3)
+    ['weights', 'weights_1', 'weights_2']
+    """
+    return ["weights", *(f"weights_{q}" for q in range(1, ports))]
+
+
+def reciprocals() -> list[int]:
+    """RECIPROCAL: round(2^24 / n) for windows of n = 1..64 elements, docs/formats.md 2.7.
+
+    >>> reciprocals()[:4], len(reciprocals())
+    ([0, 16777216, 8388608, 5592405], 65)
+    """
+    return [0, *(((1 << 24) + n // 2) // n for n in range(1, MAX_COUNT + 1))]
+
+
+def _layers(plan: Plan) -> list[dict[str, Any]]:
+    layers = []
+    for index, (job, row) in enumerate(zip(plan.jobs, plan.rows, strict=True)):
+        layer = job.layer
+        layers.append(
+            {
+                "index": index,
+                "name": layer.name,
+                "kind": layer.kind,
+                "macs": layer.macs,
+                "row": [(name, row[name]) for name in FIELDS],
+                "golden_file": golden_name(index, layer.name, len(plan.jobs)),
+                "in_shape": layer.in_shape,
+                "conv_shape": layer.conv_shape,
+                "out_shape": layer.out_shape,
+            }
+        )
+    return layers
+
+
+def _lrn(plan: Plan) -> list[str]:
+    """LRN_TABLE, a row of LRN_ENTRIES factors per normalisation."""
+    rows = []
+    for layer in plan.lrn:
+        if layer.lrn is None:
+            raise ValueError("a normalisation has factors")
+        text = textwrap.wrap(", ".join(map(str, layer.lrn.table.tolist())), LINE_WIDTH)
+        rows.append("{" + "\n     ".join(text) + f"}},  // {layer.name}")
+    return rows
+
+
+def knq_rows(
+    quantizers: Sequence[Quantizer], levels: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """CENTROID and THRESHOLD, a row per table, filled up to `levels` entries.
+
+    Unused centroids repeat the last; unused thresholds are y_max + 1, which no value reaches.
+    """
+    centroids, thresholds = [], []
+    for quantizer in quantizers:
+        if quantizer.centroid is None or quantizer.threshold is None:
+            raise ValueError("a KNQ quantizer has both tables")
+        missing = levels - (1 << quantizer.bits)
+        centroids.append(quantizer.centroid.tolist() + [int(quantizer.centroid[-1])] * missing)
+        thresholds.append(quantizer.threshold.tolist() + [quantizer.y_max + 1] * missing)
+    return centroids or [[0] * levels], thresholds or [[0] * levels]

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""params/weights.bin: biases and weights in the order in which the engine consumes them.
+
+Layer, tile of PE output channels, chunk of input channels; a layer's first pass brings its
+codebook, a tile's first chunk PE biases (int32, two a word), then come rows of PE*SIMD fields of
+the layer's own width. Word j of all this goes to section j % ports (docs/formats.md).
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from codegen.design.numbers import ceil_div
+from codegen.design.planner import Plan
+from codegen.design.rows import Job, Row, bias_words, chunk_sizes
+from codegen.emit.packing import BLOCK_CODES, pack_fields
+
+
+def pass_words(job: Job, row: Row, simd: int, pe: int, ports: int = 1) -> Iterator[np.ndarray]:
+    """The words of one layer (uint64 [n, ports]), pass by pass; none without weights."""
+    if not job.layer.weighted:
+        return
+    conv = job.conv
+    out_group = conv.out_channels // conv.groups
+    fields = field_table(job)
+    if job.storage.table is not None:
+        yield table_words(job.storage.table, ports)
+    for group in range(conv.groups):
+        for tile in range(row["tiles_per_group"]):
+            first = group * out_group + tile * pe
+            lanes = min(pe, (group + 1) * out_group - first)
+            bias = np.zeros(2 * ports * bias_words(pe, ports), dtype="<i4")
+            bias[:lanes] = job.layer.bias[first : first + lanes]
+            for chunk, blocks in enumerate(chunk_sizes(row)):
+                start = chunk * row["chunk_blocks"] * BLOCK_CODES
+                part = job.weight[first : first + lanes, start : start + blocks * BLOCK_CODES]
+                rows = order_rows(part, blocks, simd, pe)
+                if fields is not None:
+                    rows = fields[rows.view(np.uint16)]
+                data = pack_fields(rows, row["weight_bits"])
+                if chunk == 0:
+                    data = np.concatenate([bias.view("<u8"), data])
+                yield data.reshape(-1, ports)
+
+
+def table_words(table: np.ndarray, ports: int) -> np.ndarray:
+    """A codebook, uint64 [entries, ports]: an entry's low 16 bits from the first port, else 0.
+
+    >>> table_words(np.array([-1, 5]), 2).tolist()
+    [[65535, 0], [5, 0]]
+    """
+    words = np.zeros((table.size, ports), dtype="<u8")
+    words[:, 0] = table & 0xFFFF
+    return words
+
+
+def field_table(job: Job) -> np.ndarray | None:
+    """What is stored for a weight w (uint8 [2^16], at w mod 2^16); None: w itself.
+
+    A weight 0 that the codebook lacks stands for an output channel that is never stored: index 0.
+    """
+    table = job.storage.table
+    if table is None:
+        return None
+    fields = np.zeros(1 << 16, dtype=np.uint8)
+    fields[table & 0xFFFF] = np.arange(table.size)
+    return fields
+
+
+def order_rows(weight: np.ndarray, blocks: int, simd: int, pe: int) -> np.ndarray:
+    """Weights [lanes, channels, KH, KW] of one pass as [rows, SIMD, PE], zero-filled.
+
+    The list of (kernel row, kernel column, block of 8 channels), block fastest, is cut into rows of
+    SIMD/8 items; only its end is filled up.
+
+    >>> rows = order_rows(np.array([5, 6]).reshape(2, 1, 1, 1), 1, 8, 8)
+    >>> rows.shape, rows[0, 0].tolist()
+    ((1, 8, 8), [5, 6, 0, 0, 0, 0, 0, 0])
+    >>> order_rows(np.arange(36).reshape(1, 2, 3, 6), 1, 24, 8)[0, ::8, 0].tolist()
+    [0, 1, 2]
+    """
+    lanes, channels, kernel_h, kernel_w = weight.shape
+    items = ceil_div(kernel_h * kernel_w * blocks * BLOCK_CODES, simd) * simd
+    rows = np.zeros((items, pe), dtype=weight.dtype)
+    taps = rows[: kernel_h * kernel_w * blocks * BLOCK_CODES].reshape(
+        kernel_h, kernel_w, blocks * BLOCK_CODES, pe
+    )
+    taps[:, :, :channels, :lanes] = weight.transpose(2, 3, 1, 0)
+    return rows.reshape(-1, simd, pe)
+
+
+def write_weights(plan: Plan, path: Path) -> list[int]:
+    """Write weights.bin; return the CRC-32 of each layer's bytes."""
+    checks: list[int] = []
+    engine = plan.engine
+    ports = engine.weight_ports
+    if not plan.weight_words:
+        path.write_bytes(b"")
+        return [0] * len(plan.jobs)
+    sections = np.memmap(path, dtype="<u8", mode="w+", shape=(ports, plan.weight_words // ports))
+    start = 0
+    with tqdm(
+        total=plan.weight_words * 8,
+        desc="weights",
+        unit="B",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        for job, row in zip(plan.jobs, plan.rows, strict=True):
+            end = start
+            for words in pass_words(job, row, engine.simd, engine.pe, ports):
+                sections[:, end : end + len(words)] = words.T
+                end += len(words)
+                progress.update(words.nbytes)
+            crc = 0
+            for section in sections:
+                crc = zlib.crc32(section[start:end], crc)
+            checks.append(crc)
+            start = end
+    sections.flush()
+    return checks

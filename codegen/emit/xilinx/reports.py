@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers of the tools' reports: csynth.xml and *_cosim.rpt of Vitis HLS, Vivado's text tables.
+
+Fields that a report leaves out, or calls undefined, are None; another kind of file is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from codegen.errors import UserError
+
+# Resources of Vitis HLS (UG1399, "Synthesis Summary") and of Vivado (UG906, "Report Utilization";
+# first name: 7 series, others: UltraScale+ and 2024 on), by our names.
+HLS_RESOURCES = {
+    "dsp": ("DSP", "DSP48E"),
+    "bram18": ("BRAM_18K",),
+    "uram": ("URAM",),
+    "lut": ("LUT",),
+    "ff": ("FF",),
+}
+VIVADO_RESOURCES = {
+    "dsp": ("DSPs", "DSP Slices"),
+    "bram36": ("Block RAM Tile",),
+    "uram": ("URAM",),
+    "lut": ("Slice LUTs", "CLB LUTs"),
+    "ff": ("Slice Registers", "CLB Registers", "Registers"),
+}
+SLACK_HEADER = re.compile(r"^\s*WNS\(ns\)\s+TNS\(ns\)\s")
+
+
+def read_csynth(path: Path) -> dict[str, Any]:
+    """What csynth.xml says.
+
+    Returns:
+        version, part, target_ns, estimated_ns, latency_min, latency_max (cycles), resources (of the
+        whole design), modules (a list of name, latency_max, resources).
+    """
+    root = _parse_xml(path)
+    if root.find("AreaEstimates/Resources") is None:
+        raise UserError(f"{path} must have AreaEstimates/Resources; run `make hls` again")
+    timing = "PerformanceEstimates/SummaryOfTimingAnalysis"
+    return {
+        "version": _text(root, "ReportVersion/Version"),
+        "part": _text(root, "UserAssignments/Part"),
+        "target_ns": _number(root, "UserAssignments/TargetClockPeriod"),
+        "estimated_ns": _number(root, f"{timing}/EstimatedClockPeriod"),
+        **_costs(root),
+        "modules": [
+            {"name": _text(module, "Name"), **_costs(module)}
+            for module in root.iterfind("ModuleInformation/Module")
+        ],
+    }
+
+
+def _costs(node: Element) -> dict[str, Any]:
+    latency = "PerformanceEstimates/SummaryOfOverallLatency"
+    area = node.find("AreaEstimates/Resources")
+    return {
+        "latency_min": _number(node, f"{latency}/Best-caseLatency"),
+        "latency_max": _number(node, f"{latency}/Worst-caseLatency"),
+        "resources": {
+            name: next((n for tag in tags if (n := _number(area, tag)) is not None), None)
+            for name, tags in HLS_RESOURCES.items()
+        },
+    }
+
+
+def _parse_xml(path: Path) -> Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path} must be XML ({error}); run `make hls` again") from None
+
+
+def _text(node: Element | None, place: str) -> str | None:
+    text = None if node is None else node.findtext(place)
+    return text.strip() if text and text.strip() else None
+
+
+def _number(node: Element | None, place: str) -> float | None:
+    """A number; None for what is absent or `undef`."""
+    return _to_number(_text(node, place) or "")
+
+
+def _to_number(text: str) -> float | None:
+    """The number that a cell holds; integers stay integers.
+
+    >>> _to_number("1,024"), _to_number("14.50"), _to_number("undef"), _to_number("-0.1")
+    (1024, 14.5, None, -0.1)
+    """
+    text = text.replace(",", "").strip()
+    if not re.fullmatch(r"-?\d+(\.\d+)?", text):
+        return None
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def read_cosim(path: Path) -> dict[str, Any]:
+    """Status and latency of the Verilog row of a co-simulation report.
+
+    Returns:
+        status ("Pass", ...), latency_min, latency_average, latency_max: cycles of a call.
+    """
+    for cells in _rows(path):
+        if cells[0] == "Verilog" and len(cells) >= 5:
+            lowest, average, highest = (_to_number(cell) for cell in cells[2:5])
+            return {
+                "status": cells[1],
+                "latency_min": lowest,
+                "latency_average": average,
+                "latency_max": highest,
+            }
+    raise UserError(f"{path} must have a row for Verilog; run cosim again")
+
+
+def read_utilization(path: Path) -> dict[str, Any]:
+    """Used blocks of report_utilization: dsp, bram36, uram, lut, ff."""
+    used: dict[str, Any] = dict.fromkeys(VIVADO_RESOURCES)
+    columns: list[str] = []
+    for cells in _rows(path):
+        if cells[0] == "Site Type":
+            columns = cells
+        elif "Used" in columns and len(cells) == len(columns):
+            label = cells[0].rstrip("*")
+            for name, labels in VIVADO_RESOURCES.items():
+                if label in labels and used[name] is None:
+                    used[name] = _to_number(cells[columns.index("Used")])
+    if used["lut"] is None:
+        raise UserError(f"{path} must be a utilization report with a row for LUTs; run again")
+    return used
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Rows of the tables with | between cells."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        text = line.strip()
+        if text.startswith("|") and text.endswith("|") and len(text) > 1:
+            yield [cell.strip() for cell in text[1:-1].split("|")]
+
+
+def read_timing(path: Path) -> dict[str, float]:
+    """Worst slacks of report_timing_summary's "Design Timing Summary", in ns: setup, hold."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines):
+        if SLACK_HEADER.match(line):
+            places = [_place(line, name) for name in ("WNS", "WHS")]
+            for row in lines[number + 1 : number + 4]:
+                values = [_to_number(cell) for cell in row.split()]
+                setup, hold = (_cell(values, place) for place in places)
+                if setup is not None and hold is not None:
+                    return {"setup": setup, "hold": hold}
+    raise UserError(f"{path} must have a Design Timing Summary with WNS and WHS; run again")
+
+
+def _place(header: str, name: str) -> int:
+    """Which value a header's column is; headers such as `TNS Failing Endpoints` hold blanks."""
+    titles = re.split(r"\s{2,}", header.strip())
+    return next((i for i, title in enumerate(titles) if title.startswith(name)), -1)
+
+
+def _cell(values: list[float | None], place: int) -> float | None:
+    return values[place] if 0 <= place < len(values) else None

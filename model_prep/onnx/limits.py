@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a file may ask for: sizes that are refused before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+from model_prep.errors import UserError
+
+MAX_CHANNELS = 1 << 20
+MAX_SIDE = 1 << 15  # rows or columns of a feature map
+MAX_WINDOW = 1 << 12  # kernel sides, strides, dilations and pads
+MAX_CONCAT_PARTS = 4096
+MAX_FILE_BYTES = (1 << 31) - 1  # of a protobuf message
+FLOAT_BYTES = 4
+MEMORY_SHARE = 0.7  # of the free memory that one network may take
+
+
+def available_memory() -> int:
+    """Bytes that a process may still allocate without swapping."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+class Budget:
+    """Counts the bytes that a network's constants and feature maps need against the free memory."""
+
+    def __init__(self, free: int | None = None) -> None:
+        self.limit = int((available_memory() if free is None else free) * MEMORY_SHARE)
+        self._taken = 0
+
+    def check(self, size: int, what: str) -> None:
+        """UserError where `size` more bytes do not fit; takes nothing."""
+        if self._taken + size > self.limit:
+            raise UserError(
+                f"{what} must fit the free memory of {self.limit >> 20} MiB, not need "
+                f"{_mebibytes(self._taken + size)} MiB; use a machine with more memory"
+            )
+
+    def take(self, size: int, what: str) -> None:
+        """Take `size` bytes for good; UserError where they do not fit."""
+        self.check(size, what)
+        self._taken += size
+
+
+def _mebibytes(size: int) -> str:
+    """Mebibytes, without the thousand digits that a hostile file may ask for.
+
+    >>> _mebibytes(3 << 20), _mebibytes(10**40)
+    ('3', 'more than 10^12')
+    """
+    return str(size >> 20) if size >> 20 <= 10**12 else "more than 10^12"
+
+
+def check_map(shape: tuple[int, int, int], what: str, budget: Budget) -> None:
+    """UserError where a feature map [channels, rows, columns] is empty or too large."""
+    channels, height, width = shape
+    if min(shape) < 1:
+        raise UserError(f"{what} must have positive sizes, not {channels}x{height}x{width}")
+    if channels > MAX_CHANNELS or max(height, width) > MAX_SIDE:
+        raise UserError(
+            f"{what} must have at most {MAX_CHANNELS} channels, {MAX_SIDE} rows and columns, "
+            f"not {channels}x{height}x{width}"
+        )
+    budget.check(prod(shape) * FLOAT_BYTES, what)
+
+
+def check_window(values: Sequence[int], lowest: int, what: str) -> None:
+    """UserError where a kernel, stride, dilation or pad is below `lowest` or absurdly large."""
+    if any(not lowest <= value <= MAX_WINDOW for value in values):
+        raise UserError(f"{what} must be {lowest} to {MAX_WINDOW}, not {list(values)}")

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seeded weights for a Graph: normal numbers, scaled layer by layer from data.
+
+Activations then look like a trained network's, without any download.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from model_prep.float_model import Tensors, activate, max_pool, operate
+from model_prep.graph import Graph, Layer
+
+SEED = 2014
+BIAS_SPREAD = 0.1
+GAIN_SPREAD = 0.25  # of a depthwise 1x1 convolution, which stands for a normalisation
+
+
+def reseed(graph: Graph, x: torch.Tensor, seed: int = SEED) -> Graph:
+    """Replace all weights in place; every convolution's output before its ReLU has variance 1.
+
+    What is structure stays: layers that are `fixed`, and filters or input columns that are 0
+    throughout (channels put in for addressing) in a layer that is not 0 as a whole.
+
+    Args:
+        graph: its weights are replaced.
+        x: float32 [images, channels, rows, columns] from which the scales come; two or more
+            images of real data are best.
+        seed: of the generator.
+    """
+    random = np.random.default_rng(seed)
+    tensors = Tensors(graph, x)
+    for index, layer in enumerate(graph.layers):
+        if layer.has_weights and not layer.fixed:
+            _draw(layer, random)
+        with torch.inference_mode():
+            out = operate(layer, tensors.sources(layer))
+            if layer.has_weights and not layer.fixed:
+                scale = np.float32(1.0 / max(float(out.std(correction=0)), 1e-6))
+                layer.weight *= scale
+                layer.bias *= scale
+                out = out * float(scale)
+            out = activate(layer, out)
+            stored = max_pool(layer.pool, out) if layer.pool else out
+        tensors.store(index, layer, stored)
+    return graph
+
+
+def _draw(layer: Layer, random: np.random.Generator) -> None:
+    """New weights and biases of spread 1 / sqrt(fan-in), 0 where they must stay 0."""
+    shape = layer.weight.shape
+    out, fan_in = shape[0], int(np.prod(shape[1:]))
+    rows = np.any(layer.weight, axis=(1, 2, 3)) | (layer.bias != 0)
+    columns = np.any(layer.weight, axis=(0, 2, 3))
+    weight = random.standard_normal(shape, dtype=np.float32)
+    if fan_in == 1:
+        weight = 1 + np.float32(GAIN_SPREAD) * weight
+    bias = random.standard_normal(out, dtype=np.float32) * np.float32(BIAS_SPREAD)
+    if np.any(layer.weight):
+        weight *= rows[:, None, None, None]
+        weight *= columns[None, :, None, None]
+        bias *= rows
+    layer.weight = weight * np.float32(fan_in**-0.5)
+    layer.bias = bias

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a float Graph and fitted quantizers to integers: input, weights, biases, widths, shifts.
+
+14-bit weights and biases as in papers 000/001, weights also by codebook; the arithmetic is
+docs/formats.md 2.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from model_prep.errors import UserError
+from model_prep.graph import INPUT, Graph, Layer
+from model_prep.networks.spec import NetworkSpec
+from model_prep.quantize import lrn
+from model_prep.quantize.exact_ops import RECIPROCAL_BITS
+from model_prep.quantize.fixed_point import to_fixed
+from model_prep.quantize.manifest import InputFormat, QuantizedLayer
+from model_prep.quantize.plan import LayerPlan
+from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.quantize.quantizers.weights import fit_weights
+from model_prep.quantize.reference import check_exact
+from model_prep.quantize.sharing import is_copy, signed_layers
+
+INPUT_BITS = 10
+
+
+def input_format(
+    shape: tuple[int, int, int],
+    pixel_values: np.ndarray,
+    pixel_max: int = 255,
+    bits: int = INPUT_BITS,
+) -> InputFormat:
+    """The input table: normalisation folded into one code per pixel value and channel.
+
+    Args:
+        shape: (channels, rows, columns).
+        pixel_values: float [channels, 256], the normalised value of each pixel value.
+        pixel_max: largest pixel value that images have; entries above it may saturate.
+        bits: width of a code.
+    """
+    top = (1 << (bits - 1)) - 1
+    _, frac = to_fixed(pixel_values[:, : pixel_max + 1], bits)
+    table = np.clip(np.rint(pixel_values * 2.0**frac), -top, top)
+    return InputFormat(shape, bits, frac, table.astype(np.int16))
+
+
+def network_input(spec: NetworkSpec) -> InputFormat:
+    """The input format of a network: its published normalisation, pixel value by pixel value."""
+    recipe = spec.preprocessing
+    mean, std = (np.array(values)[:, None] for values in (recipe.mean, recipe.std))
+    values = (np.arange(256)[None, :] * recipe.scale - mean) / std
+    return input_format(spec.in_shape, values, recipe.pixel_max)
+
+
+def accumulator_bits(weight: np.ndarray, bias: np.ndarray, bias_shift: int, magnitude: int) -> int:
+    """Signed width that no input can overflow: docs/formats.md 2.3, in Python integers.
+
+    Args:
+        weight: integers [out, ...].
+        bias: integers [out], used as b << bias_shift.
+        bias_shift: left shift of the bias.
+        magnitude: largest magnitude of an input value.
+
+    >>> accumulator_bits(np.array([[3, -4]]), np.array([1]), 2, 15)
+    8
+    """
+    sums = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1).tolist()
+    biases = np.abs(bias.astype(np.int64)).tolist()
+    worst = max(
+        total * magnitude + (one << bias_shift) for total, one in zip(sums, biases, strict=True)
+    )
+    return 1 + worst.bit_length()
+
+
+def quantize_layer(
+    layer: Layer, plan: LayerPlan, in_frac: int, magnitude: int, quantizer: Quantizer | None
+) -> QuantizedLayer:
+    """One layer in integers.
+
+    Args:
+        layer: the float layer.
+        plan: widths of weights and biases.
+        in_frac: F of its input.
+        magnitude: largest magnitude that its input's decoder gives.
+        quantizer: of its output; None for the last layer.
+
+    Raises:
+        UserError: the accumulator or the shift is too wide to be exact.
+    """
+    stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
+    weight, weight_frac = stored.integers, stored.frac
+    acc_frac = in_frac + weight_frac
+    bias, bias_frac = to_fixed(layer.bias, plan.bias_bits, most=acc_frac)
+    if not bias.any():
+        bias_frac = acc_frac
+    quantized = QuantizedLayer(
+        name=layer.name, kind=layer.kind, inputs=tuple(layer.inputs),
+        in_shape=layer.in_shape, conv_shape=layer.conv_shape, stride=layer.stride,
+        pads=layer.pads, dilation=layer.dilation, groups=layer.groups, relu=layer.relu,
+        pool=layer.pool, weight=weight.astype(np.int16), bias=bias.astype(np.int32),
+        weight_bits=stored.multiplied_bits, weight_frac=weight_frac,
+        weight_scheme=stored.scheme, weight_table=stored.table, stored_bits=stored.bits,
+        bias_bits=plan.bias_bits, bias_frac=bias_frac, bias_shift=acc_frac - bias_frac,
+        acc_bits=accumulator_bits(weight, bias, acc_frac - bias_frac, magnitude),
+        requant_shift=None if quantizer is None else acc_frac - quantizer.frac,
+        quantizer=quantizer, out_frac=acc_frac if quantizer is None else quantizer.frac,
+    )  # fmt: skip
+    check_exact(quantized)
+    return quantized
+
+
+def _without_weights(layer: Layer, quantizer: Quantizer | None) -> QuantizedLayer:
+    """The fields that all kinds without weights have in common."""
+    return QuantizedLayer(
+        name=layer.name, kind=layer.kind, inputs=tuple(layer.inputs),
+        in_shape=layer.in_shape, conv_shape=layer.conv_shape, stride=layer.stride,
+        pads=layer.pads, dilation=layer.dilation, groups=layer.groups, relu=layer.relu,
+        pool=layer.pool, weight=layer.weight.astype(np.int16), bias=layer.bias.astype(np.int32),
+        weight_bits=0, weight_frac=0, bias_bits=0, bias_frac=0, bias_shift=0,
+        acc_bits=0, requant_shift=None, quantizer=quantizer, out_frac=0,
+        in_aligns=(0,) * len(layer.inputs), average=layer.average, lrn=layer.lrn,
+    )  # fmt: skip
+
+
+def quantize_operation(
+    layer: Layer, fracs: Sequence[int], magnitudes: Sequence[int], quantizer: Quantizer | None
+) -> QuantizedLayer:
+    """One layer without weights in integers (docs/formats.md 2.5-2.8).
+
+    Args:
+        layer: of kind add, maxpool, avgpool or lrn.
+        fracs, magnitudes: F and largest magnitude of each input.
+        quantizer: of its output; None for the last layer.
+
+    Raises:
+        UserError: a sum or a shift is too wide to be exact.
+    """
+    done = _without_weights(layer, quantizer)
+    in_frac = max(fracs)
+    aligns = tuple(in_frac - frac for frac in fracs)
+    worst = sum(m << align for m, align in zip(magnitudes, aligns, strict=True))
+    acc_frac = in_frac  # F of what is shifted; the raw sum of an average pool is not
+    if layer.average:
+        worst *= math.prod(layer.average.kernel)
+        acc_frac += RECIPROCAL_BITS
+    if layer.lrn:
+        squares = layer.lrn.size * worst * worst
+        if squares >= 1 << lrn.SQUARES_BITS:
+            raise UserError(
+                f"layer {layer.name}: sums of squares must be below 2^{lrn.SQUARES_BITS}, not "
+                f"{layer.lrn.size} times {worst}^2; use a smaller QM"
+            )
+        table, table_frac = lrn.table(layer.lrn, in_frac)
+        done = replace(done, lrn_table=table, table_frac=table_frac)
+        acc_frac += table_frac
+    done = replace(
+        done, acc_bits=1 + worst.bit_length(), in_aligns=aligns,
+        requant_shift=None if quantizer is None else acc_frac - quantizer.frac,
+        out_frac=in_frac if quantizer is None else quantizer.frac,
+    )  # fmt: skip
+    check_exact(done)
+    return done
+
+
+def check_graph(graph: Graph) -> None:
+    """Refuse, by UserError, a network that the integer arithmetic does not cover."""
+    signed = signed_layers(graph)
+    for layer in graph.layers[:-1]:
+        if layer.name in signed and layer.pool is not None and not is_copy(layer):
+            raise UserError(
+                f"layer {layer.name}: a max pool must have values of 0 or more, also those that "
+                "it is concatenated with; put a ReLU in front of it and of them"
+            )
+    last = graph.layers[-1]
+    if last.relu and last.has_weights or last.pool is not None:
+        raise UserError(
+            f"layer {last.name} must have neither ReLU nor pool, as its output stays raw"
+        )
+    if not last.has_weights and last.kind != "avgpool":
+        raise UserError(
+            f"layer {last.name}: the last layer must be conv, fc or avgpool, not {last.kind}"
+        )
+    used = [part for parts in graph.concats.values() for part in parts]
+    for name in [last.name, *(part for part in used if used.count(part) > 1)]:
+        if name in used and (name == last.name or used.count(name) > 1):
+            raise UserError(
+                f"layer {name} must be part of one concatenation at most, and the last of none"
+            )
+
+
+def quantize_layers(
+    graph: Graph,
+    source: InputFormat,
+    plans: Sequence[LayerPlan],
+    quantizers: Sequence[Quantizer | None],
+) -> list[QuantizedLayer]:
+    """All layers in integers; `plans` and `quantizers` have one entry per layer of the graph.
+
+    Raises:
+        UserError: a network that `check_graph` refuses, or widths that could not be exact.
+    """
+    check_graph(graph)
+    frac = {INPUT: source.frac}
+    magnitude = {INPUT: source.magnitude}
+    layers = []
+    for layer, plan, quantizer in zip(graph.layers, plans, quantizers, strict=True):
+        # the parts of a concatenation have one quantizer, so the first speaks for all
+        sources = [graph.parts_of(name)[0] for name in layer.inputs]
+        fracs, magnitudes = [frac[name] for name in sources], [magnitude[name] for name in sources]
+        if layer.has_weights:
+            done = quantize_layer(layer, plan, fracs[0], magnitudes[0], quantizer)
+        else:
+            done = quantize_operation(layer, fracs, magnitudes, quantizer)
+        layers.append(done)
+        if quantizer is not None:
+            frac[layer.name], magnitude[layer.name] = quantizer.frac, quantizer.magnitude
+    _check_concats(graph, quantizers)
+    return layers
+
+
+def _check_concats(graph: Graph, quantizers: Sequence[Quantizer | None]) -> None:
+    """UserError where the parts of a concatenation have different quantizers."""
+    keys = {
+        layer.name: quantizer.key if quantizer else None
+        for layer, quantizer in zip(graph.layers, quantizers, strict=True)
+    }
+    for name, parts in graph.concats.items():
+        other = next((part for part in parts if keys[part] != keys[parts[0]]), None)
+        if other:
+            raise UserError(
+                f"concat {name}: parts must share one quantizer, unlike {parts[0]} and {other}"
+            )

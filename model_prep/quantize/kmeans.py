@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact one-dimensional k-means on a histogram of integers (KNQ of papers 000/001, section III).
+
+A requantized activation is one of 2^qm integers, so the histogram over all calibration activations
+describes the data without loss, and the best centroid table is found by dynamic programming: no
+sampling, no restarts, no seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+from model_prep.errors import UserError
+
+RULES = ("nearest", "floor")
+
+
+class _Clusters:
+    """Costs of clusters of neighbouring values, in exact int64 arithmetic.
+
+    The cost of values[a:b] is the sum of count * (value - c)^2 with the best *integer* c, which is
+    an integer nearest to the mean: S2 - 2 c S1 + c^2 S0, from prefix sums. `c` lies between the
+    smallest and the largest value of its cluster, so the costs are Monge (quadrangle inequality)
+    as with real means, and the best split point never moves left as a range grows.
+
+    Exactness: with N the total count and M the largest value, N * M^2 < 2^61 bounds every product
+    and every sum by 2^62, so int64 never wraps. N * M < 2^50 makes the float64 quotient S1 / S0
+    nearer to the true mean than any mean that is not a tie is to a tie, so `rint` finds a nearest
+    integer (at a tie both neighbours cost the same). Both are checked in Python integers.
+    """
+
+    def __init__(self, values: np.ndarray, counts: np.ndarray) -> None:
+        total, largest = sum(counts.tolist()), int(values[-1])
+        if total * largest * largest >= 1 << 61 or total * largest >= 1 << 50:
+            raise UserError(
+                f"histogram must stay exact in 64 bits, not {total} activations up to {largest}; "
+                "use fewer calibration images or a smaller QM"
+            )
+        zero = np.zeros(1, np.int64)
+        self.s0 = np.concatenate([zero, np.cumsum(counts)])
+        self.s1 = np.concatenate([zero, np.cumsum(counts * values)])
+        self.s2 = np.concatenate([zero, np.cumsum(counts * values * values)])
+
+    def __len__(self) -> int:
+        """Number of distinct values."""
+        return len(self.s0) - 1
+
+    def centroids(self, splits: np.ndarray) -> np.ndarray:
+        """Nearest integer to the mean, halves upwards, of each values[splits[j]:splits[j + 1]]."""
+        s0, s1 = np.diff(self.s0[splits]), np.diff(self.s1[splits])
+        return (2 * s1 + s0) // (2 * s0)
+
+    def first_costs(self, zero_first: bool) -> np.ndarray:
+        """Cost of values[:i] as one cluster for i = 0..n; its centroid is 0 if `zero_first`."""
+        costs = self.s2.copy()
+        if not zero_first:
+            s0, s1 = self.s0[1:], self.s1[1:]
+            center = np.rint(s1 / s0).astype(np.int64)
+            costs[1:] += center * (center * s0 - 2 * s1)
+        return costs
+
+
+def _best_splits(
+    clusters: _Clusters,
+    before: np.ndarray,
+    rows: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each row i, minimise before[a] + cost(values[a:i]) over low <= a <= high.
+
+    All rows of one level of the divide and conquer at once: their candidate ranges lie end to end
+    in one flat array, whose length is at most the number of values plus the number of rows.
+
+    Returns:
+        (least cost, its leftmost split), one per row.
+    """
+    lengths = high - low + 1
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    row = np.repeat(np.arange(len(rows)), lengths)
+    split = np.arange(ends[-1]) + (low - starts)[row]
+    s0 = clusters.s0[rows][row] - clusters.s0[split]
+    s1 = clusters.s1[rows][row] - clusters.s1[split]
+    center = np.rint(s1 / s0).astype(np.int64)
+    # cost = S2(i) + [before(a) - S2(a)] + c (c S0 - 2 S1); S2(i) is the same for the whole row.
+    part = center * s0
+    part -= s1
+    part -= s1
+    part *= center
+    part += (before - clusters.s2)[split]
+    least = np.minimum.reduceat(part, starts)
+    hits = np.flatnonzero(part == least[row])
+    first = hits[np.searchsorted(hits, starts)]
+    return least + clusters.s2[rows], split[first]
+
+
+def _next_row(
+    clusters: _Clusters, before: np.ndarray, used: int, lower: np.ndarray, only_last: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """From the best costs of `used` clusters to those of one more.
+
+    Args:
+        clusters: the data.
+        before: before[i], least cost of values[:i] in `used` clusters (int64 [n + 1]).
+        used: number of clusters of `before`, 1 or more.
+        lower: a lower bound of each row's split: the split found with one cluster fewer.
+        only_last: compute the row i = n only.
+
+    Returns:
+        (costs, splits), int64 [n + 1]; entries below `used` + 1 are not meaningful.
+    """
+    size = len(clusters)
+    costs, splits = before.copy(), lower.copy()
+    if only_last:
+        done = np.array([size])
+        low = np.maximum(lower[done], used)
+        costs[done], splits[done] = _best_splits(clusters, before, done, low, done - 1)
+        return costs, splits
+    # Rows base + stride, base + 3 stride, ... lie between rows already done; splits are monotone.
+    base = used
+    splits[base] = used
+    stride = 1 << max(size - base, 1).bit_length()
+    while stride > 1:
+        stride //= 2
+        rows = np.arange(base + stride, size + 1, 2 * stride)
+        if not len(rows):
+            continue
+        above = rows + stride
+        high = np.where(above <= size, splits[np.minimum(above, size)], size)
+        low = np.maximum(np.maximum(splits[rows - stride], lower[rows]), used)
+        high = np.minimum(high, rows - 1)
+        costs[rows], splits[rows] = _best_splits(clusters, before, rows, low, high)
+    return costs, splits
+
+
+def _optimal_centroids(clusters: _Clusters, number: int, zero_first: bool) -> np.ndarray:
+    """Centroids of the best partition of all values into `number` clusters, 1 <= number <= n."""
+    size = len(clusters)
+    before = clusters.first_costs(zero_first)
+    history = []
+    lower = np.zeros(size + 1, np.int64)
+    for used in range(1, number):
+        before, lower = _next_row(clusters, before, used, lower, used == number - 1)
+        history.append(lower)
+    bounds = [size]
+    for splits in reversed(history):
+        bounds.append(int(splits[bounds[-1]]))
+    bounds.append(0)
+    centroids = clusters.centroids(np.array(bounds[::-1]))
+    if zero_first:
+        centroids[0] = 0
+    return centroids
+
+
+def _fill(centroids: np.ndarray, number: int, top: int) -> np.ndarray:
+    """Add unused integers of 0..top until there are `number`: each halves the widest gap.
+
+    >>> _fill(np.array([0, 8]), 4, 15)
+    array([ 0,  4,  8, 15])
+    """
+    values = centroids.tolist()
+    # (minus the free integers in a gap, its lower end, its upper end); -1 and top + 1 are walls.
+    walls = [-1, *values, top + 1]
+    gaps = [(low - high + 1, low, high) for low, high in zip(walls, walls[1:], strict=False)]
+    heapq.heapify(gaps)
+    while len(values) < number:
+        _, low, high = heapq.heappop(gaps)
+        middle = top if high == top + 1 else (0 if low == -1 else (low + high) // 2)
+        values.append(middle)
+        for one, other in ((low, middle), (middle, high)):
+            heapq.heappush(gaps, (one - other + 1, one, other))
+    return np.array(sorted(values))
+
+
+def exact_kmeans(
+    histogram: np.ndarray, number: int, *, zero_first: bool | None = None
+) -> np.ndarray:
+    """The centroid table with the least total squared error: a global optimum.
+
+    Dynamic programming over (clusters, values), divide and conquer over the monotone split points,
+    every level of it vectorised: O(number * n log n) for n values that occur.
+
+    Args:
+        histogram: non-negative counts of the integers 0..len(histogram) - 1.
+        number: table entries, at most len(histogram).
+        zero_first: force the first centroid to 0; None: where more than half of the mass is at 0.
+
+    Returns:
+        int32 [number], strictly increasing integers of 0..len(histogram) - 1. Where fewer values
+        than `number` occur, unused integers fill the widest gaps.
+
+    Raises:
+        UserError: an empty histogram, too many entries, or counts that int64 cannot hold exactly.
+
+    >>> exact_kmeans(np.array([9, 0, 0, 1, 1, 0, 0, 0, 4]), 3)
+    array([0, 4, 8], dtype=int32)
+    """
+    counts = np.asarray(histogram).astype(np.int64)
+    if not 1 <= number <= len(counts):
+        raise UserError(f"number of centroids must be 1..{len(counts)}, not {number}")
+    if counts.min() < 0 or counts.max() == 0:
+        raise UserError(
+            "histogram must hold counts of 0 or more, some above 0, not an empty or negative one; "
+            "give calibration images"
+        )
+    values = np.flatnonzero(counts)
+    clusters = _Clusters(values, counts[values])
+    if zero_first is None:
+        zero_first = 2 * int(counts[0]) > sum(counts.tolist())
+    if zero_first and counts[0] == 0:
+        raise UserError("the value 0 must occur where the first centroid is to be 0")
+    centroids = _optimal_centroids(clusters, min(number, len(values)), zero_first)
+    return _fill(centroids, number, len(counts) - 1).astype(np.int32)
+
+
+def thresholds(centroid: np.ndarray, rule: str) -> np.ndarray:
+    """Comparator table of QK: threshold[j] is the least y whose code is j; entry 0 is unused, 0.
+
+    Args:
+        centroid: strictly increasing integers [2^T].
+        rule: "nearest" (to the nearest centroid, ties upwards) or "floor" (paper 000, equation of
+            KNQ: code k where d_k <= x < d_(k+1)).
+
+    >>> thresholds(np.array([0, 3, 10, 13]), "nearest")
+    array([ 0,  2,  7, 12], dtype=int32)
+    >>> thresholds(np.array([0, 3, 10, 13]), "floor")
+    array([ 0,  3, 10, 13], dtype=int32)
+    """
+    if rule not in RULES:
+        raise UserError(f"rule must be one of {', '.join(RULES)}, not {rule}")
+    table = np.asarray(centroid, np.int64).copy()
+    if rule == "nearest":
+        table[1:] = (table[:-1] + table[1:] + 1) // 2
+    table[0] = 0
+    return table.astype(np.int32)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bit-exact integer model of docs/formats.md 2, vectorised in torch.
+
+Exact at every width it accepts: all integers stay below 2^53, which float64 holds, and what could
+exceed them is refused (`check_exact`); `model_prep.quantize.exact_conv` says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from model_prep.errors import UserError
+from model_prep.graph import INPUT
+from model_prep.quantize.exact_conv import ExactConvolution
+from model_prep.quantize.exact_ops import RECIPROCAL_BITS, ExactOperation
+from model_prep.quantize.lrn import FACTOR_BITS
+from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
+from model_prep.quantize.quantizers.base import Quantizer
+
+MAX_ACC_BITS = 53  # |acc| < 2^52, and the rounding term of a shift up to 53 is at most 2^52
+MAX_SHIFT = 53
+
+
+def check_exact(layer: QuantizedLayer) -> None:
+    """Refuse, by UserError, a layer whose integers float64 or a 64-bit shift could not hold."""
+    shift = layer.requant_shift or 0
+    if layer.acc_bits > MAX_ACC_BITS:
+        raise UserError(
+            f"layer {layer.name}: accumulator must fit {MAX_ACC_BITS} bits, not {layer.acc_bits}; "
+            "use fewer weight_bits or a smaller qm"
+        )
+    product_bits = layer.acc_bits
+    if layer.quantizer is not None and layer.average:
+        product_bits += RECIPROCAL_BITS + 1
+    if layer.lrn:
+        product_bits += FACTOR_BITS
+    if product_bits > 62:
+        raise UserError(
+            f"layer {layer.name}: products must fit 62 bits, not {product_bits}; use a smaller QM"
+        )
+    if shift > MAX_SHIFT or product_bits - shift > 63:
+        raise UserError(
+            f"layer {layer.name}: requantize shift must be {product_bits - 63}..{MAX_SHIFT}, "
+            f"not {shift}; check the scale of its weights"
+        )
+
+
+class Reference:
+    """The integer model of one network; its weights are converted once."""
+
+    def __init__(self, network: QuantizedNetwork) -> None:
+        """Prepare every layer; UserError names a layer whose integers could not be exact."""
+        for layer in network.layers:
+            check_exact(layer)
+        self.network = network
+        self._quantizers = {layer.name: layer.quantizer for layer in network.layers}
+        self._keys = {name: one.key for name, one in self._quantizers.items() if one}
+        self._steps = [
+            ExactConvolution(layer) if layer.has_weights else ExactOperation(layer)
+            for layer in network.layers
+        ]
+        self._last_use = {
+            part: index
+            for index, layer in enumerate(network.layers)
+            for name in layer.inputs
+            for part in network.parts_of(name)
+        }
+
+    def run(self, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Run all layers.
+
+        Args:
+            codes: int16 [N, C, H, W], the network's input codes.
+
+        Yields:
+            (layer name, stored codes uint16 [N, C, H, W] after the pool); for the last layer its
+            raw accumulators, int64.
+        """
+        stored: dict[str, torch.Tensor] = {INPUT: torch.from_numpy(codes.astype(np.int16))}
+        for index, step in enumerate(self._steps):
+            layer = step.layer
+            with torch.inference_mode():
+                result = self._result(step, stored)
+            if layer.quantizer is None:
+                yield layer.name, result.numpy()
+                continue
+            stored[layer.name] = result
+            yield layer.name, result.numpy().view(np.uint16)
+            for name in layer.inputs:
+                for part in self.network.parts_of(name):
+                    if self._last_use[part] == index:
+                        stored.pop(part, None)
+
+    def _result(
+        self, step: ExactConvolution | ExactOperation, stored: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Stored codes of one layer, or its raw accumulators."""
+        layer = step.layer
+        maps = [self.network.parts_of(name) for name in layer.inputs]
+        codes = [
+            stored[parts[0]] if len(parts) == 1 else torch.cat([stored[p] for p in parts], dim=1)
+            for parts in maps
+        ]
+        formats = [self._quantizers.get(parts[0]) for parts in maps]
+        if layer.kind == "maxpool" and self._keys[maps[0][0]] == self._keys.get(layer.name):
+            return _pool(layer, codes[0])  # decoding and encoding would give the same codes
+        values = [_decode(one, form, step.dtype) for one, form in zip(codes, formats, strict=True)]
+        sums = step(values[0]) if isinstance(step, ExactConvolution) else step(values)
+        if layer.quantizer is None:
+            return sums
+        return _encode(layer.quantizer, _pool(layer, sums))
+
+
+def _decode(codes: torch.Tensor, quantizer: Quantizer | None, dtype: torch.dtype) -> torch.Tensor:
+    """Integer values of stored codes (int16 that hold uint16), or of input codes (no quantizer)."""
+    if quantizer is None:
+        return codes.to(dtype)
+    index = codes.to(torch.int32)
+    if quantizer.bits == 16:
+        index &= 0xFFFF
+    if quantizer.scheme == "uniform" and not quantizer.signed:
+        return index.to(dtype)
+    return torch.from_numpy(quantizer.decode_table).to(dtype)[index]
+
+
+def _pool(layer: QuantizedLayer, y: torch.Tensor) -> torch.Tensor:
+    """The max pool of y, or of codes (int16 that hold uint16); of the same type.
+
+    The engine pools codes; encoding never decreases, so the largest y has the largest code.
+    """
+    pool = layer.pool
+    if pool is None or (pool.kernel == pool.stride == (1, 1) and not any(pool.pads)):
+        return y
+    kind = y.dtype
+    values = y.to(torch.int32) & 0xFFFF if kind == torch.int16 else y
+    top, left, bottom, right = pool.pads
+    if any(pool.pads):
+        values = F.pad(values, (left, right, top, bottom), value=0)  # y >= 0: 0 never wins
+    pooled = F.max_pool2d(values.to(torch.float32), pool.kernel, pool.stride)
+    return pooled.to(torch.int32).to(kind)
+
+
+def _encode(quantizer: Quantizer, y: torch.Tensor) -> torch.Tensor:
+    """Codes of y (int16 that hold uint16)."""
+    if quantizer.signed:
+        y = y - quantizer.min_input
+    elif quantizer.scheme == "uniform":
+        return y.to(torch.int16)
+    return torch.from_numpy(quantizer.encode_table.view(np.int16))[y]
+
+
+def run(network: QuantizedNetwork, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """`Reference(network).run(codes)`: (layer name, stored codes or raw accumulators)."""
+    return Reference(network).run(codes)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Widths for an average number of stored bits, by expected loss (label-free).
+
+The weighted error of a layer's best table is, to second order, twice its part of the expected
+Kullback-Leibler divergence (`sensitivity`); bits go where they lower it most per stored bit (greedy
+on the convex hull, as in rate-distortion theory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from model_prep.errors import UserError
+from model_prep.graph import Graph
+from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.quantizers.base import PLAN_WIDTHS
+from model_prep.quantize.refine import tables
+
+WIDTH_RANGE = (2, 8)
+
+
+def elements(graph: Graph) -> dict[str, int]:
+    """Stored activations of an image, for every layer but the last."""
+    return {
+        layer.name: int(np.prod(layer.out_shape, dtype=np.int64)) for layer in graph.layers[:-1]
+    }
+
+
+def plan_bits(graph: Graph, plan: Plan) -> int:
+    """NB: bits that the stored activations of one image take."""
+    sizes = elements(graph)
+    return sum(sizes[one.name] * one.bits for one in plan.layers if one.bits is not None)
+
+
+def plan_average(graph: Graph, plan: Plan) -> float:
+    """NB over the number of stored activations."""
+    sizes = elements(graph)
+    return plan_bits(graph, plan) / sum(
+        sizes[one.name] for one in plan.layers if one.bits is not None
+    )
+
+
+def losses(
+    plan: Plan, weights: Mapping[str, np.ndarray], qm: int, fracs: Mapping[str, int],
+    scalable: Collection[str] = (),
+) -> dict[str, dict[int, float]]:  # fmt: skip
+    """Weighted error by owner of a quantizer and by width; arguments as for `tables.fit_all`."""
+    free = tables.free_owners(plan, scalable)
+    found: dict[str, dict[int, float]] = {}
+    for layer in plan.layers:
+        if layer.scheme is None or layer.name != layer.owner:
+            continue
+        lowest = max(WIDTH_RANGE[0], PLAN_WIDTHS[layer.scheme][0])
+        highest = min(WIDTH_RANGE[1], PLAN_WIDTHS[layer.scheme][1], qm)
+        found[layer.name] = {}
+        for bits in range(lowest, highest + 1):
+            frac = fracs[layer.name]
+            one, factor = tables.fit_one(
+                layer, weights[layer.name], bits, qm, frac, layer.name in free
+            )
+            found[layer.name][bits] = tables.weighted_error(
+                one, weights[layer.name], qm, frac, factor
+            )
+    return found
+
+
+def allocate(
+    plan: Plan, graph: Graph, found: Mapping[str, Mapping[int, float]], average: float
+) -> Plan:
+    """The plan with the widths of least total loss at `average` bits or less.
+
+    Args:
+        plan: which layers share; its widths are not looked at.
+        graph: gives the sizes.
+        found: by `losses`.
+        average: NB divided by the number of stored activations.
+
+    Raises:
+        UserError: the smallest widths take more.
+    """
+    counts, sizes = elements(graph), dict.fromkeys(found, 0)
+    for layer in plan.layers:
+        if layer.scheme is not None:
+            sizes[layer.owner] += counts[layer.name]
+    bits = {owner: min(by_width) for owner, by_width in found.items()}
+    used = sum(bits[owner] * sizes[owner] for owner in bits)
+    budget = average * sum(sizes.values())
+    if used > budget:
+        least = used / sum(sizes.values())
+        raise UserError(f"the average width must be {least:.2f} bits or more, not {average}")
+    while True:
+        best: tuple[float, str, int] | None = None
+        for owner, by_width in found.items():
+            for width in range(bits[owner] + 1, max(by_width) + 1):
+                cost = (width - bits[owner]) * sizes[owner]
+                if used + cost > budget:
+                    break
+                gain = (by_width[bits[owner]] - by_width[width]) / cost
+                if gain > 0 and (best is None or gain > best[0]):
+                    best = gain, owner, width
+        if best is None:
+            return _with_widths(plan, bits)
+        _, owner, width = best
+        used += (width - bits[owner]) * sizes[owner]
+        bits[owner] = width
+
+
+def _with_widths(plan: Plan, bits: Mapping[str, int]) -> Plan:
+    def one(layer: LayerPlan) -> LayerPlan:
+        return layer if layer.scheme is None else replace(layer, bits=bits[layer.owner])
+
+    return replace(plan, layers=tuple(one(layer) for layer in plan.layers))

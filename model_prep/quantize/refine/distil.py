@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation: gradients through the quantized network, with the float network as the teacher.
+
+Weights, biases and KNQ tables move so that the quantized network gives the float network's answers
+on calibration images (Hinton et al. 2015: Kullback-Leibler divergence of the outputs) and its
+values in the small maps on the way (Romero et al. 2015). No label is read. What is learned is kept
+only as far as it helps on calibration images left out of the learning.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from model_prep import float_model
+from model_prep.graph import Graph
+from model_prep.quantize.calibrate import ToFloat
+from model_prep.quantize.refine import DISTIL_STEPS
+from model_prep.quantize.refine.student import Parameters, Student, own_weights, with_levels
+
+_SMALL_PART = 0.12  # of all values that the maps compared with the teacher have together
+_WARM = 5  # steps until the full rate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how strongly to learn.
+
+    Attributes:
+        steps: Adam steps.
+        batch: images a step.
+        rate: step of a weight, relative to the RMS of its layer; of a bias, to their spread; of a
+            table entry, to the table's mean.
+        feature: weight of the maps' relative squared error beside the divergence.
+        zoom: smallest side of a random crop, relative to the image.
+        held_out: one in so many images is left out of the learning; it judges the result.
+        seed: of crops, flips and order.
+    """
+
+    steps: int = DISTIL_STEPS
+    batch: int = 8
+    rate: float = 2e-4
+    feature: float = 0.1
+    zoom: float = 0.75
+    held_out: int = 8
+    seed: int = 3
+
+
+def augment(pixels: np.ndarray, generator: np.random.Generator, zoom: float) -> np.ndarray:
+    """Each image (uint8 [N, C, H, W]) cropped to `zoom`..1 of its sides, resized back, flipped."""
+    rows, columns = pixels.shape[2:]
+    done = []
+    for image in torch.from_numpy(pixels).float():
+        part = generator.uniform(zoom, 1)
+        height, width = max(2, round(part * rows)), max(2, round(part * columns))
+        top = generator.integers(rows - height, endpoint=True)
+        left = generator.integers(columns - width, endpoint=True)
+        crop = image[None, :, top : top + height, left : left + width]
+        crop = F.interpolate(crop, (rows, columns), mode="bilinear", align_corners=False)[0]
+        done.append(crop.flip(2) if generator.random() < 0.5 else crop)
+    return torch.stack(done).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def small_maps(graph: Graph) -> frozenset[str]:
+    """The smallest maps behind weights, together at most a part of all values.
+
+    They gather the errors of the large ones before them, which would cost more to compare.
+    """
+    sizes = sorted(
+        (math.prod(layer.out_shape), layer.name) for layer in graph.layers[:-1] if layer.has_weights
+    )
+    limit = _SMALL_PART * sum(size for size, _ in sizes)
+    found, used = set[str](), 0
+    for size, name in sizes:
+        used += size
+        if used > limit:
+            break
+        found.add(name)
+    return frozenset(found)
+
+
+class _Lesson:
+    """The teacher, the student's parameters and the loss between the two."""
+
+    def __init__(self, student: Student, to_float: ToFloat, recipe: Recipe) -> None:
+        state = student.state
+        self.student, self.to_float, self.recipe = student, to_float, recipe
+        self.teacher = Student(replace(state, weights=own_weights(state.graph)), student.source)
+        self.maps = small_maps(state.graph)
+        self.last = state.graph.layers[-1].name
+        self.owners = {one.name: one.owner for one in state.plan.layers if one.scheme}
+        self.weights: Parameters = {
+            name: (weight.clone().requires_grad_(), bias.clone().requires_grad_())
+            for name, (weight, bias) in student.weights.items()
+        }
+        self.levels = {
+            owner: student.tables[owner].levels.clone().requires_grad_()
+            for owner in sorted(set(self.owners.values()))
+            if student.quantizers[owner].scheme == "knq"
+        }
+        student.weights = self.weights
+
+    def groups(self) -> list[dict[str, object]]:
+        """Adam's parameter groups, each with its rate in the parameter's own scale."""
+        scaled = []
+        for weight, bias in self.weights.values():
+            scaled.append((weight, _rms(weight)))
+            scaled.append((bias, _rms(bias)))
+        scaled += [(levels, _rms(levels)) for levels in self.levels.values()]
+        return [
+            {"params": [one], "peak": self.recipe.rate * scale, "lr": 0.0} for one, scale in scaled
+        ]
+
+    def loss(self, pixels: np.ndarray) -> torch.Tensor:
+        """Divergence of the answers plus the weighted errors of the small maps."""
+        x = self.to_float(pixels).contiguous(memory_format=torch.channels_last)
+        wanted = {}
+        with torch.no_grad():
+            for layer, out, stored in self.teacher.run(x, quantized=False):
+                if layer.name in self.maps:
+                    wanted[layer.name] = float_model.activate(layer, out)
+                answer = stored
+        error = torch.zeros(())
+        with torch.enable_grad():
+            for layer, out, stored in self.student.run(self.student.inputs(pixels), self.levels):
+                if layer.name in self.maps:
+                    target = wanted[layer.name]
+                    power = target.square().mean() + 1e-12
+                    error = error + F.mse_loss(float_model.activate(layer, out), target) / power
+                reply = stored
+            return divergence_of(reply, answer) + self.recipe.feature * error
+
+    def follow(self) -> None:
+        """The student's tables take over the learned levels."""
+        learned = {
+            owner: with_levels(self.student.quantizers[owner], levels.detach().numpy())
+            for owner, levels in self.levels.items()
+        }
+        quantizers = {
+            name: learned.get(self.owners[name], one)
+            for name, one in self.student.quantizers.items()
+        }
+        self.student.set_quantizers(quantizers)
+
+
+def _rms(values: torch.Tensor) -> float:
+    return float(values.detach().square().mean().sqrt()) + 1e-12
+
+
+def divergence_of(reply: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """Mean Kullback-Leibler divergence of the reply's probabilities from the answer's, in nats.
+
+    Args:
+        reply, answer: logits [N, classes], with any further sides flattened.
+    """
+    one, other = reply.flatten(1).log_softmax(1), answer.flatten(1).log_softmax(1)
+    return F.kl_div(one, other, reduction="batchmean", log_target=True)
+
+
+def divergence(student: Student, teacher: Student, pixels: np.ndarray, to_float: ToFloat) -> float:
+    """Mean divergence over images uint8 [N, C, H, W], without gradients."""
+    total = 0.0
+    with torch.no_grad():
+        for first in range(0, len(pixels), 8):
+            batch = pixels[first : first + 8]
+            x = to_float(batch).contiguous(memory_format=torch.channels_last)
+            answer = teacher.logits(x, quantized=False)
+            reply = student.logits(student.inputs(batch))
+            total += float(divergence_of(reply, answer)) * len(batch)
+    return total / len(pixels)
+
+
+def _orders(number: int, batch: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Batches of indices, each image once an epoch."""
+    order = np.zeros(0, np.int64)
+    while True:
+        while len(order) < batch:
+            order = np.concatenate([order, generator.permutation(number)])
+        yield order[:batch]
+        order = order[batch:]
+
+
+def distil(student: Student, pixels: np.ndarray, to_float: ToFloat, recipe: Recipe) -> bool:
+    """Let the student learn; its weights and quantizers change.
+
+    Args:
+        student: the quantized network.
+        pixels: calibration images uint8 [N, C, H, W].
+        to_float: from pixels to the teacher's inputs.
+        recipe: how long and how strongly.
+
+    Returns:
+        Whether it answers the images left out better than before; if not it is unchanged.
+    """
+    before = dict(student.weights), dict(student.quantizers)
+    lesson = _Lesson(student, to_float, recipe)
+    judges = pixels[:: recipe.held_out] if len(pixels) > recipe.held_out else pixels
+    kept = np.ones(len(pixels), bool)
+    if len(pixels) > recipe.held_out:
+        kept[:: recipe.held_out] = False
+    at_start = divergence(student, lesson.teacher, judges, to_float)
+    generator = np.random.default_rng(recipe.seed)
+    optimizer = torch.optim.Adam(lesson.groups(), betas=(0.9, 0.99))
+    orders = _orders(int(kept.sum()), recipe.batch, generator)
+    quiet = not sys.stderr.isatty()
+    for step in tqdm(range(recipe.steps), desc="distil", unit="step", disable=quiet):
+        loss = lesson.loss(augment(pixels[kept][next(orders)], generator, recipe.zoom))
+        rate = min(1.0, (step + 1) / _WARM) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        lesson.follow()
+    student.weights = {
+        name: (weight.detach(), bias.detach()) for name, (weight, bias) in lesson.weights.items()
+    }
+    better = divergence(student, lesson.teacher, judges, to_float) < at_start
+    if not better:
+        student.weights = before[0]
+        student.set_quantizers(before[1])
+    return better

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Channel scaling that makes one table per layer suit all of its channels (exact in float).
+
+A ReLU and a max pool commute with positive factors, so an output channel may be scaled and the
+readers' weights divided by the same factor (Nagel et al. 2019, there for weight ranges). With the
+same number of bits a channel's error is least where the table has its channel's scale, whatever
+the channel's weight in the result; so all channels of a layer get the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from model_prep import float_model
+from model_prep.graph import INPUT, Graph, Layer
+
+_MOST = 64.0  # factor between a channel's scale and the layer's, either way
+Scales = Mapping[str, np.ndarray]
+
+
+def _readers(graph: Graph, name: str) -> list[Layer]:
+    """The layers that read a layer, directly or in a concat."""
+    return [
+        layer for layer in graph.layers if any(name in graph.parts_of(one) for one in layer.inputs)
+    ]
+
+
+def scalable(graph: Graph) -> frozenset[str]:
+    """Convolutions and max pools whose channels may be scaled: all their readers have weights.
+
+    Max pools in between hand a scale on.
+    """
+    last = graph.layers[-1].name
+    good: set[str] = set()
+    for layer in reversed(graph.layers):  # readers come later, so they are decided first
+        readers = _readers(graph, layer.name)
+        kind = layer.has_weights or layer.kind == "maxpool"
+        passed_on = all(one.has_weights or one.name in good for one in readers)
+        if kind and readers and passed_on and layer.name != last and layer.clip_max is None:
+            good.add(layer.name)
+    return frozenset(good)
+
+
+def channel_scales(graph: Graph, scales: Scales, name: str) -> np.ndarray:
+    """Factor of every channel of a layer, concat or INPUT (float64 [C])."""
+    found = []
+    for part in graph.parts_of(name):
+        if part in scales:
+            found.append(scales[part])
+            continue
+        layer = None if part == INPUT else graph.layer(part)
+        if layer is not None and layer.kind == "maxpool":
+            found.append(channel_scales(graph, scales, layer.inputs[0]))
+        else:
+            found.append(np.ones(graph.source_shape(part)[0]))
+    return np.concatenate(found)
+
+
+def rescale(graph: Graph, scales: Scales) -> Graph:
+    """The same function with the stored outputs of each layer multiplied by its scales.
+
+    Args:
+        graph: the float network.
+        scales: float64 [C] by name of a convolution in `scalable`.
+    """
+    layers = []
+    for layer in graph.layers:
+        if layer.has_weights:
+            own = scales.get(layer.name, np.ones(len(layer.bias)))
+            before = channel_scales(graph, scales, layer.inputs[0])
+            outs = len(layer.bias) // layer.groups
+            ins = layer.weight.shape[1]
+            weight = layer.weight.astype(np.float64) * own[:, None, None, None]
+            for group in range(layer.groups):
+                part = before[group * ins : (group + 1) * ins]
+                weight[group * outs : (group + 1) * outs] /= part[:, None, None]
+            layer = replace(
+                layer, weight=weight.astype(np.float32), bias=(layer.bias * own).astype(np.float32)
+            )
+        layers.append(layer)
+    return Graph(graph.name, graph.in_shape, layers, dict(graph.concats))
+
+
+def find_scales(
+    graph: Graph, batches: Callable[[], Iterable[torch.Tensor]]
+) -> dict[str, np.ndarray]:
+    """Factors that give all channels of a layer the same RMS over their non-zero values.
+
+    Args:
+        graph: the float network.
+        batches: gives the calibration inputs, float32 [N, C, H, W].
+    """
+    wanted = [name for name in sorted(scalable(graph)) if graph.layer(name).has_weights]
+    squares = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
+    counts = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
+    for x in batches():
+        for layer, _, stored in float_model.run_layers(graph, x):
+            if layer.name in wanted:
+                squares[layer.name] += stored.double().square().sum((0, 2, 3)).numpy()
+                counts[layer.name] += (stored != 0).sum((0, 2, 3)).numpy()
+    scales = {}
+    for name in wanted:
+        rms = np.sqrt(squares[name] / np.maximum(counts[name], 1))
+        alive = rms > 0
+        if not alive.any():
+            continue
+        middle = np.exp(np.log(rms[alive]).mean())
+        factor = np.where(alive, middle / np.where(alive, rms, 1.0), 1.0)
+        scales[name] = np.clip(factor, 1 / _MOST, _MOST)
+    return scales

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which layers may be negative, and which must have one quantizer together.
+
+The parts of a concatenation are read as one map, and copies and max pools hand codes on unchanged
+where they have their source's quantizer (docs/formats.md 1.1, 2.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from model_prep.errors import UserError
+from model_prep.graph import INPUT, Graph, Layer
+from model_prep.quantize.plan import LayerPlan, Plan
+
+_OWN_SIGN = ("conv", "fc", "add")  # other kinds have the sign of what they read
+
+
+class _Sets:
+    """Disjoint sets of names; the representative is the one that was added first."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._parent = {name: name for name in names}
+        self._order = {name: index for index, name in enumerate(names)}
+
+    def find(self, name: str) -> str:
+        """The representative of a name's set."""
+        while self._parent[name] != name:
+            name = self._parent[name]
+        return name
+
+    def join(self, one: str, other: str) -> None:
+        """Make one set of two."""
+        first, second = sorted((self.find(one), self.find(other)), key=self._order.__getitem__)
+        self._parent[second] = first
+
+
+def is_copy(layer: Layer) -> bool:
+    """Whether the layer is a max pool over single pixels, which changes nothing."""
+    pool = layer.pool
+    return (
+        layer.kind == "maxpool" and pool is not None
+        and pool.kernel == pool.stride == (1, 1) and not any(pool.pads)
+    )  # fmt: skip
+
+
+def _forced(graph: Graph) -> _Sets:
+    """Layers that must share: parts of a concatenation, copies and their source."""
+    sets = _Sets([layer.name for layer in graph.layers])
+    for parts in graph.concats.values():
+        for part in parts[1:]:
+            sets.join(parts[0], part)
+    for layer in graph.layers:
+        if is_copy(layer):
+            sets.join(graph.parts_of(layer.inputs[0])[0], layer.name)
+    return sets
+
+
+def signed_layers(graph: Graph) -> frozenset[str]:
+    """The layers whose stored values may be negative, the last one left out.
+
+    One part that may be negative makes all layers of its set signed, and what reads them.
+    """
+    sets, signed = _forced(graph), set[str]()
+    layers = graph.layers[:-1]
+    before = -1
+    while len(signed) != before:  # a set may have members that come before the signed one
+        before = len(signed)
+        for layer in layers:
+            if layer.kind in _OWN_SIGN:
+                negative = not layer.relu
+            else:
+                sources = [p for name in layer.inputs for p in graph.parts_of(name)]
+                negative = any(source in signed for source in sources)
+            if negative:
+                owner = sets.find(layer.name)
+                signed.update(name.name for name in layers if sets.find(name.name) == owner)
+    return frozenset(signed)
+
+
+def _shares_source(graph: Graph, sets: _Sets, plans: dict[str, LayerPlan], layer: Layer) -> bool:
+    """Whether a max pool can take over its source's codes: same plan, and not part of a concat."""
+    if layer.kind != "maxpool" or is_copy(layer):
+        return False
+    if any(layer.name in parts for parts in graph.concats.values()):
+        return False
+    source = plans[sets.find(graph.parts_of(layer.inputs[0])[0])]
+    return _format(source) == _format(plans[layer.name])
+
+
+def _format(plan: LayerPlan) -> tuple[object, ...]:
+    return plan.scheme, plan.bits, *plan.options.values(), plan.frac, plan.centroids
+
+
+def share(graph: Graph, plan: Plan) -> Plan:
+    """The plan with `signed`, `shares` and `counted` filled in.
+
+    Copies take over the format of what they copy, whatever the plan says about them.
+
+    Raises:
+        UserError: parts of a concatenation are to have different formats.
+    """
+    sets, signed = _forced(graph), signed_layers(graph)
+    plans = {layer.name: layer for layer in plan.layers}
+    for layer in graph.layers[:-1]:
+        owner = sets.find(layer.name)
+        if is_copy(layer):
+            plans[layer.name] = _with_format(plans[layer.name], plans[owner])
+        elif _format(plans[layer.name]) != _format(plans[owner]):
+            raise UserError(
+                f"layers {owner} and {layer.name} must have the same scheme, bits, rule and "
+                "variant, as they are parts of one concatenation, and frac and centroids if any; "
+                "change BITS or the plan file"
+            )
+    for layer in graph.layers[:-1]:
+        if _shares_source(graph, sets, plans, layer):
+            sets.join(graph.parts_of(layer.inputs[0])[0], layer.name)
+    read = _read_otherwise(graph, sets)
+    done = [
+        replace(
+            plans[layer.name], signed=layer.name in signed, counted=layer.name in read,
+            shares=None if sets.find(layer.name) == layer.name else sets.find(layer.name),
+        )
+        for layer in graph.layers[:-1]
+    ]  # fmt: skip
+    return replace(plan, layers=(*done, plan.layers[-1]))
+
+
+def _with_format(layer: LayerPlan, source: LayerPlan) -> LayerPlan:
+    return replace(
+        layer, scheme=source.scheme, bits=source.bits, rule=source.rule, variant=source.variant,
+        density=source.density, levels=source.levels, frac=source.frac,
+        centroids=source.centroids,
+    )  # fmt: skip
+
+
+def _read_otherwise(graph: Graph, sets: _Sets) -> set[str]:
+    """Layers that someone reads who is not a max pool with the same quantizer.
+
+    Only their values are what a quantizer should fit: the others are seen through the pool.
+    """
+    read = set()
+    for layer in graph.layers:
+        for part in (part for name in layer.inputs for part in graph.parts_of(name)):
+            if part == INPUT:
+                continue
+            passed_on = layer.kind == "maxpool" and sets.find(part) == sets.find(layer.name)
+            if not passed_on:
+                read.add(part)
+    return read

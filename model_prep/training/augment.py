@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training images: loaded with the margin that the recipe crops away, then cropped and mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from model_prep import data
+from model_prep.data import ImageSet
+from model_prep.networks.spec import NetworkSpec
+
+
+def load_whole(spec: NetworkSpec, source: str | None) -> ImageSet:
+    """Images with their margin: squares of the recipe's `resize` pixels instead of the crop.
+
+    Where the recipe crops nothing they are of the network's input size.
+
+    Raises:
+        UserError: as `data.load`.
+    """
+    side = spec.preprocessing.resize
+    if side is not None:
+        channels, rows, columns = spec.in_shape
+        spec = replace(spec, in_shape=(channels, max(side, rows), max(side, columns)))
+    return data.load(spec, source)
+
+
+def centre(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """The centre crop of images [N, C, H, W] that `data.load` gives: `shape` is (C, rows, columns).
+
+    >>> centre(np.arange(5)[None, None, None], (1, 1, 3))
+    array([[[[1, 2, 3]]]])
+    """
+    top, left = (round((pixels.shape[2 + axis] - shape[1 + axis]) / 2) for axis in (0, 1))
+    return np.ascontiguousarray(pixels[:, :, top : top + shape[1], left : left + shape[2]])
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Images that come out cropped at random and, where `mirror`, mirrored half of the time.
+
+    Attributes:
+        images: with their margin, see `load_whole`.
+        shape: (channels, rows, columns) of a crop.
+        mirror: whether a mirrored image is as good; not so for digits.
+    """
+
+    images: ImageSet
+    shape: tuple[int, int, int]
+    mirror: bool
+
+    def batches(self, size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """One epoch in random order (torch's generator): (uint8 [size, C, H, W], int64 [size]).
+
+        The rest that fills no batch is left out, unless there is no full one.
+        """
+        order = torch.randperm(len(self.images)).numpy()
+        for start in range(0, max(1, len(order) - size + 1), size):
+            index = order[start : start + size]
+            yield self._crop(index), torch.from_numpy(self.images.labels[index])
+
+    def _crop(self, index: np.ndarray) -> np.ndarray:
+        pixels = self.images.pixels
+        number, (_, rows, columns) = len(index), self.shape
+        down, right = (
+            torch.randint(0, whole - part + 1, (number, 1)).numpy()
+            for whole, part in zip(pixels.shape[2:], (rows, columns), strict=True)
+        )
+        row, column = down + np.arange(rows), right + np.arange(columns)
+        if self.mirror:
+            turned = torch.rand(number, 1).numpy() < 0.5
+            column = np.where(turned, column[:, ::-1], column)
+        plane = np.arange(pixels.shape[1])[None, :, None, None]
+        at = index[:, None, None, None], plane, row[:, None, :, None], column[:, None, None, :]
+        cropped: np.ndarray = pixels[at]
+        return cropped

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m model_prep finetune`: train the quantized network itself (paper 002, section 5.4).
+
+From labels, or without any by distillation from the float network. What comes out is a checkpoint
+and a plan that the other commands take.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from model_prep import data, float_model
+from model_prep.data import ImageSet
+from model_prep.errors import UserError
+from model_prep.files import atomic_dir
+from model_prep.graph import Graph
+from model_prep.networks.spec import NetworkSpec
+from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import FakeQuantized, percent_correct
+from model_prep.quantize.integers import network_input, quantize_layers
+from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
+from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.quantize.reference import Reference
+from model_prep.source import Source, state_of
+from model_prep.stages import Formats, find_formats
+from model_prep.training.augment import Augmented, centre, load_whole
+from model_prep.training.straight_through import StraightThrough
+
+SHARDS = 2  # workers that divide a batch, whatever the number of cores: sums stay the same
+CALIBRATION = 1000  # images the quantizers are fitted on before training
+INTEGER_TEST = 500  # test images that the slower integer reference runs, too
+TEST_PART = 5  # without TEST, one image in so many is kept apart
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to fine-tune.
+
+    Attributes:
+        epochs: passes over the images.
+        rate: Adam's learning rate at the start; it falls to 0 along a cosine.
+        batch: images a step.
+        seed: of order and augmentation.
+        distill: learn the float network's outputs instead of the labels.
+        temperature: of the two softmaxes compared in distillation.
+    """
+
+    epochs: int = 3
+    rate: float = 1e-3
+    batch: int = 128
+    seed: int = 1
+    distill: bool = False
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse, by UserError, numbers that make no training."""
+        if self.epochs < 1:
+            raise UserError(f"EPOCHS must be 1 or more, not {self.epochs}")
+        if not 0 < self.rate < 1:
+            raise UserError(f"LR must be above 0 and below 1, not {self.rate}")
+        if not 1 <= self.batch <= 4096:
+            raise UserError(f"BATCH must be 1..4096, not {self.batch}")
+
+
+def load_images(
+    spec: NetworkSpec, source: str | None, test: str | None, labels: bool
+) -> tuple[ImageSet, ImageSet]:
+    """(training images with their margin, test images of the input size).
+
+    Args:
+        spec: the network.
+        source: DATA, or None for the network's own images.
+        test: TEST, or None: a part of DATA is kept apart.
+        labels: whether the training images must have labels.
+
+    Raises:
+        UserError: too few images, or no labels where they are needed.
+    """
+    fit = load_whole(spec, source)
+    if test is not None:
+        held_out = data.load(spec, test)
+    else:
+        digits = source is None and spec.default_data == "digits"
+        fit, held_out = data.split(fit, data.DIGITS_TEST if digits else len(fit) // TEST_PART)
+        held_out = replace(held_out, pixels=centre(held_out.pixels, spec.in_shape))
+    if labels and not fit.labelled:
+        raise UserError(
+            f"DATA must have a label for every image, not {fit.source}; give a folder of class "
+            "folders or an .npz file with `label`, or learn without labels: DISTILL=1"
+        )
+    if not len(fit) or not len(held_out):
+        raise UserError(
+            f"DATA must hold images to train on and others to test, not {len(fit)} and "
+            f"{len(held_out)}; give more images, or TEST"
+        )
+    return fit, held_out
+
+
+class _Trainer:
+    """Steps of Adam on a quantized network, each batch divided among workers."""
+
+    def __init__(
+        self, spec: NetworkSpec, network: StraightThrough, teacher: Graph, options: Options
+    ) -> None:
+        self.spec, self.network, self.teacher, self.options = spec, network, teacher, options
+        self.parameters = network.parameters()
+
+    def loss(self, job: tuple[np.ndarray, torch.Tensor, int]) -> tuple[torch.Tensor, ...]:
+        """(loss, gradients...) of one worker's share: pixels, labels, images of the whole batch."""
+        pixels, labels, total = job
+        teacher = None
+        if self.options.distill:
+            with torch.inference_mode():
+                teacher = float_model.forward(
+                    self.teacher, data.to_float(self.spec, pixels)
+                ).clone()
+        with torch.enable_grad():
+            logits = self.network(pixels)
+            if self.options.distill:
+                warm = self.options.temperature
+                assert teacher is not None
+                wanted = F.log_softmax(torch.tensor(teacher.numpy()) / warm, 1)
+                given = F.log_softmax(logits / warm, 1)
+                loss = F.kl_div(given, wanted, reduction="sum", log_target=True) * warm**2
+            else:
+                loss = F.cross_entropy(logits, labels, reduction="sum")
+            loss = loss / total
+            return loss.detach(), *torch.autograd.grad(loss, self.parameters)
+
+    def run(self, images: Augmented) -> list[float]:
+        """Train; returns the mean loss of every epoch."""
+        options = self.options
+        optimizer = torch.optim.Adam(self.parameters, options.rate)
+        steps = options.epochs * max(1, len(images.images) // options.batch)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        quiet, history = not sys.stderr.isatty(), []
+        with (
+            ThreadPoolExecutor(SHARDS) as workers,
+            tqdm(total=steps, desc="fine-tuning", unit="step", disable=quiet) as bar,
+        ):
+            for _ in range(options.epochs):
+                losses = []
+                for pixels, labels in images.batches(options.batch):
+                    parts = zip(
+                        np.array_split(pixels, SHARDS), labels.tensor_split(SHARDS), strict=True
+                    )
+                    jobs = [(part, label, len(labels)) for part, label in parts if len(part)]
+                    results = list(workers.map(self.loss, jobs))
+                    for index, parameter in enumerate(self.parameters, start=1):
+                        parameter.grad = sum(
+                            (result[index] for result in results[1:]), results[0][index]
+                        )
+                    optimizer.step()
+                    schedule.step()
+                    losses.append(float(sum(result[0] for result in results)))
+                    bar.update()
+                    bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+                history.append(float(np.mean(losses)))
+        return history
+
+
+def train(
+    spec: NetworkSpec, network: StraightThrough, teacher: Graph, images: Augmented, options: Options
+) -> list[float]:
+    """Fine-tune `network` in place; the mean loss of every epoch.
+
+    The result depends on the options and images only, not on the number of cores.
+
+    Args:
+        spec: the network's images.
+        network: what is trained.
+        teacher: the float network, whose outputs distillation learns.
+        images: what is learned from.
+        options: see Options.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            return _Trainer(spec, network, teacher, options).run(images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def finetune(
+    source: Source, plan: Plan, images: tuple[ImageSet, ImageSet], options: Options, out: Path
+) -> dict[str, Any]:
+    """Quantize, fine-tune, measure, and write the folder `out`.
+
+    Args:
+        source: the network, with what loads its weights.
+        plan: how it is quantized.
+        images: see `load_images`.
+        options: see Options.
+        out: folder for weights.pth, plan.toml and finetune.json; replaced as a whole.
+
+    Returns:
+        The contents of finetune.json.
+
+    Raises:
+        UserError: the network, the plan or the folder does not allow it.
+    """
+    spec, (fit, test) = source.spec, images
+    _check_schemes(source, plan)
+    few = fit.take(data.spaced(len(fit), CALIBRATION))
+    few = replace(few, pixels=centre(few.pixels, spec.in_shape))
+    loaded = source.load(few.pixels)
+    graph, fixed_input = loaded.graph, network_input(spec)
+    formats = find_formats(spec, graph, fixed_input, plan, few, few.labelled)
+    # Tables are fitted to this graph: REFINE scales its channels and may change its weights.
+    start = formats.graph
+    if plan.refine:
+        _check_stored(source, start)
+    before = FakeQuantized(start, fixed_input, formats.plan.layers)
+    network = StraightThrough(start, fixed_input, formats.plan.layers, formats.quantizers)
+    augmented = Augmented(fit, spec.in_shape, mirror=spec.default_data != "digits")
+    history = train(spec, network, graph, augmented, options)
+    trained, tables = network.rounded(), network.quantizers()
+    result: dict[str, Any] = {
+        "network": spec.name, "weights": loaded.origin, "weights_sha256": loaded.sha256,
+        "data": fit.source, "images": len(fit), "test_images": len(test),
+        "epochs": options.epochs, "rate": options.rate, "batch": options.batch,
+        "seed": options.seed, "distilled": options.distill, "refine": list(plan.refine),
+        "loss": history,
+    }  # fmt: skip
+    if test.labelled:
+        result["float_top1"] = percent_correct(_float_logits(spec, graph, test), test.labels)
+        logits = before.logits(test.pixels, formats.quantizers)
+        result["before_top1"] = percent_correct(logits, test.labels)
+        after = FakeQuantized(trained, fixed_input, network.fixed_plans())
+        logits = after.logits(test.pixels, tables)
+        result["tuned_top1"] = percent_correct(logits, test.labels)
+        some = data.spaced(len(test), INTEGER_TEST)
+        exact = _integer_logits(
+            spec, trained, fixed_input, network, tables, formats, test.take(some)
+        )
+        result["integer_images"] = len(some)
+        result["integer_top1"] = percent_correct(exact, test.labels[some])
+        result["integer_agreement"] = percent_correct(exact, logits[some].argmax(1))
+    _write(source, trained, network.fixed_plans(), formats.qm, result, out)
+    return result
+
+
+def _check_schemes(source: Source, plan: Plan) -> None:
+    """Refuse weights that are no fixed-point numbers."""
+    weighted = {layer.name for layer in source.graph.layers if layer.has_weights}
+    for layer in plan.layers:
+        if layer.name in weighted and layer.weight_scheme != "uniform":
+            raise UserError(
+                f"weight_scheme of layer {layer.name} must be uniform to fine-tune it, not "
+                f"{layer.weight_scheme}"
+            )
+
+
+def _check_stored(source: Source, refined: Graph) -> None:
+    """Refuse, before any training, refined weights that no checkpoint of the network can hold."""
+    try:
+        state_of(source, refined)
+    except UserError as error:
+        raise UserError(
+            f"REFINE must leave out equalise to fine-tune {source.spec.name}: {error}"
+        ) from None
+
+
+def _float_logits(spec: NetworkSpec, graph: Graph, test: ImageSet) -> np.ndarray:
+    parts = [
+        float_model.forward(graph, data.to_float(spec, batch)).numpy()
+        for batch in calibrate.batches(test.pixels, "float network")
+    ]
+    return np.concatenate(parts)
+
+
+def _integer_logits(
+    spec: NetworkSpec, graph: Graph, source: InputFormat, network: StraightThrough,
+    tables: dict[str, Quantizer], formats: Formats, test: ImageSet,
+) -> np.ndarray:  # fmt: skip
+    """The raw outputs of the integer reference, int64 [N, classes]."""
+    chosen = [tables.get(layer.name) for layer in graph.layers]
+    layers = quantize_layers(graph, source, network.fixed_plans(), chosen)
+    integer = QuantizedNetwork(
+        spec.name, "file", "", formats.qm, source, layers, classes=None, calibration={},
+        settings_sha256="", concats=dict(graph.concats),
+    )  # fmt: skip
+    reference, parts = Reference(integer), []
+    for batch in calibrate.batches(test.pixels, "integer network"):
+        for _, codes in reference.run(source.encode(batch)):
+            last = codes
+        parts.append(last.reshape(len(batch), -1))
+    return np.concatenate(parts)
+
+
+def plan_toml(layers: Sequence[LayerPlan], qm: int) -> str:
+    """A plan file that fixes everything: widths, F and centroids of every layer."""
+    lines = [f"qm = {qm}"]
+    for layer in layers:
+        lines += ["", f"[layer.{layer.name}]"]
+        for key in ("scheme", "bits", "rule", "variant", "frac", "centroids"):
+            value = getattr(layer, key)
+            if value is not None:
+                text = json.dumps(list(value) if isinstance(value, tuple) else value)
+                lines.append(f"{key} = {text}")
+        lines += [f'weight_scheme = "{layer.weight_scheme}"']
+        lines += [f"weight_bits = {layer.weight_bits}", f"bias_bits = {layer.bias_bits}"]
+    return "\n".join(lines) + "\n"
+
+
+def _write(
+    source: Source, graph: Graph, layers: Sequence[LayerPlan], qm: int, result: dict[str, Any],
+    out: Path,
+) -> None:  # fmt: skip
+    """The three files, all of them or none."""
+    state = {name: torch.from_numpy(array) for name, array in state_of(source, graph).items()}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_dir(out) as folder:
+        (folder / "weights.pth").write_bytes(buffer.getvalue())
+        (folder / "plan.toml").write_text(plan_toml(layers, qm))
+        (folder / "finetune.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def show(result: dict[str, Any], out: Path) -> None:
+    """Print what came out."""
+    last = ", ".join(f"{loss:.4f}" for loss in result["loss"])
+    print(f"{result['network']}: {result['images']} images, loss by epoch {last}")
+    if "float_top1" in result:
+        print(
+            f"accuracy on {result['test_images']} test images: float {result['float_top1']:.2f}%, "
+            f"quantized {result['before_top1']:.2f}%, fine-tuned {result['tuned_top1']:.2f}%"
+        )
+        print(
+            f"integer reference on {result['integer_images']} of them: "
+            f"{result['integer_top1']:.2f}%, {result['integer_agreement']:.2f}% predicted alike"
+        )
+    print(f"written: {out}; use WEIGHTS={out / 'weights.pth'} PLAN={out / 'plan.toml'}")

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rendered scripts, run on stubs: every command as documented, every connection made.
+
+Seeded errors show that the check finds what it is for.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tcl_check import WHY_NOT, interpreter, run_script
+from wiring import build, check, port_of, read_bundles
+
+from codegen.design.parts import find_part
+from codegen.design.space import Fixed
+from codegen.emit.generate import Settings, generate
+from codegen.emit.xilinx.boards import load_boards
+
+BOARDS = sorted(load_boards())
+MANY = (*(f"gmem_weights_{n}" for n in range(4)), "gmem_in", "gmem_out")
+THREE = ("gmem_weights", "gmem_in", "gmem_out")
+
+needs_tcl = pytest.mark.skipif(interpreter() is None, reason=WHY_NOT)
+
+
+def _check(run, build_folder, board_name):
+    masters = read_bundles(build_folder / "hls" / "accelerator.cpp")
+    return check(run, masters, find_part(load_boards()[board_name].part).clock_mhz)
+
+
+@pytest.mark.parametrize("board_name", BOARDS)
+def test_block_design_is_as_documented_and_complete(copied, run_vivado, board_name):
+    folder = copied(load_boards()[board_name].part)
+    run = run_vivado(folder, board_name)
+    assert _check(run, folder, board_name) == []
+    assert len(run.calls) > 50
+    made = sorted(path.name for path in (folder / "vivado" / "out").iterdir())
+    assert made == ["accelerator.bit", "accelerator.hwh", "clock.txt"]
+
+
+@pytest.mark.parametrize(("board_name", "part"), [("pynq-z2", "XC7Z020"), ("zcu104", "XCZU7EV")])
+def test_more_masters_than_ports_share_them_evenly(copied, run_vivado, board_name, part):
+    folder = copied(part, MANY)
+    run = run_vivado(folder, board_name)
+    assert _check(run, folder, board_name) == []
+    system = next(ip for ip in build(run).cells.values() if ip.startswith(("processing", "zynq")))
+    ports = [port_of(build(run), system, name) for name in MANY]
+    assert sorted(ports.count(n) for n in range(4)) == [1, 1, 2, 2]
+
+
+def _without(pattern):
+    """A change that removes the only line that matches."""
+
+    def change(text):
+        lines = text.splitlines(keepends=True)
+        rest = [line for line in lines if not re.search(pattern, line)]
+        assert len(rest) == len(lines) - 1, f"{pattern} must be one line"
+        return "".join(rest)
+
+    return change
+
+
+def _instead(old, new):
+    """A change that replaces a text that is there."""
+
+    def change(text):
+        assert old in text
+        return text.replace(old, new)
+
+    return change
+
+
+SEEDED = {
+    "misspelt option": (_instead("-to_step", "-tostep"), "launch_runs: has no option -tostep"),
+    "misspelt long option": (
+        _instead("assign_bd_address -target_address_space", "assign_bd_address -target_space"),
+        "assign_bd_address: has no option -target_space",
+    ),
+    "misspelt command": (_instead("validate_bd_design", "validate_bd"), 'invalid command name "va'),
+    "step that does not exist": (
+        _instead("write_bitstream -jobs", "write_bits -jobs"),
+        "launch_runs: -to_step must be one of",
+    ),
+    "words for a number": (
+        _instead("-jobs $jobs", "-jobs many"),
+        "launch_runs: -jobs must be integer, not 'many'",
+    ),
+    "unit that does not exist": (_instead("-range 64K", "-range 64KB"), "-range must be range"),
+    "too many arguments": (_instead("open_run impl_1", "open_run impl_1 now"), "open_run: has 2"),
+    "too few arguments": (
+        _instead("generate_target all $source", "generate_target $source"),
+        "generate_target: has 1",
+    ),
+    "odd list of properties": (
+        _instead("CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1]", "CONFIG.NUM_MI 1 CONFIG.NUM_CLKS]"),
+        "set_property: -dict must be pairs",
+    ),
+    "accelerator without clock": (
+        _without(r"accelerator_0/ap_clk"),
+        "accelerator_0/ap_clk must be driven by",
+    ),
+    "port without clock": (
+        _without(r"S_AXI_HP2_ACLK"),
+        "S_AXI_HP2_ACLK must be driven by",
+    ),
+    "interconnect without clock": (_without(r"memory_1/aclk\b"), "memory_1/aclk must be driven by"),
+    "accelerator without reset": (
+        _without(r"accelerator_0/ap_rst_n"),
+        "accelerator_0/ap_rst_n must be driven by",
+    ),
+    "reset without source": (_without(r"FCLK_RESET0_N"), "ext_reset_in must be driven by"),
+    "wrong pin": (_instead("ap_rst_n", "ap_rst"), "pin accelerator_0/ap_rst must be one object"),
+    "wrong interface": (
+        _instead("s_axi_control]", "s_axi_AXILiteS]"),
+        "interface accelerator_0/s_axi_AXILiteS must be one object",
+    ),
+    "wrong DRAM port": (
+        _instead("/S_AXI_HP2]", "/S_AXI_HP0]"),
+        "m_axi_gmem_in must",
+    ),
+    "master left out": (_without(r"interface accelerator_0/m_axi_gmem_out"), "m_axi_gmem_out must"),
+    "slave that does not exist": (
+        _instead("memory_0/S00_AXI", "memory_0/S01_AXI"),
+        "m_axi_gmem_weights must reach one DRAM port",
+    ),
+    "port not enabled": (
+        _instead("CONFIG.PCW_USE_S_AXI_HP1 1", "CONFIG.PCW_USE_S_AXI_HP3 1"),
+        "DRAM port 1 must be enabled",
+    ),
+    "other clock": (
+        _instead("PCW_FPGA0_PERIPHERAL_FREQMHZ 100", "PCW_FPGA0_PERIPHERAL_FREQMHZ 50"),
+        "the clock must be 100",
+    ),
+    "memory without address": (
+        _instead("accelerator_0/Data_m_axi_gmem_in]", "accelerator_0/Data_m_axi_gmem_out]"),
+        "m_axi_gmem_in must see",
+    ),
+    "registers outside the window": (
+        _instead("-offset 0x43C00000", "-offset 0xA0000000"),
+        "M_AXI_GP0 must cover",
+    ),
+    "registers off their multiple": (
+        _instead("-offset 0x43C00000", "-offset 0x43C08000"),
+        "M_AXI_GP0 must cover",
+    ),
+    "validated too late": (
+        lambda text: _without(r"^    validate_bd_design")(text).replace(
+            "    open_run impl_1", "    open_run impl_1\n    validate_bd_design"
+        ),
+        "commands must come in the order",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_seeded_error_is_found(copied, run_vivado, name):
+    change, expected = SEEDED[name]
+    folder = copied(bundles=THREE)
+    run = run_vivado(folder, "pynq-z2", change)
+    problems = _check(run, folder, "pynq-z2")
+    assert any(expected in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"SLACK": "-0.05"}, "timing is not met at 100 MHz: setup slack -0.05 ns"),
+        ({"PROGRESS": "60%", "STATUS": "route_design ERROR"}, "status is: route_design ERROR"),
+        ({"BOARD_PARTS": ""}, "install the PYNQ-Z2 board files from TUL, or set BOARD_FILES"),
+        ({"PART": "xc7z010clg400-1"}, "must have the part xc7z020clg400-1, not xc7z010clg400-1"),
+        ({"CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": "125.0"}, "at most 100 MHz, not 125.0 MHz"),
+    ],
+)
+def test_script_refuses_what_the_tool_reports(copied, run_vivado, answers, message):
+    folder = copied()
+    run = run_vivado(folder, "pynq-z2", **answers)
+    assert run.status == 1
+    assert f"ERROR: {message}" in run.output or message in run.output
+    assert not (folder / "vivado" / "out" / "accelerator.bit").exists()
+
+
+def _run_hls(folder, tmp_path, environment, change=str):
+    script = folder / "hls" / "run_hls.tcl"
+    script.write_text(change(script.read_text()))
+    return run_script(script, "hls", tmp_path, {}, environment)
+
+
+@needs_tcl
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (None, ["csim_design", "csynth_design", "export_design"]),
+        ("csynth cosim", ["csynth_design", "cosim_design"]),
+        ("csim", ["csim_design"]),
+    ],
+)
+def test_hls_script_is_as_documented(copied, tmp_path, steps, expected):
+    folder = copied()
+    run = _run_hls(folder, tmp_path, {"HLS_STEPS": steps} if steps else {})
+    assert run.problems() == []
+    assert [call.name for call in run.calls if call.name.endswith("_design")] == expected
+    assert run.named("set_top")[0].operands == ("accelerator",)
+    assert run.named("set_part")[0].operands == ("xc7z020clg400-1",)
+    assert run.named("create_clock")[0].options["-period"] == "10.000"
+    added = [call.operands[0] for call in run.named("add_files")]
+    assert all(Path(name).is_file() for name in added)
+    for call in run.named("csim_design"):
+        params, golden, tables, images = call.options["-argv"].split()
+        assert Path(params, "weights.bin").is_file() and Path(golden, "input.bin").is_file()
+        assert Path(tables, "tables.hpp").is_file() and images == "2"
+    for call in run.named("cosim_design"):
+        assert call.options["-argv"].split()[-1] == "1"
+
+
+@needs_tcl
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_instead("vivado solution1", "vivad solution1"), "open_solution: -flow_target must be"),
+        (_instead("csim_design -argv", "csim_design -args"), "csim_design: has no option -args"),
+        (_instead("-period 10.000", "-period ten"), "create_clock: -period must be number"),
+        (_instead("set_top accelerator", "set_top"), "set_top: has 0 arguments"),
+        (_instead("csynth_design", "synth_design"), 'invalid command name "synth_design"'),
+    ],
+)
+def test_seeded_error_of_the_hls_script_is_found(copied, tmp_path, change, expected):
+    run = _run_hls(copied(), tmp_path, {}, change)
+    assert any(expected in problem for problem in run.problems()), run.problems()
+
+
+@needs_tcl
+def test_hls_script_refuses_unknown_steps(copied, tmp_path):
+    run = _run_hls(copied(), tmp_path, {"HLS_STEPS": "csim synth"})
+    assert run.status == 1
+    assert "ERROR: HLS_STEPS must name csim, csynth, cosim or export, not synth" in run.output
+
+
+@needs_tcl
+def test_cosim_needs_every_map_in_memory(copied, tmp_path):
+    folder = copied()
+    generate(Settings(folder, "XC7Z020", Fixed(fm="chip")))
+    run = _run_hls(folder, tmp_path, {"HLS_STEPS": "cosim"})
+    assert any("generate with FM=ddr" in problem for problem in run.problems())
