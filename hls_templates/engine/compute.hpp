@@ -110,6 +110,8 @@ void compute(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
              const typename C::weight_t weight[C::WEIGHT_ROWS][C::SIMD][C::PE],
              const int32_t bias[C::PE], Fifo<SumGroup<C>>& sums, Fifo<count_t>& count) {
   typedef typename C::acc_t acc_t;
+  static_assert(C::SIMD % BLOCK_CODES == 0, "SIMD must be a multiple of 8, the codes of a block");
+  static_assert(C::G * BLOCK_CODES == C::SIMD, "G must be SIMD / 8, the blocks of a cycle");
   static LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS];
 #pragma HLS ARRAY_PARTITION variable = low complete dim = 1  // a read port per lane group
 #pragma HLS AGGREGATE variable = low                         // eight codes in one memory word

@@ -33,6 +33,7 @@ struct QE {
 template <class C>
 struct CK {
   static_assert((C::KNQ_LEVELS & (C::KNQ_LEVELS - 1)) == 0, "KNQ_LEVELS must be a power of two");
+  static_assert(C::KNQ_LEVELS <= 1 << C::CODE_BITS, "KNQ_LEVELS must be 2^CODE_BITS at most");
   static typename C::value_t decode(typename C::code_t code,
                                     const typename C::value_t centroid[C::KNQ_LEVELS]) {
 #pragma HLS INLINE

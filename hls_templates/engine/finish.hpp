@@ -19,6 +19,9 @@ typename C::wide_t finish_lane(const LayerDesc& d, const SumVector<C>& vector, i
                                int32_t reciprocal) {
 #pragma HLS INLINE
   typedef typename C::wide_t wide_t;
+  static_assert(sizeof(typename C::acc_t) <= sizeof(wide_t), "wide_t must hold an acc_t");
+  static_assert(!C::HAS_LRN || C::PE >= 3 * BLOCK_CODES,
+                "PE must be 24 or more for a normalisation: a plane and its neighbours");
   if (C::HAS_LRN && d.op == OP_LRN) {
     const int32_t at = lane + BLOCK_CODES;  // the first plane holds neighbours only
     if (at >= C::PE - BLOCK_CODES) return wide_t(0);
@@ -32,6 +35,7 @@ typename C::wide_t finish_lane(const LayerDesc& d, const SumVector<C>& vector, i
 template <class C>
 void finish(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out, Fifo<SumGroup<C>>& in,
             Fifo<CodeVector<C>>& codes, Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
+  static_assert(C::PE % C::QK_UNITS == 0, "PE must be a multiple of QK_UNITS: all units are busy");
   const Pass pass = pass_in.read();
   pass_out.write(pass);
   const Encoder<C> encoder(d);

@@ -13,6 +13,7 @@ const int WORD_BITS = 64;
 const int WORD_BYTES = 8;
 // Channels of a pixel block: 8 codes of T bits are exactly T bytes.
 const int BLOCK_CODES = 8;
+static_assert(WORD_BITS == 8 * WORD_BYTES, "a word must have 8 bits in each of its bytes");
 
 // What a layer computes: a convolution; the sum of its window (add, average pool, max pool alone),
 // channel by channel; or local response normalisation.
@@ -57,6 +58,9 @@ struct LayerDesc {
 const int LRN_POINTS = 32;
 const int LRN_POINTS_LOG2 = 5;
 const int LRN_ENTRIES = 1025;
+static_assert(LRN_POINTS == 1 << LRN_POINTS_LOG2, "LRN_POINTS must be 2^LRN_POINTS_LOG2");
+static_assert(LRN_ENTRIES == LRN_POINTS * (36 - LRN_POINTS_LOG2 + 1) + 1,
+              "LRN_ENTRIES must reach 2^36 and have one more point");
 // Windows whose average leaves padding out may have up to so many elements.
 const int MAX_COUNT = 64;
 

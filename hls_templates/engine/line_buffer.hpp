@@ -43,6 +43,15 @@ bool has_wide_codes(const LayerDesc& d) {
 // The writing side.
 template <class C>
 class LineWriter {
+  static_assert(C::LINE_LOW_BITS >= 1 && C::LINE_LOW_BITS <= C::CODE_BITS,
+                "LINE_LOW_BITS must be from 1 to CODE_BITS");
+  static_assert(8 * sizeof(typename C::low_t) >= C::LINE_LOW_BITS,
+                "low_t must hold LINE_LOW_BITS bits");
+  static_assert(8 * sizeof(typename C::high_t) >= C::CODE_BITS - C::LINE_LOW_BITS,
+                "high_t must hold CODE_BITS - LINE_LOW_BITS bits");
+  static_assert(C::LINE_HIGH_BLOCKS <= C::LINE_BLOCKS,
+                "LINE_HIGH_BLOCKS must be LINE_BLOCKS at most: entries have one number in both");
+
  public:
   // An add has two sources: the second's blocks lie behind the first's, filled up to whole groups.
   LineWriter(const LayerDesc& d, const Pass& pass, int32_t slot)

@@ -14,6 +14,9 @@ void mac_array(const typename C::weight_t weight[C::SIMD][C::PE],
                typename C::tree_t sum[C::PIXELS][C::PE]) {
 #pragma HLS INLINE
   typedef typename C::tree_t tree_t;
+  static_assert(uint64_t(C::SIMD) << (C::WEIGHT_BITS + C::VALUE_BITS - 2) <
+                    uint64_t(1) << (8 * sizeof(tree_t) - 1),
+                "tree_t must hold a sum of SIMD products of WEIGHT_BITS and VALUE_BITS");
 array_q:
   for (int q = 0; q < C::PIXELS; q++) {
 #pragma HLS UNROLL  // one array of PE x SIMD each

@@ -29,6 +29,7 @@ lrn_octave:
 template <class C>
 uint64_t sum_of_squares(const typename C::acc_t lane[C::PE], int at, int size) {
 #pragma HLS INLINE
+  static_assert(C::LRN_REACH <= BLOCK_CODES, "LRN_REACH must be 8 at most, a plane of neighbours");
   uint64_t sum = 0;
   const int before = (size - 1) / 2;
 lrn_window:

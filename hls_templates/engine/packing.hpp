@@ -50,6 +50,7 @@ template <class C>
 void read_words(const typename C::bus_t* fm, typename C::bus_t* chip, const LayerDesc& d,
                 Fifo<Pass>& pass_in, Fifo<Pass>& pass_out, Fifo<typename C::bus_t>& words,
                 Fifo<count_t>& count, Fifo<count_t>& fetched) {
+  static_assert(sizeof(typename C::bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
   const Pass pass = pass_in.read();
   pass_out.write(pass);
   count_t iterations = 0, from_ddr = 0;
@@ -109,6 +110,9 @@ read_image:
 template <class C>
 CodeBlock<C> split_block(typename C::in_gear_t bits, int32_t width) {
 #pragma HLS INLINE
+  static_assert(sizeof(typename C::in_gear_t) > WORD_BYTES, "in_gear_t must be wider than a word");
+  static_assert(sizeof(typename C::in_gear_t) >= C::in_width(C::IN_WIDTHS - 1),
+                "in_gear_t must hold a block of the largest width, the last of in_width");
   CodeBlock<C> block;
 split_width:
   for (int k = 0; k < C::IN_WIDTHS; k++) {
@@ -190,6 +194,9 @@ template <class C>
 typename C::out_gear_t join_block(const typename C::code_t code[BLOCK_CODES], int32_t width) {
 #pragma HLS INLINE
   typedef typename C::out_gear_t gear_t;
+  static_assert(sizeof(gear_t) > WORD_BYTES, "out_gear_t must be wider than a word");
+  static_assert(sizeof(gear_t) >= C::out_width(C::OUT_WIDTHS - 1),
+                "out_gear_t must hold a block of the largest width, the last of out_width");
   gear_t bits = 0;
 join_width:
   for (int k = 0; k < C::OUT_WIDTHS; k++) {
@@ -213,6 +220,9 @@ void pack_rows(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
                Fifo<CodeVector<C>>& codes, Fifo<SumVector<C>>& sums, Fifo<typename C::bus_t>& words,
                Fifo<count_t>& count) {
   typedef typename C::out_gear_t gear_t;
+  static_assert(C::PE % BLOCK_CODES == 0, "PE must be a multiple of 8, the codes of a block");
+  static_assert(C::PACK_PLANES * BLOCK_CODES == C::PE, "PACK_PLANES must be PE / 8");
+  static_assert(sizeof(typename C::acc_t) <= WORD_BYTES, "acc_t must fit a bus word");
   static CodeVector<C> row[C::PACK_WIDTH];
 #pragma HLS AGGREGATE variable = row  // one wide memory word per pixel
   const Pass pass = pass_in.read();

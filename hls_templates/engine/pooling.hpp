@@ -12,6 +12,7 @@
 template <class C>
 void max_pool(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
               Fifo<CodeVector<C>>& in, Fifo<CodeVector<C>>& out, Fifo<count_t>& count) {
+  static_assert(C::POOL_WIDTH <= C::MAX_WIDTH, "POOL_WIDTH must be MAX_WIDTH at most");
   static CodeVector<C> rows[C::POOL_ROWS][C::POOL_WIDTH];
 #pragma HLS AGGREGATE variable = rows  // one wide memory word per pixel
   const Pass pass = pass_in.read();

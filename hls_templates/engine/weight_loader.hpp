@@ -28,6 +28,12 @@ inline int16_t row_field(const uint64_t* row, int index, int width) {
 template <class C>
 void split_row(const uint64_t row[C::ROW_WORDS], int32_t width, int16_t field[C::SIMD * C::PE]) {
 #pragma HLS INLINE
+  const int widest = C::weight_width(C::WEIGHT_WIDTHS - 1);
+  static_assert(C::PE * C::SIMD % WORD_BITS == 0,
+                "PE * SIMD must be a multiple of 64: a row is whole words, whatever the width");
+  static_assert(widest <= 16, "the largest width, the last of weight_width, must be 16 at most");
+  static_assert(C::PE * C::SIMD * widest <= C::ROW_WORDS * WORD_BITS,
+                "ROW_WORDS must hold PE * SIMD weights of the largest width");
 split_width:
   for (int k = 0; k < C::WEIGHT_WIDTHS; k++) {
 #pragma HLS UNROLL  // one case per width that occurs; the first is also the default
@@ -48,6 +54,12 @@ void load_weights(const LayerDesc& d, Fifo<Pass>& pass_in,
                   typename C::weight_t buffer[C::WEIGHT_ROWS][C::SIMD][C::PE], int32_t bias[C::PE],
                   Fifo<count_t>& count, Ports... weights) {
   static_assert(sizeof...(Ports) == C::WEIGHT_PORTS, "one pointer per port");
+  static_assert(C::ROW_WORDS % C::WEIGHT_PORTS == 0,
+                "ROW_WORDS must be a multiple of WEIGHT_PORTS: a row is whole words of every port");
+  static_assert(2 * C::BIAS_WORDS * C::WEIGHT_PORTS >= C::PE,
+                "BIAS_WORDS must hold PE biases, two a word of every port");
+  static_assert((C::TABLE_ENTRIES & (C::TABLE_ENTRIES - 1)) == 0,
+                "TABLE_ENTRIES must be a power of two: an index is masked");
   typedef typename C::weight_t weight_t;
   static weight_t table[C::SIMD * C::PE][C::TABLE_ENTRIES];
 #pragma HLS ARRAY_PARTITION variable = table complete dim = 1          // a copy per lane

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes that do not fit each other do not compile, and the compiler says the rule that they break.
+
+One translation unit instantiates the engine for a structure of constants with one wrong size each.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from codegen.emit import csim
+from codegen.emit.render import TEMPLATES
+from tests.fuzz.builds import SOURCE
+from tests.fuzz.work import find_build
+
+# What is wrong, and the beginning of the sentence that says so.
+WRONG = {
+    "SIMD = 12": "SIMD must be a multiple of 8",
+    "G = 2": "G must be SIMD / 8",
+    "PE = 20": "PE must be a multiple of 8",
+    "PACK_PLANES = 4": "PACK_PLANES must be PE / 8",
+    "QK_UNITS = 5": "PE must be a multiple of QK_UNITS",
+    "PE = 16, QK_UNITS = 4": "PE must be 24 or more for a normalisation",
+    "LRN_REACH = 9": "LRN_REACH must be 8 at most",
+    "SIMD = 4": "PE * SIMD must be a multiple of 64",
+    "ROW_WORDS = 47": "ROW_WORDS must hold PE * SIMD weights",
+    "WEIGHT_PORTS = 5": "ROW_WORDS must be a multiple of WEIGHT_PORTS",
+    "WEIGHT_PORTS = 2": "one pointer per port",
+    "BIAS_WORDS = 11": "BIAS_WORDS must hold PE biases",
+    "TABLE_ENTRIES = 100": "TABLE_ENTRIES must be a power of two",
+    "WEIGHT_WIDTHS = 17": "the largest width, the last of weight_width, must be 16",
+    "KNQ_LEVELS = 12": "KNQ_LEVELS must be a power of two",
+    "KNQ_LEVELS = 1 << 17": "KNQ_LEVELS must be 2^CODE_BITS at most",
+    "LINE_LOW_BITS = 0": "LINE_LOW_BITS must be from 1 to CODE_BITS",
+    "LINE_LOW_BITS = 9": "low_t must hold LINE_LOW_BITS bits",
+    "CODE_BITS = 21": "high_t must hold CODE_BITS - LINE_LOW_BITS bits",
+    "LINE_HIGH_BLOCKS = 4097": "LINE_HIGH_BLOCKS must be LINE_BLOCKS at most",
+    "POOL_WIDTH = 65": "POOL_WIDTH must be MAX_WIDTH at most",
+    "IN_WIDTHS = 17": "in_gear_t must hold a block of the largest width",
+    "OUT_WIDTHS = 17": "out_gear_t must hold a block of the largest width",
+    "VALUE_BITS = 48": "tree_t must hold a sum of SIMD products",
+    "uint32_t bus_t": "a bus word must take 8 bytes",
+    "uint64_t in_gear_t": "in_gear_t must be wider than a word",
+    "uint64_t out_gear_t": "out_gear_t must be wider than a word",
+    "int32_t wide_t": "wide_t must hold an acc_t",
+    "__int128 acc_t": "acc_t must fit a bus word",
+}
+CONSTANTS = {
+    "WORD_BYTES = 8": ("WORD_BYTES = 4", "a word must have 8 bits in each of its bytes"),
+    "LRN_POINTS = 32": ("LRN_POINTS = 33", "LRN_POINTS must be 2^LRN_POINTS_LOG2"),
+    "LRN_ENTRIES = 1025": ("LRN_ENTRIES = 1024", "LRN_ENTRIES must reach 2^36"),
+}
+
+
+def compile_text(path: Path, text: str, *flags: str) -> str:
+    """The compiler's messages on a source text; nothing is written."""
+    path.write_text(text)
+    command = [csim.find_compiler(), "-std=c++14", "-fsyntax-only", "-w", *flags, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """What the engine fails with, for each structure; nothing for "", where all sizes are right."""
+    text = f'#include "{SOURCE}"\n'
+    for number, change in enumerate(["", *WRONG]):
+        kind = "static const int32_t" if "=" in change else "typedef"
+        member = f"{kind} {change};" if change else ""
+        words = "const typename C::bus_t*"
+        text += f"""
+struct Wrong{number} : Network {{ {member} }};
+template void run_layer<Wrong{number}>(const Wrong{number}::bus_t*, Wrong{number}::bus_t*,
+    Wrong{number}::bus_t*, Wrong{number}::bus_t*, const LayerDesc&, int32_t, Counters&,
+    {words.replace("typename C", f"Wrong{number}")});
+"""
+    flags = [*csim.AP_TYPES["fast"], *find_build("small").defines]
+    flags += ["-isystem", str(csim.find_headers()), "-I", str(TEMPLATES / "engine")]
+    messages = compile_text(tmp_path_factory.mktemp("sizes") / "sizes.cpp", text, *flags)
+    sentences: dict[str, set[str]] = {change: set() for change in ["", *WRONG]}
+    wrong = 0
+    for line in messages.splitlines():
+        if named := re.search(r"In instantiation of .*Wrong(\d+)", line):
+            wrong = int(named[1])
+        if failed := re.search(r"static assertion failed: (.*)", line):
+            sentences[["", *WRONG][wrong]].add(failed[1])
+    return sentences
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_wrong_size_does_not_compile(change, failures):
+    assert any(text.startswith(WRONG[change]) for text in failures[change]), failures[change]
+
+
+def test_right_sizes_compile(failures):
+    assert failures[""] == set()
+
+
+@pytest.mark.parametrize("constant", CONSTANTS)
+def test_wrong_constant_does_not_compile(constant, tmp_path):
+    layer = next(TEMPLATES.rglob("layer.hpp")).read_text()
+    wrong, sentence = CONSTANTS[constant]
+    assert layer.count(f"{constant};") == 1
+    assert sentence in compile_text(tmp_path / "layer.cpp", layer.replace(constant, wrong))
+    assert compile_text(tmp_path / "layer.cpp", layer) == ""
+
+
+def test_every_assertion_has_a_wrong_size():
+    """As many sentences in the sources as there are sizes that break them."""
+    sources = "".join(path.read_text() for path in TEMPLATES.rglob("*.hpp"))
+    sentences = re.findall(r'static_assert\([^;]*?"([^"]*)"(?=\);)', sources)
+    expected = [*WRONG.values(), *(sentence for _, sentence in CONSTANTS.values())]
+    assert [s for s in sentences if not any(s.startswith(text) for text in expected)] == []
