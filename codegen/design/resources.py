@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from codegen.design.numbers import ceil_div
 from codegen.design.parts import Part
-from codegen.units.cost import QM, lut_estimate
+from codegen.design.unit_luts import QM, lut_estimate
 
 RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 LRN_ENTRIES = 1025  # as in layer.hpp
@@ -183,7 +183,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     BRAM36: half the RAMB18 of all memories, rounded up.
     LUT: an adder per product (tree_bits wide, half of it absorbed by the DSP's own adder), an adder
     per accumulator; CE and CK per SIMD lane and input, QE and QK per QK unit: the formula fitted to
-    synthesized units (codegen/units/cost.py, docs/units.md); requantize: a barrel shifter of log2
+    synthesized units (unit_luts.py, docs/units.md); requantize: a barrel shifter of log2
     levels of acc_bits muxes; gearboxes: two barrel shifters of gear_bits; codebooks and widths of
     weights: `weight_luts`; 8,000 for bus ports, control and address arithmetic.
     FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +19,8 @@ from codegen.design.parts import find_part, load_parts
 from codegen.design.planner import gear_bits, plan
 from codegen.design.resources import Memory, conversion_luts
 from codegen.design.rows import FIELDS, ring_rows, rows_needed, steps
+from codegen.design.unit_luts import lut_estimate
 from codegen.errors import UserError
-from codegen.units.cost import lut_estimate
 from tests.codegen.naive_model import convolve
 
 
@@ -184,3 +186,10 @@ def test_lut_estimate_of_the_units_is_the_fitted_formula(make_toy):
         + lut_estimate("qe", 5, sizes.quant_bits, lanes=sizes.qk_units)
     )
     assert sizes.knq_tables == 2 and conversion_luts(sizes) == round(expected) > 0
+
+
+@pytest.mark.parametrize("module", ["design.planner", "emit.generate"])
+def test_no_module_of_the_units_is_loaded(module: str) -> None:
+    code = f"import sys, codegen.{module}; print([m for m in sys.modules if 'codegen.units' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

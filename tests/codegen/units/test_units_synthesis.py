@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codegen.design.unit_luts import MODEL, formula, lut_estimate
 from codegen.errors import UserError
 from codegen.units import cost, synthesis, yosys
 from codegen.units.netlist import GATES, longest_path, stage_delay
@@ -144,7 +145,7 @@ def test_sweep_file_survives_a_round_trip(tmp_path: Path) -> None:
 def test_formula_follows_the_kept_figures() -> None:
     """On the figures it was fitted to, and on what it was fitted from: sweep.json."""
     _, found = recorded()
-    assert json.loads(cost.MODEL.read_text())["model"] == cost.fit(found["xc7"])
+    assert json.loads(MODEL.read_text())["model"] == cost.fit(found["xc7"])
     for key, (count, mean, largest) in cost.errors(found["xc7"]).items():
         assert count >= 12, key
         assert mean <= 0.06, (key, mean)
@@ -172,24 +173,24 @@ def test_formula_follows_fresh_synthesis() -> None:
     designs = {point: point.design() for point in fresh}
     costs = synthesize(designs.values(), "xc7")
     for point, design in designs.items():
-        estimate = cost.formula(point.kind, point.part, point.bits, point.qm, point.layers)
+        estimate = formula(point.kind, point.part, point.bits, point.qm, point.layers)
         measured = costs[design.top].lut
         assert abs(estimate - measured) <= SMALL + TOLERANCE * measured, (point, estimate, measured)
 
 
 def test_estimate_adds_a_shared_table_and_lanes() -> None:
-    lane = cost.lut_estimate("qk", 5, 12)
-    table = cost.lut_estimate("qk", 5, 12, layers=16) - lane
-    assert cost.lut_estimate("qk", 5, 12, layers=16, lanes=8) == pytest.approx(table + 8 * lane)
-    assert cost.lut_estimate("qk", 5, 12, layers=1) == lane
+    lane = lut_estimate("qk", 5, 12)
+    table = lut_estimate("qk", 5, 12, layers=16) - lane
+    assert lut_estimate("qk", 5, 12, layers=16, lanes=8) == pytest.approx(table + 8 * lane)
+    assert lut_estimate("qk", 5, 12, layers=1) == lane
     assert 0 < table < 31 * 12 + 1
-    assert cost.lut_estimate("ck_ram", 5, 12, lanes=8) == pytest.approx(64, rel=0.02)
+    assert lut_estimate("ck_ram", 5, 12, lanes=8) == pytest.approx(64, rel=0.02)
 
 
 def test_estimate_refuses_what_no_unit_has() -> None:
     with pytest.raises(UserError, match="^qk: bits must be 1..8, not 9"):
-        cost.lut_estimate("qk", 9, 12)
+        lut_estimate("qk", 9, 12)
     with pytest.raises(UserError, match="^ck: qm must be 2..16, not 17"):
-        cost.lut_estimate("ck", 5, 17)
+        lut_estimate("ck", 5, 17)
     with pytest.raises(UserError, match="^unit must be one of .*, not qx lane"):
-        cost.lut_estimate("qx", 5, 12)
+        lut_estimate("qx", 5, 12)
