@@ -221,10 +221,11 @@ train: $(INSTALLED) ## train a network that has a recipe here (NET=digits, cifar
 finetune: $(INSTALLED) ## train the quantized network on DATA; build/NET/finetuned has WEIGHTS and PLAN
 	$(PYTHON) -m model_prep finetune $(NETWORK_ARGS) $(TUNE_ARGS)
 
-lint: $(INSTALLED) ## ruff, mypy, clang-format, HLS subset
+lint: $(INSTALLED) ## ruff, mypy, import rules, clang-format, HLS subset
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*/*.hpp hls_templates/*/*.cpp
 	$(PYTHON) -m codegen.hls_check
 
