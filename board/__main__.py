@@ -4,7 +4,7 @@
 import sys
 
 from board.cli import main
-from board.errors import run_cli
+from formats.errors import run_cli
 
 if __name__ == "__main__":
     sys.exit(run_cli(main))

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,10 +28,10 @@ from board.design import (
     WEIGHTS,
     WORD_BYTES,
     manifest_digest,
-    sha256_file,
 )
-from board.errors import UserError
 from board.published import CLNQ_BITS
+from formats.build import atomic_file, sources_digest
+from formats.errors import UserError
 
 SOURCES = Path(__file__).parent
 MODULES = (
@@ -54,6 +52,7 @@ MODULES = (
     "plots.py",
     "registers.py",
 )
+FORMATS = ("__init__.py", "build.py", "errors.py")
 NOTEBOOK = "demo.ipynb"
 README = "README.md"
 README_SOURCE = SOURCES / "bundle_readme.md"
@@ -169,14 +168,6 @@ def _tables(build: Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in wanted}
 
 
-def design_digest(build: Path) -> str:
-    """SHA-256 over the generated hardware sources, what a bitstream is built from."""
-    folder = build / "hls"
-    names = sorted(path.name for path in folder.glob("*.[hc]pp") if "testbench" not in path.name)
-    listing = [[name, sha256_file(folder / name)] for name in names]
-    return manifest_digest({"sources": listing})
-
-
 def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.zip") -> Path:
     """Write build/bundle.zip.
 
@@ -188,6 +179,7 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
     design = describe_design(build)
     weights = build / "params" / "weights.bin"
     content: dict[str, bytes | Path] = {f"board/{module}": SOURCES / module for module in MODULES}
+    content.update({f"formats/{name}": SOURCES.with_name("formats") / name for name in FORMATS})
     content[NOTEBOOK] = SOURCES / NOTEBOOK
     readme = README_SOURCE.read_text(encoding="utf-8")
     content[README] = readme.replace("NETWORK", design["network"]).encode()
@@ -198,7 +190,7 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
     )
     content[WEIGHTS] = weights
     content.update(_find_bitstream(build, bitstream))
-    identity = {"id": design["design_id"], "sha256": design_digest(build)}
+    identity = {"id": design["design_id"], "sha256": sources_digest(build / "hls")}
     return _write_zip(build / name, content, identity, design["network"])
 
 
@@ -225,30 +217,23 @@ def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 def _write_zip(
     path: Path, content: dict[str, bytes | Path], identity: dict[str, str], network: str
 ) -> Path:
-    """Write manifest and files through a temporary sibling."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        files = {}
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-            for name in sorted(content):
-                item = content[name]
-                data = item.read_bytes() if isinstance(item, Path) else item
-                files[name] = {"bytes": len(data), "sha256": sha256_bytes(data)}
-                _write(archive, name, data)
-            manifest: dict[str, Any] = {
-                "format": FORMAT,
-                "generator": f"board {__version__}",
-                "network": network,
-                "design": identity,
-                "files": files,
-            }
-            manifest["manifest_sha256"] = manifest_digest(manifest)
-            _write(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write manifest and files."""
+    files = {}
+    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name in sorted(content):
+            item = content[name]
+            data = item.read_bytes() if isinstance(item, Path) else item
+            files[name] = {"bytes": len(data), "sha256": sha256_bytes(data)}
+            _write(archive, name, data)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "generator": f"board {__version__}",
+            "network": network,
+            "design": identity,
+            "files": files,
+        }
+        manifest["manifest_sha256"] = manifest_digest(manifest)
+        _write(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return path
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from board.design import WORD_BYTES, parse_design
-from board.errors import MemoryShortageError, UserError
+from board.errors import MemoryShortageError
 from board.memory import MB, shortage
+from formats.build import write_atomic
+from formats.errors import UserError
 
 BOARDS = Path(__file__).with_name("boards.json")
 
@@ -132,7 +134,7 @@ def _measure(options: argparse.Namespace) -> int:
     from board.design import read_images
     from board.driver import Accelerator
     from board.images import load
-    from board.measure import measure, table, write_results
+    from board.measure import measure, table
 
     repeats, limit = _integer("repeats", options.repeats, 1), _integer("limit", options.limit, 0)
     clnq = tuple(_integer("clnq", part, 1) for part in options.clnq.split(",") if part) or None
@@ -154,7 +156,7 @@ def _measure(options: argparse.Namespace) -> int:
                 images, labels = images[:limit], labels[:limit]
         results = measure(board, images, labels, repeats, clnq)
     out.mkdir(parents=True, exist_ok=True)
-    write_results(out / "measure.json", results)
+    write_atomic(out / "measure.json", json.dumps(results, indent=1) + "\n")
     print(table(results))
     print(f"written: {out / 'measure.json'}{_plot(out / 'measure.png', results)}")
     return 0

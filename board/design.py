@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from board.errors import BundleError
+from formats.build import sha256_file
 
 MANIFEST = "manifest.json"
 DESIGN = "parameters/design.json"
@@ -40,7 +41,6 @@ COUNTERS = (
     "pack",
     "write",
 )
-CHUNK = 1 << 20  # bytes hashed at a time
 
 
 @dataclass(frozen=True)
@@ -176,15 +176,6 @@ class Design:
         return words
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits, in constant memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def manifest_digest(manifest: dict[str, Any]) -> str:
     """SHA-256 of a manifest without its own digest, keys sorted."""
     content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
@@ -198,13 +189,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} must exist; unpack bundle.zip and give the folder it makes")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        digest = manifest["manifest_sha256"]
-        if manifest["format"] != FORMAT:
-            raise BundleError(
-                f"{path}: format must be {FORMAT}, not {manifest['format']}; make the bundle again"
-            )
+        digest, version = manifest["manifest_sha256"], manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} must be a bundle's manifest ({error}); copy it again") from None
+    if version != FORMAT:
+        raise BundleError(f"{path}: format must be {FORMAT}, not {version}; make the bundle again")
     if digest != manifest_digest(manifest):
         raise BundleError(f"{path} must be unchanged since it was made; copy the bundle again")
     return manifest

@@ -38,10 +38,10 @@ from board.errors import (
     DesignError,
     SelfTestError,
     StaleDataError,
-    UserError,
 )
 from board.packing import gather, look_up, pack_maps, unpack_maps
 from board.registers import Registers
+from formats.errors import UserError
 
 log = logging.getLogger(__name__)
 

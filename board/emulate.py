@@ -17,10 +17,10 @@ import numpy as np
 from board.bundle import NOTEBOOK, describe_design, make_bundle, unpack
 from board.driver import Accelerator
 from board.emulator import install
-from board.errors import UserError
 from board.fabric import compile_fabric
 from board.hwh import make_hwh
 from board.measure import show_progress, top_k
+from formats.errors import UserError
 
 STARTUP = "from board.emulator import install\ninstall()\n"
 NOTEBOOK_TIMEOUT_S = 900

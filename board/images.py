@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from board.errors import UserError
+from formats.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MARGIN = 8 / 7  # a picture's short side before the centre is cut out, 256 for 224

@@ -7,16 +7,14 @@ says so; memory, traffic and accuracy are the same on both.
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from board.design import Design
 from board.driver import Accelerator, Call
-from board.errors import UserError
+from formats.errors import UserError
 
 DEFAULT_REPEATS = 20
 TOP = 5
@@ -219,10 +217,3 @@ def table(results: dict[str, Any]) -> str:
             for layer in part["layers"]
         ]
     return "\n".join(lines)
-
-
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write the JSON through a temporary sibling."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -6,6 +6,6 @@ from __future__ import annotations
 import sys
 
 from codegen.cli import main
-from codegen.errors import run_cli
+from formats.errors import run_cli
 
 sys.exit(run_cli(main))

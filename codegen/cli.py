@@ -22,7 +22,7 @@ from codegen.emit.csim import Settings as CsimSettings
 from codegen.emit.generate import Settings, generate, quantized_folder
 from codegen.emit.report import ddr_traffic, read_report, write_report
 from codegen.emit.simulate import simulate
-from codegen.errors import UserError
+from formats.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):

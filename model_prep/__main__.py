@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sys
 
+from formats.errors import run_cli
 from model_prep.cli import main
-from model_prep.errors import run_cli
 
 if __name__ == "__main__":
     sys.exit(run_cli(main))

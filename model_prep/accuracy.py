@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from formats.build import write_atomic
+from formats.errors import UserError
 from model_prep import data, float_model, stats
 from model_prep.data import ImageSet
-from model_prep.errors import UserError
-from model_prep.files import atomic_write_text
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import sqnr_db
@@ -222,5 +222,5 @@ def write(result: dict[str, Any], folder: Path) -> None:
             )
         print(f"{text}, 95% interval {found['low']:.2f}..{found['high']:.2f}")
     path = folder / "accuracy.json"
-    atomic_write_text(path, json.dumps(result, indent=2) + "\n")
+    write_atomic(path, json.dumps(result, indent=2) + "\n")
     print(f"written: {path}")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from formats.errors import UserError
 from model_prep import networks
 from model_prep.allocate import command as allocation
-from model_prep.errors import UserError
 from model_prep.quantize import manifest
 from model_prep.quantize.integers import check_graph, network_input
 from model_prep.quantize.kmeans import RULES

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.networks.spec import NetworkSpec
 
 SPLIT_SEED = 1797

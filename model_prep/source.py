@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.errors import UserError
 from model_prep import data, networks, weights
-from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
 from model_prep.onnx import ImportedNetwork, load_onnx, reseed

@@ -7,7 +7,6 @@ Each is a function of plain values; `prepare` joins them.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from formats.build import digest, program_files, sha256_file
+from formats.errors import UserError
 from model_prep import data, float_model, weights
 from model_prep.allocate import clipping, single, uniform
 from model_prep.data import ImageSet
-from model_prep.errors import UserError
-from model_prep.files import sha256_file
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate, manifest
@@ -90,15 +89,13 @@ def settings_sha256(
     spec: NetworkSpec, plan: Plan, images: Images, network: weights.WeightsResult
 ) -> str:
     """Hash of all that the folder depends on: plan, network, recipe, images, and this program."""
-    settings = [asdict(plan), network.origin, network.sha256, asdict(spec.preprocessing)]
-    digest = hashlib.sha256(json.dumps([*settings, _structure(network.graph)]).encode())
+    settings: list[Any] = [asdict(plan), network.origin, network.sha256, asdict(spec.preprocessing)]
+    settings.append(_structure(network.graph))
     for part in (images.calibration, images.test):
-        digest.update(json.dumps([part.source, part.classes, part.pixels.shape]).encode())
-        digest.update(np.ascontiguousarray(part.pixels).data)
-        digest.update(np.ascontiguousarray(part.labels).data)
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+        arrays = (np.ascontiguousarray(array).data for array in (part.pixels, part.labels))
+        hashes = [hashlib.sha256(array).hexdigest() for array in arrays]
+        settings.append([part.source, part.classes, part.pixels.shape, hashes])
+    return digest(settings, program_files("model_prep"))
 
 
 def _structure(graph: Graph) -> list[Any]:

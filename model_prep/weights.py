@@ -24,9 +24,9 @@ from urllib.request import Request, urlopen
 import numpy as np
 import torch
 
+from formats.build import sha256_file
+from formats.errors import UserError
 from model_prep import data
-from model_prep.errors import UserError
-from model_prep.files import sha256_file
 from model_prep.float_model import convolve, max_pool, tensor_of
 from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import NetworkSpec

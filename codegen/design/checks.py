@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from codegen.design.layers import INPUT, Layer, Shape
-from codegen.errors import UserError
+from formats.errors import UserError
 
 BLOCK = 8  # channels of a plane
 MAX_COUNT = 64  # as in layer.hpp: elements of an average window whose divisor depends on its place

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codegen.design.layers import INPUT, Layer
-from codegen.errors import UserError
+from formats.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from codegen.design.layers import (
     Shape,
     Storage,
 )
-from codegen.errors import UserError
-from codegen.files import sha256_file
+from formats.build import sha256_file
+from formats.errors import UserError
 
 __all__ = ["INPUT", "SCHEMES", "Layer", "Lrn", "Network", "Pool", "Quantizer", "load"]
 

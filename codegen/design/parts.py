@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from codegen.errors import UserError
+from formats.errors import UserError
 
 PARTS = Path(__file__).with_name("parts")
 DEFAULT_PART = "XC7Z020"

@@ -37,7 +37,7 @@ from codegen.design.rows import (
     weight_words,
 )
 from codegen.emit.packing import plane_words
-from codegen.errors import UserError
+from formats.errors import UserError
 
 WEIGHT_ROWS = (256, 512, 1024, 2048, 4096)
 LINE_LIMITS = (

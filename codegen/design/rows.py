@@ -15,7 +15,7 @@ from codegen.design.lanes import Conv, rows_used
 from codegen.design.layers import SCHEMES, Layer, Quantizer, Storage, planes_of
 from codegen.design.numbers import ceil_div
 from codegen.emit.packing import BLOCK_CODES, WORD_BITS, plane_words
-from codegen.errors import UserError
+from formats.errors import UserError
 
 Row = dict[str, int]
 

@@ -21,7 +21,7 @@ from codegen.design.parts import Part
 from codegen.design.planner import Plan
 from codegen.design.space import Bound, Fixed, Point, points
 from codegen.emit.packing import BLOCK_CODES
-from codegen.errors import UserError
+from formats.errors import UserError
 
 LIMIT = 0.9  # of each resource: what placement and routing leave usable
 RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")

@@ -16,7 +16,7 @@ from codegen.design.bounds import CAUSES, LayerTime, layer_times
 from codegen.design.planner import Plan
 from codegen.design.search import Design, Exploration
 from codegen.emit.explore_plots import figures
-from codegen.files import atomic_dir
+from formats.build import atomic_dir
 
 HTML_TEMPLATE = "explore.html.j2"
 FOLDER = "explore"

@@ -14,7 +14,7 @@ import numpy as np
 
 from codegen.design.bounds import CAUSES, LayerTime
 from codegen.design.planner import Plan
-from codegen.errors import UserError
+from formats.errors import UserError
 
 COLOURS = ("#2f6690", "#a9c9e0", "#7d8597", "#d1603d", "#e9b44c", "#6a4c93", "#4f9d69", "#9bc1a0",
            "#8d2b2b")  # fmt: skip

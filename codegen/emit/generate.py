@@ -6,7 +6,6 @@ Does nothing where inputs, settings, templates and this package are unchanged si
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,8 +16,8 @@ from codegen.design.parts import DEFAULT_PART, clocked, find_part
 from codegen.design.search import choose
 from codegen.design.space import Fixed
 from codegen.emit import golden, render, report, weights_file
-from codegen.errors import UserError
-from codegen.files import atomic_dir, sha256_file
+from formats.build import atomic_dir, digest, program_files
+from formats.errors import UserError
 
 OUTPUTS = ("hls", "params", "golden")
 
@@ -47,8 +46,8 @@ def generate(settings: Settings) -> planner.Plan | None:
     """Generate everything; None where it was up to date."""
     quantized = quantized_folder(settings.build)
     part = clocked(find_part(settings.part), settings.clock_mhz)
-    digest = settings_digest(settings, quantized)
-    if is_current(settings.build, digest):
+    settings_sha256 = settings_digest(settings, quantized)
+    if is_current(settings.build, settings_sha256):
         return None
     loaded = network.load(quantized)
     available = golden.count_images(quantized)
@@ -65,7 +64,7 @@ def generate(settings: Settings) -> planner.Plan | None:
             (hls / name).write_text(text, encoding="utf-8")
         checks = weights_file.write_weights(plan, params / "weights.bin")
         golden.write_golden(plan, vectors, checks)
-    report.write_report(settings.build, report.build_report(plan, digest))
+    report.write_report(settings.build, report.build_report(plan, settings_sha256))
     return plan
 
 
@@ -81,20 +80,16 @@ def settings_digest(settings: Settings, quantized: Path) -> str:
     """SHA-256 over everything that the outputs depend on."""
     options = {name: value for name, value in asdict(settings).items() if name != "build"}
     options["part"] = repr(find_part(settings.part))  # a file of the user's own may change
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-    package = Path(__file__).parents[1]
-    sources = [path for path in sorted(package.rglob("*")) if path.suffix not in (".pyc", "")]
-    for path in [*sources, *sorted(render.TEMPLATES.glob("*/*.*")), *sorted(quantized.glob("*"))]:
-        digest.update(f"{path.name} {sha256_file(path)}".encode())
-    return digest.hexdigest()
+    files = [*program_files("codegen", "hls_templates"), *sorted(quantized.glob("*"))]
+    return digest(options, files)
 
 
-def is_current(build: Path, digest: str) -> bool:
-    """Whether report.json was written for `digest` and all outputs stand."""
+def is_current(build: Path, settings_sha256: str) -> bool:
+    """Whether report.json was written for these settings and all outputs stand."""
     path = build / "report.json"
     if not path.is_file() or not all((build / name).is_dir() for name in OUTPUTS):
         return False
     try:
-        return bool(json.loads(path.read_text()).get("settings_sha256") == digest)
+        return bool(json.loads(path.read_text()).get("settings_sha256") == settings_sha256)
     except ValueError:
         return False

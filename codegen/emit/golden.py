@@ -17,7 +17,7 @@ from codegen.design.layers import INPUT
 from codegen.design.planner import Plan
 from codegen.design.rows import FIELDS, Job, Row, weight_words
 from codegen.emit.packing import pack_feature_map
-from codegen.errors import UserError
+from formats.errors import UserError
 
 
 def golden_name(index: int, name: str, layers: int) -> str:

@@ -29,7 +29,7 @@ from codegen.design.planner import Plan
 from codegen.design.resources import feature_map_memories
 from codegen.design.rows import FIELDS
 from codegen.emit.golden import golden_name
-from codegen.errors import UserError
+from formats.errors import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 FOLDERS = ("rendered", "sim", "vivado")  # of templates

@@ -31,8 +31,8 @@ from codegen.design.rows import (
     weight_words,
 )
 from codegen.emit.packing import WORD_BYTES
-from codegen.errors import UserError
-from codegen.files import write_atomic
+from formats.build import write_atomic
+from formats.errors import UserError
 
 SCHEMA = Path(__file__).with_name("schemas") / "report.schema.json"
 HTML_TEMPLATE = "report.html.j2"

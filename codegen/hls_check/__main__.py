@@ -11,8 +11,8 @@ from pathlib import Path
 
 from codegen.cli import Parser
 from codegen.emit.render import TEMPLATES
-from codegen.errors import run_cli
 from codegen.hls_check.check import check_files, find_files
+from formats.errors import run_cli
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from codegen.errors import UserError
 from codegen.hls_check import rules
 from codegen.hls_check.dataflow import check_dataflow
 from codegen.hls_check.lexer import lex
 from codegen.hls_check.syntax import parse
+from formats.errors import UserError
 
 RULES: tuple[rules.Rule, ...] = (
     rules.check_parsed,

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from codegen.cli import Parser
 from codegen.design.unit_luts import MODEL
-from codegen.errors import UserError, run_cli
-from codegen.files import write_atomic
 from codegen.units.cost import model_json
 from codegen.units.make import CACHE, Settings, make
 from codegen.units.simulate import ENGINES
 from codegen.units.sweep import RECORDED, SWEEPS, Sweep, points, run_sweep, to_json
 from codegen.units.synthesis import TARGETS, Cache
 from codegen.units.yosys import yosys_version
+from formats.build import write_atomic
+from formats.errors import UserError, run_cli
 
 
 def main(arguments: list[str] | None = None) -> int:

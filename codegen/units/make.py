@@ -17,8 +17,6 @@ from tqdm import tqdm
 
 from codegen import VERSION
 from codegen.design.network import Network, load
-from codegen.errors import UserError
-from codegen.files import atomic_dir
 from codegen.units import cost, plots
 from codegen.units.equivalence import shapes_equal
 from codegen.units.published import compare_published, explanation, measure_published
@@ -29,6 +27,8 @@ from codegen.units.sweep import SWEEPS, Sweep, points, recorded, run_sweep
 from codegen.units.synthesis import TARGETS, Cache, Cost, Design, synthesize
 from codegen.units.tables import decoder_tables, encoder_tables
 from codegen.units.yosys import find_yosys, yosys_version
+from formats.build import atomic_dir
+from formats.errors import UserError
 
 CACHE = "units_cache.json"  # beside the builds: measured modules, by content
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from codegen.errors import UserError
+from formats.errors import UserError
 
 CONSTANTS = ("ZERO", "ONE", "GND", "VCC")  # cells that are no level
 FO4 = 5.0  # delay of an inverter that drives four inverters, in units of an inverter's own effort

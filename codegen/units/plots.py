@@ -10,9 +10,9 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from codegen.errors import UserError
 from codegen.units.sweep import Point
 from codegen.units.synthesis import Cost
+from formats.errors import UserError
 
 LABELS = {"qk": "QK parallel", "qk_tree": "QK tree", "ck": "CK multiplexer", "ck_ram": "CK memory",
           "qe": "QE", "ce": "CE"}  # fmt: skip

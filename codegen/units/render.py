@@ -16,8 +16,8 @@ from typing import Any
 import jinja2
 
 from codegen.design.numbers import unsigned_bits
-from codegen.errors import UserError
 from codegen.units.tables import Entry, Tables
+from formats.errors import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 HEADERS = ("conversion_units.hpp", "layer.hpp")  # what a C++ model includes

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from codegen.emit.csim import find_compiler, find_headers
-from codegen.errors import UserError
 from codegen.units.render import MAX_PORT_BITS, TEMPLATES, Unit, environment, model_cpp, verilog
 from codegen.units.tables import decode, encode
 from codegen.units.yosys import cxxrtl_flags, run_yosys
+from formats.build import find_compiler, find_headers
+from formats.errors import UserError
 
 ENGINES = ("cxxrtl", "icarus", "cpp")
 

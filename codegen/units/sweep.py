@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from codegen.errors import UserError
 from codegen.units.render import KINDS, Unit, memory_verilog, verilog
 from codegen.units.synthesis import TARGETS, Cache, Cost, Design, synthesize
 from codegen.units.tables import seeded_tables
+from formats.errors import UserError
 
 RECORDED = Path(__file__).with_name("sweep.json")
 PARTS = ("unit", "lane", "table")

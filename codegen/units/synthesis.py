@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codegen.errors import UserError
-from codegen.files import write_atomic
 from codegen.units.netlist import GATES, longest_path
 from codegen.units.yosys import run_yosys, yosys_version
+from formats.build import write_atomic
+from formats.errors import UserError
 
 TARGETS = ("xc7", "xcup", "gates")
 # Modules a run: reading the vendor's cells takes seconds, so they share it; the gates need nothing

@@ -17,7 +17,7 @@ import numpy as np
 
 from codegen.design.network import Network, Quantizer
 from codegen.design.numbers import unsigned_bits
-from codegen.errors import UserError
+from formats.errors import UserError
 
 PUBLISHED = Path(__file__).parent / "published" / "ilnq.json"
 PUBLISHED_QM = 12

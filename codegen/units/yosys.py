@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from codegen.errors import UserError
+from formats.errors import UserError
 
 # Runs in a process of its own: a Yosys error ends the process that it happens in.
 PYOSYS = (

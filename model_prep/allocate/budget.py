@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from formats.errors import UserError
 from model_prep.allocate.measure import Measure, inverse_sqnr
 from model_prep.allocate.problem import Problem, Widths
-from model_prep.errors import UserError
 
 _MOST_STATES = 100_000  # of the dynamic programme; beyond, NB is divided into so many cells
 

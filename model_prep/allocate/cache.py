@@ -8,13 +8,13 @@ is exact in 2 bytes a value; else float32. What is not kept is computed again fr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from formats.build import free_memory
 from model_prep.graph import INPUT, Graph
 from model_prep.quantize import fake_quant
 from model_prep.quantize.fake_quant import FakeQuantized
@@ -63,16 +63,6 @@ def _integers_key(quantizer: Quantizer | None) -> tuple[int, int, bool] | None:
 def _same(one: Quantizer | None, other: Quantizer | None) -> bool:
     """Whether two quantizers give the same values."""
     return one is other or (one is not None and other is not None and one.key == other.key)
-
-
-def free_memory() -> int:
-    """Bytes that the system could give to this process."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:  # noqa: PTH123 (no real file)
-            fields = dict(line.split(":", 1) for line in stream)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError, IndexError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def cache_bytes(gigabytes: float | None) -> int:

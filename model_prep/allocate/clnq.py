@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from formats.errors import UserError
 from model_prep.allocate.single import fit_all
-from model_prep.errors import UserError
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.quantizers.base import WIDTHS, Quantizer
 

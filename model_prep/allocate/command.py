@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from formats.build import write_atomic
+from formats.errors import UserError
 from model_prep import data
 from model_prep.allocate import budget, clipping, predicted, quenn, search, sqnr, uniform
 from model_prep.allocate.cache import cache_bytes, layers_to_keep
@@ -23,8 +25,6 @@ from model_prep.allocate.measure import METRICS, Measure, hardest_first
 from model_prep.allocate.problem import Problem, plan_toml
 from model_prep.allocate.scheduler import connect, open_pool
 from model_prep.data import ImageSet
-from model_prep.errors import UserError
-from model_prep.files import atomic_write_text
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
@@ -312,11 +312,11 @@ def allocate(
     found, result = method(ready, args)
     folder = Path(args.out)
     text = f"Made by the allocation method {args.method} for {spec.name}."
-    atomic_write_text(folder / "plan.toml", plan_toml(found, ready.problem.fracs, text))
+    write_atomic(folder / "plan.toml", plan_toml(found, ready.problem.fracs, text))
     entry = {"method": args.method, "network": spec.name, "images": len(ready.images),
              "labels": labels, "groups": [asdict(group) for group in ready.problem.groups],
              **result}  # fmt: skip
-    atomic_write_text(folder / "allocation.json", json.dumps(_plain(entry), indent=1) + "\n")
+    write_atomic(folder / "allocation.json", json.dumps(_plain(entry), indent=1) + "\n")
     print(f"written: {folder / 'plan.toml'}, {folder / 'allocation.json'}")
 
 

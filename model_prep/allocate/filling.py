@@ -14,9 +14,9 @@ from functools import partial
 
 import numpy as np
 
+from formats.errors import UserError
 from model_prep.allocate import sqnr
 from model_prep.allocate.sqnr import MEASURED, Efficiency, Limits, Step
-from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize.plan import LayerPlan, Plan
 from model_prep.quantize.quantizers.base import lowest

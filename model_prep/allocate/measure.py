@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from formats.errors import UserError
 from model_prep import float_model
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.scheduler import Pool
-from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import ToFloat, batches
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized

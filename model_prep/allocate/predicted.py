@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formats.errors import UserError
 from model_prep.allocate import filling, sqnr
 from model_prep.allocate.clipping import signal_and_noise
 from model_prep.allocate.measure import inverse_sqnr
 from model_prep.allocate.problem import Problem
-from model_prep.errors import UserError
 from model_prep.graph import INPUT, Graph
 from model_prep.quantize.calibrate import ToFloat
 from model_prep.quantize.fake_quant import FakeQuantized, sqnr_db

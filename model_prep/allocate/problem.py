@@ -16,9 +16,9 @@ from functools import cached_property
 
 import numpy as np
 
+from formats.errors import UserError
 from model_prep.allocate import single
 from model_prep.allocate.cache import Choice
-from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize.plan import LayerPlan, Plan, check_widths
 from model_prep.quantize.quantizers.base import Quantizer

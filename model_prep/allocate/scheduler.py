@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from formats.errors import UserError
 from model_prep.allocate.cache import BatchRun, Choice
-from model_prep.errors import UserError
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.quantizers.base import Quantizer
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from formats.errors import UserError
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem, Widths
 from model_prep.allocate.tail import Judge, Tail
-from model_prep.errors import UserError
 from model_prep.quantize.plan import Plan
 
 ORDERS = ("size", "backward", "forward")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize import quantizers
 from model_prep.quantize.fake_quant import Evaluator
 from model_prep.quantize.kmeans import thresholds

@@ -15,8 +15,8 @@ from typing import cast
 
 import numpy as np
 
+from formats.errors import UserError
 from model_prep.allocate.clipping import signal_and_noise
-from model_prep.errors import UserError
 from model_prep.graph import INPUT, Graph
 from model_prep.quantize import quantizers
 from model_prep.quantize.fake_quant import sqnr_db

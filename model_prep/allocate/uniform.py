@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.fake_quant import Evaluator
 from model_prep.quantize.fixed_point import largest_frac
 from model_prep.quantize.plan import AUTO, Plan

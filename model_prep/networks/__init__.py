@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.networks.spec import NetworkSpec
 
 _NOT_NETWORKS = {"spec"}

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from onnx import AttributeProto, NodeProto, TensorProto
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.onnx.text import shown
 
 

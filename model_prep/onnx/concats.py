@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import BLOCK, Pool
 from model_prep.onnx.fuse import reachable
 from model_prep.onnx.limits import FLOAT_BYTES, MAX_CONCAT_PARTS, Budget

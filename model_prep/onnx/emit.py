@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.onnx.fuse import reachable
 from model_prep.onnx.operations import Op, Shape

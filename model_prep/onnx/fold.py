@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.onnx.attributes import UnsupportedError
 from model_prep.onnx.lowering import Context, Node, Operator
 from model_prep.onnx.tensors import ITEM_BYTES

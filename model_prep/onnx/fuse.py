@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import Pool
 from model_prep.onnx.operations import Op, identity
 

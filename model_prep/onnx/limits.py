@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
-from model_prep.errors import UserError
+from formats.build import free_memory
+from formats.errors import UserError
 
 MAX_CHANNELS = 1 << 20
 MAX_SIDE = 1 << 15  # rows or columns of a feature map
@@ -19,22 +18,11 @@ FLOAT_BYTES = 4
 MEMORY_SHARE = 0.7  # of the free memory that one network may take
 
 
-def available_memory() -> int:
-    """Bytes that a process may still allocate without swapping."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
 class Budget:
     """Counts the bytes that a network's constants and feature maps need against the free memory."""
 
     def __init__(self, free: int | None = None) -> None:
-        self.limit = int((available_memory() if free is None else free) * MEMORY_SHARE)
+        self.limit = int((free_memory() if free is None else free) * MEMORY_SHARE)
         self._taken = 0
 
     def check(self, size: int, what: str) -> None:

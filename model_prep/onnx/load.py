@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import Graph
 from model_prep.onnx.concats import Padder, separate
 from model_prep.onnx.emit import emit

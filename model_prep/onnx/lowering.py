@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import INPUT
 from model_prep.onnx.attributes import Attributes, UnsupportedError
 from model_prep.onnx.limits import Budget, check_map

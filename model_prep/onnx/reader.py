@@ -15,7 +15,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.onnx.limits import MAX_FILE_BYTES, Budget, check_map
 from model_prep.onnx.text import shown
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.onnx.limits import Budget
 from model_prep.onnx.text import shown
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import lrn

@@ -12,7 +12,7 @@ import heapq
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 
 RULES = ("nearest", "floor")
 

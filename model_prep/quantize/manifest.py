@@ -15,8 +15,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 
-from model_prep.errors import UserError
-from model_prep.files import atomic_dir, sha256_file
+from formats.build import atomic_dir, sha256_file
+from formats.errors import UserError
 from model_prep.graph import WEIGHTED, Average, Lrn, Pool
 from model_prep.quantize.quantizers.base import Quantizer
 

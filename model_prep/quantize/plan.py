@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import KINDS, Graph, Layer
 from model_prep.quantize.kmeans import RULES
 from model_prep.quantize.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS, WIDTHS

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import INPUT
 from model_prep.quantize.exact_conv import ExactConvolution
 from model_prep.quantize.exact_ops import RECIPROCAL_BITS, ExactOperation

@@ -17,8 +17,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from model_prep.errors import UserError
-from model_prep.files import atomic_write_text
+from formats.build import write_atomic
+from formats.errors import UserError
 from model_prep.study import (
     activations,
     allocations,
@@ -144,7 +144,7 @@ def write_page(
     figures: dict[str, Sequence[Figure]] = {
         name: PARTS[name].draw(dict(entry["data"])) for name, entry in ordered.items()
     }
-    atomic_write_text(path, page.render(facts, ordered, figures))
+    write_atomic(path, page.render(facts, ordered, figures))
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

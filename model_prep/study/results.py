@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from model_prep.files import atomic_write_text
+from formats.build import write_atomic
 
 PAPER, OURS, BOTH = "paper", "ours", "both"
 Cell = str | int | float | None
@@ -104,7 +104,7 @@ class Store:
             "settings_sha256": self._settings, "about": self.about, "sections": self.sections,
             "values": self.values,
         }  # fmt: skip
-        atomic_write_text(self._path, json.dumps(content, indent=1) + "\n")
+        write_atomic(self._path, json.dumps(content, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from formats.build import atomic_dir
+from formats.errors import UserError
 from model_prep import data, float_model
 from model_prep.data import ImageSet
-from model_prep.errors import UserError
-from model_prep.files import atomic_dir
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate

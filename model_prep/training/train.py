@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from formats.build import write_atomic
+from formats.errors import UserError
 from model_prep import data, networks
 from model_prep.data import ImageSet
-from model_prep.errors import UserError
-from model_prep.files import atomic_write_bytes
 from model_prep.float_model import convolve, forward, max_pool
 from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import NetworkSpec
@@ -162,4 +162,4 @@ def _forward(graph: Graph, state: dict[str, torch.Tensor], x: torch.Tensor) -> t
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    atomic_write_bytes(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())

@@ -14,7 +14,8 @@ from board.bundle import describe_design, make_bundle, unpack
 from board.cli import check_board, main
 from board.design import BITSTREAM, DESIGN, HANDOFF, MANIFEST, manifest_digest, sha256_file
 from board.driver import Accelerator
-from board.errors import BundleError, DesignError, MemoryShortageError, UserError, run_cli
+from board.errors import BundleError, DesignError, MemoryShortageError
+from formats.errors import UserError, run_cli
 
 
 def renew_manifest(folder):
@@ -160,6 +161,6 @@ def test_boards(digits_build):
     ],
 )
 def test_command_line_errors(arguments, text, capsys):
-    assert run_cli(lambda: main(arguments)) == 2
+    assert run_cli(main, arguments) == 2
     found = capsys.readouterr().err
     assert found.startswith(text) and found.count("\n") == 1

@@ -11,7 +11,7 @@ import pytest
 
 from board.driver import Accelerator
 from board.emulate import emulate
-from board.errors import UserError
+from formats.errors import UserError
 
 
 def test_all_digits_equal_the_reference_image_by_image(bundle, digits_build, golden, device):

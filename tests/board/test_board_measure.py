@@ -13,7 +13,7 @@ from board import images as pictures
 from board import measure
 from board.cli import main
 from board.driver import Accelerator
-from board.errors import UserError
+from formats.errors import UserError
 
 
 def test_measure_command(digits_build, bundle, tmp_path, capsys):

@@ -25,7 +25,7 @@ from codegen.design.parts import find_part
 from codegen.design.planner import line_capacities, plan, use_line_buffer
 from codegen.design.rows import chunk_sizes, line_entries, steps
 from codegen.emit.weights_file import order_rows
-from codegen.errors import UserError
+from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

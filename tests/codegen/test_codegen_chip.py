@@ -19,7 +19,7 @@ from codegen.design.chip import CHIP_SHARE, all_on_chip
 from codegen.design.parts import Part, find_part
 from codegen.design.planner import Plan, activation_bytes, plan
 from codegen.design.rows import PLACE_CACHE, PLACE_CHIP, output_words
-from codegen.errors import UserError
+from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

@@ -14,7 +14,8 @@ from toy_networks import POOL2, POOL3, Toy, ToyLayer, mixed_layers
 from codegen.cli import main
 from codegen.design import planner
 from codegen.emit import csim
-from codegen.errors import UserError
+from formats.build import find_compiler, find_headers
+from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -125,7 +126,7 @@ def test_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         UserError, match=r"^the C\+\+ compiler no-such-compiler must exist on the PATH .* set CXX"
     ):
-        csim.find_compiler()
+        find_compiler()
 
 
 def test_missing_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_missing_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     with pytest.raises(
         UserError, match=r"^ap_int\.h and hls_stream\.h must exist, none in .*include"
     ):
-        csim.find_headers()
+        find_headers()
 
 
 def test_vitis_headers_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,4 +144,4 @@ def test_vitis_headers_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for name in ("ap_int.h", "hls_stream.h"):
         (folder / name).touch()
     monkeypatch.setenv("XILINX_HLS", str(tmp_path))
-    assert csim.find_headers() == folder
+    assert find_headers() == folder

@@ -21,7 +21,7 @@ from codegen.design.planner import Plan, plan
 from codegen.design.search import LIMIT, choose, dominates, explore, limited, plan_point
 from codegen.design.space import Bound, Fixed, Point, points
 from codegen.emit import explore_page as report
-from codegen.errors import UserError, run_cli
+from formats.errors import UserError, run_cli
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(16, pads=(1, 1, 1, 1)), ToyLayer(5)])
 
@@ -172,7 +172,7 @@ def test_command_refuses(
     options: list[str], text: str, make_toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = make_toy(SMALL)
-    assert run_cli(lambda: main(["explore", "--build", str(build), *options])) == 2
+    assert run_cli(main, ["explore", "--build", str(build), *options]) == 2
     assert text in capsys.readouterr().err
     assert not (build / "explore").exists()
 

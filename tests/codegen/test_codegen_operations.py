@@ -19,7 +19,7 @@ from codegen.design.network import load
 from codegen.design.parts import find_part
 from codegen.design.planner import plan
 from codegen.design.rows import OP_LRN, OP_SUM
-from codegen.errors import UserError
+from formats.errors import UserError
 from tests.codegen import naive_model
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

@@ -9,7 +9,7 @@ import pytest
 
 from codegen.cli import main
 from codegen.design.parts import PARTS, SOURCES, find_part, load_parts
-from codegen.errors import UserError
+from formats.errors import UserError
 
 FILES = sorted(PARTS.glob("*.toml"))
 

@@ -20,7 +20,7 @@ from codegen.design.planner import gear_bits, plan
 from codegen.design.resources import Memory, conversion_luts
 from codegen.design.rows import FIELDS, ring_rows, rows_needed, steps
 from codegen.design.unit_luts import lut_estimate
-from codegen.errors import UserError
+from formats.errors import UserError
 from tests.codegen.naive_model import convolve
 
 

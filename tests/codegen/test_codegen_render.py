@@ -14,7 +14,7 @@ from codegen.design.parts import find_part
 from codegen.design.planner import plan
 from codegen.design.rows import FIELDS
 from codegen.emit.render import TEMPLATES, context, render, render_all
-from codegen.errors import UserError
+from formats.errors import UserError
 
 COPIES = Path(__file__).parent / "golden"
 

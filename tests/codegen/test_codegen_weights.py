@@ -21,7 +21,7 @@ from codegen.design.rows import OP_CONV
 from codegen.design.space import Fixed
 from codegen.emit import generate, weights_file
 from codegen.emit.packing import unpack_fields
-from codegen.errors import UserError
+from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 PORTS = (1, 2, 3, 4, 6)

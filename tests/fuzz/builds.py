@@ -15,6 +15,7 @@ from pathlib import Path
 
 from codegen.emit import csim
 from codegen.emit.render import TEMPLATES
+from formats.build import find_compiler, find_headers
 
 SOURCE = Path(__file__).with_name("engine.cpp")
 
@@ -144,7 +145,7 @@ def compile_build(
     flags += [*csim.AP_TYPES[build.types], *(["-w"] if mutation else [])]
     if sanitize:
         flags += [*csim.SANITIZE, *csim.SANITIZE_TYPES[build.types]]
-    command = [csim.find_compiler(), *flags, *build.defines, "-isystem", str(csim.find_headers())]
+    command = [find_compiler(), *flags, *build.defines, "-isystem", str(find_headers())]
     headers = {path.name: path.read_text() for path in sorted(TEMPLATES.glob("*/*.hpp"))}
     if mutation:
         text = headers[mutation.file]

@@ -22,7 +22,7 @@ from codegen.design.resources import estimate
 from codegen.design.rows import FIELDS, base_row, line_entries, output_words, set_chunks
 from codegen.emit import golden, weights_file
 from codegen.emit.render import knq_rows
-from codegen.errors import UserError
+from formats.errors import UserError
 from tests.codegen.toy_networks import Toy, write_toy
 from tests.fuzz import opinion
 from tests.fuzz.builds import Build

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from formats.errors import UserError, run_cli
 from model_prep import cli, source
-from model_prep.errors import UserError, run_cli
 from model_prep.quantize import manifest, reference
 from model_prep.source import Recipe
 

@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from formats.errors import UserError
 from model_prep import data, networks, weights
 from model_prep.allocate import single, uniform
 from model_prep.data import ImageSet
-from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate, quantizers, reference
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, sqnr_db

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from formats.errors import UserError, run_cli
 from model_prep import cli, data, networks, weights
 from model_prep.allocate import budget, command, quenn, search
 from model_prep.allocate.command import Prepared, goal_of, measuring
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import plan_toml
-from model_prep.errors import UserError, run_cli
 from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import Evaluator
 from model_prep.quantize.integers import network_input

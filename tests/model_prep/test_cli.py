@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from formats.errors import UserError, run_cli
 from model_prep import cli, data, networks
-from model_prep.errors import UserError, run_cli
 from model_prep.quantize import manifest, reference
 
 ROOT = Path(__file__).resolve().parents[2]

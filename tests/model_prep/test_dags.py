@@ -13,7 +13,7 @@ import random_dags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer, Lrn, Pool, no_bias, no_weight
 from model_prep.quantize import lrn, manifest, quantizers, reference
 from model_prep.quantize.integers import check_graph, quantize_operation

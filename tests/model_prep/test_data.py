@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from formats.errors import UserError
 from model_prep import data, networks
-from model_prep.errors import UserError
 
 ALEXNET = networks.get("alexnet")
 IMAGENET = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet500.npz"

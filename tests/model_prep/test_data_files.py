@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from model_prep.errors import UserError, run_cli
-from model_prep.files import atomic_dir, atomic_write_bytes, atomic_write_text, sha256_file
+from formats.build import atomic_dir, sha256_file, write_atomic
+from formats.errors import UserError, run_cli
 
 
 def _raise(error: BaseException):
@@ -47,8 +47,8 @@ def test_faults_of_the_program_keep_their_traceback():
 
 def test_write_replaces_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    atomic_write_text(path, "one")
-    atomic_write_bytes(path, b"two")
+    write_atomic(path, "one")
+    write_atomic(path, b"two")
     assert path.read_bytes() == b"two"
     assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
     assert sha256_file(path) == hashlib.sha256(b"two").hexdigest()
@@ -58,10 +58,10 @@ def test_write_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
     place = tmp_path / "file" / "a"
     with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}/file.* must be accessible, "):
-        atomic_write_text(place, "y")
+        write_atomic(place, "y")
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match=" must be accessible, not fail with: Is a directory; "):
-        atomic_write_text(tmp_path / "taken", "y")
+        write_atomic(tmp_path / "taken", "y")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "taken"]
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from formats.errors import UserError, run_cli
 from model_prep import data, networks
-from model_prep.errors import UserError, run_cli
 from model_prep.networks.spec import NetworkSpec
 
 Block = Callable[..., Image.Image]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_prep import files
-from model_prep.errors import UserError, run_cli
+from formats import build as files
+from formats.errors import UserError, run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
 not_root = pytest.mark.skipif(
@@ -28,9 +28,9 @@ def listing(folder: Path) -> list[str]:
 
 def test_bytes_and_text_are_written_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.bin"
-    files.atomic_write_bytes(path, b"one")
-    files.atomic_write_bytes(str(path), b"two")
-    files.atomic_write_text(tmp_path / "t", "é\n")
+    files.write_atomic(path, b"one")
+    files.write_atomic(str(path), b"two")
+    files.write_atomic(tmp_path / "t", "é\n")
     assert path.read_bytes() == b"two"
     assert (tmp_path / "t").read_bytes() == "é\n".encode()
     assert listing(path.parent) == ["a.bin"]
@@ -47,7 +47,7 @@ def test_failed_replacement_keeps_the_old_file(
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(UserError, match=f"^{path} must be accessible, not fail with: No space"):
-        files.atomic_write_bytes(path, b"new")
+        files.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert listing(tmp_path) == ["a"]
 
@@ -58,7 +58,7 @@ def test_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        files.atomic_write_bytes(tmp_path / "a", b"new")
+        files.write_atomic(tmp_path / "a", b"new")
     assert listing(tmp_path) == []
 
 
@@ -147,7 +147,7 @@ def test_unwritable_place_ends_in_one_line(
     (tmp_path / "file").write_text("")
 
     def main(argv: list[str]) -> int:
-        files.atomic_write_text(tmp_path / "file" / "out.txt", "x")
+        files.write_atomic(tmp_path / "file" / "out.txt", "x")
         return 0
 
     assert run_cli(main, []) == 2
@@ -216,7 +216,7 @@ def test_faults_of_the_program_keep_their_traceback() -> None:
 
 def test_interrupt_and_broken_pipe_have_their_own_status() -> None:
     program = (
-        "import sys; from model_prep.errors import run_cli\n"
+        "import sys; from formats.errors import run_cli\n"
         "def main(argv):\n"
         "    if argv: raise KeyboardInterrupt\n"
         "    while True: print('y' * 1000)\n"

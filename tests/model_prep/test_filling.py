@@ -13,10 +13,10 @@ import random_dags
 import random_networks
 import torch
 
+from formats.errors import UserError
 from model_prep.allocate import filling, predicted, sqnr
 from model_prep.allocate.filling import Filling
 from model_prep.allocate.problem import Problem
-from model_prep.errors import UserError
 from model_prep.graph import INPUT, Average, Graph, Layer, Pool, no_bias, no_weight
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan, Settings, resolve

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from formats.errors import UserError, run_cli
 from model_prep import weights
 from model_prep.cli import main
-from model_prep.errors import UserError, run_cli
 from model_prep.quantize import manifest
 from model_prep.quantize.plan import Settings, resolve
 from model_prep.source import Recipe, open_source

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.kmeans import exact_kmeans, thresholds
 
 

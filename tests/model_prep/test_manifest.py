@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import random_networks
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize import manifest, reference
 from model_prep.quantize.manifest import QuantizedNetwork
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from formats.errors import UserError
 from model_prep import networks
-from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.plan import Plan, Settings, parse_bits, parse_qm, resolve
 

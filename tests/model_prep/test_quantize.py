@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from formats.errors import UserError
 from model_prep import data, networks
-from model_prep.errors import UserError
 from model_prep.graph import INPUT, Average, Graph, Layer, Pool, no_bias, no_weight
 from model_prep.quantize.fixed_point import MAX_FRAC, to_fixed
 from model_prep.quantize.integers import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize import quantizers
 from model_prep.quantize.quantizers.base import Quantizer
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize import quantizers
 from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.quantizers import (

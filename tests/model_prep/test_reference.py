@@ -12,7 +12,7 @@ import random_networks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import INPUT, Pool
 from model_prep.quantize import exact_conv, reference
 from model_prep.quantize.manifest import InputFormat, QuantizedLayer, QuantizedNetwork

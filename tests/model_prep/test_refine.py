@@ -14,8 +14,8 @@ import pytest
 import random_dags
 import torch
 
+from formats.errors import UserError
 from model_prep import cli, data, float_model, networks, weights
-from model_prep.errors import UserError
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import FakeQuantized

@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from formats.errors import run_cli
 from model_prep import networks, weights
-from model_prep.errors import run_cli
 from model_prep.graph import Graph
 from model_prep.quantize.plan import Settings, resolve
 from model_prep.quantize.refine import plan_file, table

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from formats.errors import UserError, run_cli
 from model_prep import data, networks, weights
 from model_prep.allocate import command, scheduler, search
 from model_prep.allocate.command import Prepared
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.scheduler import Dask, Threads
-from model_prep.errors import UserError, run_cli
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from formats.errors import UserError
 from model_prep import data, networks, weights
 from model_prep.allocate import clipping, clnq, filling, sqnr
 from model_prep.allocate.problem import Problem
 from model_prep.allocate.single import fit_all
 from model_prep.allocate.sqnr import Efficiency, Step
 from model_prep.allocate.uniform import layer_fracs
-from model_prep.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from formats.errors import UserError
 from model_prep.cli import main
-from model_prep.errors import UserError
 from model_prep.study import papers
 from model_prep.study.command import PARTS
 from model_prep.study.results import PAPER

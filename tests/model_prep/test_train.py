@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from formats.errors import UserError
 from model_prep import data, networks, weights
-from model_prep.errors import UserError
 from model_prep.float_model import forward
 from model_prep.quantize.calibrate import batches
 from model_prep.quantize.fake_quant import percent_correct

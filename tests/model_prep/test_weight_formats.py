@@ -13,8 +13,8 @@ import pytest
 import random_networks
 import torch
 
-from model_prep.errors import UserError
-from model_prep.files import sha256_file
+from formats.build import sha256_file
+from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import FakeQuantized

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from formats.errors import UserError, run_cli
 from model_prep import weights
-from model_prep.errors import UserError, run_cli
 from model_prep.networks.spec import NetworkSpec
 
 State = dict[str, torch.Tensor]

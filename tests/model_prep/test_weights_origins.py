@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import torch
 
+from formats.errors import UserError
 from model_prep import data, float_model, networks, weights
-from model_prep.errors import UserError
 from model_prep.networks.spec import NetworkSpec
 
 State = dict[str, torch.Tensor]

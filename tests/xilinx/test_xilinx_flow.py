@@ -20,7 +20,7 @@ from codegen.emit.xilinx import flow, tools
 from codegen.emit.xilinx.__main__ import main
 from codegen.emit.xilinx.boards import find_board, load_boards
 from codegen.emit.xilinx.design import block_design, read_design, read_interfaces
-from codegen.errors import UserError
+from formats.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "data"

@@ -14,7 +14,7 @@ from codegen.emit.xilinx.compare import comparison, summary, update_report
 from codegen.emit.xilinx.design import read_design
 from codegen.emit.xilinx.flow import write_stamp
 from codegen.emit.xilinx.reports import read_cosim, read_csynth, read_timing, read_utilization
-from codegen.errors import UserError
+from formats.errors import UserError
 
 DATA = Path(__file__).parent / "data"
 

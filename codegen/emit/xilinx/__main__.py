@@ -16,7 +16,7 @@ from codegen.emit.xilinx.compare import summary, update_report
 from codegen.emit.xilinx.design import read_design
 from codegen.emit.xilinx.flow import parse_steps, run_bitstream, run_hls, write_block_design
 from codegen.emit.xilinx.tools import find_hls, find_vivado
-from codegen.errors import run_cli
+from formats.errors import run_cli
 
 
 def main(arguments: list[str] | None = None) -> int:

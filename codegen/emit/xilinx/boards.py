@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codegen.errors import UserError
+from formats.errors import UserError
 
 FOLDER = Path(__file__).parent
 PORT_WIDTH = 64  # bits of a bus word, docs/formats.md section 1

@@ -13,7 +13,7 @@ from codegen.emit.report import write_report
 from codegen.emit.xilinx.design import Design, read_design
 from codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER, read_stamp
 from codegen.emit.xilinx.reports import read_cosim, read_csynth, read_timing, read_utilization
-from codegen.errors import UserError
+from formats.errors import UserError
 
 COSIM_REPORT = "accelerator_cosim.rpt"
 COLUMNS = ("model", "hls", "vivado")

@@ -7,7 +7,6 @@ part and ID are report.json's.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from codegen.design.parts import find_part
 from codegen.emit.render import render
 from codegen.emit.report import read_report
 from codegen.emit.xilinx.boards import Board, distribute, processor
-from codegen.errors import UserError
-from codegen.files import sha256_file
+from formats.build import sources_digest
+from formats.errors import UserError
 
 TEMPLATE = "block_design.tcl.j2"
 SYSTEM = "accelerator_system"  # name of the block design
@@ -107,15 +106,6 @@ def read_design(build: Path) -> Design:
         sources_sha256=sources_digest(build / "hls"),
         report=report,
     )
-
-
-def sources_digest(folder: Path) -> str:
-    """SHA-256 over the generated C++ without the test bench."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.[hc]pp")):
-        if "testbench" not in path.name:
-            digest.update(f"{path.name} {sha256_file(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def block_design(design: Design, board: Board) -> str:

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 from codegen.emit.xilinx.boards import find_board
 from codegen.emit.xilinx.design import Design, block_design, read_design
 from codegen.emit.xilinx.tools import find_hls, find_vivado, require, run_tool
-from codegen.errors import UserError
-from codegen.files import atomic_dir, write_atomic
+from formats.build import atomic_dir, write_atomic
+from formats.errors import UserError
 
 STEPS = ("csim", "csynth", "cosim", "export")
 DEFAULT_STEPS = ("csim", "csynth", "export")

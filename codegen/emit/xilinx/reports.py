@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from codegen.errors import UserError
+from formats.errors import UserError
 
 # Resources of Vitis HLS (UG1399, "Synthesis Summary") and of Vivado (UG906, "Report Utilization";
 # first name: 7 series, others: UltraScale+ and 2024 on), by our names.

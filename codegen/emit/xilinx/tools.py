@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen.errors import UserError
+from formats.errors import UserError
 
 RELEASE = re.compile(r"20\d\d\.\d")
 UNIFIED = "2024.1"  # from this release on vitis-run takes the place of vitis_hls

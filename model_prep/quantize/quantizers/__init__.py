@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.quantizers import (
     dynamic,
     enq,

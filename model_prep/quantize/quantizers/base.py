@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.kmeans import RULES
 
 VARIANTS = ("floor", "mid", "round")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.fixed_point import to_fixed
 from model_prep.quantize.kmeans import thresholds
 from model_prep.quantize.quantizers.base import WIDTHS, Quantizer, check_qm, lowest

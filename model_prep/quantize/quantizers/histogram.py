@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.quantizers.base import lowest, squared_error
 
 

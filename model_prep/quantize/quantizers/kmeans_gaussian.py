@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.quantizers import kmeans_linear
 from model_prep.quantize.quantizers.base import Quantizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.kmeans import exact_kmeans, thresholds
 from model_prep.quantize.quantizers.base import WIDTHS, Quantizer, check_qm, lowest
 from model_prep.quantize.quantizers.histogram import only

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.quantize.fixed_point import MAX_FRAC, at_frac
 from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.quantizers.histogram import half_width, only

@@ -13,7 +13,7 @@ from importlib import import_module
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 
 TABLE_BITS = 14  # signed entries of a codebook: the papers' width of a weight
 # scheme: its module, and (least, most, default) bits of a stored weight or index

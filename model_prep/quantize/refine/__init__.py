@@ -6,7 +6,7 @@ One technique a module; `pipeline` runs them in order. The names below are what 
 
 from __future__ import annotations
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 
 TECHNIQUES = ("equalise", "sensitivity", "distil")
 ALL, NONE = "all", "none"

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize.plan import LayerPlan, Plan
 from model_prep.quantize.quantizers.base import PLAN_WIDTHS

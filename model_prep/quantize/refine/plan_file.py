@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
+from formats.build import write_atomic
+from formats.errors import UserError, run_cli
 from model_prep import cli, data
-from model_prep.errors import UserError, run_cli
-from model_prep.files import atomic_write_text
 from model_prep.graph import Graph
 from model_prep.quantize.plan import AUTO, DEFAULTS, LayerPlan, Plan
 from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
@@ -147,7 +147,7 @@ def main(argv: list[str]) -> int:
         graph = allocator.measured.exact
         found = allocate.plan_average(graph, plan)
         path = Path(args.plan_out.replace("{}", f"{average:g}"))
-        atomic_write_text(path, text(plan, graph))
+        write_atomic(path, text(plan, graph))
         print(f"written: {path}, {found:.3f} bits per activation")
     return 0
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from formats.build import write_atomic
+from formats.errors import UserError, run_cli
 from model_prep import accuracy, cli, data, stats
 from model_prep.allocate import single, uniform
-from model_prep.errors import UserError, run_cli
-from model_prep.files import atomic_write_text
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import percent_correct
@@ -231,7 +231,7 @@ def main(argv: list[str]) -> int:
         print(line(row), flush=True)
     path = Path(args.out) / "refine_table.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, json.dumps(done, indent=2) + "\n")
+    write_atomic(path, json.dumps(done, indent=2) + "\n")
     print(f"written: {path}")
     return 0
 

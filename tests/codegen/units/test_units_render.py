@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from codegen.errors import UserError
 from codegen.units.render import Unit, blackbox_json, model_cpp, verilog
 from codegen.units.sweep import module_text
 from codegen.units.tables import published_enq, published_knq, seeded_tables
+from formats.errors import UserError
 
 KNQ, ENQ = published_knq("floor"), published_enq("floor")
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen.design.unit_luts import MODEL, formula, lut_estimate
-from codegen.errors import UserError
 from codegen.units import cost, synthesis, yosys
 from codegen.units.netlist import GATES, longest_path, stage_delay
 from codegen.units.render import Unit, verilog
 from codegen.units.sweep import Point, Sweep, points, recorded, to_json
 from codegen.units.synthesis import Cache, Cost, Design, genlib, synthesize
 from codegen.units.tables import published_knq
+from formats.errors import UserError
 
 TOLERANCE, SMALL = 0.3, 4  # of lut_estimate: a share, and LUTs below which a share says nothing
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen.design.network import load
-from codegen.errors import UserError
 from codegen.units.make import network_units
 from codegen.units.tables import (
     Entry,
@@ -28,6 +27,7 @@ from codegen.units.tables import (
     seeded_quantizer,
     seeded_tables,
 )
+from formats.errors import UserError
 from model_prep.quantize.quantizers.base import Quantizer as Reference
 
 PAPERS = Path(__file__).parents[4] / "shared" / "papers" / "tables.json"

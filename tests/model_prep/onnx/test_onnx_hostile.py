@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import StringStringEntryProto, TensorProto, helper
 from onnx_models import build, compare, node, random, save
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.onnx import load_onnx
 from model_prep.onnx.limits import Budget
 from model_prep.onnx.text import RESERVED, Namer
@@ -26,7 +26,7 @@ TIMEOUT_S = 120
 LONGEST = 20_000  # characters of one message; 100 nodes are listed at most
 RUN_ALL = """
 import contextlib, io, json, pathlib, sys, time
-from model_prep.errors import run_cli
+from formats.errors import run_cli
 from model_prep.onnx import load_onnx
 results = {}
 for name in sys.argv[1:]:

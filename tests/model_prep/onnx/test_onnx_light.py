@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx_models import DATA, LIGHT, compare, light, random, randomise
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.float_model import forward, run_layers
 from model_prep.graph import BLOCK, INPUT, Graph
 from model_prep.onnx import load_onnx

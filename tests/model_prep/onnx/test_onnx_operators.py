@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto
 from onnx_models import build, compare, node, random, save
 
-from model_prep.errors import UserError
+from formats.errors import UserError
 from model_prep.float_model import normalise
 from model_prep.graph import Lrn
 from model_prep.onnx import load_onnx

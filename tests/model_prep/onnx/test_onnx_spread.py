@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto
 from onnx_models import build, compare, node, random, save
 
+from formats.errors import UserError
 from model_prep.cli import main as model_prep
-from model_prep.errors import UserError
 from model_prep.float_model import forward
 from model_prep.graph import Graph
 from model_prep.onnx import load, load_onnx
