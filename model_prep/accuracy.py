@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from formats.build import write_atomic
 from formats.errors import UserError
-from model_prep import data, float_model, stats
+from model_prep import data, run, stats
 from model_prep.data import ImageSet
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
@@ -78,7 +78,7 @@ def _overlap(one: ImageSet, other: ImageSet) -> bool:
 def float_runner(source: Source, loaded: WeightsResult) -> tuple[str, Logits]:
     """(name, function from inputs float32 [N, C, H, W] to outputs [N, classes])."""
     if source.path is None or source.imported is None or loaded.origin == "seeded":
-        return "torch", lambda x: float_model.forward(loaded.graph, x).numpy()
+        return "torch", lambda x: run.forward(loaded.graph, x).numpy()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -156,9 +156,9 @@ def measure(
         for batch in calibrate.batches(test.pixels):
             x = data.to_float(source.spec, batch)
             exact.append(run_float(x))
-            layers = float_model.run_layers(loaded.graph, x)
+            layers = run.run_float(loaded.graph, x)
             results = reference.run(network.input.encode(batch))
-            for (_, _, want), (name, codes) in zip(layers, results, strict=True):
+            for (_, want), (name, codes) in zip(layers, results, strict=True):
                 noise.add(name, codes, want)
                 if name == last:
                     integer.append(codes.reshape(len(codes), -1))

@@ -18,7 +18,7 @@ import numpy as np
 
 from formats.build import digest, program_files, sha256_file
 from formats.errors import UserError
-from model_prep import data, float_model, weights
+from model_prep import data, run, weights
 from model_prep.allocate import clipping, single, uniform
 from model_prep.data import ImageSet
 from model_prep.graph import Graph
@@ -199,11 +199,8 @@ def run_reference(
     codes = network.input.encode(test.pixels)
     vectors = {"images": test.pixels, "labels": test.labels, "input": codes}
     vectors.update(Reference(network).run(codes))
-    logits = [
-        float_model.forward(graph, data.to_float(spec, batch)).numpy()
-        for batch in calibrate.batches(test.pixels)
-    ]
-    vectors["float_logits"] = np.concatenate(logits).astype(np.float32)
+    inputs = (data.to_float(spec, batch) for batch in calibrate.batches(test.pixels))
+    vectors["float_logits"] = run.float_logits(graph, inputs)
     return vectors
 
 

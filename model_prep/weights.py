@@ -27,9 +27,9 @@ import torch
 from formats.build import sha256_file
 from formats.errors import UserError
 from model_prep import data
-from model_prep.float_model import convolve, max_pool, tensor_of
-from model_prep.graph import INPUT, Graph
+from model_prep.graph import Graph, Layer
 from model_prep.networks.spec import NetworkSpec
+from model_prep.run import finish, last, operate, run
 
 SEED = 2014
 TIMEOUT_S = 5.0  # for the publisher's server to answer; an offline machine goes on after this
@@ -264,17 +264,16 @@ def _seeded(spec: NetworkSpec, pixels: np.ndarray) -> Graph:
         values *= np.float32(0.1 if len(shape) == 1 else math.prod(shape[1:]) ** -0.5)
         state[name] = values
     graph = spec.build(state)
-    tensors = {INPUT: data.to_float(spec, pixels[:SCALING_IMAGES])}
-    with torch.inference_mode():
-        for layer in graph.layers:
-            weight, bias = tensor_of(layer.weight), tensor_of(layer.bias)
-            out = convolve(layer, tensors[layer.inputs[0]], weight, bias)
-            deviation = float(out.std())
-            scale = _coarse(1.0 / deviation) if deviation > 0 else 1.0
-            layer.weight *= np.float32(scale)
-            layer.bias *= np.float32(scale)
-            out = torch.relu(out * scale)
-            tensors[layer.name] = max_pool(layer.pool, out) if layer.pool else out
+
+    def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+        out = operate(layer, inputs)
+        deviation = float(out.std())
+        scale = _coarse(1.0 / deviation) if deviation > 0 else 1.0
+        layer.weight *= np.float32(scale)
+        layer.bias *= np.float32(scale)
+        return finish(layer, out * scale)
+
+    last(run(graph, data.to_float(spec, pixels[:SCALING_IMAGES]), stored))
     return graph
 
 

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model_prep import data, float_model, networks, weights
+from model_prep import data, networks, weights
 from model_prep.quantize import calibrate, kmeans
 from model_prep.quantize.manifest import load
 from model_prep.quantize.reference import Reference
+from model_prep.run import forward
 
 ROOT = Path(__file__).parents[1]
 CENTROIDS = 32
@@ -69,7 +70,7 @@ def reference_ratio(net: str) -> float:
     floats = data.to_float(spec, images.pixels[:1])
     reference = Reference(network)
     integer = best_of(4, lambda: list(reference.run(codes)))
-    floating = best_of(4, lambda: float_model.forward(graph, floats))
+    floating = best_of(4, lambda: forward(graph, floats))
     return floating / integer
 
 

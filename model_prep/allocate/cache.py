@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
 from formats.build import free_memory
-from model_prep.graph import INPUT, Graph
+from model_prep.graph import Graph, Layer
 from model_prep.quantize import fake_quant
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.run import last, run
 
 _DEFAULT_SHARE = 0.25  # of the free memory
 _GB = 1e9
@@ -48,6 +50,12 @@ class _Kept:
 
     tensor: torch.Tensor
     key: tuple[int, int, bool] | None
+
+    def stored(self, quantizer: Quantizer | None) -> torch.Tensor:
+        """What the layer stores under a quantizer, which has the same y where there is a key."""
+        if self.key is None or quantizer is None:
+            return fake_quant.quantize(self.tensor, quantizer)
+        return fake_quant.values(self.tensor.to(torch.int32), quantizer)
 
 
 def _integers_key(quantizer: Quantizer | None) -> tuple[int, int, bool] | None:
@@ -118,17 +126,6 @@ class BatchRun:
     def __init__(self, network: FakeQuantized, pixels: np.ndarray, keep: frozenset[str]) -> None:
         """`pixels` is uint8 [N, C, H, W]; `keep` names the layers to keep values of."""
         self._network, self._pixels, self._keep = network, pixels, keep
-        self._layers = network.graph.layers
-        self._number = {layer.name: index for index, layer in enumerate(self._layers)}
-        self._parts = [
-            [list(network.graph.parts_of(name)) for name in layer.inputs] for layer in self._layers
-        ]
-        self._last_use = {
-            part: index
-            for index, sources in enumerate(self._parts)
-            for parts in sources
-            for part in parts
-        }
         self._base: Choice | None = None
         self._kept: dict[str, _Kept] = {}
         self._last: Choice | None = None  # the last candidate, which the search may accept
@@ -142,10 +139,7 @@ class BatchRun:
 
     def plain(self, choice: Choice) -> np.ndarray:
         """The outputs float32 [N, classes] without any use of the cache."""
-        with torch.inference_mode():
-            for _, last in self._network.run(self._pixels, choice.quantizers, choice.weights):
-                out = last
-            return out.flatten(1).numpy()
+        return last(self._network.run(self._pixels, choice.quantizers, choice.weights)).numpy()
 
     def logits(self, base: Choice, choice: Choice) -> np.ndarray:
         """The outputs float32 [N, classes] of a candidate.
@@ -158,31 +152,26 @@ class BatchRun:
         with torch.inference_mode():
             if base is not self._base:
                 self._rebase(base)
-            return self._run(base, choice).flatten(1).numpy()
+            return self._run(base, choice).numpy()
 
-    def _changes(self, old: Choice, new: Choice) -> tuple[set[str], set[str]]:
-        """(layers with other weights, layers with other quantizers)."""
-        weights, formats = set(), set()
-        for layer in self._layers:
-            name = layer.name
-            if old.labels.get(name) != new.labels.get(name):
-                weights.add(name)
-            if not _same(old.quantizers.get(name), new.quantizers.get(name)):
-                formats.add(name)
-        return weights, formats
+    def _changed(self, old: Choice, new: Choice) -> set[str]:
+        """The layers whose values before quantization differ between two choices."""
+        graph = self._network.graph
+        changed, stored = set[str](), set[str]()
+        for layer in graph.layers:
+            name, parts = layer.name, {p for one in layer.inputs for p in graph.parts_of(one)}
+            if old.labels.get(name) != new.labels.get(name) or not parts.isdisjoint(stored):
+                changed.add(name)
+                stored.add(name)
+            elif not _same(old.quantizers.get(name), new.quantizers.get(name)):
+                stored.add(name)
+        return changed
 
     def _rebase(self, base: Choice) -> None:
         """Drop what the layers would compute otherwise with the new base."""
         if self._base is not None:
-            weights, formats = self._changes(self._base, base)
-            dirty: set[str] = set()
-            for layer, sources in zip(self._layers, self._parts, strict=True):
-                before = any(part in dirty for parts in sources for part in parts)
-                if before or layer.name in weights:
-                    self._kept.pop(layer.name, None)
-                    dirty.add(layer.name)
-                elif layer.name in formats:
-                    dirty.add(layer.name)
+            for name in self._changed(self._base, base):
+                self._kept.pop(name, None)
         if base is self._last:
             while self._pending:  # one by one, so that no layer is long held twice
                 name, kept = self._pending.popitem()
@@ -190,55 +179,22 @@ class BatchRun:
         self._base = base
 
     def _run(self, base: Choice, choice: Choice) -> torch.Tensor:
-        """The last layer's values; computes the changed layers and all that depends on them."""
-        weights, formats = self._changes(base, choice)
-        memo: dict[str, torch.Tensor] = {}
-        fresh: dict[str, torch.Tensor] = {}
+        """The outputs; computes the changed layers and all that depends on them."""
+        changed = self._changed(base, choice)
         self._last, self._pending = choice, {}
-        for index, (layer, sources) in enumerate(zip(self._layers, self._parts, strict=True)):
-            name = layer.name
+        given = {}
+        for name, kept in self._kept.items():
             quantizer = choice.quantizers.get(name)
-            dirty = any(part in fresh for parts in sources for part in parts)
-            if dirty or name in weights:
-                inputs = [
-                    _join([fresh[p] if p in fresh else self._clean(p, base, memo) for p in parts])
-                    for parts in sources
-                ]
-                raw = self._network.raw(index, inputs, choice.weights.get(name))
-                fresh[name] = self._finish(name, raw, quantizer, self._pending)
-            elif name in formats:
-                fresh[name] = self._with(name, quantizer, base, memo)
-            for part in {part for parts in sources for part in parts}:
-                if self._last_use[part] == index:
-                    fresh.pop(part, None)
-                    memo.pop(part, None)
-        last = self._layers[-1].name
-        return fresh[last] if last in fresh else self._clean(last, base, memo)
+            if name not in changed and kept.key in (None, _integers_key(quantizer)):
+                given[name] = partial(kept.stored, quantizer)
 
-    def _clean(self, name: str, base: Choice, memo: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The stored values of a layer, or the input, as the base has them."""
-        if name not in memo:
-            if name == INPUT:
-                memo[name] = self._network.start(self._pixels)
-            else:
-                memo[name] = self._with(name, base.quantizers.get(name), base, memo)
-        return memo[name]
+        def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+            raw = self._network.raw(layer, inputs, choice.weights.get(layer.name))
+            keep = self._pending if layer.name in changed else self._kept
+            return self._finish(layer.name, raw, choice.quantizers.get(layer.name), keep)
 
-    def _with(
-        self, name: str, quantizer: Quantizer | None, base: Choice, memo: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
-        """A layer's values under a quantizer, its inputs being the base's."""
-        kept = self._kept.get(name)
-        if kept is not None and kept.key is None:
-            return fake_quant.quantize(kept.tensor, quantizer)
-        if kept is not None and quantizer is not None and kept.key == _integers_key(quantizer):
-            return fake_quant.values(kept.tensor.to(torch.int32), quantizer)
-        index = self._number[name]
-        inputs = [
-            _join([self._clean(part, base, memo) for part in parts]) for parts in self._parts[index]
-        ]
-        raw = self._network.raw(index, inputs, base.weights.get(name))
-        return self._finish(name, raw, quantizer, self._kept)
+        start = partial(self._network.start, self._pixels)
+        return last(run(self._network.graph, start, stored, given))
 
     def _finish(
         self, name: str, raw: torch.Tensor, quantizer: Quantizer | None, kept: dict[str, _Kept]
@@ -259,8 +215,3 @@ class BatchRun:
 def _narrow(kept: _Kept) -> _Kept:
     """The same values in the type that they are kept in."""
     return kept if kept.key is None else _Kept(kept.tensor.to(torch.int16), kept.key)
-
-
-def _join(parts: list[torch.Tensor]) -> torch.Tensor:
-    """The parts of a concatenation along the channels."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

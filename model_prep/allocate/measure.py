@@ -11,16 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from formats.errors import UserError
-from model_prep import float_model
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.scheduler import Pool
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import ToFloat, batches
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
 from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.run import float_logits
 
 METRICS = ("accuracy", "agreement", "sqnr")
 _ROUNDING = 1e-9  # partial sums of noise may round otherwise than their total
@@ -34,12 +33,7 @@ def hardest_first(
     First those that even the float network gets wrong, then by its margin between the two largest
     outputs: small margins turn first under noise.
     """
-    with torch.inference_mode():
-        parts = [
-            float_model.forward(graph, to_float(batch)).flatten(1).numpy()
-            for batch in batches(pixels, "float network")
-        ]
-    logits = np.concatenate(parts)
+    logits = float_logits(graph, (to_float(batch) for batch in batches(pixels, "float network")))
     if logits.shape[1] < 2:
         return np.arange(len(logits))
     top = np.sort(logits, axis=1)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem
@@ -307,9 +307,9 @@ def layer_norms(
     sums = {layer.name: 0.0 for layer in network.graph.layers}
     with torch.inference_mode():
         for batch in batches(pixels, "norms"):
-            exact = float_model.run_layers(network.graph, to_float(batch))
+            exact = run.run_float(network.graph, to_float(batch))
             done = network.run(batch, choice.quantizers, choice.weights)
-            for (layer, _, want), (_, got) in zip(exact, done, strict=True):
+            for (layer, want), (_, got) in zip(exact, done, strict=True):
                 gap = (want - got).double().square().flatten(1).sum(dim=1).sqrt()
                 sums[layer.name] += float(gap.sum())
     return {name: total / len(pixels) for name, total in sums.items()}

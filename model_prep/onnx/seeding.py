@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model_prep.float_model import Tensors, activate, max_pool, operate
 from model_prep.graph import Graph, Layer
+from model_prep.run import finish, float_layer, last, operate, run
 
 SEED = 2014
 BIAS_SPREAD = 0.1
@@ -30,20 +30,18 @@ def reseed(graph: Graph, x: torch.Tensor, seed: int = SEED) -> Graph:
         seed: of the generator.
     """
     random = np.random.default_rng(seed)
-    tensors = Tensors(graph, x)
-    for index, layer in enumerate(graph.layers):
-        if layer.has_weights and not layer.fixed:
-            _draw(layer, random)
-        with torch.inference_mode():
-            out = operate(layer, tensors.sources(layer))
-            if layer.has_weights and not layer.fixed:
-                scale = np.float32(1.0 / max(float(out.std(correction=0)), 1e-6))
-                layer.weight *= scale
-                layer.bias *= scale
-                out = out * float(scale)
-            out = activate(layer, out)
-            stored = max_pool(layer.pool, out) if layer.pool else out
-        tensors.store(index, layer, stored)
+
+    def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+        if not layer.has_weights or layer.fixed:
+            return float_layer(layer, inputs)
+        _draw(layer, random)
+        out = operate(layer, inputs)
+        scale = np.float32(1.0 / max(float(out.std(correction=0)), 1e-6))
+        layer.weight *= scale
+        layer.bias *= scale
+        return finish(layer, out * float(scale))
+
+    last(run(graph, x, stored))
     return graph
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.graph import Graph
 from model_prep.quantize.quantizers.base import lowest
 
@@ -51,7 +51,7 @@ def maxima(graph: Graph, pixels: np.ndarray, to_float: ToFloat) -> dict[str, flo
     largest = {layer.name: 0.0 for layer in graph.layers[:-1]}
     with torch.inference_mode():
         for batch in batches(pixels, "largest activations"):
-            for layer, _, stored in float_model.run_layers(graph, to_float(batch)):
+            for layer, stored in run.run_float(graph, to_float(batch)):
                 if layer.name in largest:
                     largest[layer.name] = max(largest[layer.name], float(stored.abs().max()))
     return largest
@@ -89,7 +89,7 @@ def histograms(
     counts = {name: torch.zeros(1 << qm, dtype=torch.int64) for name in fracs}
     with torch.inference_mode():
         for batch in batches(pixels, "histograms"):
-            for layer, _, stored in float_model.run_layers(graph, to_float(batch)):
+            for layer, stored in run.run_float(graph, to_float(batch)):
                 if layer.name in counts:
                     negative = layer.name in signed
                     y = to_integers(stored, qm, fracs[layer.name], negative)

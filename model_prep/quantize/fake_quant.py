@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from model_prep import float_model
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import ToFloat, batches
 from model_prep.quantize.fixed_point import to_fixed
@@ -21,6 +20,7 @@ from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.quantizers.weights import fit_weights
+from model_prep.run import finish, float_logits, last, operate, run, run_float
 
 Quantizers = Mapping[str, Quantizer]
 
@@ -57,17 +57,12 @@ class FakeQuantized:
     def __init__(self, graph: Graph, source: InputFormat, plans: Sequence[LayerPlan]) -> None:
         self.graph = graph
         self.source = source
-        self._parameters: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._parameters: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for layer, plan in zip(graph.layers, plans, strict=True):
-            if not layer.has_weights:
-                self._parameters.append((torch.empty(0), torch.empty(0)))
-                continue
-            stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
-            weight, bias = (
-                _floats(stored.integers, stored.frac),
-                to_fixed(layer.bias, plan.bias_bits),
-            )
-            self._parameters.append((weight, _floats(*bias)))
+            if layer.has_weights:
+                stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
+                bias = _floats(*to_fixed(layer.bias, plan.bias_bits))
+                self._parameters[layer.name] = (_floats(stored.integers, stored.frac), bias)
 
     def start(self, pixels: np.ndarray) -> torch.Tensor:
         """The network's quantized input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
@@ -75,48 +70,39 @@ class FakeQuantized:
         return codes.to(torch.float32) * 2.0**-self.source.frac
 
     def raw(
-        self, index: int, sources: Sequence[torch.Tensor], weight: torch.Tensor | None = None
+        self, layer: Layer, inputs: list[torch.Tensor], weight: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """What layer number `index` would store without quantization: ReLU and max pool done.
+        """What the layer would store without quantization: ReLU and max pool done.
 
         Args:
-            index: position in the graph.
-            sources: the stored values of its inputs, float32 [N, C, H, W] each.
+            layer: of the graph.
+            inputs: the stored values of its inputs, float32 [N, C, H, W] each.
             weight: instead of the layer's own.
         """
-        layer = self.graph.layers[index]
-        if layer.has_weights:
-            own, bias = self._parameters[index]
-            out = float_model.convolve(layer, sources[0], own if weight is None else weight, bias)
-        else:
-            out = float_model.operate(layer, sources)
-        out = float_model.activate(layer, out)
-        return out if layer.pool is None else float_model.max_pool(layer.pool, out)
+        parameters = self._parameters.get(layer.name)
+        if parameters is not None and weight is not None:
+            parameters = weight, parameters[1]
+        return finish(layer, operate(layer, inputs, parameters))
 
     def run(
         self, pixels: np.ndarray, quantizers: Quantizers,
         weights: Mapping[str, torch.Tensor] | None = None,
     ) -> Iterator[tuple[Layer, torch.Tensor]]:  # fmt: skip
-        """Yield (layer, its stored values float32 [N, C, H, W]) for images uint8 [N, C, H, W].
+        """(layer, its stored values float32 [N, C, H, W]) for images uint8 [N, C, H, W].
 
         `weights` replaces the weights of the layers that it names.
         """
-        tensors = float_model.Tensors(self.graph, self.start(pixels))
-        for index, layer in enumerate(self.graph.layers):
-            weight = weights.get(layer.name) if weights else None
-            out = quantize(self.raw(index, tensors.sources(layer), weight),
-                           quantizers.get(layer.name))  # fmt: skip
-            tensors.store(index, layer, out)
-            yield layer, out
+        replaced = weights or {}
+
+        def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+            raw = self.raw(layer, inputs, replaced.get(layer.name))
+            return quantize(raw, quantizers.get(layer.name))
+
+        return run(self.graph, self.start(pixels), stored)
 
     def logits(self, pixels: np.ndarray, quantizers: Quantizers) -> np.ndarray:
         """The last layer's outputs, float32 [N, classes]."""
-        with torch.inference_mode():
-            parts = []
-            for batch in batches(pixels):
-                for _, last in self.run(batch, quantizers):
-                    out = last
-                parts.append(out.flatten(1).numpy())
+        parts = [last(self.run(batch, quantizers)).numpy() for batch in batches(pixels)]
         return np.concatenate(parts)
 
     def layer_sqnr_db(
@@ -129,14 +115,11 @@ class FakeQuantized:
         """
         signal = {layer.name: 0.0 for layer in self.graph.layers}
         noise = dict(signal)
-        with torch.inference_mode():
-            for batch in batches(pixels, "SQNR"):
-                wanted = float_model.run_layers(exact or self.graph, to_float(batch))
-                for (layer, _, want), (_, got) in zip(
-                    wanted, self.run(batch, quantizers), strict=True
-                ):
-                    signal[layer.name] += float(want.double().square().sum())
-                    noise[layer.name] += float((want - got).double().square().sum())
+        for batch in batches(pixels, "SQNR"):
+            wanted = run_float(exact or self.graph, to_float(batch))
+            for (layer, want), (_, got) in zip(wanted, self.run(batch, quantizers), strict=True):
+                signal[layer.name] += float(want.double().square().sum())
+                noise[layer.name] += float((want - got).double().square().sum())
         return {name: sqnr_db(signal[name], noise[name]) for name in signal}
 
 
@@ -184,12 +167,8 @@ class Evaluator:
         self.network = network
         self.pixels = pixels
         self.labels = labels
-        with torch.inference_mode():
-            parts = [
-                float_model.forward(network.graph, to_float(batch)).flatten(1).numpy()
-                for batch in batches(pixels, "float network")
-            ]
-        self.float_logits = np.concatenate(parts)
+        inputs = (to_float(batch) for batch in batches(pixels, "float network"))
+        self.float_logits = float_logits(network.graph, inputs)
 
     @property
     def unit(self) -> str:

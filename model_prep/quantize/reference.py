@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 
 from formats.errors import UserError
-from model_prep.graph import INPUT
 from model_prep.quantize.exact_conv import ExactConvolution
 from model_prep.quantize.exact_ops import RECIPROCAL_BITS, ExactOperation
 from model_prep.quantize.lrn import FACTOR_BITS
 from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
 from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.run import run
 
 MAX_ACC_BITS = 53  # |acc| < 2^52, and the rounding term of a shift up to 53 is at most 2^52
 MAX_SHIFT = 53
@@ -58,16 +58,9 @@ class Reference:
             check_exact(layer)
         self.network = network
         self._quantizers = {layer.name: layer.quantizer for layer in network.layers}
-        self._keys = {name: one.key for name, one in self._quantizers.items() if one}
-        self._steps = [
-            ExactConvolution(layer) if layer.has_weights else ExactOperation(layer)
+        self._steps = {
+            layer.name: ExactConvolution(layer) if layer.has_weights else ExactOperation(layer)
             for layer in network.layers
-        ]
-        self._last_use = {
-            part: index
-            for index, layer in enumerate(network.layers)
-            for name in layer.inputs
-            for part in network.parts_of(name)
         }
 
     def run(self, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -80,35 +73,20 @@ class Reference:
             (layer name, stored codes uint16 [N, C, H, W] after the pool); for the last layer its
             raw accumulators, int64.
         """
-        stored: dict[str, torch.Tensor] = {INPUT: torch.from_numpy(codes.astype(np.int16))}
-        for index, step in enumerate(self._steps):
-            layer = step.layer
-            with torch.inference_mode():
-                result = self._result(step, stored)
-            if layer.quantizer is None:
-                yield layer.name, result.numpy()
-                continue
-            stored[layer.name] = result
-            yield layer.name, result.numpy().view(np.uint16)
-            for name in layer.inputs:
-                for part in self.network.parts_of(name):
-                    if self._last_use[part] == index:
-                        stored.pop(part, None)
+        for layer, stored in run(
+            self.network, torch.from_numpy(codes.astype(np.int16)), self._layer
+        ):
+            array = stored.numpy()
+            yield layer.name, array if layer.quantizer is None else array.view(np.uint16)
 
-    def _result(
-        self, step: ExactConvolution | ExactOperation, stored: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
+    def _layer(self, layer: QuantizedLayer, codes: list[torch.Tensor]) -> torch.Tensor:
         """Stored codes of one layer, or its raw accumulators."""
-        layer = step.layer
-        maps = [self.network.parts_of(name) for name in layer.inputs]
-        codes = [
-            stored[parts[0]] if len(parts) == 1 else torch.cat([stored[p] for p in parts], dim=1)
-            for parts in maps
-        ]
-        formats = [self._quantizers.get(parts[0]) for parts in maps]
-        if layer.kind == "maxpool" and self._keys[maps[0][0]] == self._keys.get(layer.name):
+        sources = [self._quantizers.get(self.network.parts_of(name)[0]) for name in layer.inputs]
+        keys = [one and one.key for one in (sources[0], layer.quantizer)]
+        if layer.kind == "maxpool" and keys[0] == keys[1]:
             return _pool(layer, codes[0])  # decoding and encoding would give the same codes
-        values = [_decode(one, form, step.dtype) for one, form in zip(codes, formats, strict=True)]
+        step = self._steps[layer.name]
+        values = [_decode(one, form, step.dtype) for one, form in zip(codes, sources, strict=True)]
         sums = step(values[0]) if isinstance(step, ExactConvolution) else step(values)
         if layer.quantizer is None:
             return sums
@@ -151,8 +129,3 @@ def _encode(quantizer: Quantizer, y: torch.Tensor) -> torch.Tensor:
     elif quantizer.scheme == "uniform":
         return y.to(torch.int16)
     return torch.from_numpy(quantizer.encode_table.view(np.int16))[y]
-
-
-def run(network: QuantizedNetwork, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """`Reference(network).run(codes)`: (layer name, stored codes or raw accumulators)."""
-    return Reference(network).run(codes)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.allocate import command, search
 from model_prep.allocate.cache import Choice
 from model_prep.footprint import saved_percent
+from model_prep.graph import Layer
 from model_prep.study import papers, plots
 from model_prep.study.context import BOUNDS, Study, kilobytes
 from model_prep.study.plots import Figure
@@ -165,20 +166,18 @@ def bound_figures(data: dict[str, Any]) -> list[Figure]:
 def half_precision(study: Study) -> dict[str, Any]:
     """The score with activations rounded to IEEE half precision."""
 
-    def run() -> dict[str, Any]:
-        parts = []
-        with torch.inference_mode():
-            for batch in study._batches:
-                tensors = float_model.Tensors(study.graph, study.network.start(batch))
-                for index, layer in enumerate(study.graph.layers):
-                    out = study.network.raw(index, tensors.sources(layer))
-                    if layer.name in study.elements:
-                        out = out.half().float()
-                    tensors.store(index, layer, out)
-                parts.append(out.flatten(1).numpy())
+    def halved(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+        out = study.network.raw(layer, inputs)
+        return out.half().float() if layer.name in study.elements else out
+
+    def measured() -> dict[str, Any]:
+        parts = [
+            run.last(run.run(study.graph, study.network.start(batch), halved)).numpy()
+            for batch in study._batches
+        ]
         return study.rate(np.concatenate(parts))
 
-    found: dict[str, Any] = study.store.remember("half precision", run)
+    found: dict[str, Any] = study.store.remember("half precision", measured)
     return found
 
 

@@ -14,10 +14,9 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from model_prep import data, float_model
+from model_prep import data, run
 from model_prep.allocate import clipping, command, uniform
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.clipping import coarser
@@ -283,12 +282,8 @@ class Study:
     @cached_property
     def float_logits(self) -> np.ndarray:
         """Outputs of the float network, float32 [N, classes]."""
-        parts = []
         bar = tqdm(self._batches, desc="float network", unit="batch", disable=None, leave=False)
-        with torch.inference_mode():
-            for batch in bar:
-                parts.append(float_model.forward(self.graph, self.to_float(batch)).numpy())
-        return np.concatenate(parts)
+        return run.float_logits(self.graph, map(self.to_float, bar))
 
     @cached_property
     def exact(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from formats.build import atomic_dir
 from formats.errors import UserError
-from model_prep import data, float_model
+from model_prep import data, run
 from model_prep.data import ImageSet
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
@@ -124,9 +124,7 @@ class _Trainer:
         teacher = None
         if self.options.distill:
             with torch.inference_mode():
-                teacher = float_model.forward(
-                    self.teacher, data.to_float(self.spec, pixels)
-                ).clone()
+                teacher = run.forward(self.teacher, data.to_float(self.spec, pixels)).clone()
         with torch.enable_grad():
             logits = self.network(pixels)
             if self.options.distill:
@@ -277,11 +275,8 @@ def _check_stored(source: Source, refined: Graph) -> None:
 
 
 def _float_logits(spec: NetworkSpec, graph: Graph, test: ImageSet) -> np.ndarray:
-    parts = [
-        float_model.forward(graph, data.to_float(spec, batch)).numpy()
-        for batch in calibrate.batches(test.pixels, "float network")
-    ]
-    return np.concatenate(parts)
+    batches = calibrate.batches(test.pixels, "float network")
+    return run.float_logits(graph, (data.to_float(spec, batch) for batch in batches))
 
 
 def _integer_logits(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.fixed_point import largest_frac
 from model_prep.quantize.kmeans import thresholds
@@ -220,20 +220,14 @@ class StraightThrough:
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         """Logits float32 [N, classes] of images uint8 [N, C, H, W]."""
         codes = torch.from_numpy(self.source.encode(pixels))
-        tensors = float_model.Tensors(self.graph, codes.to(torch.float32) * 2.0**-self.source.frac)
-        for index, layer in enumerate(self.graph.layers):
-            sources = tensors.sources(layer)
-            if layer.has_weights:
-                out = float_model.convolve(layer, sources[0], *self.quantized(layer))
-            else:
-                out = float_model.operate(layer, sources)
-            out = float_model.activate(layer, out)
-            if layer.pool is not None:
-                out = float_model.max_pool(layer.pool, out)
-            if layer.name in self.activations:
-                out = self.activations[layer.name](out)
-            tensors.store(index, layer, out)
-        return out.flatten(1)
+        x = codes.to(torch.float32) * 2.0**-self.source.frac
+
+        def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+            parameters = self.quantized(layer) if layer.has_weights else None
+            out = run.finish(layer, run.operate(layer, inputs, parameters))
+            return self.activations[layer.name](out) if layer.name in self.activations else out
+
+        return run.last(run.run(self.graph, x, stored, gradients=True))
 
     def rounded(self) -> Graph:
         """The graph with the quantized weights and biases: quantizing it changes no value."""

@@ -19,11 +19,11 @@ from formats.build import write_atomic
 from formats.errors import UserError
 from model_prep import data, networks
 from model_prep.data import ImageSet
-from model_prep.float_model import convolve, forward, max_pool
-from model_prep.graph import INPUT, Graph
+from model_prep.graph import Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import percent_correct
+from model_prep.run import finish, forward, last, operate, run
 from model_prep.training import train_photos
 from model_prep.training.augment import Augmented, centre, load_whole
 
@@ -150,13 +150,12 @@ def _fit(
 
 def _forward(graph: Graph, state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """Logits of the graph's structure with trainable tensors named like its layers."""
-    tensors = {INPUT: x}
-    for layer in graph.layers:
+
+    def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
         weight = state[f"{layer.name}.weight"].reshape(layer.weight.shape)
-        out = convolve(layer, tensors[layer.inputs[0]], weight, state[f"{layer.name}.bias"])
-        out = F.relu(out) if layer.relu else out
-        tensors[layer.name] = max_pool(layer.pool, out) if layer.pool else out
-    return out.flatten(1)
+        return finish(layer, operate(layer, inputs, (weight, state[f"{layer.name}.bias"])))
+
+    return last(run(graph, x, stored, gradients=True))
 
 
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from model_prep import data
-from model_prep.float_model import convolve, max_pool
-from model_prep.graph import INPUT, Graph
+from model_prep.graph import Graph, Layer
 from model_prep.networks.spec import NetworkSpec
+from model_prep.run import last, max_pool, operate, run
 from model_prep.training.augment import Augmented
 
 # A step's images are divided among so many workers, whatever the number of cores, so that sums
@@ -71,20 +71,19 @@ class Normalised:
     ) -> tuple[float, tuple[torch.Tensor, ...]]:
         """(loss, its gradients in the order of the state) on one worker's images."""
         with torch.enable_grad():
-            tensors = {INPUT: x}
-            for layer in self.graph.layers[:-1]:
+
+            def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
                 weight = self.state[f"{layer.name}.weight"].reshape(layer.weight.shape)
-                zero = torch.zeros(len(weight))
-                out = convolve(layer, tensors[layer.inputs[0]], weight, zero)
-                out = max_pool(layer.pool, out) if layer.pool else out
                 bias = self.state[f"{layer.name}.bias"]
+                if layer.name not in self.running[shard]:
+                    return operate(layer, inputs, (weight, bias))
+                out = operate(layer, inputs, (weight, torch.zeros(len(weight))))
+                out = max_pool(layer.pool, out) if layer.pool else out
                 mean, variance = self.running[shard][layer.name]
                 out = F.batch_norm(out, mean, variance, None, bias, True, MOMENTUM, EPSILON)
-                tensors[layer.name] = F.relu(out)
-            last = self.graph.layers[-1]
-            weight = self.state[f"{last.name}.weight"].reshape(last.weight.shape)
-            bias = self.state[f"{last.name}.bias"]
-            out = convolve(last, tensors[last.inputs[0]], weight, bias).flatten(1)
+                return F.relu(out)
+
+            out = last(run(self.graph, x, stored, gradients=True))
             loss = F.cross_entropy(out, labels, label_smoothing=smoothing)
             return float(loss.detach()), torch.autograd.grad(loss, list(self.state.values()))
 

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from formats.errors import UserError, run_cli
 from model_prep import cli, source
-from model_prep.quantize import manifest, reference
+from model_prep.quantize import manifest
+from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +93,7 @@ def test_seeded_weights_and_photographs(tmp_path: Path, capsys: pytest.CaptureFi
     assert network.weights == "seeded"
     assert network.concats
     with np.load(tmp_path / "quantized" / "vectors.npz") as vectors:
-        for name, codes in reference.run(network, vectors["input"]):
+        for name, codes in Reference(network).run(vectors["input"]):
             assert (vectors[name] == codes).all()
 
 

@@ -13,7 +13,7 @@ import torch
 from random_dags import random_dag
 
 from formats.build import free_memory
-from model_prep import float_model, networks, weights
+from model_prep import networks, run, weights
 from model_prep.allocate import cache, uniform
 from model_prep.allocate.cache import BatchRun, Choice, layers_to_keep
 from model_prep.allocate.problem import Problem, Widths
@@ -133,7 +133,7 @@ def test_float_choice_is_the_float_network() -> None:
     layers = [layer for layer in problem.graph.layers if layer.has_weights]
     exact = {layer.name: torch.from_numpy(layer.weight) for layer in layers}
     done = BatchRun(network, pixels, frozenset()).plain(Choice({}, exact))
-    want = float_model.forward(problem.graph, network.start(pixels)).numpy()
+    want = run.forward(problem.graph, network.start(pixels)).numpy()
     assert np.abs(done - want).max() < 0.01 * np.abs(want).max()  # biases have 14 bits
 
 

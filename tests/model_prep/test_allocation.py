@@ -15,11 +15,12 @@ from model_prep import data, networks, weights
 from model_prep.allocate import single, uniform
 from model_prep.data import ImageSet
 from model_prep.graph import Graph
-from model_prep.quantize import calibrate, quantizers, reference
+from model_prep.quantize import calibrate, quantizers
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, sqnr_db
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.reference import Reference
 
 SPEC = networks.get("digits")
 TO_FLOAT = partial(data.to_float, SPEC)
@@ -156,7 +157,7 @@ def test_fake_quantization_stays_near_the_integer_model(
         graph, source, plan.layers, [fitted.get(layer.name) for layer in graph.layers]
     )
     network = QuantizedNetwork("digits", "trained", "0" * 64, 12, source, layers)
-    raw = dict(reference.run(network, source.encode(images.pixels)))[layers[-1].name]
+    raw = dict(Reference(network).run(source.encode(images.pixels)))[layers[-1].name]
     exact = raw.reshape(len(raw), -1) * 2.0 ** -layers[-1].out_frac
     fake = FakeQuantized(graph, source, plan.layers)
     close = fake.logits(images.pixels, fitted)

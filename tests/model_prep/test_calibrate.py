@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_prep import data, float_model, networks, weights
+from model_prep import data, networks, run, weights
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
 
@@ -29,7 +29,7 @@ def pixels() -> np.ndarray:
 def stored(graph: Graph, pixels: np.ndarray) -> dict[str, torch.Tensor]:
     """All activations at once."""
     x = data.to_float(networks.get("digits"), pixels)
-    return {layer.name: out for layer, _, out in float_model.run_layers(graph, x)}
+    return {layer.name: out for layer, out in run.run_float(graph, x)}
 
 
 @pytest.mark.parametrize("batch_values", [64, 700, 10**6])

@@ -14,7 +14,8 @@ import pytest
 
 from formats.errors import UserError, run_cli
 from model_prep import cli, data, networks
-from model_prep.quantize import manifest, reference
+from model_prep.quantize import manifest
+from model_prep.quantize.reference import Reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +53,7 @@ def test_vectors_are_what_the_saved_network_computes(made: Path) -> None:
         images, labels, logits = vectors["images"], vectors["labels"], vectors["float_logits"]
         assert (vectors["input"] == network.input.encode(images)).all()
         assert vectors["input"].dtype == np.int16
-        for name, codes in reference.run(network, vectors["input"]):
+        for name, codes in Reference(network).run(vectors["input"]):
             assert (vectors[name] == codes).all()
             assert vectors[name].dtype == (np.int64 if name == "fc5" else np.uint16)
             assert vectors[name].shape[1:] == network.layers[-1].out_shape or name != "fc5"

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer, Lrn, Pool, no_bias, no_weight
-from model_prep.quantize import lrn, manifest, quantizers, reference
+from model_prep.quantize import lrn, manifest, quantizers
 from model_prep.quantize.integers import check_graph, quantize_operation
 from model_prep.quantize.plan import Settings, resolve
 from model_prep.quantize.quantizers.base import Quantizer
+from model_prep.quantize.reference import Reference
 from model_prep.quantize.sharing import signed_layers
 
 
@@ -33,7 +34,7 @@ def test_random_dags(seed: int) -> None:
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (2, *network.input.shape), dtype=np.uint8)
     codes = network.input.encode(pixels)
-    got = dict(reference.run(network, codes))
+    got = dict(Reference(network).run(codes))
     for index, image in enumerate(codes):
         want = naive.run(network, image)
         for layer in network.layers:
@@ -71,7 +72,7 @@ def test_files_keep_all_kinds(seed: int, tmp_path: Path) -> None:
     assert loaded.concats == network.concats
     pixels = np.random.default_rng(seed).integers(0, 256, (1, *network.input.shape), dtype=np.uint8)
     codes = network.input.encode(pixels)
-    for want, got in zip(reference.run(network, codes), reference.run(loaded, codes), strict=True):
+    for want, got in zip(Reference(network).run(codes), Reference(loaded).run(codes), strict=True):
         assert want[0] == got[0]
         assert (want[1] == got[1]).all()
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from model_prep import data, float_model, networks, weights
+from model_prep import data, networks, run, weights
 from model_prep.graph import INPUT, Graph, Layer, Pool
 from model_prep.networks.spec import NetworkSpec
 
@@ -73,7 +73,7 @@ def test_small_alexnet_equals_a_sequential(alexnet_like: tuple[nn.Sequential, Gr
     with torch.inference_mode():
         expected = module(x)
     assert expected.abs().max() > 0.01
-    torch.testing.assert_close(float_model.forward(graph, x), expected, **TOLERANCE)
+    torch.testing.assert_close(run.forward(graph, x), expected, **TOLERANCE)
 
 
 def test_every_layer_equals_the_sequentials(alexnet_like: tuple[nn.Sequential, Graph]) -> None:
@@ -82,13 +82,20 @@ def test_every_layer_equals_the_sequentials(alexnet_like: tuple[nn.Sequential, G
     children = list(module)
     ends = {"conv1": (2, 3), "conv2": (5, 5), "conv3": (7, 7), "conv4": (9, 10), "fc5": (14, 14),
             "fc6": (15, 15)}  # fmt: skip
-    for layer, out, stored in float_model.run_layers(graph, x):
+    inner: dict[str, torch.Tensor] = {}  # before the pool
+
+    def operation(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+        inner[layer.name] = run.activate(layer, run.operate(layer, inputs))
+        return run.float_layer(layer, inputs)
+
+    for layer, stored in run.run(graph, x, operation):
+        out = inner[layer.name]
         with torch.inference_mode():
             before, after = (nn.Sequential(*children[:end])(x) for end in ends[layer.name])
         shape = (2, *layer.conv_shape)
         torch.testing.assert_close(out, before.reshape(shape), **TOLERANCE)
         torch.testing.assert_close(stored, after.reshape(2, *layer.out_shape), **TOLERANCE)
-        assert (stored is out) == (layer.pool is None)
+        assert torch.equal(stored, out) == (layer.pool is None)
 
 
 def test_digits_equals_a_sequential_and_classifies(digits: NetworkSpec) -> None:
@@ -106,7 +113,7 @@ def test_digits_equals_a_sequential_and_classifies(digits: NetworkSpec) -> None:
     graph = weights.load(digits, None, images.pixels).graph
     with torch.inference_mode():
         expected = module(x)
-    found = float_model.forward(graph, x)
+    found = run.forward(graph, x)
     torch.testing.assert_close(found, expected, **TOLERANCE)
     correct = int((found.argmax(1).numpy() == test.labels).sum())
     assert correct / len(test) >= 0.98
@@ -129,7 +136,7 @@ def test_alexnet_at_full_size_equals_torchs_operators() -> None:
         for name in ("fc6", "fc7"):
             y = F.relu(F.linear(y, w[name].flatten(1), b[name]))
         y = F.linear(y, w["fc8"].flatten(1), b["fc8"])
-    found = float_model.forward(graph, x)
+    found = run.forward(graph, x)
     assert found.shape == (2, 1000)
     torch.testing.assert_close(found, y, rtol=1e-3, atol=1e-3)
 
@@ -161,7 +168,7 @@ def test_convolution_is_the_sum_of_products(
         columns = j * stride[1] + dilation[1] * np.arange(kernel[1])
         window = padded[:, first : first + 4 // groups][:, :, rows][:, :, :, columns]
         expected[:, o, i, j] = (window * layer.weight[o]).sum((1, 2, 3)) + layer.bias[o]
-    ((_, out, _),) = float_model.run_layers(graph, torch.from_numpy(x))
+    ((_, out),) = run.run_float(graph, torch.from_numpy(x))
     np.testing.assert_allclose(out.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -180,14 +187,14 @@ def test_a_kernel_as_large_as_the_map_is_still_a_convolution(
         nn.functional.pad(x, (left, right, top, bottom)),
         torch.from_numpy(layer.weight), torch.from_numpy(layer.bias), groups=groups,
     ).relu()  # fmt: skip
-    ((_, out, _),) = float_model.run_layers(graph, x)
+    ((_, out),) = run.run_float(graph, x)
     assert out.shape == (2, *layer.conv_shape)
     torch.testing.assert_close(out, expected, **TOLERANCE)
 
 
 def test_pool_padding_never_wins() -> None:
     x = -1.0 - torch.arange(16, dtype=torch.float32).reshape(1, 1, 4, 4)
-    out = float_model.max_pool(Pool((3, 3), (2, 2), (1, 0, 0, 1)), x)
+    out = run.max_pool(Pool((3, 3), (2, 2), (1, 0, 0, 1)), x)
     assert out.tolist() == [[[[-1.0, -3.0], [-5.0, -7.0]]]]
 
 
@@ -200,7 +207,7 @@ def test_two_readers_of_one_layer_both_get_it() -> None:
 
     graph = Graph("fork", (2, 3, 3), [conv("a", INPUT), conv("b", "a"), conv("c", "a")])
     x = torch.rand(1, 2, 3, 3)
-    outs = {layer.name: out for layer, out, _ in float_model.run_layers(graph, x)}
+    outs = {layer.name: out for layer, out in run.run_float(graph, x)}
     weight = torch.from_numpy(graph.layer("c").weight)
     torch.testing.assert_close(outs["c"], nn.functional.conv2d(outs["a"], weight).relu())
 
@@ -211,7 +218,7 @@ def test_running_changes_neither_input_nor_weights(
     _, graph = alexnet_like
     x = torch.randn(1, 3, 63, 47)
     before = x.clone(), [layer.weight.copy() for layer in graph.layers]
-    float_model.forward(graph, x)
+    run.forward(graph, x)
     assert torch.equal(x, before[0])
     assert all((a.weight == b).all() for a, b in zip(graph.layers, before[1], strict=True))
 

@@ -13,8 +13,9 @@ import pytest
 import random_networks
 
 from formats.errors import UserError
-from model_prep.quantize import manifest, reference
+from model_prep.quantize import manifest
 from model_prep.quantize.manifest import QuantizedNetwork
+from model_prep.quantize.reference import Reference
 
 
 @pytest.fixture()
@@ -34,7 +35,7 @@ def test_round_trip(network: QuantizedNetwork, folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, *network.input.shape), dtype=np.uint8)
     codes = network.input.encode(pixels)
     assert (loaded.input.encode(pixels) == codes).all()
-    for want, got in zip(reference.run(network, codes), reference.run(loaded, codes), strict=True):
+    for want, got in zip(Reference(network).run(codes), Reference(loaded).run(codes), strict=True):
         assert want[0] == got[0]
         assert (want[1] == got[1]).all()
     for before, after in zip(network.layers, loaded.layers, strict=True):

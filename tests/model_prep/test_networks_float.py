@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_prep.float_model import convolve, forward, max_pool, run_layers
 from model_prep.graph import INPUT, Graph, Layer, Pool
+from model_prep.run import convolve, forward, max_pool, run_float
 
 
 def _direct(layer: Layer, x: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_convolution_is_the_sum_it_is_defined_as(kernel, stride, dilation, pads,
     )  # fmt: skip
     graph = Graph("one", (4, 6, 7), [layer])
     x = random.standard_normal((2, 4, 6, 7), np.float32)
-    ((_, got, _),) = run_layers(graph, torch.from_numpy(x))
+    ((_, got),) = run_float(graph, torch.from_numpy(x))
     for image, result in zip(x, got.numpy(), strict=True):
         np.testing.assert_allclose(result, _direct(layer, image), atol=1e-4)
 
@@ -81,9 +81,9 @@ def test_tensors_are_dropped_after_their_last_reader():
     graph = Graph("fork", (1, 2, 2), layers)
     alive: dict[str, weakref.ref[torch.Tensor]] = {}
     seen = []
-    for layer, output, stored in run_layers(graph, torch.ones(1, 1, 2, 2)):
+    for layer, stored in run_float(graph, torch.ones(1, 1, 2, 2)):
         alive[layer.name] = weakref.ref(stored)
-        del output, stored
+        del stored
         seen.append({name for name, ref in alive.items() if ref() is not None})
     assert "a" in seen[1]  # `c` still reads it
     assert "a" not in seen[3]

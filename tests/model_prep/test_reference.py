@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from formats.errors import UserError
 from model_prep.graph import INPUT, Pool
-from model_prep.quantize import exact_conv, reference
+from model_prep.quantize import exact_conv
 from model_prep.quantize.manifest import InputFormat, QuantizedLayer, QuantizedNetwork
 from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.reference import Reference
@@ -22,7 +22,7 @@ from model_prep.quantize.reference import Reference
 
 def check(network: QuantizedNetwork, codes: np.ndarray) -> None:
     """Every layer of every image is equal."""
-    got = dict(reference.run(network, codes))
+    got = dict(Reference(network).run(codes))
     for index, image in enumerate(codes):
         want = naive.run(network, image)
         for layer in network.layers:
@@ -132,7 +132,7 @@ def test_sixteen_bit_codes_do_not_turn_negative() -> None:
     )  # fmt: skip
     network = replace(network, layers=[network.layers[0], last])
     codes = extreme_codes(512).astype(np.int16)
-    assert dict(reference.run(network, codes))["only"].max() > 32767
+    assert dict(Reference(network).run(codes))["only"].max() > 32767
     check(network, codes)
 
 

@@ -15,7 +15,7 @@ import random_dags
 import torch
 
 from formats.errors import UserError
-from model_prep import cli, data, float_model, networks, weights
+from model_prep import cli, data, networks, run, weights
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import FakeQuantized
@@ -67,9 +67,9 @@ def test_scaled_channels_give_the_same_float_results(seed: int) -> None:
     names = [n for n in equalise.scalable(graph) if graph.layer(n).has_weights]
     scales = {n: np.exp(random.normal(size=len(graph.layer(n).bias))) for n in names}
     x = torch.from_numpy(random.standard_normal((2, *graph.in_shape)).astype(np.float32))
-    want = {layer.name: out for layer, _, out in float_model.run_layers(graph, x)}
+    want = {layer.name: out for layer, out in run.run_float(graph, x)}
     scaled = equalise.rescale(graph, scales)
-    for layer, _, out in float_model.run_layers(scaled, x):
+    for layer, out in run.run_float(scaled, x):
         factor = equalise.channel_scales(graph, scales, layer.name)
         expected = want[layer.name] * torch.from_numpy(factor).float()[:, None, None]
         largest = float(expected.abs().max()) + 1e-6
@@ -85,7 +85,7 @@ def test_found_scales_make_channels_alike(graph: Graph, pixels: np.ndarray) -> N
     scales = equalise.find_scales(graph, lambda: [TO_FLOAT(pixels)])
     scaled = equalise.rescale(graph, scales)
     assert scales
-    for layer, _, stored in float_model.run_layers(scaled, TO_FLOAT(pixels)):
+    for layer, stored in run.run_float(scaled, TO_FLOAT(pixels)):
         if layer.name in scales:
             occupied = (stored != 0).sum((0, 2, 3))
             rms = (stored.square().sum((0, 2, 3)) / occupied.clamp(min=1)).sqrt()
@@ -159,7 +159,7 @@ def test_the_student_convolves_as_the_float_network(kernel: int, stride: int, pa
     layer = Layer("a", "conv", ("input",), weight, bias, (stride, stride), (pads,) * 4)
     x = torch.from_numpy(random.standard_normal((2, 3, 6, 6)).astype(np.float32))
     own = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
-    torch.testing.assert_close(convolve(layer, x, *own), float_model.convolve(layer, x, *own))
+    torch.testing.assert_close(convolve(layer, x, *own), run.convolve(layer, x, *own))
 
 
 def test_learned_levels_stay_increasing_integers_in_range() -> None:

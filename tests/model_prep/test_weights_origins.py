@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from formats.errors import UserError
-from model_prep import data, float_model, networks, weights
+from model_prep import data, networks, run, weights
 from model_prep.networks.spec import NetworkSpec
 
 State = dict[str, torch.Tensor]
@@ -287,10 +287,10 @@ def test_every_seeded_layer_has_unit_variance_before_its_relu(net: str, small: N
         for layer, relu in zip(graph.layers, relus, strict=True):
             source = seen[layer.inputs[0]] if seen else x
             weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
-            out = float_model.convolve(layer, source, weight, bias)
+            out = run.convolve(layer, source, weight, bias)
             assert float(out.var()) == pytest.approx(1, rel=0.004), layer.name
             out = out.relu() if relu else out
-            seen[layer.name] = float_model.max_pool(layer.pool, out) if layer.pool else out
+            seen[layer.name] = run.max_pool(layer.pool, out) if layer.pool else out
 
 
 def test_black_images_do_not_blow_the_weights_up(digits: NetworkSpec) -> None:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import ToFloat
 from model_prep.quantize.refine import DISTIL_STEPS
@@ -125,7 +125,7 @@ class _Lesson:
         with torch.no_grad():
             for layer, out, stored in self.teacher.run(x, quantized=False):
                 if layer.name in self.maps:
-                    wanted[layer.name] = float_model.activate(layer, out)
+                    wanted[layer.name] = run.activate(layer, out)
                 answer = stored
         error = torch.zeros(())
         with torch.enable_grad():
@@ -133,7 +133,7 @@ class _Lesson:
                 if layer.name in self.maps:
                     target = wanted[layer.name]
                     power = target.square().mean() + 1e-12
-                    error = error + F.mse_loss(float_model.activate(layer, out), target) / power
+                    error = error + F.mse_loss(run.activate(layer, out), target) / power
                 reply = stored
             return divergence_of(reply, answer) + self.recipe.feature * error
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
 
 _MOST = 64.0  # factor between a channel's scale and the layer's, either way
@@ -98,7 +98,7 @@ def find_scales(
     squares = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
     counts = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
     for x in batches():
-        for layer, _, stored in float_model.run_layers(graph, x):
+        for layer, stored in run.run_float(graph, x):
             if layer.name in wanted:
                 squares[layer.name] += stored.double().square().sum((0, 2, 3)).numpy()
                 counts[layer.name] += (stored != 0).sum((0, 2, 3)).numpy()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import to_integers
 from model_prep.quantize.plan import Plan
@@ -69,12 +69,8 @@ def _run(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """(stored outputs of the wanted layers with gradients, logits)."""
     names, kept = set(wanted), {}
-    tensors = float_model.Tensors(graph, x.requires_grad_())
     with torch.enable_grad():
-        for index, layer in enumerate(graph.layers):
-            out = float_model.activate(layer, float_model.operate(layer, tensors.sources(layer)))
-            stored = float_model.max_pool(layer.pool, out) if layer.pool else out
+        for layer, stored in run.run(graph, x.requires_grad_(), run.float_layer, gradients=True):
             if layer.name in names:
                 kept[layer.name] = stored
-            tensors.store(index, layer, stored)
         return kept, stored.flatten(1)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model_prep import float_model
+from model_prep import run
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.kmeans import thresholds
 from model_prep.quantize.manifest import InputFormat
@@ -75,11 +75,11 @@ def _in_memory_order(x: torch.Tensor) -> torch.Tensor:
 def convolve(
     layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """`float_model.convolve`; 1x1 as one matrix product of maps that have the channels last."""
+    """`run.convolve`; 1x1 as one matrix product of maps that have the channels last."""
     plain = layer.groups == 1 and set(layer.stride) == {1} and not any(layer.pads)
     if plain and weight.shape[2:] == (1, 1):
         return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-    return float_model.convolve(layer, x, weight, bias)
+    return run.convolve(layer, x, weight, bias)
 
 
 class _Table(torch.autograd.Function):
@@ -184,22 +184,23 @@ class Student:
             quantized: False: a float network with these weights.
         """
         graph, owners = self.state.graph, {one.name: one.owner for one in self.state.plan.layers}
-        tensors = float_model.Tensors(graph, x)
-        for index, layer in enumerate(graph.layers):
-            sources = tensors.sources(layer)
+        seen: dict[str, torch.Tensor] = {}
+
+        def operation(layer: Layer, sources: list[torch.Tensor]) -> torch.Tensor:
             if layer.has_weights:
                 out = convolve(layer, sources[0], *self.weights[layer.name])
             else:
-                out = float_model.operate(layer, sources)
-            stored = float_model.activate(layer, out)
-            if layer.pool is not None:
-                stored = float_model.max_pool(layer.pool, stored)
+                out = run.operate(layer, sources)
+            seen[layer.name] = out
+            stored = run.finish(layer, out)
             table = self.tables.get(layer.name) if quantized else None
             if table is not None and not self.copies(layer):
                 own = None if levels is None else levels.get(owners[layer.name])
                 stored = table(stored, own)
-            tensors.store(index, layer, stored)
-            yield layer, out, stored
+            return stored
+
+        for layer, stored in run.run(graph, x, operation, gradients=True):
+            yield layer, seen.pop(layer.name), stored
 
     def logits(self, x: torch.Tensor, quantized: bool = True) -> torch.Tensor:
         """The network's output [N, classes]."""

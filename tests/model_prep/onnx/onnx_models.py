@@ -11,8 +11,8 @@ import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from model_prep.float_model import forward
 from model_prep.onnx import ImportedNetwork, load_onnx
+from model_prep.run import forward
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"

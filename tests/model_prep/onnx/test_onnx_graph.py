@@ -10,9 +10,9 @@ import pytest
 import torch
 from onnx_models import build, node, random, save
 
-from model_prep.float_model import forward
 from model_prep.graph import INPUT, Average, Graph, Layer, Lrn, Pool, no_bias, no_weight
 from model_prep.onnx import load_onnx, reseed
+from model_prep.run import forward
 
 
 def conv(name: str, source: str, channels: int, out: int) -> Layer:

@@ -13,9 +13,9 @@ import torch
 from onnx_models import DATA, LIGHT, compare, light, random, randomise
 
 from formats.errors import UserError
-from model_prep.float_model import forward, run_layers
 from model_prep.graph import BLOCK, INPUT, Graph
 from model_prep.onnx import load_onnx
+from model_prep.run import forward, run_float
 
 SMALL = ["squeezenet", "inception_v1"]
 LARGE = ["bvlc_alexnet", "vgg19", "zfnet512", "resnet50", "inception_v2", "densenet121"]
@@ -70,7 +70,7 @@ def test_shufflenet_is_refused_by_operator_with_all_its_nodes() -> None:
 def test_seeded_weights_give_every_convolution_unit_variance() -> None:
     network = load_onnx(LIGHT / "light_squeezenet.onnx", "seeded")
     x = torch.randn((2, *network.in_shape), generator=torch.Generator().manual_seed(2014))
-    for layer, out, _ in run_layers(network.graph, x):
+    for layer, out in run_float(network.graph, x):
         if layer.kind == "conv":
             assert 0.3 < float((out * out).mean()) < 0.8  # half of 1: the ReLU drops the rest
     again = load_onnx(LIGHT / "light_squeezenet.onnx", "seeded")

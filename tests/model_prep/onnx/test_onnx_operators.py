@@ -14,9 +14,9 @@ from onnx import NodeProto, TensorProto
 from onnx_models import build, compare, node, random, save
 
 from formats.errors import UserError
-from model_prep.float_model import normalise
 from model_prep.graph import Lrn
 from model_prep.onnx import load_onnx
+from model_prep.run import normalise
 
 CONSTANTS = {
     "w": random(1, 8, 4, 3, 3), "b": random(2, 8), "v": random(3, 8, 8, 1, 1),

@@ -19,9 +19,9 @@ from onnx_models import build, compare, node, random, save
 
 from formats.errors import UserError
 from model_prep.cli import main as model_prep
-from model_prep.float_model import forward
 from model_prep.graph import Graph
 from model_prep.onnx import load, load_onnx
+from model_prep.run import forward
 
 ROOT = Path(__file__).resolve().parents[3]
 Nodes = list[NodeProto]
