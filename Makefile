@@ -70,7 +70,7 @@ PE ?=
 FM ?=
 WEIGHT_PORTS ?=
 PIXELS ?=
-# C-simulation: fast or exact.
+# C-simulation: fast, exact (ap_int), or threads (a thread a process, streams of limited depth).
 CSIM_TYPES ?= fast
 # Points of the conversion units' cost table: small, medium or full (hours).
 SWEEP ?= small

@@ -88,6 +88,12 @@ def test_what_is_up_to_date_is_not_repeated(digits):
     assert "model_prep" not in done.stdout and "codegen generate" not in done.stdout
 
 
+def test_streams_are_deep_enough(digits):
+    """Every process a thread, every stream as deep as the hardware's."""
+    done = make("csim", "NET=digits", "IMAGES=360", "CSIM_TYPES=threads", f"OUT={digits[0]}")
+    assert done.returncode == 0 and "PASSED: every layer is bit-exact" in done.stdout
+
+
 def test_a_changed_setting_is_noticed(digits, tmp_path):
     done = make("-n", "csim", "NET=digits", "IMAGES=360", "BITS=3", f"OUT={digits[0]}")
     assert "--bits '3'" in done.stdout

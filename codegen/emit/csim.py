@@ -16,7 +16,6 @@ from typing import Any
 from formats.build import compile_cpp
 from formats.errors import UserError
 
-TYPES = ("fast", "exact")
 FLAGS = (
     "-std=c++14",
     "-O3",
@@ -32,7 +31,9 @@ FLAGS = (
 AP_TYPES = {
     "fast": ("-DCSIM_FAST", "-Wno-maybe-uninitialized"),
     "exact": ("-Wno-uninitialized", "-Wno-maybe-uninitialized"),
+    "threads": ("-DCSIM_FAST", "-DCSIM_THREADS", "-pthread", "-Wno-maybe-uninitialized"),
 }
+TYPES = tuple(AP_TYPES)
 SANITIZE = (
     "-g",
     "-O1",
@@ -40,7 +41,7 @@ SANITIZE = (
     "-fno-sanitize-recover=all",
 )
 # ap_private sign-extends by shifting negative numbers left, which g++ defines as C++20 does.
-SANITIZE_TYPES = {"fast": (), "exact": ("-fno-sanitize=shift-base",)}
+SANITIZE_TYPES = {"fast": (), "exact": ("-fno-sanitize=shift-base",), "threads": ()}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Settings:
 
     Attributes:
         build: build/NET, with hls/, params/, golden/ and report.json.
-        types: "fast" (native integers) or "exact" (ap_int everywhere).
+        types: "fast" (native integers), "exact" (ap_int everywhere), or "threads" (native integers,
+            a thread a process, streams no deeper than the hardware's).
         first_layers: run only so many layers; 0 for all.
         sanitize: compile with the address and undefined behaviour sanitizers.
     """

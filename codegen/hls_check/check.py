@@ -26,7 +26,7 @@ RULES: tuple[rules.Rule, ...] = (
 )
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.
-SIMULATION_ONLY = ("testbench", "emulator")
+SIMULATION_ONLY = ("testbench", "emulator", "threads")
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

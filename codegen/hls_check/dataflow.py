@@ -10,20 +10,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from codegen.hls_check.lexer import Token
-from codegen.hls_check.pragmas import pragma_name
+from codegen.hls_check.pragmas import pragma_name, pragma_options
 from codegen.hls_check.rules import Finding, Program, constants, is_constant
 from codegen.hls_check.syntax import Function, Statement, closing, closing_angle, split
 
-STREAMS = {"Fifo", "stream"}
+STREAMS = {"Fifo", "Stream", "stream"}
+DEFAULT_DEPTH = "2"  # of a stream without a pragma
 DEPTH = 8  # calls that a channel is followed through
 
 
 @dataclass
 class Channel:
-    """A local stream or array, and the calls that write and read it."""
+    """A local stream or array, and the calls that write and read it.
+
+    Attributes:
+        depth: of a stream, as its type says; "" where it does not, and for an array.
+    """
 
     name: str
     line: int
+    depth: str = ""
     writers: list[int] = field(default_factory=list)
     readers: list[int] = field(default_factory=list)
 
@@ -108,8 +114,20 @@ def _check_region(program: Program, function: Function, region: Statement) -> It
                 if "read" in directions:
                     channels[channel].readers.append(calls)
         calls += 1
+    depths = {
+        options.get("variable"): options.get("depth")
+        for item in region.body
+        if item.kind == "pragma" and pragma_name(item.tokens[0]) == "STREAM"
+        for options in [pragma_options(item.tokens[0])]
+    }
     for made in channels.values():
         yield from (finding(made.line, text) for text in _check_channel(made))
+        depth = depths.get(made.name) or DEFAULT_DEPTH
+        if made.depth not in ("", depth):
+            text = (
+                f"stream {made.name} must have one depth, not {made.depth} in its type and {depth}"
+            )
+            yield finding(made.line, text)
 
 
 def _check_channel(made: Channel) -> Iterator[str]:
@@ -154,13 +172,16 @@ def declared_channels(tokens: Sequence[Token]) -> list[Channel]:
     if not is_declaration(tokens):
         return []
     is_stream = any(token.text in STREAMS for token in tokens[:3])
-    found = []
+    found, depth = [], ""
+    if tokens[0].text == "Stream":
+        arguments = split(tokens[2 : closing_angle(tokens, 1)])
+        depth = "".join(token.text for token in arguments[-1])
     for part in split(tokens):
         last = next((i for i, token in enumerate(part) if token.text in ("(", "[", "=", "{")), None)
         name = part[(len(part) if last is None else last) - 1]
         is_array = last is not None and part[last].text == "["
         if name.kind == "name" and (is_stream or is_array):
-            found.append(Channel(name.text, name.line))
+            found.append(Channel(name.text, name.line, depth))
     return found
 
 

@@ -18,6 +18,8 @@ TOKEN = re.compile(
       | (?P<sign>::|->|<<=|\+\+|--|&&|\|\||[-+*/%&|^<>=!]=|[^\s\w])""",
     re.VERBOSE,
 )
+# PROCESS(function, arguments) of fifo.hpp is a call of the function.
+PROCESS = re.compile(r"\bPROCESS\((\w+(?:<\w+>)?),\s*")
 JINJA = re.compile(r"\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 JINJA_VALUE = re.compile(r"""\{\{(?:'[^']*'|"[^"]*"|[^'"])*?\}\}""")
 
@@ -56,7 +58,7 @@ def lex(name: str, text: str) -> Source:
     """Tokens of a file; a name that ends in .j2 is a template."""
     if name.endswith(".j2"):
         text = plain_template(text)
-    lines = _uncomment(text).splitlines()
+    lines = PROCESS.sub(r"\1(", _uncomment(text)).splitlines()
     originals = text.splitlines()
     tokens: list[Token] = []
     includes: list[tuple[str, int]] = []

@@ -17,6 +17,13 @@
 #include "pooling.hpp"
 #include "weight_loader.hpp"
 
+// Elements that the streams between processes hold, in hardware and in simulation; all others hold
+// 2, which is what a stream without a pragma has.
+const int WORDS_DEPTH = 64;   // bus words
+const int BLOCKS_DEPTH = 16;  // pixel blocks of 8 codes
+const int SUMS_DEPTH = 16;    // groups of PIXELS pixels, an accumulator per output channel
+const int PIXELS_DEPTH = 64;  // codes of a tile's output channels
+
 // Totals of one call, in the order of enum Counter.
 struct Counters {
   uint64_t value[COUNTERS];
@@ -132,36 +139,36 @@ layer_pass:
 #pragma HLS ARRAY_RESHAPE variable = buffer complete dim = 3  // a row is one memory word
     int32_t bias[C::PE];
 #pragma HLS ARRAY_PARTITION variable = bias complete  // registers
-    Fifo<Pass> to_load("to_load"), to_read("to_read"), to_unpack("to_unpack");
-    Fifo<Pass> to_compute("to_compute"), to_finish("to_finish"), to_pool("to_pool");
-    Fifo<Pass> to_pack("to_pack"), to_write("to_write");
-    Fifo<count_t> n_load("n_load"), n_read("n_read"), n_unpack("n_unpack");
-    Fifo<count_t> n_compute("n_compute"), n_finish("n_finish"), n_pool("n_pool");
-    Fifo<count_t> n_pack("n_pack"), n_write("n_write"), n_fetched("n_fetched");
-    Fifo<typename C::bus_t> words_in("words_in"), words_out("words_out");
-#pragma HLS STREAM variable = words_in depth = 64   // the port's adapter holds whole bursts
-#pragma HLS STREAM variable = words_out depth = 64  // the port's adapter holds whole bursts
-    Fifo<CodeBlock<C>> blocks("blocks");
-#pragma HLS STREAM variable = blocks depth = 16  // evens out rows that start inside a word
-    Fifo<SumGroup<C>> sums("sums");
-    Fifo<SumVector<C>> raw("raw");
-#pragma HLS STREAM variable = sums depth = 16  // groups that wait while a row is pooled or packed
-#pragma HLS STREAM variable = raw depth = 2    // one pixel a pass
-    Fifo<CodeVector<C>> codes("codes"), pooled("pooled");
-#pragma HLS STREAM variable = codes depth = 64   // pixels that wait while a row is pooled
-#pragma HLS STREAM variable = pooled depth = 64  // pixels that wait while a row is packed
+    Stream<Pass, 2> to_load("to_load"), to_read("to_read"), to_unpack("to_unpack");
+    Stream<Pass, 2> to_compute("to_compute"), to_finish("to_finish"), to_pool("to_pool");
+    Stream<Pass, 2> to_pack("to_pack"), to_write("to_write");
+    Stream<count_t, 2> n_load("n_load"), n_read("n_read"), n_unpack("n_unpack");
+    Stream<count_t, 2> n_compute("n_compute"), n_finish("n_finish"), n_pool("n_pool");
+    Stream<count_t, 2> n_pack("n_pack"), n_write("n_write"), n_fetched("n_fetched");
+    Stream<typename C::bus_t, WORDS_DEPTH> words_in("words_in"), words_out("words_out");
+#pragma HLS STREAM variable = words_in depth = WORDS_DEPTH   // the adapter holds whole bursts
+#pragma HLS STREAM variable = words_out depth = WORDS_DEPTH  // the adapter holds whole bursts
+    Stream<CodeBlock<C>, BLOCKS_DEPTH> blocks("blocks");
+#pragma HLS STREAM variable = blocks depth = BLOCKS_DEPTH  // evens out rows that start in a word
+    Stream<SumGroup<C>, SUMS_DEPTH> sums("sums");
+#pragma HLS STREAM variable = sums depth = SUMS_DEPTH  // groups wait while a row is pooled, packed
+    Stream<SumVector<C>, 2> raw("raw");                // one pixel a pass
+    Stream<CodeVector<C>, PIXELS_DEPTH> codes("codes"), pooled("pooled");
+#pragma HLS STREAM variable = codes depth = PIXELS_DEPTH   // pixels wait while a row is pooled
+#pragma HLS STREAM variable = pooled depth = PIXELS_DEPTH  // pixels wait while a row is packed
 
-    sequence<C>(d, index, passes, images, to_load, to_read);
+    PROCESS(sequence<C>, d, index, passes, images, to_load, to_read);
+    // Called: an array is handed on when it is whole, so what reads it begins after what writes it.
     load_weights<C>(d, to_load, buffer, bias, n_load, weights...);
-    read_words<C>(fm_in, chip_in, d, to_read, to_unpack, words_in, n_read, n_fetched);
-    unpack_rows<C>(d, to_unpack, to_compute, words_in, blocks, n_unpack);
-    compute<C>(d, to_compute, to_finish, blocks, buffer, bias, sums, n_compute);
-    finish<C>(d, to_finish, to_pool, sums, codes, raw, n_finish);
-    max_pool<C>(d, to_pool, to_pack, codes, pooled, n_pool);
-    pack_rows<C>(d, to_pack, to_write, pooled, raw, words_out, n_pack);
-    write_words<C>(fm_out, chip_out, d, to_write, words_out, n_write);
-    tally<C>(d, index, n_load, n_read, n_fetched, n_unpack, n_compute, n_finish, n_pool, n_pack,
-             n_write, model, counters);
+    PROCESS(read_words<C>, fm_in, chip_in, d, to_read, to_unpack, words_in, n_read, n_fetched);
+    PROCESS(unpack_rows<C>, d, to_unpack, to_compute, words_in, blocks, n_unpack);
+    PROCESS(compute<C>, d, to_compute, to_finish, blocks, buffer, bias, sums, n_compute);
+    PROCESS(finish<C>, d, to_finish, to_pool, sums, codes, raw, n_finish);
+    PROCESS(max_pool<C>, d, to_pool, to_pack, codes, pooled, n_pool);
+    PROCESS(pack_rows<C>, d, to_pack, to_write, pooled, raw, words_out, n_pack);
+    PROCESS(write_words<C>, fm_out, chip_out, d, to_write, words_out, n_write);
+    PROCESS(tally<C>, d, index, n_load, n_read, n_fetched, n_unpack, n_compute, n_finish, n_pool,
+            n_pack, n_write, model, counters);
   }
   counters.value[COUNT_CYCLES] += model.body;
 }

@@ -50,10 +50,10 @@ void consume(Fifo<int32_t>& in, const int32_t table[C::N], int32_t* out) {
 template <class C>
 void top(const int32_t in[C::N], int32_t* out) {
 #pragma HLS DATAFLOW  // both at once
-  Fifo<int32_t> pipe("pipe");
-#pragma HLS STREAM variable = pipe depth = 2  // hides the latency
+  Stream<int32_t, C::N> pipe("pipe");
+#pragma HLS STREAM variable = pipe depth = C::N  // hides the latency
   int32_t table[C::N];
-  produce<C>(in, pipe, table);
+  PROCESS(produce<C>, in, pipe, table);
   consume<C>(pipe, table, out);
 }
 #ifndef __SYNTHESIS__
@@ -94,12 +94,12 @@ SEEDED = {
     ("pragma", "STREAM must have variable"): ("STREAM variable = pipe", "STREAM"),
     ("pragma", "not an HLS pragma"): ("#pragma HLS DATAFLOW", "#pragma GCC unroll 4"),
     ("dataflow", "a if statement"): (
-        "  produce<C>(in, pipe, table);",
-        "  if (in[0]) produce<C>(in, pipe, table);",
+        "  PROCESS(produce<C>, in, pipe, table);",
+        "  if (in[0]) PROCESS(produce<C>, in, pipe, table);",
     ),
     ("dataflow", "declarations and calls only"): (
-        "  produce<C>(in, pipe, table);",
-        "  table[0] = 1;\n  produce<C>(in, pipe, table);",
+        "  PROCESS(produce<C>, in, pipe, table);",
+        "  table[0] = 1;\n  PROCESS(produce<C>, in, pipe, table);",
     ),
     ("dataflow", "reads channel pipe, not 2"): (
         "(pipe, table, out);",
@@ -111,13 +111,16 @@ SEEDED = {
     ),
     ("dataflow", "reads channel spare, not 0"): ('pipe("pipe")', 'pipe("pipe"), spare("spare")'),
     ("dataflow", "written before it is read"): (
-        "  produce<C>(in, pipe, table);\n  consume<C>(pipe, table, out);",
-        "  consume<C>(pipe, table, out);\n  produce<C>(in, pipe, table);",
+        "  PROCESS(produce<C>, in, pipe, table);\n  consume<C>(pipe, table, out);",
+        "  consume<C>(pipe, table, out);\n  PROCESS(produce<C>, in, pipe, table);",
     ),
     ("dataflow", "unknown must write or read"): (
         "  consume<C>(pipe",
         "  unknown(table);\n  consume<C>(pipe",
     ),
+    ("dataflow", "one depth, not C::N in its type and 4"): ("depth = C::N", "depth = 4"),
+    ("dataflow", "one depth, not 3 in its type and C::N"): ("t, C::N> pipe", "t, 3> pipe"),
+    ("dataflow", "one depth, not C::N in its type and 2"): ("#pragma HLS STREAM", "//"),
     ("dataflow", "must be an argument by itself"): ("(pipe, table, out)", "(pipe, table + 1, out)"),
     ("syntax", "is not closed"): ("  return total;\n}", "  return total;"),
 }  # fmt: skip
@@ -227,7 +230,9 @@ def test_every_loop_and_function_of_the_sources_is_seen():
 
 
 ENGINE = (TEMPLATES / "engine/engine.hpp").read_text()
-PROCESSES = re.findall(r"\n    (\w+)<C>\(", ENGINE[ENGINE.index("#pragma HLS DATAFLOW") :])
+PROCESSES = re.findall(
+    r"\n    (?:PROCESS\()?(\w+)<C>[(,]", ENGINE[ENGINE.index("#pragma HLS DATAFLOW") :]
+)
 
 
 def test_engine_is_a_region_of_processes():
@@ -239,7 +244,7 @@ def test_engine_without_a_process_is_found(tmp_path, process):
     for path in TEMPLATES.glob("*/*.hpp"):
         (tmp_path / path.name).write_text(path.read_text())
     engine = tmp_path / "engine.hpp"
-    text, count = re.subn(rf"\n    {process}<C>\([^;]*;", "", engine.read_text())
+    text, count = re.subn(rf"\n    (PROCESS\()?{process}<C>[(,][^;]*;", "", engine.read_text())
     assert count == 1
     engine.write_text(text)
     found = [finding for finding in check_files([tmp_path]) if finding.rule == "dataflow"]

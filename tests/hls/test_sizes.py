@@ -14,6 +14,7 @@ import pytest
 
 from codegen.emit import csim
 from codegen.emit.render import TEMPLATES
+from formats.build import find_compiler, find_headers
 from tests.fuzz.builds import SOURCE
 from tests.fuzz.work import find_build
 
@@ -56,10 +57,13 @@ CONSTANTS = {
 }
 
 
+STREAM = "the depth of a stream must be 1 or more"
+
+
 def compile_text(path: Path, text: str, *flags: str) -> str:
     """The compiler's messages on a source text; nothing is written."""
     path.write_text(text)
-    command = [csim.find_compiler(), "-std=c++14", "-fsyntax-only", "-w", *flags, str(path)]
+    command = [find_compiler(), "-std=c++14", "-fsyntax-only", "-w", *flags, str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
 
@@ -78,7 +82,7 @@ template void run_layer<Wrong{number}>(const Wrong{number}::bus_t*, Wrong{number
     {words.replace("typename C", f"Wrong{number}")});
 """
     flags = [*csim.AP_TYPES["fast"], *find_build("small").defines]
-    flags += ["-isystem", str(csim.find_headers()), "-I", str(TEMPLATES / "engine")]
+    flags += ["-isystem", str(find_headers()), "-I", str(TEMPLATES / "engine")]
     messages = compile_text(tmp_path_factory.mktemp("sizes") / "sizes.cpp", text, *flags)
     sentences: dict[str, set[str]] = {change: set() for change in ["", *WRONG]}
     wrong = 0
@@ -108,9 +112,15 @@ def test_wrong_constant_does_not_compile(constant, tmp_path):
     assert compile_text(tmp_path / "layer.cpp", layer) == ""
 
 
+def test_stream_without_room_does_not_compile(tmp_path):
+    flags = ["-isystem", str(find_headers()), "-I", str(TEMPLATES / "engine")]
+    text = '#include "fifo.hpp"\nStream<int, 0> pipe("pipe");\n'
+    assert STREAM in compile_text(tmp_path / "stream.cpp", text, *flags)
+
+
 def test_every_assertion_has_a_wrong_size():
     """As many sentences in the sources as there are sizes that break them."""
     sources = "".join(path.read_text() for path in TEMPLATES.rglob("*.hpp"))
     sentences = re.findall(r'static_assert\([^;]*?"([^"]*)"(?=\);)', sources)
-    expected = [*WRONG.values(), *(sentence for _, sentence in CONSTANTS.values())]
+    expected = [STREAM, *WRONG.values(), *(sentence for _, sentence in CONSTANTS.values())]
     assert [s for s in sentences if not any(s.startswith(text) for text in expected)] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
-SIMULATION_ONLY = {"testbench.hpp", "testbench.cpp.j2"}
+SIMULATION_ONLY = {"testbench.hpp", "testbench.cpp.j2", "threads.hpp"}
 SOURCES = sorted(
     path
     for path in [
