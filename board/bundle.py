@@ -48,11 +48,10 @@ MODULES = (
     "images.py",
     "measure.py",
     "memory.py",
-    "packing.py",
     "plots.py",
     "registers.py",
 )
-FORMATS = ("__init__.py", "build.py", "errors.py")
+FORMATS = ("__init__.py", "build.py", "errors.py", "images.py", "packing.py")
 NOTEBOOK = "demo.ipynb"
 README = "README.md"
 README_SOURCE = SOURCES / "bundle_readme.md"
@@ -75,7 +74,7 @@ def describe_design(build: Path) -> dict[str, Any]:
     report = read_json(build / "report.json", "run `make codegen` first")
     manifest = read_json(build / "quantized" / "manifest.json", "run `make quantize` first")
     checks = (build / "golden" / "checks.txt").read_text().splitlines()
-    constants, gather = report["engine"]["constants"], report["input"]["gather"]
+    constants = report["engine"]["constants"]
     layers = [
         _describe_layer(layer, line.split(), constants)
         for layer, line in zip(report["layers"], checks, strict=True)
@@ -96,10 +95,7 @@ def describe_design(build: Path) -> dict[str, Any]:
         "input_words": constants["INPUT_WORDS"],
         "input_shape": report["input"]["shape"],
         "input_bits": report["input"]["bits"],
-        "taps": gather["taps"],
-        "steps": gather["steps"],
-        "pads": gather["pads"],
-        "packed_shape": gather["packed_shape"],
+        "gather": {"shape": report["input"]["shape"], **report["input"]["gather"]},
         "weight_words": constants["WEIGHT_WORDS"],
         "weight_bits": max(layer["weight_bits"] for layer in layers),
         "weight_ports": report["engine"]["weight_ports"],

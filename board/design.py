@@ -17,6 +17,7 @@ import numpy as np
 
 from board.errors import BundleError
 from formats.build import sha256_file
+from formats.packing import Gather
 
 MANIFEST = "manifest.json"
 DESIGN = "parameters/design.json"
@@ -102,7 +103,7 @@ class Design:
         batch: images that one call can take.
         arena_words, input_address, input_words: the feature map memory of one image.
         chip_words: of one image, in on-chip memories A and B.
-        input_shape, input_bits: of the pixels; taps, steps, pads, packed_shape: lane packing.
+        input_shape, input_bits: of the pixels; gather: lane packing.
         weight_words, weight_bits: of weights.bin; the widest weight that is stored.
         weight_ports: memory ports for weights, and sections of weights.bin.
         output_frac, output_divisor: value of a logit = accumulator * 2^-frac / divisor.
@@ -124,10 +125,7 @@ class Design:
     input_words: int
     input_shape: tuple[int, int, int]
     input_bits: int
-    taps: tuple[int, int]
-    steps: tuple[int, int]
-    pads: tuple[int, int]
-    packed_shape: tuple[int, int, int]
+    gather: Gather
     weight_words: int
     weight_bits: int
     weight_ports: int
@@ -219,14 +217,11 @@ def parse_design(data: dict[str, Any]) -> Design:
         )
         for name in (
             "input_shape",
-            "taps",
-            "steps",
-            "pads",
-            "packed_shape",
             "classes",
             "chip_words",
         ):
             fields[name] = tuple(data[name])
+        fields["gather"] = Gather(**{name: tuple(value) for name, value in data["gather"].items()})
         if data["clnq_bits"] is not None:
             fields["clnq_bits"] = tuple(data["clnq_bits"])
         return Design(**fields)

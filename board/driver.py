@@ -39,9 +39,10 @@ from board.errors import (
     SelfTestError,
     StaleDataError,
 )
-from board.packing import gather, look_up, pack_maps, unpack_maps
 from board.registers import Registers
 from formats.errors import UserError
+from formats.images import look_up
+from formats.packing import pack_maps, unpack_maps
 
 log = logging.getLogger(__name__)
 
@@ -197,8 +198,7 @@ class Accelerator:
                 f"{images.dtype} {list(images.shape)}"
             )
         codes = look_up(self.tables["input/table"], images)
-        maps = gather(codes, design.taps, design.steps, design.pads, design.packed_shape)
-        return pack_maps(maps, design.input_bits).view("<u8")
+        return pack_maps(design.gather(codes), design.input_bits).view("<u8")
 
     def predict(self, images: np.ndarray, by_layer: bool = False) -> np.ndarray:
         """Logits of pixels.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.emit.packing import pack_feature_map
+from formats.packing import pack_maps
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -24,7 +24,7 @@ def test_the_plan_example_quantizes_digits(tmp_path):
 
 
 def test_the_packing_example():
-    codes = np.array([1, 2, 3, 4, 5, 6, 7, 0]).reshape(8, 1, 1)
+    codes = np.array([1, 2, 3, 4, 5, 6, 7, 0]).reshape(1, 8, 1, 1)
     found = re.search(r"so the bytes are `([0-9a-f ]+)`", (DOCS / "formats.md").read_text())
     assert found
-    assert pack_feature_map(codes, 3)[:3] == bytes.fromhex(found.group(1))
+    assert pack_maps(codes, 3)[0, :3].tobytes() == bytes.fromhex(found.group(1))

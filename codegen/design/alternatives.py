@@ -18,7 +18,7 @@ from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import OP_CONV, Row, kernel_taps, tiles
 from codegen.design.search import limited
 from codegen.design.space import Bound, Fixed, Point, points
-from codegen.emit.packing import BLOCK_CODES
+from formats.packing import BLOCK_CODES
 
 # One lane of accumulate-per-code: 24-bit sums, 14-bit weights; synthesized for 7-series with Yosys
 # as 24 LUTs of adder and 6 RAM32M. A second set of sums (so that one is filled while the other is

@@ -19,7 +19,7 @@ from codegen.design.network import Network
 from codegen.design.parts import Part
 from codegen.design.resources import Sizes, shortage
 from codegen.design.rows import OP_CONV, PLACE_CACHE, PLACE_CHIP, PLACE_DDR, Row, output_words
-from codegen.emit.packing import WORD_BYTES
+from formats.packing import WORD_BYTES
 
 MODES = ("auto", "chip", "ddr")
 A, B = 0, 1

@@ -16,7 +16,7 @@ from codegen.design.layers import SCHEMES
 from codegen.design.numbers import ceil_div, native_bits
 from codegen.design.planner import Plan, gear_bits
 from codegen.design.rows import FIELDS, OP_CONV, Row, bias_words, line_entries, steps, tiles
-from codegen.emit.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES, touched_words
+from formats.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES, touched_words
 
 
 @dataclass(frozen=True)

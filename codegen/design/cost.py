@@ -27,7 +27,7 @@ from codegen.design.rows import (
     tile_planes,
     tiles,
 )
-from codegen.emit.packing import BLOCK_CODES, WORD_BYTES, touched_words
+from formats.packing import BLOCK_CODES, WORD_BYTES, touched_words
 
 # Fields of the layer table that no count depends on.
 _FREE = """

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from codegen.design.lanes import Conv, Gather, apply, choose, make_gather, pack_weight
+from codegen.design.lanes import Conv, apply, choose, make_gather, pack_weight
 from codegen.design.layers import INPUT, Layer, Quantizer, Storage
 from codegen.design.network import MAX_TABLE_BITS, Network
 from codegen.design.numbers import ceil_div
 from codegen.design.rows import Job, Source
-from codegen.emit.packing import BLOCK_CODES
+from formats.packing import BLOCK_CODES, Gather
 
 
 def knq_tables(network: Network) -> tuple[Quantizer, ...]:

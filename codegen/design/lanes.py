@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 
 from codegen.design.numbers import ceil_div
-from codegen.emit.packing import BLOCK_CODES, touched_words
+from formats.packing import BLOCK_CODES, Gather, touched_words
 
 
 @dataclass(frozen=True)
@@ -49,44 +49,6 @@ class Axis:
     stride: int
     engine_pad: int
     size: int
-
-
-@dataclass(frozen=True)
-class Gather:
-    """How the host lays out the input; codes outside the map are 0.
-
-    packed[(dy*TX + dx)*C + c][y][x] = code[c][y*SY + dy - PT][x*SX + dx - PL]
-
-    Attributes:
-        shape: (C, H, W) of the network's input.
-        packed_shape: (TY*TX*C, rows, columns) of what the engine reads.
-        taps, steps, pads: (rows, columns) each: (TY, TX), (SY, SX), (PT, PL).
-    """
-
-    shape: tuple[int, int, int]
-    packed_shape: tuple[int, int, int]
-    taps: tuple[int, int]
-    steps: tuple[int, int]
-    pads: tuple[int, int]
-
-    def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """Gather codes [N, C, H, W] into [N, *packed_shape], same dtype."""
-        count, channels = codes.shape[:2]
-        _, rows, columns = self.packed_shape
-        extent = [
-            (size - 1) * step + tap
-            for size, step, tap in zip((rows, columns), self.steps, self.taps, strict=True)
-        ]
-        canvas = np.zeros((count, channels, *extent), dtype=codes.dtype)
-        top, left = self.pads
-        part = codes[:, :, : extent[0] - top, : extent[1] - left]
-        canvas[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
-        out = np.empty((count, *self.packed_shape), dtype=codes.dtype)
-        for index, (dy, dx) in enumerate(product(range(self.taps[0]), range(self.taps[1]))):
-            out[:, index * channels : (index + 1) * channels] = canvas[
-                :, :, dy :: self.steps[0], dx :: self.steps[1]
-            ][:, :, :rows, :columns]
-        return out
 
 
 def axis_options(

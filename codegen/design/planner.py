@@ -14,7 +14,6 @@ from itertools import product
 from codegen.design.chip import MODES, Chip, all_on_chip, choose_chip, depths, set_places
 from codegen.design.cost import Engine, LayerCost, batched_cost
 from codegen.design.jobs import knq_tables, lrn_layers, make_jobs
-from codegen.design.lanes import Gather
 from codegen.design.layers import INPUT, Layer, Quantizer
 from codegen.design.memory import Arena, allocate, join_concats, lifetimes, peak_words
 from codegen.design.network import Network
@@ -36,8 +35,8 @@ from codegen.design.rows import (
     tiles,
     weight_words,
 )
-from codegen.emit.packing import plane_words
 from formats.errors import UserError
+from formats.packing import Gather, plane_words
 
 WEIGHT_ROWS = (256, 512, 1024, 2048, 4096)
 LINE_LIMITS = (

@@ -14,8 +14,8 @@ import numpy as np
 from codegen.design.lanes import Conv, rows_used
 from codegen.design.layers import SCHEMES, Layer, Quantizer, Storage, planes_of
 from codegen.design.numbers import ceil_div
-from codegen.emit.packing import BLOCK_CODES, WORD_BITS, plane_words
 from formats.errors import UserError
+from formats.packing import BLOCK_CODES, WORD_BITS, plane_words
 
 Row = dict[str, int]
 

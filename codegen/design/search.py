@@ -20,8 +20,8 @@ from codegen.design.network import Network
 from codegen.design.parts import Part
 from codegen.design.planner import Plan
 from codegen.design.space import Bound, Fixed, Point, points
-from codegen.emit.packing import BLOCK_CODES
 from formats.errors import UserError
+from formats.packing import BLOCK_CODES
 
 LIMIT = 0.9  # of each resource: what placement and routing leave usable
 RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")

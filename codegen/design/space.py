@@ -20,7 +20,7 @@ from codegen.design.parts import Part
 from codegen.design.planner import FEATURE_MAP_PORTS, MAX_PIXELS, WEIGHT_ROWS
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import OP_CONV, WEIGHT_PORTS, Row, base_row, kernel_taps, tiles
-from codegen.emit.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES
+from formats.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES
 
 MAX_LANES = 128  # of SIMD and of PE: beyond, nothing fans out to so many multipliers
 

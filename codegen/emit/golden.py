@@ -16,8 +16,8 @@ import numpy as np
 from codegen.design.layers import INPUT
 from codegen.design.planner import Plan
 from codegen.design.rows import FIELDS, Job, Row, weight_words
-from codegen.emit.packing import pack_feature_map
 from formats.errors import UserError
+from formats.packing import pack_maps
 
 
 def golden_name(index: int, name: str, layers: int) -> str:
@@ -48,7 +48,7 @@ def write_golden(plan: Plan, folder: Path, weight_checks: list[int]) -> None:
             if layer.quantizer is None:
                 path.write_bytes(values.transpose(0, 2, 3, 1).astype("<i8").tobytes())
             else:
-                _write(path, values, layer.quantizer.bits, layer.quantizer.encode(0))
+                _write(path, values, layer.quantizer.bits, int(layer.quantizer.encode(0)))
     engine, ports = plan.engine, plan.engine.weight_ports
 
     def words(row: Row) -> int:
@@ -86,7 +86,7 @@ def knq_check(job: Job) -> int:
 def _write(path: Path, maps: np.ndarray, bits: int, phantom: int) -> None:
     with path.open("wb") as file:
         for codes in maps:
-            file.write(pack_feature_map(codes, bits, phantom))
+            file.write(pack_maps(codes[None], bits, phantom).tobytes())
 
 
 def _open(folder: Path) -> np.lib.npyio.NpzFile:

@@ -30,9 +30,9 @@ from codegen.design.rows import (
     tiles,
     weight_words,
 )
-from codegen.emit.packing import WORD_BYTES
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.packing import WORD_BYTES
 
 SCHEMA = Path(__file__).with_name("schemas") / "report.schema.json"
 HTML_TEMPLATE = "report.html.j2"

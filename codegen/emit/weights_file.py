@@ -19,7 +19,7 @@ from tqdm import tqdm
 from codegen.design.numbers import ceil_div
 from codegen.design.planner import Plan
 from codegen.design.rows import Job, Row, bias_words, chunk_sizes
-from codegen.emit.packing import BLOCK_CODES, pack_fields
+from formats.packing import BLOCK_CODES, pack_fields
 
 
 def pass_words(job: Job, row: Row, simd: int, pe: int, ports: int = 1) -> Iterator[np.ndarray]:

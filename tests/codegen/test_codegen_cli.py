@@ -14,9 +14,9 @@ import pytest
 from toy_networks import Toy, ToyLayer
 
 from codegen.cli import main
-from codegen.emit.packing import unpack_feature_map
 from codegen.emit.report import render_html
 from formats.errors import run_cli
+from formats.packing import unpack_maps
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(10, pads=(1, 1, 1, 1)), ToyLayer(5)])
 
@@ -56,11 +56,8 @@ def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixt
 def test_golden_holds_the_reference(build: Path) -> None:
     assert main(["generate", "--build", str(build)]) == 0
     vectors = np.load(build / "quantized" / "vectors.npz")
-    data = (build / "golden" / "L00_layer0.bin").read_bytes()
-    size = len(data) // 2
-    for image in range(2):
-        part = data[image * size : (image + 1) * size]
-        assert np.array_equal(unpack_feature_map(part, (10, 6, 6), 3), vectors["layer0"][image])
+    data = np.fromfile(build / "golden" / "L00_layer0.bin", np.uint8).reshape(2, -1)
+    assert np.array_equal(unpack_maps(data, (10, 6, 6), 3), vectors["layer0"])
     raw = np.fromfile(build / "golden" / "L01_layer1.bin", "<i8").reshape(2, 4, 4, 5)
     assert np.array_equal(raw.transpose(0, 3, 1, 2), vectors["layer1"])
 

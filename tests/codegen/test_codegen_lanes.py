@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen.design.lanes import Conv, apply, axis_options, choose, make_gather, pack_weight
-from codegen.emit.packing import touched_words
+from formats.packing import touched_words
 
 
 def convolve(codes: np.ndarray, weight: np.ndarray, conv: Conv) -> np.ndarray:
@@ -55,21 +55,6 @@ def test_every_option_gives_the_same_sums(
         found = gather(codes)
         assert found.shape[1:] == gather.packed_shape
         assert np.array_equal(convolve(found, pack_weight(weight, *pair), packed), expected)
-
-
-def test_gather_is_the_documented_formula() -> None:
-    conv = Conv(2, 7, 6, 1, 3, 3, (5, 4), (2, 2), (1, 1), (1, 2))
-    pair = (axis_options(7, 5, 2, 1, 1, 3)[2], axis_options(6, 4, 2, 1, 2, 3)[1])
-    gather = make_gather(conv, *pair)
-    codes = np.random.default_rng(0).integers(-9, 9, (1, 2, 7, 6))
-    found = gather(codes)[0]
-    (ty, tx), (sy, sx), (pt, pl) = gather.taps, gather.steps, gather.pads
-    for dy, dx, c in product(range(ty), range(tx), range(2)):
-        for y, x in product(*(range(size) for size in gather.packed_shape[1:])):
-            row, column = y * sy + dy - pt, x * sx + dx - pl
-            inside = 0 <= row < 7 and 0 <= column < 6
-            expected = codes[0, c, row, column] if inside else 0
-            assert found[(dy * tx + dx) * 2 + c, y, x] == expected
 
 
 def test_dilated_and_grouped_layers_stay_as_they_are() -> None:

@@ -20,7 +20,6 @@ from codegen.design.resources import Sizes, weight_luts
 from codegen.design.rows import OP_CONV
 from codegen.design.space import Fixed
 from codegen.emit import generate, weights_file
-from codegen.emit.packing import unpack_fields
 from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -85,6 +84,12 @@ def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:
     assert main(["csim", "--build", str(build), "--types", "exact"]) == 0
 
 
+def fields(words: np.ndarray, width: int) -> np.ndarray:
+    """int64 [n]: the fields of `width` bits that words hold, without sign."""
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little")
+    return bits.reshape(-1, width).astype(np.int64) @ (1 << np.arange(width))
+
+
 def read_weights(plan: planner.Plan, data: np.ndarray) -> Iterator[np.ndarray]:
     """Decode weights.bin as docs/formats.md describes it: [O, C, KH, KW] of each layer."""
     ports, simd, pe = plan.engine.weight_ports, plan.engine.simd, plan.engine.pe
@@ -107,10 +112,9 @@ def read_weights(plan: planner.Plan, data: np.ndarray) -> Iterator[np.ndarray]:
                     blocks = min(row["chunk_blocks"], row["blocks"] - first)
                     items = row["kernel_h"] * row["kernel_w"] * blocks
                     words = -(-items * 8 // simd) * simd * pe * bits // 64
-                    number = unpack_fields(stream[at : at + words], bits, words * 64 // bits)
+                    number = fields(stream[at : at + words], bits)
                     at += words
                     sign = 1 << (bits - 1)
-                    number = number.astype(np.int64)
                     values = table[number] if entries else (number ^ sign) - sign
                     cells = values.reshape(-1, pe)[: items * 8]
                     cells = cells.reshape(*job.conv.kernel, blocks * 8, pe)
