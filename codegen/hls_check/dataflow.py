@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from codegen.hls_check.lexer import Token
 from codegen.hls_check.pragmas import pragma_name, pragma_options
 from codegen.hls_check.rules import Finding, Program, constants, is_constant
-from codegen.hls_check.syntax import Function, Statement, closing, closing_angle, split
+from codegen.hls_check.syntax import Function, Statement, closing, closing_angle, declared, split
 
 STREAMS = {"Fifo", "Stream", "stream"}
 DEFAULT_DEPTH = "2"  # of a stream without a pragma
@@ -93,7 +93,7 @@ def _check_region(program: Program, function: Function, region: Statement) -> It
             continue
         call = parse_call(item.tokens)
         if call is None:
-            if not is_declaration(item.tokens):
+            if not declared(item.tokens):
                 yield finding(item.line, "the region must have declarations and calls only")
             channels |= {channel.name: channel for channel in declared_channels(item.tokens)}
             continue
@@ -151,38 +151,16 @@ def parse_call(tokens: Sequence[Token]) -> tuple[str, list[Sequence[Token]]] | N
     return (tokens[0].text, split(tokens[after + 1 : end])) if end == len(tokens) - 1 else None
 
 
-def is_declaration(tokens: Sequence[Token]) -> bool:
-    """Whether a statement declares names: a type followed by a name."""
-    i = 0
-    while i < len(tokens) and tokens[i].text in ("static", "const", "constexpr", "typename"):
-        i += 1
-    if i >= len(tokens) or tokens[i].kind != "name" or tokens[i].text in ("return", "using"):
-        return False
-    while i + 2 < len(tokens) and tokens[i + 1].text == "::":
-        i += 2
-    if i + 1 < len(tokens) and tokens[i + 1].text == "<":
-        i = closing_angle(tokens, i + 1) or i
-    while i + 1 < len(tokens) and tokens[i + 1].text in ("*", "&", "const"):
-        i += 1
-    return i + 1 < len(tokens) and tokens[i + 1].kind == "name"
-
-
 def declared_channels(tokens: Sequence[Token]) -> list[Channel]:
     """Streams and arrays among the names that a statement declares."""
-    if not is_declaration(tokens):
-        return []
-    is_stream = any(token.text in STREAMS for token in tokens[:3])
-    found, depth = [], ""
-    if tokens[0].text == "Stream":
-        arguments = split(tokens[2 : closing_angle(tokens, 1)])
-        depth = "".join(token.text for token in arguments[-1])
-    for part in split(tokens):
-        last = next((i for i, token in enumerate(part) if token.text in ("(", "[", "=", "{")), None)
-        name = part[(len(part) if last is None else last) - 1]
-        is_array = last is not None and part[last].text == "["
-        if name.kind == "name" and (is_stream or is_array):
-            found.append(Channel(name.text, name.line, depth))
-    return found
+    channels = []
+    for item in declared(tokens):
+        depth, first = "", item.type[0].text
+        if first == "Stream":
+            depth = "".join(token.text for token in split(item.type[2:-1])[-1])
+        if item.sizes or any(token.text in STREAMS for token in item.type[:3]):
+            channels.append(Channel(item.name.text, item.name.line, depth))
+    return channels
 
 
 def _directions(program: Program, name: str, place: int, count: int, depth: int) -> set[str]:

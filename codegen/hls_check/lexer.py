@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-DEFINED = {"__SYNTHESIS__"}
+DEFINED = "__SYNTHESIS__"
 PRAGMA = "#pragma"
 TOKEN = re.compile(
     r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
@@ -26,7 +26,11 @@ JINJA_VALUE = re.compile(r"""\{\{(?:'[^']*'|"[^"]*"|[^'"])*?\}\}""")
 
 @dataclass(frozen=True)
 class Token:
-    """One token; for a pragma `text` is #pragma, `rest` what follows HLS, `reason` its comment."""
+    """One token.
+
+    Attributes:
+        text: of a pragma, #pragma with its indentation; rest: what follows; reason: its comment.
+    """
 
     text: str
     line: int
@@ -37,11 +41,12 @@ class Token:
 
 @dataclass(frozen=True)
 class Source:
-    """A file's tokens and the headers that synthesis includes."""
+    """A file's tokens, the headers that synthesis includes, and the lines as they are."""
 
     name: str
     tokens: tuple[Token, ...]
     includes: tuple[tuple[str, int], ...]
+    lines: tuple[str, ...]
 
 
 def plain_template(text: str) -> str:
@@ -58,25 +63,25 @@ def lex(name: str, text: str) -> Source:
     """Tokens of a file; a name that ends in .j2 is a template."""
     if name.endswith(".j2"):
         text = plain_template(text)
-    lines = PROCESS.sub(r"\1(", _uncomment(text)).splitlines()
     originals = text.splitlines()
     tokens: list[Token] = []
     includes: list[tuple[str, int]] = []
     branches: list[bool] = []
     continued = False
-    for number, line in enumerate(lines, 1):
-        stripped = line.strip()
-        if continued:
-            continued = stripped.endswith("\\")
-            continue
-        if stripped.startswith("#"):
-            if not _conditional(stripped, branches) and all(branches):
-                _directive(stripped, originals[number - 1], number, tokens, includes)
-            continued = stripped.endswith("\\")
-        elif all(branches):
+    for number, line in enumerate(PROCESS.sub(r"\1(", _uncomment(text)).splitlines(), 1):
+        directive = continued or line.lstrip().startswith("#")
+        if directive and not continued and not _conditional(line, branches) and all(branches):
+            if include := re.match(r'\s*#\s*include\s*[<"]([^>"]+)[>"]', line):
+                includes.append((include[1], number))
+            if pragma := re.match(r"(\s*)#\s*pragma\s+(.*)", line):
+                reason = originals[number - 1].partition("//")[2].strip()
+                start = pragma[1] + PRAGMA
+                tokens.append(Token(start, number, "pragma", pragma[2].strip(), reason))
+        elif not directive and all(branches):
             for match in TOKEN.finditer(line):
                 tokens.append(Token(match[0], number, match.lastgroup or "sign"))
-    return Source(name, tuple(tokens), tuple(includes))
+        continued = directive and line.rstrip().endswith("\\")
+    return Source(name, tuple(tokens), tuple(includes), tuple(originals))
 
 
 def _uncomment(text: str) -> str:
@@ -91,37 +96,13 @@ def _uncomment(text: str) -> str:
 
 def _conditional(line: str, branches: list[bool]) -> bool:
     """Follow #if and its like; whether the line was one. Unknown conditions keep their branch."""
-    words = line.lstrip("# ").split()
-    word = words[0] if words else ""
-    if word in ("ifdef", "ifndef"):
-        branches.append((words[1] in DEFINED) == (word == "ifdef"))
-        if word == "ifndef" and words[1] not in DEFINED:
-            branches[-1] = True  # an include guard
-        return True
-    if word == "if":
-        branches.append(True)
-    elif word in ("else", "elif"):
-        if branches:
-            branches[-1] = not branches[-1]
-    elif word == "endif":
-        if branches:
-            branches.pop()
-    else:
-        return False
-    return True
-
-
-def _directive(
-    line: str,
-    original: str,
-    number: int,
-    tokens: list[Token],
-    includes: list[tuple[str, int]],
-) -> None:
-    include = re.match(r'#\s*include\s*[<"]([^>"]+)[>"]', line)
-    if include:
-        includes.append((include[1], number))
-    pragma = re.match(r"#\s*pragma\s+(.*)", line)
-    if pragma:
-        reason = original.partition("//")[2].strip()
-        tokens.append(Token(PRAGMA, number, "pragma", pragma[1].strip(), reason))
+    word, *rest = line.strip().lstrip("# ").split() or [""]
+    if word in ("if", "ifdef", "ifndef"):
+        synthesis = rest[:1] == [DEFINED]
+        guard = word == "ifndef" and not synthesis
+        branches.append(word == "if" or guard or synthesis == (word == "ifdef"))
+    elif word in ("else", "elif") and branches:
+        branches[-1] = not branches[-1]
+    elif word == "endif" and branches:
+        branches.pop()
+    return word in ("if", "ifdef", "ifndef", "else", "elif", "endif")

@@ -1,101 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pragmas of Vitis HLS (UG1399, "HLS Pragmas", 2022.2 to 2025.2) and the rule that keeps to them.
-
-Each has options with a value and words that stand alone.
-"""
+"""Pragmas of Vitis HLS (UG1399, "HLS Pragmas", 2022.2 to 2025.2), and what breaks their rules."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from codegen.hls_check.lexer import Token
+from codegen.hls_check.lexer import PRAGMA, Token
 from codegen.hls_check.syntax import Function
 
-KINDS = ("complete", "block", "cyclic", "object")
-MODES = [
-    "m_axi",
-    "s_axilite",
-    "axis",
-    "ap_none",
-    "ap_vld",
-    "ap_ovld",
-    "ap_ack",
-    "ap_hs",
-    "ap_memory",
-    "bram",
-    "ap_fifo",
-    "ap_stable",
-    "ap_ctrl_none",
-    "ap_ctrl_hs",
-    "ap_ctrl_chain",
-]
-INTERFACE = [
-    "mode",
-    "port",
-    "bundle",
-    "register",
-    "register_mode",
-    "depth",
-    "offset",
-    "latency",
-    "clock",
-    "name",
-    "storage_type",
-    "storage_impl",
-    "num_read_outstanding",
-    "num_write_outstanding",
-    "max_read_burst_length",
-    "max_write_burst_length",
-    "max_widen_bitwidth",
-    "interrupt",
-    "channel",
-    "direct_io",
-]
+# A line each: name, options with a value, and behind the stroke the words that stand alone. An
+# option with an exclamation mark is one without which the pragma says nothing.
+TABLE = """
+AGGREGATE variable! compact |
+ALIAS ports distance offset |
+ALLOCATION instances limit | function operation
+ARRAY_PARTITION variable! type factor dim | complete block cyclic off
+ARRAY_RESHAPE variable! type factor dim | complete block cyclic object off
+ARRAY_STENCIL variable | off
+BIND_OP variable op impl latency |
+BIND_STORAGE variable! type impl latency |
+CACHE port lines depth ways users burst_mode write_mode |
+DATAFLOW | disable_start_propagation
+DEPENDENCE variable! class type direction distance dependent | \
+    array pointer inter intra RAW WAR WAW true false
+DISAGGREGATE variable |
+EXPRESSION_BALANCE | off
+FUNCTION_INSTANTIATE variable |
+INLINE | off recursive
+INTERFACE mode port bundle register register_mode depth offset latency clock name storage_type \
+    storage_impl num_read_outstanding num_write_outstanding max_read_burst_length \
+    max_write_burst_length max_widen_bitwidth interrupt channel direct_io | \
+    m_axi s_axilite axis ap_none ap_vld ap_ovld ap_ack ap_hs ap_memory bram ap_fifo ap_stable \
+    ap_ctrl_none ap_ctrl_hs ap_ctrl_chain
+LATENCY min max |
+LOOP_FLATTEN | off
+LOOP_MERGE | force
+LOOP_TRIPCOUNT min max! avg |
+OCCURRENCE cycle | off
+PERFORMANCE target_ti target_tl unit assume_ti assume_tl |
+PIPELINE II style | off rewind
+PROTOCOL mode | floating fixed
+RESET variable | off
+STABLE variable |
+STREAM variable! type depth | off
+TOP name |
+UNROLL factor off | off region skip_exit_check
+"""
 # name: (options with a value, words)
-KNOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "AGGREGATE": (("variable", "compact"), ()),
-    "ALIAS": (("ports", "distance", "offset"), ()),
-    "ALLOCATION": (("instances", "limit"), ("function", "operation")),
-    "ARRAY_PARTITION": (("variable", "type", "factor", "dim"), (*KINDS[:3], "off")),
-    "ARRAY_RESHAPE": (("variable", "type", "factor", "dim"), (*KINDS, "off")),
-    "ARRAY_STENCIL": (("variable",), ("off",)),
-    "BIND_OP": (("variable", "op", "impl", "latency"), ()),
-    "BIND_STORAGE": (("variable", "type", "impl", "latency"), ()),
-    "CACHE": (("port", "lines", "depth", "ways", "users", "burst_mode", "write_mode"), ()),
-    "DATAFLOW": ((), ("disable_start_propagation",)),
-    "DEPENDENCE": (
-        ("variable", "class", "type", "direction", "distance", "dependent"),
-        ("array", "pointer", "inter", "intra", "RAW", "WAR", "WAW", "true", "false"),
-    ),
-    "DISAGGREGATE": (("variable",), ()),
-    "EXPRESSION_BALANCE": ((), ("off",)),
-    "FUNCTION_INSTANTIATE": (("variable",), ()),
-    "INLINE": ((), ("off", "recursive")),
-    "INTERFACE": (tuple(INTERFACE), tuple(MODES)),
-    "LATENCY": (("min", "max"), ()),
-    "LOOP_FLATTEN": ((), ("off",)),
-    "LOOP_MERGE": ((), ("force",)),
-    "LOOP_TRIPCOUNT": (("min", "max", "avg"), ()),
-    "OCCURRENCE": (("cycle",), ("off",)),
-    "PERFORMANCE": (("target_ti", "target_tl", "unit", "assume_ti", "assume_tl"), ()),
-    "PIPELINE": (("II", "style"), ("off", "rewind")),
-    "PROTOCOL": (("mode",), ("floating", "fixed")),
-    "RESET": (("variable",), ("off",)),
-    "STABLE": (("variable",), ()),
-    "STREAM": (("variable", "type", "depth"), ("off",)),
-    "TOP": (("name",), ()),
-    "UNROLL": (("factor", "off"), ("off", "region", "skip_exit_check")),
-}
-# Options without which a pragma says nothing.
-NEEDED = {
-    "AGGREGATE": "variable",
-    "ARRAY_PARTITION": "variable",
-    "ARRAY_RESHAPE": "variable",
-    "BIND_STORAGE": "variable",
-    "DEPENDENCE": "variable",
-    "LOOP_TRIPCOUNT": "max",
-    "STREAM": "variable",
+KNOWN: dict[str, tuple[list[str], list[str]]] = {
+    line.split()[0]: (line.partition("|")[0].split()[1:], line.partition("|")[2].split())
+    for line in TABLE.strip().splitlines()
 }
 # What restates the source and needs no reason.
 PLAIN = ("INTERFACE", "INLINE", "LOOP_TRIPCOUNT")
@@ -117,26 +72,23 @@ def pragma_options(token: Token) -> dict[str, str | None]:
     >>> pragma_options(Token("#pragma", 1, "pragma", "HLS LOOP_TRIPCOUNT min = 1 max = C::A + 1"))
     {'min': '1', 'max': 'C::A + 1'}
     """
-    parts = token.rest.split(None, 2)
-    text = parts[2] if len(parts) > 2 else ""
-    found: dict[str, str | None] = {}
-    places = list(re.finditer(r"(\w+)\s*=(?!=)\s*", text))
-    words = text[: places[0].start()] if places else text
-    for i, place in enumerate(places):
-        end = places[i + 1].start() if i + 1 < len(places) else len(text)
-        value = text[place.end() : end].strip()
-        if place[1] in ("min", "max", "avg"):
-            found[place[1]] = value
-            continue
-        first, _, rest = value.partition(" ")
-        found[place[1]] = first
-        words += " " + rest
-    return found | dict.fromkeys(words.split())
+    text = " ".join(token.rest.split()[2:])
+    words, *parts = re.split(r"(\w+) ?=(?!=) ?", text)
+    values: dict[str, str | None] = {}
+    for option, value in zip(parts[::2], parts[1::2], strict=True):
+        if option in ("min", "max", "avg"):
+            values[option] = value.strip()
+        else:
+            values[option], _, rest = value.partition(" ")
+            words += f" {rest}"
+    return values | dict.fromkeys(words.split())
 
 
 def check_pragma(token: Token, function: Function | None) -> Iterator[str]:
     """What is wrong with a pragma."""
     name = pragma_name(token)
+    if token.text != PRAGMA:
+        yield "a pragma must begin its line"
     if not name:
         if token.rest.split()[:1] != ["once"]:
             yield f"`{token.rest}` is not an HLS pragma"
@@ -147,24 +99,18 @@ def check_pragma(token: Token, function: Function | None) -> Iterator[str]:
     options, words = KNOWN[name]
     given = pragma_options(token)
     for option, value in given.items():
-        known = words if value is None else options
-        if option not in known:
-            yield f"{name} has no {'word' if value is None else 'option'} {option}"
-    needed = NEEDED.get(name)
-    if needed and given.get(needed) is None:
-        yield f"{name} must have {needed}"
-    yield from _check_target(name, given, function)
+        if value is None and option not in words:
+            yield f"{name} has no word {option}"
+        if value is not None and option not in options and f"{option}!" not in options:
+            yield f"{name} has no option {option}"
+    for option in options:
+        if option.endswith("!") and given.get(option[:-1]) is None:
+            yield f"{name} must have {option[:-1]}"
+    target = given.get("port" if name == "INTERFACE" else "variable")
+    # a digit stands for what a template puts there
+    if function and target and target != "return" and not target.isdigit():
+        base = re.split(r"[.\-]", target)[0]
+        if base not in {token.text for token in function.tokens if token.kind == "name"}:
+            yield f"{name} names {base}, which {function.name} does not have"
     if name not in PLAIN and not token.reason:
         yield f"{name} must have its reason as a comment beside it"
-
-
-def _check_target(
-    name: str, given: dict[str, str | None], function: Function | None
-) -> Iterator[str]:
-    """A variable or port must be one of the function."""
-    target = given.get("port" if name == "INTERFACE" else "variable")
-    if function is None or not target or target == "return" or target.isdigit():
-        return  # a digit stands for what a template puts there
-    base = re.split(r"[.\-]", target)[0]
-    if base not in {token.text for token in function.tokens if token.kind == "name"}:
-        yield f"{name} names {base}, which {function.name} does not have"

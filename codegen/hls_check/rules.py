@@ -19,61 +19,18 @@ from codegen.hls_check.syntax import (
     Function,
     Statement,
     Unit,
-    closing,
     closing_angle,
+    declared,
     split,
 )
 
 HEAP = {"new", "delete", "malloc", "calloc", "realloc", "free", "alloca"}
-CONTAINERS = set(
-    [
-        "vector",
-        "map",
-        "unordered_map",
-        "set",
-        "unordered_set",
-        "list",
-        "forward_list",
-        "deque",
-        "queue",
-        "stack",
-        "string",
-        "unique_ptr",
-        "shared_ptr",
-        "make_unique",
-        "make_shared",
-        "function",
-        "any",
-        "variant",
-        "optional",
-    ]
+DYNAMIC = re.compile("virtual|dynamic_cast|typeid|try|catch|throw|goto|asm|float|double")
+SYSTEM = re.compile(
+    "f?printf|sprintf|puts|fopen|fclose|fread|fwrite|scanf|exit|abort|system|getenv|time|clock|"
+    "s?rand|sleep|cout|cerr|cin"
 )
-DYNAMIC = {"virtual", "dynamic_cast", "typeid", "try", "catch", "throw", "goto", "asm"}
-SYSTEM = set(
-    [
-        "printf",
-        "fprintf",
-        "sprintf",
-        "puts",
-        "fopen",
-        "fclose",
-        "fread",
-        "fwrite",
-        "scanf",
-        "exit",
-        "abort",
-        "system",
-        "getenv",
-        "time",
-        "clock",
-        "rand",
-        "srand",
-        "sleep",
-        "cout",
-        "cerr",
-        "cin",
-    ]
-)
+LICENCE = "// SPDX-License-Identifier: Apache-2.0"
 # Headers that synthesis may see: exact-width integers, the vendor's types, and the design's own.
 HEADERS = re.compile(r"cstdint|stdint\.h|cstddef|(ap_|hls_|hls/)\w+(\.h(pp)?)?|\w+\.hpp")
 COMPARISONS = ("<", ">", "<=", ">=", "!=")
@@ -115,15 +72,28 @@ class Program:
 Rule = Callable[[Program], Iterator[Finding]]
 
 
-def _words(sources: Sequence[Source], rule: str, words: set[str], text: str) -> Iterator[Finding]:
-    for source in sources:
+def _words(program: Program, rule: str, words: re.Pattern[str], text: str) -> Iterator[Finding]:
+    for source in _sources(program):
         for token in source.tokens:
-            if token.kind == "name" and token.text in words:
+            if token.kind == "name" and words.fullmatch(token.text):
                 yield Finding(source.name, token.line, rule, f"{token.text} {text}")
 
 
 def _sources(program: Program) -> list[Source]:
     return [unit.source for unit in program.units]
+
+
+def check_head(program: Program) -> Iterator[Finding]:
+    """A header begins with licence and purpose, and has a guard of its name."""
+    for source in _sources(program):
+        name = source.name.rpartition("/")[2].removesuffix(".j2")
+        if name.endswith(".hpp"):
+            guard = f"#ifndef {name.upper().replace('.', '_')}"
+            purpose = len(source.lines) > 2 and source.lines[1][:3] == source.lines[2][:3] == "// "
+            if source.lines[:1] != (LICENCE,) or not purpose:
+                yield Finding(source.name, 1, "head", "the licence and the purpose must come first")
+            if guard not in source.lines:
+                yield Finding(source.name, 1, "head", f"{guard} must guard the header")
 
 
 def check_parsed(program: Program) -> Iterator[Finding]:
@@ -144,19 +114,15 @@ def check_parsed(program: Program) -> Iterator[Finding]:
 
 
 def check_heap(program: Program) -> Iterator[Finding]:
-    """No memory at run time: new, malloc and their like, containers of the standard library."""
+    """No memory at run time: new, malloc and their like, the standard library."""
     for source in _sources(program):
-        tokens = source.tokens
-        for i, token in enumerate(tokens):
-            if token.kind != "name":
-                continue
-            is_std = i > 1 and tokens[i - 1].text == "::" and tokens[i - 2].text == "std"
-            deleted = token.text == "delete" and tokens[i - 1].text == "="  # a deleted function
-            member = i > 0 and tokens[i - 1].text in MEMBER
-            if token.text in HEAP and not deleted and not member:
+        for i, token in enumerate(source.tokens):
+            before, after = (source.tokens[max(0, i - 1)].text, source.tokens[i + 1 : i + 3])
+            deleted = token.text == "delete" and before == "="  # a deleted function
+            if token.text in HEAP and not deleted and before not in MEMBER:
                 yield Finding(source.name, token.line, "heap", f"{token.text} takes heap memory")
-            elif is_std and token.text in CONTAINERS:
-                text = f"std::{token.text} takes heap memory"
+            if token.text == "std" and len(after) == 2 and after[0].text == "::":
+                text = f"std::{after[1].text} may take heap memory"
                 yield Finding(source.name, token.line, "heap", text)
 
 
@@ -201,33 +167,44 @@ def _callees(function: Function, functions: Sequence[Function]) -> list[Function
 
 
 def check_loops(program: Program) -> Iterator[Finding]:
-    """Every loop has a label, and a bound that is constant or annotated with LOOP_TRIPCOUNT."""
+    """Every loop is a `for` with a label of its own and a pragma, and has a constant bound.
+
+    A bound that is not constant is annotated with LOOP_TRIPCOUNT.
+    """
+    labels: set[tuple[str, str]] = set()
     for function in program.functions:
         known = constants(program, function)
         for item in function.body.walk():
             if item.kind not in ("for", "while", "do"):
                 continue
-            where = (function.source.name, item.line)
-            if not item.label:
-                yield Finding(*where, "loop-label", f"a {item.kind} loop must have a label")
-            if any(pragma_name(pragma) == "LOOP_TRIPCOUNT" for pragma in item.pragmas()):
-                yield from _check_tripcount(function, item, known)
-            elif item.kind != "for" or not has_static_bound(item, known):
-                text = (
-                    f"loop {item.label or item.kind} must have a constant bound or LOOP_TRIPCOUNT"
-                )
-                yield Finding(*where, "loop-bound", text)
+            for rule, line, text in _loop_texts(item, known):
+                yield Finding(function.source.name, line, rule, text)
+            label = (function.source.name, item.label)
+            if item.label and label in labels:
+                text = f"label {item.label} must occur once in a file"
+                yield Finding(function.source.name, item.line, "loop-label", text)
+            labels.add(label)
 
 
-def _check_tripcount(function: Function, item: Statement, known: set[str]) -> Iterator[Finding]:
-    for pragma in item.pragmas():
-        if pragma_name(pragma) != "LOOP_TRIPCOUNT":
-            continue
+def _loop_texts(item: Statement, known: set[str]) -> Iterator[tuple[str, int, str]]:
+    """Rule, line and text of what is wrong with a loop."""
+    name = f"loop {item.label or item.kind}"
+    pragmas = [pragma for pragma in item.pragmas() if pragma_name(pragma) == "LOOP_TRIPCOUNT"]
+    if not item.label:
+        yield "loop-label", item.line, f"a {item.kind} loop must have a label"
+    if item.kind != "for":
+        yield "loop-bound", item.line, f"{name} must be a for loop"
+    elif not pragmas and not has_static_bound(item, known):
+        yield "loop-bound", item.line, f"{name} must have a constant bound or LOOP_TRIPCOUNT"
+    body = item.body[0].body if item.body[0].kind == "block" else item.body
+    if not body or body[0].kind != "pragma":
+        yield "loop-pragma", item.line, f"{name} must begin with a pragma: how it is built"
+    for pragma in pragmas:
         for value in pragma_options(pragma).values():
             names = set(re.findall(r"[A-Za-z_]\w*", value or ""))
             if not all(NAME.match(name) or name in known or name == "C" for name in names):
                 text = f"LOOP_TRIPCOUNT must be constant, not {value}"
-                yield Finding(function.source.name, pragma.line, "loop-bound", text)
+                yield "loop-bound", pragma.line, text
 
 
 def constants(program: Program, function: Function) -> set[str]:
@@ -284,52 +261,19 @@ def has_static_bound(item: Statement, known: set[str]) -> bool:
 def check_arrays(program: Program) -> Iterator[Finding]:
     """Every array has a constant size."""
     for unit in program.units:
-        inside = [(f, item) for f in unit.functions for item in f.body.walk()]
-        for function, item in [*inside, *((None, item) for item in unit.declarations)]:
-            known = constants(program, function) if function else set()
-            if item.kind != "plain":
-                continue
-            for size in array_sizes(item.tokens):
+        bodies = [(constants(program, f), f.body.walk()) for f in unit.functions]
+        for known, items in [*bodies, (set(), unit.declarations)]:
+            plain = (item.tokens for item in items if item.kind == "plain")
+            sizes = (size for tokens in plain for name in declared(tokens) for size in name.sizes)
+            for size in sizes:
                 if size and not is_constant(size, known):
                     text = f"the size {' '.join(t.text for t in size)} must be constant"
                     yield Finding(unit.source.name, size[0].line, "array-size", text)
 
 
-def array_sizes(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
-    """Dimensions of the arrays that a statement declares; nothing for an expression."""
-    texts = [token.text for token in tokens]
-    if len(tokens) < 3 or "operator" in texts or texts[0] in ("return", "case", "delete"):
-        return
-    for part in split(tokens):
-        i = next((n for n, token in enumerate(part) if token.text == "["), None)
-        if i is None or i < 1 or part[i - 1].kind != "name":
-            continue
-        before = [token.text for token in part[: i - 1]]
-        first = part[0] is tokens[0]
-        is_type = bool(before) and (part[i - 2].kind == "name" or before[-1] in (">", "*", "&"))
-        if "=" in before or "(" in before or (first and not is_type) or (not first and before):
-            continue
-        if not first and not _declares(tokens):
-            continue
-        while i < len(part) and part[i].text == "[":
-            end = closing(part, i)
-            yield part[i + 1 : end]
-            i = end + 1
-
-
-def _declares(tokens: Sequence[Token]) -> bool:
-    """Whether a statement begins with a type and a name."""
-    i = 0
-    while i + 1 < len(tokens) and tokens[i].kind == "name" and tokens[i + 1].text == "::":
-        i += 2
-    if i + 1 < len(tokens) and tokens[i + 1].text == "<":
-        i = closing_angle(tokens, i + 1) or i
-    return i + 1 < len(tokens) and tokens[i + 1].kind == "name"
-
-
 def check_dynamic(program: Program) -> Iterator[Finding]:
     """No virtual functions, run-time types, exceptions, jumps, or function pointers."""
-    yield from _words(_sources(program), "dynamic", DYNAMIC, "cannot be synthesized")
+    yield from _words(program, "dynamic", DYNAMIC, "cannot be synthesized")
     for source in _sources(program):
         texts = [token.text for token in source.tokens]
         for i in range(len(texts) - 4):
@@ -355,7 +299,7 @@ def check_pointers(program: Program) -> Iterator[Finding]:
 
 def check_system(program: Program) -> Iterator[Finding]:
     """No headers and calls of an operating system in what synthesis sees."""
-    yield from _words(_sources(program), "system", SYSTEM, "is a call of the system")
+    yield from _words(program, "system", SYSTEM, "is a call of the system")
     for source in _sources(program):
         for header, line in source.includes:
             if not HEADERS.fullmatch(header):

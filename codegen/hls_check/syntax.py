@@ -11,6 +11,8 @@ from codegen.hls_check.lexer import Source, Token
 OPENING, CLOSING = {"(": ")", "[": "]", "{": "}"}, {")", "]", "}"}
 CONTROL = ("for", "while", "do", "if", "switch")
 CLASSES = ("struct", "class", "union", "enum")
+# What begins a statement that declares no variable.
+STATEMENTS = ("return", "using", "typedef", "goto", "case", "delete", "template", "operator")
 
 
 @dataclass
@@ -124,6 +126,46 @@ def split(tokens: Sequence[Token], sign: str = ",") -> list[Sequence[Token]]:
             start = i + 1
         i += 1
     return [*parts, tokens[start:]] if start < len(tokens) or parts else []
+
+
+@dataclass
+class Declared:
+    """A name that a statement declares: its place, the dimensions of an array, and the type."""
+
+    name: Token
+    sizes: list[Sequence[Token]]
+    type: Sequence[Token]
+
+
+def declared(tokens: Sequence[Token]) -> list[Declared]:
+    """What a statement declares: a type, then names; nothing for anything else."""
+    i = 0
+    while i < len(tokens) and tokens[i].text in ("static", "const", "constexpr", "typename"):
+        i += 1
+    if i >= len(tokens) or tokens[i].kind != "name" or tokens[i].text in STATEMENTS:
+        return []
+    texts = [*(token.text for token in tokens), "", ""]
+    while texts[i + 1] == "::":
+        i += 2
+    if texts[i + 1] == "<":
+        i = closing_angle(tokens, i + 1) or i
+    while texts[i + 1] in ("*", "&", "const", "int", "long", "__int128"):
+        i += 1
+    if i + 1 >= len(tokens) or tokens[i + 1].kind != "name":
+        return []
+    found = []
+    for part in split(tokens[i + 1 :]):
+        at = next((n for n, token in enumerate(part) if token.kind == "name"), None)
+        if at is not None:
+            found.append(Declared(part[at], list(_dimensions(part, at + 1)), tokens[: i + 1]))
+    return found
+
+
+def _dimensions(tokens: Sequence[Token], i: int) -> Iterator[Sequence[Token]]:
+    while i < len(tokens) and tokens[i].text == "[":
+        end = closing(tokens, i)
+        yield tokens[i + 1 : end]
+        i = end + 1
 
 
 class _Scope:
