@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of `python -m board`."""
+"""`python -m board measure BUNDLE=.`, and the other commands, from an unpacked bundle, too."""
 
 import sys
 
-from board.cli import main
+from formats.commands import main
 from formats.errors import run_cli
 
 if __name__ == "__main__":

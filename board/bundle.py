@@ -39,7 +39,7 @@ MODULES = (
     "__main__.py",
     "boards.json",
     "buffers.py",
-    "cli.py",
+    "commands.py",
     "design.py",
     "driver.py",
     "emulator.py",
@@ -51,7 +51,15 @@ MODULES = (
     "plots.py",
     "registers.py",
 )
-FORMATS = ("__init__.py", "build.py", "errors.py", "images.py", "packing.py")
+FORMATS = (
+    "__init__.py",
+    "build.py",
+    "commands.py",
+    "errors.py",
+    "images.py",
+    "options.py",
+    "packing.py",
+)
 NOTEBOOK = "demo.ipynb"
 README = "README.md"
 README_SOURCE = SOURCES / "bundle_readme.md"

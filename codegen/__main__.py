@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m codegen`."""
-
-from __future__ import annotations
+"""`python -m codegen COMMAND NAME=VALUE ...`: one command alone, on what is there."""
 
 import sys
 
-from codegen.cli import main
+from formats.commands import main
 from formats.errors import run_cli
 
-sys.exit(run_cli(main))
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

@@ -53,7 +53,7 @@ def csim(net: str, types: str) -> float:
     """GMAC/s of the C-simulation on one core."""
     run("make", "csim", f"NET={net}", f"CSIM_TYPES={types}")
     build = ROOT / "build" / net
-    run(sys.executable, "-m", "codegen", "csim", "--build", str(build), "--types", types)
+    run(sys.executable, "-m", "codegen", "csim", f"OUT={build}", f"CSIM_TYPES={types}")
     result = json.loads((build / "report.json").read_text())["csim"]
     if result["mismatches"]:
         raise SystemExit(f"{net}: the C-simulation is not bit-exact")
@@ -106,7 +106,7 @@ def main() -> None:
             rows.insert(1, ("C-simulation, exact types", f"{csim(net, 'exact'):.3f} GMAC/s"))
         build = ROOT / "build" / net
         (build / "report.json").unlink()
-        generate = [sys.executable, "-m", "codegen", "generate", "--build", str(build)]
+        generate = [sys.executable, "-m", "codegen", "codegen", f"OUT={build}"]
         rows.append(("code generator", f"{best_of(1, lambda c=generate: run(*c)):.1f} s"))
         for name, value in rows:
             print(f"{net:10s} {name:45s} {value}", flush=True)

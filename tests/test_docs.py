@@ -14,13 +14,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_the_plan_example_quantizes_digits(tmp_path):
-    from model_prep.cli import main
+    from formats.commands import main
 
     text = re.search(r"```toml\n(.*?)```", (DOCS / "plan.md").read_text(), re.DOTALL)
     assert text
     (tmp_path / "plan.toml").write_text(text.group(1))
-    arguments = ["quantize", "--net", "digits", "--images", "2", "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--plan", str(tmp_path / "plan.toml")]) == 0
+    arguments = ["quantize", "NET=digits", "IMAGES=2", f"OUT={tmp_path / 'out'}"]
+    assert main([*arguments, f"PLAN={tmp_path / 'plan.toml'}"]) == 0
 
 
 def test_the_packing_example():

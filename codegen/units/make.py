@@ -17,17 +17,18 @@ from tqdm import tqdm
 
 from codegen import VERSION
 from codegen.design.network import Network, load
+from codegen.design.unit_luts import MODEL
 from codegen.units import cost, plots
 from codegen.units.equivalence import shapes_equal
 from codegen.units.published import compare_published, explanation, measure_published
 from codegen.units.render import HEADERS, KINDS, TEMPLATES, Unit, blackbox_json, model_cpp, verilog
 from codegen.units.report import html, print_summary
 from codegen.units.simulate import compare
-from codegen.units.sweep import SWEEPS, Sweep, points, recorded, run_sweep
+from codegen.units.sweep import RECORDED, SWEEPS, Sweep, points, recorded, run_sweep, to_json
 from codegen.units.synthesis import TARGETS, Cache, Cost, Design, synthesize
 from codegen.units.tables import decoder_tables, encoder_tables
 from codegen.units.yosys import find_yosys, yosys_version
-from formats.build import atomic_dir
+from formats.build import atomic_dir, write_atomic
 from formats.errors import UserError
 
 CACHE = "units_cache.json"  # beside the builds: measured modules, by content
@@ -50,6 +51,17 @@ class Settings:
     engines: tuple[str, ...] = ("cxxrtl", "cpp")
     lanes: int = 1
     register: bool = False
+
+
+def record(sweep: Sweep, folder: Path) -> None:
+    """Measure a sweep and keep it with the source: sweep.json, and the formula fitted to it."""
+    cache = Cache(folder / CACHE)
+    total = len(sweep.targets) * sum(1 for _ in points(sweep))
+    with tqdm(total=total, desc="sweep", unit="module", disable=not sys.stderr.isatty()) as bar:
+        found = run_sweep(sweep, cache, bar.update)
+    write_atomic(RECORDED, to_json(found, yosys_version()))
+    write_atomic(MODEL, cost.model_json(found["xc7"], yosys_version()))
+    print(f"{RECORDED} and {MODEL} hold {len(found['xc7'])} points a target")
 
 
 def network_units(network: Network, lanes: int = 1, register: bool = False) -> list[Unit]:

@@ -5,7 +5,6 @@ plan.toml and JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -13,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.options import Options
 from model_prep import data
-from model_prep.allocate import budget, clipping, predicted, quenn, search, sqnr, uniform
+from model_prep.allocate import budget, clipping, predicted, quenn, search, uniform
 from model_prep.allocate.cache import cache_bytes, layers_to_keep
 from model_prep.allocate.measure import METRICS, Measure, hardest_first
 from model_prep.allocate.problem import Problem, plan_toml
@@ -33,7 +32,6 @@ from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan, Settings, check_widths, read_toml
 
-METHODS = ("search", "budget", "quenn", "sqnr")
 _IMAGES = {True: 256, False: 8}  # searched on, with and without labels
 _DELTA = {"accuracy": 1.0, "agreement": 5.0, "sqnr": 30.0}  # points or dB
 _QUENN_IMAGES = 50  # paper 004
@@ -154,30 +152,30 @@ def goal_of(ready: Prepared, measure: Measure, delta: float | None) -> float:
 
 
 def run_search(
-    ready: Prepared, args: argparse.Namespace, cached: bool = True
+    ready: Prepared, options: Options, cached: bool = True
 ) -> tuple[search.SearchResult, Seconds]:
     """The search that the options ask for, and the time that it took."""
-    options = (args.metric, args.scheduler, args.cache_gb)
-    with measuring(ready, *options, cached=cached, floats=False) as measure:
-        goal = goal_of(ready, measure, args.delta)
+    pool = (options.metric, options.scheduler, options.cache_gb)
+    with measuring(ready, *pool, cached=cached, floats=False) as measure:
+        goal = goal_of(ready, measure, options.delta)
         start = Seconds.now()
-        if args.exhaustive:
+        if options.exhaustive:
             found = search.exhaustive(ready.problem, measure, goal)
         else:
-            found = search.coordinate(ready.problem, measure, goal, args.order)
+            found = search.coordinate(ready.problem, measure, goal, options.order)
         return found, Seconds.now() - start
 
 
-def _search(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
-    found, seconds = run_search(ready, args)
+def _search(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
+    found, seconds = run_search(ready, options)
     print(
         f"search: {found.nb} bits ({100 * found.nb / found.start_nb:.1f}% of {found.start_bits} "
         f"everywhere), {found.score:.2f} {found.unit}, goal {found.goal:.2f}, "
         f"{found.evaluations} candidates in {seconds.wall:.1f} s"
     )
     result = {name: value for name, value in asdict(found).items() if name != "plan"}
-    if args.compare_cache:
-        again, slow = run_search(ready, args, cached=False)
+    if options.compare_cache:
+        again, slow = run_search(ready, options, cached=False)
         same = again == found
         ratio, wall_ratio = seconds.cpu / slow.cpu, seconds.wall / slow.wall
         print(f"with the cache: {seconds}; without it: {slow}; ratio {ratio:.3f} of CPU, "
@@ -190,22 +188,22 @@ def _search(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, 
     return found.plan, result
 
 
-def _budget(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+def _budget(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
     problem = ready.problem
-    with measuring(ready, args.metric, args.scheduler, args.cache_gb) as measure:
-        if args.nb is not None:
+    with measuring(ready, options.metric, options.scheduler, options.cache_gb) as measure:
+        if options.nb is not None:
             least = problem.nb(tuple(group.widths[0] for group in problem.groups))
-            if args.nb < least:
+            if options.nb < least:
                 raise UserError(f"NB must be at least {least} bits, the narrowest codes, not "
-                                f"{args.nb}")  # fmt: skip
+                                f"{options.nb}")  # fmt: skip
         table = budget.sensitivity(problem, measure)
-        if args.nb is None:
-            points = budget.front(problem, measure, table, args.points)
-            near = goal_of(ready, measure, args.delta)
+        if options.nb is None:
+            points = budget.front(problem, measure, table, options.points)
+            near = goal_of(ready, measure, options.delta)
             good = [point for point in points if point.measured >= near]
             chosen = good[0] if good else points[-1]
         else:
-            chosen = budget.best_for(problem, measure, table, args.nb)
+            chosen = budget.best_for(problem, measure, table, options.nb)
             points = [chosen]
         print(f"{'NB':>12}{'predicted dB':>14}{'measured dB':>13}{measure.unit:>26}")
         for point in points:
@@ -216,9 +214,9 @@ def _budget(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, 
     return problem.plan(chosen.widths), result
 
 
-def _quenn(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
-    with measuring(ready, args.metric, args.scheduler, args.cache_gb) as measure:
-        delta = _DELTA[measure.metric] if args.delta is None else args.delta
+def _quenn(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
+    with measuring(ready, options.metric, options.scheduler, options.cache_gb) as measure:
+        delta = _DELTA[measure.metric] if options.delta is None else options.delta
         found = quenn.explore(ready.problem, measure, ready.to_float, delta)
     best = found.best
     print(
@@ -229,11 +227,11 @@ def _quenn(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, A
     return found.plan, {**result, "normalised_norms": quenn.normalised(found.norms)}
 
 
-def _sqnr(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+def _sqnr(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
     found = predicted.allocate(
-        ready.problem, ready.network, ready.images.pixels, ready.to_float, args.target_db,
-        args.rho or "activations", args.kappa, args.weights_db,
-        _weights_kept(ready.problem.graph, args),
+        ready.problem, ready.network, ready.images.pixels, ready.to_float, options.target_db,
+        options.rho or "activations", options.kappa, options.weights_db,
+        _weights_kept(ready.problem.graph, options),
     )  # fmt: skip
     print(f"{'layer':<34}{'bits':>6}{'weights':>9}{'predicted dB':>14}{'measured dB':>13}")
     for layer in found.plan.layers:
@@ -249,71 +247,63 @@ def _sqnr(ready: Prepared, args: argparse.Namespace) -> tuple[Plan, dict[str, An
     return found.plan, {"widths": widths, "weight_bits": weights_bits, **result}
 
 
-def _weights_kept(graph: Graph, args: argparse.Namespace) -> frozenset[str]:
+def _weights_kept(graph: Graph, options: Options) -> frozenset[str]:
     """Layers whose weights' width an option or the plan file sets; defaults do not count."""
     empty: tuple[Settings, dict[str, Any], dict[str, Any]] = (Settings(), {}, {})
-    top, kinds, layers = read_toml(Path(args.plan), graph) if args.plan else empty
-    if args.weight_bits is not None or top.weight_bits is not None:
+    top, kinds, layers = read_toml(options.plan, graph) if options.plan else empty
+    if options.weight_bits is not None or top.weight_bits is not None:
         return frozenset(layer.name for layer in graph.layers)
     kept = {name for name, table in layers.items() if "weight_bits" in table}
     set_by_kind = {kind for kind, table in kinds.items() if "weight_bits" in table}
-    if args.fc_weight_bits is not None:
+    if options.fc_weight_bits is not None:
         set_by_kind.add("fc")
     return frozenset(kept | {layer.name for layer in graph.layers if layer.kind in set_by_kind})
 
 
-def _check_options(args: argparse.Namespace) -> None:
-    """Refuse, by UserError, options that the method would ignore, and targets out of range."""
-    if args.method != "sqnr":
+def _check_options(options: Options) -> None:
+    """Refuse, by UserError, options that the method would ignore."""
+    if options.method != "sqnr":
         for key in _OF_SQNR:
-            if getattr(args, key) is not None:
+            if getattr(options, key) is not None:
                 raise UserError(
-                    f"{key.upper()} must go with METHOD=sqnr, not METHOD={args.method}; leave out "
-                    f"{key.upper()} or set METHOD=sqnr"
+                    f"{key.upper()} must go with METHOD=sqnr, not METHOD={options.method}; leave "
+                    f"out {key.upper()} or set METHOD=sqnr"
                 )
         return
     for key, methods in _NOT_OF_SQNR.items():
-        if getattr(args, key) not in (None, False):
+        if getattr(options, key) not in (None, False):
             raise UserError(
                 f"{key.upper()} must go with METHOD={methods}, not METHOD=sqnr, which tries no "
                 f"candidates; leave out {key.upper()}"
-            )
-    for key, usual in (("target_db", "20"), ("weights_db", "25"), ("kappa", "6")):
-        value = getattr(args, key)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            unit = "dB a bit" if key == "kappa" else "dB"
-            raise UserError(
-                f"{key.upper()} must be a finite number above 0 {unit}, not {value:g}; leave it "
-                f"out or set {key.upper()}={usual}"
             )
 
 
 def allocate(
     spec: NetworkSpec, graph: Graph, source: InputFormat, plan: Plan, images: ImageSet,
-    labels: bool, args: argparse.Namespace,
+    labels: bool, options: Options,
 ) -> None:  # fmt: skip
-    """The command: run the method, write args.out/plan.toml and args.out/allocation.json.
+    """The command: run the method, write options.out/plan.toml and options.out/allocation.json.
 
     Args:
         spec, graph, source, plan: the network.
         images: the calibration images.
         labels: whether their labels may judge.
-        args: the options of `add_options`.
+        options: of the command line.
     """
-    _check_options(args)
-    if args.scheduler:
-        connect(args.scheduler).close()  # before minutes of preparation
-    number = args.images
-    if args.method == "quenn" and number is None:
+    _check_options(options)
+    if options.scheduler:
+        connect(options.scheduler).close()  # before minutes of preparation
+    number = options.images
+    if options.method == "quenn" and number is None:
         number = min(_QUENN_IMAGES, len(images))
     ready = prepare(spec, graph, source, plan, images, labels, number)
     methods = {"search": _search, "budget": _budget, "quenn": _quenn, "sqnr": _sqnr}
-    method = methods[args.method]
-    found, result = method(ready, args)
-    folder = Path(args.out)
-    text = f"Made by the allocation method {args.method} for {spec.name}."
+    method = methods[options.method]
+    found, result = method(ready, options)
+    folder = options.folder
+    text = f"Made by the allocation method {options.method} for {spec.name}."
     write_atomic(folder / "plan.toml", plan_toml(found, ready.problem.fracs, text))
-    entry = {"method": args.method, "network": spec.name, "images": len(ready.images),
+    entry = {"method": options.method, "network": spec.name, "images": len(ready.images),
              "labels": labels, "groups": [asdict(group) for group in ready.problem.groups],
              **result}  # fmt: skip
     write_atomic(folder / "allocation.json", json.dumps(_plain(entry), indent=1) + "\n")
@@ -329,31 +319,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def add_options(run: argparse.ArgumentParser) -> None:
-    """The options of `allocate` beyond those that name the network."""
-    run.add_argument("--method", choices=METHODS, default=METHODS[0], help="default: search")
-    run.add_argument("--images", type=int, metavar="N", help="images to search on; default: 256 "
-                     "with labels, 8 without, quenn 50, as far as there are")  # fmt: skip
-    run.add_argument("--metric", help=f"{', '.join(METRICS)}; default: accuracy, or sqnr without "
-                     "labels")  # fmt: skip
-    run.add_argument("--nb", type=int, metavar="BITS", help="budget: bits of all activations of "
-                     "one image; default: the whole front")  # fmt: skip
-    run.add_argument("--points", type=int, default=12, metavar="N", help="budget: of the front")
-    run.add_argument("--target-db", type=float, metavar="X", help="sqnr: of all activations "
-                     f"together; default: what {predicted.DEFAULT_BITS} bits everywhere "
-                     "would have")  # fmt: skip
-    run.add_argument("--weights-db", type=float, metavar="X", help="sqnr: of all weights in fixed "
-                     "point together, whose widths, if not set, it then chooses, too")  # fmt: skip
-    run.add_argument("--rho", choices=sqnr.COSTS, help="sqnr: what a bit costs; default: "
-                     "activations")  # fmt: skip
-    run.add_argument("--kappa", type=float, metavar="X", help="sqnr: dB a bit; default: measured")
-    run.add_argument("--order", choices=search.ORDERS, default=search.ORDERS[0],
-                     help="search: which layers first; default: size")  # fmt: skip
-    run.add_argument("--exhaustive", action="store_true", help="search: all products of widths")
-    run.add_argument(
-        "--cache-gb", type=float, metavar="X", help="default: a quarter of free memory"
-    )
-    run.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="Dask cluster; default: here")
-    run.add_argument("--compare-cache", action="store_true", help="search again without the cache")

@@ -6,7 +6,6 @@ A section whose results are in study.json, made with the same settings, is not r
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import time
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.options import Options
 from model_prep.study import (
     activations,
     allocations,
@@ -65,19 +65,16 @@ PARTS = {
 }
 
 
-def chosen(text: str | None) -> list[str]:
-    """The sections of SECTIONS, a comma list; None: all.
+def chosen(names: Sequence[str]) -> list[str]:
+    """The sections of SECTIONS in their order; none is all.
 
-    >>> chosen("front,uniform")
+    >>> chosen(("front", "uniform"))
     ['uniform', 'front']
     """
-    if text is None:
-        return list(PARTS)
-    names = {name.strip() for name in text.split(",")}
-    unknown = sorted(names - PARTS.keys())
+    unknown = sorted(set(names) - PARTS.keys())
     if unknown:
         raise UserError(f"SECTIONS must be of {', '.join(PARTS)}, not {unknown[0]!r}")
-    return [name for name in PARTS if name in names]
+    return [name for name in PARTS if name in (names or PARTS)]
 
 
 def about(subject: Subject, study_where: str, qm: int) -> dict[str, Any]:
@@ -101,23 +98,21 @@ def about(subject: Subject, study_where: str, qm: int) -> dict[str, Any]:
             "lead": lead, "facts": facts}  # fmt: skip
 
 
-def run(subject: Subject, settings: str, qm: int, delta: float | None,
-        args: argparse.Namespace) -> None:  # fmt: skip
+def run(subject: Subject, settings: str, qm: int, options: Options) -> None:
     """The command.
 
     Args:
         subject: the network and its images.
         settings: hash of the network, the images and the program.
         qm: width of a decoded activation.
-        delta: what a search may lose, or None for its default.
-        args: the options of `add_options`, and `out`.
+        options: of the command line.
     """
-    names = chosen(args.sections)
-    folder = Path(args.out) / "study"
-    mixed = json.dumps([settings, qm, delta, args.quick])
+    names = chosen(options.sections)
+    folder = options.folder / "study"
+    mixed = json.dumps([settings, qm, options.delta, options.quick])
     digest = hashlib.sha256(mixed.encode()).hexdigest()
     store = Store(folder / "study.json", digest, {})
-    study = Study(subject, store, qm, delta, args.quick)
+    study = Study(subject, store, qm, options.delta, options.quick)
     store.about = about(subject, study.where, qm)
     open_ = [name for name in names if name not in store.sections]
     for name in names:
@@ -145,13 +140,3 @@ def write_page(
         name: PARTS[name].draw(dict(entry["data"])) for name, entry in ordered.items()
     }
     write_atomic(path, page.render(facts, ordered, figures))
-
-
-def add_options(command: argparse.ArgumentParser) -> None:
-    """The options of `study` beyond those that name the network."""
-    command.add_argument(
-        "--images", type=int, metavar="N",
-        help="test images; default: all but the calibration's with labels, else half of them",
-    )  # fmt: skip
-    command.add_argument("--sections", metavar="A,B", help=f"some of {', '.join(PARTS)}")
-    command.add_argument("--quick", action="store_true", help="fewer points, for a first look")

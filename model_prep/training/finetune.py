@@ -72,7 +72,7 @@ class Options:
         if not 0 < self.rate < 1:
             raise UserError(f"LR must be above 0 and below 1, not {self.rate}")
         if not 1 <= self.batch <= 4096:
-            raise UserError(f"BATCH must be 1..4096, not {self.batch}")
+            raise UserError(f"MINIBATCH must be 1..4096, not {self.batch}")
 
 
 def load_images(
@@ -99,7 +99,7 @@ def load_images(
     if labels and not fit.labelled:
         raise UserError(
             f"DATA must have a label for every image, not {fit.source}; give a folder of class "
-            "folders or an .npz file with `label`, or learn without labels: DISTILL=1"
+            "folders or an .npz file with `label`, or learn without labels: DISTIL=1"
         )
     if not len(fit) or not len(held_out):
         raise UserError(

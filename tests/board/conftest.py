@@ -26,7 +26,7 @@ def run_stage(*arguments: str) -> None:
 
 
 # A design whose batch and memory the tests know; what the exploration picks is for other tests.
-DESIGN = ("--simd", "8", "--pe", "24", "--pixels", "1", "--weight-ports", "1")
+DESIGN = ("SIMD=8", "PE=24", "PIXELS=1", "WEIGHT_PORTS=1")
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +35,8 @@ def digits_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which(os.environ.get("CXX") or "g++") is None:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("board") / "digits"
-    run_stage("model_prep", "quantize", "--net", "digits", "--images", "360", "--out", str(build))
-    run_stage("codegen", "generate", "--build", str(build), *DESIGN)
+    run_stage("model_prep", "quantize", "NET=digits", "IMAGES=360", f"OUT={build}")
+    run_stage("codegen", "codegen", f"OUT={build}", *DESIGN)
     return build
 
 
@@ -45,9 +45,7 @@ def other_build(digits_build: Path) -> Path:
     """The same network as another design: fewer multipliers."""
     build = digits_build.with_name("other")
     shutil.copytree(digits_build / "quantized", build / "quantized")
-    run_stage(
-        "codegen", "generate", "--build", str(build), "--simd", "8", "--pe", "16", *DESIGN[4:]
-    )
+    run_stage("codegen", "codegen", f"OUT={build}", "SIMD=8", "PE=16", *DESIGN[2:])
     return build
 
 
@@ -69,9 +67,9 @@ def ports_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which(os.environ.get("CXX") or "g++") is None:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("ports") / "digits"
-    options = ["--fc-weight-scheme", "kmeans", "--fc-weight-bits", "4", "--images", "20"]
-    run_stage("model_prep", "quantize", "--net", "digits", *options, "--out", str(build))
-    run_stage("codegen", "generate", "--build", str(build), "--weight-ports", "3")
+    options = ["FC_WEIGHT_SCHEME=kmeans", "FC_WEIGHT_BITS=4", "IMAGES=20"]
+    run_stage("model_prep", "quantize", "NET=digits", *options, f"OUT={build}")
+    run_stage("codegen", "codegen", f"OUT={build}", "WEIGHT_PORTS=3")
     return prepare(build)
 
 
@@ -102,9 +100,9 @@ def alexnet_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which(os.environ.get("CXX") or "g++") is None:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("board") / "alexnet"
-    settings = ["--net", "alexnet", "--bits", "3", "--images", "8", "--out", str(build)]
+    settings = ["NET=alexnet", "BITS=3", "IMAGES=8", f"OUT={build}"]
     run_stage("model_prep", "quantize", *settings)
-    run_stage("codegen", "generate", "--build", str(build))
+    run_stage("codegen", "codegen", f"OUT={build}")
     return build
 
 

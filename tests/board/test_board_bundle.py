@@ -11,10 +11,11 @@ import zipfile
 import pytest
 
 from board.bundle import describe_design, make_bundle, unpack
-from board.cli import check_board, main
+from board.commands import check_board
 from board.design import BITSTREAM, DESIGN, HANDOFF, MANIFEST, manifest_digest, sha256_file
 from board.driver import Accelerator
 from board.errors import BundleError, DesignError, MemoryShortageError
+from formats.commands import main
 from formats.errors import UserError, run_cli
 
 
@@ -152,12 +153,12 @@ def test_boards(digits_build):
     ("arguments", "text"),
     [
         (
-            ["bundle", "--build", "nowhere"],
+            ["bundle", "OUT=nowhere"],
             "error: nowhere/report.json must exist; run `make codeg",
         ),
-        (["emulate"], "error: the following arguments are required: --build; see"),
-        (["measure", "--bundle", "nowhere"], "error: nowhere/manifest.json must exist; unpack"),
-        (["measure", "--bundle", ".", "--repeats", "x"], "error: repeats must be an integer of at"),
+        (["emulate", "OUT=nowhere"], "error: nowhere/report.json must exist; run `make codeg"),
+        (["measure", "BUNDLE=nowhere"], "error: nowhere/manifest.json must exist; unpack"),
+        (["measure", "BUNDLE=.", "REPEATS=x"], "error: REPEATS must be an integer of 1 or more"),
     ],
 )
 def test_command_line_errors(arguments, text, capsys):

@@ -11,18 +11,17 @@ from PIL import Image
 
 from board import images as pictures
 from board import measure
-from board.cli import main
 from board.driver import Accelerator
+from formats.commands import main
 from formats.errors import UserError
 
 
-def test_measure_command(digits_build, bundle, tmp_path, capsys):
-    build = ["measure", "--build", str(digits_build), "--repeats", "2", "--clnq", "8,7,6"]
-    assert main([*build, "--out", str(tmp_path / "out")]) == 0
+def test_measure_command(digits_build, bundle, capsys):
+    assert main(["measure", f"OUT={digits_build}", "REPEATS=2", "CLNQ=8,7,6"]) == 0
     text = capsys.readouterr().out
-    results = json.loads((tmp_path / "out" / "measure.json").read_text())
+    results = json.loads((digits_build / "measure.json").read_text())
     assert "model of the engine" in text and "measured" not in text.split("written")[0]
-    assert (tmp_path / "out" / "measure.png").stat().st_size > 10_000
+    assert (digits_build / "measure.png").stat().st_size > 10_000
     report = json.loads((digits_build / "report.json").read_text())
     assert results["accuracy"]["top1"] == pytest.approx(report["accuracy"]["integer_top1"])
     memory = results["memory"]

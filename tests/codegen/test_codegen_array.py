@@ -18,13 +18,13 @@ from full_size_networks import full_size
 from test_codegen_csim import check, run
 from toy_networks import POOL2, Toy, ToyLayer
 
-from codegen.cli import main
 from codegen.design.cost import Engine, layer_cost
 from codegen.design.lanes import Conv, packing_cost
 from codegen.design.parts import find_part
 from codegen.design.planner import line_capacities, plan, use_line_buffer
 from codegen.design.rows import chunk_sizes, line_entries, steps
 from codegen.emit.weights_file import order_rows
+from formats.commands import main
 from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -51,8 +51,8 @@ def awkward() -> Toy:
 def test_engines(make_toy: Callable[..., Path], simd: int, pe: int, pixels: int) -> None:
     toy = awkward()
     build = make_toy(toy)
-    options = ["--simd", str(simd), "--pe", str(pe), "--pixels", str(pixels)]
-    assert main(["generate", "--build", str(build), *options, "--part", "XC7Z045"]) == 0
+    options = [f"SIMD={simd}", f"PE={pe}", f"PIXELS={pixels}"]
+    assert main(["codegen", f"OUT={build}", *options, "PART=XC7Z045"]) == 0
     report = run(build)
     check(report, len(toy.layers))
     assert report["engine"]["pixels"] == pixels
@@ -62,16 +62,16 @@ def test_engines(make_toy: Callable[..., Path], simd: int, pe: int, pixels: int)
 def test_pixels_in_exact_types(make_toy: Callable[..., Path]) -> None:
     toy = awkward()
     build = make_toy(toy)
-    options = ["--simd", "24", "--pe", "16", "--pixels", "2", "--part", "XC7Z045"]
-    assert main(["generate", "--build", str(build), *options]) == 0
-    check(run(build, "--types", "exact", "--sanitize"), len(toy.layers))
+    options = ["SIMD=24", "PE=16", "PIXELS=2", "PART=XC7Z045"]
+    assert main(["codegen", f"OUT={build}", *options]) == 0
+    check(run(build, "CSIM_TYPES=exact", "SANITIZE=1"), len(toy.layers))
 
 
 @pytest.mark.parametrize("pixels", ["0", "9", "x"])
 def test_bad_pixels(make_toy: Callable[..., Path], pixels: str) -> None:
     rule = "an integer, not 'x'" if pixels == "x" else f"1..8, not {pixels}"
     with pytest.raises(UserError, match=f"^PIXELS must be {rule}$"):
-        main(["generate", "--build", str(make_toy()), "--pixels", pixels])
+        main(["codegen", f"OUT={make_toy()}", f"PIXELS={pixels}"])
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from full_size_networks import full_size
 from test_codegen_csim import check, chunked, grouped, run
 from test_codegen_operations import inception, residual
 
-from codegen.cli import main
 from codegen.design.chip import CHIP_SHARE, all_on_chip
 from codegen.design.parts import Part, find_part
 from codegen.design.planner import Plan, activation_bytes, plan
 from codegen.design.rows import PLACE_CACHE, PLACE_CHIP, output_words
+from formats.commands import main
 from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -110,7 +110,7 @@ def test_bit_exact_wherever_the_maps_are(make_toy: Callable[..., Path], make) ->
     build = make_toy(make())
     found = {}
     for fm in ("ddr", "auto"):
-        arguments = ["generate", "--build", str(build), "--part", "XC7Z045", "--fm", fm]
+        arguments = ["codegen", f"OUT={build}", "PART=XC7Z045", f"FM={fm}"]
         assert main(arguments) == 0
         report = run(build)
         check(report, len(report["layers"]))
@@ -123,7 +123,7 @@ def test_bit_exact_wherever_the_maps_are(make_toy: Callable[..., Path], make) ->
 def test_a_wrong_word_on_chip_is_found(make_toy: Callable[..., Path], capfd) -> None:
     """The test bench looks into the memories, not into what it hopes was written to DRAM."""
     build = make_toy(grouped())
-    assert main(["generate", "--build", str(build), "--part", "XC7Z045"]) == 0
+    assert main(["codegen", f"OUT={build}", "PART=XC7Z045"]) == 0
     report = json.loads((build / "report.json").read_text())
     assert any(layer["memory"]["output"] != "ddr" for layer in report["layers"])
     path = build / "hls" / "packing.hpp"
@@ -132,5 +132,5 @@ def test_a_wrong_word_on_chip_is_found(make_toy: Callable[..., Path], capfd) -> 
     path.write_text(
         text.replace("chip[address + i] = words.read();", "chip[address + i] = words.read() ^ 1;")
     )
-    assert main(["csim", "--build", str(build)]) == 1
+    assert main(["csim", f"OUT={build}"]) == 1
     assert "MISMATCH in layer" in capfd.readouterr().out

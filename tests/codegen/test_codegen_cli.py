@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from toy_networks import Toy, ToyLayer
 
-from codegen.cli import main
 from codegen.emit.report import render_html
+from formats.commands import main
 from formats.errors import run_cli
 from formats.packing import unpack_maps
 
@@ -35,7 +35,7 @@ def build(make_toy: Callable[..., Path]) -> Path:
 
 
 def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     golden = sorted(path.name for path in (build / "golden").iterdir())
     assert golden == ["L00_layer0.bin", "L01_layer1.bin", "checks.txt", "input.bin"]
     assert {"accelerator.cpp", "network.hpp", "tables.hpp", "engine.hpp", "run_hls.tcl"} <= {
@@ -45,16 +45,16 @@ def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixt
     assert report["csim"] is None and report["weights"]["source"] == "seeded"
     assert (build / "params" / "weights.bin").stat().st_size == report["memory"]["weight_bytes"]
     before = (build / "report.json").stat().st_mtime_ns
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     assert capsys.readouterr().out.endswith("up to date\n")
     assert (build / "report.json").stat().st_mtime_ns == before
-    assert main(["generate", "--build", str(build), "--pe", "16"]) == 0
+    assert main(["codegen", f"OUT={build}", "PE=16"]) == 0
     assert (build / "report.json").stat().st_mtime_ns > before
     assert not [path for path in build.iterdir() if path.name.startswith(".")]
 
 
 def test_golden_holds_the_reference(build: Path) -> None:
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     vectors = np.load(build / "quantized" / "vectors.npz")
     data = np.fromfile(build / "golden" / "L00_layer0.bin", np.uint8).reshape(2, -1)
     assert np.array_equal(unpack_maps(data, (10, 6, 6), 3), vectors["layer0"])
@@ -63,7 +63,7 @@ def test_golden_holds_the_reference(build: Path) -> None:
 
 
 def test_packed_bytes_are_within_a_percent_of_nb(build: Path) -> None:
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     layer = json.loads((build / "report.json").read_text())["layers"][0]
     planes = -(-layer["out_shape"][0] // 8)
     whole = layer["nb_bits"] / 8 * planes * 8 / layer["out_shape"][0]
@@ -71,37 +71,37 @@ def test_packed_bytes_are_within_a_percent_of_nb(build: Path) -> None:
 
 
 def test_fewer_images(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "--build", str(build), "--images", "1"]) == 0
+    assert main(["codegen", f"OUT={build}", "IMAGES=1"]) == 0
     assert json.loads((build / "report.json").read_text())["images"] == 1
-    text = refused(capsys, "generate", "--build", str(build), "--images", "3")
+    text = refused(capsys, "codegen", f"OUT={build}", "IMAGES=3")
     assert text == "error: IMAGES must be at most the 2 that were quantized, not 3\n"
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--part", "xc9"], "error: PART must be one of XC7Z020, "),
-        (["--simd", "12"], "error: SIMD must be a positive multiple of 8, not 12"),
-        (["--pe", "x"], "error: PE must be an integer, not 'x'"),
-        (["--pe", "256"], "error: toy with SIMD=8 PE=256 must fit XC7Z020: DSP: needs 2048"),
+        (["PART=xc9"], "error: PART must be one of XC7Z020, "),
+        (["SIMD=12"], "error: SIMD must be a positive multiple of 8, not 12"),
+        (["PE=x"], "error: PE must be an integer, not 'x'"),
+        (["PE=256"], "error: toy with SIMD=8 PE=256 must fit XC7Z020: DSP: needs 2048"),
         (
-            ["--speed", "9"],
-            "error: unrecognized arguments: --speed 9; see python -m codegen --help",
+            ["SPEED=9"],
+            "error: SPEED must be an option of codegen, which it is not; see nuq codegen --help",
         ),
-        (["--images", "-1"], "error: IMAGES must be 1 or more, not -1"),
+        (["IMAGES=-1"], "error: IMAGES must be an integer of 1 or more, not '-1'"),
     ],
 )
 def test_bad_options_leave_nothing(
     build: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
 ) -> None:
-    assert refused(capsys, "generate", "--build", str(build), *options).startswith(text)
+    assert refused(capsys, "codegen", f"OUT={build}", *options).startswith(text)
     assert [path.name for path in build.iterdir()] == ["quantized"]
 
 
 def test_nothing_quantized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = refused(capsys, "generate", "--build", str(tmp_path))
+    text = refused(capsys, "codegen", f"OUT={tmp_path}")
     assert "quantized must exist; run `python -m model_prep quantize` first" in text
-    assert "report.json must exist; run" in refused(capsys, "csim", "--build", str(tmp_path))
+    assert "report.json must exist; run" in refused(capsys, "csim", f"OUT={tmp_path}")
 
 
 def test_changed_arrays_are_refused(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_changed_arrays_are_refused(build: Path, capsys: pytest.CaptureFixture[s
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert "arrays.npz must have the SHA-256 " in refused(capsys, "generate", "--build", str(build))
+    assert "arrays.npz must have the SHA-256 " in refused(capsys, "codegen", f"OUT={build}")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_bad_manifest(
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
-    assert text in refused(capsys, "generate", "--build", str(build))
+    assert text in refused(capsys, "codegen", f"OUT={build}")
     assert [item.name for item in build.iterdir()] == ["quantized"]
 
 
@@ -141,12 +141,10 @@ def test_vectors_of_another_network(build: Path, capsys: pytest.CaptureFixture[s
     vectors = dict(np.load(path))
     vectors["layer0"] = vectors["layer0"][:, :, :3]
     np.savez(path, **vectors)
-    text = refused(capsys, "generate", "--build", str(build))
+    text = refused(capsys, "codegen", f"OUT={build}")
     assert "vectors.npz: layer0 must have shape (2, 10, 6, 6), not (2, 10, 3, 6)" in text
     path.write_bytes(b"no archive")
-    assert "vectors.npz must be an npz archive" in refused(
-        capsys, "generate", "--build", str(build)
-    )
+    assert "vectors.npz must be an npz archive" in refused(capsys, "codegen", f"OUT={build}")
 
 
 def test_no_permission(
@@ -156,40 +154,40 @@ def test_no_permission(
         raise PermissionError(13, "Permission denied", str(build / "hls"))
 
     monkeypatch.setattr(Path, "mkdir", deny)
-    text = refused(capsys, "generate", "--build", str(build))
+    text = refused(capsys, "codegen", f"OUT={build}")
     assert text.startswith(f"error: {build / 'hls'} must be accessible, not fail with: Permission")
 
 
 def test_a_failure_keeps_what_was_there(
     build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     before = {path: path.read_bytes() for path in build.rglob("*") if path.is_file()}
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("codegen.emit.golden.write_golden", full)
-    assert "No space left" in refused(capsys, "generate", "--build", str(build), "--pe", "16")
+    assert "No space left" in refused(capsys, "codegen", f"OUT={build}", "PE=16")
     assert {path: path.read_bytes() for path in build.rglob("*") if path.is_file()} == before
 
 
 def test_report_escapes_text(build: Path) -> None:
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     report = json.loads((build / "report.json").read_text())
     report["network"] = "<script>alert(1)</script>"
     page = render_html(report)
     assert "<script>" not in page and "&lt;script&gt;" in page
-    assert main(["report", "--build", str(build)]) == 0
+    assert main(["report", f"OUT={build}"]) == 0
 
 
 def test_report_follows_its_schema(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     path = build / "report.json"
     report = json.loads(path.read_text())
     report["layers"][0]["cycles"] = "many"
     path.write_text(json.dumps(report))
-    text = refused(capsys, "report", "--build", str(build))
+    text = refused(capsys, "report", f"OUT={build}")
     assert "report.json must follow its schema: layers/0/cycles: " in text
 
 
@@ -201,13 +199,13 @@ def test_parts_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         [sys.executable, "-m", "codegen", "--help"], cwd=root, capture_output=True, text=True,
         check=True,
     ).stdout  # fmt: skip
-    assert "generate" in shown and "csim" in shown
+    assert "codegen" in shown and "csim" in shown
 
 
 def test_the_package_needs_no_torch() -> None:
     root = Path(__file__).parents[2]
     code = (
-        "import sys, codegen.cli; "
+        "import sys, codegen.commands; "
         "print([m for m in ('torch', 'model_prep', 'hls4ml') if m in sys.modules])"
     )
     shown = subprocess.run(

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from toy_networks import POOL2, POOL3, Toy, ToyLayer, mixed_layers
 
-from codegen.cli import main
 from codegen.design import planner
 from codegen.emit import csim
 from formats.build import find_compiler, find_headers
+from formats.commands import main
 from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -46,7 +46,7 @@ def chunked() -> Toy:
 
 def run(build: Path, *options: str) -> dict:
     """Run csim on a generated folder; return report.json."""
-    assert main(["csim", "--build", str(build), *options]) == 0
+    assert main(["csim", f"OUT={build}", *options]) == 0
     return json.loads((build / "report.json").read_text())
 
 
@@ -64,7 +64,7 @@ def check(report: dict, layers: int) -> None:
 @pytest.mark.parametrize(("simd", "pe"), [(8, 24), (16, 8)])
 def test_mixed_network(make_toy: Callable[..., Path], simd: int, pe: int) -> None:
     build = make_toy()
-    assert main(["generate", "--build", str(build), "--simd", str(simd), "--pe", str(pe)]) == 0
+    assert main(["codegen", f"OUT={build}", f"SIMD={simd}", f"PE={pe}"]) == 0
     report = run(build)
     check(report, 6)
     assert report["csim"]["accuracy"]["same_logits"] == 2
@@ -73,7 +73,7 @@ def test_mixed_network(make_toy: Callable[..., Path], simd: int, pe: int) -> Non
 @needs_compiler
 def test_groups_dilation_branches(make_toy: Callable[..., Path]) -> None:
     build = make_toy(grouped())
-    assert main(["generate", "--build", str(build), "--part", "XC7Z045", "--simd", "16"]) == 0
+    assert main(["codegen", f"OUT={build}", "PART=XC7Z045", "SIMD=16"]) == 0
     check(run(build), 6)
 
 
@@ -85,7 +85,7 @@ def test_chunks_and_batches(
     monkeypatch.setattr(planner, "WEIGHT_ROWS", (40,))
     monkeypatch.setattr(planner, "MAX_BATCH", batch)
     build = make_toy(chunked())
-    assert main(["generate", "--build", str(build), "--pe", "16"]) == 0
+    assert main(["codegen", f"OUT={build}", "PE=16"]) == 0
     report = run(build)
     check(report, 4)
     assert report["engine"]["batch"] == min(batch, 4)
@@ -95,14 +95,14 @@ def test_chunks_and_batches(
 @needs_compiler
 def test_exact_types_and_sanitizers_agree(make_toy: Callable[..., Path]) -> None:
     build = make_toy(Toy(in_shape=(3, 14, 13), layers=mixed_layers(), weight_bits=16, images=1))
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     fast = run(build)
     logits = (build / "csim" / "logits.bin").read_bytes()
-    exact = run(build, "--types", "exact", "--sanitize")
+    exact = run(build, "CSIM_TYPES=exact", "SANITIZE=1")
     assert exact["csim"]["types"] == "exact"
     check(exact, len(fast["layers"]))
     assert (build / "csim" / "logits.bin").read_bytes() == logits
-    check(run(build, "--types", "exact", "--sanitize", "--first-layers", "2"), 2)
+    check(run(build, "CSIM_TYPES=exact", "SANITIZE=1", "FIRST_LAYERS=2"), 2)
 
 
 @needs_compiler
@@ -111,7 +111,7 @@ def test_program_is_built_once(
 ) -> None:
     monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
     build = make_toy(Toy(in_shape=(3, 6, 6), layers=[ToyLayer(8), ToyLayer(5)]))
-    assert main(["generate", "--build", str(build)]) == 0
+    assert main(["codegen", f"OUT={build}"]) == 0
     settings = csim.Settings(build)
     program = csim.compile_bench(settings)
     before = program.stat().st_mtime_ns

@@ -13,7 +13,6 @@ import pytest
 from full_size_networks import full_size
 from toy_networks import Toy, ToyLayer
 
-from codegen.cli import main
 from codegen.design import alternatives
 from codegen.design.bounds import CAUSES, layer_times
 from codegen.design.parts import Part, clocked, find_part, load_parts
@@ -21,6 +20,7 @@ from codegen.design.planner import Plan, plan
 from codegen.design.search import LIMIT, choose, dominates, explore, limited, plan_point
 from codegen.design.space import Bound, Fixed, Point, points
 from codegen.emit import explore_page as report
+from formats.commands import main
 from formats.errors import UserError, run_cli
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(16, pads=(1, 1, 1, 1)), ToyLayer(5)])
@@ -143,7 +143,7 @@ def test_command_writes_pages_and_pictures(
     make_toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = make_toy(SMALL)
-    assert main(["explore", "--build", str(build), "--clock", "120"]) == 0
+    assert main(["explore", f"OUT={build}", "CLOCK=120"]) == 0
     text = capsys.readouterr().out
     assert "<- fastest" in text and "at 120 MHz" in text
     folder = build / "explore"
@@ -155,24 +155,24 @@ def test_command_writes_pages_and_pictures(
         assert attribute not in page
     for name in ("bounds", "roofline"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["alternatives", "--build", str(build), "--images", "2"]) == 0
+    assert main(["alternatives", f"OUT={build}", "BATCH=2"]) == 0
     assert "pairs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--limit", "0"], "LIMIT must be above 0 and at most 1, not 0"),
-        (["--clock", "fast"], "CLOCK must be a number of MHz, not 'fast'"),
-        (["--clock", "5000"], "CLOCK must be 1..1000 MHz, not 5000"),
-        (["--images", "0"], "IMAGES must be 1 or more, not 0"),
+        (["LIMIT=0"], "LIMIT must be a number above 0 and at most 1, not '0'"),
+        (["CLOCK=fast"], "CLOCK must be a number from 1 to 1000, not 'fast'"),
+        (["CLOCK=5000"], "CLOCK must be a number from 1 to 1000, not '5000'"),
+        (["BATCH=0"], "BATCH must be an integer of 1 or more, not '0'"),
     ],
 )
 def test_command_refuses(
     options: list[str], text: str, make_toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = make_toy(SMALL)
-    assert run_cli(main, ["explore", "--build", str(build), *options]) == 2
+    assert run_cli(main, ["explore", f"OUT={build}", *options]) == 2
     assert text in capsys.readouterr().err
     assert not (build / "explore").exists()
 

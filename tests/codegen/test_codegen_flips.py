@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from toy_networks import Toy, ToyLayer, mixed_layers
 
-from codegen.cli import main
 from codegen.emit import csim
+from formats.commands import main
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -31,7 +31,7 @@ def build(make_toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Pat
     """A generated network, compiled without optimisation: each table flip compiles again."""
     folder = make_toy(Toy(in_shape=(3, 14, 13), layers=mixed_layers(), images=1))
     # through one port, layers follow each other in weights.bin
-    assert main(["generate", "--build", str(folder), "--weight-ports", "1"]) == 0
+    assert main(["codegen", f"OUT={folder}", "WEIGHT_PORTS=1"]) == 0
     monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
     return folder
 
@@ -39,7 +39,7 @@ def build(make_toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Pat
 def run(build: Path, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Exit status of csim and the first layer that it names."""
     capfd.readouterr()
-    status = main(["csim", "--build", str(build)])
+    status = main(["csim", f"OUT={build}"])
     found = NAMED.search(capfd.readouterr().out)
     return status, found.group(1) if found else ""
 
@@ -94,7 +94,7 @@ def test_codebook_bits(
 ) -> None:
     layers = [ToyLayer(24, index_bits=4), ToyLayer(16, (1, 1), index_bits=6), ToyLayer(8, (1, 1))]
     folder = make_toy(Toy(in_shape=(8, 6, 5), layers=layers, images=1))
-    command = ["generate", "--build", str(folder), "--weight-ports", "2"]
+    command = ["codegen", f"OUT={folder}", "WEIGHT_PORTS=2"]
     assert main(command) == 0
     monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
     assert run(folder, capfd) == (0, "")

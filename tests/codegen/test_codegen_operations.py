@@ -13,12 +13,12 @@ import pytest
 from test_codegen_csim import check, run
 from toy_networks import POOL1, POOL2, Toy, ToyLayer
 
-from codegen.cli import main
 from codegen.design.layers import Quantizer
 from codegen.design.network import load
 from codegen.design.parts import find_part
 from codegen.design.planner import plan
 from codegen.design.rows import OP_LRN, OP_SUM
+from formats.commands import main
 from formats.errors import UserError
 from tests.codegen import naive_model
 
@@ -88,9 +88,9 @@ def test_operations(
 ) -> None:
     toy = network()
     build = make_toy(toy)
-    options = ["--simd", str(simd), "--pe", str(pe), "--part", "XC7Z045"]
-    assert main(["generate", "--build", str(build), *options]) == 0
-    report = run(build, "--sanitize")
+    options = [f"SIMD={simd}", f"PE={pe}", "PART=XC7Z045"]
+    assert main(["codegen", f"OUT={build}", *options]) == 0
+    report = run(build, "SANITIZE=1")
     check(report, len(toy.layers))
     assert report["csim"]["accuracy"]["same_logits"] == toy.images
 
@@ -102,8 +102,8 @@ def test_operations_in_exact_types(
 ) -> None:
     toy = network()
     build = make_toy(toy)
-    assert main(["generate", "--build", str(build), "--part", "XC7Z045"]) == 0
-    check(run(build, "--types", "exact", "--sanitize"), len(toy.layers))
+    assert main(["codegen", f"OUT={build}", "PART=XC7Z045"]) == 0
+    check(run(build, "CSIM_TYPES=exact", "SANITIZE=1"), len(toy.layers))
 
 
 @needs_compiler
@@ -112,13 +112,13 @@ def test_normalisation_at_tile_edges(
     make_toy: Callable[..., Path], channels: int, size: int
 ) -> None:
     build = make_toy(normalised(channels, size))
-    assert main(["generate", "--build", str(build), "--pe", "32", "--part", "XC7Z045"]) == 0
+    assert main(["codegen", f"OUT={build}", "PE=32", "PART=XC7Z045"]) == 0
     check(run(build), 4)
 
 
 def test_report_says_how_to_read_the_result(make_toy: Callable[..., Path]) -> None:
     build = make_toy(residual())
-    assert main(["generate", "--build", str(build), "--part", "XC7Z045"]) == 0
+    assert main(["codegen", f"OUT={build}", "PART=XC7Z045"]) == 0
     report = json.loads((build / "report.json").read_text())
     manifest = json.loads((build / "quantized" / "manifest.json").read_text())
     frac = manifest["layers"][-1]["out_frac"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from codegen.cli import main
 from codegen.design.parts import PARTS, SOURCES, find_part, load_parts
+from formats.commands import main
 from formats.errors import UserError
 
 FILES = sorted(PARTS.glob("*.toml"))

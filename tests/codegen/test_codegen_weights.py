@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from toy_networks import POOL2, Toy, ToyLayer
 
-from codegen.cli import main
 from codegen.design import network, planner
 from codegen.design.jobs import make_jobs
 from codegen.design.parts import find_part
@@ -20,6 +19,7 @@ from codegen.design.resources import Sizes, weight_luts
 from codegen.design.rows import OP_CONV
 from codegen.design.space import Fixed
 from codegen.emit import generate, weights_file
+from formats.commands import main
 from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -67,7 +67,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
     found = widths_of(build)
     assert found[0] == (12, 0) and found[4] == (4, 0)
     assert found[1] in ((4, 16), (5, 32)) and found[3] in ((2, 4), (3, 8))
-    assert main(["csim", "--build", str(build)]) == 0
+    assert main(["csim", f"OUT={build}"]) == 0
     report = json.loads((build / "report.json").read_text())
     for predicted, counted in zip(report["layers"], report["csim"]["layers"], strict=True):
         for key in ("cycles", "load", "bytes_weights"):
@@ -81,7 +81,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
 def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:
     build = make_toy(coded())
     generate.generate(generate.Settings(build, fixed=Fixed(8, 16, weight_ports=2)))
-    assert main(["csim", "--build", str(build), "--types", "exact"]) == 0
+    assert main(["csim", f"OUT={build}", "CSIM_TYPES=exact"]) == 0
 
 
 def fields(words: np.ndarray, width: int) -> np.ndarray:

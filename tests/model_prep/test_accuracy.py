@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from formats.commands import main
 from formats.errors import UserError, run_cli
-from model_prep import cli, source
+from model_prep import source
 from model_prep.quantize import manifest
 from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
@@ -62,7 +63,7 @@ def labelled(path: Path, number: int = 90) -> Path:
 
 
 def run(command: str, *options: object) -> int:
-    return run_cli(cli.main, [command, *map(str, options)])
+    return run_cli(main, [command, *map(str, options)])
 
 
 def result_of(out: Path) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def result_of(out: Path) -> dict[str, Any]:
 
 def test_accuracy_of_an_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, images, out = small_model(tmp_path / "S 1.onnx"), labelled(tmp_path / "d.npz"), tmp_path
-    assert run("accuracy", "--net", net, "--data", images, "--bits", 8, "--out", out) == 0
+    assert run("accuracy", f"NET={net}", f"DATA={images}", "BITS=8", f"OUT={out}") == 0
     text, result = capsys.readouterr().out, result_of(out)
     assert "45 images for calibration, 45 others for the test, none in both" in text
     assert result["float_runtime"] == "onnxruntime"
@@ -87,7 +88,7 @@ def test_accuracy_of_an_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_seeded_weights_and_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = small_model(tmp_path / "small.onnx")
-    assert run("quantize", "--net", net, "--weights", "seeded", "--out", tmp_path) == 0
+    assert run("quantize", f"NET={net}", "WEIGHTS=seeded", f"OUT={tmp_path}") == 0
     assert "SEEDED random weights (WEIGHTS=seeded asks for them)" in capsys.readouterr().err
     network = manifest.load(tmp_path / "quantized")
     assert network.weights == "seeded"
@@ -99,23 +100,23 @@ def test_seeded_weights_and_photographs(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_disjoint_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, images = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz", 70)
-    arguments = ("--net", net, "--data", images, "--out", tmp_path / "out")
-    assert run("accuracy", *arguments, "--images", 36) == 2
+    arguments = (f"NET={net}", f"DATA={images}", f"OUT={tmp_path / 'out'}")
+    assert run("accuracy", *arguments, "IMAGES=36") == 2
     assert "IMAGES must be 1..35, the 70 images less 35 for calibration" in capsys.readouterr().err
-    assert run("accuracy", "--net", net, "--out", tmp_path / "out") == 2
+    assert run("accuracy", f"NET={net}", f"OUT={tmp_path / 'out'}") == 2
     assert "DATA must have labels to measure accuracy" in capsys.readouterr().err
 
 
 def test_csim_logits_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, images, out = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz"), tmp_path
-    arguments = ("--net", net, "--data", images, "--images", 20, "--bits", 8, "--out", out)
-    assert run("accuracy", *arguments, "--csim") == 2
+    arguments = (f"NET={net}", f"DATA={images}", "IMAGES=20", "BITS=8", f"OUT={out}")
+    assert run("accuracy", *arguments, "CSIM=1") == 2
     assert "logits.bin must exist; run make csim" in capsys.readouterr().err
     with np.load(out / "quantized" / "vectors.npz") as vectors:
         last = manifest.load(out / "quantized").layers[-1].name
         (out / "csim").mkdir()
         vectors[last].astype("<i8").tofile(out / "csim" / "logits.bin")
-    assert run("accuracy", *arguments, "--csim") == 0
+    assert run("accuracy", *arguments, "CSIM=1") == 0
     result = result_of(out)
     assert result["csim"]["top1"] == result["integer_top1"]
     assert result["csim"]["top5"] == result["integer_top5"]
@@ -145,7 +146,7 @@ def test_a_recipe_needs_a_file() -> None:
 
 def test_other_channels_need_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = small_model(tmp_path / "small.onnx", channels=5)
-    assert run("quantize", "--net", net, "--out", tmp_path) == 2
+    assert run("quantize", f"NET={net}", f"OUT={tmp_path}") == 2
     assert "DATA must be given for an input of 5 channels" in capsys.readouterr().err
 
 
@@ -156,8 +157,8 @@ def test_other_channels_need_data(tmp_path: Path, capsys: pytest.CaptureFixture[
     reason="needs squeezenet_v1.0.onnx and imagenet500.npz in the optional data folder",
 )
 def test_squeezenet_loses_at_most_one_and_a_half_points(tmp_path: Path) -> None:
-    options = ("--mean", "123,117,104", "--scale", 1, "--resize", 256, "--bits", 5)
-    assert run("accuracy", "--net", SQUEEZENET, "--data", IMAGES, *options, "--out", tmp_path) == 0
+    options = ("MEAN=123,117,104", "SCALE=1", "RESIZE=256", "BITS=5")
+    assert run("accuracy", f"NET={SQUEEZENET}", f"DATA={IMAGES}", *options, f"OUT={tmp_path}") == 0
     result = result_of(tmp_path)
     assert result["images"] >= 400
     assert result["float_top5"] - result["integer_top5"] <= 1.5

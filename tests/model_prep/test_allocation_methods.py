@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from formats.commands import main
 from formats.errors import UserError, run_cli
-from model_prep import cli, data, networks, weights
+from model_prep import data, networks, weights
 from model_prep.allocate import budget, command, quenn, search
 from model_prep.allocate.command import Prepared, goal_of, measuring
 from model_prep.allocate.measure import Measure
@@ -258,26 +259,26 @@ def test_metric_needs_labels() -> None:
 
 
 def run(*options: object) -> int:
-    return run_cli(cli.main, ["allocate", *map(str, options)])
+    return run_cli(main, ["allocate", *map(str, options)])
 
 
-@pytest.mark.parametrize("method", command.METHODS)
+@pytest.mark.parametrize("method", ["search", "budget", "quenn", "sqnr"])
 def test_the_command_writes_a_plan_that_quantize_takes(method: str, tmp_path: Path) -> None:
-    options = ["--net", "digits", "--images", "40", "--points", "3", "--out", tmp_path]
-    assert run(*options, "--method", method) == 0
+    options = ["NET=digits", "IMAGES=40", "POINTS=3", f"OUT={tmp_path}"]
+    assert run(*options, f"METHOD={method}") == 0
     entry = json.loads((tmp_path / "allocation.json").read_text())
     assert (entry["method"], entry["images"]) == (method, 40)
     plan = tmp_path / "plan.toml"
-    again = ["quantize", "--net", "digits", "--plan", str(plan), "--out", str(tmp_path)]
-    assert run_cli(cli.main, again) == 0
+    again = ["quantize", "NET=digits", f"PLAN={plan}", f"OUT={tmp_path}"]
+    assert run_cli(main, again) == 0
     bits = [layer.quantizer.bits for layer in manifest.load(tmp_path / "quantized").layers[:-1]]  # type: ignore[union-attr]
     table = tomllib.loads(plan.read_text())["layer"]
     assert bits == [table[name]["bits"] for name in list(table)[:-1]]
 
 
 def test_sqnr_allocation_predicts_what_is_measured(tmp_path: Path) -> None:
-    options = ["--net", "digits", "--images", "40", "--method", "sqnr", "--out", tmp_path]
-    assert run(*options, "--target-db", "22", "--weights-db", "20") == 0
+    options = ["NET=digits", "IMAGES=40", "METHOD=sqnr", f"OUT={tmp_path}"]
+    assert run(*options, "TARGET_DB=22", "WEIGHTS_DB=20") == 0
     entry = json.loads((tmp_path / "allocation.json").read_text())
     for name, predicted in entry["predicted_db"].items():
         # An estimate: quantizers are taken to be independent, and layers to average no noise.
@@ -286,14 +287,14 @@ def test_sqnr_allocation_predicts_what_is_measured(tmp_path: Path) -> None:
     assert {name: table[name]["weight_bits"] for name in table} == entry["weight_bits"]
     assert len(set(entry["weight_bits"].values())) > 1
     nb = entry["nb"]
-    assert run(*options, "--target-db", "28", "--rho", "macs", "--kappa", "6") == 0
+    assert run(*options, "TARGET_DB=28", "RHO=macs", "KAPPA=6") == 0
     assert json.loads((tmp_path / "allocation.json").read_text())["nb"] > nb
 
 
 @pytest.mark.parametrize("rho", ["parameters", "macs"])
 def test_sqnr_default_target_is_reached_with_any_kappa(rho: str, tmp_path: Path) -> None:
-    options = ["--net", "digits", "--images", "9", "--method", "sqnr", "--out", tmp_path]
-    assert run(*options, "--kappa", "3", "--rho", rho) == 0
+    options = ["NET=digits", "IMAGES=9", "METHOD=sqnr", f"OUT={tmp_path}"]
+    assert run(*options, "KAPPA=3", f"RHO={rho}") == 0
     entry = json.loads((tmp_path / "allocation.json").read_text())
     steps = len(entry["widths"])
     assert entry["target_db"] == pytest.approx(15 - 10 * math.log10(steps))
@@ -302,50 +303,52 @@ def test_sqnr_default_target_is_reached_with_any_kappa(rho: str, tmp_path: Path)
 
 
 def test_sqnr_allocation_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--net", "digits", "--images", "9", "--method", "sqnr", "--out", tmp_path]
+    options = ["NET=digits", "IMAGES=9", "METHOD=sqnr", f"OUT={tmp_path}"]
 
     def refused(*more: object) -> str:
         assert run(*options, *more) == 2
         return capsys.readouterr().err
 
     for value in ("nan", "inf", "0", "-3"):
-        for name in ("target-db", "weights-db", "kappa"):
-            said = refused(f"--{name}={value}")
-            what = name.replace("-", "_").upper()
-            assert f"error: {what} must be a finite number above 0 dB" in said
-            assert f"leave it out or set {what}=" in said
-    for name, what in (("target-db", "TARGET_DB"), ("weights-db", "WEIGHTS_DB")):
-        said = refused(f"--{name}", "5000")
-        assert f"error: {what} must be at most" in said and "not 5000 dB; lower it" in said
-        said = refused(f"--{name}", "70", "--kappa", "3")
-        assert f"lower {what}, raise KAPPA or leave KAPPA out" in said
+        for name in ("TARGET_DB", "WEIGHTS_DB", "KAPPA"):
+            said = refused(f"{name}={value}")
+            assert f"error: {name} must be a number above 0, not '{value}'" in said
+    for name in ("TARGET_DB", "WEIGHTS_DB"):
+        said = refused(f"{name}=5000")
+        assert f"error: {name} must be at most" in said and "not 5000 dB; lower it" in said
+        said = refused(f"{name}=70", "KAPPA=3")
+        assert f"lower {name}, raise KAPPA or leave KAPPA out" in said
     assert "WEIGHTS_DB must have weights to choose" in refused(
-        "--weights-db", "20", "--weight-scheme", "kmeans"
+        "WEIGHTS_DB=20", "WEIGHT_SCHEME=kmeans"
     )
-    assert "leave out WEIGHT_BITS" in refused("--weights-db", "20", "--weight-bits", "9")
+    assert "leave out WEIGHT_BITS" in refused("WEIGHTS_DB=20", "WEIGHT_BITS=9")
     assert not list(tmp_path.iterdir())
 
 
 def test_options_of_other_methods_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--net", "digits", "--images", "9", "--out", tmp_path]
-    ignored = ((("--nb", "9000"), "budget"), (("--exhaustive",), "search"),
-               (("--compare-cache",), "search"), (("--metric", "sqnr"), "search, budget or quenn"),
-               (("--scheduler", "tcp://x:1"), "search, budget or quenn"),
-               (("--cache-gb", "1"), "search, budget or quenn"))  # fmt: skip
-    for option, methods in ignored:
-        name = option[0][2:].replace("-", "_").upper()
-        assert run(*options, "--method", "sqnr", *option) == 2
+    options = ["NET=digits", "IMAGES=9", f"OUT={tmp_path}"]
+    trying = "search, budget or quenn"
+    ignored = {
+        "NB=9000": "budget",
+        "EXHAUSTIVE=1": "search",
+        "COMPARE_CACHE=1": "search",
+        "METRIC=sqnr": trying,
+        "SCHEDULER=tcp://x:1": trying,
+        "CACHE_GB=1": trying,
+    }
+    for option, methods in ignored.items():
+        name = option.partition("=")[0]
+        assert run(*options, "METHOD=sqnr", option) == 2
         said = capsys.readouterr().err
         assert f"error: {name} must go with METHOD={methods}, not METHOD=sqnr" in said
-    for name in ("target-db", "weights-db", "kappa", "rho"):
+    for name in ("TARGET_DB", "WEIGHTS_DB", "KAPPA", "RHO"):
         for method in ("search", "budget", "quenn"):
-            value = "macs" if name == "rho" else "20"
-            assert run(*options, "--method", method, f"--{name}", value) == 2
-            what = name.replace("-", "_").upper()
+            value = "macs" if name == "RHO" else "20"
+            assert run(*options, f"METHOD={method}", f"{name}={value}") == 2
             assert capsys.readouterr().err == (
-                f"error: {what} must go with METHOD=sqnr, not METHOD={method}; leave out {what} or "
+                f"error: {name} must go with METHOD=sqnr, not METHOD={method}; leave out {name} or "
                 "set METHOD=sqnr\n"
             )
     assert not list(tmp_path.iterdir())
@@ -356,8 +359,8 @@ def test_sqnr_allocation_of_weights_leaves_what_is_set(tmp_path: Path) -> None:
     layers = weights.load(SPEC, None, np.zeros((1, 1, 8, 8), np.uint8)).graph.layers
     names = [layer.name for layer in layers]
     plan.write_text(f"[layer.{names[0]}]\nweight_bits = 11\n")
-    options = ["--net", "digits", "--images", "9", "--method", "sqnr", "--out", tmp_path,
-               "--weights-db", "20"]  # fmt: skip
+    options = ["NET=digits", "IMAGES=9", "METHOD=sqnr", f"OUT={tmp_path}",
+               "WEIGHTS_DB=20"]  # fmt: skip
 
     def found(*more: object) -> dict[str, int]:
         assert run(*options, *more) == 0
@@ -365,24 +368,24 @@ def test_sqnr_allocation_of_weights_leaves_what_is_set(tmp_path: Path) -> None:
         return bits
 
     free = found()
-    kept = found("--plan", plan)
+    kept = found(f"PLAN={plan}")
     assert kept[names[0]] == 11 != free[names[0]]
     classifier = [layer.name for layer in layers if layer.kind == "fc"]
-    books = found("--fc-weight-scheme", "kmeans")
+    books = found("FC_WEIGHT_SCHEME=kmeans")
     assert classifier and all(books[name] == 8 for name in classifier)
     assert any(books[name] != 14 for name in names if name not in classifier)
-    given = found("--fc-weight-bits", "13")
+    given = found("FC_WEIGHT_BITS=13")
     assert all(given[name] == 13 for name in classifier)
-    assert max(found("--weight-scheme", "dynamic").values()) < 14
+    assert max(found("WEIGHT_SCHEME=dynamic").values()) < 14
 
 
 def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--net", "digits", "--out", tmp_path]
-    assert run(*options, "--images", "100000") == 2
+    options = ["NET=digits", f"OUT={tmp_path}"]
+    assert run(*options, "IMAGES=100000") == 2
     assert "IMAGES must be 1..1437, the calibration images, not 100000" in capsys.readouterr().err
-    assert run(*options, "--images", "9", "--metric", "luck") == 2
-    assert "METRIC must be one of accuracy, agreement, sqnr, not luck" in capsys.readouterr().err
-    assert run(*options, "--images", "9", "--method", "budget", "--nb", "1") == 2
+    assert run(*options, "IMAGES=9", "METRIC=luck") == 2
+    assert "METRIC must be one of accuracy, agreement, sqnr, not 'luck'" in capsys.readouterr().err
+    assert run(*options, "IMAGES=9", "METHOD=budget", "NB=1") == 2
     assert "NB must be at least 2304 bits" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -394,9 +397,9 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     reason="needs squeezenet_v1.0.onnx and imagenet500.npz in the optional data folder",
 )
 def test_squeezenet_with_and_without_the_cache(tmp_path: Path) -> None:
-    recipe = ["--mean", "123,117,104", "--std", "1,1,1", "--scale", "1", "--resize", "256"]
-    options = ["--net", SQUEEZENET, "--data", PHOTOGRAPHS, *recipe, "--out", tmp_path]
-    assert run(*options, "--images", "16", "--delta", "7", "--compare-cache") == 0
+    recipe = ["MEAN=123,117,104", "STD=1,1,1", "SCALE=1", "RESIZE=256"]
+    options = [f"NET={SQUEEZENET}", f"DATA={PHOTOGRAPHS}", *recipe, f"OUT={tmp_path}"]
+    assert run(*options, "IMAGES=16", "DELTA=7", "COMPARE_CACHE=1") == 0
     entry = json.loads((tmp_path / "allocation.json").read_text())
     assert entry["nb"] < entry["start_nb"]
     assert entry["score"] >= entry["goal"]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from formats.commands import main
 from formats.errors import UserError, run_cli
-from model_prep import cli, data, networks
+from model_prep import commands, data, networks
 from model_prep.quantize import manifest
 from model_prep.quantize.reference import Reference
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def quantize(out: Path, *options: str) -> int:
-    return run_cli(cli.main, ["quantize", "--net", "digits", "--out", str(out), *options])
+    return run_cli(main, ["quantize", "NET=digits", f"OUT={out}", *options])
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def read(out: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("digits")
-    assert quantize(out, "--images", "360") == 0
+    assert quantize(out, "IMAGES=360") == 0
     return out
 
 
@@ -67,9 +68,9 @@ def test_vectors_are_what_the_saved_network_computes(made: Path) -> None:
 def test_calibration_and_test_images_are_disjoint() -> None:
     spec = networks.get("digits")
     everything = data.load(spec, None)
-    chosen = cli.choose_images(spec, None, 360)
+    chosen = commands.choose_images(spec, None, 360)
     assert len(chosen.calibration) + len(chosen.test) == len(everything)
-    fewer = cli.choose_images(spec, None, 5)
+    fewer = commands.choose_images(spec, None, 5)
     assert (fewer.test.pixels == chosen.test.pixels[:5]).all()
     assert (fewer.calibration.pixels == chosen.calibration.pixels).all()
 
@@ -77,11 +78,11 @@ def test_calibration_and_test_images_are_disjoint() -> None:
 def test_photographs_are_disjoint_until_there_are_too_few() -> None:
     spec = networks.get("alexnet")
     everything = data.load(spec, None)
-    one = cli.choose_images(spec, None, 1)
+    one = commands.choose_images(spec, None, 1)
     assert (one.test.pixels == everything.pixels[:1]).all()
     assert (one.calibration.pixels == everything.pixels[1:]).all()
     assert not one.overlap
-    every = cli.choose_images(spec, None, len(everything))
+    every = commands.choose_images(spec, None, len(everything))
     assert every.overlap
     assert len(every.calibration) == len(everything)
 
@@ -90,11 +91,11 @@ def test_a_current_folder_is_left_alone(
     made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (made / "quantized" / "manifest.json").stat().st_mtime_ns
-    assert quantize(made, "--images", "360") == 0
+    assert quantize(made, "IMAGES=360") == 0
     assert capsys.readouterr().out == f"up to date: {made / 'quantized'}\n"
     assert (made / "quantized" / "manifest.json").stat().st_mtime_ns == before
-    monkeypatch.setattr(cli, "build", lambda *_: (_ for _ in ()).throw(UserError("redone")))
-    assert quantize(made, "--images", "359") == 2  # anything else is done again
+    monkeypatch.setattr(commands, "build", lambda *_: (_ for _ in ()).throw(UserError("redone")))
+    assert quantize(made, "IMAGES=359") == 2  # anything else is done again
     assert capsys.readouterr().err == "error: redone\n"
     assert (made / "quantized" / "manifest.json").stat().st_mtime_ns == before
 
@@ -111,9 +112,9 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--scheme", "enq", "--bits", "5", "--variant", "round"], [("enq", 5)] * 4),
-        (["--scheme", "uniform", "--bits", "8"], [("uniform", 8)] * 4),
-        (["--bits", "5,4,3,2", "--rule", "floor"], [("knq", bits) for bits in (5, 4, 3, 2)]),
+        (["SCHEME=enq", "BITS=5", "VARIANT=round"], [("enq", 5)] * 4),
+        (["SCHEME=uniform", "BITS=8"], [("uniform", 8)] * 4),
+        (["BITS=5,4,3,2", "RULE=floor"], [("knq", bits) for bits in (5, 4, 3, 2)]),
     ],
 )
 def test_schemes_and_widths(
@@ -128,7 +129,7 @@ def test_schemes_and_widths(
 def test_a_plan_with_uniform_fully_connected_layers(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text('[kind.fc]\nscheme = "uniform"\nbits = 10\n[layer.conv1]\nbits = 6\n')
-    assert quantize(tmp_path, "--plan", str(plan), "--bits", "auto", "--delta", "2") == 0
+    assert quantize(tmp_path, f"PLAN={plan}", "BITS=auto", "DELTA=2") == 0
     quantizers = [layer["quantizer"] for layer in read(tmp_path)["layers"][:-1]]
     assert [one["scheme"] for one in quantizers] == ["knq"] * 3 + ["uniform"]
     assert quantizers[0]["bits"] == 6
@@ -139,7 +140,7 @@ def test_a_plan_with_uniform_fully_connected_layers(tmp_path: Path) -> None:
 def test_unlabelled_images_have_no_accuracy(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 17, (12, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=pixels)
-    assert quantize(tmp_path, "--data", str(tmp_path / "data.npz"), "--images", "2") == 0
+    assert quantize(tmp_path, f"DATA={tmp_path / 'data.npz'}", "IMAGES=2") == 0
     entry = read(tmp_path)
     assert entry["accuracy"] is None
     assert entry["calibration"]["images"] == 10
@@ -155,26 +156,26 @@ def broken_weights(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--net", "resnet"], "error: NET must be one of alexnet, "),
-        (["--bits", "9"], "error: BITS of layer conv1 must be 1..8 for knq, not 9"),
-        (["--bits", "3,3"], "error: BITS must have 4 widths, one per quantized layer (conv1, "),
-        (["--bits", "many"], "error: BITS must be a number, a comma list of numbers or auto, not"),
+        (["NET=resnet"], "error: NET must be one of alexnet, "),
+        (["BITS=9"], "error: BITS of layer conv1 must be 1..8 for knq, not 9"),
+        (["BITS=3,3"], "error: BITS must have 4 widths, one per quantized layer (conv1, "),
+        (["BITS=many"], "error: BITS must be a number, a comma list of numbers or auto, not"),
         (
-            ["--scheme", "up"],
+            ["SCHEME=up"],
             "error: scheme must be one of knq, enq, uniform, ",
         ),
-        (["--rule", "up"], "error: rule must be one of nearest, floor, not up"),
-        (["--variant", "up"], "error: variant must be one of floor, mid, round, not up"),
-        (["--qm", "99"], "error: qm must be 2..15, not 99"),
-        (["--qm", "wide"], "error: QM must be a number or auto, not 'wide'"),
-        (["--delta", "-1"], "error: delta must be a number of 0 or more, not -1.0"),
-        (["--images", "0"], "error: IMAGES must be 1..1797 for scikit-learn digits, not 0"),
-        (["--images", "9999"], "error: IMAGES must be 1..1797 for scikit-learn digits, not 9999"),
-        (["--plan", "none.toml"], "error: PLAN must be a readable file, not none.toml: No such"),
-        (["--weights", "none.pth"], "error: WEIGHTS must be "),
-        (["--weights", "BROKEN"], "error: WEIGHTS must be "),
-        (["--data", "none"], "error: DATA must be "),
-        (["--data", "EMPTY"], "error: DATA must "),
+        (["RULE=up"], "error: rule must be one of nearest, floor, not up"),
+        (["VARIANT=up"], "error: variant must be one of floor, mid, round, not up"),
+        (["QM=99"], "error: qm must be 2..15, not 99"),
+        (["QM=wide"], "error: QM must be a number or auto, not 'wide'"),
+        (["DELTA=-1"], "error: delta must be a number of 0 or more, not -1.0"),
+        (["IMAGES=0"], "error: IMAGES must be an integer of 1 or more, not '0'"),
+        (["IMAGES=9999"], "error: IMAGES must be 1..1797 for scikit-learn digits, not 9999"),
+        (["PLAN=none.toml"], "error: PLAN must be a readable file, not none.toml: No such"),
+        (["WEIGHTS=none.pth"], "error: WEIGHTS must be "),
+        (["WEIGHTS=BROKEN"], "error: WEIGHTS must be "),
+        (["DATA=none"], "error: DATA must be "),
+        (["DATA=EMPTY"], "error: DATA must "),
     ],
 )
 def test_user_errors_exit_2_with_one_sentence(
@@ -198,7 +199,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_networks_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(cli.main, ["networks"]) == 0
+    assert run_cli(main, ["networks"]) == 0
     out = capsys.readouterr().out
     assert "alexnet    input 3x224x224, 61,100,840 parameters" in out
     assert [line.split()[0] for line in out.splitlines()] == sorted(networks.registry())
@@ -209,15 +210,15 @@ def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None
 
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(train, "train", lambda *given: seen.append(given))
-    assert run_cli(cli.main, ["train", "--net", "digits"]) == 0
-    words = ["--data", "a", "--test", "b", "--epochs", "3", "--out", "c"]
-    assert run_cli(cli.main, ["train", "--net", "cifar10", *words]) == 0
+    assert run_cli(main, ["train", "NET=digits"]) == 0
+    words = ["DATA=a", "TEST=b", "EPOCHS=3", "CHECKPOINT=c"]
+    assert run_cli(main, ["train", "NET=cifar10", *words]) == 0
     assert seen == [("digits", None, None, None, None), ("cifar10", Path("c"), "a", "b", 3)]
-    assert run_cli(cli.main, ["train", "--net", "none"]) == 2
+    assert run_cli(main, ["train", "NET=none"]) == 2
 
 
 def test_the_module_runs_as_a_program() -> None:
-    command = [sys.executable, "-m", "model_prep", "quantize", "--net", "no", "--out", "here"]
+    command = [sys.executable, "-m", "model_prep", "quantize", "NET=no", "OUT=here"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: NET must be one of ")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import weights
-from model_prep.cli import main
 from model_prep.quantize import manifest
 from model_prep.quantize.plan import Settings, resolve
 from model_prep.source import Recipe, open_source
@@ -24,8 +24,8 @@ PLAN = "bits = 2\nweight_bits = 3\n"
 def tune(folder: Path, *more: str, plan: str = PLAN) -> dict[str, object]:
     """finetune.json of a run of digits in `folder`."""
     (folder / "plan.toml").write_text(plan)
-    words = ["finetune", "--net", "digits", "--plan", str(folder / "plan.toml")]
-    assert main([*words, "--epochs", "3", "--lr", "0.003", "--out", str(folder), *more]) == 0
+    words = ["finetune", "NET=digits", f"PLAN={folder / 'plan.toml'}"]
+    assert main([*words, "EPOCHS=3", "LR=0.003", f"OUT={folder}", *more]) == 0
     return json.loads((folder / "finetuned" / "finetune.json").read_text())
 
 
@@ -48,9 +48,8 @@ def test_accuracy_improves(tuned):
 def test_the_ordinary_stages_give_the_trained_network(tuned):
     folder, result = tuned
     made = folder / "finetuned"
-    words = ["--weights", str(made / "weights.pth"), "--plan", str(made / "plan.toml")]
-    assert main(["quantize", "--net", "digits", *words, "--images", "360", "--out",
-                 str(folder)]) == 0  # fmt: skip
+    words = [f"WEIGHTS={made / 'weights.pth'}", f"PLAN={made / 'plan.toml'}"]
+    assert main(["quantize", "NET=digits", *words, "IMAGES=360", f"OUT={folder}"]) == 0
     network = manifest.load(folder / "quantized")
     assert network.accuracy["integer_top1"] == result["integer_top1"]
     source = open_source("digits", None, Recipe())
@@ -72,7 +71,7 @@ def test_centroids_are_trained(tuned):
     plan = resolve(source.graph, Settings(), source.defaults, folder / "finetuned" / "plan.toml")
     assert all(len(layer.centroids or ()) == 4 for layer in plan.layers[:-1])
     (folder / "start").mkdir(exist_ok=True)
-    still = tune(folder / "start", "--lr", "1e-9", "--epochs", "1")
+    still = tune(folder / "start", "LR=1e-9", "EPOCHS=1")
     assert still["epochs"] == 1
     other = resolve(
         source.graph, Settings(), source.defaults, folder / "start" / "finetuned" / "plan.toml"
@@ -84,7 +83,7 @@ def test_centroids_are_trained(tuned):
 def test_a_seed_decides_everything_and_distillation_needs_no_labels(tmp_path, tuned):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        result = tune(tmp_path / name, "--distill", "--seed", "4")
+        result = tune(tmp_path / name, "DISTIL=1", "SEED=4")
     files = [tmp_path / name / "finetuned" / "weights.pth" for name in ("a", "b")]
     one, other = (torch.load(file, weights_only=True) for file in files)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -101,7 +100,7 @@ def test_a_refined_network_is_what_is_trained(tmp_path, monkeypatch):
         return [0.0]
 
     monkeypatch.setattr(finetune, "train", nothing_learned)
-    result = tune(tmp_path, "--refine", "equalise", "--distill", plan="bits = 2\n")
+    result = tune(tmp_path, "REFINE=equalise", "DISTIL=1", plan="bits = 2\n")
     source = open_source("digits", None, Recipe())
     ((begun, teacher),) = started
     packaged = source.load(np.zeros((1, *source.spec.in_shape), np.uint8)).graph
@@ -115,9 +114,8 @@ def test_a_refined_network_is_what_is_trained(tmp_path, monkeypatch):
     assert result["tuned_top1"] == pytest.approx(result["before_top1"], abs=0.3)
     made = tmp_path / "finetuned"
     assert "refine" not in (made / "plan.toml").read_text()
-    words = ["--weights", str(made / "weights.pth"), "--plan", str(made / "plan.toml")]
-    assert main(["quantize", "--net", "digits", *words, "--images", "360", "--out",
-                 str(tmp_path)]) == 0  # fmt: skip
+    words = [f"WEIGHTS={made / 'weights.pth'}", f"PLAN={made / 'plan.toml'}"]
+    assert main(["quantize", "NET=digits", *words, "IMAGES=360", f"OUT={tmp_path}"]) == 0
     network = manifest.load(tmp_path / "quantized")
     assert network.accuracy["integer_top1"] == result["integer_top1"]
 
@@ -135,18 +133,18 @@ def test_refined_weights_that_no_checkpoint_holds_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--epochs", "0"], "EPOCHS must be 1 or more, not 0"),
-        (["--lr", "0"], "LR must be above 0 and below 1, not 0.0"),
-        (["--batch", "0"], "BATCH must be 1..4096, not 0"),
+        (["EPOCHS=0"], "EPOCHS must be an integer of 1 or more, not '0'"),
+        (["LR=0"], "LR must be a number above 0 and below 1, not '0'"),
+        (["MINIBATCH=0"], "MINIBATCH must be an integer from 1 to 4096, not '0'"),
         (
-            ["--weight-scheme", "kmeans"],
+            ["WEIGHT_SCHEME=kmeans"],
             "weight_scheme of layer conv1 must be uniform to fine-tune",
         ),
-        (["--data", "missing.npz"], "DATA must be a folder of images or an .npz file"),
+        (["DATA=missing.npz"], "DATA must be a folder of images or an .npz file"),
     ],
 )
 def test_bad_options(words, sentence, tmp_path, capsys):
-    assert run_cli(main, ["finetune", "--net", "digits", "--out", str(tmp_path), *words]) == 2
+    assert run_cli(main, ["finetune", "NET=digits", f"OUT={tmp_path}", *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "finetuned").exists()
 
@@ -154,7 +152,7 @@ def test_bad_options(words, sentence, tmp_path, capsys):
 def test_labels_are_needed_unless_distilling(small, tmp_path):
     images = np.zeros((10, 24, 24, 3), np.uint8)
     np.savez(tmp_path / "images.npz", images=images)
-    with pytest.raises(UserError, match="DATA must have a label for every image.*DISTILL=1"):
+    with pytest.raises(UserError, match="DATA must have a label for every image.*DISTIL=1"):
         finetune.load_images(small, str(tmp_path / "images.npz"), None, labels=True)
     fit, test = finetune.load_images(small, str(tmp_path / "images.npz"), None, labels=False)
     assert fit.pixels.shape == (8, 3, 24, 24)

@@ -14,8 +14,9 @@ import pytest
 import random_dags
 import torch
 
+from formats.commands import main
 from formats.errors import UserError
-from model_prep import cli, data, networks, run, weights
+from model_prep import data, networks, run, weights
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import FakeQuantized
@@ -309,8 +310,8 @@ def test_augmented_images_keep_their_form(pixels: np.ndarray) -> None:
 
 
 def test_the_flow_records_what_was_done(tmp_path: Path) -> None:
-    options = ["quantize", "--net", "digits", "--bits", "2", "--images", "60"]
-    assert cli.main([*options, "--refine", "all", "--out", str(tmp_path)]) == 0
+    options = ["quantize", "NET=digits", "BITS=2", "IMAGES=60"]
+    assert main([*options, "REFINE=all", f"OUT={tmp_path}"]) == 0
     entry = json.loads((tmp_path / "quantized" / "manifest.json").read_text())
     assert entry["calibration"]["refine"] == ["equalise", "sensitivity", "distil"]
     network = manifest.load(tmp_path / "quantized")

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from formats.commands import main
 from formats.errors import run_cli
 from model_prep import networks, weights
 from model_prep.graph import Graph
@@ -64,8 +65,8 @@ def test_defaults_are_not_written(graph: Graph) -> None:
 
 def test_the_command_keeps_the_width_of_weights(graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
-    words = ["--net", "digits", "--out", str(tmp_path), "--scheme", "knq", "--weight-bits", "8"]
-    assert run_cli(plan_file.main, [*words, "--average", "3.5", "--plan-out", str(path)]) == 0
+    words = ["NET=digits", f"OUT={tmp_path}", "SCHEME=knq", "WEIGHT_BITS=8"]
+    assert run_cli(main, ["allocate", *words, "METHOD=loss", "AVERAGE=3.5"]) == 0
     assert all(
         layer.weight_bits == 8 for layer in resolve(graph, Settings(), DEFAULTS, path).layers
     )
@@ -84,8 +85,8 @@ def test_divergence_is_torchs() -> None:
 def test_the_table_distils_as_long_as_asked(
     steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--net", "digits", "--out", str(tmp_path), "--images", "30", "--schemes", "knq"]
-    assert run_cli(table.main, [*words, "--averages", "3", "--distil-steps", str(steps)]) == 0
+    words = ["NET=digits", f"OUT={tmp_path}", "IMAGES=30", "SCHEMES=knq"]
+    assert run_cli(main, ["refinement", *words, "AVERAGE=3", f"DISTIL_STEPS={steps}"]) == 0
     rows = json.loads((tmp_path / "refine_table.json").read_text())
     assert [row["kind"] for row in rows] == list(table.KINDS[: 3 if steps else 2])
     lines = capsys.readouterr().out.splitlines()
@@ -96,6 +97,6 @@ def test_the_table_distils_as_long_as_asked(
 
 
 def test_steps_below_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--net", "digits", "--out", str(tmp_path), "--distil-steps", "-1"]
-    assert run_cli(table.main, words) == 2
+    words = ["NET=digits", f"OUT={tmp_path}", "DISTIL_STEPS=-1"]
+    assert run_cli(main, ["refinement", *words]) == 2
     assert "distil_steps must be 1..100000, not -1" in capsys.readouterr().err

@@ -166,11 +166,11 @@ def test_nobody_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dask_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
-    from model_prep import cli
+    from formats.commands import main
 
     monkeypatch.setitem(sys.modules, "distributed", None)
-    options = ["allocate", "--net", "digits", "--out", str(tmp_path), "--scheduler", "tcp://a:1"]
-    assert run_cli(cli.main, options) == 2
+    options = ["allocate", "NET=digits", f"OUT={tmp_path}", "SCHEDULER=tcp://a:1"]
+    assert run_cli(main, options) == 2
     text = capsys.readouterr().err
     assert "SCHEDULER=tcp://a:1 needs the package distributed; pip install distributed" in text
     assert not list(tmp_path.iterdir())

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from formats.commands import main
 from formats.errors import UserError
-from model_prep.cli import main
 from model_prep.study import papers
 from model_prep.study.command import PARTS
 from model_prep.study.results import PAPER
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 
 def options(out: Path, *more: str) -> list[str]:
-    return ["study", "--net", "digits", "--out", str(out), "--images", "40", "--quick", *more]
+    return ["study", "NET=digits", f"OUT={out}", "IMAGES=40", "QUICK=1", *more]
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_lost_section_comes_from_kept_evaluations(
     shortened = {**content, "sections": dict(content["sections"])}
     del shortened["sections"]["schemes"]
     (made / "study.json").write_text(json.dumps(shortened))
-    assert main(options(made.parent, "--sections", "schemes")) == 0
+    assert main(options(made.parent, "SECTIONS=schemes")) == 0
     assert "up to date" not in capsys.readouterr().out
     again = json.loads((made / "study.json").read_text())
     assert again["sections"]["schemes"]["tables"] == content["sections"]["schemes"]["tables"]
@@ -167,9 +167,9 @@ def test_a_lost_section_comes_from_kept_evaluations(
 
 
 def test_other_settings_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--sections", "uniform"]
+    few = ["SECTIONS=uniform"]
     assert main(options(tmp_path, *few)) == 0
-    assert main(options(tmp_path, *few, "--qm", "10")) == 0
+    assert main(options(tmp_path, *few, "QM=10")) == 0
     assert "up to date" not in capsys.readouterr().out
     found = json.loads((tmp_path / "study" / "study.json").read_text())
     assert "qm 10" in found["about"]["facts"]["formats"]
@@ -177,13 +177,13 @@ def test_other_settings_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_unknown_section_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SECTIONS must be of histograms, .*, not 'figures'"):
-        main(options(tmp_path, "--sections", "uniform,figures"))
+        main(options(tmp_path, "SECTIONS=uniform,figures"))
     assert not (tmp_path / "study").exists()
 
 
 def test_searching_qm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="QM must be a number for a study"):
-        main(options(tmp_path, "--qm", "auto"))
+        main(options(tmp_path, "QM=auto"))
 
 
 def test_paper_figures_name_their_sources() -> None:

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+import nuq
+
 from board.bundle import make_bundle
 from codegen.emit.xilinx import flow, tools
-from codegen.emit.xilinx.__main__ import main
 from codegen.emit.xilinx.boards import find_board, load_boards
 from codegen.emit.xilinx.design import block_design, read_design, read_interfaces
+from formats.commands import main
 from formats.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -69,9 +71,10 @@ def install(tmp_path, monkeypatch):
 
 def test_missing_programs_are_one_sentence_each(install, capfd):
     install("nothing")
-    for target, name in (("hls", "vitis_hls"), ("bitstream", "vivado")):
+    words = {"vitis_hls": ["hls"], "vivado": ["bitstream", "BOARD=pynq-z2"]}
+    for name, command in words.items():
         with pytest.raises(UserError) as caught:
-            main(["tools", target])
+            main(command, nuq.run)
         text = str(caught.value)
         assert name in text and "settings64.sh" in text and "\n" not in text
 
@@ -98,7 +101,7 @@ def test_program_follows_the_release(install, installed, expected):
 def test_hls_run_leaves_its_reports(copied, install, capsys):
     install("vitis_hls", HLS)
     folder = copied()
-    assert main(["hls", "--build", str(folder)]) == 0
+    assert main(["hls", f"OUT={folder}"]) == 0
     made = sorted(path.name for path in (folder / "hls_report").iterdir())
     assert made == ["csynth.xml", "design.json", "vitis_hls.log"]
     assert "steps csim csynth export" in (folder / "hls_report" / "vitis_hls.log").read_text()
@@ -110,7 +113,7 @@ def test_hls_run_leaves_its_reports(copied, install, capsys):
 def test_csim_alone_needs_no_synthesis_report(copied, install):
     install("vitis_hls", HLS)
     folder = copied()
-    assert main(["hls", "--build", str(folder), "--steps", "csim"]) == 0
+    assert main(["hls", f"OUT={folder}", "HLS_STEPS=csim"]) == 0
     report = json.loads((folder / "report.json").read_text())
     assert report["vendor"]["hls"] is None
 
@@ -118,7 +121,7 @@ def test_csim_alone_needs_no_synthesis_report(copied, install):
 def test_cosim_is_for_small_networks(copied, install, monkeypatch):
     install("vitis_hls", HLS)
     folder = copied()
-    assert main(["hls", "--build", str(folder), "--steps", "csynth,cosim"]) == 0
+    assert main(["hls", f"OUT={folder}", "HLS_STEPS=csynth,cosim"]) == 0
     assert json.loads((folder / "report.json").read_text())["vendor"]["cosim"]["status"] == "Pass"
     monkeypatch.setattr(flow, "COSIM_MACS", 10)
     with pytest.raises(UserError, match="cosim must have a network of at most 10 multiply-acc"):
@@ -151,7 +154,7 @@ def test_bitstream_runs_synthesis_once(copied, install):
     install("vivado", VIVADO)
     folder = copied(bundles=THREE)
     for _ in range(2):
-        assert main(["bitstream", "--build", str(folder), "--board", "pynq-z2"]) == 0
+        assert main(["bitstream", f"OUT={folder}", "BOARD=pynq-z2"]) == 0
     assert (folder / "hls_work" / "runs.txt").read_text() == "run\n"
     made = {path.name for path in (folder / "bitstream").iterdir()}
     assert {"accelerator.bit", "accelerator.hwh", "timing.rpt", "design.json"} <= made
@@ -208,12 +211,6 @@ def test_boards_are_those_of_the_bundle():
     }
 
 
-def test_steps_are_checked():
-    assert flow.parse_steps("") == ("csim", "csynth", "export")
-    with pytest.raises(UserError, match="HLS_STEPS must name csim, csynth, cosim, export, not 'x'"):
-        flow.parse_steps("x")
-
-
 def test_interfaces_without_bundles_are_refused():
     with pytest.raises(UserError, match="must name its bundle"):
         read_interfaces("#pragma HLS INTERFACE m_axi port = a\n")
@@ -224,7 +221,7 @@ def test_interfaces_without_bundles_are_refused():
 def test_render_needs_no_tools(copied, install, capsys):
     install("nothing")
     folder = copied()
-    assert main(["render", "--build", str(folder), "--board", "pynq-z2"]) == 0
+    assert main(["vivado-script", f"OUT={folder}", "BOARD=pynq-z2"]) == 0
     script = Path(capsys.readouterr().out.strip())
     assert "create_bd_design accelerator_system" in script.read_text()
 

@@ -29,19 +29,6 @@ STAMP = "design.json"
 REPORT_FOLDER, BITSTREAM_FOLDER = "hls_report", "bitstream"
 
 
-def parse_steps(text: str) -> tuple[str, ...]:
-    """Steps of a list separated by commas or blanks, in the order in which they run.
-
-    >>> parse_steps("export,csynth")
-    ('csynth', 'export')
-    """
-    asked = text.replace(",", " ").split()
-    for step in asked:
-        if step not in STEPS:
-            raise UserError(f"HLS_STEPS must name {', '.join(STEPS)}, not {step!r}")
-    return tuple(step for step in STEPS if step in asked) or DEFAULT_STEPS
-
-
 def run_hls(build: Path, steps: Sequence[str] = DEFAULT_STEPS) -> Path:
     """Run Vitis HLS; return build/NET/hls_report."""
     tool = find_hls()

@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plan files (docs/plan.md) for an average width, made from a network and calibration images.
 
-`python -m model_prep.quantize.refine.plan_file --average 3.25 --plan-out plan.toml` with the
-options of `quantize`.
+What `allocate METHOD=loss AVERAGE=...` does.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from formats.build import write_atomic
-from formats.errors import UserError, run_cli
-from model_prep import cli, data
+from formats.errors import UserError
+from formats.options import Options
+from model_prep import commands, data
 from model_prep.graph import Graph
 from model_prep.quantize.plan import AUTO, DEFAULTS, LayerPlan, Plan
 from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
@@ -44,7 +39,7 @@ class Allocator:
     losses: Mapping[str, Mapping[int, float]]
 
     @classmethod
-    def of(cls, asked: cli.Request) -> Allocator:
+    def of(cls, asked: commands.Request) -> Allocator:
         """Measure the network that a command line asks for; its widths are not looked at."""
         plan, qm = asked.plan, asked.plan.qm
         if qm == AUTO:
@@ -123,34 +118,13 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
     return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
 
 
-def main(argv: list[str]) -> int:
-    """Write one plan file per average width."""
-    parser = argparse.ArgumentParser(prog="python -m model_prep.quantize.refine.plan_file")
-    cli.add_options(parser)
-    parser.add_argument(
-        "--average", required=True, metavar="X,...", help="stored bits per activation"
-    )
-    parser.add_argument(
-        "--plan-out", required=True, metavar="FILE", help="{} stands for the average"
-    )
-    parser.set_defaults(images=1)
-    args = parser.parse_args(argv)
-    torch.set_grad_enabled(False)
-    args.refine = args.refine or ALL
-    try:
-        averages = [float(part) for part in args.average.split(",")]
-    except ValueError:
-        raise UserError(f"--average must be numbers, not {args.average}") from None
-    allocator = Allocator.of(cli.request(args))
-    for average in averages:
+def write_plans(options: Options) -> None:
+    """Write OUT/plan.toml, or OUT/plan_AVERAGE.toml for each of several averages."""
+    allocator = Allocator.of(commands.request(replace(options, refine=options.refine or ALL), 1))
+    for average in options.average:
         plan = allocator.at(average)
         graph = allocator.measured.exact
-        found = allocate.plan_average(graph, plan)
-        path = Path(args.plan_out.replace("{}", f"{average:g}"))
-        write_atomic(path, text(plan, graph))
-        print(f"written: {path}, {found:.3f} bits per activation")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_cli(main))
+        stored = allocate.plan_average(graph, plan)
+        name = f"plan_{average:g}.toml" if len(options.average) > 1 else "plan.toml"
+        write_atomic(options.folder / name, text(plan, graph))
+        print(f"written: {options.folder / name}, {stored:.3f} bits per activation")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every scheme at several average widths, plain and refined, on labelled test images.
 
-`python -m model_prep.quantize.refine.table` with the options of `accuracy`. "plain" has one width
+What the command `refinement` does. "plain" has one width
 for all layers and the scheme's own fit; "allocated" spends the same NB by expected loss, with the
 techniques that need no learning; "refined" adds distillation. Runs the float32 mode with
 weights of the plan's width, which is close to the integers, not equal.
@@ -9,21 +9,19 @@ weights of the plan's width, which is close to the integers, not equal.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from formats.build import write_atomic
-from formats.errors import UserError, run_cli
-from model_prep import accuracy, cli, data, stats
+from formats.errors import UserError
+from formats.options import Options
+from model_prep import accuracy, commands, data, stats
 from model_prep.allocate import single, uniform
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
@@ -35,8 +33,6 @@ from model_prep.quantize.refine import TECHNIQUES, allocate, distil, pipeline
 from model_prep.quantize.refine.plan_file import Allocator
 from model_prep.quantize.refine.student import Parameters, State, Student, own_weights
 
-SCHEMES = ("knq", "enq", "uniform")
-AVERAGES = (3.0, 4.0, 5.0, 6.0)
 KINDS = ("plain", "allocated", "refined")
 _BATCH = 16
 
@@ -51,7 +47,7 @@ class Case:
         exact: the float network's logits for them, float32 [N, classes].
     """
 
-    asked: cli.Request
+    asked: commands.Request
     pixels: np.ndarray
     labels: np.ndarray
     exact: np.ndarray
@@ -67,7 +63,7 @@ class Case:
         return self.asked.images.calibration.pixels
 
 
-def _with_scheme(asked: cli.Request, scheme: str) -> cli.Request:
+def _with_scheme(asked: commands.Request, scheme: str) -> commands.Request:
     """The request with one scheme for all layers; equal steps are rounded to, as KNQ's are."""
     layers = tuple(
         one if one.scheme is None else replace(
@@ -147,7 +143,7 @@ def rows(
 
     Args:
         case: the network and its images.
-        schemes: of SCHEMES.
+        schemes: names of quantizers.
         averages: stored bits an activation; one that is no integer has no plain row.
         distilled: whether there are rows with distillation, of the plan's distil_steps.
     """
@@ -193,11 +189,10 @@ def line(row: Mapping[str, Any]) -> str:
     )
 
 
-def open_case(args: argparse.Namespace) -> Case:
+def open_case(options: Options) -> Case:
     """The network and its images, as `accuracy` chooses them; UserError where it would refuse."""
-    wanted, args.images = args.images, 1
-    asked = cli.request(args)
-    test = accuracy.held_out(asked.source.spec, args.data, asked.images, wanted)
+    asked = commands.request(options, 1)
+    test = accuracy.held_out(asked.source.spec, options.data, asked.images, options.images)
     _, run = accuracy.float_runner(asked.source, asked.loaded)
     exact = [
         run(data.to_float(asked.source.spec, batch)) for batch in calibrate.batches(test.pixels)
@@ -205,36 +200,15 @@ def open_case(args: argparse.Namespace) -> Case:
     return Case(asked, test.pixels, test.labels, np.concatenate(exact))
 
 
-def main(argv: list[str]) -> int:
-    """Print the table and write DIR/refine_table.json."""
-    parser = argparse.ArgumentParser(prog="python -m model_prep.quantize.refine.table")
-    cli.add_options(parser)
-    parser.add_argument("--images", type=int, metavar="N", help="test images; default: all")
-    parser.add_argument("--schemes", default=",".join(SCHEMES))
-    parser.add_argument("--averages", default=",".join(f"{one:g}" for one in AVERAGES))
-    args = parser.parse_args(argv)
-    torch.set_grad_enabled(False)
-    schemes = tuple(args.schemes.split(","))
-    if not set(schemes) <= set(SCHEMES):
-        raise UserError(f"--schemes must be of {', '.join(SCHEMES)}, not {args.schemes}")
-    try:
-        averages = tuple(float(part) for part in args.averages.split(","))
-    except ValueError:
-        raise UserError(f"--averages must be numbers, not {args.averages}") from None
-    distilled = args.distil_steps != 0  # here 0 leaves those rows out; a plan has no such number
-    args.distil_steps = args.distil_steps or None
-    case = open_case(args)
+def write_table(options: Options) -> None:
+    """Print the table and write OUT/refine_table.json."""
+    distilled = options.distil_steps != 0  # here 0 leaves those rows out; a plan has no such number
+    case = open_case(replace(options, distil_steps=options.distil_steps or None))
     done = []
     print(HEADER)
-    for row in rows(case, schemes, averages, distilled):
+    for row in rows(case, options.schemes, options.average, distilled):
         done.append(row)
         print(line(row), flush=True)
-    path = Path(args.out) / "refine_table.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = options.folder / "refine_table.json"
     write_atomic(path, json.dumps(done, indent=2) + "\n")
     print(f"written: {path}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_cli(main))

@@ -10,12 +10,12 @@ import pytest
 from toy_networks import Toy, ToyLayer
 
 from codegen.units import make as make_module
-from codegen.units.__main__ import main
 from codegen.units.make import Settings, make
 from codegen.units.published import compare_published, explanation, measure_published
 from codegen.units.simulate import Mismatch, Outcome
 from codegen.units.sweep import SWEEPS, Sweep
 from codegen.units.synthesis import Cache
+from formats.commands import main
 
 TINY = Sweep((2,), (4,), (1, 4), ("gates",))
 
@@ -51,7 +51,7 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     monkeypatch.setattr(
         make_module, "measure_published", lambda target, cache: measure_published("gates", cache)
     )
-    assert main(["--build", str(build), "--register", "--lanes", "2"]) == 0
+    assert main(["units", f"OUT={build}", "REGISTER=1", "LANES=2"]) == 0
     folder = build / "units"
     data = json.loads((folder / "units.json").read_text())
     assert set(data["units"]) == {"qk", "qk_tree", "ck", "qe", "ce"}
@@ -79,17 +79,17 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     ("arguments", "text"),
     [
         (
-            ["--simulators", "vcs"],
-            "error: --simulators must name some of cxxrtl, icarus, cpp, not vcs",
+            ["SIMULATORS=vcs"],
+            "error: SIMULATORS must be one of cxxrtl, icarus, cpp, not 'vcs'",
         ),
-        (["--lanes", "0"], "error: --lanes must be a whole number from 1 to 1024, not 0"),
-        (["--sweep", "huge"], "error: argument --sweep: invalid choice: 'huge'"),
+        (["LANES=0"], "error: LANES must be an integer from 1 to 1024, not '0'"),
+        (["SWEEP=huge"], "error: SWEEP must be one of small, medium, full, not 'huge'"),
         ([], "must exist; run `python -m model_prep quantize` first"),
     ],
 )
 def test_bad_command_lines(arguments, text, tmp_path, capsys) -> None:
     from formats.errors import run_cli
 
-    assert run_cli(main, ["--build", str(tmp_path / "none"), *arguments]) == 2
+    assert run_cli(lambda: main(["units", f"OUT={tmp_path / 'none'}", *arguments])) == 2
     error = capsys.readouterr().err
     assert text in error and error.startswith("error: ") and error.count("\n") == 1

@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m codegen.hls_check [FILE or FOLDER ...]`: the HLS subset, default hls_templates/.
-
-Prints file:line: rule: message; exit status 1 where there is a finding, 2 for bad input.
-"""
+"""The HLS subset: all rules over all files of a design; the command `hls-check`."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from codegen.cli import Parser
-from codegen.emit.render import TEMPLATES
 from codegen.hls_check import rules
 from codegen.hls_check.dataflow import check_dataflow
 from codegen.hls_check.lexer import lex
 from codegen.hls_check.syntax import parse
-from formats.errors import UserError, run_cli
+from formats.errors import UserError
 
 RULES: tuple[rules.Rule, ...] = (
     rules.check_head,
@@ -62,20 +56,3 @@ def check_texts(texts: dict[str, str]) -> list[rules.Finding]:
 def check_files(paths: Iterable[Path]) -> list[rules.Finding]:
     """All findings in files and folders, which are one design."""
     return check_texts({str(path): path.read_text(encoding="utf-8") for path in find_files(paths)})
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; return the exit status."""
-    parser = Parser(prog="python -m codegen.hls_check", description=__doc__)
-    parser.add_argument("paths", nargs="*", type=Path, help="files and folders of one design")
-    paths = parser.parse_args(arguments).paths or [TEMPLATES / "engine", TEMPLATES / "rendered"]
-    findings = check_files(paths)
-    for finding in findings:
-        print(finding)
-    if not findings:
-        print(f"{len(find_files(paths))} files keep to the HLS subset")
-    return 1 if findings else 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_cli(main))

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of board (formats.commands): each a function of the options.
+
+Those that need pynq or a compiler import them when they run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from board.design import WORD_BYTES, parse_design
+from board.errors import MemoryShortageError
+from board.memory import MB, shortage
+from formats.build import write_atomic
+from formats.errors import UserError
+from formats.options import Options
+
+BOARDS = Path(__file__).with_name("boards.json")
+
+
+def check_board(name: str, description: dict[str, Any]) -> None:
+    """UserError where the design is for another part; a warning where memory is too small."""
+    boards: dict[str, dict[str, Any]] = json.loads(BOARDS.read_text(encoding="utf-8"))
+    if name not in boards:
+        raise UserError(f"BOARD must be one of {', '.join(boards)}, not {name}")
+    board = boards[name]
+    if board["part"] != description["part"]:
+        raise UserError(
+            f"BOARD {name} has an {board['part']}, but the design is for an {description['part']}; "
+            f"generate it with PART={board['part'].lower()}"
+        )
+    design = parse_design(description)
+    free = board["contiguous_mb"] * (1 << 20)
+    if design.weight_words * WORD_BYTES + design.arena_bytes > free:
+        raise MemoryShortageError(f"{name}: {shortage(design, free)}")
+
+
+def bundle(options: Options) -> None:
+    """Write bundle.zip."""
+    from board.bundle import describe_design, make_bundle
+
+    _log(options)
+    description = describe_design(options.folder)
+    if options.board:
+        check_board(options.board, description)
+    path = make_bundle(options.folder, options.bitstream)
+    weights = description["weight_words"] * WORD_BYTES
+    print(
+        f"{path}: {path.stat().st_size:,} bytes, of which weights {weights:,} "
+        f"({weights / MB:.1f} MB); design {description['design_id']}"
+    )
+
+
+def emulate(options: Options) -> int:
+    """Run the bundle on the emulated board; 1 where a logit differs."""
+    from board.emulate import emulate
+
+    _log(options)
+    return emulate(options.folder)
+
+
+def notebook(options: Options) -> None:
+    """Run the notebook on the emulated board."""
+    import nbformat
+
+    from board.emulate import prepare, run_notebook
+
+    _log(options)
+    path = options.folder / "emulator" / "demo_executed.ipynb"
+    nbformat.write(run_notebook(prepare(options.folder)), path)
+    print(path)
+
+
+def measure(options: Options) -> None:
+    """Accuracy, latency, memory and traffic of BUNDLE on this board, else of the emulated one."""
+    from board.design import read_images
+    from board.driver import Accelerator
+    from board.images import load
+    from board.measure import measure, table
+
+    _log(options)
+    if options.bundle:
+        folder, out = options.bundle, options.out or options.bundle
+    else:
+        from board.emulate import prepare
+        from board.emulator import install
+
+        folder, out = prepare(options.folder), options.folder
+        install()
+    with Accelerator(folder, batch=options.batch or 16) as board:
+        if options.data:
+            design, most = board.design, options.measure_images or 0
+            images, labels = load(Path(options.data), design.input_shape, design.classes, most)
+        else:
+            golden, few = read_images(folder), slice(options.measure_images)
+            images, labels = golden["images"][few], golden["labels"][few]
+        results = measure(board, images, labels, options.repeats, options.clnq or None)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "measure.json", json.dumps(results, indent=1) + "\n")
+    print(table(results))
+    print(f"written: {out / 'measure.json'}{_plot(out / 'measure.png', results)}")
+
+
+def _log(options: Options) -> None:
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+
+
+def _plot(path: Path, results: dict[str, Any]) -> str:
+    """Draw the per-layer picture; text for the last line, empty without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return " (no picture: matplotlib is not installed)"
+    matplotlib.use("Agg")
+    from board.plots import layer_bars
+
+    layer_bars(results["memory"], results["latency"][-1]).savefig(path, dpi=110)
+    return f", {path}"

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of codegen (formats.commands): each a function of the options.
+
+A mismatch in a simulation ends with exit status 1. What a command needs is imported when it runs,
+so that none waits for another's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from formats.errors import UserError
+from formats.options import Options
+
+if TYPE_CHECKING:
+    from codegen.design.space import Fixed
+
+
+def _fixed(options: Options) -> Fixed:
+    """The axes of the design space that the options set; the exploration chooses the others."""
+    from codegen.design.space import Fixed
+
+    return Fixed(options.simd, options.pe, options.pixels, options.weight_ports, options.fm)
+
+
+def codegen(options: Options) -> None:
+    """Render C++, pack weights and golden vectors."""
+    from codegen.emit.generate import Settings, generate
+    from codegen.emit.report import ddr_traffic
+
+    settings = Settings(
+        options.folder, options.part, _fixed(options), options.images or 0, options.clock
+    )
+    plan = generate(settings)
+    if plan is None:
+        print(f"{options.folder}: up to date")
+        return
+    used, part = plan.resources, plan.part
+    print(
+        f"{plan.network.name} on {part.name}: {plan.engine.simd}x{plan.engine.pe}"
+        f"x{plan.engine.pixels} multipliers, {plan.engine.weight_ports} weight port(s), "
+        f"{plan.engine.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
+        f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
+    )
+    print(
+        f"estimated: {used.dsp}/{part.dsp} DSP, {used.bram36}/{part.bram36} BRAM36, "
+        f"{used.lut:,}/{part.lut:,} LUT; report: {options.folder / 'report.html'}"
+    )
+    ddr, kept = ddr_traffic(plan), len([1 for row in plan.rows if row["out_chip"]])
+    print(
+        f"activation DDR traffic: input {ddr['input_bytes']:,} bytes + logits "
+        f"{ddr['output_bytes']:,} bytes + other feature maps {ddr['other_bytes']:,} bytes; "
+        f"{kept} of {len(plan.rows)} outputs on chip"
+    )
+
+
+def csim(options: Options) -> int:
+    """Compile and run the C-simulation; 1 where it differs."""
+    from codegen.emit.csim import Settings
+    from codegen.emit.simulate import simulate
+
+    return simulate(
+        Settings(options.folder, options.csim_types, options.first_layers, options.sanitize)
+    )
+
+
+def explore(options: Options) -> None:
+    """Search the design space, draw what bounds it."""
+    from codegen.design import search
+    from codegen.design.network import load
+    from codegen.design.parts import clocked, find_part
+    from codegen.emit import explore_page
+    from codegen.emit.generate import quantized_folder
+
+    part, fixed = clocked(find_part(options.part), options.clock), _fixed(options)
+    fixed.check(part)
+    images = options.batch or options.test_images
+    network = load(quantized_folder(options.folder))
+    found = search.explore(network, part, images, fixed, options.limit)
+    page = explore_page.write(options.folder, found, options.limit)
+    print(explore_page.table(found))
+    print(f"report: {page}")
+
+
+def alternatives(options: Options) -> None:
+    """The model of two faster compute stages."""
+    from codegen.design.alternatives import table
+    from codegen.design.network import load
+    from codegen.design.parts import DEFAULT_PART, clocked, load_parts
+    from codegen.emit.generate import quantized_folder
+
+    network = load(quantized_folder(options.folder))
+    parts = [
+        clocked(part, options.clock) if part.name == DEFAULT_PART else part
+        for part in load_parts().values()
+    ]
+    print(table(network, parts, options.batch or 8))
+
+
+def report(options: Options) -> None:
+    """Write report.html of report.json again, with the tools' reports where there are any."""
+    from codegen.emit.report import read_report, write_report
+    from codegen.emit.xilinx.compare import summary, update_report
+    from codegen.emit.xilinx.flow import REPORT_FOLDER
+
+    if (options.folder / REPORT_FOLDER).is_dir():
+        print(summary(update_report(options.folder)))
+    else:
+        write_report(options.folder, read_report(options.folder))
+    print(options.folder / "report.html")
+
+
+def parts(_: Options) -> None:
+    """List the FPGA parts."""
+    from codegen.design.parts import load_parts
+
+    print(
+        f"{'part':8s} {'DSP':>5s} {'BRAM36':>6s} {'URAM':>4s} {'LUT':>7s} {'MHz':>4s} "
+        f"{'GB/s':>5s} {'ports':>5s}  source"
+    )
+    for part in load_parts().values():
+        print(
+            f"{part.name:8s} {part.dsp:5d} {part.bram36:6d} {part.uram:4d} {part.lut:7d} "
+            f"{part.clock_mhz:4g} {part.ddr_gbs:5g} {part.ports:5d}  {part.source}"
+        )
+
+
+def units(options: Options) -> int:
+    """Render, simulate, prove and synthesize the conversion units; 1 where one differs."""
+    from codegen.units.make import Settings, make, record
+    from codegen.units.sweep import SWEEPS
+
+    if options.record:
+        record(SWEEPS[options.sweep], options.folder.parent)
+    return make(
+        Settings(options.folder, options.sweep, options.simulators, options.lanes, options.register)
+    )
+
+
+def hls_check(options: Options) -> int:
+    """Check FILES against the HLS subset; 1 where there is a finding."""
+    from codegen.emit.render import TEMPLATES
+    from codegen.hls_check.check import check_files, find_files
+
+    paths = options.files or (TEMPLATES / "engine", TEMPLATES / "rendered")
+    findings = check_files(paths)
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print(f"{len(find_files(paths))} files keep to the HLS subset")
+    return 1 if findings else 0
+
+
+def find_hls(_: Options) -> None:
+    """Refuse, by UserError, to begin without Vitis HLS."""
+    from codegen.emit.xilinx import tools
+
+    tools.find_hls()
+
+
+def find_vivado(options: Options) -> None:
+    """Refuse, by UserError, to begin without a board, Vivado and Vitis HLS."""
+    from codegen.emit.xilinx import tools
+
+    _board(options)
+    tools.find_vivado()
+    tools.find_hls()
+
+
+def _board(options: Options) -> str:
+    if options.board is None:
+        raise UserError("BOARD must be set, as in BOARD=pynq-z2")
+    return options.board
+
+
+def tools(_: Options) -> None:
+    """Print where the programs of `hls` and `bitstream` are."""
+    from codegen.emit.xilinx import tools
+
+    print(tools.find_hls().path)
+    print(tools.find_vivado().path)
+
+
+def hls(options: Options) -> None:
+    """Run Vitis HLS; its reports go into report.json."""
+    from codegen.emit.xilinx.flow import run_hls
+
+    print(run_hls(options.folder, options.hls_steps))
+    report(options)
+
+
+def bitstream(options: Options) -> None:
+    """Run Vivado; its reports go into report.json."""
+    from codegen.emit.xilinx.flow import run_bitstream
+
+    print(run_bitstream(options.folder, _board(options)))
+    report(options)
+
+
+def vivado_script(options: Options) -> None:
+    """Write the Vivado script only."""
+    from codegen.emit.xilinx.design import read_design
+    from codegen.emit.xilinx.flow import write_block_design
+
+    print(write_block_design(read_design(options.folder), _board(options)))

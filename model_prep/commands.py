@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of model_prep (formats.commands): each a function of the options.
+
+The stages themselves are in `model_prep.stages`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from formats.errors import UserError
+from formats.options import Options
+from model_prep.allocate import command as allocation
+from model_prep.networks import get, registry
+from model_prep.quantize import manifest
+from model_prep.quantize.integers import check_graph, network_input
+from model_prep.quantize.manifest import QuantizedNetwork
+from model_prep.quantize.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
+from model_prep.source import Recipe, Source, open_source
+from model_prep.stages import (
+    Formats,
+    Images,
+    build,
+    choose_images,
+    is_current,
+    run_reference,
+    settings_sha256,
+)
+from model_prep.stages import accuracy as measured_accuracy
+from model_prep.study import command as studying
+from model_prep.study.context import Subject
+from model_prep.weights import WeightsResult
+
+
+def _print_summary(network: QuantizedNetwork, formats: Formats, folder: Path) -> None:
+    """What was found, layer by layer, on stdout."""
+    print(f"{network.name}: weights {network.weights}, qm {network.qm}")
+    print(f"{'layer':<10}{'scheme':>9}{'bits':>6}{'F':>5}{'acc':>5}{'shift':>7}{'SQNR dB':>9}")
+    for layer in network.layers:
+        chosen = layer.quantizer
+        scheme, bits = (chosen.scheme, str(chosen.bits)) if chosen else ("raw", "-")
+        shift = "-" if layer.requant_shift is None else str(layer.requant_shift)
+        sqnr = "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
+        print(
+            f"{layer.name:<10}{scheme:>9}{bits:>6}{layer.out_frac:>5}{layer.acc_bits:>5}"
+            f"{shift:>7}{sqnr:>9}"
+        )
+    print(
+        f"search images: {formats.uniform_score:.2f} {formats.unit} with {network.qm}-bit uniform "
+        f"codes, {formats.score:.2f} with these"
+    )
+    if network.accuracy is not None:
+        entry = network.accuracy
+        print(
+            f"accuracy on {entry['images']} test images: float {entry['float_top1']:.2f}%, "
+            f"integer {entry['integer_top1']:.2f}%, agreement {entry['agreement']:.2f}%"
+        )
+        if network.weights == "seeded":
+            print("the weights are seeded random numbers: these percentages mean nothing")
+    print(f"written: {folder}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A network with its plan, images and weights, from the options of a command line."""
+
+    source: Source
+    plan: Plan
+    images: Images
+    loaded: WeightsResult
+    settings: str
+
+
+def opened(options: Options) -> tuple[Source, Plan]:
+    """The network and the plan that the options ask for; UserError if they do not fit."""
+    settings = Settings(
+        scheme=options.scheme, rule=options.rule, variant=options.variant, delta=options.delta,
+        bits=None if options.bits is None else parse_bits(options.bits),
+        qm=None if options.qm is None else parse_qm(options.qm),
+        weight_scheme=options.weight_scheme, weight_bits=options.weight_bits,
+        refine=options.refine, distil_steps=options.distil_steps,
+    )  # fmt: skip
+    fc = {"weight_scheme": options.fc_weight_scheme, "weight_bits": options.fc_weight_bits}
+    by_kind = {"fc": {key: value for key, value in fc.items() if value is not None}}
+    recipe = Recipe(options.mean, options.std, options.scale, options.resize)
+    source = open_source(options.net, options.weights, recipe)
+    check_graph(source.graph)
+    return source, resolve(source.graph, settings, source.defaults, options.plan, by_kind)
+
+
+def request(options: Options, images: int) -> Request:
+    """What the options ask for, with so many test images; UserError if they do not fit."""
+    torch.set_grad_enabled(False)
+    source, plan = opened(options)
+    chosen = choose_images(source.spec, options.data, images)
+    loaded = source.load(chosen.calibration.pixels)
+    settings_hash = settings_sha256(source.spec, plan, chosen, loaded)
+    return Request(source, plan, chosen, loaded, settings_hash)
+
+
+def quantize(options: Options) -> None:
+    """Write OUT/quantized, or leave it where it is up to date."""
+    make_folder(request(options, options.test_images), options.folder / "quantized")
+
+
+def make_folder(asked: Request, folder: Path) -> None:
+    """Write the folder of a quantized network, or leave it where it is up to date."""
+    if is_current(folder, asked.settings):
+        print(f"up to date: {folder}")
+        return
+    spec, images = asked.source.spec, asked.images
+    network, formats = build(spec, asked.loaded, asked.plan, images, asked.settings)
+    vectors = run_reference(spec, asked.loaded.graph, network, images.test)
+    measured = measured_accuracy(vectors, network.layers[-1].name, images.test.labelled)
+    network = replace(network, accuracy=measured)
+    manifest.save(network, vectors, folder)
+    _print_summary(network, formats, folder)
+
+
+def accuracy(options: Options) -> None:
+    """Quantize where need be, then measure on all images of IMAGES."""
+    from model_prep import accuracy as measuring
+
+    asked = request(options, options.test_images if options.csim else 1)
+    folder = options.folder / "quantized"
+    make_folder(asked, folder)
+    number = options.test_images if options.csim else options.images
+    test = measuring.held_out(asked.source.spec, options.data, asked.images, number)
+    result = measuring.measure(
+        asked.source, asked.loaded, manifest.load(folder), asked.images.calibration, test
+    )
+    if options.csim:
+        result["csim"] = measuring.read_csim(options.folder, test.labels)
+    measuring.write(result, options.folder)
+
+
+def allocate(options: Options) -> None:
+    """Find a width per layer, write OUT/plan.toml."""
+    if options.method == "loss":
+        from model_prep.quantize.refine.plan_file import write_plans
+
+        return write_plans(options)
+    asked = request(replace(options, bits=options.bits or AUTO), 1)
+    images = asked.images.calibration
+    labels = images.labelled and asked.loaded.origin != "seeded"
+    source = network_input(asked.source.spec)
+    return allocation.allocate(
+        asked.source.spec, asked.loaded.graph, source, asked.plan, images, labels, options
+    )
+
+
+def refinement(options: Options) -> None:
+    """Every scheme at several average widths, plain and refined; OUT/refine_table.json."""
+    from model_prep.quantize.refine.table import write_table
+
+    write_table(options)
+
+
+def study(options: Options) -> None:
+    """The papers' tables on this network; OUT/study/report.html."""
+    from model_prep import accuracy as measuring
+
+    studying.chosen(options.sections)  # before images and weights are loaded
+    asked = request(options, 1)
+    if asked.images.test.labelled and not asked.images.overlap:
+        test = measuring.held_out(asked.source.spec, options.data, asked.images, options.images)
+    else:
+        asked = request(options, options.images or max(1, asked.images.total // 2))
+        test = asked.images.test
+    images, plan = asked.images, asked.plan
+    if plan.qm == AUTO:
+        raise UserError("QM must be a number for a study, not auto; leave it out for 12")
+    labels = images.calibration.labelled and asked.loaded.origin != "seeded"
+    subject = Subject(
+        asked.source.spec, asked.loaded.graph, network_input(asked.source.spec),
+        asked.source.defaults, asked.loaded.origin, images.calibration, test, labels,
+        images.overlap,
+    )  # fmt: skip
+    tested = replace(images, test=test)
+    settings = settings_sha256(asked.source.spec, plan, tested, asked.loaded)
+    studying.run(subject, settings, plan.qm, options)
+
+
+def train(options: Options) -> None:
+    """Make a network's packaged weights again."""
+    from model_prep.training import train as training
+
+    name = get(options.net).name
+    training.train(name, options.checkpoint, options.data, options.test, options.epochs)
+
+
+def finetune(options: Options) -> None:
+    """Write OUT/finetuned, a checkpoint and its plan."""
+    from model_prep.training import finetune as tuning
+
+    torch.set_grad_enabled(False)
+    source, plan = opened(options)
+    images = tuning.load_images(source.spec, options.data, options.test, labels=not options.distil)
+    settings = tuning.Options(
+        options.epochs or tuning.Options.epochs, options.lr, options.minibatch, options.seed,
+        options.distil,
+    )  # fmt: skip
+    out = options.folder / "finetuned"
+    tuning.show(tuning.finetune(source, plan, images, settings, out), out)
+
+
+def networks(_: Options) -> None:
+    """One line per network."""
+    for name, spec in registry().items():
+        shape = "x".join(map(str, spec.in_shape))
+        print(f"{name:<10} input {shape}, {spec.parameters:,} parameters")

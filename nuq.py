@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console command: `nuq COMMAND NAME=VALUE ...`, from any folder.
+
+What a command needs is made first, where inputs, options or sources have changed since: beside
+each result lies OUT/COMMAND.stamp, a digest over all of them and the result's own date.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from formats import commands
+from formats.build import write_atomic
+from formats.commands import COMMANDS, function, taken
+from formats.errors import UserError, run_cli
+from formats.options import Options, table
+
+ROOT = Path(__file__).parent
+# What a stage writes last, and the folders that it is made by.
+STAGES = {
+    "quantize": ("quantized/manifest.json", ("formats", "model_prep")),
+    "codegen": ("hls/network.hpp", ("formats", "codegen", "hls_templates")),
+}
+# Folders of those that change no result of a stage.
+OTHERS = {"__pycache__", "study", "units", "xilinx", "hls_check", "rtl", "vivado"}
+
+
+def dates(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, bytes, time of change) of a file, or of every file in a folder, in one order."""
+    if path.is_file():
+        status = path.stat()
+        yield str(path), status.st_size, status.st_mtime_ns
+    elif path.is_dir():
+        for item in sorted(path.iterdir()):
+            if item.name not in OTHERS:
+                yield from dates(item)
+
+
+def state(stage: str, options: Options) -> str:
+    """A digest over all that a stage's result depends on, and over the date of the result."""
+    result, folders = STAGES[stage]
+    known, names = table(), [name for name in taken(stage) if name != "OUT"]
+    values = {name: getattr(options, name.lower()) for name in names}
+    paths = [ROOT / folder for folder in folders]
+    paths += [Path(values[name]) for name in names if known[name][1].file and values[name]]
+    before = [STAGES[other][0] for other in needed(stage) if other != stage]
+    paths += [options.folder / name for name in (*before, result)]
+    listing: list[Any] = [values, [list(dates(path)) for path in paths]]
+    return hashlib.sha256(json.dumps(listing, default=str).encode()).hexdigest()
+
+
+def needed(command: str, options: Options | None = None) -> list[str]:
+    """A command and those that it needs, the first to run first."""
+    entry = COMMANDS[command]
+    idle = options and entry.only_with and not getattr(options, entry.only_with)
+    return [*(needed(entry.needs, options) if entry.needs and not idle else []), command]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs from making the same stages at the same time (make -j)."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK) or not folder.is_dir():
+        raise UserError(
+            f"the output folder must be writable, not {str(folder)!r}; set OUT=another folder"
+        )
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def run_stage(stage: str, options: Options) -> bool:
+    """Make a stage's result; False where it was up to date."""
+    result, _ = STAGES[stage]
+    stamp = options.folder / f"{stage}.stamp"
+    made = stamp.is_file() and (options.folder / result).is_file()
+    if made and stamp.read_text() == state(stage, options):
+        return False
+    stamp.unlink(missing_ok=True)
+    function(stage)(options)
+    write_atomic(stamp, state(stage, options))
+    return True
+
+
+def run(command: str, options: Options) -> int:
+    """Run a command after what it needs; its exit status."""
+    entry = COMMANDS[command]
+    if entry.checks:
+        getattr(commands.module(command), entry.checks)(options)
+    *before, last = needed(command, options)
+    if last in STAGES or before:
+        with locked(options.folder):
+            for stage in [name for name in (*before, last) if name in STAGES]:
+                if not run_stage(stage, options) and stage == command:
+                    print(f"{options.folder}: {stage} is up to date")
+    for name in (*before, last):
+        if name not in STAGES and (status := commands.alone(name, options)):
+            return status
+    return 0
+
+
+def main() -> int:
+    """The program; its exit status."""
+    return run_cli(lambda words: commands.main(words, run))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of options and the list of commands: complete, checked once, passed on by make."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import nuq
+from formats import commands
+from formats.commands import COMMANDS, GROUPS, function, taken
+from formats.errors import UserError, run_cli
+from formats.options import Options, default_text, table, value
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = table()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_has_a_help_a_default_and_a_command(name):
+    _, entry, default = OPTIONS[name]
+    assert entry.help and default_text(name)
+    assert [command for command in COMMANDS if name in taken(command)]
+    if isinstance(default, str) and entry.choices:
+        assert default in entry.choices
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_function_and_a_help(command, capsys):
+    assert function(command).__doc__
+    assert commands.main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert COMMANDS[command].help in text
+    assert [line.split()[0] for line in text.splitlines()[4:] if line[:1].strip()] == [
+        *taken(command)
+    ]
+    checks = COMMANDS[command].checks
+    assert checks is None or callable(getattr(commands.module(command), checks))
+
+
+def test_groups_hold_options_and_no_option_stands_twice():
+    for _, names in GROUPS.values():
+        assert set(names.split()) <= set(OPTIONS)
+    for entry in COMMANDS.values():
+        assert all(word in GROUPS or word in OPTIONS for word in entry.takes.split())
+    for command in COMMANDS:
+        assert len(taken(command)) == len(set(taken(command))) and set(taken(command)) <= {*OPTIONS}
+
+
+REFUSED = [
+    ("csim BITZ=3", "BITZ must be an option of csim, which it is not; did you mean BITS?; see nuq "
+     "csim --help"),
+    ("csim net=digits", "net must be an option of csim, which it is not; did you mean NET?; see"),
+    ("cism", "cism must be a command; did you mean csim?; see nuq help"),
+    ("csim digits", "digits must be NAME=VALUE; see nuq csim --help"),
+    ("quantize PE=16", "PE must go with codegen, csim, explore, "),
+    ("finetune BATCH=8", "BATCH of finetune must be written MINIBATCH now; set MINIBATCH=VALUE"),
+    ("finetune DISTILL=1", "DISTILL of finetune must be written DISTIL now; set DISTIL=VALUE"),
+    ("csim IMAGES=0", "IMAGES must be an integer of 1 or more, not '0'"),
+    ("csim IMAGES=two", "IMAGES must be an integer of 1 or more, not 'two'"),
+    ("csim PE=1.5", "PE must be an integer, not '1.5'"),
+    ("explore LIMIT=1.01", "LIMIT must be a number above 0 and at most 1, not '1.01'"),
+    ("explore CLOCK=nan", "CLOCK must be a number from 1 to 1000, not 'nan'"),
+    ("csim FM=chips", "FM must be one of auto, chip, ddr, not 'chips'; did you mean chip?"),
+    ("csim SANITIZE=yes", "SANITIZE must be 1 or 0, not 'yes'"),
+    ("hls HLS_STEPS=csim,x", "HLS_STEPS must be one of csim, csynth, cosim, export, not 'x'"),
+    ("measure CLNQ=8,0", "CLNQ must be an integer of 1 or more, not '0'"),
+    ("bitstream NET=digits", "BOARD must be set, as in BOARD=pynq-z2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "text"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_a_bad_command_line_ends_in_one_sentence(words, text, capsys):
+    assert run_cli(lambda argv: commands.main(argv, nuq.run), words.split()) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {text}") and said.err.count("\n") == 1 and not said.out
+
+
+def test_values_and_defaults():
+    options = commands.parse("hls", ["NET=digits", "IMAGES=", "PE=16", "HLS_STEPS=export,csynth"])
+    assert options == replace(Options(), net="digits", pe=16, hls_steps=("csynth", "export"))
+    assert (options.folder, options.test_images) == (Path("build/digits"), 360)
+    assert replace(options, net="a/b.onnx", out=None).folder == Path("build/b")
+    assert (value("SANITIZE", "0"), value("AVERAGE", "3,4.5")) == (False, (3.0, 4.5))
+
+
+def test_make_leaves_out_what_other_commands_take():
+    assert commands.parse("quantize", ["NET=digits", "PE=16"], lenient=True).pe is None
+    with pytest.raises(UserError, match="^BATCH of finetune must be written MINIBATCH now"):
+        commands.parse("finetune", ["BATCH=8"], lenient=True)
+
+
+def dry_run(*words: str, **environment: str) -> str:
+    """What `make -n` would run."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True,
+                          check=True, env={**inherited, **environment})  # fmt: skip
+    return done.stdout
+
+
+def test_make_passes_every_option_on():
+    given = [f"{name}=a b" for name in OPTIONS]
+    line = dry_run("csim", *given)
+    assert re.findall(r"([A-Z_]+)='a b'", line) == list(OPTIONS)
+    assert "NET='it'\\''s'" in dry_run("csim", "NET=it's")
+    assert "PE='16'" in dry_run("codegen", PE="16") and "BITZ='3'" in dry_run("csim", "BITZ=3")
+    assert dry_run("csim", "CXX=clang++", "NET=", N="3").strip().endswith("--make csim")
+
+
+def test_make_has_every_command():
+    for command in COMMANDS:
+        assert f"-m nuq --make {command}" in dry_run(command)
+
+
+def test_the_table_repeats_what_is_decided_elsewhere():
+    """Where a plan file may say it, too, the default stands with the plan."""
+    from model_prep import data
+    from model_prep.quantize.plan import DEFAULTS
+    from model_prep.quantize.quantizers.base import HARDWARE
+
+    for name in ("rule", "variant", "qm", "weight_scheme", "refine", "distil_steps"):
+        assert default_text(name.upper()) == str(getattr(DEFAULTS, name))
+    assert all(scheme in OPTIONS["SCHEME"][1].help for scheme in HARDWARE)
+    assert Options(net="digits").test_images == data.DIGITS_TEST
+
+
+def test_nothing_is_imported_before_it_is_needed():
+    code = "import sys, nuq; print([m for m in ('numpy', 'torch', 'jinja2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout == "[]\n"
