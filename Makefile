@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 COMMANDS := $(shell sed -nE 's/^    "([a-z-]+)": Command.*/\1/p' formats/commands.py)
 OPTIONS := $(shell sed -nE 's/^    ([a-z_]+): .* = option.*/\U\1/p' formats/options.py)
 # What the command line sets besides goes on, too, so that a mistyped name is refused.
-OWN := CXX N VENV PYTHON XILINX_HLS XILINX_VIVADO
+OWN := BOARD_FILES CXX N VENV PYTHON XILINX_HLS XILINX_VIVADO
 SET := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 NAMES := $(OPTIONS) $(filter-out $(OPTIONS) $(OWN),$(SET))
 WITH_VALUE = $(foreach name,$(NAMES),$(if $($(name)),$(name)))

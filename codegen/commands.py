@@ -125,18 +125,6 @@ def parts(_: Options) -> None:
         )
 
 
-def units(options: Options) -> int:
-    """Render, simulate, prove and synthesize the conversion units; 1 where one differs."""
-    from codegen.units.make import Settings, make, record
-    from codegen.units.sweep import SWEEPS
-
-    if options.record:
-        record(SWEEPS[options.sweep], options.folder.parent)
-    return make(
-        Settings(options.folder, options.sweep, options.simulators, options.lanes, options.register)
-    )
-
-
 def hls_check(options: Options) -> int:
     """Check FILES against the HLS subset; 1 where there is a finding."""
     from codegen.emit.render import TEMPLATES

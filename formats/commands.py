@@ -78,8 +78,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "report": Command("codegen", "write report.html again, with the tools' reports", "", "codegen"),
     "units": Command(
-        "codegen", "conversion units as Verilog: simulate, prove, synthesize (Yosys)", "units",
-        "quantize",
+        "codegen.units", "conversion units as Verilog: simulate, prove, synthesize (Yosys)",
+        "units", "quantize",
     ),
     "hls": Command(
         "codegen", "Vitis HLS: synthesize the accelerator, reports in OUT/hls_report", "HLS_STEPS",
@@ -172,11 +172,10 @@ def check_name(command: str, name: str, lenient: bool = False) -> None:
     now = FORMER.get((command, name)) or FORMER.get(("", name))
     if now:
         raise UserError(f"{name} of {command} must be written {now} now; set {now}=VALUE")
-    known = table()
-    if name not in known:
+    if name not in table():
         raise UserError(
-            f"{name} must be an option of {command}, which it is not{meant(name, known)}; "
-            f"see nuq {command} --help"
+            f"{command} must have options that exist, not {name}{meant(name, taken(command))}; "
+            f"nuq {command} --help lists them"
         )
     if not lenient and name not in taken(command):
         users = ", ".join(other for other in COMMANDS if name in taken(other))
@@ -259,7 +258,10 @@ def main(words: Sequence[str], run: Callable[[str, Options], int] = alone) -> in
         return 0
     command, *rest = words
     if command not in COMMANDS:
-        raise UserError(f"{command} must be a command{meant(command, COMMANDS)}; see nuq help")
+        raise UserError(
+            f"the command must be one that exists, not {command}{meant(command, COMMANDS)}; "
+            "nuq help lists them"
+        )
     if {"-h", "--help"} & set(rest):
         print(help_text(command))
         return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep accuracy`: float, integer and C-simulation accuracy on labelled images.
+"""The command `accuracy`: float, integer and C-simulation accuracy on labelled images.
 
 Float is onnxruntime's for an ONNX file with its own weights, else torch's. SQNR as in paper 002,
 here of the integer network.

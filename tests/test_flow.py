@@ -6,9 +6,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+import nuq
+from formats.options import Options
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,7 +89,7 @@ def test_the_papers_other_schemes_are_bit_exact(tmp_path):
 def test_what_is_up_to_date_is_not_repeated(digits):
     done = make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}")
     assert done.returncode == 0
-    assert "model_prep" not in done.stdout and "codegen generate" not in done.stdout
+    assert "quantized" not in done.stdout and "multipliers" not in done.stdout
 
 
 def test_streams_are_deep_enough(digits):
@@ -95,11 +99,21 @@ def test_streams_are_deep_enough(digits):
 
 
 def test_a_changed_setting_is_noticed(digits, tmp_path):
-    done = make("-n", "csim", "NET=digits", "IMAGES=360", "BITS=3", f"OUT={digits[0]}")
-    assert "--bits '3'" in done.stdout
-    done = make("-n", "csim", "NET=digits", "IMAGES=360", "PE=16", f"OUT={digits[0]}")
-    assert "--pe '16'" in done.stdout
-    # A dry run still writes the settings files; put them back for the other tests.
+    options = Options(net="digits", images=360, out=digits[0])
+    stamps = {name: (digits[0] / f"{name}.stamp").read_text() for name in nuq.STAGES}
+    assert {name: nuq.state(name, options) for name in nuq.STAGES} == stamps
+    wider, narrower = replace(options, pe=16), replace(options, bits="3")
+    assert nuq.state("quantize", wider) == stamps["quantize"] != nuq.state("quantize", narrower)
+    assert stamps["codegen"] not in (nuq.state("codegen", wider), nuq.state("codegen", narrower))
+    # an input that changes, and a result that something else has written
+    data = tmp_path / "data.npz"
+    data.write_bytes(b"1")
+    before = nuq.state("quantize", replace(options, data=str(data)))
+    data.write_bytes(b"12")
+    assert nuq.state("quantize", replace(options, data=str(data))) != before
+    (digits[0] / "quantized" / "manifest.json").touch()
+    assert nuq.state("quantize", options) != stamps["quantize"]
+    assert nuq.state("codegen", options) != stamps["codegen"]
     assert make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}").returncode == 0
 
 

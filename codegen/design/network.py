@@ -76,7 +76,7 @@ def load(folder: Path) -> Network:
     """Read and check manifest.json and arrays.npz in `folder`; UserError names what is wrong."""
     path = folder / "manifest.json"
     if not path.is_file():
-        raise UserError(f"{path} must exist; run `python -m model_prep quantize` first")
+        raise UserError(f"{path} must exist; run `nuq quantize` first")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -72,8 +72,7 @@ def compile_bench(settings: Settings) -> Path:
     sources = sorted((settings.build / "hls").glob("*.cpp"))
     if not sources:
         raise UserError(
-            f"{settings.build / 'hls'} must hold generated sources; "
-            "run `python -m codegen generate` first"
+            f"{settings.build / 'hls'} must hold generated sources; run `nuq codegen` first"
         )
     flags = [*FLAGS, *AP_TYPES[settings.types]]
     if settings.sanitize:

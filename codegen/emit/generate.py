@@ -72,7 +72,7 @@ def quantized_folder(build: Path) -> Path:
     """build/NET/quantized; UserError where it does not exist."""
     quantized = build / "quantized"
     if not quantized.is_dir():
-        raise UserError(f"{quantized} must exist; run `python -m model_prep quantize` first")
+        raise UserError(f"{quantized} must exist; run `nuq quantize` first")
     return quantized
 
 

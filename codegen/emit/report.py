@@ -267,7 +267,7 @@ def read_report(build: Path) -> dict[str, Any]:
     """report.json of a build folder; UserError where there is none."""
     path = build / "report.json"
     if not path.is_file():
-        raise UserError(f"{path} must exist; run `python -m codegen generate` first")
+        raise UserError(f"{path} must exist; run `nuq codegen` first")
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep allocate`: images and formats to a problem, a method,
+"""The command `allocate`: images and formats to a problem, a method,
 plan.toml and JSON.
 """
 

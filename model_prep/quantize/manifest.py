@@ -289,7 +289,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         entry: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         jsonschema.validate(entry, schema())
     except FileNotFoundError:
-        raise UserError(f"{path} must exist; run python -m model_prep quantize first") from None
+        raise UserError(f"{path} must exist; run nuq quantize first") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} must be a readable JSON file, not one with: {error}") from None
     except jsonschema.ValidationError as error:
@@ -340,7 +340,7 @@ def _load_storage(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[
     if table is None or table.shape != (1 << stored["bits"],) or (np.diff(table) < 1).any():
         raise UserError(
             f"layer {name}: {name}/weight_table must be {1 << stored['bits']} increasing entries; "
-            "run python -m model_prep quantize again"
+            "run nuq quantize again"
         )
     known = np.zeros(1 << 16, bool)
     known[table & 0xFFFF] = True
@@ -349,7 +349,7 @@ def _load_storage(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[
         wrong = int(arrays[f"{name}/weight"].reshape(-1)[good.argmin()])
         raise UserError(
             f"layer {name}: weights must be entries of its weight table, not {wrong}; "
-            "run python -m model_prep quantize again"
+            "run nuq quantize again"
         )
     return {**fields, "weight_table": table}
 
@@ -367,7 +367,7 @@ def load(folder: Path) -> QuantizedNetwork:
     entry = read_manifest(folder)
     path = folder / "arrays.npz"
     if not path.is_file():
-        raise UserError(f"{path} must exist; run python -m model_prep quantize again")
+        raise UserError(f"{path} must exist; run nuq quantize again")
     if sha256_file(path) != entry["arrays_sha256"]:
         raise UserError(f"{path} must belong to its manifest.json, not differ from its hash")
     with np.load(path) as stored:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep study`: run the sections, write study.json and report.html.
+"""The command `study`: run the sections, write study.json and report.html.
 
 A section whose results are in study.json, made with the same settings, is not run again.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep finetune`: train the quantized network itself (paper 002, section 5.4).
+"""The command `finetune`: train the quantized network itself (paper 002, section 5.4).
 
 From labels, or without any by distillation from the float network. What comes out is a checkpoint
 and a plan that the other commands take.

@@ -86,7 +86,7 @@ def test_fewer_images(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["PE=256"], "error: toy with SIMD=8 PE=256 must fit XC7Z020: DSP: needs 2048"),
         (
             ["SPEED=9"],
-            "error: SPEED must be an option of codegen, which it is not; see nuq codegen --help",
+            "error: codegen must have options that exist, not SPEED; nuq codegen --help lists",
         ),
         (["IMAGES=-1"], "error: IMAGES must be an integer of 1 or more, not '-1'"),
     ],
@@ -100,7 +100,7 @@ def test_bad_options_leave_nothing(
 
 def test_nothing_quantized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = refused(capsys, "codegen", f"OUT={tmp_path}")
-    assert "quantized must exist; run `python -m model_prep quantize` first" in text
+    assert "quantized must exist; run `nuq quantize` first" in text
     assert "report.json must exist; run" in refused(capsys, "csim", f"OUT={tmp_path}")
 
 

@@ -293,7 +293,7 @@ def test_command_line(tmp_path, capsys):
 
 def test_missing_file_is_one_sentence(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "codegen.hls_check", str(tmp_path / "none.hpp")],
+        [sys.executable, "-m", "nuq", "hls-check", f"FILES={tmp_path / 'none.hpp'}"],
         capture_output=True,
         text=True,
         check=False,

@@ -91,13 +91,13 @@ def test_damage_is_found(folder: Path) -> None:
     with pytest.raises(UserError, match="arrays.npz must belong to its manifest.json, not differ"):
         manifest.load(folder)
     (folder / "arrays.npz").unlink()
-    with pytest.raises(UserError, match="arrays.npz must exist; run python -m model_prep quantize"):
+    with pytest.raises(UserError, match="arrays.npz must exist; run nuq quantize"):
         manifest.load(folder)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="manifest.json must be a readable JSON file, not one with"):
         manifest.load(folder)
     (folder / "manifest.json").unlink()
-    with pytest.raises(UserError, match="manifest.json must exist; run python -m model_prep quant"):
+    with pytest.raises(UserError, match="manifest.json must exist; run nuq quant"):
         manifest.load(folder)
 
 

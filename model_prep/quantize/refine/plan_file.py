@@ -103,8 +103,7 @@ def text(plan: Plan, graph: Graph) -> str:
     top, own = _settings(plan)
     lines = [
         f"# {graph.name}: {average:.3f} bits per stored activation, NB {total} bits,",
-        "# allocated without labels by expected loss "
-        "(python -m model_prep.quantize.refine.plan_file)",
+        "# allocated without labels by expected loss (allocate METHOD=loss)",
         *_lines(top),
     ]
     for name, table in own.items():

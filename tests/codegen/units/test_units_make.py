@@ -84,7 +84,7 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
         ),
         (["LANES=0"], "error: LANES must be an integer from 1 to 1024, not '0'"),
         (["SWEEP=huge"], "error: SWEEP must be one of small, medium, full, not 'huge'"),
-        ([], "must exist; run `python -m model_prep quantize` first"),
+        ([], "must exist; run `nuq quantize` first"),
     ],
 )
 def test_bad_command_lines(arguments, text, tmp_path, capsys) -> None:
