@@ -174,7 +174,8 @@ class Options:
     # C-simulation
     csim: bool = option(False, "accuracy of the C-simulation, too, on the same images")
     csim_types: str = option(
-        "fast", "native integers, proved wide enough; ap_int; or a thread a process, with bounded streams",
+        "fast",
+        "native integers, proved wide enough; ap_int; or a thread a process, with bounded streams",
         choices="fast exact threads",
     )
     first_layers: int = option(0, "run only so many layers; 0: all", interval="[0,")

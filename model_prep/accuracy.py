@@ -89,12 +89,12 @@ def float_runner(source: Source, loaded: WeightsResult) -> tuple[str, Logits]:
     )
     name = source.imported.input_name
 
-    def run(x: torch.Tensor) -> np.ndarray:
+    def infer(x: torch.Tensor) -> np.ndarray:
         # one by one, as files may fix the batch axis
         outputs = [session.run(None, {name: image[None].numpy()})[0] for image in x]
         return np.concatenate([out.reshape(1, -1) for out in outputs]).astype(np.float32)
 
-    return "onnxruntime", run
+    return "onnxruntime", infer
 
 
 class _Noise:

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 import nuq
-
 from board.bundle import make_bundle
 from codegen.emit.xilinx import flow, tools
 from codegen.emit.xilinx.boards import find_board, load_boards

@@ -90,6 +90,6 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
 def test_bad_command_lines(arguments, text, tmp_path, capsys) -> None:
     from formats.errors import run_cli
 
-    assert run_cli(lambda: main(["units", f"OUT={tmp_path / 'none'}", *arguments])) == 2
+    assert run_cli(main, ["units", f"OUT={tmp_path / 'none'}", *arguments]) == 2
     error = capsys.readouterr().err
     assert text in error and error.startswith("error: ") and error.count("\n") == 1
