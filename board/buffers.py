@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import pynq
 
-from board.design import WEIGHTS, WORD_BYTES, Design, Layer
+from board.contents import WEIGHTS
 from board.errors import MemoryShortageError, StaleDataError
 from board.memory import Segment, free_bytes, plan_batch, shortage, split, whole
+from formats.design import Design, Layer
+from formats.packing import WORD_BYTES
 
 log = logging.getLogger(__name__)
 

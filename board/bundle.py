@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from board import __version__
-from board.design import (
+from board.contents import (
     BITSTREAM,
     DESIGN,
     FORMAT,
@@ -26,40 +26,14 @@ from board.design import (
     MANIFEST,
     TABLES,
     WEIGHTS,
-    WORD_BYTES,
     manifest_digest,
 )
-from board.published import CLNQ_BITS
 from formats.build import atomic_file, sources_digest
+from formats.design import Design
 from formats.errors import UserError
 
 SOURCES = Path(__file__).parent
-MODULES = (
-    "__init__.py",
-    "__main__.py",
-    "boards.json",
-    "buffers.py",
-    "commands.py",
-    "design.py",
-    "driver.py",
-    "emulator.py",
-    "errors.py",
-    "hwh.py",
-    "images.py",
-    "measure.py",
-    "memory.py",
-    "plots.py",
-    "registers.py",
-)
-FORMATS = (
-    "__init__.py",
-    "build.py",
-    "commands.py",
-    "errors.py",
-    "images.py",
-    "options.py",
-    "packing.py",
-)
+PACKAGES = (SOURCES, SOURCES.with_name("formats"))
 NOTEBOOK = "demo.ipynb"
 README = "README.md"
 README_SOURCE = SOURCES / "bundle_readme.md"
@@ -69,71 +43,12 @@ IMAGE_BYTES = 100_000  # and what they may take in any case
 STORED = (".bin", ".bit")  # packed already
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON file of the build folder."""
+def generated_design(build: Path) -> Design:
+    """The design that was generated in a build folder."""
+    path = build / "design.json"
     if not path.is_file():
-        raise UserError(f"{path} must exist; {remedy}")
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return data
-
-
-def describe_design(build: Path) -> dict[str, Any]:
-    """design.json's content, of report.json, the quantized manifest and golden/checks.txt."""
-    report = read_json(build / "report.json", "run `make codegen` first")
-    manifest = read_json(build / "quantized" / "manifest.json", "run `make quantize` first")
-    checks = (build / "golden" / "checks.txt").read_text().splitlines()
-    constants = report["engine"]["constants"]
-    layers = [
-        _describe_layer(layer, line.split(), constants)
-        for layer, line in zip(report["layers"], checks, strict=True)
-    ]
-    last = manifest["layers"][-1]
-    window = last["kernel"][0] * last["kernel"][1] if last["kind"] == "avgpool" else 1
-    clnq = CLNQ_BITS.get(report["network"])
-    return {
-        "network": report["network"],
-        "part": report["part"],
-        "design_id": report["design_id"],
-        "clock_mhz": report["performance"]["clock_mhz"],
-        "predicted_images": report["images"],
-        "batch": report["engine"]["batch"],
-        "arena_words": constants["ARENA_WORDS"],
-        "input_address": constants["INPUT_ADDR"],
-        "chip_words": [constants["CHIP_A_WORDS"], constants["CHIP_B_WORDS"]],
-        "input_words": constants["INPUT_WORDS"],
-        "input_shape": report["input"]["shape"],
-        "input_bits": report["input"]["bits"],
-        "gather": {"shape": report["input"]["shape"], **report["input"]["gather"]},
-        "weight_words": constants["WEIGHT_WORDS"],
-        "weight_bits": max(layer["weight_bits"] for layer in layers),
-        "weight_ports": report["engine"]["weight_ports"],
-        "output_frac": last["out_frac"],
-        "output_divisor": window,
-        "clnq_bits": list(clnq) if clnq else None,
-        "classes": manifest["classes"] or [],
-        "layers": layers,
-        "accuracy": report["accuracy"],
-    }
-
-
-def _describe_layer(
-    layer: dict[str, Any], check: list[str], constants: dict[str, int]
-) -> dict[str, Any]:
-    words, stored = int(check[1]), layer["weights"] or {"bits": 0, "table_entries": 0}
-    head = layer["tiles"] * constants["BIAS_WORDS"] + stored["table_entries"]
-    same = ("name", "kind", "out_shape", "bits", "scheme", "qm", "macs", "cycles")
-    return {
-        **{key: layer[key] for key in same},
-        **{key: layer[key] for key in ("bytes_read", "bytes_written", "bytes_weights")},
-        "out_address": layer["address"]["output"],
-        "out_words": layer["packed_bytes"] // WORD_BYTES,
-        "memory": layer["memory"]["output"],
-        "weight_address": layer["address"]["weights"],
-        "weight_words": words,
-        "bias_words": head * constants["WEIGHT_PORTS"] if words else 0,
-        "weight_bits": stored["bits"],
-        "weight_crc": int(check[2], 16),
-    }
+        raise UserError(f"{path} must exist; run `make codegen` first")
+    return Design.of(json.loads(path.read_text(encoding="utf-8")))
 
 
 def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
@@ -180,22 +95,21 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
         bitstream: a .bit with its .hwh beside it, or None to look for build/bitstream.
         name: of the file in `build`.
     """
-    design = describe_design(build)
+    design = generated_design(build)
     weights = build / "params" / "weights.bin"
-    content: dict[str, bytes | Path] = {f"board/{module}": SOURCES / module for module in MODULES}
-    content.update({f"formats/{name}": SOURCES.with_name("formats") / name for name in FORMATS})
+    content: dict[str, bytes | Path] = {
+        f"{package.name}/{path.name}": path for package in PACKAGES for path in package.glob("*.py")
+    }
     content[NOTEBOOK] = SOURCES / NOTEBOOK
     readme = README_SOURCE.read_text(encoding="utf-8")
-    content[README] = readme.replace("NETWORK", design["network"]).encode()
-    content[DESIGN] = (json.dumps(design, indent=1) + "\n").encode()
+    content[README] = readme.replace("NETWORK", design.network).encode()
+    content[DESIGN] = build / "design.json"
     content[TABLES] = npz_bytes(_tables(build))
-    content[IMAGES] = npz_bytes(
-        _test_images(build, weights.stat().st_size, design["layers"][-1]["name"])
-    )
+    content[IMAGES] = npz_bytes(_test_images(build, weights.stat().st_size, design.layers[-1].name))
     content[WEIGHTS] = weights
     content.update(_find_bitstream(build, bitstream))
-    identity = {"id": design["design_id"], "sha256": sources_digest(build / "hls")}
-    return _write_zip(build / name, content, identity, design["network"])
+    identity = {"id": f"{design.design_id:08x}", "sha256": sources_digest(build / "hls")}
+    return _write_zip(build / name, content, identity, design.network)
 
 
 def _find_bitstream(build: Path, bitstream: Path | None) -> dict[str, Path]:

@@ -11,46 +11,45 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from board.design import WORD_BYTES, parse_design
 from board.errors import MemoryShortageError
 from board.memory import MB, shortage
 from formats.build import write_atomic
+from formats.design import Design
 from formats.errors import UserError
 from formats.options import Options
 
 BOARDS = Path(__file__).with_name("boards.json")
 
 
-def check_board(name: str, description: dict[str, Any]) -> None:
+def check_board(name: str, design: Design) -> None:
     """UserError where the design is for another part; a warning where memory is too small."""
     boards: dict[str, dict[str, Any]] = json.loads(BOARDS.read_text(encoding="utf-8"))
     if name not in boards:
         raise UserError(f"BOARD must be one of {', '.join(boards)}, not {name}")
     board = boards[name]
-    if board["part"] != description["part"]:
+    if board["part"] != design.part:
         raise UserError(
-            f"BOARD {name} has an {board['part']}, but the design is for an {description['part']}; "
+            f"BOARD {name} has an {board['part']}, but the design is for an {design.part}; "
             f"generate it with PART={board['part'].lower()}"
         )
-    design = parse_design(description)
     free = board["contiguous_mb"] * (1 << 20)
-    if design.weight_words * WORD_BYTES + design.arena_bytes > free:
+    if design.weight_bytes + design.arena_bytes > free:
         raise MemoryShortageError(f"{name}: {shortage(design, free)}")
 
 
 def bundle(options: Options) -> None:
     """Write bundle.zip."""
-    from board.bundle import describe_design, make_bundle
+    from board.bundle import generated_design, make_bundle
 
     _log(options)
-    description = describe_design(options.folder)
+    design = generated_design(options.folder)
     if options.board:
-        check_board(options.board, description)
+        check_board(options.board, design)
     path = make_bundle(options.folder, options.bitstream)
-    weights = description["weight_words"] * WORD_BYTES
+    weights = design.weight_bytes
     print(
         f"{path}: {path.stat().st_size:,} bytes, of which weights {weights:,} "
-        f"({weights / MB:.1f} MB); design {description['design_id']}"
+        f"({weights / MB:.1f} MB); design {design.design_id:08x}"
     )
 
 
@@ -76,9 +75,8 @@ def notebook(options: Options) -> None:
 
 def measure(options: Options) -> None:
     """Accuracy, latency, memory and traffic of BUNDLE on this board, else of the emulated one."""
-    from board.design import read_images
+    from board.contents import read_images
     from board.driver import Accelerator
-    from board.images import load
     from board.measure import measure, table
 
     _log(options)
@@ -92,8 +90,8 @@ def measure(options: Options) -> None:
         install()
     with Accelerator(folder, batch=options.batch or 16) as board:
         if options.data:
-            design, most = board.design, options.measure_images or 0
-            images, labels = load(Path(options.data), design.input_shape, design.classes, most)
+            loaded = board.design.reader.load(options.data, options.measure_images)
+            images, labels = loaded.pixels, loaded.labels
         else:
             golden, few = read_images(folder), slice(options.measure_images)
             images, labels = golden["images"][few], golden["labels"][few]

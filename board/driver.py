@@ -22,10 +22,9 @@ import numpy as np
 import pynq
 
 from board.buffers import UNWRITTEN, Buffers
-from board.design import (
+from board.contents import (
     BITSTREAM,
     HANDOFF,
-    Layer,
     check_files,
     read_design,
     read_images,
@@ -40,8 +39,9 @@ from board.errors import (
     StaleDataError,
 )
 from board.registers import Registers
+from formats.design import Layer
 from formats.errors import UserError
-from formats.images import look_up
+from formats.images import best_classes, look_up
 from formats.packing import pack_maps, unpack_maps
 
 log = logging.getLogger(__name__)
@@ -229,14 +229,13 @@ class Accelerator:
     def classify(self, images: np.ndarray, k: int = 5) -> list[list[tuple[int, str, float]]]:
         """The k best classes of each image: (index, name, value), best first."""
         logits = self.predict(images).reshape(len(images), -1)
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
         names = self.design.classes
         return [
             [
                 (int(c), names[c] if c < len(names) else str(c), row[c] * self.design.output_scale)
                 for c in order
             ]
-            for row, order in zip(logits, best, strict=True)
+            for row, order in zip(logits, best_classes(logits, k), strict=True)
         ]
 
     def self_test(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from board.bundle import NOTEBOOK, describe_design, make_bundle, unpack
+from board.bundle import NOTEBOOK, generated_design, make_bundle, unpack
 from board.driver import Accelerator
 from board.emulator import install
 from board.fabric import compile_fabric
@@ -28,9 +28,9 @@ NOTEBOOK_TIMEOUT_S = 900
 
 def prepare(build: Path, ultrascale: bool = True) -> Path:
     """build/emulator/bundle: the bundle with the C-simulation as its bitstream, unpacked."""
-    design = describe_design(build)
+    design = generated_design(build)
     bitstream = compile_fabric(build)
-    handoff = make_hwh(design["network"], design["clock_mhz"], ultrascale, design["weight_ports"])
+    handoff = make_hwh(design.network, design.clock_mhz, ultrascale, design.weight_ports)
     bitstream.with_suffix(".hwh").write_text(handoff, encoding="utf-8")
     archive = make_bundle(build, bitstream, "emulator/bundle.zip")
     folder = build / "emulator" / "bundle"
@@ -45,7 +45,7 @@ def emulate(build: Path) -> int:
     folder = prepare(build)
     device = install()
     with np.load(build / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
-        last = describe_design(build)["layers"][-1]["name"]
+        last = generated_design(build).layers[-1].name
         images, labels, expected = vectors["images"], vectors["labels"], vectors[last]
     with Accelerator(folder) as board:
         found = []

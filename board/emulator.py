@@ -25,9 +25,10 @@ import pynq
 from pynq.buffer import PynqBuffer
 from pynqmetadata.frontends import Metadata
 
-from board.design import COUNTERS, WORD_BYTES
+from board.contents import COUNTERS
 from board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
 from board.registers import weight_names
+from formats.packing import WORD_BYTES
 
 try:
     from pynqmetadata.views.runtime import RuntimeMetadataParser

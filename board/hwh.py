@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from board.design import COUNTERS
+from board.contents import COUNTERS
 from board.registers import weight_names
 
 IP_NAME = "accelerator_0"

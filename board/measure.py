@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from board.design import Design
 from board.driver import Accelerator, Call
+from board.published import CLNQ_BITS
+from formats.design import Design
 from formats.errors import UserError
+from formats.images import percent_correct
 
 DEFAULT_REPEATS = 20
 TOP = 5
@@ -38,8 +40,7 @@ def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float | None:
     known = labels >= 0
     if not known.any() or k >= logits.shape[1]:
         return None
-    best = np.argsort(-logits[known], axis=1, kind="stable")[:, :k]
-    return float(100 * (best == labels[known][:, None]).any(axis=1).mean())
+    return percent_correct(logits[known], labels[known], k)
 
 
 def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def memory(board: Accelerator, clnq: tuple[int, ...] | None = None) -> dict[str,
         board: an open accelerator.
         clnq: a width per convolution, to compare with; None: the papers', where they have one.
     """
-    design, widths = board.design, clnq or board.design.clnq_bits
+    design, widths = board.design, clnq or CLNQ_BITS.get(board.design.network)
     stored = [layer for layer in design.layers if layer.scheme != "raw"]
     convolutions = [layer for layer in stored if layer.kind == "conv"]
     if widths is not None and len(widths) != len(convolutions):

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from board.design import WORD_BYTES, Design
 from board.errors import MemoryShortageError
+from formats.design import Design
+from formats.packing import WORD_BYTES
 
 MEMINFO = Path("/proc/meminfo")
 MB = 1_000_000

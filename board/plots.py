@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from board.design import Design
+from formats.design import Design
 
 BLUE, ORANGE, GREY = "#33658a", "#f26419", "#9aa5b1"
 

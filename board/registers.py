@@ -12,7 +12,7 @@ import time
 import warnings
 from typing import Any
 
-from board.design import COUNTERS
+from board.contents import COUNTERS
 from board.errors import DesignError
 
 ARGUMENTS = ("fm_in", "fm_out", "first", "last", "images", "design_id")

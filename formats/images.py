@@ -27,7 +27,7 @@ LEVELS = 256  # of a pixel
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Preprocessing:
     """The published way from an image file to a network's input.
 
     Attributes:
@@ -45,14 +45,19 @@ class Recipe:
     pixel_max: int = LEVELS - 1
 
     @classmethod
-    def of(cls, entry: dict[str, Any]) -> Recipe:
-        """A recipe of what `entry` gives, as JSON holds it.
+    def of(cls, entry: dict[str, Any]) -> Preprocessing:
+        """Of the fields as JSON holds them.
 
-        >>> recipe = Recipe(256, 1.0, (0.5,), (0.25,))
-        >>> Recipe.of(recipe.entry()) == recipe
+        >>> published = Preprocessing(256, 1.0, (0.5,), (0.25,))
+        >>> Preprocessing.of(published.entry()) == published
         True
         """
         return cls(**{**entry, "mean": tuple(entry["mean"]), "std": tuple(entry["std"])})
+
+    @classmethod
+    def plain(cls, channels: int) -> Preprocessing:
+        """Images resized to the input, pixels as they are."""
+        return cls(None, 1.0, (0.0,) * channels, (1.0,) * channels)
 
     def entry(self) -> dict[str, Any]:
         """The fields as JSON holds them."""
@@ -61,7 +66,7 @@ class Recipe:
     def values(self) -> np.ndarray:
         """Network input (float64 [C, 256]) of each pixel value.
 
-        >>> Recipe(None, 1 / 16, (0.5,), (0.25,), 16).values()[0, [0, 8, 16]].tolist()
+        >>> Preprocessing(None, 1 / 16, (0.5,), (0.25,), 16).values()[0, [0, 8, 16]].tolist()
         [-2.0, 0.0, 2.0]
         """
         mean, std = (np.array(numbers)[:, None] for numbers in (self.mean, self.std))
@@ -147,14 +152,14 @@ class Reader:
         network: name, for messages.
         shape: (channels, rows, columns) of the input.
         outputs: labels are 0..outputs-1, or -1 where unknown.
-        recipe: from a picture to pixels.
+        preprocessing: from a picture to pixels.
         classes: names of the outputs, which class folders may bear; may be empty.
     """
 
     network: str
     shape: tuple[int, int, int]
     outputs: int
-    recipe: Recipe
+    preprocessing: Preprocessing
     classes: tuple[str, ...] = ()
 
     def load(
@@ -212,7 +217,7 @@ class Reader:
 
     def shrink(self, image: Any) -> Any:
         """The picture with its shorter side resized as the recipe says, bilinear, antialiased."""
-        size, (width, height) = self.recipe.resize, image.size
+        size, (width, height) = self.preprocessing.resize, image.size
         if size is None or min(width, height) == size:
             return image
         factor = size / min(width, height)
@@ -228,14 +233,14 @@ class Reader:
         """
         channels, rows, columns = self.shape
         image = image.convert(self._mode)
-        if self.recipe.resize is None:
+        if self.preprocessing.resize is None:
             image = image.resize((columns, rows), pillow().Resampling.BILINEAR)
         top = round((image.height - rows) * place[0])
         left = round((image.width - columns) * place[1])
         array = np.asarray(image, np.uint8)[top : top + rows, left : left + columns]
         array = array[None] if channels == 1 else array.transpose(2, 0, 1)
-        if self.recipe.pixel_max != LEVELS - 1:
-            array = np.round(array * (self.recipe.pixel_max / (LEVELS - 1))).astype(np.uint8)
+        if self.preprocessing.pixel_max != LEVELS - 1:
+            array = np.round(array * (self.preprocessing.pixel_max / (LEVELS - 1))).astype(np.uint8)
         return np.ascontiguousarray(array)
 
     def _folder(self, path: Path, limit: int | None, progress: Progress) -> ImageSet:
@@ -290,10 +295,10 @@ class Reader:
     def _fitted(self, path: Path, images: np.ndarray) -> np.ndarray:
         """Images of the input size as they are, others (pixels 0..255) resized and cropped."""
         if images.shape[1:] == self.shape:
-            if images.max() > self.recipe.pixel_max:
+            if images.max() > self.preprocessing.pixel_max:
                 raise UserError(
-                    f"DATA {path}: pixels must be 0..{self.recipe.pixel_max} for {self.network}, "
-                    f"not {images.max()}"
+                    f"DATA {path}: pixels must be 0..{self.preprocessing.pixel_max} for "
+                    f"{self.network}, not {images.max()}"
                 )
             return np.ascontiguousarray(images)
         flat = images[:, 0] if self.shape[0] == 1 else images.transpose(0, 2, 3, 1)
@@ -318,7 +323,7 @@ def class_labels(
 ) -> tuple[list[int], list[str] | None]:
     """(label of each folder, class names) of the names of class folders.
 
-    Names that are all the network's classes are these, numbers are labels, and other names are
+    Numbers are labels, names that are all the network's classes are these, and other names are
     counted in order.
 
     >>> class_labels(["10", "9"]), class_labels(["cat", "dog"])
@@ -326,10 +331,10 @@ def class_labels(
     >>> class_labels(["dog"], ["cat", "dog"])
     ([1], ['cat', 'dog'])
     """
-    if set(folders) <= set(classes):
-        return [classes.index(name) for name in folders], list(classes)
     if all(name.isdecimal() for name in folders):
         return [int(name) for name in folders], None
+    if set(folders) <= set(classes):
+        return [classes.index(name) for name in folders], list(classes)
     return list(range(len(folders))), list(folders)
 
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.images import ImageSet
 from model_prep import data, run, stats
-from model_prep.data import ImageSet
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import sqnr_db

@@ -18,13 +18,13 @@ import numpy as np
 
 from formats.build import digest, program_files, sha256_file
 from formats.errors import UserError
+from formats.images import ImageSet, percent_correct
 from model_prep import data, run, weights
 from model_prep.allocate import clipping, single, uniform
-from model_prep.data import ImageSet
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate, manifest
-from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, percent_correct
+from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import Plan, check_widths

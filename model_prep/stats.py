@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from formats.images import best_classes
+
 _RESAMPLES = 10_000
 _SEED = 20
 
@@ -108,11 +110,6 @@ def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> P
     )  # fmt: skip
 
 
-def answers(logits: np.ndarray, top: int) -> np.ndarray:
-    """Indices of the `top` largest logits [N, classes] (int [N, top]), the largest first."""
-    return np.argsort(-logits, axis=1, kind="stable")[:, :top]
-
-
 def compare(
     exact: np.ndarray, other: np.ndarray, labels: np.ndarray, tops: tuple[int, ...] = (1, 5)
 ) -> dict[str, Any]:
@@ -128,12 +125,12 @@ def compare(
         high}, how often the float network's first answer is among the other's first K.
     """
     found: dict[str, Any] = {}
-    first = answers(exact, 1)[:, 0]
+    first = best_classes(exact, 1)[:, 0]
     for top in tops:
         if top >= exact.shape[1]:
             continue
-        best = answers(other, top)
-        before = (answers(exact, top) == labels[:, None]).any(axis=1)
+        best = best_classes(other, top)
+        before = (best_classes(exact, top) == labels[:, None]).any(axis=1)
         after = (best == labels[:, None]).any(axis=1)
         found[f"top{top}"] = paired(before, after).as_dict()
         same = int((best == first[:, None]).any(axis=1).sum())

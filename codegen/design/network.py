@@ -31,6 +31,7 @@ from codegen.design.layers import (
 )
 from formats.build import sha256_file
 from formats.errors import UserError
+from formats.images import Preprocessing
 
 __all__ = ["INPUT", "SCHEMES", "Layer", "Lrn", "Network", "Pool", "Quantizer", "load"]
 
@@ -54,6 +55,7 @@ class Network:
     in_shape: Shape
     in_bits: int
     in_frac: int
+    preprocessing: Preprocessing
     input_table: np.ndarray
     layers: tuple[Layer, ...]
     classes: tuple[str, ...] | None
@@ -129,6 +131,7 @@ def _build(
         in_shape=in_shape,
         in_bits=spec["bits"],
         in_frac=spec["frac"],
+        preprocessing=Preprocessing.of(spec["preprocessing"]),
         input_table=table,
         layers=layers,
         classes=tuple(manifest["classes"]) if manifest.get("classes") else None,

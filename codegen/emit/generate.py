@@ -15,11 +15,12 @@ from codegen.design import network, planner
 from codegen.design.parts import DEFAULT_PART, clocked, find_part
 from codegen.design.search import choose
 from codegen.design.space import Fixed
-from codegen.emit import golden, render, report, weights_file
-from formats.build import atomic_dir, digest, program_files
+from codegen.emit import board_design, golden, render, report, weights_file
+from formats.build import atomic_dir, digest, program_files, write_atomic
 from formats.errors import UserError
 
 OUTPUTS = ("hls", "params", "golden")
+DESIGN = "design.json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ def generate(settings: Settings) -> planner.Plan | None:
             (hls / name).write_text(text, encoding="utf-8")
         checks = weights_file.write_weights(plan, params / "weights.bin")
         golden.write_golden(plan, vectors, checks)
-    report.write_report(settings.build, report.build_report(plan, settings_sha256))
+    content = report.build_report(plan, settings_sha256)
+    design = board_design.describe(content, loaded, checks)
+    write_atomic(settings.build / DESIGN, json.dumps(design.entry(), indent=1) + "\n")
+    report.write_report(settings.build, content)
     return plan
 
 
@@ -87,7 +91,7 @@ def settings_digest(settings: Settings, quantized: Path) -> str:
 def is_current(build: Path, settings_sha256: str) -> bool:
     """Whether report.json was written for these settings and all outputs stand."""
     path = build / "report.json"
-    if not path.is_file() or not all((build / name).is_dir() for name in OUTPUTS):
+    if not path.is_file() or not all((build / name).exists() for name in (*OUTPUTS, DESIGN)):
         return False
     try:
         return bool(json.loads(path.read_text()).get("settings_sha256") == settings_sha256)

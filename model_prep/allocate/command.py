@@ -16,6 +16,7 @@ from typing import Any
 
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.images import ImageSet
 from formats.options import Options
 from model_prep import data
 from model_prep.allocate import budget, clipping, predicted, quenn, search, uniform
@@ -23,7 +24,6 @@ from model_prep.allocate.cache import cache_bytes, layers_to_keep
 from model_prep.allocate.measure import METRICS, Measure, hardest_first
 from model_prep.allocate.problem import Problem, plan_toml
 from model_prep.allocate.scheduler import connect, open_pool
-from model_prep.data import ImageSet
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate

@@ -10,27 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.images import Preprocessing, Reader
 from model_prep.graph import Graph, Layer, Pool
 
 State = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The published recipe from image file to network input.
-
-    Attributes:
-        resize: length of the shorter side before cropping, in pixels; None: resize to the input.
-        scale: a pixel p becomes (p * scale - mean[c]) / std[c].
-        mean, std: per channel.
-        pixel_max: largest pixel value (255, or 16 for scikit-learn's digits).
-    """
-
-    resize: int | None
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    pixel_max: int = 255
 
 
 IMAGENET = Preprocessing(256, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -68,6 +51,11 @@ class NetworkSpec:
     def outputs(self) -> int:
         """Number of classes: the length of the last bias."""
         return list(self.state_shapes.values())[-1][0]
+
+    @property
+    def reader(self) -> Reader:
+        """What reads images for the network."""
+        return Reader(self.name, self.in_shape, self.outputs, self.preprocessing)
 
     @property
     def parameters(self) -> int:

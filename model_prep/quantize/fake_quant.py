@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
+from formats.images import percent_correct
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import ToFloat, batches
 from model_prep.quantize.fixed_point import to_fixed
@@ -36,16 +37,6 @@ def sqnr_db(signal: float, noise: float) -> float:
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
-
-
-def percent_correct(logits: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
-    """How many of the labels (int [N]) are among the `top` largest logits [N, classes], in percent.
-
-    >>> percent_correct(np.array([[0, 1, 2], [5, 0, 3]]), np.array([1, 0]), top=2)
-    100.0
-    """
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-    return float(100 * (best == labels[:, None]).any(axis=1).mean())
 
 
 class FakeQuantized:

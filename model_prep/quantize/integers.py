@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from formats.errors import UserError
+from formats.images import Preprocessing
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import lrn
@@ -32,7 +33,7 @@ INPUT_BITS = 10
 def input_format(
     shape: tuple[int, int, int],
     pixel_values: np.ndarray,
-    pixel_max: int = 255,
+    preprocessing: Preprocessing | None = None,
     bits: int = INPUT_BITS,
 ) -> InputFormat:
     """The input table: normalisation folded into one code per pixel value and channel.
@@ -40,21 +41,20 @@ def input_format(
     Args:
         shape: (channels, rows, columns).
         pixel_values: float [channels, 256], the normalised value of each pixel value.
-        pixel_max: largest pixel value that images have; entries above it may saturate.
+        preprocessing: where pixels come from, with the largest that images have; entries of the
+            table above it may saturate. None: any pixels of the input's size.
         bits: width of a code.
     """
+    source = preprocessing or Preprocessing.plain(shape[0])
     top = (1 << (bits - 1)) - 1
-    _, frac = to_fixed(pixel_values[:, : pixel_max + 1], bits)
+    _, frac = to_fixed(pixel_values[:, : source.pixel_max + 1], bits)
     table = np.clip(np.rint(pixel_values * 2.0**frac), -top, top)
-    return InputFormat(shape, bits, frac, table.astype(np.int16))
+    return InputFormat(shape, bits, frac, table.astype(np.int16), source)
 
 
 def network_input(spec: NetworkSpec) -> InputFormat:
     """The input format of a network: its published normalisation, pixel value by pixel value."""
-    recipe = spec.preprocessing
-    mean, std = (np.array(values)[:, None] for values in (recipe.mean, recipe.std))
-    values = (np.arange(256)[None, :] * recipe.scale - mean) / std
-    return input_format(spec.in_shape, values, recipe.pixel_max)
+    return input_format(spec.in_shape, spec.preprocessing.values(), spec.preprocessing)
 
 
 def accumulator_bits(weight: np.ndarray, bias: np.ndarray, bias_shift: int, magnitude: int) -> int:

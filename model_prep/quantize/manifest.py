@@ -17,6 +17,7 @@ import numpy as np
 
 from formats.build import atomic_dir, sha256_file
 from formats.errors import UserError
+from formats.images import Preprocessing, look_up
 from model_prep.graph import WEIGHTED, Average, Lrn, Pool
 from model_prep.quantize.quantizers.base import Quantizer
 
@@ -33,12 +34,14 @@ class InputFormat:
         bits: width of a code.
         frac: a code stands for code * 2^-frac.
         table: int16 [channels, 256], the code of each pixel value; normalisation is folded in.
+        preprocessing: from an image file to pixels, for who reads images later.
     """
 
     shape: tuple[int, int, int]
     bits: int
     frac: int
     table: np.ndarray
+    preprocessing: Preprocessing
 
     @property
     def magnitude(self) -> int:
@@ -47,8 +50,7 @@ class InputFormat:
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Codes (int16 [N, C, H, W]) of pixels (uint8, same shape)."""
-        channels = np.arange(self.shape[0])[None, :, None, None]
-        return self.table[channels, pixels]
+        return look_up(self.table, pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +254,12 @@ def to_json(network: QuantizedNetwork, arrays_sha256: str) -> dict[str, Any]:
         "arrays_sha256": arrays_sha256,
         "settings_sha256": network.settings_sha256,
         "qm": network.qm,
-        "input": {"shape": list(source.shape), "bits": source.bits, "frac": source.frac},
+        "input": {
+            "shape": list(source.shape),
+            "bits": source.bits,
+            "frac": source.frac,
+            "preprocessing": source.preprocessing.entry(),
+        },
         "layers": [_layer_entry(layer) for layer in network.layers],
         "concats": [{"name": n, "parts": list(parts)} for n, parts in network.concats.items()],
         "classes": network.classes,
@@ -378,6 +385,7 @@ def load(folder: Path) -> QuantizedNetwork:
         input=InputFormat(
             (shape[0], shape[1], shape[2]),
             entry["input"]["bits"], entry["input"]["frac"], arrays["input/table"],
+            Preprocessing.of(entry["input"]["preprocessing"]),
         ),
         layers=[_load_layer(layer, arrays) for layer in entry["layers"]],
         concats={item["name"]: tuple(item["parts"]) for item in entry["concats"]},

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from formats.images import ImageSet, percent_correct
 from model_prep import data, run
 from model_prep.allocate import clipping, command, uniform
 from model_prep.allocate.cache import Choice
@@ -25,12 +26,11 @@ from model_prep.allocate.problem import Problem
 from model_prep.allocate.scheduler import open_pool
 from model_prep.allocate.single import fit_all
 from model_prep.allocate.uniform import ACTIVATION_FRAC, UniformFormat
-from model_prep.data import ImageSet
 from model_prep.footprint import megabytes
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
-from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, percent_correct, sqnr_db
+from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, sqnr_db
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import AUTO, Plan, Settings, resolve
 from model_prep.quantize.quantizers.base import Quantizer, lowest

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from formats.images import ImageSet
 from model_prep import data
-from model_prep.data import ImageSet
 from model_prep.networks.spec import NetworkSpec
 
 

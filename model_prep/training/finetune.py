@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from formats.build import atomic_dir
 from formats.errors import UserError
+from formats.images import ImageSet, percent_correct, spaced
 from model_prep import data, run
-from model_prep.data import ImageSet
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
-from model_prep.quantize.fake_quant import FakeQuantized, percent_correct
+from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import LayerPlan, Plan
@@ -214,7 +214,7 @@ def finetune(
     """
     spec, (fit, test) = source.spec, images
     _check_schemes(source, plan)
-    few = fit.take(data.spaced(len(fit), CALIBRATION))
+    few = fit.take(spaced(len(fit), CALIBRATION))
     few = replace(few, pixels=centre(few.pixels, spec.in_shape))
     loaded = source.load(few.pixels)
     graph, fixed_input = loaded.graph, network_input(spec)
@@ -242,7 +242,7 @@ def finetune(
         after = FakeQuantized(trained, fixed_input, network.fixed_plans())
         logits = after.logits(test.pixels, tables)
         result["tuned_top1"] = percent_correct(logits, test.labels)
-        some = data.spaced(len(test), INTEGER_TEST)
+        some = spaced(len(test), INTEGER_TEST)
         exact = _integer_logits(
             spec, trained, fixed_input, network, tables, formats, test.take(some)
         )

@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.images import ImageSet, percent_correct
 from model_prep import data, networks
-from model_prep.data import ImageSet
 from model_prep.graph import Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
-from model_prep.quantize.fake_quant import percent_correct
 from model_prep.run import finish, forward, last, operate, run
 from model_prep.training import train_photos
 from model_prep.training.augment import Augmented, centre, load_whole

@@ -7,22 +7,28 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from board.design import read_images
+from board.contents import read_images
 from board.emulate import prepare
 from board.emulator import EmulatedDevice, install
 
 ROOT = Path(__file__).parents[2]
 
 
-def run_stage(*arguments: str) -> None:
+def stage(*arguments: str) -> None:
     """One stage of the flow in a process of its own: torch and pynq do not share one."""
     subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.fixture(name="run_stage")
+def _run_stage() -> Callable[..., None]:
+    """Runs one stage of the flow."""
+    return stage
 
 
 # A design whose batch and memory the tests know; what the exploration picks is for other tests.
@@ -35,8 +41,8 @@ def digits_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which(os.environ.get("CXX") or "g++") is None:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("board") / "digits"
-    run_stage("model_prep", "quantize", "NET=digits", "IMAGES=360", f"OUT={build}")
-    run_stage("codegen", "codegen", f"OUT={build}", *DESIGN)
+    stage("model_prep", "quantize", "NET=digits", "IMAGES=360", f"OUT={build}")
+    stage("codegen", "codegen", f"OUT={build}", *DESIGN)
     return build
 
 
@@ -45,7 +51,7 @@ def other_build(digits_build: Path) -> Path:
     """The same network as another design: fewer multipliers."""
     build = digits_build.with_name("other")
     shutil.copytree(digits_build / "quantized", build / "quantized")
-    run_stage("codegen", "codegen", f"OUT={build}", "SIMD=8", "PE=16", *DESIGN[2:])
+    stage("codegen", "codegen", f"OUT={build}", "SIMD=8", "PE=16", *DESIGN[2:])
     return build
 
 
@@ -68,8 +74,8 @@ def ports_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("ports") / "digits"
     options = ["FC_WEIGHT_SCHEME=kmeans", "FC_WEIGHT_BITS=4", "IMAGES=20"]
-    run_stage("model_prep", "quantize", "NET=digits", *options, f"OUT={build}")
-    run_stage("codegen", "codegen", f"OUT={build}", "WEIGHT_PORTS=3")
+    stage("model_prep", "quantize", "NET=digits", *options, f"OUT={build}")
+    stage("codegen", "codegen", f"OUT={build}", "WEIGHT_PORTS=3")
     return prepare(build)
 
 
@@ -101,8 +107,8 @@ def alexnet_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("board") / "alexnet"
     settings = ["NET=alexnet", "BITS=3", "IMAGES=8", f"OUT={build}"]
-    run_stage("model_prep", "quantize", *settings)
-    run_stage("codegen", "codegen", f"OUT={build}")
+    stage("model_prep", "quantize", *settings)
+    stage("codegen", "codegen", f"OUT={build}")
     return build
 
 

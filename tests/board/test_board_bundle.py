@@ -7,14 +7,16 @@ import hashlib
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 
 import pytest
 
-from board.bundle import describe_design, make_bundle, unpack
+from board.bundle import generated_design, make_bundle, unpack
 from board.commands import check_board
-from board.design import BITSTREAM, DESIGN, HANDOFF, MANIFEST, manifest_digest, sha256_file
+from board.contents import BITSTREAM, DESIGN, HANDOFF, MANIFEST, manifest_digest
 from board.driver import Accelerator
 from board.errors import BundleError, DesignError, MemoryShortageError
+from formats.build import sha256_file
 from formats.commands import main
 from formats.errors import UserError, run_cli
 
@@ -138,13 +140,13 @@ def test_archives_that_leave_their_folder_are_refused(tmp_path):
 
 
 def test_boards(digits_build):
-    description = describe_design(digits_build)
-    check_board("pynq-z2", description)
+    design = generated_design(digits_build)
+    check_board("pynq-z2", design)
     with pytest.raises(UserError, match="^BOARD must be one of pynq-z1, .*, not zx81"):
-        check_board("zx81", description)
+        check_board("zx81", design)
     with pytest.raises(UserError, match="^BOARD zcu104 has an XCZU7EV, but the design is for an"):
-        check_board("zcu104", description)
-    large = {**description, "weight_words": 1 << 25}
+        check_board("zcu104", design)
+    large = replace(design, weight_words=1 << 25)
     with pytest.raises(MemoryShortageError, match="^pynq-z2: free contiguous memory must be at"):
         check_board("pynq-z2", large)
 
@@ -154,9 +156,9 @@ def test_boards(digits_build):
     [
         (
             ["bundle", "OUT=nowhere"],
-            "error: nowhere/report.json must exist; run `make codeg",
+            "error: nowhere/design.json must exist; run `make codeg",
         ),
-        (["emulate", "OUT=nowhere"], "error: nowhere/report.json must exist; run `make codeg"),
+        (["emulate", "OUT=nowhere"], "error: nowhere/design.json must exist; run `make codeg"),
         (["measure", "BUNDLE=nowhere"], "error: nowhere/manifest.json must exist; unpack"),
         (["measure", "BUNDLE=.", "REPEATS=x"], "error: REPEATS must be an integer of 1 or more"),
     ],

@@ -7,9 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from board import images as pictures
 from board import measure
 from board.driver import Accelerator
 from formats.commands import main
@@ -63,46 +61,3 @@ def test_top_k_leaves_out_unknown_labels():
     assert measure.top_k(logits, np.array([3, -1]), 1) == 100.0
     assert measure.top_k(logits, np.array([-1, -1]), 1) is None
     assert measure.top_k(logits, np.array([3, 0]), 4) is None
-
-
-def test_npz_of_arrays(tmp_path, golden):
-    path = tmp_path / "digits.npz"
-    np.savez(path, images=golden["images"], labels=golden["labels"])
-    found, labels = pictures.load(path, (1, 8, 8), limit=7)
-    assert (found == golden["images"][:7]).all() and (labels == golden["labels"][:7]).all()
-    with pytest.raises(UserError, match=r"images must be uint8 \[N, 3, 8, 8\], not uint8 \[360"):
-        pictures.load(path, (3, 8, 8))
-    np.savez(path, images=golden["images"].transpose(0, 2, 3, 1).repeat(3, axis=3))
-    found, labels = pictures.load(path, (3, 8, 8))
-    assert found.shape == (360, 3, 8, 8) and (labels == -1).all()
-    np.savez(path, other=np.zeros(3))
-    with pytest.raises(UserError, match="must hold images and labels, or jpeg, start and label"):
-        pictures.load(path, (1, 8, 8))
-    path.write_bytes(b"no zip")
-    with pytest.raises(UserError, match="must be an npz archive"):
-        pictures.load(path, (1, 8, 8))
-
-
-def test_folder_of_pictures(tmp_path):
-    for name, size in (("cat", (40, 60)), ("7", (32, 32)), ("dog", (100, 20))):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", size, (10, 20, 30)).save(tmp_path / name / "picture.png")
-    found, labels = pictures.load(tmp_path, (3, 32, 32), ("dog", "cat"))
-    assert found.shape == (3, 3, 32, 32)
-    assert labels.tolist() == [7, 1, 0]
-    assert (found[:, 2] == 30).all()
-    (tmp_path / "cat" / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="broken.png must be a picture that Pillow can read"):
-        pictures.load(tmp_path, (3, 32, 32))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="must hold pictures"):
-        pictures.load(tmp_path / "empty", (3, 32, 32))
-    with pytest.raises(UserError, match="must be a folder of pictures or an .npz"):
-        pictures.load(tmp_path / "nowhere", (3, 32, 32))
-
-
-@pytest.mark.data
-def test_imagenet_archive(imagenet_path):
-    found, labels = pictures.load(imagenet_path, (3, 227, 227), limit=3)
-    assert found.shape == (3, 3, 227, 227) and found.std() > 20
-    assert labels.shape == (3,)

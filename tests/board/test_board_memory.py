@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from board.design import read_design
+from board.contents import read_design
 from board.driver import Accelerator
 from board.emulator import PAGE, EmulatedDevice, install
 from board.errors import MemoryShortageError

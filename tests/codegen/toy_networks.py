@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from formats.images import Preprocessing
 from tests.codegen import naive_model as naive
 
 CONVOLUTIONS = ("conv", "fc")
@@ -322,7 +323,10 @@ def write_toy(folder: Path, toy: Toy) -> Made:
         "format": 1, "network": "toy", "weights": "seeded", "weights_sha256": "0" * 64,
         "arrays_sha256": hashlib.sha256((folder / "arrays.npz").read_bytes()).hexdigest(),
         "settings_sha256": "0" * 64, "qm": 12,
-        "input": {"shape": list(toy.in_shape), "bits": toy.in_bits, "frac": 2},
+        "input": {
+            "shape": list(toy.in_shape), "bits": toy.in_bits, "frac": 2,
+            "preprocessing": Preprocessing.plain(toy.in_shape[0]).entry(),
+        },
         "layers": made.entries, "classes": None, "accuracy": None,
         "concats": [{"name": name, "parts": parts} for name, parts in toy.concats.items()],
         "calibration": {

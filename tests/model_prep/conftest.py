@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small network of the registry's kind, random tensors for it, and writers of image files."""
+"""A small network of the registry's kind, and random tensors for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from model_prep import networks
 from model_prep.graph import INPUT, Graph, Pool
@@ -78,21 +76,3 @@ def checkpoint(tmp_path: Path) -> Callable[[object], Path]:
         return path
 
     return save
-
-
-@pytest.fixture()
-def picture() -> Image.Image:
-    """A smooth, asymmetric RGB picture 90 pixels wide and 61 high."""
-    rows, columns = np.mgrid[0:61, 0:90]
-    channels = [rows * 4, columns * 2.5, (rows + columns) * 1.5]
-    return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
-
-
-@pytest.fixture()
-def block() -> Callable[..., Image.Image]:
-    """A picture of one colour in any mode."""
-
-    def make(mode: str, colour: int | tuple[int, ...]) -> Image.Image:
-        return Image.new(mode, (40, 30), colour)
-
-    return make

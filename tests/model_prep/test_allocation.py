@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from formats.errors import UserError
+from formats.images import ImageSet
 from model_prep import data, networks, weights
 from model_prep.allocate import single, uniform
-from model_prep.data import ImageSet
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate, quantizers
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, sqnr_db

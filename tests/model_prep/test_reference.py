@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from formats.errors import UserError
+from formats.images import Preprocessing
 from model_prep.graph import INPUT, Pool
 from model_prep.quantize import exact_conv
 from model_prep.quantize.manifest import InputFormat, QuantizedLayer, QuantizedNetwork
@@ -67,9 +68,8 @@ def one_layer(**changes: object) -> QuantizedNetwork:
     fields.update(changes)
     layer = QuantizedLayer(**fields)  # type: ignore[arg-type]
     table = np.tile(np.arange(256, dtype=np.int16), (18, 1))
-    return QuantizedNetwork(
-        "one", "seeded", "0" * 64, 12, InputFormat(shape, 10, 8, table), [layer]
-    )
+    source = InputFormat(shape, 10, 8, table, Preprocessing.plain(18))
+    return QuantizedNetwork("one", "seeded", "0" * 64, 12, source, [layer])
 
 
 def extreme_codes(magnitude: int) -> np.ndarray:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from formats.errors import UserError
+from formats.images import percent_correct
 from model_prep import data, networks, weights
 from model_prep.quantize.calibrate import batches
-from model_prep.quantize.fake_quant import percent_correct
 from model_prep.run import forward
 from model_prep.training import train, train_photos
 from model_prep.training.augment import Augmented, centre, load_whole

@@ -20,12 +20,12 @@ import torch
 
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.images import percent_correct
 from formats.options import Options
 from model_prep import accuracy, commands, data, stats
 from model_prep.allocate import single, uniform
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
-from model_prep.quantize.fake_quant import percent_correct
 from model_prep.quantize.integers import network_input, to_fixed
 from model_prep.quantize.plan import AUTO, Plan
 from model_prep.quantize.quantizers.base import Quantizer
