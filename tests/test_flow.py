@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -119,27 +120,13 @@ def test_a_changed_setting_is_noticed(digits, tmp_path):
 
 BAD = [
     ("NET=alexnot", "^error: NET must be one of .*alexnet.*, not 'alexnot'"),
-    ("BITS=99", "^error: BITS of layer conv1 must be 1..8 for knq, not 99"),
-    ("BITS=4,4", "^error: BITS"),
-    ("PART=xc7z999", "^error: PART must be one of .*XC7Z020"),
-    ("SIMD=12", "^error: SIMD must be a positive multiple of 8, not 12"),
-    ("PE=0", "^error: PE must be a positive multiple of 8, not 0"),
     ("PE=4096", "^error: .*XC7Z020"),
-    ("SCHEME=magic", "^error: .*scheme"),
-    ("RULE=ceiling", "^error: .*rule"),
-    ("QM=99", "^error: .*qm"),
-    ("WEIGHTS=nowhere.pth", "^error: WEIGHTS must be an existing file, not nowhere.pth"),
-    ("DATA=nowhere", "^error: DATA must be a folder of images or an .npz file, not nowhere"),
-    ("PLAN=nowhere.toml", "^error: .*nowhere.toml"),
-    ("IMAGES=0", "^error: .*images"),
-    ("CSIM_TYPES=slow", "^error: .*types"),
+    ("CSIM_TYPES=slow", "^error: CSIM_TYPES must be one of fast, exact, threads, not 'slow'"),
 ]
 
 
 @pytest.mark.parametrize(("option", "pattern"), BAD, ids=[option for option, _ in BAD])
 def test_bad_input_ends_in_one_sentence(option, pattern, tmp_path):
-    import re
-
     arguments = ["csim", f"OUT={tmp_path / 'out'}", option]
     if not option.startswith("NET="):
         arguments.append("NET=digits")

@@ -18,20 +18,26 @@ from formats.commands import main
 from formats.errors import run_cli
 from formats.packing import unpack_maps
 
+ROOT = Path(__file__).parents[2]
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(10, pads=(1, 1, 1, 1)), ToyLayer(5)])
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must end with exit status 2; return its one line on stderr."""
-    assert run_cli(main, list(arguments)) == 2
-    text = capsys.readouterr().err
-    assert text.startswith("error: ") and text.count("\n") == 1
-    return text
 
 
 @pytest.fixture
 def build(make_toy: Callable[..., Path]) -> Path:
     return make_toy(SMALL)
+
+
+@pytest.fixture
+def refused(build: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command on the build that must end with exit status 2; its one line on stderr."""
+
+    def run(command: str, *options: str) -> str:
+        assert run_cli(main, [command, f"OUT={build}", *options]) == 2
+        text = capsys.readouterr().err
+        assert text.startswith("error: ") and text.count("\n") == 1
+        return text
+
+    return run
 
 
 def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,10 +76,10 @@ def test_packed_bytes_are_within_a_percent_of_nb(build: Path) -> None:
     assert whole <= layer["packed_bytes"] <= 1.01 * whole + 8 * planes
 
 
-def test_fewer_images(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fewer_images(build: Path, refused: Callable[..., str]) -> None:
     assert main(["codegen", f"OUT={build}", "IMAGES=1"]) == 0
     assert json.loads((build / "report.json").read_text())["images"] == 1
-    text = refused(capsys, "codegen", f"OUT={build}", "IMAGES=3")
+    text = refused("codegen", "IMAGES=3")
     assert text == "error: IMAGES must be at most the 2 that were quantized, not 3\n"
 
 
@@ -82,34 +88,29 @@ def test_fewer_images(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["PART=xc9"], "error: PART must be one of XC7Z020, "),
         (["SIMD=12"], "error: SIMD must be a positive multiple of 8, not 12"),
-        (["PE=x"], "error: PE must be an integer, not 'x'"),
+        (["PE=0"], "error: PE must be a positive multiple of 8, not 0"),
         (["PE=256"], "error: toy with SIMD=8 PE=256 must fit XC7Z020: DSP: needs 2048"),
-        (
-            ["SPEED=9"],
-            "error: codegen must have options that exist, not SPEED; nuq codegen --help lists",
-        ),
-        (["IMAGES=-1"], "error: IMAGES must be an integer of 1 or more, not '-1'"),
     ],
 )
 def test_bad_options_leave_nothing(
-    build: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
+    build: Path, options: list[str], text: str, refused: Callable[..., str]
 ) -> None:
-    assert refused(capsys, "codegen", f"OUT={build}", *options).startswith(text)
+    assert refused("codegen", *options).startswith(text)
     assert [path.name for path in build.iterdir()] == ["quantized"]
 
 
-def test_nothing_quantized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = refused(capsys, "codegen", f"OUT={tmp_path}")
+def test_nothing_quantized(tmp_path: Path, refused: Callable[..., str]) -> None:
+    text = refused("codegen", f"OUT={tmp_path}")
     assert "quantized must exist; run `nuq quantize` first" in text
-    assert "report.json must exist; run" in refused(capsys, "csim", f"OUT={tmp_path}")
+    assert "report.json must exist; run" in refused("csim", f"OUT={tmp_path}")
 
 
-def test_changed_arrays_are_refused(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_arrays_are_refused(build: Path, refused: Callable[..., str]) -> None:
     path = build / "quantized" / "arrays.npz"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert "arrays.npz must have the SHA-256 " in refused(capsys, "codegen", f"OUT={build}")
+    assert "arrays.npz must have the SHA-256 " in refused("codegen")
 
 
 @pytest.mark.parametrize(
@@ -126,40 +127,40 @@ def test_changed_arrays_are_refused(build: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_bad_manifest(
-    build: Path, capsys: pytest.CaptureFixture[str], change: Callable[[dict], object], text: str
+    build: Path, change: Callable[[dict], object], text: str, refused: Callable[..., str]
 ) -> None:
     path = build / "quantized" / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
-    assert text in refused(capsys, "codegen", f"OUT={build}")
+    assert text in refused("codegen")
     assert [item.name for item in build.iterdir()] == ["quantized"]
 
 
-def test_vectors_of_another_network(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_vectors_of_another_network(build: Path, refused: Callable[..., str]) -> None:
     path = build / "quantized" / "vectors.npz"
     vectors = dict(np.load(path))
     vectors["layer0"] = vectors["layer0"][:, :, :3]
     np.savez(path, **vectors)
-    text = refused(capsys, "codegen", f"OUT={build}")
+    text = refused("codegen")
     assert "vectors.npz: layer0 must have shape (2, 10, 6, 6), not (2, 10, 3, 6)" in text
     path.write_bytes(b"no archive")
-    assert "vectors.npz must be an npz archive" in refused(capsys, "codegen", f"OUT={build}")
+    assert "vectors.npz must be an npz archive" in refused("codegen")
 
 
 def test_no_permission(
-    build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    build: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     def deny(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied", str(build / "hls"))
 
     monkeypatch.setattr(Path, "mkdir", deny)
-    text = refused(capsys, "codegen", f"OUT={build}")
+    text = refused("codegen")
     assert text.startswith(f"error: {build / 'hls'} must be accessible, not fail with: Permission")
 
 
 def test_a_failure_keeps_what_was_there(
-    build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    build: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     assert main(["codegen", f"OUT={build}"]) == 0
     before = {path: path.read_bytes() for path in build.rglob("*") if path.is_file()}
@@ -168,7 +169,7 @@ def test_a_failure_keeps_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("codegen.emit.golden.write_golden", full)
-    assert "No space left" in refused(capsys, "codegen", f"OUT={build}", "PE=16")
+    assert "No space left" in refused("codegen", "PE=16")
     assert {path: path.read_bytes() for path in build.rglob("*") if path.is_file()} == before
 
 
@@ -181,34 +182,32 @@ def test_report_escapes_text(build: Path) -> None:
     assert main(["report", f"OUT={build}"]) == 0
 
 
-def test_report_follows_its_schema(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_follows_its_schema(build: Path, refused: Callable[..., str]) -> None:
     assert main(["codegen", f"OUT={build}"]) == 0
     path = build / "report.json"
     report = json.loads(path.read_text())
     report["layers"][0]["cycles"] = "many"
     path.write_text(json.dumps(report))
-    text = refused(capsys, "report", f"OUT={build}")
+    text = refused("report")
     assert "report.json must follow its schema: layers/0/cycles: " in text
 
 
 def test_parts_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parts"]) == 0
     assert "XC7Z020" in capsys.readouterr().out
-    root = Path(__file__).parents[2]
     shown = subprocess.run(
-        [sys.executable, "-m", "codegen", "--help"], cwd=root, capture_output=True, text=True,
+        [sys.executable, "-m", "codegen", "--help"], cwd=ROOT, capture_output=True, text=True,
         check=True,
     ).stdout  # fmt: skip
     assert "codegen" in shown and "csim" in shown
 
 
-def test_the_package_needs_no_torch() -> None:
-    root = Path(__file__).parents[2]
+def test_the_package_needs_no_torch(build: Path) -> None:
     code = (
-        "import sys, codegen.commands; "
+        f"import sys; from formats.commands import main; main(['codegen', 'OUT={build}']); "
         "print([m for m in ('torch', 'model_prep', 'hls4ml') if m in sys.modules])"
     )
     shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert shown == "[]\n"
+    assert shown.endswith("\n[]\n")
