@@ -56,12 +56,9 @@ def codegen(options: Options) -> None:
 
 def csim(options: Options) -> int:
     """Compile and run the C-simulation; 1 where it differs."""
-    from codegen.emit.csim import Settings
     from codegen.emit.simulate import simulate
 
-    return simulate(
-        Settings(options.folder, options.csim_types, options.first_layers, options.sanitize)
-    )
+    return simulate(options)
 
 
 def explore(options: Options) -> None:

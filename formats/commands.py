@@ -208,25 +208,6 @@ def overview(program: str) -> str:
     return "\n".join([*lines, "Options, as NAME=VALUE:", *names])
 
 
-def readme_table() -> str:
-    """The table of README.md: each group's options with their defaults."""
-    rows = ["| options of | `NAME` and default |", "| --- | --- |"]
-    for title, names in GROUPS.values():
-        cells = ", ".join(f"`{name}` {default_text(name)}" for name in names.split())
-        rows.append(f"| {title} | {cells} |")
-    return "\n".join(rows)
-
-
-def docs_table() -> str:
-    """The table of docs/options.md: every option with its help, default and commands."""
-    rows = ["| option | meaning | default | commands |", "| --- | --- | --- | --- |"]
-    for name, (_, entry, _) in table().items():
-        words = f": {', '.join(f'`{word}`' for word in entry.choices)}" if entry.choices else ""
-        users = ", ".join(f"`{other}`" for other in COMMANDS if name in taken(other))
-        rows.append(f"| `{name}` | {entry.help}{words} | {default_text(name)} | {users} |")
-    return "\n".join(rows)
-
-
 def module(command: str) -> ModuleType:
     """Where the function of a command is; its package is imported now."""
     return importlib.import_module(f"{COMMANDS[command].package}.commands")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from formats.commands import COMMANDS, docs_table, readme_table
-from formats.options import table
+from formats.commands import COMMANDS, GROUPS, taken
+from formats.options import default_text, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -20,6 +20,25 @@ LINES = [
     for line in block.splitlines()
     if line.strip() and not line.startswith("#")
 ]
+
+
+def readme_table() -> str:
+    """The table of README.md: each group's options with their defaults."""
+    rows = ["| options of | `NAME` and default |", "| --- | --- |"]
+    for title, names in GROUPS.values():
+        cells = ", ".join(f"`{name}` {default_text(name)}" for name in names.split())
+        rows.append(f"| {title} | {cells} |")
+    return "\n".join(rows)
+
+
+def docs_table() -> str:
+    """The table of docs/options.md: every option with its help, default and commands."""
+    rows = ["| option | meaning | default | commands |", "| --- | --- | --- | --- |"]
+    for name, (_, entry, _) in table().items():
+        words = f": {', '.join(f'`{word}`' for word in entry.choices)}" if entry.choices else ""
+        users = ", ".join(f"`{other}`" for other in COMMANDS if name in taken(other))
+        rows.append(f"| `{name}` | {entry.help}{words} | {default_text(name)} | {users} |")
+    return "\n".join(rows)
 
 
 def test_there_are_commands():

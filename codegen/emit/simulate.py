@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 
 from codegen.design.cost import STAGES
-from codegen.emit.csim import Settings, compile_bench, read_result, run_bench
+from codegen.emit.csim import compile_bench, read_result, run_bench
 from codegen.emit.report import read_report, write_report
+from formats.options import Options
 
 
-def simulate(settings: Settings) -> int:
+def simulate(options: Options) -> int:
     """Compile, run, report; 0 where everything is equal, else 1 or the test bench's own status."""
-    report = read_report(settings.build)
-    program = compile_bench(settings)
-    status = run_bench(settings, program, report["images"])
-    result = read_result(settings)
+    report = read_report(options.folder)
+    program = compile_bench(options)
+    status = run_bench(options, program, report["images"])
+    result = read_result(options)
     if result is None:
         return status or 1
     problems = counter_problems(report, result)
-    result["accuracy"] = accuracy(settings, report)
+    result["accuracy"] = accuracy(options, report)
     if result["accuracy"] and result["accuracy"]["same_logits"] != report["images"]:
         problems.append(
             "the C-simulation's outputs must equal the Python reference's, image by image"
@@ -33,7 +34,7 @@ def simulate(settings: Settings) -> int:
     for problem in problems:
         print(f"FAILED: {problem}")
     report["csim"] = result
-    write_report(settings.build, report)
+    write_report(options.folder, report)
     return status or (1 if problems else 0)
 
 
@@ -51,12 +52,12 @@ def counter_problems(report: dict[str, Any], result: dict[str, Any]) -> list[str
     return []
 
 
-def accuracy(settings: Settings, report: dict[str, Any]) -> dict[str, Any] | None:
+def accuracy(options: Options, report: dict[str, Any]) -> dict[str, Any] | None:
     """Compare logits of float, Python-integer and C-simulation; None where only some layers ran.
 
     Prints one line where the images have labels.
     """
-    path = settings.folder / "logits.bin"
+    path = options.folder / "csim" / "logits.bin"
     if not path.is_file():
         return None
     images = report["images"]
@@ -66,7 +67,7 @@ def accuracy(settings: Settings, report: dict[str, Any]) -> dict[str, Any] | Non
     if logits.size != images * channels * height * width:
         return None
     simulated = logits.reshape(images, height * width, channels).transpose(0, 2, 1)
-    with np.load(settings.build / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
+    with np.load(options.folder / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
         integer = vectors[last["name"]][:images].reshape(images, channels, -1)
         floating = vectors["float_logits"][:images].reshape(images, -1)
         labels = vectors["labels"][:images]

@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -149,6 +151,18 @@ def test_boards(digits_build):
     large = replace(design, weight_words=1 << 25)
     with pytest.raises(MemoryShortageError, match="^pynq-z2: free contiguous memory must be at"):
         check_board("pynq-z2", large)
+
+
+def test_a_bundle_has_its_own_command_line(bundle):
+    """`python -m board` of the unpacked bundle, with nothing of the repository on the path."""
+    command = [sys.executable, "-m", "board", "measure"]
+    for word, status in (("--help", 0), ("BUNDEL=.", 2)):
+        done = subprocess.run([*command, word], cwd=bundle, capture_output=True, text=True)
+        assert done.returncode == status
+        assert "BUNDLE" in (done.stderr if status else done.stdout)
+    code = "import board.commands, formats.commands as f; print(board.__file__, f.__file__)"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=bundle, capture_output=True, text=True)
+    assert shown.stdout.count(str(bundle)) == 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from codegen.emit import csim
 from formats.build import find_compiler, find_headers
 from formats.commands import main
 from formats.errors import UserError
+from formats.options import Options
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -112,13 +113,13 @@ def test_program_is_built_once(
     monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
     build = make_toy(Toy(in_shape=(3, 6, 6), layers=[ToyLayer(8), ToyLayer(5)]))
     assert main(["codegen", f"OUT={build}"]) == 0
-    settings = csim.Settings(build)
-    program = csim.compile_bench(settings)
+    options = Options(out=build)
+    program = csim.compile_bench(options)
     before = program.stat().st_mtime_ns
-    assert csim.compile_bench(settings).stat().st_mtime_ns == before
+    assert csim.compile_bench(options).stat().st_mtime_ns == before
     with (build / "hls" / "tables.hpp").open("a") as file:
         file.write("\n")
-    assert csim.compile_bench(settings).stat().st_mtime_ns > before
+    assert csim.compile_bench(options).stat().st_mtime_ns > before
 
 
 def test_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from toy_networks import Toy, ToyLayer
 
-from codegen.units import make as make_module
-from codegen.units.make import Settings, make
+from codegen.units import commands
 from codegen.units.published import compare_published, explanation, measure_published
 from codegen.units.simulate import Mismatch, Outcome
 from codegen.units.sweep import SWEEPS, Sweep
@@ -49,7 +48,7 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     monkeypatch.setitem(SWEEPS, "small", TINY)
     # table V's units on an FPGA take most of the time and are no different from the network's
     monkeypatch.setattr(
-        make_module, "measure_published", lambda target, cache: measure_published("gates", cache)
+        commands, "measure_published", lambda target, cache: measure_published("gates", cache)
     )
     assert main(["units", f"OUT={build}", "REGISTER=1", "LANES=2"]) == 0
     folder = build / "units"
@@ -70,8 +69,8 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
 
     # a unit that differs gives status 1; everything measured comes from the cache this time
     wrong = Outcome(1, (Mismatch("qk", "3", 7, 1, 2),))
-    monkeypatch.setattr(make_module, "compare", lambda units, engine: wrong)
-    assert make(Settings(build, engines=("cpp",), lanes=2, register=True)) == 1
+    monkeypatch.setattr(commands, "compare", lambda units, engine: wrong)
+    assert main(["units", f"OUT={build}", "REGISTER=1", "LANES=2", "SIMULATORS=cpp"]) == 1
     assert "FAILED: cpp: qk: layer 3, input 7 must give 1, not 2" in capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen.design.network import load
-from codegen.units.make import network_units
+from codegen.units.commands import network_units
 from codegen.units.tables import (
     Entry,
     Tables,
