@@ -141,7 +141,7 @@ def _write_zip(
         for name in sorted(content):
             item = content[name]
             data = item.read_bytes() if isinstance(item, Path) else item
-            files[name] = {"bytes": len(data), "sha256": sha256_bytes(data)}
+            files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             _write(archive, name, data)
         manifest: dict[str, Any] = {
             "format": FORMAT,
@@ -153,11 +153,6 @@ def _write_zip(
         manifest["manifest_sha256"] = manifest_digest(manifest)
         _write(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return path
-
-
-def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of a file's content."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def unpack(bundle: Path, folder: Path) -> Path:

@@ -7,7 +7,6 @@ its digest has been compared.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from board.errors import BundleError
-from formats.build import sha256_file
+from formats.build import digest, sha256_file
 from formats.design import Design
 
 MANIFEST = "manifest.json"
@@ -45,7 +44,7 @@ COUNTERS = (
 def manifest_digest(manifest: dict[str, Any]) -> str:
     """SHA-256 of a manifest without its own digest, keys sorted."""
     content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest(content)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -55,12 +54,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} must exist; unpack bundle.zip and give the folder it makes")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        digest, version = manifest["manifest_sha256"], manifest["format"]
+        stated, version = manifest["manifest_sha256"], manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} must be a bundle's manifest ({error}); copy it again") from None
     if version != FORMAT:
         raise BundleError(f"{path}: format must be {FORMAT}, not {version}; make the bundle again")
-    if digest != manifest_digest(manifest):
+    if stated != manifest_digest(manifest):
         raise BundleError(f"{path} must be unchanged since it was made; copy the bundle again")
     return manifest
 

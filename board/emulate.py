@@ -6,9 +6,7 @@ The bundle's files are the ones that go to a board; only the bitstream is the C-
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,10 @@ from board.driver import Accelerator
 from board.emulator import install
 from board.fabric import compile_fabric
 from board.hwh import make_hwh
-from board.measure import show_progress, top_k
+from board.measure import predict_all, top_k
 from formats.errors import UserError
 
-STARTUP = "from board.emulator import install\ninstall()\n"
+STARTUP = "from board.emulator import install; install()"
 NOTEBOOK_TIMEOUT_S = 900
 
 
@@ -48,11 +46,7 @@ def emulate(build: Path) -> int:
         last = generated_design(build).layers[-1].name
         images, labels, expected = vectors["images"], vectors["labels"], vectors[last]
     with Accelerator(folder) as board:
-        found = []
-        for start in range(0, len(images), board.batch):
-            found.append(board.predict(images[start : start + board.batch]))
-            show_progress(start + len(found[-1]), len(images), "emulating")
-        logits = np.concatenate(found).reshape(len(images), -1)
+        logits = predict_all(board, images, "emulating")
         network, batch = board.design.network, board.batch
     expected = expected.reshape(len(images), -1)
     wrong = np.flatnonzero((logits != expected).any(axis=1))
@@ -79,19 +73,11 @@ def run_notebook(folder: Path) -> Any:
     except ImportError:
         raise UserError("nbclient must be installed to run the notebook; `make install`") from None
     notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
-    with tempfile.TemporaryDirectory() as home:
-        startup = Path(home) / "profile_default" / "startup"
-        startup.mkdir(parents=True)
-        (startup / "00-emulator.py").write_text(STARTUP)
-        previous = os.environ.get("IPYTHONDIR")
-        os.environ["IPYTHONDIR"] = home
-        try:
-            resources = {"metadata": {"path": str(folder)}}
-            client = NotebookClient(notebook, timeout=NOTEBOOK_TIMEOUT_S, resources=resources)
-            client.execute()
-        finally:
-            if previous is None:
-                del os.environ["IPYTHONDIR"]
-            else:
-                os.environ["IPYTHONDIR"] = previous
+    client = NotebookClient(
+        notebook,
+        timeout=NOTEBOOK_TIMEOUT_S,
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=[f"--IPKernelApp.exec_lines={STARTUP}"],
+    )
+    client.execute()
     return notebook

@@ -16,7 +16,7 @@ import shutil
 import struct
 import tempfile
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +73,34 @@ class Faults:
     break_weights: bool = False
 
 
-@dataclass
+class EmulatedBuffer(PynqBuffer):
+    """A PynqBuffer that gives its memory back once, when it is freed or forgotten."""
+
+    def freebuffer(self) -> None:
+        """Free the memory; views do nothing, nor does a second call."""
+        memory = self.__dict__.pop("memory", None)
+        if memory is not None:
+            memory.return_pointer(self.device_address)
+
+
 class Bank:
-    """The contiguous memory: what the fabric sees, and who has which part of it.
+    """The contiguous memory, in the place of pynq's XrtMemory.
 
     Attributes:
+        size: in bytes.
         data: the bytes in DRAM; caches (the arrays that programs see) lie elsewhere.
         taken: start of each live allocation to its size, in bytes from the bank's start.
+        total_allocations: since the beginning.
     """
 
-    size: int
-    data: np.ndarray = field(init=False)
-    taken: dict[int, int] = field(default_factory=dict)
-    total_allocations: int = 0
+    base_address = CMA_ADDRESS
 
-    def __post_init__(self) -> None:
-        self.data = np.frombuffer(mmap.mmap(-1, self.size), dtype=np.uint8)
+    def __init__(self, device: EmulatedDevice, size: int) -> None:
+        self.device = device
+        self.size = size
+        self.data = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
+        self.taken: dict[int, int] = {}
+        self.total_allocations = 0
 
     @property
     def host(self) -> int:
@@ -100,7 +112,28 @@ class Bank:
         """Bytes not taken, contiguous or not."""
         return self.size - sum(self.taken.values())
 
-    def place(self, size: int) -> int:
+    def allocate(self, shape: Any, dtype: Any, **_: Any) -> EmulatedBuffer:
+        """A buffer: an array of its own (the cache) over a place in DRAM."""
+        faults = self.device.faults
+        if faults.fail_allocation:
+            faults.fail_allocation -= 1
+            if faults.fail_allocation == 0:
+                raise RuntimeError("Failed to allocate Memory!")
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        start = self._place(size)
+        buffer = EmulatedBuffer(
+            shape,
+            dtype=dtype,
+            buffer=mmap.mmap(-1, max(size, 1)),
+            device=self.device,
+            device_address=CMA_ADDRESS + start,
+            bo=start,
+        )
+        buffer.memory = self
+        return buffer
+
+    def _place(self, size: int) -> int:
         """Take the first gap of whole pages that is large enough; RuntimeError where none is."""
         size = -(-max(size, 1) // PAGE) * PAGE
         start = 0
@@ -115,58 +148,16 @@ class Bank:
         self.data[start : start + size] = GARBAGE
         return start
 
+    def return_pointer(self, address: int) -> None:
+        """Called by EmulatedBuffer.freebuffer."""
+        self.taken.pop(address - CMA_ADDRESS, None)
+
     def holds(self, start: int, size: int) -> bool:
         """Whether one allocation covers the bytes."""
         return any(
             place <= start and start + size <= place + length
             for place, length in self.taken.items()
         )
-
-
-class EmulatedBuffer(PynqBuffer):
-    """A PynqBuffer that gives its memory back once, when it is freed or forgotten."""
-
-    def freebuffer(self) -> None:
-        """Free the memory; views do nothing, nor does a second call."""
-        memory = self.__dict__.pop("memory", None)
-        if memory is not None:
-            memory.return_pointer(self.device_address)
-
-
-class EmulatedMemory:
-    """The device's default memory, in the place of pynq's XrtMemory."""
-
-    def __init__(self, device: EmulatedDevice, bank: Bank) -> None:
-        self.device = device
-        self.bank = bank
-        self.size = bank.size
-        self.base_address = CMA_ADDRESS
-
-    def allocate(self, shape: Any, dtype: Any, **_: Any) -> EmulatedBuffer:
-        """A buffer: an array of its own (the cache) over a place in the bank (DRAM)."""
-        faults = self.device.faults
-        if faults.fail_allocation:
-            faults.fail_allocation -= 1
-            if faults.fail_allocation == 0:
-                raise RuntimeError("Failed to allocate Memory!")
-        dtype = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        start = self.bank.place(size)
-        cache = mmap.mmap(-1, max(size, 1))
-        buffer = EmulatedBuffer(
-            shape,
-            dtype=dtype,
-            buffer=cache,
-            device=self.device,
-            device_address=CMA_ADDRESS + start,
-            bo=start,
-        )
-        buffer.memory = self
-        return buffer
-
-    def return_pointer(self, address: int) -> None:
-        """Called by EmulatedBuffer.freebuffer."""
-        self.bank.taken.pop(address - CMA_ADDRESS, None)
 
 
 class Fabric:
@@ -333,10 +324,9 @@ class EmulatedDevice(pynq.Device):
         self.arch = "aarch64"
         self.capabilities = {"REGISTER_RW": True}
         self.faults = Faults()
-        self.bank = Bank(cma_bytes - taken_bytes)
+        self.bank = self.default_memory = Bank(self, cma_bytes - taken_bytes)
         self.cma_bytes = cma_bytes
         self.fabric = Fabric(self.bank, self.faults)
-        self.default_memory = EmulatedMemory(self, self.bank)
         self.timestamp = ""
         self._bitfile_name = ""
         self._other = dict(CLOCKS)

@@ -97,58 +97,68 @@ def make_hwh(network: str, clock_mhz: float, ultrascale: bool = True, weight_por
 
     pynq 4 refuses the latter: it looks for a clock frequency that Zynq-7000 files do not have.
     """
-    root = Element("EDKSYSTEM", EDWVERSION="1.2", VIVADOVERSION="2022.2")
     arch, device = ("zynquplus", "zu7ev") if ultrascale else ("zynq", "7z020")
-    SubElement(root, "SYSTEMINFO", ARCH=arch, DEVICE=device, NAME=network)
-    SubElement(root, "EXTERNALPORTS")
-    SubElement(root, "EXTERNALINTERFACES")
-    modules = SubElement(root, "MODULES")
-    _add_accelerator(modules, weight_ports)
-    _add_processor(modules, ultrascale, clock_mhz)
+    root = _node(
+        "EDKSYSTEM",
+        _node("SYSTEMINFO", ARCH=arch, DEVICE=device, NAME=network),
+        _node("EXTERNALPORTS"),
+        _node("EXTERNALINTERFACES"),
+        _node("MODULES", _accelerator(weight_ports), _processor(ultrascale, clock_mhz)),
+        EDWVERSION="1.2",
+        VIVADOVERSION="2022.2",
+    )
     ElementTree.indent(root)
     header = '<?xml version="1.0" encoding="UTF-8" standalone="no" ?>\n'
     return header + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _property(parent: Element, **properties: str) -> None:
-    for name, value in properties.items():
-        SubElement(parent, "PROPERTY", NAME=name, VALUE=value)
+def _node(tag: str, *children: Element, **attributes: str) -> Element:
+    node = Element(tag, attributes)
+    node.extend(children)
+    return node
 
 
-def _module(parent: Element, name: str, vlnv: str, in_logic: bool) -> Element:
+def _named(tag: str, **values: str) -> list[Element]:
+    """Elements of a name and a value each."""
+    return [_node(tag, NAME=name, VALUE=value) for name, value in values.items()]
+
+
+def _module(name: str, vlnv: str, *children: Element, **attributes: str) -> Element:
     _, _, kind, version = vlnv.split(":")
-    attributes = {
-        "FULLNAME": f"/{name}",
-        "HWVERSION": version,
-        "INSTANCE": name,
-        "IPTYPE": "PERIPHERAL",
-        "IS_ENABLE": "1",
-        "MODCLASS": "PERIPHERAL",
-        "MODTYPE": kind,
-        "VLNV": vlnv,
-    }
-    if not in_logic:
-        attributes["IS_PL"] = "FALSE"
-    return SubElement(parent, "MODULE", attributes)
+    common = {"IPTYPE": "PERIPHERAL", "IS_ENABLE": "1", "MODCLASS": "PERIPHERAL"}
+    names = {"FULLNAME": f"/{name}", "INSTANCE": name, "MODTYPE": kind, "VLNV": vlnv}
+    return _node("MODULE", *children, HWVERSION=version, **common, **names, **attributes)
 
 
-def _add_accelerator(modules: Element, weight_ports: int) -> None:
-    module = _module(modules, IP_NAME, "xilinx.com:hls:accelerator:1.0", True)
-    blocks = SubElement(module, "ADDRESSBLOCKS")
-    block = SubElement(
-        blocks,
+def _accelerator(weight_ports: int) -> Element:
+    block = _node(
         "ADDRESSBLOCK",
+        _node("REGISTERS", *map(_register, register_layout(weight_ports).values())),
         ACCESS="read-write",
         INTERFACE="s_axi_control",
         NAME="Reg",
         RANGE=str(ADDRESS_RANGE),
         USAGE="register",
     )
-    registers = SubElement(block, "REGISTERS")
-    for register in register_layout(weight_ports).values():
-        entry = SubElement(registers, "REGISTER", NAME=register.name)
-        _property(
-            entry,
+    addresses = _named(
+        "PARAMETER",
+        C_S_AXI_CONTROL_BASEADDR=hex(BASE_ADDRESS),
+        C_S_AXI_CONTROL_HIGHADDR=hex(BASE_ADDRESS + ADDRESS_RANGE - 1),
+    )
+    return _module(
+        IP_NAME,
+        "xilinx.com:hls:accelerator:1.0",
+        _node("ADDRESSBLOCKS", block),
+        _node("PARAMETERS", *addresses),
+        *_bus("s_axi_control", "SLAVE"),
+    )
+
+
+def _register(register: Register) -> Element:
+    entry = _node("REGISTER", NAME=register.name)
+    entry.extend(
+        _named(
+            "PROPERTY",
             DESCRIPTION=register.name,
             ADDRESS_OFFSET=str(register.offset),
             SIZE=str(register.size),
@@ -156,76 +166,37 @@ def _add_accelerator(modules: Element, weight_ports: int) -> None:
             IS_ENABLED="true",
             RESET_VALUE="0",
         )
-        fields = SubElement(entry, "FIELDS")
-        for name, bit, width, access in register.fields:
-            field = SubElement(fields, "FIELD", NAME=name)
-            _property(
-                field,
-                DESCRIPTION=name,
-                ADDRESS_OFFSET=str(bit),
-                ACCESS=access,
-                BIT_OFFSET=str(bit),
-                BIT_WIDTH=str(width),
-            )
-    parameters = SubElement(module, "PARAMETERS")
-    for name, value in (
-        ("C_S_AXI_CONTROL_BASEADDR", hex(BASE_ADDRESS)),
-        ("C_S_AXI_CONTROL_HIGHADDR", hex(BASE_ADDRESS + ADDRESS_RANGE - 1)),
-    ):
-        SubElement(parameters, "PARAMETER", NAME=name, VALUE=value)
-    _add_bus(module, "s_axi_control", "SLAVE")
-
-
-def _add_bus(module: Element, name: str, kind: str) -> None:
-    """Ports and bus interface of an AXI4-Lite bus."""
-    ports = SubElement(module, "PORTS")
-    interfaces = SubElement(module, "BUSINTERFACES")
-    bus = SubElement(
-        interfaces,
-        "BUSINTERFACE",
-        BUSNAME="control_bus",
-        DATAWIDTH="32",
-        NAME=name,
-        TYPE=kind,
-        VLNV="xilinx.com:interface:aximm:1.0",
     )
-    maps = SubElement(bus, "PORTMAPS")
+    fields = SubElement(entry, "FIELDS")
+    for name, bit, width, access in register.fields:
+        place, size = str(bit), str(width)
+        values = {"DESCRIPTION": name, "ADDRESS_OFFSET": place, "ACCESS": access}
+        items = _named("PROPERTY", **values, BIT_OFFSET=place, BIT_WIDTH=size)
+        fields.append(_node("FIELD", *items, NAME=name))
+    return entry
+
+
+def _bus(name: str, kind: str) -> tuple[Element, Element]:
+    """Ports and bus interface of an AXI4-Lite bus."""
+    ports, maps = _node("PORTS"), _node("PORTMAPS")
     for signal in BUS_SIGNALS.split():
-        physical = f"{name}_{signal}"
-        driven_here = (signal in SLAVE_DRIVES) == (kind == "SLAVE")
-        SubElement(
-            ports,
-            "PORT",
-            DIR="O" if driven_here else "I",
-            NAME=physical,
-            SIGIS="undef",
-            SIGNAME=f"control_bus_{signal.lower()}",
-        )
+        physical, wire = f"{name}_{signal}", f"control_bus_{signal.lower()}"
+        direction = "O" if (signal in SLAVE_DRIVES) == (kind == "SLAVE") else "I"
+        SubElement(ports, "PORT", DIR=direction, NAME=physical, SIGIS="undef", SIGNAME=wire)
         SubElement(maps, "PORTMAP", LOGICAL=signal, PHYSICAL=physical)
+    names = {"BUSNAME": "control_bus", "NAME": name, "TYPE": kind}
+    vlnv = "xilinx.com:interface:aximm:1.0"
+    interface = _node("BUSINTERFACE", maps, DATAWIDTH="32", VLNV=vlnv, **names)
+    return ports, _node("BUSINTERFACES", interface)
 
 
-def _add_processor(modules: Element, ultrascale: bool, clock_mhz: float) -> None:
+def _processor(ultrascale: bool, clock_mhz: float) -> Element:
     if ultrascale:
-        name, vlnv, master = (
-            "zynq_ultra_ps_e_0",
-            "xilinx.com:ip:zynq_ultra_ps_e:3.4",
-            "M_AXI_HPM0_FPD",
-        )
+        name, kind, master = "zynq_ultra_ps_e_0", "zynq_ultra_ps_e:3.4", "M_AXI_HPM0_FPD"
     else:
-        name, vlnv, master = (
-            "processing_system7_0",
-            "xilinx.com:ip:processing_system7:5.5",
-            "M_AXI_GP0",
-        )
-    module = _module(modules, name, vlnv, False)
-    parameters = SubElement(module, "PARAMETERS")
-    for index in range(4):
-        for parameter, value in _clock(index, ultrascale, clock_mhz):
-            SubElement(parameters, "PARAMETER", NAME=parameter, VALUE=value)
-    _add_bus(module, master, "MASTER")
-    memory = SubElement(module, "MEMORYMAP")
-    SubElement(
-        memory,
+        name, kind, master = "processing_system7_0", "processing_system7:5.5", "M_AXI_GP0"
+    clocks = [item for index in range(4) for item in _clock(index, ultrascale, clock_mhz)]
+    window = _node(
         "MEMRANGE",
         ADDRESSBLOCK="Reg",
         BASENAME="C_S_AXI_CONTROL_BASEADDR",
@@ -239,26 +210,26 @@ def _add_processor(modules: Element, ultrascale: bool, clock_mhz: float) -> None
         MEMTYPE="REGISTER",
         SLAVEBUSINTERFACE="s_axi_control",
     )
-    peripherals = SubElement(module, "PERIPHERALS")
-    SubElement(peripherals, "PERIPHERAL", INSTANCE=IP_NAME)
+    return _module(
+        name,
+        f"xilinx.com:ip:{kind}",
+        _node("PARAMETERS", *clocks),
+        *_bus(master, "MASTER"),
+        _node("MEMORYMAP", window),
+        _node("PERIPHERALS", _node("PERIPHERAL", INSTANCE=IP_NAME)),
+        IS_PL="FALSE",
+    )
 
 
-def _clock(index: int, ultrascale: bool, clock_mhz: float) -> list[tuple[str, str]]:
+def _clock(index: int, ultrascale: bool, clock_mhz: float) -> list[Element]:
     """Parameters of clock `index` of the processing system; only clock 0 is on."""
-    on = "1" if index == 0 else "0"
     if ultrascale:
-        prefix = f"PSU__CRL_APB__PL{index}_REF_CTRL"
-        return [
-            (f"PSU__FPGA_PL{index}_ENABLE", on),
-            (f"{prefix}__DIVISOR0", str(round(1500 / clock_mhz))),
-            (f"{prefix}__DIVISOR1", "1"),
-            (f"{prefix}__SRCSEL", "IOPLL"),
-            (f"{prefix}__ACT_FREQMHZ", str(clock_mhz)),
-        ]
-    prefix = f"PCW_FCLK{index}_PERIPHERAL"
-    return [
-        (f"PCW_FPGA_FCLK{index}_ENABLE", on),
-        (f"{prefix}_DIVISOR0", str(round(1000 / clock_mhz))),
-        (f"{prefix}_DIVISOR1", "1"),
-        (f"{prefix}_CLKSRC", "IO PLL"),
-    ]
+        enable, prefix = f"PSU__FPGA_PL{index}_ENABLE", f"PSU__CRL_APB__PL{index}_REF_CTRL__"
+        source = {"SRCSEL": "IOPLL", "ACT_FREQMHZ": str(clock_mhz)}
+    else:
+        enable, prefix = f"PCW_FPGA_FCLK{index}_ENABLE", f"PCW_FCLK{index}_PERIPHERAL_"
+        source = {"CLKSRC": "IO PLL"}
+    divisor = round((1500 if ultrascale else 1000) / clock_mhz)
+    values = {"DIVISOR0": str(divisor), "DIVISOR1": "1", **source}
+    named = {f"{prefix}{name}": value for name, value in values.items()}
+    return _named("PARAMETER", **{enable: "1" if index == 0 else "0"}, **named)

@@ -43,19 +43,21 @@ def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float | None:
     return percent_correct(logits[known], labels[known], k)
 
 
-def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Top-1 and top-5 of all images, in percent; None without labels or with too few classes."""
+def predict_all(board: Accelerator, images: np.ndarray, what: str) -> np.ndarray:
+    """Logits [N, outputs] of all images, with progress."""
     parts = []
     for start in range(0, len(images), board.batch):
         part = images[start : start + board.batch]
         parts.append(board.predict(part).reshape(len(part), -1))
-        show_progress(start + len(part), len(images), "accuracy")
-    logits = np.concatenate(parts)
-    return {
-        "images": len(images),
-        "top1": top_k(logits, labels, 1),
-        "top5": top_k(logits, labels, TOP),
-    }
+        show_progress(start + len(part), len(images), what)
+    return np.concatenate(parts)
+
+
+def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Top-1 and top-5 of all images, in percent; None without labels or with too few classes."""
+    logits = predict_all(board, images, "accuracy")
+    tops = {f"top{k}": top_k(logits, labels, k) for k in (1, TOP)}
+    return {"images": len(images), **tops}
 
 
 def call_seconds(board: Accelerator, call: Call) -> float:

@@ -36,10 +36,15 @@ DESIGN = ("SIMD=8", "PE=24", "PIXELS=1", "WEIGHT_PORTS=1")
 
 
 @pytest.fixture(scope="session")
-def digits_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """build/digits with all 360 test images, generated but not simulated."""
+def compiler() -> None:
+    """Skips where there is no C++ compiler."""
     if shutil.which(os.environ.get("CXX") or "g++") is None:
         pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
+
+
+@pytest.fixture(scope="session")
+def digits_build(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """build/digits with all 360 test images, generated but not simulated."""
     build = tmp_path_factory.mktemp("board") / "digits"
     stage("model_prep", "quantize", "NET=digits", "IMAGES=360", f"OUT={build}")
     stage("codegen", "codegen", f"OUT={build}", *DESIGN)
@@ -68,10 +73,8 @@ def other_bundle(other_build: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ports_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ports_bundle(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """digits with 4-bit codebooks in its fully connected layers, weights through three ports."""
-    if shutil.which(os.environ.get("CXX") or "g++") is None:
-        pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("ports") / "digits"
     options = ["FC_WEIGHT_SCHEME=kmeans", "FC_WEIGHT_BITS=4", "IMAGES=20"]
     stage("model_prep", "quantize", "NET=digits", *options, f"OUT={build}")
@@ -101,21 +104,10 @@ def device() -> Iterator[EmulatedDevice]:
 
 
 @pytest.fixture(scope="session")
-def alexnet_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alexnet_build(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """build/alexnet at 3 bits with 8 photographs; minutes and a gigabyte."""
-    if shutil.which(os.environ.get("CXX") or "g++") is None:
-        pytest.skip("g++ is not installed: the emulated board needs a C++ compiler")
     build = tmp_path_factory.mktemp("board") / "alexnet"
     settings = ["NET=alexnet", "BITS=3", "IMAGES=8", f"OUT={build}"]
     stage("model_prep", "quantize", *settings)
     stage("codegen", "codegen", f"OUT={build}")
     return build
-
-
-@pytest.fixture(scope="session")
-def imagenet_path() -> Path:
-    """The optional ImageNet sample beside the checkout."""
-    path = ROOT.parent / "shared" / "data" / "imagenet500.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there: put the optional data folder beside the checkout")
-    return path
