@@ -2,7 +2,7 @@
 """A board that needs no board: a pynq.Device whose fabric is the C-simulation of the accelerator.
 
 Registers, physical addresses, caches that must be flushed and invalidated, start and done behave
-as on a Zynq; pynq itself is the real package. A "bitstream" is a shared library (fabric.py), so
+as on a Zynq; pynq itself is the real package. A "bitstream" is a shared library (emulate.py), so
 loading another one loads another design. Faults can be injected.
 """
 

@@ -49,27 +49,20 @@ class Registers:
             warnings.simplefilter("ignore", UserWarning)
             self._map = ip.register_map
         self._names = set(registers)
-        self._counters = self._find_counters(registers)
+        counters = registers.get("Memory_counters", registers.get("counters", {}))
+        self._counters = int(counters.get("address_offset", 0))
         self.pointers = (*weight_names(weight_ports), "fm_in", "fm_out")
         # With pointers of 64 bits the register weights_1 is the lower half of the pointer weights.
         self._halved = self._names.isdisjoint(("weights", "fm_in", "fm_out"))
         self.arguments = (*weight_names(weight_ports), *ARGUMENTS)
         missing = [name for name in self.arguments if not self._parts(name)]
-        if missing or "CTRL" not in registers:
+        missing += [] if "CTRL" in registers else ["CTRL"]
+        missing += [] if self._names & {"Memory_counters", "counters"} else ["Memory_counters"]
+        if missing:
             raise DesignError(
-                f"the accelerator's registers must include {', '.join(missing or ['CTRL'])}, not "
-                f"only {', '.join(sorted(registers))}; use the .hwh of the same Vivado project"
+                f"the accelerator's registers must include {', '.join(missing)}, not only "
+                f"{', '.join(sorted(registers))}; use the .hwh of the same Vivado project"
             )
-
-    @staticmethod
-    def _find_counters(registers: dict[str, dict[str, Any]]) -> int:
-        for name in ("Memory_counters", "counters"):
-            if name in registers:
-                return int(registers[name]["address_offset"])
-        raise DesignError(
-            "the accelerator's registers must include Memory_counters, not only "
-            f"{', '.join(sorted(registers))}; use the .hwh of the same Vivado project"
-        )
 
     def _parts(self, name: str) -> tuple[str, ...]:
         """Names of the 32-bit registers that hold an argument, lowest bits first."""

@@ -63,5 +63,5 @@ def test_missing_registers_are_named(bundle, device):
     ):
         Registers(Ip(), names)
     del names["Memory_counters"]
-    with pytest.raises(DesignError, match="must include Memory_counters, not only"):
+    with pytest.raises(DesignError, match="must include fm_in, images, Memory_counters, not"):
         Registers(Ip(), names)
