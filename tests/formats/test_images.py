@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -77,22 +78,18 @@ def npz(path: Path, **arrays: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize(
-    "size", [(90, 61), (61, 90), (24, 24), (25, 24), (24, 100), (9, 7), (1, 1)]
-)
-def test_geometry_is_the_published_recipes(picture, tmp_path, size):
-    image = picture.resize(size)
-    save(image, "a.png", folder=tmp_path)
-    np.testing.assert_array_equal(only(tmp_path), published_recipe(image, 24, 20, 16))
-
-
-@pytest.mark.parametrize("size", [(517, 301), (256, 256)])
-def test_alexnets_geometry_is_the_published_recipes(tmp_path, size):
+    ("reader", "size"),
+    [*product([SMALL], [(90, 61), (61, 90), (24, 24), (25, 24), (24, 100), (9, 7), (1, 1)]),
+     *product([LARGE], [(517, 301), (256, 256)])],
+)  # fmt: skip
+def test_geometry_is_the_published_recipes(tmp_path, reader, size):
     pixels = np.random.default_rng(3).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     save(Image.fromarray(pixels), "a.png", folder=tmp_path)
-    expected = published_recipe(Image.fromarray(pixels), 256, 224, 224)
-    np.testing.assert_array_equal(only(tmp_path, LARGE), expected)
+    found, resize = only(tmp_path, reader), reader.preprocessing.resize
+    expected = published_recipe(Image.fromarray(pixels), resize, *reader.shape[1:])
+    np.testing.assert_array_equal(found, expected)
     if size == (256, 256):  # only cropped
-        np.testing.assert_array_equal(expected, pixels[16:240, 16:240].transpose(2, 0, 1))
+        np.testing.assert_array_equal(found, pixels[16:240, 16:240].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -130,19 +127,14 @@ def test_pictures_of_any_size_become_digits(tmp_path):
     assert (only(tmp_path, DIGITS) == 16).all()
 
 
-def test_a_palette_is_resized_as_colours(picture, tmp_path):
-    palette = picture.quantize(32)
-    save(palette, "a.png", folder=tmp_path)
-    assert Image.open(tmp_path / "a.png").mode == "P"
-    expected = published_recipe(palette.convert("RGB"), 24, 20, 16)
-    np.testing.assert_array_equal(only(tmp_path), expected)
-
-
-def test_transparency_is_ignored(picture, tmp_path):
-    faded = picture.convert("RGBA")
+def test_palettes_are_resized_as_colours_and_transparency_is_ignored(picture, tmp_path):
+    palette, faded = picture.quantize(32), picture.convert("RGBA")
     faded.putalpha(Image.linear_gradient("L").resize(picture.size))
-    save(faded, "a.png", folder=tmp_path)
-    np.testing.assert_array_equal(only(tmp_path), published_recipe(picture, 24, 20, 16))
+    for name, image, mode in (("a", palette, "P"), ("b", faded, "RGBA")):
+        save(image, f"{name}/a.png", folder=tmp_path)
+        assert Image.open(tmp_path / name / "a.png").mode == mode
+        expected = published_recipe(palette.convert("RGB") if mode == "P" else picture, 24, 20, 16)
+        np.testing.assert_array_equal(only(tmp_path / name), expected)
 
 
 def test_orientation_tag_does_not_turn_the_picture(picture, tmp_path):
@@ -162,21 +154,20 @@ def test_pictures_of_32_bits_are_refused(tmp_path, mode):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello\n", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"]
-)
-def test_a_file_that_only_has_an_images_name(picture, tmp_path, content):
+    ("content", "reason"),
+    [(b"", "(cannot be decoded|is truncated)"), (b"hello\n", "cannot be decoded"),
+     (b"GIF89a", ""), (b"\x89PNG\r\n\x1a\n", ""), (b"\xff\xd8\xff\xe0", ""),
+     (None, "is truncated")],
+)  # fmt: skip
+def test_a_file_that_only_has_an_images_name(picture, tmp_path, content, reason):
     save(picture, "a.png", folder=tmp_path)
+    if content is None:
+        noise = np.random.default_rng(0).integers(0, 256, (280, 300, 3), dtype=np.uint8)
+        save(Image.fromarray(noise), "b.jpg", folder=tmp_path)
+        content = (tmp_path / "b.jpg").read_bytes()[:-4000]
     (tmp_path / "b.jpg").write_bytes(content)
     text = f"DATA must hold images only, but {tmp_path / 'b.jpg'} is none: it "
-    refused(tmp_path, f"{text}(cannot be decoded|is truncated)$")
-
-
-def test_a_truncated_image(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (280, 300, 3), dtype=np.uint8)
-    save(Image.fromarray(noise), "a.jpg", folder=tmp_path)
-    path = tmp_path / "a.jpg"
-    path.write_bytes(path.read_bytes()[:-4000])
-    refused(tmp_path, f"DATA must hold images only, but {path} is none: it is truncated")
+    refused(tmp_path, f"{text}{reason or '(cannot be decoded|is truncated)'}$")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
