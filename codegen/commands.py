@@ -13,14 +13,15 @@ from formats.errors import UserError
 from formats.options import Options
 
 if TYPE_CHECKING:
-    from codegen.design.space import Fixed
+    from codegen.design.space import Axes
 
 
-def _fixed(options: Options) -> Fixed:
+def _axes(options: Options) -> Axes:
     """The axes of the design space that the options set; the exploration chooses the others."""
-    from codegen.design.space import Fixed
-
-    return Fixed(options.simd, options.pe, options.pixels, options.weight_ports, options.fm)
+    names = ("simd", "pe", "pixels", "weight_ports")
+    axes = {name: getattr(options, name) for name in names}
+    axes["fm"] = None if options.fm == "auto" else options.fm
+    return {name: value for name, value in axes.items() if value is not None}
 
 
 def codegen(options: Options) -> None:
@@ -29,7 +30,7 @@ def codegen(options: Options) -> None:
     from codegen.emit.report import ddr_traffic
 
     settings = Settings(
-        options.folder, options.part, _fixed(options), options.images or 0, options.clock
+        options.folder, options.part, _axes(options), options.images or 0, options.clock
     )
     plan = generate(settings)
     if plan is None:
@@ -37,16 +38,16 @@ def codegen(options: Options) -> None:
         return
     used, part = plan.resources, plan.part
     print(
-        f"{plan.network.name} on {part.name}: {plan.engine.simd}x{plan.engine.pe}"
-        f"x{plan.engine.pixels} multipliers, {plan.engine.weight_ports} weight port(s), "
-        f"{plan.engine.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
+        f"{plan.network.name} on {part.name}: {plan.array.simd}x{plan.array.pe}"
+        f"x{plan.array.pixels} multipliers, {plan.array.weight_ports} weight port(s), "
+        f"{plan.array.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
         f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
     )
     print(
         f"estimated: {used.dsp}/{part.dsp} DSP, {used.bram36}/{part.bram36} BRAM36, "
         f"{used.lut:,}/{part.lut:,} LUT; report: {options.folder / 'report.html'}"
     )
-    ddr, kept = ddr_traffic(plan), len([1 for row in plan.rows if row["out_chip"]])
+    ddr, kept = ddr_traffic(plan), len([1 for row in plan.rows if row.out_chip])
     print(
         f"activation DDR traffic: input {ddr['input_bytes']:,} bytes + logits "
         f"{ddr['output_bytes']:,} bytes + other feature maps {ddr['other_bytes']:,} bytes; "
@@ -69,11 +70,11 @@ def explore(options: Options) -> None:
     from codegen.emit import explore_page
     from codegen.emit.generate import quantized_folder
 
-    part, fixed = clocked(find_part(options.part), options.clock), _fixed(options)
-    fixed.check(part)
+    part, axes = clocked(find_part(options.part), options.clock), _axes(options)
+    search.smallest(axes).check_ports(part)
     images = options.batch or options.test_images
     network = load(quantized_folder(options.folder))
-    found = search.explore(network, part, images, fixed, options.limit)
+    found = search.explore(network, part, images, axes, options.limit)
     page = explore_page.write(options.folder, found, options.limit)
     print(explore_page.table(found))
     print(f"report: {page}")

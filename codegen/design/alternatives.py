@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from codegen.design.array import Array
 from codegen.design.network import Network
 from codegen.design.numbers import ceil_div
 from codegen.design.parts import Part
 from codegen.design.resources import multiplier_blocks
-from codegen.design.rows import OP_CONV, Row, kernel_taps, tiles
+from codegen.design.rows import Row
 from codegen.design.search import limited
-from codegen.design.space import Bound, Fixed, Point, points
+from codegen.design.space import Bound, points
 from formats.packing import BLOCK_CODES
 
 # One lane of accumulate-per-code: 24-bit sums, 14-bit weights; synthesized for 7-series with Yosys
@@ -56,7 +57,7 @@ def compare(network: Network, part: Part, images: int, limit: float = 0.9) -> li
         limit: fraction of the part that may be used.
     """
     bound = Bound(network, part, images)
-    space = list(points(limited(part, limit), bound.weight_bits, bound.value_bits, Fixed()))
+    space = list(points(limited(part, limit), bound.weight_bits, bound.value_bits, {}))
     found = []
     for stage, candidates in (
         ("multiply", _multiply(bound, space, paired=False)),
@@ -75,8 +76,7 @@ def _speed(stage: str, lanes: int, shape: str, bound: Bound, cycles: list[float]
     clock, part = bound.part.clock_mhz * 1e6, bound.part
     conv_seconds = seconds = 0.0
     conv_macs = 0
-    for job, count in zip(bound.jobs, cycles, strict=True):
-        layer = job.layer
+    for layer, count in zip(bound.network.layers, cycles, strict=True):
         traffic = layer.weight.size * layer.weight_bits / 8 / (part.ddr_gbs * 1e9)
         time = max(count / clock, traffic)
         seconds += time
@@ -98,7 +98,7 @@ def pair_bits(part: Part, weight_bits: int) -> int:
 
 
 def _multiply(
-    bound: Bound, space: list[Point], paired: bool
+    bound: Bound, space: list[Array], paired: bool
 ) -> Iterator[tuple[int, str, list[float]]]:
     """(lanes, shape, cycles of every layer) of arrays of multipliers, with or without pairs."""
     most = pair_bits(bound.part, bound.weight_bits) if paired else 0
@@ -106,7 +106,7 @@ def _multiply(
     for simd, pe, pixels in shapes:
         cycles = []
         for row in bound.rows(simd, pe):
-            fits = not row["in_signed"] and row["in_bits"] <= most
+            fits = not row.in_signed and row.in_bits <= most
             cycles.append(_steps(row, simd, pixels * (2 if fits else 1), bound.images))
         factor = 2 if paired else 1
         yield simd * pe * pixels * factor, f"{simd}x{pe}x{pixels * factor}", cycles
@@ -114,12 +114,12 @@ def _multiply(
 
 def _steps(row: Row, simd: int, pixels: int, images: int) -> float:
     """Cycles of a layer's MAC stage."""
-    if row["op"] != OP_CONV:
+    if not row.is_conv:
         return 0.0
-    steps = ceil_div(kernel_taps(row) * row["blocks"], simd // BLOCK_CODES) * tiles(row)
-    if row["conv_width"] == 1 and row["conv_height"] == 1:  # a batch's images are the pixels
+    steps = ceil_div(row.kernel_taps * row.blocks, simd // BLOCK_CODES) * row.tiles
+    if row.conv_width == 1 and row.conv_height == 1:  # a batch's images are the pixels
         return steps * ceil_div(images, pixels)
-    return steps * row["conv_height"] * ceil_div(row["conv_width"], pixels) * images
+    return steps * row.conv_height * ceil_div(row.conv_width, pixels) * images
 
 
 def _sums(bound: Bound, part: Part, limit: float) -> Iterator[tuple[int, str, list[float]]]:
@@ -133,7 +133,7 @@ def _sums(bound: Bound, part: Part, limit: float) -> Iterator[tuple[int, str, li
     coded = [row for row in rows if _is_coded(row)]
     if not coded:
         return
-    depth = max(1 << row["in_bits"] for row in coded)
+    depth = max(1 << row.in_bits for row in coded)
     rams = ceil_div(2 * depth, RAM_DEPTH)  # two sets of sums
     lane_luts = LANE_ADDER_LUTS + rams * LANE_RAM_LUTS
     most = int(part.lut * LUT_SHARE) // lane_luts
@@ -143,7 +143,7 @@ def _sums(bound: Bound, part: Part, limit: float) -> Iterator[tuple[int, str, li
             continue
         cycles = []
         for row in rows:
-            if row["op"] != OP_CONV:
+            if not row.is_conv:
                 cycles.append(0.0)
             elif _is_coded(row):
                 cycles.append(_sum_steps(row, channels, pixels, dsp, bound.images))
@@ -153,18 +153,18 @@ def _sums(bound: Bound, part: Part, limit: float) -> Iterator[tuple[int, str, li
 
 
 def _is_coded(row: Row) -> bool:
-    return row["op"] == OP_CONV and not row["in_signed"] and 1 << row["in_bits"] <= RAM_DEPTH
+    return row.is_conv and not row.in_signed and 1 << row.in_bits <= RAM_DEPTH
 
 
 def _sum_steps(row: Row, channels: int, pixels: int, dsp: int, images: int) -> float:
     """Cycles of one layer: inputs of a lane, or the multiplications of its sums, which overlap."""
-    inputs = kernel_taps(row) * row["blocks"] * BLOCK_CODES
-    products = channels * pixels * ((1 << row["in_bits"]) - 1) / dsp
-    per_group = ceil_div(row["out_channels"] // row["conv_groups"], channels)
-    maps = row["conv_groups"] * per_group
-    if row["conv_width"] == 1 and row["conv_height"] == 1:
+    inputs = row.kernel_taps * row.blocks * BLOCK_CODES
+    products = channels * pixels * ((1 << row.in_bits) - 1) / dsp
+    per_group = ceil_div(row.out_channels // row.conv_groups, channels)
+    maps = row.conv_groups * per_group
+    if row.conv_width == 1 and row.conv_height == 1:
         return maps * ceil_div(images, pixels) * max(inputs, products)
-    places = ceil_div(row["conv_height"] * row["conv_width"], pixels)
+    places = ceil_div(row.conv_height * row.conv_width, pixels)
     return maps * places * images * max(inputs, products)
 
 

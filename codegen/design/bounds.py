@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codegen.design.cost import STAGES, Engine, array_work, stage_counts
-from codegen.design.planner import Plan
+from codegen.design.array import Array
+from codegen.design.cost import STAGES, array_work, stage_counts
+from codegen.design.design import Design
 from codegen.design.rows import Row
 
 # What each stage's excess over the multipliers' work is called.
@@ -62,43 +63,42 @@ class LayerTime:
         return 2 * self.macs / self.seconds / 1e9
 
 
-def layer_times(plan: Plan) -> list[LayerTime]:
+def layer_times(plan: Design) -> list[LayerTime]:
     """The time of every layer of a plan, in execution order."""
     clock, times = plan.part.clock_mhz * 1e6, []
-    for job, row, cost in zip(plan.jobs, plan.rows, plan.costs, strict=True):
-        macs = job.layer.macs * plan.images
-        cycles = _cycles(row, plan.engine, plan.images, plan.batch, macs)
+    for layer, row, cost in zip(plan.layers, plan.rows, plan.costs, strict=True):
+        macs = layer.macs * plan.images
+        cycles = _cycles(row, plan.array, plan.images, plan.batch, macs)
         causes = {cause: cycles.get(cause, 0.0) / clock for cause in CAUSES}
-        moved = cost.bytes_read + cost.bytes_written + cost.bytes_weights
-        waiting = moved / (plan.part.ddr_gbs * 1e9) - sum(causes.values())
+        waiting = cost.bytes_moved / (plan.part.ddr_gbs * 1e9) - sum(causes.values())
         causes["DRAM"] = max(0.0, waiting)
-        times.append(LayerTime(job.layer.name, causes, macs, moved))
+        times.append(LayerTime(layer.name, causes, macs, cost.bytes_moved))
     return times
 
 
-def _cycles(row: Row, engine: Engine, images: int, batch: int, macs: int) -> dict[str, float]:
+def _cycles(row: Row, array: Array, images: int, batch: int, macs: int) -> dict[str, float]:
     """Cycles of a layer by cause, for `images` images in batches."""
     full, rest = divmod(images, batch)
     total = dict.fromkeys(CAUSES, 0.0)
     for size, times in ((batch, full), (rest, 1)):
         if size == 0 or times == 0:
             continue
-        for cause, cycles in _batch_cycles(row, engine, size).items():
+        for cause, cycles in _batch_cycles(row, array, size).items():
             total[cause] += times * cycles
-    useful = min(macs / engine.multipliers, total["idle lanes"])
+    useful = min(macs / array.multipliers, total["idle lanes"])
     total["multiply"] = useful
     total["idle lanes"] -= useful
     return total
 
 
-def _batch_cycles(row: Row, engine: Engine, images: int) -> dict[str, float]:
+def _batch_cycles(row: Row, array: Array, images: int) -> dict[str, float]:
     """The same for one batch, useful work still among the idle lanes."""
-    counts = stage_counts(row, engine, images)
+    counts = stage_counts(row, array, images)
     load = counts["load"]
     bodies = np.stack([counts[stage] for stage in STAGES[1:]])
     body, longest = bodies.max(axis=0), bodies.argmax(axis=0)
     compute = counts["compute"]
-    work = np.minimum(array_work(row, engine, images), compute)
+    work = np.minimum(array_work(row, array, images), compute)
     cycles = {
         "idle lanes": float(work.sum()),
         "first rows": float((compute - work).sum()),

@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from codegen.design.cost import Engine, cached_words, input_words
+from codegen.design.array import Array
+from codegen.design.cost import cached_words, input_words
 from codegen.design.layers import INPUT, Layer
 from codegen.design.memory import Tensor, allocate
 from codegen.design.network import Network
 from codegen.design.parts import Part
-from codegen.design.resources import Sizes, shortage
-from codegen.design.rows import OP_CONV, PLACE_CACHE, PLACE_CHIP, PLACE_DDR, Row, output_words
+from codegen.design.resources import shortage
+from codegen.design.rows import Place, Row
+from codegen.design.sizes import Sizes
 from formats.packing import WORD_BYTES
 
-MODES = ("auto", "chip", "ddr")
 A, B = 0, 1
 # Share of the block RAM that may be used to keep feature maps on chip; beyond it routing suffers.
 CHIP_SHARE = 0.9
@@ -108,7 +109,7 @@ class Graph:
 
 
 def candidates(
-    layers: Sequence[Layer], tensors: Sequence[Tensor], rows: Sequence[Row], engine: Engine
+    layers: Sequence[Layer], tensors: Sequence[Tensor], rows: Sequence[Row], array: Array
 ) -> list[Item]:
     """Everything that could be on chip, the most DRAM words saved per word first."""
     graph = Graph(layers, tensors)
@@ -119,16 +120,16 @@ def candidates(
         inside = {part for part, _ in tensor.members} or {name}
         for layer, row in zip(layers, rows, strict=True):
             for index, source in enumerate(layer.inputs):
-                traffic += input_words(row, index > 0, engine) if source in inside else 0
-            traffic += output_words(row) if layer.name in inside else 0
+                traffic += input_words(row, index > 0, array) if source in inside else 0
+            traffic += row.output_words if layer.name in inside else 0
         items.append(Item(tensor, (memory,), traffic))
     for index, (layer, row) in enumerate(zip(layers, rows, strict=True)):
-        if row["op"] != OP_CONV or row["tiles_per_group"] < 2:
+        if not row.is_conv or row.tiles_per_group < 2:
             continue
-        words = row["in_plane_words"] * row["blocks"] * row["conv_groups"]
+        words = row.in_plane_words * row.blocks * row.conv_groups
         output = colours.get(graph.output[index])
         memories = (A, B) if output is None else (1 - output,)
-        saved = input_words(row, False, engine) - cached_words(row)
+        saved = input_words(row, False, array) - cached_words(row)
         items.append(Item(Tensor(COPY + layer.name, words, index, index), memories, saved, layer))
     return sorted(items, key=lambda item: (-item.saved / item.tensor.words, item.tensor.birth))
 
@@ -175,35 +176,28 @@ def _place(taken: list[tuple[Item, int]]) -> Chip:
     return replace(made, words=(words[A], words[B]))
 
 
-def set_places(layers: Sequence[Layer], rows: Sequence[Row], chip: Chip) -> None:
-    """Fill in_chip … cache_addr and the on-chip addresses of every row."""
-    for layer, row in zip(layers, rows, strict=True):
-        places = [PLACE_CHIP if name in chip.memory else PLACE_DDR for name in layer.inputs]
-        read = {chip.memory[name] for name in layer.inputs if name in chip.memory}
-        if layer.name in chip.cache:
-            places[0] = PLACE_CACHE
-            memory, row["cache_addr"] = chip.cache[layer.name]
-            read = {memory}
-        row["in_chip"], row["in2_chip"] = places[0], places[1] if len(places) > 1 else PLACE_DDR
-        row["out_chip"] = int(layer.name in chip.memory)
-        if read:
-            row["chip_swap"] = int(read == {B})
-        else:
-            row["chip_swap"] = int(chip.memory.get(layer.name, B) == A)
-        for key, name in zip(("in_addr", "in2_addr"), layer.inputs, strict=False):
-            if name in chip.memory:
-                row[key] = chip.address[name]
-        if layer.name in chip.memory:
-            row["out_addr"] = chip.address[layer.name]
+def place_fields(layer: Layer, chip: Chip) -> dict[str, int]:
+    """in_chip … cache_addr of a layer's row."""
+    places = [Place.CHIP if name in chip.memory else Place.DDR for name in layer.inputs]
+    read = {chip.memory[name] for name in layer.inputs if name in chip.memory}
+    fields: dict[str, int] = {"out_chip": int(layer.name in chip.memory)}
+    if layer.name in chip.cache:
+        places[0] = Place.CACHE
+        memory, fields["cache_addr"] = chip.cache[layer.name]
+        read = {memory}
+    fields.update(zip(("in_chip", "in2_chip"), places, strict=False))
+    swap = read == {B} if read else chip.memory.get(layer.name, B) == A
+    fields["chip_swap"] = int(swap)
+    return fields
 
 
 def all_on_chip(layers: Sequence[Layer], rows: Sequence[Row]) -> str | None:
     """None where DRAM sees the input once and the result; else what is not on chip."""
     for layer, row in zip(layers, rows, strict=True):
-        if row["out_chip"] != PLACE_CHIP and layer is not layers[-1]:
-            return f"the output of layer {layer.name} ({output_words(row) * WORD_BYTES:,} bytes)"
-        if INPUT in layer.inputs and row["in_chip"] == PLACE_DDR and row["tiles_per_group"] > 1:
-            return f"the input of layer {layer.name}, which {row['tiles_per_group']} tiles read"
+        if row.out_chip != Place.CHIP and layer is not layers[-1]:
+            return f"the output of layer {layer.name} ({row.output_words * WORD_BYTES:,} bytes)"
+        if INPUT in layer.inputs and row.in_chip == Place.DDR and row.tiles_per_group > 1:
+            return f"the input of layer {layer.name}, which {row.tiles_per_group} tiles read"
     if sum(layer.inputs.count(INPUT) for layer in layers) > 1:
         return "the network's input, which several layers read"
     return None
@@ -215,22 +209,16 @@ def depths(words: tuple[int, int], batch: int) -> tuple[int, int]:
 
 
 def choose_chip(
-    network: Network,
-    tensors: list[Tensor],
-    rows: tuple[Row, ...],
-    engine: Engine,
-    part: Part,
-    sizes: Sizes,
-    batch: int,
-    fm: str,
+    network: Network, tensors: list[Tensor], rows: Sequence[Row], sizes: Sizes, part: Part
 ) -> Chip:
     """The feature maps that fit beside everything else."""
+    fm = sizes.array.fm
     if fm == "ddr":
         return Chip()
     share = 1.0 if fm == "chip" or part.reserved else CHIP_SHARE
     room = replace(part, bram36=int(part.bram36 * share), uram=int(part.uram * share))
-    items = candidates(network.layers, tensors, rows, engine)
+    items = candidates(network.layers, tensors, rows, sizes.array)
     return choose(
         items,
-        lambda words: shortage(replace(sizes, chip_words=depths(words, batch)), room) is None,
+        lambda words: shortage(replace(sizes, chip_words=depths(words, sizes.batch)), room) is None,
     )

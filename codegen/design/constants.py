@@ -11,12 +11,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from codegen.design.cost import Engine
+from codegen.design.array import Array
+from codegen.design.design import Design
 from codegen.design.layers import SCHEMES
 from codegen.design.numbers import ceil_div, native_bits
-from codegen.design.planner import Plan, gear_bits
-from codegen.design.rows import FIELDS, OP_CONV, Row, bias_words, line_entries, steps, tiles
-from formats.packing import BLOCK_CODES, WORD_BITS, WORD_BYTES, touched_words
+from codegen.design.rows import Row
+from codegen.design.sizes import gear_bits
+from formats.packing import WORD_BITS, WORD_BYTES, touched_words
 
 
 @dataclass(frozen=True)
@@ -67,33 +68,33 @@ class Constant:
     comment: str
 
 
-def in_widths(plan: Plan) -> list[int]:
+def in_widths(design: Design) -> list[int]:
     """Widths T of feature maps that are read."""
-    second = {row["in2_bits"] for row in plan.rows if row["sources"] > 1}
-    return sorted({row["in_bits"] for row in plan.rows} | second)
+    second = {row.in2_bits for row in design.rows if row.sources > 1}
+    return sorted({row.in_bits for row in design.rows} | second)
 
 
-def out_widths(plan: Plan) -> list[int]:
+def out_widths(design: Design) -> list[int]:
     """Widths T of feature maps that are written packed; [1] where only raw outputs are."""
-    return sorted({row["out_bits"] for row in plan.rows if not row["raw"]}) or [1]
+    return sorted({row.out_bits for row in design.rows if not row.raw}) or [1]
 
 
-def weight_widths(plan: Plan) -> list[int]:
+def weight_widths(design: Design) -> list[int]:
     """Widths of stored weights or indices; that of a weight where there are none."""
-    return list(plan.sizes.weight_widths) or [plan.sizes.weight_bits]
+    return list(design.sizes.weight_widths) or [design.sizes.weight_bits]
 
 
-def types(plan: Plan) -> list[CType]:
+def types(design: Design) -> list[CType]:
     """The typedefs of struct Network.
 
     A product of native operands is computed in 32 bits, so values widen to 64 bits where a product
     of a weight and a value needs more.
     """
-    sizes = plan.sizes
+    sizes = design.sizes
     wide_product = sizes.weight_bits + sizes.value_bits > 32
     value_fast = 64 if wide_product else max(16, native_bits(sizes.value_bits))
-    in_gear = max(gear_bits(width) for width in in_widths(plan))
-    out_gear = max(gear_bits(width) for width in out_widths(plan))
+    in_gear = max(gear_bits(width) for width in in_widths(design))
+    out_gear = max(gear_bits(width) for width in out_widths(design))
     high_bits = max(1, sizes.code_bits - sizes.line_low_bits)
     quant_fast = max(16, native_bits(sizes.quant_bits))
     return [
@@ -112,37 +113,32 @@ def types(plan: Plan) -> list[CType]:
     ]
 
 
-def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
+def bounds(design: Design) -> dict[str, tuple[int, str]]:
     """The integer constants, name to (value, comment), without DESIGN_ID."""
-    rows, sizes, engine = plan.rows, plan.sizes, plan.engine
+    rows, sizes, array = design.rows, design.sizes, design.array
 
     def most(*names: str) -> int:
-        return max(row[name] for row in rows for name in names)
+        return max(getattr(row, name) for row in rows for name in names)
 
-    pooled = [
-        row
-        for row in rows
-        if row["pool_h"] * row["pool_w"] > 1 or row["pool_stride_h"] * row["pool_stride_w"] > 1
-    ]
     return {
-        "SIMD": (engine.simd, "input channels a cycle"),
-        "PE": (engine.pe, "output channels a cycle"),
-        "PIXELS": (engine.pixels, "pixels a cycle"),
-        "G": (engine.simd // BLOCK_CODES, "channel blocks a cycle"),
+        "SIMD": (array.simd, "input channels a cycle"),
+        "PE": (array.pe, "output channels a cycle"),
+        "PIXELS": (array.pixels, "pixels a cycle"),
+        "G": (array.blocks, "channel blocks a cycle"),
         "WEIGHT_BITS": (sizes.weight_bits, "W"),
         "VALUE_BITS": (sizes.value_bits, "of a decoded activation, sign included"),
         "TREE_BITS": (sizes.tree_bits, "of a sum of SIMD products"),
         "ACC_BITS": (sizes.acc_bits, "that no input can overflow"),
         "CODE_BITS": (sizes.code_bits, "largest T"),
         "WEIGHT_ROWS": (sizes.weight_rows, "rows of one side of the weight buffer"),
-        "WEIGHT_PORTS": (engine.weight_ports, "memory ports for weights"),
-        "WEIGHT_WIDTHS": (len(weight_widths(plan)), "widths at which weights are stored"),
+        "WEIGHT_PORTS": (array.weight_ports, "memory ports for weights"),
+        "WEIGHT_WIDTHS": (len(weight_widths(design)), "widths at which weights are stored"),
         "ROW_WORDS": (
-            engine.pe * engine.simd * max(weight_widths(plan)) // WORD_BITS,
+            array.row_words(max(weight_widths(design))),
             "bus words a row of weights at most",
         ),
         "BIAS_WORDS": (
-            bias_words(engine.pe, engine.weight_ports),
+            array.bias_words,
             "bus words of a tile's biases, from each port",
         ),
         "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
@@ -150,62 +146,62 @@ def bounds(plan: Plan) -> dict[str, tuple[int, str]]:
         "LINE_LOW_BITS": (sizes.line_low_bits, "bits of a code that every entry holds"),
         "LINE_HIGH_BLOCKS": (sizes.line_high_blocks, "entries that hold a code's other bits"),
         "PSUM_GROUPS": (sizes.psum_groups, "groups of pixels that wait for their next chunk"),
-        "QK_UNITS": (engine.qk_units, "requantizers and encoders"),
-        "KNQ_TABLES": (max(1, len(plan.knq)), "centroid tables"),
+        "QK_UNITS": (array.qk_units, "requantizers and encoders"),
+        "KNQ_TABLES": (max(1, sizes.knq_tables), "centroid tables"),
         "KNQ_LEVELS": (sizes.knq_levels, "codes of the largest table"),
-        "POOL_ROWS": (max((row["pool_h"] for row in pooled), default=1), "rows of a pool window"),
-        "POOL_WIDTH": (max((row["conv_width"] for row in pooled), default=1), "columns of its map"),
+        "POOL_ROWS": (max(1, sizes.pool_rows), "rows of a pool window"),
+        "POOL_WIDTH": (max(1, sizes.pool_width), "columns of its map"),
         "PACK_WIDTH": (sizes.pack_width, "columns of the widest output"),
-        "PACK_PLANES": (engine.pe // BLOCK_CODES, "output planes of a tile"),
-        "MAX_IMAGES": (plan.batch, "images a call"),
+        "PACK_PLANES": (array.planes, "output planes of a tile"),
+        "MAX_IMAGES": (design.batch, "images a call"),
         "MAX_HEIGHT": (most("in_height", "conv_height", "out_height"), "rows of a map"),
         "MAX_WIDTH": (most("in_width", "conv_width", "out_width"), "columns of a map"),
         "MAX_BLOCKS": (
-            max(row["blocks"] * row["sources"] for row in rows),
+            max(row.blocks * row.sources for row in rows),
             "channel blocks of a pass's inputs",
         ),
-        "MAX_ROW_WORDS": (max(_row_words(row, engine.pe) for row in rows), "bus words of a row"),
-        "MAX_ROW_STEPS": (max(_row_steps(row, engine) for row in rows), "cycles of an output row"),
-        "MAX_PASSES": (max(tiles(row) * row["chunks"] for row in rows), "passes of a layer"),
+        "MAX_ROW_WORDS": (max(_row_words(row, array.pe) for row in rows), "bus words of a row"),
+        "MAX_ROW_STEPS": (max(_row_steps(row, array) for row in rows), "cycles of an output row"),
+        "MAX_PASSES": (max(row.passes for row in rows), "passes of a layer"),
         "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
-        "IN_WIDTHS": (len(in_widths(plan)), "widths T that are read"),
-        "OUT_WIDTHS": (len(out_widths(plan)), "widths T that are written"),
-        "WEIGHT_WORDS": (plan.weight_words, "bus words of weights.bin, a section for each port"),
-        "ARENA_WORDS": (plan.arena.words, "bus words of one image's feature maps"),
-        "CHIP_A_WORDS": (sizes.chip_words[0] // plan.batch, "bus words of an image in memory A"),
-        "CHIP_B_WORDS": (sizes.chip_words[1] // plan.batch, "bus words of an image in memory B"),
-        "INPUT_ADDR": (plan.arena.address["input"], "word address of the input"),
-        "INPUT_WORDS": (plan.input_words, "bus words of one packed input"),
+        "IN_WIDTHS": (len(in_widths(design)), "widths T that are read"),
+        "OUT_WIDTHS": (len(out_widths(design)), "widths T that are written"),
+        "WEIGHT_WORDS": (design.weight_words, "bus words of weights.bin, a section for each port"),
+        "ARENA_WORDS": (design.arena.words, "bus words of one image's feature maps"),
+        "CHIP_A_WORDS": (sizes.chip_words[0] // design.batch, "bus words of an image in memory A"),
+        "CHIP_B_WORDS": (sizes.chip_words[1] // design.batch, "bus words of an image in memory B"),
+        "INPUT_ADDR": (design.arena.address["input"], "word address of the input"),
+        "INPUT_WORDS": (design.input_words, "bus words of one packed input"),
     }
 
 
-def schemes_used(plan: Plan) -> tuple[bool, bool]:
+def schemes_used(design: Design) -> tuple[bool, bool]:
     """Whether ENQ and KNQ units are needed."""
-    found = {row["out_scheme"] for row in plan.rows if not row["raw"]}
+    found = {row.out_scheme for row in design.rows if not row.raw}
     return SCHEMES.index("enq") in found, SCHEMES.index("knq") in found
 
 
-def design_id(plan: Plan) -> str:
-    """Eight hexadecimal digits that change with the network and with the plan."""
+def design_id(design: Design) -> str:
+    """Eight hexadecimal digits that change with the network and with the design."""
     text = json.dumps(
         [
-            plan.network.manifest_sha256,
-            plan.part.name,
-            {name: value for name, (value, _) in bounds(plan).items()},
-            [[row[name] for name in FIELDS] for row in plan.rows],
+            design.network.manifest_sha256,
+            design.part.name,
+            {name: value for name, (value, _) in bounds(design).items()},
+            [row.values for row in design.rows],
         ]
     )
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def constants(plan: Plan) -> list[Constant]:
+def constants(design: Design) -> list[Constant]:
     """The `static const` members of struct Network."""
-    enq, knq = schemes_used(plan)
-    ops = any(row["op"] != OP_CONV for row in plan.rows)
-    lrn, average = plan.sizes.lrn_tables > 0, plan.sizes.averages
-    coded = plan.sizes.table_entries > 0
+    enq, knq = schemes_used(design)
+    ops = any(not row.is_conv for row in design.rows)
+    lrn, average = design.sizes.lrn_tables > 0, design.sizes.averages
+    coded = design.sizes.table_entries > 0
     items = [
-        Constant("uint32_t", "DESIGN_ID", f"0x{design_id(plan)}u", "network and plan"),
+        Constant("uint32_t", "DESIGN_ID", f"0x{design_id(design)}u", "network and plan"),
         Constant("bool", "HAS_ENQ", str(enq).lower(), "whether QE and CE exist"),
         Constant("bool", "HAS_KNQ", str(knq).lower(), "whether QK and CK exist"),
         Constant("bool", "HAS_OPS", str(ops).lower(), "whether layers without weights exist"),
@@ -215,18 +211,18 @@ def constants(plan: Plan) -> list[Constant]:
     ]
     items += [
         Constant("int32_t", name, str(value), comment)
-        for name, (value, comment) in bounds(plan).items()
+        for name, (value, comment) in bounds(design).items()
     ]
     return items
 
 
 def _row_words(row: Row, pe: int) -> int:
-    read = int(touched_words(row["rows_used"], row["in_width"], row["in_bits"]).max())
-    written = pe if row["raw"] else ceil_div(row["out_width"] * row["out_bits"], WORD_BYTES) + 1
+    read = int(touched_words(row.rows_used, row.in_width, row.in_bits).max())
+    written = pe if row.raw else ceil_div(row.out_width * row.out_bits, WORD_BYTES) + 1
     return max(read, written)
 
 
-def _row_steps(row: Row, engine: Engine) -> int:
+def _row_steps(row: Row, array: Array) -> int:
     """Cycles of an output row at most."""
-    work = ceil_div(row["conv_width"], engine.pixels) * steps(row, row["blocks"], engine.simd)
-    return max(work, line_entries(row))
+    work = array.groups(row.conv_width) * row.steps(row.blocks, array)
+    return max(work, row.line_entries)

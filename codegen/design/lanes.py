@@ -7,30 +7,15 @@ host gathers the input accordingly; weights change with it and the result never 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
+from codegen.design.array import Array
+from codegen.design.layers import Layer
 from codegen.design.numbers import ceil_div
 from formats.packing import BLOCK_CODES, Gather, touched_words
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolution as the engine sees it; sizes in pixels, pads are (top, left)."""
-
-    channels: int
-    height: int
-    width: int
-    out_channels: int
-    conv_height: int
-    conv_width: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    pads: tuple[int, int]
-    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,33 +54,28 @@ def axis_options(
     return options
 
 
-def apply(conv: Conv, rows: Axis, columns: Axis) -> Conv:
-    """The convolution that remains after packing."""
-    return Conv(
-        channels=conv.channels * rows.taps * columns.taps,
-        height=rows.size,
-        width=columns.size,
-        out_channels=conv.out_channels,
-        conv_height=conv.conv_height,
-        conv_width=conv.conv_width,
+def pack_shape(layer: Layer, rows: Axis, columns: Axis) -> Layer:
+    """The convolution that remains after packing; its weights are still those of `layer`."""
+    return replace(
+        layer,
+        in_shape=(layer.in_shape[0] * rows.taps * columns.taps, rows.size, columns.size),
         kernel=(rows.kernel, columns.kernel),
         stride=(rows.stride, columns.stride),
-        dilation=conv.dilation,
-        pads=(rows.engine_pad, columns.engine_pad),
-        groups=conv.groups,
+        pads=(rows.engine_pad, columns.engine_pad, *layer.pads[2:]),
     )
 
 
-def make_gather(conv: Conv, rows: Axis, columns: Axis) -> Gather:
-    """The host's side of a packing."""
-    packed = (conv.channels * rows.taps * columns.taps, rows.size, columns.size)
-    return Gather(
-        shape=(conv.channels, conv.height, conv.width),
-        packed_shape=packed,
+def pack_lanes(layer: Layer, rows: Axis, columns: Axis) -> tuple[Layer, Gather]:
+    """The packed convolution, and the host's side of the packing."""
+    packed = pack_shape(layer, rows, columns)
+    gather = Gather(
+        shape=layer.in_shape,
+        packed_shape=packed.in_shape,
         taps=(rows.taps, columns.taps),
         steps=(rows.step, columns.step),
         pads=(rows.pad, columns.pad),
     )
+    return replace(packed, weight=pack_weight(layer.weight, rows, columns)), gather
 
 
 def pack_weight(weight: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
@@ -112,74 +92,51 @@ def pack_weight(weight: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
     return packed.reshape(out, -1, rows.kernel, columns.kernel)
 
 
-def rows_used(conv: Conv) -> int:
-    """Rows of one image that the convolution reads."""
-    reach = (conv.conv_height - 1) * conv.stride[0] + (conv.kernel[0] - 1) * conv.dilation[0] + 1
-    return min(conv.height, reach - conv.pads[0])
+def rows_used(layer: Layer) -> int:
+    """Rows of one image that the windows reach."""
+    reach = (
+        (layer.conv_shape[1] - 1) * layer.stride[0] + (layer.kernel[0] - 1) * layer.dilation[0] + 1
+    )
+    return min(layer.in_shape[1], reach - layer.pads[0])
 
 
-def packing_cost(conv: Conv, bits: int, simd: int, pe: int, pixels: int) -> tuple[int, int]:
-    """(cycles that bound the layer, words read) of a candidate, for one image."""
-    blocks = ceil_div(conv.channels, BLOCK_CODES)
-    steps = ceil_div(conv.kernel[0] * conv.kernel[1] * blocks * BLOCK_CODES, simd)
-    rows = rows_used(conv)
-    arriving = rows * conv.width * blocks
-    compute = conv.conv_height * ceil_div(conv.conv_width, pixels) * steps
-    read = int(touched_words(rows, conv.width, bits).sum()) * blocks
-    tiles = ceil_div(conv.out_channels, pe)
-    return tiles * max(compute, arriving, read), read
-
-
-def packed_size(conv: Conv) -> int:
-    """Codes of a candidate's input, in whole channel blocks."""
-    return ceil_div(conv.channels, BLOCK_CODES) * conv.height * conv.width
+def packing_cost(layer: Layer, bits: int, array: Array) -> tuple[int, int]:
+    """(cycles that bound a packed convolution, words read), for one image."""
+    (channels, _, width), (out_channels, conv_height, conv_width) = layer.in_shape, layer.conv_shape
+    blocks = ceil_div(channels, BLOCK_CODES)
+    steps = ceil_div(layer.window * blocks, array.blocks)
+    rows = rows_used(layer)
+    arriving = rows * width * blocks
+    compute = conv_height * array.groups(conv_width) * steps
+    read = int(touched_words(rows, width, bits).sum()) * blocks
+    return ceil_div(out_channels, array.pe) * max(compute, arriving, read), read
 
 
 def choose(
-    conv: Conv,
-    bits: int,
-    simd: int,
-    pe: int,
-    max_taps: int,
-    compact: bool = False,
-    pixels: int = 1,
+    layer: Layer, bits: int, array: Array, max_taps: int, compact: bool = False
 ) -> tuple[Axis, Axis]:
     """The cheapest packing (rows, columns) whose kernel has at most `max_taps` taps.
 
-    With `compact`, that of the smallest packed input.
-
-    >>> alexnet = Conv(3, 224, 224, 64, 55, 55, (11, 11), (4, 4), (1, 1), (2, 2))
-    >>> rows, columns = choose(alexnet, 10, 8, 24, 512)
-    >>> (rows.taps, columns.taps), apply(alexnet, rows, columns).kernel
-    ((11, 4), (1, 3))
+    With `compact`, that of the smallest packed input. A group's channels have to stay together, so
+    grouped convolutions are not packed.
     """
-    options = list(
-        product(
-            axis_options(
-                conv.height,
-                conv.kernel[0],
-                conv.stride[0],
-                conv.dilation[0],
-                conv.pads[0],
-                conv.conv_height,
-            ),
-            axis_options(
-                conv.width,
-                conv.kernel[1],
-                conv.stride[1],
-                conv.dilation[1],
-                conv.pads[1],
-                conv.conv_width,
-            ),
-        )
-    )
-    if conv.groups > 1:
-        return options[0]  # a group's channels would have to stay together
-    fitting = [pair for pair in options if pair[0].kernel * pair[1].kernel <= max_taps]
+
+    def axes(axis: int) -> list[Axis]:
+        return axis_options(
+            layer.in_shape[1 + axis], layer.kernel[axis], layer.stride[axis],
+            layer.dilation[axis], layer.pads[axis], layer.conv_shape[1 + axis],
+        )  # fmt: skip
+
+    options = list(product(axes(0), axes(1)))
+    if layer.groups > 1:
+        return options[0]
 
     def rank(pair: tuple[Axis, Axis]) -> tuple[int, ...]:
-        packed = apply(conv, *pair)
-        cost = packing_cost(packed, bits, simd, pe, pixels)
-        return (packed_size(packed), *cost) if compact else cost
+        packed = pack_shape(layer, *pair)
+        cost = packing_cost(packed, bits, array)
+        channels, height, width = packed.in_shape
+        size = ceil_div(channels, BLOCK_CODES) * height * width
+        return (size, *cost) if compact else cost
 
+    fitting = [pair for pair in options if pair[0].kernel * pair[1].kernel <= max_taps]
     return min(fitting or options, key=rank)

@@ -9,99 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from codegen.design.blockram import Memory, line_memories
+from codegen.design.layers import LRN_FACTOR_BITS, RECIPROCAL_BITS
 from codegen.design.numbers import ceil_div
 from codegen.design.parts import Part
+from codegen.design.sizes import Sizes
 from codegen.design.unit_luts import QM, lut_estimate
 
-RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 LRN_ENTRIES = 1025  # as in layer.hpp
-LRN_FACTOR_BITS, RECIPROCAL_BITS = 17, 26  # signed
-BLOCK_CODES = 8
-LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
-FEATURE_MAP_PORTS = 2  # one reads, one writes
+FEATURE_MAP_ADAPTERS = 2  # one reads, one writes
 PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest
 BURST_WORDS = 256  # that the adapter of a port holds
 FIFO_DEPTH_WORDS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 64, 64, 16  # as in engine.hpp
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Everything the estimates depend on; names as in struct Network (network.hpp)."""
-
-    simd: int
-    pe: int
-    weight_bits: int
-    value_bits: int
-    tree_bits: int
-    acc_bits: int
-    quant_bits: int
-    code_bits: int
-    gear_bits: int
-    weight_rows: int
-    line_blocks: int
-    line_low_bits: int
-    line_high_blocks: int
-    psum_groups: int
-    qk_units: int
-    knq_levels: int
-    pool_pixels: int
-    pack_width: int
-    quant_signed: bool = False
-    knq_tables: int = 0
-    enq_bits: int = 0
-    decoders: int = 1
-    wide_bits: int = 2
-    lrn_reach: int = 0
-    lrn_tables: int = 0
-    averages: bool = False
-    chip_words: tuple[int, int] = (1, 1)
-    weight_ports: int = 1
-    weight_widths: tuple[int, ...] = (14,)
-    table_entries: int = 0
-    plain_weights: bool = True
-    pixels: int = 1
-
-
-@dataclass(frozen=True)
-class Memory:
-    """One on-chip memory: `banks` memories of depth x width, `copies` of each."""
-
-    name: str
-    banks: int
-    depth: int
-    width: int
-    copies: int = 1
-    ultra: bool = False
-
-    @property
-    def impl(self) -> str:
-        """Where it is, by the names of Vitis HLS."""
-        return "uram" if self.ultra else "bram" if self.depth > LUTRAM_DEPTH else "lutram"
-
-    @property
-    def uram(self) -> int:
-        """URAM288 blocks, 4096x72 each (UG573)."""
-        return (
-            self.banks * self.copies * ceil_div(self.depth, 4096) * ceil_div(self.width, 72)
-            if self.ultra
-            else 0
-        )
-
-    @property
-    def bram18(self) -> int:
-        """RAMB18 blocks; 0 where the memory goes into LUTs."""
-        if self.depth <= LUTRAM_DEPTH or self.ultra:
-            return 0
-        one = min(ceil_div(self.depth, d) * ceil_div(self.width, w) for d, w in RAMB18)
-        return self.banks * self.copies * one
-
-    @property
-    def lut(self) -> int:
-        """LUTs of a memory that is not in block RAM: one holds 32 bits of each of two columns."""
-        if self.depth > LUTRAM_DEPTH or self.ultra:
-            return 0
-        return self.banks * self.copies * ceil_div(self.depth, 32) * ceil_div(self.width, 2) * 2
 
 
 @dataclass(frozen=True)
@@ -128,21 +48,29 @@ def feature_map_memories(sizes: Sizes, part: Part) -> list[Memory]:
 
 def memories(sizes: Sizes, part: Part) -> list[Memory]:
     """The on-chip memories, by the names used in messages and reports."""
-    pixel, sums = sizes.pe * sizes.code_bits, sizes.pixels * sizes.pe * sizes.acc_bits
+    pool = sizes.pool_rows * sizes.pool_width
+    array = sizes.array
+    pixel, sums = array.pe * sizes.code_bits, array.pixels * array.pe * sizes.acc_bits
     return [
         # one 64-bit word per bank; both halves of a ping-pong buffer are one memory, the half being
         # an address bit (so the RTL that Vitis HLS writes for an array between two processes)
         Memory(
             "weight buffer",
-            sizes.pe * sizes.simd * sizes.weight_bits // 64,
+            sizes.array.row_words(sizes.weight_bits),
             2 * sizes.weight_rows,
             64,
         ),
-        *line_memories(sizes.line_blocks, sizes.line_low_bits, sizes.line_high_blocks, sizes),
+        *line_memories(
+            sizes.line_blocks,
+            sizes.line_low_bits,
+            sizes.line_high_blocks,
+            sizes.code_bits,
+            copies=sizes.array.pixels * sizes.array.blocks,  # a read port for each block of a cycle
+        ),
         Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
-        Memory("pool rows", 1 if sizes.pool_pixels else 0, max(1, sizes.pool_pixels), pixel),
+        Memory("pool rows", 1 if pool else 0, max(1, pool), pixel),
         Memory("output row", 1, sizes.pack_width, pixel),
-        Memory("bus buffers", FEATURE_MAP_PORTS + sizes.weight_ports, BURST_WORDS, 64),
+        Memory("bus buffers", FEATURE_MAP_ADAPTERS + sizes.array.weight_ports, BURST_WORDS, 64),
         Memory("word streams", 2, FIFO_DEPTH_WORDS, 64),
         Memory("code streams", 2, FIFO_DEPTH_CODES, pixel),
         # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit
@@ -150,28 +78,12 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
             "normalisation factors",
             1 if sizes.lrn_tables else 0,
             LRN_ENTRIES * max(1, sizes.lrn_tables),
-            LRN_FACTOR_BITS - 1,
-            copies=sizes.qk_units,
+            LRN_FACTOR_BITS,
+            copies=sizes.array.qk_units,
         ),
         Memory("sum stream", 1, FIFO_DEPTH_SUMS, sums),
         *feature_map_memories(sizes, part),
     ]
-
-
-def line_memories(
-    blocks: int, low_bits: int, high_blocks: int, sizes: Sizes | None = None, *, code_bits: int = 0
-) -> list[Memory]:
-    """The two parts of the line buffer: the low bits of every code, the others of wide codes.
-
-    One copy, or with `sizes` as many as there are: a read port for each block of a cycle.
-    """
-    copies = sizes.pixels * sizes.simd // BLOCK_CODES if sizes else 1
-    bits = sizes.code_bits if sizes else code_bits
-    found = [Memory("line buffer", 1, blocks, BLOCK_CODES * low_bits, copies)]
-    if bits > low_bits:
-        width = BLOCK_CODES * (bits - low_bits)
-        found.append(Memory("line buffer, wide codes", 1, high_blocks, width, copies))
-    return found
 
 
 def estimate(sizes: Sizes, part: Part) -> Resources:
@@ -189,16 +101,16 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the
     weight row (collecting and reading), 8,000 for the rest.
     """
-    products = sizes.pixels * sizes.simd * sizes.pe
+    products = sizes.array.multipliers
     dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
-    dsp += sizes.qk_units * _factor_blocks(sizes, part)
+    dsp += sizes.array.qk_units * _factor_blocks(sizes, part)
     used = memories(sizes, part)
     bram18 = sum(memory.bram18 for memory in used)
     levels = sizes.knq_levels
-    units = conversion_luts(sizes) + sizes.qk_units * 6 * sizes.acc_bits
+    units = conversion_luts(sizes) + sizes.array.qk_units * 6 * sizes.acc_bits
     lut = (
         products * sizes.tree_bits // 2
-        + sizes.pixels * sizes.pe * sizes.acc_bits
+        + sizes.array.pixels * sizes.array.pe * sizes.acc_bits
         + units
         + 2 * 5 * sizes.gear_bits
         + sum(memory.lut for memory in used)
@@ -208,8 +120,8 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
     ff = (
         products * (sizes.weight_bits + sizes.tree_bits)
-        + 2 * sizes.simd * sizes.pe * sizes.weight_bits
-        + sizes.pixels * sizes.pe * sizes.acc_bits * 2
+        + 2 * sizes.array.simd * sizes.array.pe * sizes.weight_bits
+        + sizes.array.pixels * sizes.array.pe * sizes.acc_bits * 2
         + tables
         + 8000
     )
@@ -219,14 +131,14 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
 def conversion_luts(sizes: Sizes) -> int:
     """LUTs of all conversion units; a unit exists where some layer's scheme needs it."""
     qm = min(QM[1], max(QM[0], sizes.quant_bits))
-    decoders, luts = sizes.pixels * sizes.simd * sizes.decoders, 0.0
+    decoders, luts = sizes.array.pixels * sizes.array.simd * sizes.decoders, 0.0
     if sizes.knq_levels > 1:
         bits, tables = (sizes.knq_levels - 1).bit_length(), sizes.knq_tables
         luts += lut_estimate("ck", bits, qm, tables, decoders)
-        luts += lut_estimate("qk", bits, qm, tables, sizes.qk_units)
+        luts += lut_estimate("qk", bits, qm, tables, sizes.array.qk_units)
     if sizes.enq_bits:
         luts += lut_estimate("ce", sizes.enq_bits, qm, lanes=decoders)
-        luts += lut_estimate("qe", sizes.enq_bits, qm, lanes=sizes.qk_units)
+        luts += lut_estimate("qe", sizes.enq_bits, qm, lanes=sizes.array.qk_units)
     return round(luts)
 
 
@@ -239,13 +151,13 @@ def weight_luts(sizes: Sizes) -> int:
     layers have a codebook and others none, the choice between them, a LUT a bit. Each port beyond
     the first: PORT_LUT.
     """
-    lanes, bits, entries = sizes.simd * sizes.pe, sizes.weight_bits, sizes.table_entries
+    lanes, bits, entries = sizes.array.simd * sizes.array.pe, sizes.weight_bits, sizes.table_entries
     widths = sizes.weight_widths or (bits,)
     luts = max(widths) * ceil_div(len(widths) - 1, 3)
     if entries:
         luts += ceil_div(bits, 2) if entries <= 32 else bits * ceil_div(entries, 64)
         luts += bits if sizes.plain_weights else 0
-    return lanes * luts + (sizes.weight_ports - 1) * PORT_LUT
+    return lanes * luts + (sizes.array.weight_ports - 1) * PORT_LUT
 
 
 def multiplier_blocks(a: int, b: int, part: Part) -> int:
@@ -259,11 +171,11 @@ def _factor_blocks(sizes: Sizes, part: Part) -> int:
     blocks = 0
     if sizes.lrn_tables:
         square = multiplier_blocks(sizes.value_bits, sizes.value_bits, part)
-        rest = multiplier_blocks(LRN_FACTOR_BITS, 2 * sizes.value_bits, part)
-        scale = multiplier_blocks(LRN_FACTOR_BITS, sizes.value_bits, part)
+        rest = multiplier_blocks(LRN_FACTOR_BITS + 1, 2 * sizes.value_bits, part)
+        scale = multiplier_blocks(LRN_FACTOR_BITS + 1, sizes.value_bits, part)
         blocks += (2 * sizes.lrn_reach + 1) * square + rest + scale
     if sizes.averages:
-        blocks += multiplier_blocks(sizes.acc_bits, RECIPROCAL_BITS, part)
+        blocks += multiplier_blocks(sizes.acc_bits, RECIPROCAL_BITS + 2, part)
     return blocks
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import jinja2
 
 from codegen.design.bounds import CAUSES, LayerTime, layer_times
-from codegen.design.planner import Plan
-from codegen.design.search import Design, Exploration
+from codegen.design.design import Design
+from codegen.design.search import Exploration
 from codegen.emit.explore_plots import figures
 from formats.build import atomic_dir
 
@@ -22,10 +22,10 @@ HTML_TEMPLATE = "explore.html.j2"
 FOLDER = "explore"
 
 
-def summary(plan: Plan, times: Sequence[LayerTime]) -> dict[str, Any]:
+def summary(plan: Design, times: Sequence[LayerTime]) -> dict[str, Any]:
     """Speed of a plan, convolutions alone and with everything, and the multipliers' efficiency."""
     clock = plan.part.clock_mhz * 1e6
-    kinds = {job.layer.name: job.layer.kind for job in plan.jobs}
+    kinds = {layer.name: layer.kind for layer in plan.layers}
     groups = {
         "convolutions": [time for time in times if kinds[time.name] == "conv"],
         "all": list(times),
@@ -39,28 +39,28 @@ def summary(plan: Plan, times: Sequence[LayerTime]) -> dict[str, Any]:
             "milliseconds_per_image": 1e3 * seconds / plan.images,
             "images_per_second": plan.images / seconds,
             "gops": 2 * macs / seconds / 1e9,
-            "efficiency": macs / (plan.engine.multipliers * clock * seconds),
+            "efficiency": macs / (plan.array.multipliers * clock * seconds),
         }
     return entry
 
 
 def design_entry(design: Design) -> dict[str, Any]:
     """One design as JSON."""
-    plan, used = design.plan, design.plan.resources
+    axes = ("simd", "pe", "pixels", "weight_ports", "fm")
     return {
-        "point": vars(design.point),
-        "qk_units": plan.engine.qk_units,
-        "batch": plan.batch,
+        "point": {name: getattr(design.array, name) for name in axes},
+        "qk_units": design.array.qk_units,
+        "batch": design.batch,
         "seconds": design.seconds,
-        "images_per_second": plan.images / design.seconds,
-        "resources": {name: getattr(used, name) for name in design.use},
+        "images_per_second": design.images / design.seconds,
+        "resources": {name: getattr(design.resources, name) for name in design.use},
         "use": design.use,
     }
 
 
 def as_json(found: Exploration, limit: float) -> dict[str, Any]:
     """Everything an exploration found."""
-    plan = found.best.plan
+    plan = found.best
     times = layer_times(plan)
     return {
         "network": plan.network.name,
@@ -87,7 +87,7 @@ def as_json(found: Exploration, limit: float) -> dict[str, Any]:
 def write(build: Path, found: Exploration, limit: float) -> Path:
     """Write build/NET/explore/ (explore.json, explore.html, pictures); return the page's path."""
     entry = as_json(found, limit)
-    drawn = figures(found.best.plan, layer_times(found.best.plan))
+    drawn = figures(found.best, layer_times(found.best))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -108,7 +108,7 @@ def write(build: Path, found: Exploration, limit: float) -> Path:
 
 def table(found: Exploration) -> str:
     """The Pareto front and the pick, for a terminal."""
-    plan = found.best.plan
+    plan = found.best
     names = list(found.best.use)
     head = f"{'SIMD':>4s} {'PE':>3s} {'pixels':>6s} {'ports':>5s} {'units':>5s} {'frames/s':>9s}"
     lines = [
@@ -117,10 +117,10 @@ def table(found: Exploration) -> str:
         head + "".join(f" {name.upper():>7s}" for name in names),
     ]
     for design in found.front:
-        point = design.point
+        array = design.array
         lines.append(
-            f"{point.simd:4d} {point.pe:3d} {point.pixels:6d} {point.weight_ports:5d} "
-            f"{design.plan.engine.qk_units:5d} {design.plan.images / design.seconds:9.2f}"
+            f"{array.simd:4d} {array.pe:3d} {array.pixels:6d} {array.weight_ports:5d} "
+            f"{array.qk_units:5d} {design.images / design.seconds:9.2f}"
             + "".join(f" {share:7.1%}" for share in design.use.values())
             + ("  <- fastest" if design is found.front[0] else "")
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from codegen.design.bounds import CAUSES, LayerTime
-from codegen.design.planner import Plan
+from codegen.design.design import Design
 from formats.errors import UserError
 
 COLOURS = ("#2f6690", "#a9c9e0", "#7d8597", "#d1603d", "#e9b44c", "#6a4c93", "#4f9d69", "#9bc1a0",
@@ -21,7 +21,7 @@ COLOURS = ("#2f6690", "#a9c9e0", "#7d8597", "#d1603d", "#e9b44c", "#6a4c93", "#4
 NAMES_WITHOUT_TURNING = 10
 
 
-def figures(plan: Plan, times: Sequence[LayerTime]) -> dict[str, tuple[str, bytes]]:
+def figures(plan: Design, times: Sequence[LayerTime]) -> dict[str, tuple[str, bytes]]:
     """(SVG text, PNG bytes) by name: "bounds" and "roofline"."""
     try:
         import matplotlib
@@ -46,7 +46,7 @@ def _both(figure: Any) -> tuple[str, bytes]:
     return svg[svg.index("<svg") :], picture.getvalue()
 
 
-def stacked(plan: Plan, times: Sequence[LayerTime]) -> Any:
+def stacked(plan: Design, times: Sequence[LayerTime]) -> Any:
     """One bar a layer: milliseconds for an image, by cause."""
     import matplotlib.pyplot as plt
 
@@ -67,19 +67,19 @@ def stacked(plan: Plan, times: Sequence[LayerTime]) -> Any:
     return figure
 
 
-def roofline(plan: Plan, times: Sequence[LayerTime]) -> Any:
+def roofline(plan: Design, times: Sequence[LayerTime]) -> Any:
     """Attained 10^9 operations a second against operations per byte of DRAM traffic."""
     import matplotlib.pyplot as plt
 
     clock, bandwidth = plan.part.clock_mhz * 1e6, plan.part.ddr_gbs
-    peak = 2 * plan.engine.multipliers * clock / 1e9
+    peak = 2 * plan.array.multipliers * clock / 1e9
     shown = [time for time in times if time.macs and np.isfinite(time.intensity)]
     figure, axis = plt.subplots(figsize=(6.0, 4.2), layout="constrained")
     lowest = min([time.intensity for time in shown] + [peak / bandwidth]) / 2
     highest = max([time.intensity for time in shown] + [peak / bandwidth]) * 2
     x = np.geomspace(lowest, highest, 200)
     axis.loglog(x, np.minimum(peak, bandwidth * x), color="#1c2430", linewidth=1.4)
-    axis.annotate(f"{plan.engine.multipliers} multipliers at {plan.part.clock_mhz:g} MHz: "
+    axis.annotate(f"{plan.array.multipliers} multipliers at {plan.part.clock_mhz:g} MHz: "
                   f"{peak:.1f} GOP/s", (highest, peak), ha="right", va="bottom")  # fmt: skip
     axis.annotate(f"DRAM {bandwidth:g} GB/s", (lowest * 1.3, bandwidth * lowest * 1.8),
                   rotation=35)  # fmt: skip

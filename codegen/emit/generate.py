@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from codegen.design import network, planner
+from codegen.design import network
+from codegen.design.design import Design
 from codegen.design.parts import DEFAULT_PART, clocked, find_part
 from codegen.design.search import choose
-from codegen.design.space import Fixed
+from codegen.design.space import Axes
 from codegen.emit import board_design, golden, render, report, weights_file
 from formats.build import atomic_dir, digest, program_files, write_atomic
 from formats.errors import UserError
@@ -30,20 +31,19 @@ class Settings:
     Attributes:
         build: build/NET, with quantized/.
         part: FPGA part.
-        fixed: lanes, pixels, ports and place of feature maps that the user has set; the
-            exploration chooses the others.
+        axes: what the user has set of the array; the exploration chooses the rest.
         images: images of golden/; 0 for all that vectors.npz holds.
         clock_mhz: instead of the part's typical clock.
     """
 
     build: Path
     part: str = DEFAULT_PART
-    fixed: Fixed = Fixed()
+    axes: Axes = field(default_factory=dict)
     images: int = 0
     clock_mhz: float | None = None
 
 
-def generate(settings: Settings) -> planner.Plan | None:
+def generate(settings: Settings) -> Design | None:
     """Generate everything; None where it was up to date."""
     quantized = quantized_folder(settings.build)
     part = clocked(find_part(settings.part), settings.clock_mhz)
@@ -55,7 +55,7 @@ def generate(settings: Settings) -> planner.Plan | None:
     images = settings.images or available
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
-    plan = choose(loaded, part, images, settings.fixed)
+    plan = choose(loaded, part, images, settings.axes)
     files = render.render_all(plan)
     with ExitStack() as stack:
         hls, params, vectors = (

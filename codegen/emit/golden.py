@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design.layers import INPUT
-from codegen.design.planner import Plan
-from codegen.design.rows import FIELDS, Job, Row, weight_words
+from codegen.design.design import Design
+from codegen.design.layers import INPUT, Layer
+from codegen.design.rows import NUMPY_TYPE, Row
 from formats.errors import UserError
 from formats.packing import pack_maps
 
@@ -35,45 +35,38 @@ def count_images(folder: Path) -> int:
         return int(vectors["labels"].shape[0])
 
 
-def write_golden(plan: Plan, folder: Path, weight_checks: list[int]) -> None:
+def write_golden(design: Design, folder: Path, weight_checks: list[int]) -> None:
     """Write input.bin, one file per layer, and checks.txt into an existing folder."""
-    network = plan.network
+    network = design.network
     with _open(network.folder) as vectors:
-        codes = _take(vectors, INPUT, plan, network.in_shape)
-        _write(folder / "input.bin", plan.gather(codes), network.in_bits, 0)
-        for index, job in enumerate(plan.jobs):
-            layer = job.layer
-            path = folder / golden_name(index, layer.name, len(plan.jobs))
-            values = _take(vectors, layer.name, plan, layer.out_shape)
+        codes = _take(vectors, INPUT, design, network.in_shape)
+        _write(folder / "input.bin", design.gather(codes), network.in_bits, 0)
+        for index, layer in enumerate(network.layers):
+            path = folder / golden_name(index, layer.name, len(network.layers))
+            values = _take(vectors, layer.name, design, layer.out_shape)
             if layer.quantizer is None:
                 path.write_bytes(values.transpose(0, 2, 3, 1).astype("<i8").tobytes())
             else:
                 _write(path, values, layer.quantizer.bits, int(layer.quantizer.encode(0)))
-    engine, ports = plan.engine, plan.engine.weight_ports
-
-    def words(row: Row) -> int:
-        return ports * weight_words(row, engine.simd, engine.pe, ports)
-
-    lines = [
-        f"{index} {words(row)} {weights:08x} {row_check(row):08x} {knq_check(job):08x}\n"
-        for index, (job, row, weights) in enumerate(
-            zip(plan.jobs, plan.rows, weight_checks, strict=True)
-        )
-    ]
+    lines = []
+    for index, (layer, row) in enumerate(zip(network.layers, design.rows, strict=True)):
+        words = design.array.weight_ports * row.weight_words(design.array)
+        checks = (weight_checks[index], row_check(row), table_check(layer))
+        lines.append(f"{index} {words} " + " ".join(f"{check:08x}" for check in checks) + "\n")
     (folder / "checks.txt").write_text("".join(lines))
 
 
 def row_check(row: Row) -> int:
     """CRC-32 of a layer's table row as int32."""
-    return zlib.crc32(np.array([row[name] for name in FIELDS], dtype="<i4").tobytes())
+    return zlib.crc32(np.array(row.values, dtype=NUMPY_TYPE).tobytes())
 
 
-def knq_check(job: Job) -> int:
+def table_check(layer: Layer) -> int:
     """CRC-32 of the layer's centroids, thresholds and normalisation factors that exist, as int32.
 
     0 where it has none.
     """
-    quantizer, lrn = job.layer.quantizer, job.layer.lrn
+    quantizer, lrn = layer.quantizer, layer.lrn
     tables = [quantizer.centroid, quantizer.threshold] if quantizer else []
     tables.append(lrn.table if lrn else None)
     crc = 0
@@ -100,15 +93,15 @@ def _open(folder: Path) -> np.lib.npyio.NpzFile:
 
 
 def _take(
-    vectors: np.lib.npyio.NpzFile, key: str, plan: Plan, shape: tuple[int, int, int]
+    vectors: np.lib.npyio.NpzFile, key: str, design: Design, shape: tuple[int, int, int]
 ) -> np.ndarray:
     """The first `images` items of vectors[key], [N, *shape]."""
     if key not in vectors.files:
         raise UserError(f"vectors.npz must hold {key}; quantize again")
     values = vectors[key]
-    if values.shape[1:] != shape or values.shape[0] < plan.images:
+    if values.shape[1:] != shape or values.shape[0] < design.images:
         raise UserError(
-            f"vectors.npz: {key} must have shape {(plan.images, *shape)}, not {values.shape}; "
-            f"quantize with IMAGES={plan.images}"
+            f"vectors.npz: {key} must have shape {(design.images, *shape)}, not {values.shape}; "
+            f"quantize with IMAGES={design.images}"
         )
-    return values[: plan.images]
+    return values[: design.images]

@@ -24,8 +24,9 @@ from codegen.design.constants import (
     types,
     weight_widths,
 )
+from codegen.design.design import Design
 from codegen.design.layers import Quantizer
-from codegen.design.planner import Plan
+from codegen.design.lowering import knq_tables, lrn_layers
 from codegen.design.resources import feature_map_memories
 from codegen.design.rows import FIELDS
 from codegen.emit.golden import golden_name
@@ -61,9 +62,9 @@ def render(template: str, context: dict[str, Any], folder: Path = TEMPLATES) -> 
         raise UserError(f"{folder / template} must exist; restore it from the repository") from None
 
 
-def render_all(plan: Plan, folder: Path = TEMPLATES) -> dict[str, str]:
+def render_all(design: Design, folder: Path = TEMPLATES) -> dict[str, str]:
     """All files of build/NET/hls: rendered templates, and the static headers as they are."""
-    made = context(plan)
+    made = context(design)
     files = {}
     for path in headers(folder):
         files[path.name] = path.read_text(encoding="utf-8")
@@ -100,16 +101,16 @@ def braced(lines: Iterable[str], names: Iterable[str]) -> list[str]:
     return [f"{{{line}}},  // {name}" for line, name in zip(lines, names, strict=True)]
 
 
-def context(plan: Plan) -> dict[str, Any]:
+def context(design: Design) -> dict[str, Any]:
     """What all templates see."""
-    network, part = plan.network, plan.part
-    made = constants(plan)
-    layers = _layers(plan)
+    network, part = design.network, design.part
+    made = constants(design)
+    layers = _layers(design)
     names = [layer["name"] for layer in layers]
-    centroid, threshold = knq_rows(plan.knq, plan.sizes.knq_levels)
-    quantized = [(job.layer.name, job.layer.quantizer) for job in plan.jobs]
+    centroid, threshold = knq_rows(knq_tables(network), design.sizes.knq_levels)
+    quantized = [(layer.name, layer.quantizer) for layer in network.layers]
     owners = [name for name, item in quantized if item and item.scheme == "knq"] or ["unused"]
-    table = align([[value for _, value in layer["row"]] for layer in layers])
+    table = align([layer["row"] for layer in layers])
     info = [
         [
             json.dumps(layer["name"]),
@@ -124,35 +125,35 @@ def context(plan: Plan) -> dict[str, Any]:
             "name": network.name,
             "generator": f"codegen {VERSION}",
             "sha256": network.manifest_sha256,
-            "design_id": design_id(plan),
+            "design_id": design_id(design),
             "part": part.name,
             "device": part.device,
             "clock_mhz": part.clock_mhz,
-            "images": plan.images,
+            "images": design.images,
         },
-        "types": types(plan),
+        "types": types(design),
         "constants": made,
         "const": {item.name: item.value for item in made},
-        "in_widths": in_widths(plan),
-        "out_widths": out_widths(plan),
-        "weight_widths": weight_widths(plan),
-        "weight_ports": weight_ports(plan.engine.weight_ports),
+        "in_widths": in_widths(design),
+        "out_widths": out_widths(design),
+        "weight_widths": weight_widths(design),
+        "weight_ports": weight_ports(design.array.weight_ports),
         "depth": {
-            "weights": plan.weight_words // plan.engine.weight_ports,
-            "feature_maps": plan.arena.words * plan.batch,
+            "weights": design.weight_words // design.array.weight_ports,
+            "feature_maps": design.arena.words * design.batch,
         },
-        "chip_impl": [item.impl for item in feature_map_memories(plan.sizes, part)],
-        "on_chip": bool(plan.chip.memory),
+        "chip_impl": [item.impl for item in feature_map_memories(design.sizes, part)],
+        "on_chip": bool(design.chip.memory),
         "fields": list(FIELDS),
         "field_comment": textwrap.wrap(", ".join(FIELDS), LINE_WIDTH),
         "layers": layers,
         "table_rows": braced(table, names),
         "info_rows": [f"{{{line}}}," for line in align(info)],
         "knq_rows": len(centroid),
-        "knq_levels": plan.sizes.knq_levels,
+        "knq_levels": design.sizes.knq_levels,
         "centroid_rows": braced(align(centroid), owners),
         "threshold_rows": braced(align(threshold), owners),
-        "lrn_table_rows": _lrn(plan) or ["{0},"],
+        "lrn_table_rows": _lrn(design) or ["{0},"],
         "reciprocal_rows": textwrap.wrap(", ".join(map(str, reciprocals())), LINE_WIDTH),
     }
 
@@ -175,18 +176,17 @@ def reciprocals() -> list[int]:
     return [0, *(((1 << 24) + n // 2) // n for n in range(1, MAX_COUNT + 1))]
 
 
-def _layers(plan: Plan) -> list[dict[str, Any]]:
-    layers = []
-    for index, (job, row) in enumerate(zip(plan.jobs, plan.rows, strict=True)):
-        layer = job.layer
+def _layers(design: Design) -> list[dict[str, Any]]:
+    network, layers = design.network, []
+    for index, (layer, row) in enumerate(zip(network.layers, design.rows, strict=True)):
         layers.append(
             {
                 "index": index,
                 "name": layer.name,
                 "kind": layer.kind,
                 "macs": layer.macs,
-                "row": [(name, row[name]) for name in FIELDS],
-                "golden_file": golden_name(index, layer.name, len(plan.jobs)),
+                "row": row.values,
+                "golden_file": golden_name(index, layer.name, len(network.layers)),
                 "in_shape": layer.in_shape,
                 "conv_shape": layer.conv_shape,
                 "out_shape": layer.out_shape,
@@ -195,10 +195,10 @@ def _layers(plan: Plan) -> list[dict[str, Any]]:
     return layers
 
 
-def _lrn(plan: Plan) -> list[str]:
+def _lrn(design: Design) -> list[str]:
     """LRN_TABLE, a row of LRN_ENTRIES factors per normalisation."""
     rows = []
-    for layer in plan.lrn:
+    for layer in lrn_layers(design.network):
         if layer.lrn is None:
             raise ValueError("a normalisation has factors")
         text = textwrap.wrap(", ".join(map(str, layer.lrn.table.tolist())), LINE_WIDTH)

@@ -16,20 +16,12 @@ import jsonschema
 
 from codegen import VERSION
 from codegen.design.constants import bounds, design_id
+from codegen.design.design import Design
 from codegen.design.layers import INPUT
 from codegen.design.memory import Footprint, paper_footprint, stored_footprint
 from codegen.design.numbers import ceil_div
-from codegen.design.planner import Plan, activation_bytes
 from codegen.design.resources import memories
-from codegen.design.rows import (
-    PLACE_CACHE,
-    PLACE_CHIP,
-    PLACE_DDR,
-    Row,
-    output_words,
-    tiles,
-    weight_words,
-)
+from codegen.design.rows import Place, Row
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.packing import WORD_BYTES
@@ -38,9 +30,9 @@ SCHEMA = Path(__file__).with_name("schemas") / "report.schema.json"
 HTML_TEMPLATE = "report.html.j2"
 
 
-def build_report(plan: Plan, settings_sha256: str) -> dict[str, Any]:
+def build_report(plan: Design, settings_sha256: str) -> dict[str, Any]:
     """The report of a plan, before any C-simulation (`csim` is null)."""
-    network, part, engine = plan.network, plan.part, plan.engine
+    network, part, array = plan.network, plan.part, plan.array
     gather = plan.gather
     return {
         "format": 1,
@@ -54,12 +46,12 @@ def build_report(plan: Plan, settings_sha256: str) -> dict[str, Any]:
         "scheme": _scheme(plan),
         "images": plan.images,
         "engine": {
-            "simd": engine.simd,
-            "pe": engine.pe,
-            "pixels": engine.pixels,
-            "qk_units": engine.qk_units,
+            "simd": array.simd,
+            "pe": array.pe,
+            "pixels": array.pixels,
+            "qk_units": array.qk_units,
             "weight_bits": plan.sizes.weight_bits,
-            "weight_ports": engine.weight_ports,
+            "weight_ports": array.weight_ports,
             "batch": plan.batch,
             "constants": {name: value for name, (value, _) in bounds(plan).items()},
         },
@@ -75,7 +67,7 @@ def build_report(plan: Plan, settings_sha256: str) -> dict[str, Any]:
             },
         },
         "output": _output(plan),
-        "layers": [_layer(plan, index) for index in range(len(plan.jobs))],
+        "layers": [_layer(plan, index) for index in range(len(plan.rows))],
         "memory": _memory(plan),
         "performance": _performance(plan),
         "resources": _resources(plan),
@@ -86,22 +78,22 @@ def build_report(plan: Plan, settings_sha256: str) -> dict[str, Any]:
     }
 
 
-def _scheme(plan: Plan) -> str:
+def _scheme(plan: Design) -> str:
     """The scheme of all quantized layers, or "mixed"."""
-    found = {job.layer.quantizer.scheme for job in plan.jobs if job.layer.quantizer}
+    found = {layer.quantizer.scheme for layer in plan.layers if layer.quantizer}
     return found.pop() if len(found) == 1 else "mixed" if found else "raw"
 
 
-def _output(plan: Plan) -> dict[str, Any]:
+def _output(plan: Design) -> dict[str, Any]:
     """How the host reads the raw result: value = accumulator * 2^-frac / count."""
-    layer = plan.jobs[-1].layer
+    layer = plan.network.layers[-1]
     count = layer.window if layer.kind == "avgpool" else 1
     return {"shape": list(layer.out_shape), "frac": layer.out_frac, "count": count}
 
 
-def _layer(plan: Plan, index: int) -> dict[str, Any]:
-    job, row, cost = plan.jobs[index], plan.rows[index], plan.costs[index]
-    layer, quantizer = job.layer, job.layer.quantizer
+def _layer(plan: Design, index: int) -> dict[str, Any]:
+    layer, row, cost = plan.network.layers[index], plan.rows[index], plan.costs[index]
+    quantizer = layer.quantizer
     channels, height, width = layer.out_shape
     activations = channels * height * width
     return {
@@ -126,83 +118,86 @@ def _layer(plan: Plan, index: int) -> dict[str, Any]:
         "weights": _weights(plan, index),
         "sqnr_db": layer.sqnr_db,
         "nb_bits": activations * quantizer.bits if quantizer else None,
-        "packed_bytes": output_words(row) * WORD_BYTES,
+        "packed_bytes": row.output_words * WORD_BYTES,
         "address": {
-            "input": row["in_addr"],
-            "output": row["out_addr"],
-            "weights": row["weight_addr"],
+            "input": row.in_addr,
+            "output": row.out_addr,
+            "weights": row.weight_addr,
         },
         "memory": _places(row),
-        "tiles": tiles(row),
-        "chunks": row["chunks"],
+        "tiles": row.tiles,
+        "chunks": row.chunks,
         "bytes_read": cost.bytes_read,
         "bytes_written": cost.bytes_written,
         "bytes_weights": cost.bytes_weights,
         "cycles": cost.cycles,
-        "utilisation": plan.engine.efficiency(layer.macs * plan.images, cost.cycles),
+        "utilisation": plan.array.efficiency(layer.macs * plan.images, cost.cycles),
         "counts": dict(cost.counts),
     }
 
 
 def _places(row: Row) -> dict[str, Any]:
     """Where the inputs and the output of a layer are: "ddr", "A" or "B"; "copy" of a DDR input."""
-    read, written = ("B", "A") if row["chip_swap"] else ("A", "B")
-    names = {PLACE_DDR: "ddr", PLACE_CHIP: read, PLACE_CACHE: f"ddr, copy in {read}"}
-    places = [row["in_chip"], row["in2_chip"]][: row["sources"]]
+    read, written = ("B", "A") if row.chip_swap else ("A", "B")
+    names: dict[int, str] = {
+        Place.DDR: "ddr",
+        Place.CHIP: read,
+        Place.CACHE: f"ddr, copy in {read}",
+    }
+    places = [row.in_chip, row.in2_chip][: row.sources]
     return {
         "inputs": [names[place] for place in places],
-        "output": written if row["out_chip"] else "ddr",
+        "output": written if row.out_chip else "ddr",
     }
 
 
-def ddr_traffic(plan: Plan) -> dict[str, int]:
+def ddr_traffic(plan: Design) -> dict[str, int]:
     """Bytes of feature maps between DRAM and chip, for all images: input, result, the rest."""
     reads = writes = 0
-    for job, cost in zip(plan.jobs, plan.costs, strict=True):
-        if INPUT in job.layer.inputs:
+    for layer, cost in zip(plan.layers, plan.costs, strict=True):
+        if INPUT in layer.inputs:
             reads += cost.bytes_read
-        writes += cost.bytes_written if job is plan.jobs[-1] else 0
+        writes += cost.bytes_written if layer is plan.layers[-1] else 0
     return {
         "input_bytes": reads,
         "output_bytes": writes,
-        "other_bytes": activation_bytes(plan) - reads - writes,
+        "other_bytes": plan.activation_bytes - reads - writes,
     }
 
 
-def _weights(plan: Plan, index: int) -> dict[str, Any] | None:
+def _weights(plan: Design, index: int) -> dict[str, Any] | None:
     """How a layer's weights are stored; None where it has none."""
-    job, engine = plan.jobs[index], plan.engine
-    if not job.layer.weighted:
+    layer, row, array = plan.layers[index], plan.rows[index], plan.array
+    if not layer.weighted:
         return None
-    words = weight_words(plan.rows[index], engine.simd, engine.pe, engine.weight_ports)
-    table = job.storage.table
+    stored = layer.stored
     return {
-        "scheme": job.storage.scheme,
-        "bits": job.storage.bits,
-        "multiplied_bits": job.layer.weight_bits,
-        "table_entries": 0 if table is None else int(table.size),
-        "bytes": words * engine.weight_ports * WORD_BYTES,
+        "scheme": stored.scheme,
+        "bits": stored.bits,
+        "multiplied_bits": layer.weight_bits,
+        "table_entries": 0 if stored.table is None else int(stored.table.size),
+        "bytes": row.weight_words(array) * array.weight_ports * WORD_BYTES,
     }
 
 
-def _memory(plan: Plan) -> dict[str, Any]:
+def _memory(plan: Design) -> dict[str, Any]:
     layers = plan.network.layers
     stored = stored_footprint(layers)
-    packed = [output_words(row) for row in plan.rows if not row["raw"]]
+    packed = [row.output_words for row in plan.rows if not row.raw]
     return {
         "activations": stored.activations,
         "nb_bits": stored.nb_bits,
         "half_precision_bits": stored.half_bits,
         "ratio": stored.ratio,
         "packed_bytes": sum(packed) * WORD_BYTES,
-        "peak_live_bytes": plan.peak_words * WORD_BYTES,
-        "peak_live_bytes_without_input": plan.peak_words_without_input * WORD_BYTES,
+        "peak_live_bytes": plan.peak_words() * WORD_BYTES,
+        "peak_live_bytes_without_input": plan.peak_words(with_input=False) * WORD_BYTES,
         "arena_bytes": plan.arena.words * WORD_BYTES,
         "chip_bytes": sum(plan.sizes.chip_words) * WORD_BYTES if plan.chip.words != (0, 0) else 0,
         "ddr": ddr_traffic(plan),
         "input_bytes": plan.input_words * WORD_BYTES,
         "weight_bytes": plan.weight_words * WORD_BYTES,
-        "weight_section_bytes": plan.weight_words // plan.engine.weight_ports * WORD_BYTES,
+        "weight_section_bytes": plan.weight_words // plan.array.weight_ports * WORD_BYTES,
         "conv_before_pool": _footprint(paper_footprint(layers)),
     }
 
@@ -216,9 +211,9 @@ def _footprint(part: Footprint) -> dict[str, Any]:
     }
 
 
-def _performance(plan: Plan) -> dict[str, Any]:
-    macs = sum(job.layer.macs for job in plan.jobs) * plan.images
-    ideal = ceil_div(macs, plan.engine.multipliers)
+def _performance(plan: Design) -> dict[str, Any]:
+    macs = sum(layer.macs for layer in plan.layers) * plan.images
+    ideal = ceil_div(macs, plan.array.multipliers)
     return {
         "clock_mhz": plan.part.clock_mhz,
         "ddr_gbs": plan.part.ddr_gbs,
@@ -232,7 +227,7 @@ def _performance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _resources(plan: Plan) -> dict[str, Any]:
+def _resources(plan: Design) -> dict[str, Any]:
     used, part = plan.resources, plan.part
     return {
         "estimate": {

@@ -16,34 +16,36 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from codegen.design.array import Array
+from codegen.design.design import Design
+from codegen.design.layers import Layer
 from codegen.design.numbers import ceil_div
-from codegen.design.planner import Plan
-from codegen.design.rows import Job, Row, bias_words, chunk_sizes
+from codegen.design.rows import Row
 from formats.packing import BLOCK_CODES, pack_fields
 
 
-def pass_words(job: Job, row: Row, simd: int, pe: int, ports: int = 1) -> Iterator[np.ndarray]:
+def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
     """The words of one layer (uint64 [n, ports]), pass by pass; none without weights."""
-    if not job.layer.weighted:
+    if not layer.weighted:
         return
-    conv = job.conv
-    out_group = conv.out_channels // conv.groups
-    fields = field_table(job)
-    if job.storage.table is not None:
-        yield table_words(job.storage.table, ports)
-    for group in range(conv.groups):
-        for tile in range(row["tiles_per_group"]):
+    out_group, table = layer.conv_shape[0] // layer.groups, layer.stored.table
+    pe, ports = array.pe, array.weight_ports
+    if table is not None:
+        yield table_words(table, ports)
+        fields = field_table(table)
+    for group in range(layer.groups):
+        for tile in range(row.tiles_per_group):
             first = group * out_group + tile * pe
             lanes = min(pe, (group + 1) * out_group - first)
-            bias = np.zeros(2 * ports * bias_words(pe, ports), dtype="<i4")
-            bias[:lanes] = job.layer.bias[first : first + lanes]
-            for chunk, blocks in enumerate(chunk_sizes(row)):
-                start = chunk * row["chunk_blocks"] * BLOCK_CODES
-                part = job.weight[first : first + lanes, start : start + blocks * BLOCK_CODES]
-                rows = order_rows(part, blocks, simd, pe)
-                if fields is not None:
+            bias = np.zeros(2 * ports * array.bias_words, dtype="<i4")
+            bias[:lanes] = layer.bias[first : first + lanes]
+            for chunk, blocks in enumerate(row.chunk_sizes):
+                start = chunk * row.chunk_blocks * BLOCK_CODES
+                part = layer.weight[first : first + lanes, start : start + blocks * BLOCK_CODES]
+                rows = order_rows(part, blocks, array)
+                if table is not None:
                     rows = fields[rows.view(np.uint16)]
-                data = pack_fields(rows, row["weight_bits"])
+                data = pack_fields(rows, row.weight_bits)
                 if chunk == 0:
                     data = np.concatenate([bias.view("<u8"), data])
                 yield data.reshape(-1, ports)
@@ -60,32 +62,30 @@ def table_words(table: np.ndarray, ports: int) -> np.ndarray:
     return words
 
 
-def field_table(job: Job) -> np.ndarray | None:
-    """What is stored for a weight w (uint8 [2^16], at w mod 2^16); None: w itself.
+def field_table(table: np.ndarray) -> np.ndarray:
+    """What is stored for a weight w of a codebook: uint8 [2^16], at w mod 2^16.
 
     A weight 0 that the codebook lacks stands for an output channel that is never stored: index 0.
     """
-    table = job.storage.table
-    if table is None:
-        return None
     fields = np.zeros(1 << 16, dtype=np.uint8)
     fields[table & 0xFFFF] = np.arange(table.size)
     return fields
 
 
-def order_rows(weight: np.ndarray, blocks: int, simd: int, pe: int) -> np.ndarray:
+def order_rows(weight: np.ndarray, blocks: int, array: Array) -> np.ndarray:
     """Weights [lanes, channels, KH, KW] of one pass as [rows, SIMD, PE], zero-filled.
 
     The list of (kernel row, kernel column, block of 8 channels), block fastest, is cut into rows of
     SIMD/8 items; only its end is filled up.
 
-    >>> rows = order_rows(np.array([5, 6]).reshape(2, 1, 1, 1), 1, 8, 8)
+    >>> rows = order_rows(np.array([5, 6]).reshape(2, 1, 1, 1), 1, Array(8, 8))
     >>> rows.shape, rows[0, 0].tolist()
     ((1, 8, 8), [5, 6, 0, 0, 0, 0, 0, 0])
-    >>> order_rows(np.arange(36).reshape(1, 2, 3, 6), 1, 24, 8)[0, ::8, 0].tolist()
+    >>> order_rows(np.arange(36).reshape(1, 2, 3, 6), 1, Array(24, 8))[0, ::8, 0].tolist()
     [0, 1, 2]
     """
     lanes, channels, kernel_h, kernel_w = weight.shape
+    simd, pe = array.simd, array.pe
     items = ceil_div(kernel_h * kernel_w * blocks * BLOCK_CODES, simd) * simd
     rows = np.zeros((items, pe), dtype=weight.dtype)
     taps = rows[: kernel_h * kernel_w * blocks * BLOCK_CODES].reshape(
@@ -95,26 +95,25 @@ def order_rows(weight: np.ndarray, blocks: int, simd: int, pe: int) -> np.ndarra
     return rows.reshape(-1, simd, pe)
 
 
-def write_weights(plan: Plan, path: Path) -> list[int]:
+def write_weights(design: Design, path: Path) -> list[int]:
     """Write weights.bin; return the CRC-32 of each layer's bytes."""
     checks: list[int] = []
-    engine = plan.engine
-    ports = engine.weight_ports
-    if not plan.weight_words:
+    ports = design.array.weight_ports
+    if not design.weight_words:
         path.write_bytes(b"")
-        return [0] * len(plan.jobs)
-    sections = np.memmap(path, dtype="<u8", mode="w+", shape=(ports, plan.weight_words // ports))
+        return [0] * len(design.rows)
+    sections = np.memmap(path, dtype="<u8", mode="w+", shape=(ports, design.weight_words // ports))
     start = 0
     with tqdm(
-        total=plan.weight_words * 8,
+        total=design.weight_words * 8,
         desc="weights",
         unit="B",
         unit_scale=True,
         disable=not sys.stderr.isatty(),
     ) as progress:
-        for job, row in zip(plan.jobs, plan.rows, strict=True):
+        for layer, row in zip(design.layers, design.rows, strict=True):
             end = start
-            for words in pass_words(job, row, engine.simd, engine.pe, ports):
+            for words in pass_words(layer, row, design.array):
                 sections[:, end : end + len(words)] = words.T
                 end += len(words)
                 progress.update(words.nbytes)

@@ -18,11 +18,12 @@ from full_size_networks import full_size
 from test_codegen_csim import check, run
 from toy_networks import POOL2, Toy, ToyLayer
 
-from codegen.design.cost import Engine, layer_cost
-from codegen.design.lanes import Conv, packing_cost
+from codegen.design.array import Array
+from codegen.design.cost import layer_cost
+from codegen.design.lanes import packing_cost
 from codegen.design.parts import find_part
 from codegen.design.planner import line_capacities, plan, use_line_buffer
-from codegen.design.rows import chunk_sizes, line_entries, steps
+from codegen.design.rows import Row
 from codegen.emit.weights_file import order_rows
 from formats.commands import main
 from formats.errors import UserError
@@ -79,17 +80,17 @@ def test_bad_pixels(make_toy: Callable[..., Path], pixels: str) -> None:
 )
 def test_multipliers_are_busy(name: str, bits: int, images: int, least: float) -> None:
     part = find_part("XC7Z020")
-    made = plan(full_size(name, bits), part, 24, 8, images)
+    made = plan(full_size(name, bits), part, Array(24, 8), images)
     assert made.efficiency("conv") >= least > made.efficiency()
     assert made.resources.bram36 <= part.bram36 and made.resources.dsp == 192
 
 
 def test_taps_are_no_border_for_lanes() -> None:
     """64 channels, 3x3, 24 lanes: 24 cycles a pixel, not the 27 of three groups a tap."""
-    row = {"op": 0, "kernel_h": 3, "kernel_w": 3, "sources": 1}
-    assert steps(row, 8, 24) == 24
+    array = Array(24, 8)
+    assert Row(kernel_h=3, kernel_w=3, sources=1).steps(8, array) == 24
     weight = np.arange(8 * 64 * 9).reshape(8, 64, 3, 3)
-    rows = order_rows(weight, 8, 24, 8)
+    rows = order_rows(weight, 8, array)
     assert rows.shape == (24, 24, 8)
     for item in range(72):
         tap, block = divmod(item, 8)
@@ -99,50 +100,50 @@ def test_taps_are_no_border_for_lanes() -> None:
 
 
 def test_a_resident_input_is_read_once() -> None:
-    made = plan(full_size("alexnet", 3), find_part("XC7Z020"), 24, 8, 8)
-    index = next(i for i, job in enumerate(made.jobs) if job.layer.name == "fc7")
-    row = {**made.rows[index], "chunks": 1, "chunk_blocks": 512, "ring_rows": 1, "resident": 0}
-    use_line_buffer([row], 8, 8 * 512)
-    assert (row["resident"], row["ring_rows"], line_entries(row)) == (1, 8, 4096)
-    assert line_capacities([{**row, "ring_rows": 1}], 8) == [512, 4096]
-    cost = layer_cost(row, made.engine, 8)
+    made = plan(full_size("alexnet", 3), find_part("XC7Z020"), Array(24, 8), 8)
+    index = next(i for i, layer in enumerate(made.layers) if layer.name == "fc7")
+    plain = replace(made.rows[index], chunks=1, chunk_blocks=512, ring_rows=1, resident=0)
+    row = use_line_buffer(plain, 8, 8 * 512)
+    assert (row.resident, row.ring_rows, row.line_entries) == (1, 8, 4096)
+    assert line_capacities([plain], 8) == [512, 4096]
+    cost = layer_cost(row, made.array, 8)
     assert cost.counts["read"] == 8 * 512 and cost.counts["unpack"] == 8 * 512
-    streamed = layer_cost({**row, "resident": 0, "prefetch_next": 0}, made.engine, 8)
+    streamed = layer_cost(replace(row, resident=0, prefetch_next=0), made.array, 8)
     assert streamed.counts["read"] == 512 * cost.counts["read"]
     assert streamed.cycles >= cost.cycles
 
 
 def test_the_first_rows_of_the_next_pass_are_hidden() -> None:
     """With prefetching only the layer's first pass waits for its first rows."""
-    made = plan(full_size("vgg16", 5), find_part("XC7Z020"), 24, 8)
+    made = plan(full_size("vgg16", 5), find_part("XC7Z020"), Array(24, 8))
     row = made.rows[12]  # conv5_3: 14x14, 64 blocks, 64 tiles
-    assert row["prefetch_next"] and chunk_sizes(row) == [64]
-    early = layer_cost(row, made.engine, 1).counts["compute"]
-    late = layer_cost({**row, "prefetch_next": 0}, made.engine, 1).counts["compute"]
+    assert row.prefetch_next and row.chunk_sizes == [64]
+    early = layer_cost(row, made.array, 1).counts["compute"]
+    late = layer_cost(replace(row, prefetch_next=0), made.array, 1).counts["compute"]
     assert late - early == 63 * 2 * 14 * 64
 
 
 def test_wide_codes_take_a_shallow_memory() -> None:
-    made = plan(full_size("vgg16", 5), find_part("XC7Z020"), 24, 8)
+    made = plan(full_size("vgg16", 5), find_part("XC7Z020"), Array(24, 8))
     assert made.sizes.code_bits == 10 and made.sizes.line_low_bits == 5
     assert made.sizes.line_high_blocks < made.sizes.line_blocks // 2
 
 
 def test_lane_packing_knows_the_array() -> None:
-    conv = Conv(3, 224, 224, 64, 224, 224, (3, 3), (1, 1), (1, 1), (1, 1))
-    assert packing_cost(conv, 10, 24, 8, 1)[0] == 8 * 224 * 224 * 3
-    assert packing_cost(conv, 10, 24, 8, 2)[0] == 8 * 224 * 112 * 3
-    assert packing_cost(conv, 10, 24, 8, 3)[0] == 8 * 224 * 280  # bound by reading 10-bit codes
+    conv = full_size("vgg16", 5).layers[0]
+    assert packing_cost(conv, 10, Array(24, 8))[0] == 8 * 224 * 224 * 3
+    assert packing_cost(conv, 10, Array(24, 8, 2))[0] == 8 * 224 * 112 * 3
+    assert packing_cost(conv, 10, Array(24, 8, 3))[0] == 8 * 224 * 280  # reading 10-bit codes
 
 
 def test_efficiency_counts_all_multipliers() -> None:
-    engine = Engine(24, 8, 4, pixels=2)
-    assert engine.efficiency(384 * 50, 100) == 0.5
-    assert replace(engine, pixels=1).multipliers == 192
+    array = Array(24, 8, 2)
+    assert array.efficiency(384 * 50, 100) == 0.5
+    assert replace(array, pixels=1).multipliers == 192
 
 
 def test_the_planner_refuses_what_it_cannot_build() -> None:
     with pytest.raises(
         UserError, match=r"^vgg16 with SIMD=24 PE=8 PIXELS=2 must fit XC7Z020: DSP: needs 384, "
     ):
-        plan(full_size("vgg16", 5), find_part("XC7Z020"), 24, 8, pixels=2)
+        plan(full_size("vgg16", 5), find_part("XC7Z020"), Array(24, 8, 2))

@@ -14,25 +14,27 @@ from full_size_networks import full_size
 from test_codegen_csim import check, chunked, grouped, run
 from test_codegen_operations import inception, residual
 
+from codegen.design.array import Array
 from codegen.design.chip import CHIP_SHARE, all_on_chip
+from codegen.design.design import Design
 from codegen.design.parts import Part, find_part
-from codegen.design.planner import Plan, activation_bytes, plan
-from codegen.design.rows import PLACE_CACHE, PLACE_CHIP, output_words
+from codegen.design.planner import plan
+from codegen.design.rows import Place
 from formats.commands import main
 from formats.errors import UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 
-def alexnet(part: str | Part = "XC7Z020", **options) -> Plan:
+def alexnet(part: str | Part = "XC7Z020", fm: str = "auto", images: int = 1) -> Design:
     found = find_part(part) if isinstance(part, str) else part
-    return plan(full_size("alexnet", 3), found, **options)
+    return plan(full_size("alexnet", 3), found, Array(fm=fm), images)
 
 
 def test_alexnet_moves_its_input_and_its_logits_only() -> None:
     made = alexnet()
     first, last = made.costs[0], made.costs[-1]
-    assert activation_bytes(made) == first.bytes_read + last.bytes_written
+    assert made.activation_bytes == first.bytes_read + last.bytes_written
     assert first.bytes_read == made.input_words * 8 and last.bytes_written == 8000
     used, part = made.resources, made.part
     assert used.bram36 <= CHIP_SHARE * part.bram36 and used.dsp <= CHIP_SHARE * part.dsp
@@ -44,7 +46,7 @@ def test_in_ddr_nothing_is_on_chip() -> None:
     made = alexnet(fm="ddr")
     assert made.chip.words == (0, 0) and made.sizes.chip_words == (1, 1)
     for row, cost in zip(made.rows, made.costs, strict=True):
-        assert not row["in_chip"] and not row["out_chip"]
+        assert not row.in_chip and not row.out_chip
         assert (cost.ddr_read, cost.ddr_written) == (cost.counts["read"], cost.counts["write"])
 
 
@@ -53,27 +55,27 @@ def test_a_layer_never_reads_the_memory_that_it_writes(make_toy: Callable[..., P
 
     for toy in (inception(), residual(), grouped()):
         network = load(make_toy(toy) / "quantized")
-        made = plan(network, find_part("XCZU7EV"), 16, 32)
-        memory, layers = made.chip.memory, [job.layer for job in made.jobs]
+        made = plan(network, find_part("XCZU7EV"), Array(16, 32))
+        memory, layers = made.chip.memory, made.layers
         assert memory
         for layer, row in zip(layers, made.rows, strict=True):
             read = {memory[name] for name in layer.inputs if name in memory}
-            if row["in_chip"] == PLACE_CACHE:
+            if row.in_chip == Place.CACHE:
                 read.add(made.chip.cache[layer.name][0])
             assert len(read) <= 1
             assert layer.name not in memory or memory[layer.name] not in read
-            assert row["out_chip"] == int(layer.name in memory)
-            if row["out_chip"]:
+            assert row.out_chip == int(layer.name in memory)
+            if row.out_chip:
                 size = made.chip.words[memory[layer.name]]
-                assert row["out_addr"] + output_words(row) <= size
+                assert row.out_addr + row.output_words <= size
 
 
 def test_maps_that_live_at_once_do_not_overlap() -> None:
     made = plan(full_size("vgg16", 5), find_part("XCZU7EV"))
     assert all_on_chip(made.network.layers, made.rows) is None
     for row, after in zip(made.rows, made.rows[1:], strict=False):
-        assert after["in_chip"] == PLACE_CHIP and after["in_addr"] == row["out_addr"]
-        assert after["chip_swap"] != row["chip_swap"]
+        assert after.in_chip == Place.CHIP and after.in_addr == row.out_addr
+        assert after.chip_swap != row.chip_swap
     assert made.resources.uram <= CHIP_SHARE * made.part.uram
 
 
@@ -83,7 +85,7 @@ def test_less_block_ram_keeps_fewer_maps() -> None:
     for blocks in (140, 100, 85, 76):
         made = alexnet(replace(part, bram36=blocks))
         assert made.resources.bram36 <= blocks
-        kept.append(activation_bytes(made))
+        kept.append(made.activation_bytes)
     assert kept == sorted(kept) and kept[0] < kept[-1]
 
 
@@ -93,7 +95,7 @@ def test_what_does_not_fit_on_chip_is_said() -> None:
         match=r"^vgg16 with FM=chip: XC7Z020 must have room on chip for the output of layer "
         r"conv1_1 \([\d,]+ bytes\); use FM=auto, fewer IMAGES or PE, or a larger PART$",
     ):
-        plan(full_size("vgg16", 5), find_part("XC7Z020"), fm="chip")
+        plan(full_size("vgg16", 5), find_part("XC7Z020"), Array(fm="chip"))
     with pytest.raises(UserError, match="^FM must be one of auto, chip, ddr, not 'bram'"):
         alexnet(fm="bram")
 

@@ -14,11 +14,13 @@ from full_size_networks import full_size
 from toy_networks import Toy, ToyLayer
 
 from codegen.design import alternatives
+from codegen.design.array import Array
 from codegen.design.bounds import CAUSES, layer_times
+from codegen.design.design import Design
 from codegen.design.parts import Part, clocked, find_part, load_parts
-from codegen.design.planner import Plan, plan
-from codegen.design.search import LIMIT, choose, dominates, explore, limited, plan_point
-from codegen.design.space import Bound, Fixed, Point, points
+from codegen.design.planner import plan
+from codegen.design.search import LIMIT, choose, dominates, explore, limited
+from codegen.design.space import Axes, Bound, points
 from codegen.emit import explore_page as report
 from formats.commands import main
 from formats.errors import UserError, run_cli
@@ -39,7 +41,7 @@ def test_the_pick_is_never_worse_than_a_point_set_by_hand(
     tried = 0
     for simd, pe, pixels, ports in product((8, 16, 24), (8, 16, 24), (1, 2, 3), (1, 2, 3)):
         try:
-            made = plan(network, limited(part, LIMIT), simd, pe, images, "auto", ports, pixels)
+            made = plan(network, limited(part, LIMIT), Array(simd, pe, pixels, ports), images)
         except UserError:
             continue
         tried += 1
@@ -52,43 +54,43 @@ def test_no_plan_is_faster_than_its_bound(part: str) -> None:
     network, usable = full_size("alexnet", 3), find_part(part)
     bound = Bound(network, usable, 4)
     checked = 0
-    for point in points(usable, bound.weight_bits, bound.value_bits, Fixed(weight_ports=2)):
+    for array in points(usable, bound.weight_bits, bound.value_bits, {"weight_ports": 2}):
         try:
-            made = plan_point(network, usable, point, 4)
+            made = plan(network, usable, array, 4)
         except UserError:
             continue
         checked += 1
-        assert bound.seconds(point) <= made.seconds
+        assert bound.seconds(array) <= made.seconds
     assert checked > 5
 
 
-def speeds(made: Plan) -> dict[str, dict[str, float]]:
+def speeds(made: Design) -> dict[str, dict[str, float]]:
     return report.summary(made, layer_times(made))
 
 
 def test_vgg16_on_the_default_part_at_150_mhz() -> None:
-    made = choose(full_size("vgg16", 5), at("XC7Z020", 150), 1, Fixed())
+    made = choose(full_size("vgg16", 5), at("XC7Z020", 150), 1, {})
     conv = speeds(made)["convolutions"]
     assert conv["gops"] >= 55  # published with 16 bits on this part: 48.5 (fpgaConvNet)
     assert conv["efficiency"] >= 0.9
 
 
 def test_alexnet_in_batches_of_eight_on_the_default_part_at_150_mhz() -> None:
-    made = choose(full_size("alexnet", 3), at("XC7Z020", 150), 8, Fixed())
+    made = choose(full_size("alexnet", 3), at("XC7Z020", 150), 8, {})
     found = speeds(made)
     assert found["all"]["images_per_second"] >= 33
     assert found["convolutions"]["efficiency"] >= 0.85
 
 
 def test_vgg16_on_a_zu7ev_at_250_mhz() -> None:
-    point = Point(24, 32, 2, 4)
-    made = plan_point(full_size("vgg16", 5), limited(at("XCZU7EV", 250), LIMIT), point, 1)
+    array = Array(24, 32, 2, 4)
+    made = plan(full_size("vgg16", 5), limited(at("XCZU7EV", 250), LIMIT), array)
     assert speeds(made)["convolutions"]["gops"] >= 700
 
 
 def test_alexnet_at_3_bits_stays_on_chip_and_below_nine_tenths_of_the_part() -> None:
     part = find_part("XC7Z020")
-    made = choose(full_size("alexnet", 3), part, 1, Fixed())
+    made = choose(full_size("alexnet", 3), part, 1, {})
     moved = sum(cost.bytes_read + cost.bytes_written for cost in made.costs)
     logits = 8 * 1000
     assert moved == 8 * made.input_words + logits
@@ -99,7 +101,7 @@ def test_alexnet_at_3_bits_stays_on_chip_and_below_nine_tenths_of_the_part() -> 
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_causes_add_up_to_the_cycles_or_to_the_traffic(images: int) -> None:
-    made = plan(full_size("vgg16", 5), find_part("XC7Z020"), 8, 24, images)
+    made = plan(full_size("vgg16", 5), find_part("XC7Z020"), Array(8, 24), images)
     clock = made.part.clock_mhz * 1e6
     for time, cost in zip(layer_times(made), made.costs, strict=True):
         assert set(time.causes) == set(CAUSES) and min(time.causes.values()) >= 0
@@ -120,23 +122,23 @@ def test_the_front_is_not_dominated_and_holds_the_pick() -> None:
 
 def test_axes_that_are_set_stay() -> None:
     network, part = full_size("alexnet", 3), find_part("XC7Z020")
-    made = choose(network, part, 1, Fixed(simd=8, weight_ports=1, fm="ddr"))
-    assert (made.engine.simd, made.engine.weight_ports) == (8, 1)
-    assert not any(row["out_chip"] for row in made.rows)
+    made = choose(network, part, 1, {"simd": 8, "weight_ports": 1, "fm": "ddr"})
+    assert (made.array.simd, made.array.weight_ports) == (8, 1)
+    assert not any(row.out_chip for row in made.rows)
 
 
 @pytest.mark.parametrize(
-    ("fixed", "text"),
+    ("axes", "text"),
     [
-        (Fixed(simd=12), "SIMD must be a positive multiple of 8, not 12"),
-        (Fixed(pixels=9), "PIXELS must be 1..8, not 9"),
-        (Fixed(weight_ports=4), "WEIGHT_PORTS must be one of 1, 2, 3"),
-        (Fixed(pe=256), "DSP: needs 2048"),
+        ({"simd": 12}, "SIMD must be a positive multiple of 8, not 12"),
+        ({"pixels": 9}, "PIXELS must be 1..8, not 9"),
+        ({"weight_ports": 4}, "WEIGHT_PORTS must be one of 1, 2, 3"),
+        ({"pe": 256}, "DSP: needs 2048"),
     ],
 )
-def test_axes_out_of_range(fixed: Fixed, text: str) -> None:
+def test_axes_out_of_range(axes: Axes, text: str) -> None:
     with pytest.raises(UserError, match=text):
-        choose(full_size("alexnet", 3), find_part("XC7Z020"), 1, fixed)
+        choose(full_size("alexnet", 3), find_part("XC7Z020"), 1, axes)
 
 
 def test_command_writes_pages_and_pictures(

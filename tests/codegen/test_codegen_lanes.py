@@ -3,25 +3,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
+from full_size_networks import full_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen.design.lanes import Conv, apply, axis_options, choose, make_gather, pack_weight
+from codegen.design.array import Array
+from codegen.design.lanes import axis_options, choose, pack_lanes
+from codegen.design.layers import Layer
 from formats.packing import touched_words
 
 
-def convolve(codes: np.ndarray, weight: np.ndarray, conv: Conv) -> np.ndarray:
+def conv(in_shape, conv_shape, kernel, stride=(1, 1), pads=(0, 0), groups=1, **fields) -> Layer:
+    """A convolution whose weights take no memory, if they are not given."""
+    weight = np.broadcast_to(np.int16(0), (conv_shape[0], in_shape[0] // groups, *kernel))
+    windows = {"kernel": kernel, "stride": stride, "pads": (*pads, 0, 0), "groups": groups}
+    first = full_size("alexnet", 3).layers[0]
+    shapes = {"in_shape": in_shape, "conv_shape": conv_shape}
+    return replace(first, **{"weight": weight, **windows, **shapes, **fields})
+
+
+def convolve(codes: np.ndarray, layer: Layer) -> np.ndarray:
     """Naive convolution [N, O, H, W]; rows and columns beyond the map are 0."""
-    (top, left), (kh, kw), (sh, sw) = conv.pads, conv.kernel, conv.stride
+    (top, left), (kh, kw), (sh, sw) = layer.pads[:2], layer.kernel, layer.stride
     far = ((0, 0), (0, 0), (top, kh + sh), (left, kw + sw))
     padded = np.pad(codes, far)
-    out = np.zeros((len(codes), len(weight), conv.conv_height, conv.conv_width), dtype=np.int64)
-    for y, x in product(range(conv.conv_height), range(conv.conv_width)):
+    out = np.zeros((len(codes), *layer.conv_shape), dtype=np.int64)
+    for y, x in product(*map(range, layer.conv_shape[1:])):
         window = padded[:, :, y * sh : y * sh + kh, x * sw : x * sw + kw]
-        out[:, :, y, x] = np.einsum("nchw,ochw->no", window, weight)
+        out[:, :, y, x] = np.einsum("nchw,ochw->no", window, layer.weight)
     return out
 
 
@@ -42,31 +55,35 @@ def test_every_option_gives_the_same_sums(
         stride.append(s)
         pads.append(before)
         outs.append((size + before + after - k) // s + 1)
-    conv = Conv(
-        channels, shape[0], shape[1], 3, outs[0], outs[1],
-        (kernel[0], kernel[1]), (stride[0], stride[1]), (1, 1), (pads[0], pads[1]),
-    )  # fmt: skip
     codes = rng.integers(-512, 512, (2, channels, *shape))
     weight = rng.integers(-8192, 8192, (3, channels, *kernel))
-    expected = convolve(codes, weight, conv)
+    layer = conv((channels, *shape), (3, *outs), tuple(kernel), tuple(stride), pads, weight=weight)
+    expected = convolve(codes, layer)
     options = [axis_options(shape[i], kernel[i], stride[i], 1, pads[i], outs[i]) for i in range(2)]
     for pair in product(*options):
-        packed, gather = apply(conv, *pair), make_gather(conv, *pair)
+        packed, gather = pack_lanes(layer, *pair)
         found = gather(codes)
         assert found.shape[1:] == gather.packed_shape
-        assert np.array_equal(convolve(found, pack_weight(weight, *pair), packed), expected)
+        assert np.array_equal(convolve(found, packed), expected)
 
 
 def test_dilated_and_grouped_layers_stay_as_they_are() -> None:
     assert len(axis_options(20, 3, 2, 2, 0, 8)) == 1
-    grouped = Conv(8, 20, 20, 8, 9, 9, (3, 3), (2, 2), (1, 1), (0, 0), groups=2)
-    rows, columns = choose(grouped, 10, 8, 24, 512)
+    grouped = conv((8, 20, 20), (8, 9, 9), (3, 3), (2, 2), groups=2)
+    rows, columns = choose(grouped, 10, Array(8, 24), 512)
     assert (rows.taps, columns.taps) == (1, 1)
 
 
 def test_vgg_first_layer_becomes_pointwise() -> None:
-    conv = Conv(3, 224, 224, 64, 224, 224, (3, 3), (1, 1), (1, 1), (1, 1))
-    packed = apply(conv, *choose(conv, 10, 8, 24, 512))
-    assert (packed.channels, packed.kernel) == (27, (1, 1))
+    layer = full_size("vgg16", 5).layers[0]
+    packed, _ = pack_lanes(layer, *choose(layer, 10, Array(8, 24), 512))
+    assert (packed.in_shape[0], packed.kernel) == (27, (1, 1))
     # cheaper than the plain layer although it reads more
     assert int(touched_words(224, 224, 10).sum()) * 4 < 224 * 224 * 9
+
+
+def test_alexnets_first_kernel_becomes_lanes() -> None:
+    layer = full_size("alexnet", 3).layers[0]
+    rows, columns = choose(layer, 10, Array(8, 24), 512)
+    assert (rows.taps, columns.taps) == (11, 4)
+    assert pack_lanes(layer, rows, columns)[0].kernel == (1, 3)

@@ -13,11 +13,12 @@ import pytest
 from test_codegen_csim import check, run
 from toy_networks import POOL1, POOL2, Toy, ToyLayer
 
+from codegen.design.array import Array
 from codegen.design.layers import Quantizer
 from codegen.design.network import load
 from codegen.design.parts import find_part
 from codegen.design.planner import plan
-from codegen.design.rows import OP_LRN, OP_SUM
+from codegen.design.rows import Operation
 from formats.commands import main
 from formats.errors import UserError
 from tests.codegen import naive_model
@@ -129,20 +130,20 @@ def test_report_says_how_to_read_the_result(make_toy: Callable[..., Path]) -> No
 
 def test_rows_of_operations(make_toy: Callable[..., Path]) -> None:
     network = load(make_toy(inception()) / "quantized")
-    made = plan(network, find_part("XC7Z045"), 16, 32, fm="ddr")
-    rows = {job.layer.name: row for job, row in zip(made.jobs, made.rows, strict=True)}
+    made = plan(network, find_part("XC7Z045"), Array(16, 32, fm="ddr"))
+    rows = {layer.name: row for layer, row in zip(made.layers, made.rows, strict=True)}
     lrn = rows["layer1"]
-    assert (lrn["op"], lrn["tiles_per_group"], lrn["blocks"], lrn["chunk_blocks"]) == (
-        OP_LRN, 1, 4, 4,
+    assert (lrn.op, lrn.tiles_per_group, lrn.blocks, lrn.chunk_blocks) == (
+        Operation.LRN, 1, 4, 4,
     )  # fmt: skip
-    assert rows["layer3"]["lrn_table"] == 1 and rows["layer3"]["y_min"] == -(1 << 11)
-    assert rows["layer7"]["op"] == OP_SUM and rows["layer7"]["reciprocal"] == 1864135
-    assert rows["layer12"]["exclude_pad"] == 1 and rows["layer12"]["reciprocal"] == 0
+    assert rows["layer3"].lrn_table == 1 and rows["layer3"].y_min == -(1 << 11)
+    assert rows["layer7"].op == Operation.SUM and rows["layer7"].reciprocal == 1864135
+    assert rows["layer12"].exclude_pad == 1 and rows["layer12"].reciprocal == 0
     cat = made.arena.address["cat"]
-    plane = rows["a"]["out_plane_words"]
-    places = [rows[name]["out_addr"] - cat for name in ("b", "a", "c")]
+    plane = rows["a"].out_plane_words
+    places = [rows[name].out_addr - cat for name in ("b", "a", "c")]
     assert places == [0, 2 * plane, 3 * plane]
-    assert rows["layer11"]["in_addr"] == cat == rows["layer10"]["in_addr"]
+    assert rows["layer11"].in_addr == cat == rows["layer10"].in_addr
 
 
 def test_normalisation_needs_neighbours(make_toy: Callable[..., Path]) -> None:
@@ -150,14 +151,14 @@ def test_normalisation_needs_neighbours(make_toy: Callable[..., Path]) -> None:
     with pytest.raises(
         UserError, match=r"^PE must be at least 24 for the normalisation layer1, not 16; use a lar"
     ):
-        plan(network, find_part("XC7Z045"), 8, 16)
+        plan(network, find_part("XC7Z045"), Array(8, 16))
 
 
 def test_fewer_units_where_multipliers_are_short(make_toy: Callable[..., Path]) -> None:
     network = load(make_toy(normalised(64, 5)) / "quantized")
-    small = plan(network, find_part("XC7Z020"), 8, 24)
-    large = plan(network, find_part("XC7Z045"), 8, 24)
-    assert small.engine.qk_units < large.engine.qk_units
+    small = plan(network, find_part("XC7Z020"), Array(8, 24))
+    large = plan(network, find_part("XC7Z045"), Array(8, 24))
+    assert small.array.qk_units < large.array.qk_units
     assert small.resources.dsp <= find_part("XC7Z020").dsp < large.resources.dsp
 
 

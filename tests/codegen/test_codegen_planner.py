@@ -13,12 +13,15 @@ from full_size_networks import full_size
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen.design.jobs import merge_groups
+from codegen.design.array import Array
+from codegen.design.blockram import Memory
+from codegen.design.lowering import merge_groups
 from codegen.design.network import load
 from codegen.design.parts import find_part, load_parts
-from codegen.design.planner import gear_bits, plan
-from codegen.design.resources import Memory, conversion_luts
-from codegen.design.rows import FIELDS, ring_rows, rows_needed, steps
+from codegen.design.planner import plan
+from codegen.design.resources import conversion_luts
+from codegen.design.rows import Row
+from codegen.design.sizes import gear_bits
 from codegen.design.unit_luts import lut_estimate
 from formats.errors import UserError
 from tests.codegen.naive_model import convolve
@@ -32,18 +35,17 @@ def test_published_networks_fit_the_default_part(name: str, bits: int, images: i
     used = made.resources
     assert used.dsp <= part.dsp and used.bram36 <= part.bram36 and used.lut <= part.lut
     for row in made.rows:
-        assert tuple(row) == FIELDS
-        assert steps(row, row["chunk_blocks"], 8) <= made.sizes.weight_rows
-        line = row["ring_rows"] * row["in_width"] * row["chunk_blocks"]
+        assert row.steps(row.chunk_blocks, made.array) <= made.sizes.weight_rows
+        line = row.ring_rows * row.in_width * row.chunk_blocks
         assert line <= made.sizes.line_blocks
-        if row["chunks"] > 1:
-            pixels = made.batch * row["conv_height"] * row["conv_width"]
+        if row.chunks > 1:
+            pixels = made.batch * row.conv_height * row.conv_width
             assert pixels <= made.sizes.psum_groups
 
 
 def test_vgg16_deep_layers_run_as_two_chunks() -> None:
     made = plan(full_size("vgg16", 5), find_part("XC7Z020"))
-    chunks = {job.layer.name: row["chunks"] for job, row in zip(made.jobs, made.rows, strict=True)}
+    chunks = {layer.name: row.chunks for layer, row in zip(made.layers, made.rows, strict=True)}
     assert (chunks["conv4_2"], chunks["conv5_3"], chunks["conv4_1"]) == (2, 2, 1)
     assert made.sizes.psum_groups == 784
 
@@ -59,8 +61,8 @@ def test_a_batch_shares_the_weights_of_fully_connected_layers() -> None:
 
 def test_more_multipliers_are_faster_on_a_larger_part() -> None:
     network = full_size("alexnet", 3)
-    small = plan(network, find_part("XC7Z045"), 8, 24)
-    large = plan(network, find_part("XC7Z045"), 16, 48)
+    small = plan(network, find_part("XC7Z045"), Array(8, 24))
+    large = plan(network, find_part("XC7Z045"), Array(16, 48))
     assert large.cycles < small.cycles
 
 
@@ -70,19 +72,19 @@ def test_what_is_short_is_said() -> None:
         match=r"^alexnet with SIMD=8 PE=48 must fit XC7Z020: DSP: needs 384, XC7Z020 has 220; "
         r"use a smaller PE or SIMD, or a larger PART$",
     ):
-        plan(full_size("alexnet", 3), find_part("XC7Z020"), 8, 48)
+        plan(full_size("alexnet", 3), find_part("XC7Z020"), Array(8, 48))
     with pytest.raises(
         UserError,
         match=r"^alexnet with SIMD=24 PE=40 must fit XCK26: BRAM36: needs \d+, XCK26 has 144; "
         r"largest: weight buffer 210; use a smaller PE",
     ):
-        plan(full_size("alexnet", 3), find_part("XCK26"), 24, 40)
+        plan(full_size("alexnet", 3), find_part("XCK26"), Array(24, 40))
 
 
 @pytest.mark.parametrize(("simd", "pe"), [(12, 24), (0, 24), (8, 20), (8, -8)])
 def test_simd_and_pe_are_multiples_of_8(simd: int, pe: int) -> None:
     with pytest.raises(UserError, match=r"^(SIMD|PE) must be a positive multiple of 8, not "):
-        plan(full_size("alexnet", 3), find_part("XC7Z020"), simd, pe)
+        Array(simd, pe)
 
 
 def test_kernel_too_large_for_any_weight_buffer() -> None:
@@ -136,16 +138,16 @@ def test_the_ring_holds_every_window_and_what_arrives(
     reach = (outs - 1) * stride + (kernel - 1) * dilation + 1
     if reach - pad < 1:
         return
-    row = {
-        "conv_height": outs, "stride_h": stride, "pad_top": pad, "kernel_h": kernel,
-        "dilation_h": dilation, "rows_used": reach - pad,
-    }  # fmt: skip
+    row = Row(
+        conv_height=outs, stride_h=stride, pad_top=pad, kernel_h=kernel, dilation_h=dilation,
+        rows_used=reach - pad,
+    )  # fmt: skip
     for prefetch in (False, True):
-        ring = ring_rows(row, prefetch)
-        needed = rows_needed(row)
+        ring = row.ring(prefetch)
+        needed = row.rows_needed
         for oy in range(outs):
             oldest = max(0, oy * stride - pad)
-            ahead = row["rows_used"] + (int(needed[0]) if prefetch else 0)
+            ahead = row.rows_used + (int(needed[0]) if prefetch else 0)
             newest = int(needed[oy + 1]) if oy + 1 < outs else ahead
             assert newest - oldest <= ring
 
@@ -164,15 +166,15 @@ def grouped_layer(groups: int, cin: int, cout: int, last: bool = False):
 )
 def test_groups_are_merged_to_whole_blocks(groups: int, cin: int, cout: int, left: int) -> None:
     layer = grouped_layer(groups, cin, cout)
-    conv, weight = merge_groups(layer, 8, 24)
+    conv = merge_groups(layer, Array(8, 24))
     assert conv.groups == left
     values = np.random.default_rng(1).integers(0, 99, (1, groups * cin, 6, 6))
     expected = convolve(values, layer.weight, replace(layer))
-    assert np.array_equal(convolve(values, weight, replace(layer, groups=conv.groups)), expected)
+    assert np.array_equal(convolve(values, conv.weight, conv), expected)
 
 
 def test_the_last_layer_is_never_grouped() -> None:
-    conv, _ = merge_groups(grouped_layer(2, 8, 8, last=True), 8, 24)
+    conv = merge_groups(grouped_layer(2, 8, 8, last=True), Array(8, 24))
     assert conv.groups == 1
 
 
@@ -181,9 +183,9 @@ def test_lut_estimate_of_the_units_is_the_fitted_formula(make_toy):
     sizes = plan(load(make_toy() / "quantized"), find_part("XC7Z020")).sizes
     expected = (
         lut_estimate("ck", 4, sizes.quant_bits, sizes.knq_tables, 8)
-        + lut_estimate("qk", 4, sizes.quant_bits, sizes.knq_tables, sizes.qk_units)
+        + lut_estimate("qk", 4, sizes.quant_bits, sizes.knq_tables, sizes.array.qk_units)
         + lut_estimate("ce", 5, sizes.quant_bits, lanes=8)
-        + lut_estimate("qe", 5, sizes.quant_bits, lanes=sizes.qk_units)
+        + lut_estimate("qe", 5, sizes.quant_bits, lanes=sizes.array.qk_units)
     )
     assert sizes.knq_tables == 2 and conversion_luts(sizes) == round(expected) > 0
 

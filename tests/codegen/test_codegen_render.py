@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from full_size_networks import full_size
 
+from codegen.design.array import Array
 from codegen.design.constants import design_id
 from codegen.design.parts import find_part
 from codegen.design.planner import plan
@@ -35,7 +36,7 @@ def test_equal_plans_give_equal_files() -> None:
 
 def test_design_id_changes_with_the_plan() -> None:
     part = find_part("XC7Z045")
-    ids = {design_id(plan(full_size("alexnet", 3), part, 8, pe)) for pe in (8, 16, 24)}
+    ids = {design_id(plan(full_size("alexnet", 3), part, Array(8, pe))) for pe in (8, 16, 24)}
     assert len(ids) == 3
 
 

@@ -6,18 +6,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_size_networks import full_size
 from toy_networks import POOL2, Toy, ToyLayer
 
 from codegen.design import network, planner
-from codegen.design.jobs import make_jobs
+from codegen.design.array import Array
+from codegen.design.design import Design
+from codegen.design.lowering import lower
 from codegen.design.parts import find_part
-from codegen.design.resources import Sizes, weight_luts
-from codegen.design.rows import OP_CONV
-from codegen.design.space import Fixed
+from codegen.design.resources import weight_luts
 from codegen.emit import generate, weights_file
 from formats.commands import main
 from formats.errors import UserError
@@ -49,7 +51,7 @@ def widths_of(build: Path) -> list[tuple[int, int]]:
 @pytest.fixture
 def any_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part with ports for everything."""
-    monkeypatch.setattr(planner, "check_ports", lambda part, ports: None)
+    monkeypatch.setattr(Array, "check_ports", lambda array, part: None)
 
 
 @needs_compiler
@@ -57,11 +59,11 @@ def any_ports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports: int) -> None:
     build = make_toy(coded())
-    settings = generate.Settings(build, "XC7Z045", Fixed(8, 32, weight_ports=ports))
+    settings = generate.Settings(build, "XC7Z045", {"simd": 8, "pe": 32, "weight_ports": ports})
     if ports in (3, 6):  # rows of 4 words a bit, and widths that 3 does not divide
         with pytest.raises(UserError, match=r"^WEIGHT_PORTS must divide the \d+ words of a row of"):
             generate.generate(settings)
-        settings = generate.Settings(build, "XC7Z045", Fixed(8, 48, weight_ports=ports))
+        settings = generate.Settings(build, "XC7Z045", {"simd": 8, "pe": 48, "weight_ports": ports})
     generate.generate(settings)
     # layer1's and layer3's channels are filled up, so their codebooks may have got one bit more
     found = widths_of(build)
@@ -80,7 +82,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:
     build = make_toy(coded())
-    generate.generate(generate.Settings(build, fixed=Fixed(8, 16, weight_ports=2)))
+    generate.generate(generate.Settings(build, axes={"simd": 8, "pe": 16, "weight_ports": 2}))
     assert main(["csim", f"OUT={build}", "CSIM_TYPES=exact"]) == 0
 
 
@@ -90,38 +92,38 @@ def fields(words: np.ndarray, width: int) -> np.ndarray:
     return bits.reshape(-1, width).astype(np.int64) @ (1 << np.arange(width))
 
 
-def read_weights(plan: planner.Plan, data: np.ndarray) -> Iterator[np.ndarray]:
+def read_weights(plan: Design, data: np.ndarray) -> Iterator[np.ndarray]:
     """Decode weights.bin as docs/formats.md describes it: [O, C, KH, KW] of each layer."""
-    ports, simd, pe = plan.engine.weight_ports, plan.engine.simd, plan.engine.pe
+    ports, simd, pe = plan.array.weight_ports, plan.array.simd, plan.array.pe
     stream = data.reshape(ports, -1).T.reshape(-1)  # word j comes from section j % ports
     at = 0
-    for job, row in zip(plan.jobs, plan.rows, strict=True):
-        if row["op"] != OP_CONV:
+    for layer, row in zip(plan.layers, plan.rows, strict=True):
+        if not row.is_conv:
             continue
-        bits, entries = row["weight_bits"], row["weight_table"]
-        assert at == row["weight_addr"] * ports
+        bits, entries = row.weight_bits, row.weight_table
+        assert at == row.weight_addr * ports
         table = (stream[at : at + entries * ports : ports].astype(np.int64) ^ 0x8000) - 0x8000
         at += entries * ports
-        per_group = job.conv.out_channels // job.conv.groups
-        lanes = row["tiles_per_group"] * pe
-        out = np.zeros((job.conv.groups, lanes, row["blocks"] * 8, *job.conv.kernel))
-        for group in range(job.conv.groups):
+        per_group = layer.conv_shape[0] // layer.groups
+        lanes = row.tiles_per_group * pe
+        out = np.zeros((layer.groups, lanes, row.blocks * 8, *layer.kernel))
+        for group in range(layer.groups):
             for tile in range(0, lanes, pe):
                 at += -(-pe // 2 // ports) * ports
-                for first in range(0, row["blocks"], row["chunk_blocks"]):
-                    blocks = min(row["chunk_blocks"], row["blocks"] - first)
-                    items = row["kernel_h"] * row["kernel_w"] * blocks
+                for first in range(0, row.blocks, row.chunk_blocks):
+                    blocks = min(row.chunk_blocks, row.blocks - first)
+                    items = row.kernel_h * row.kernel_w * blocks
                     words = -(-items * 8 // simd) * simd * pe * bits // 64
                     number = fields(stream[at : at + words], bits)
                     at += words
                     sign = 1 << (bits - 1)
                     values = table[number] if entries else (number ^ sign) - sign
                     cells = values.reshape(-1, pe)[: items * 8]
-                    cells = cells.reshape(*job.conv.kernel, blocks * 8, pe)
+                    cells = cells.reshape(*layer.kernel, blocks * 8, pe)
                     channel = slice(first * 8, (first + blocks) * 8)
                     out[group, tile : tile + pe, channel] = cells.transpose(3, 2, 0, 1)
-        channels = job.conv.channels // job.conv.groups
-        yield out[:, :per_group, :channels].reshape(-1, channels, *job.conv.kernel)
+        channels = layer.in_shape[0] // layer.groups
+        yield out[:, :per_group, :channels].reshape(-1, channels, *layer.kernel)
     assert at == stream.size
 
 
@@ -129,14 +131,14 @@ def read_weights(plan: planner.Plan, data: np.ndarray) -> Iterator[np.ndarray]:
 @pytest.mark.usefixtures("any_ports")
 def test_file_holds_the_weights(make_toy: Callable[..., Path], tmp_path: Path, ports: int) -> None:
     loaded = network.load(make_toy(coded()) / "quantized")
-    plan = planner.plan(loaded, find_part("XC7Z045"), 8, 32, 1, weight_ports=ports)
+    plan = planner.plan(loaded, find_part("XC7Z045"), Array(8, 32, weight_ports=ports))
     weights_file.write_weights(plan, tmp_path / "weights.bin")
     data = np.fromfile(tmp_path / "weights.bin", dtype="<u8")
     assert data.size == plan.weight_words
     found = list(read_weights(plan, data))
     assert len(found) == 5
-    for job, weight in zip(plan.jobs, found, strict=True):
-        assert np.array_equal(weight, job.weight), job.layer.name
+    for layer, weight in zip(plan.layers, found, strict=True):
+        assert np.array_equal(weight, layer.weight), layer.name
 
 
 def test_rows_shrink_with_their_width(make_toy: Callable[..., Path]) -> None:
@@ -147,8 +149,8 @@ def test_rows_shrink_with_their_width(make_toy: Callable[..., Path]) -> None:
         toy = Toy(in_shape=(16, 1, 1), layers=layers, images=1)
         loaded = network.load(make_toy(toy, f"bits{bits}") / "quantized")
         plan = planner.plan(loaded, find_part("XC7Z020"))
-        rows[bits] = plan.rows[1]["row_words"]
-        assert plan.sizes.weight_bits == 14 and plan.rows[1]["weight_bits"] == bits
+        rows[bits] = plan.rows[1].row_words
+        assert plan.sizes.weight_bits == 14 and plan.rows[1].weight_bits == bits
     assert rows == {14: 42, 8: 24, 6: 18, 4: 12}
 
 
@@ -178,11 +180,11 @@ def test_a_table_without_zero_gets_one_where_it_is_needed(
     table[table >= 0] += 1
     weight[weight >= 0] += 1
     store(folder, arrays, acc_bits=40)
-    job = make_jobs(network.load(folder), 8, 24, 0)[0][0]
-    assert job.storage.bits == bits
-    if job.storage.table is not None:
-        assert set(table) <= set(job.storage.table) and (np.diff(job.storage.table) > 0).all()
-        assert (0 in job.storage.table) == (out == 12)
+    stored = lower(network.load(folder), Array(8, 24), 0).layers[0].stored
+    assert stored.bits == bits
+    if stored.table is not None:
+        assert set(table) <= set(stored.table) and (np.diff(stored.table) > 0).all()
+        assert (0 in stored.table) == (out == 12)
 
 
 @pytest.mark.parametrize(
@@ -217,14 +219,15 @@ def test_ports_must_fit_the_part(make_toy: Callable[..., Path]) -> None:
     text = "^WEIGHT_PORTS must be one of 1, 2, 3 on XC7Z020, whose 4 memory ports also serve"
     for ports in (0, 4, 5):
         with pytest.raises(UserError, match=text):
-            planner.plan(loaded, find_part("XC7Z020"), weight_ports=ports)
-    assert planner.plan(loaded, find_part("XCK26"), weight_ports=3).engine.weight_ports == 3
+            planner.plan(loaded, find_part("XC7Z020"), Array(weight_ports=ports))
+    assert planner.plan(loaded, find_part("XCK26"), Array(weight_ports=3)).array.weight_ports == 3
 
 
 def test_lut_formula() -> None:
     """192 lanes: 16 entries in 7 LUTs and a choice of 14; two widths, the wider of 14 bits."""
-    sizes = Sizes(8, 24, 14, 13, 30, 36, 12, 3, 72, 512, 512, 3, 1, 1, 1, 8, 1, 1)
+    sizes = planner.plan(full_size("alexnet", 3), find_part("XC7Z020")).sizes
     assert weight_luts(sizes) == 0
-    both = {**sizes.__dict__, "weight_widths": (4, 14), "table_entries": 16, "weight_ports": 2}
-    assert weight_luts(Sizes(**both)) == 192 * (14 + 7 + 14) + 800
-    assert weight_luts(Sizes(**{**both, "table_entries": 256})) == 192 * (14 + 56 + 14) + 800
+    array = Array(8, 24, weight_ports=2)
+    both = replace(sizes, weight_widths=(4, 14), table_entries=16, array=array)
+    assert weight_luts(both) == 192 * (14 + 7 + 14) + 800
+    assert weight_luts(replace(both, table_entries=256)) == 192 * (14 + 56 + 14) + 800

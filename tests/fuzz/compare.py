@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from codegen.design import network, planner
+from codegen.design.array import Array
 from codegen.design.chip import CHIP_SHARE
-from codegen.design.cost import STAGES, Engine
-from codegen.design.jobs import make_jobs
+from codegen.design.cost import STAGES
+from codegen.design.design import Design, assemble
+from codegen.design.lowering import knq_tables, lower, lrn_layers
 from codegen.design.parts import find_part
 from codegen.design.resources import estimate
-from codegen.design.rows import FIELDS, base_row, line_entries, output_words, set_chunks
+from codegen.design.sizes import sizes_of
 from codegen.emit import golden, weights_file
 from codegen.emit.render import knq_rows
 from formats.errors import UserError
@@ -53,35 +55,34 @@ class Case:
     disagreement: str | None
 
 
-def make_plan(toy: Toy, folder: Path, build: Build) -> planner.Plan:
+def make_plan(toy: Toy, folder: Path, build: Build) -> Design:
     """Quantized network of `folder`, planned with the build's constants."""
     loaded = network.load(folder)
     rng = np.random.default_rng(toy.seed)
-    jobs, gather = make_jobs(loaded, build.simd, build.pe, build.weight_rows, pixels=build.pixels)
-    rows = [base_row(job, build.simd, build.pe, build.weight_ports) for job in jobs]
+    array = Array(build.simd, build.pe, build.pixels, build.weight_ports, build.qk_units)
+    lowered = lower(loaded, array, build.weight_rows)
     limits = [limit for limit in (16, 64, 256) if limit < build.line_blocks]
     chosen = [limit for limit in limits if rng.integers(0, 4) == 0]
     for limit in [*chosen, build.line_blocks]:
-        if all(set_chunks(row, build.simd, build.weight_rows, limit) for row in rows):
+        cut = [row.cut(array, build.weight_rows, limit) for row in lowered.rows()]
+        if all(cut):
             break
     else:
         raise UnfitError(f"buffers of build {build.name}")
-    largest = max(line_entries(row) for row in rows)
+    rows = [row for row in cut if row]
+    largest = max(row.line_entries for row in rows)
     if choice := int(rng.integers(0, 4)):
-        planner.use_line_buffer(rows, toy.images, largest if choice == 1 else build.line_blocks)
-    candidate = planner.Candidate(tuple(rows), build.weight_rows, toy.images, 0)
-    engine = Engine(build.simd, build.pe, build.qk_units, build.pixels, build.weight_ports)
-    sizes = planner.sizes_of(jobs, candidate, engine)
+        capacity = largest if choice == 1 else build.line_blocks
+        rows = [planner.use_line_buffer(row, toy.images, capacity) for row in rows]
+    sizes = sizes_of(lowered, rows, array, build.weight_rows, toy.images)
     # part of the feature maps on chip, all that may be, or none
     spare = int(rng.choice([0, 4, 400]))
     part = find_part(PART)
     part = replace(part, bram36=int((estimate(sizes, part).bram36 + spare) / CHIP_SHARE) + 1)
-    made = planner.assemble(
-        loaded, part, toy.images, engine, candidate, gather, jobs, sizes,
-        fm="auto" if rng.integers(0, 4) else "ddr",
-    )  # fmt: skip
+    fm = "auto" if rng.integers(0, 4) else "ddr"
+    made = assemble(lowered, part, toy.images, rows, replace(sizes, array=replace(array, fm=fm)))
     within = (
-        max(line_entries(row) for row in rows) <= build.line_blocks
+        max(row.line_entries for row in rows) <= build.line_blocks
         and sizes.psum_groups <= build.psum_groups
         and made.arena.words <= build.arena_words
         and max(made.chip.words) <= build.chip_words
@@ -111,21 +112,21 @@ def prepare(toy: Toy, build: Build) -> Case:
         weights = (folder / "weights.bin").read_bytes()
         data = (folder / "input.bin").read_bytes()
         layers = []
-        for index, (job, row, cost) in enumerate(
-            zip(plan.jobs, plan.rows, plan.costs, strict=True)
+        for index, (layer, row, cost) in enumerate(
+            zip(plan.layers, plan.rows, plan.costs, strict=True)
         ):
-            name = golden.golden_name(index, job.layer.name, len(plan.jobs))
+            name = golden.golden_name(index, layer.name, len(plan.rows))
             counts = {
                 "bytes_read": cost.bytes_read, "bytes_written": cost.bytes_written,
                 "bytes_weights": cost.bytes_weights, "cycles": cost.cycles, **cost.counts,
             }  # fmt: skip
             expected = (folder / name).read_bytes()
-            layers.append((job.layer.name, output_words(row), expected, counts))
-    centroid, threshold = knq_rows(plan.knq, build.knq_levels)
-    lrn = [layer.lrn.table for layer in plan.lrn if layer.lrn]
+            layers.append((layer.name, row.output_words, expected, counts))
+    centroid, threshold = knq_rows(knq_tables(plan.network), build.knq_levels)
+    lrn = [layer.lrn.table for layer in lrn_layers(plan.network) if layer.lrn]
     head = [len(layers), toy.images, len(centroid), len(lrn), len(weights) // 8,
             plan.arena.address["input"], plan.input_words]  # fmt: skip
-    table = [[row[field] for field in FIELDS] for row in plan.rows]
+    table = [row.values for row in plan.rows]
     parts = [
         np.array(head, "<i8").tobytes(), np.array(table, "<i4").tobytes(),
         np.array(centroid, "<i4").tobytes(), np.array(threshold, "<i4").tobytes(),

@@ -11,7 +11,6 @@ import pytest
 from tcl_check import WHY_NOT, Run, interpreter, run_script
 from wiring import dram_segments, interface_pins, read_bundles
 
-from codegen.design.space import Fixed
 from codegen.emit.generate import Settings, generate
 from codegen.emit.xilinx.boards import find_board
 from codegen.emit.xilinx.design import read_design
@@ -30,7 +29,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             write_toy(
                 folder / "quantized", Toy(in_shape=(3, 8, 8), layers=[ToyLayer(8), ToyLayer(10)])
             )
-            generate(Settings(folder, part, Fixed(fm="ddr")))  # what co-simulation needs
+            generate(Settings(folder, part, {"fm": "ddr"}))  # what co-simulation needs
             made[part] = folder
         return made[part]
 

@@ -14,7 +14,6 @@ from tcl_check import WHY_NOT, interpreter, run_script
 from wiring import build, check, port_of, read_bundles
 
 from codegen.design.parts import find_part
-from codegen.design.space import Fixed
 from codegen.emit.generate import Settings, generate
 from codegen.emit.xilinx.boards import load_boards
 
@@ -240,6 +239,6 @@ def test_hls_script_refuses_unknown_steps(copied, tmp_path):
 @needs_tcl
 def test_cosim_needs_every_map_in_memory(copied, tmp_path):
     folder = copied()
-    generate(Settings(folder, "XC7Z020", Fixed(fm="chip")))
+    generate(Settings(folder, "XC7Z020", {"fm": "chip"}))
     run = _run_hls(folder, tmp_path, {"HLS_STEPS": "cosim"})
     assert any("generate with FM=ddr" in problem for problem in run.problems())

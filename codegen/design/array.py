@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Array: the multipliers, the ports that feed them, the units behind them: what a user sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codegen.design.numbers import ceil_div
+from codegen.design.parts import Part
+from formats.errors import UserError
+from formats.packing import BLOCK_CODES, WORD_BITS
+
+MODES = ("auto", "chip", "ddr")
+WEIGHT_PORTS = (1, 2, 3, 4, 6)  # what may be asked for
+MAX_PIXELS = 8
+FEATURE_MAP_PORTS = 1  # fm_in only reads, fm_out only writes: one port's two directions
+
+
+@dataclass(frozen=True, order=True)
+class Array:
+    """The engine's size.
+
+    Attributes:
+        simd, pe: input and output channels a cycle, multiples of 8.
+        pixels: output pixels of a row a cycle.
+        weight_ports: memory ports that weights come through.
+        qk_units: requantizers and encoders, a divisor of `pe`; 0 until the planner has chosen.
+        fm: where feature maps live: "auto" (on chip as far as that is sensible), "chip" (all of
+            them) or "ddr" (none).
+
+    Raises:
+        UserError: a value is none that an engine can have.
+    """
+
+    simd: int = 8
+    pe: int = 24
+    pixels: int = 1
+    weight_ports: int = 1
+    qk_units: int = 0
+    fm: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, value in (("SIMD", self.simd), ("PE", self.pe)):
+            if value < BLOCK_CODES or value % BLOCK_CODES:
+                raise UserError(f"{name} must be a positive multiple of 8, not {value}")
+        if not 1 <= self.pixels <= MAX_PIXELS:
+            raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {self.pixels}")
+        if self.fm not in MODES:
+            raise UserError(f"FM must be one of {', '.join(MODES)}, not {self.fm!r}")
+        if self.qk_units and self.pe % self.qk_units:
+            raise ValueError(f"QK_UNITS must divide PE={self.pe}, not {self.qk_units}")
+
+    def check_ports(self, part: Part) -> None:
+        """UserError where the part has too few memory ports."""
+        room = part_ports(part)
+        if self.weight_ports not in room:
+            raise UserError(
+                f"WEIGHT_PORTS must be one of {', '.join(map(str, room))} on {part.name}, whose "
+                f"{part.ports} memory ports also serve the feature maps, not {self.weight_ports}"
+            )
+
+    def __str__(self) -> str:
+        pixels = f" PIXELS={self.pixels}" if self.pixels > 1 else ""
+        return f"SIMD={self.simd} PE={self.pe}{pixels}"
+
+    @property
+    def multipliers(self) -> int:
+        """Multiply-accumulates a cycle.
+
+        >>> Array(24, 8, pixels=2).multipliers
+        384
+        """
+        return self.simd * self.pe * self.pixels
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 8 input channels a cycle: G of the generated C++."""
+        return self.simd // BLOCK_CODES
+
+    @property
+    def planes(self) -> int:
+        """Planes of 8 output channels of a tile."""
+        return self.pe // BLOCK_CODES
+
+    @property
+    def bias_words(self) -> int:
+        """64-bit words that every port brings of a tile's PE biases of 32 bits.
+
+        >>> Array(8, 24).bias_words, Array(8, 8, weight_ports=3).bias_words
+        (12, 2)
+        """
+        return ceil_div(self.pe // 2, self.weight_ports)
+
+    def row_words(self, bits: int) -> int:
+        """64-bit words of SIMD*PE weights of so many bits, from all ports."""
+        return self.simd * self.pe * bits // WORD_BITS
+
+    def groups(self, width: int) -> int:
+        """Groups of neighbouring pixels in an output row of so many."""
+        return ceil_div(width, self.pixels)
+
+    def efficiency(self, macs: int, cycles: int) -> float:
+        """Share of the multipliers' capacity that `macs` multiply-accumulates use."""
+        return macs / (self.multipliers * cycles)
+
+
+def part_ports(part: Part) -> list[int]:
+    """Numbers of weight ports that a part has room for."""
+    return [ports for ports in WEIGHT_PORTS if ports + FEATURE_MAP_PORTS <= part.ports]

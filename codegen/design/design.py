@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Design: an array, a row for each layer, and the memories: all that rendering and packing need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from codegen.design.array import Array
+from codegen.design.chip import Chip, choose_chip, depths, place_fields
+from codegen.design.cost import LayerCost, batched_cost
+from codegen.design.layers import INPUT, Layer
+from codegen.design.lowering import Lowered
+from codegen.design.memory import Arena, Tensor, allocate, join_concats, lifetimes, peak_words
+from codegen.design.network import Network
+from codegen.design.numbers import ceil_div
+from codegen.design.parts import Part
+from codegen.design.resources import Resources, estimate
+from codegen.design.rows import Row
+from codegen.design.sizes import Sizes
+from formats.errors import UserError
+from formats.packing import BLOCK_CODES, Gather, plane_words
+
+INT32_MAX = (1 << 31) - 1
+RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")
+
+
+@dataclass(frozen=True)
+class Design:
+    """How one network runs on one part.
+
+    Attributes:
+        network, part, images: what was asked for.
+        layers: the network's layers, lowered to what the engine runs.
+        gather: how the host lays out the input.
+        rows: one for each layer.
+        sizes, resources: widths and depths, and what they take.
+        tensors: feature maps and regions of them, with their lives.
+        arena: feature map addresses in DRAM.
+        chip: feature maps on chip.
+    """
+
+    network: Network
+    part: Part
+    images: int
+    layers: tuple[Layer, ...]
+    gather: Gather
+    rows: tuple[Row, ...]
+    sizes: Sizes
+    resources: Resources
+    tensors: tuple[Tensor, ...]
+    arena: Arena
+    chip: Chip
+
+    @property
+    def array(self) -> Array:
+        """The engine's size."""
+        return self.sizes.array
+
+    @property
+    def batch(self) -> int:
+        """Images per call of the accelerator at most."""
+        return self.sizes.batch
+
+    @cached_property
+    def costs(self) -> tuple[LayerCost, ...]:
+        """Of each layer, for all images."""
+        return tuple(batched_cost(row, self.array, self.images, self.batch) for row in self.rows)
+
+    @property
+    def input_words(self) -> int:
+        """64-bit words of one packed input."""
+        return packed_words(self.gather, self.network.in_bits)
+
+    @property
+    def weight_words(self) -> int:
+        """64-bit words of weights.bin."""
+        return self.array.weight_ports * sum(row.weight_words(self.array) for row in self.rows)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of feature maps between DRAM and chip, for all images."""
+        return sum(cost.bytes_read + cost.bytes_written for cost in self.costs)
+
+    def peak_words(self, with_input: bool = True) -> int:
+        """64-bit words of feature maps that are live at once at the worst moment."""
+        return peak_words([item for item in self.tensors if with_input or item.name != INPUT])
+
+    @property
+    def cycles(self) -> int:
+        """Cycles for all images."""
+        return sum(cost.cycles for cost in self.costs)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Estimated time for all images: cycles or memory traffic, whichever takes longer."""
+        clock, rate = self.part.clock_mhz * 1e6, self.part.ddr_gbs * 1e9
+        return sum(max(cost.cycles / clock, cost.bytes_moved / rate) for cost in self.costs)
+
+    @property
+    def use(self) -> dict[str, float]:
+        """Fraction of each resource of the part."""
+        return {
+            name: getattr(self.resources, name) / getattr(self.part, name)
+            for name in RESOURCES
+            if getattr(self.part, name)
+        }
+
+    def efficiency(self, *kinds: str) -> float:
+        """Share of the multipliers' cycles that layers of these kinds use; all layers for none."""
+        chosen = [
+            (layer.macs, cost.cycles)
+            for layer, cost in zip(self.layers, self.costs, strict=True)
+            if not kinds or layer.kind in kinds
+        ]
+        macs, cycles = (sum(column) for column in zip(*chosen, strict=True)) if chosen else (0, 1)
+        return self.array.efficiency(macs * self.images, cycles)
+
+
+def packed_words(gather: Gather, bits: int) -> int:
+    """64-bit words of one packed input."""
+    channels, rows, columns = gather.packed_shape
+    return ceil_div(channels, BLOCK_CODES) * plane_words(rows, columns, bits)
+
+
+def assemble(
+    lowered: Lowered, part: Part, images: int, rows: Sequence[Row], sizes: Sizes
+) -> Design:
+    """The design of rows that are cut into chunks: places of feature maps and weights."""
+    network = lowered.network
+    words = [row.output_words for row in rows]
+    tensors = lifetimes(network.layers, packed_words(lowered.gather, network.in_bits), words)
+    tensors = join_concats(tensors, network.layers, network.concats)
+    chip = choose_chip(network, tensors, rows, sizes, part)
+    sizes = replace(sizes, chip_words=depths(chip.words, sizes.batch))
+    arena = allocate([tensor for tensor in tensors if tensor.name not in chip.memory])
+    addresses = {**arena.address, **chip.address}
+    placed, weights = [], 0
+    for layer, row in zip(network.layers, rows, strict=True):
+        maps = zip(("in_addr", "in2_addr"), layer.inputs, strict=False)
+        placed.append(
+            replace(
+                row,
+                **{key: addresses[name] for key, name in maps},
+                out_addr=addresses[layer.name],
+                weight_addr=weights,
+                **place_fields(layer, chip),
+            )
+        )
+        weights += row.weight_words(sizes.array)
+    if max(weights, arena.words * sizes.batch) > INT32_MAX:
+        raise UserError(
+            f"{network.name}: memories must have fewer than 2^31 words; use fewer IMAGES"
+        )
+    if max(sizes.wide_bits, sizes.tree_bits, sizes.acc_bits) > 64:
+        raise UserError(
+            f"{network.name}: accumulators must fit 64 bits; use fewer WEIGHT bits or QM"
+        )
+    return Design(
+        network=network,
+        part=part,
+        images=images,
+        layers=lowered.layers,
+        gather=lowered.gather,
+        rows=tuple(placed),
+        sizes=sizes,
+        resources=estimate(sizes, part),
+        tensors=tuple(tensors),
+        arena=arena,
+        chip=chip,
+    )

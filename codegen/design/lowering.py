@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rewrites the layers of a network into convolutions that suit the engine, results unchanged.
+
+The convolution that reads the network's input, where there is but one reader, has its kernel taps
+packed into lanes (lanes.py); grouped convolutions are merged until their groups are whole channel
+blocks. Operations without weights keep their windows. Each layer then is a row of the layer table,
+before it is cut into chunks and placed in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from codegen.design.array import WEIGHT_PORTS, Array
+from codegen.design.lanes import choose, pack_lanes, rows_used
+from codegen.design.layers import INPUT, Layer, Quantizer, Storage
+from codegen.design.network import MAX_TABLE_BITS, Network
+from codegen.design.numbers import ceil_div
+from codegen.design.rows import Operation, Row, Scheme, tile_planes
+from formats.errors import UserError
+from formats.packing import BLOCK_CODES, Gather, plane_words
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A network as an array runs it.
+
+    Attributes:
+        network: with the layers as they were.
+        array: for which they are lowered.
+        layers: convolutions after lane packing and merging of groups, stored with a 0.
+        gather: how the host lays out the input.
+    """
+
+    network: Network
+    array: Array
+    layers: tuple[Layer, ...]
+    gather: Gather
+
+    def rows(self) -> list[Row]:
+        """A row for each layer; what depends on chunks and addresses is 0.
+
+        UserError where the words of a row of weights do not divide by the weight ports, or a tile
+        has no room for the neighbours of a normalisation.
+        """
+        tables = {id(item): index for index, item in enumerate(knq_tables(self.network))}
+        normalised = [layer.name for layer in lrn_layers(self.network)]
+        return [self._row(layer, tables, normalised) for layer in self.layers]
+
+    def source(self, name: str) -> Quantizer:
+        """How the codes of the feature map called `name` are to be read."""
+        return source(self.network, name)
+
+    def _row(self, layer: Layer, tables: dict[int, int], normalised: list[str]) -> Row:
+        (_, in_height, in_width), quantizer = layer.in_shape, layer.quantizer
+        (_, out_height, out_width), pool = layer.out_shape, layer.pool
+        per_group = layer.conv_shape[0] // layer.groups
+        first = self.source(layer.inputs[0])
+        return Row(
+            in_height=in_height,
+            in_width=in_width,
+            rows_used=rows_used(layer),
+            in_plane_words=plane_words(in_height, in_width, first.bits),
+            kernel_h=layer.kernel[0],
+            kernel_w=layer.kernel[1],
+            stride_h=layer.stride[0],
+            stride_w=layer.stride[1],
+            dilation_h=layer.dilation[0],
+            dilation_w=layer.dilation[1],
+            pad_top=layer.pads[0],
+            pad_left=layer.pads[1],
+            conv_height=layer.conv_shape[1],
+            conv_width=layer.conv_shape[2],
+            conv_groups=layer.groups,
+            group_out_planes=ceil_div(per_group, BLOCK_CODES),
+            out_channels=layer.conv_shape[0],
+            pool_h=pool.kernel[0] if pool else 1,
+            pool_w=pool.kernel[1] if pool else 1,
+            pool_stride_h=pool.stride[0] if pool else 1,
+            pool_stride_w=pool.stride[1] if pool else 1,
+            pool_pad_top=pool.pads[0] if pool else 0,
+            pool_pad_left=pool.pads[1] if pool else 0,
+            out_height=out_height,
+            out_width=out_width,
+            bias_shift=layer.bias_shift,
+            requant_shift=layer.requant_shift,
+            raw=int(quantizer is None),
+            sources=len(layer.inputs),
+            **_decoder("in", first, tables),
+            **(_encoder(layer, quantizer, tables) if quantizer else {}),
+            **(self._weights(layer) if layer.weighted else self._operation(layer, tables)),
+            lrn_table=normalised.index(layer.name) if layer.lrn else 0,
+        )
+
+    def _weights(self, layer: Layer) -> dict[str, int]:
+        """Fields of a convolution: how its weights are stored, and how it is cut into tiles."""
+        array, stored = self.array, layer.stored
+        words = array.row_words(stored.bits)
+        if words % array.weight_ports:
+            fitting = ", ".join(str(ports) for ports in WEIGHT_PORTS if words % ports == 0)
+            raise UserError(
+                f"WEIGHT_PORTS must divide the {words} words of a row of layer {layer.name} "
+                f"({array.simd}x{array.pe} weights of {stored.bits} bits), not "
+                f"{array.weight_ports}; use one of {fitting}"
+            )
+        return {
+            "blocks": ceil_div(layer.in_shape[0] // layer.groups, BLOCK_CODES),
+            "tiles_per_group": ceil_div(layer.conv_shape[0] // layer.groups, array.pe),
+            "weight_bits": stored.bits,
+            "weight_table": 0 if stored.table is None else stored.table.size,
+            "row_words": words // array.weight_ports,
+        }
+
+    def _operation(self, layer: Layer, tables: dict[int, int]) -> dict[str, int]:
+        """Fields of a layer without weights: channel by channel, planes instead of groups."""
+        operation = Operation.LRN if layer.lrn else Operation.SUM
+        planes = ceil_div(layer.in_shape[0], BLOCK_CODES)
+        step = tile_planes(operation, self.array.pe)
+        if step < 1:
+            raise UserError(
+                f"PE must be at least 24 for the normalisation {layer.name}, not {self.array.pe}; "
+                "use a larger PE"
+            )
+        fields = {
+            "op": operation,
+            "blocks": min(planes, step) + self.array.planes - step,
+            "tiles_per_group": ceil_div(planes, step),
+            "in_align": layer.in_aligns[0],
+            "reciprocal": layer.reciprocal if layer.quantizer else 0,
+            "exclude_pad": int(layer.exclude_pad),
+            "lrn_size": layer.lrn.size if layer.lrn else 0,
+        }
+        if len(layer.inputs) > 1:
+            second = self.source(layer.inputs[1])
+            fields["in2_align"] = layer.in_aligns[1]
+            fields["in2_plane_words"] = plane_words(*layer.in_shape[1:], second.bits)
+            fields.update(_decoder("in2", second, tables))
+        return fields
+
+
+def _decoder(prefix: str, source: Quantizer, tables: dict[int, int]) -> dict[str, int]:
+    """Fields of the decoder of one input."""
+    return {
+        f"{prefix}_bits": source.bits,
+        f"{prefix}_signed": int(source.signed),
+        f"{prefix}_scheme": Scheme[source.scheme.upper()],
+        f"{prefix}_shift": source.shift,
+        f"{prefix}_half": source.decode_half,
+        f"{prefix}_table": tables.get(id(source), 0),
+    }
+
+
+def _encoder(layer: Layer, quantizer: Quantizer, tables: dict[int, int]) -> dict[str, int]:
+    """Fields of the requantizer and the encoder."""
+    return {
+        "y_min": layer.y_min,
+        "y_max": quantizer.y_max,
+        "out_bits": quantizer.bits,
+        "out_plane_words": plane_words(*layer.out_shape[1:], quantizer.bits),
+        "out_signed": int(quantizer.signed),
+        "out_scheme": Scheme[quantizer.scheme.upper()],
+        "out_shift": quantizer.shift,
+        "out_half": quantizer.encode_half,
+        "out_table": tables.get(id(quantizer), 0),
+    }
+
+
+def lower(network: Network, array: Array, max_taps: int, compact: bool = False) -> Lowered:
+    """Lower a network.
+
+    Args:
+        network: the quantized network.
+        array: lanes and pixels a cycle.
+        max_taps: largest kernel that the weight buffer can hold.
+        compact: take the smallest packed input instead of the fastest.
+    """
+    readers = sum(layer.inputs.count(INPUT) for layer in network.layers)
+    gather = Gather(network.in_shape, network.in_shape, (1, 1), (1, 1), (0, 0))
+    layers = []
+    for original in network.layers:
+        layer = merge_groups(original, array) if original.weighted else original
+        if layer.weighted and layer.source == INPUT and readers == 1:
+            axes = choose(layer, network.in_bits, array, max_taps, compact)
+            layer, gather = pack_lanes(layer, *axes)
+        layers.append(replace(layer, storage=with_zero(layer, array)))
+    return Lowered(network, array, tuple(layers), gather)
+
+
+def knq_tables(network: Network) -> tuple[Quantizer, ...]:
+    """The KNQ quantizers in layer order: row i of the rendered tables."""
+    quantizers = [layer.quantizer for layer in network.layers if layer.quantizer]
+    return tuple(item for item in quantizers if item.scheme == "knq")
+
+
+def lrn_layers(network: Network) -> tuple[Layer, ...]:
+    """The normalisations in layer order: row i of the rendered factors."""
+    return tuple(layer for layer in network.layers if layer.lrn)
+
+
+def source(network: Network, name: str) -> Quantizer:
+    """How the codes of a feature map are read; the network's input is signed integers."""
+    bits = network.in_bits
+    plain = Quantizer("uniform", bits, bits, network.in_frac, None, None, signed=True)
+    return network.quantizer(name) or plain
+
+
+def merge_groups(layer: Layer, array: Array) -> Layer:
+    """The convolution with groups of whole channel blocks.
+
+    Of all mergers that give whole blocks the one with the fewest steps is taken; one
+    group (dense, zeros between the old groups) is always possible, and what the last layer gets.
+    """
+    groups = layer.groups
+    cin, cout = layer.in_shape[0] // groups, layer.conv_shape[0] // groups
+    choices = []
+    for merged in range(1, groups + 1):
+        whole = cin * merged % BLOCK_CODES == 0 and cout * merged % BLOCK_CODES == 0
+        if groups % merged or not (merged == groups or (whole and layer.quantizer)):
+            continue
+        items = layer.window * ceil_div(cin * merged, BLOCK_CODES)
+        tiles = groups // merged * ceil_div(cout * merged, array.pe)
+        choices.append((tiles * ceil_div(items, array.blocks), merged))
+    merged = min(choices)[1]
+    weight = spread_weight(layer.weight, groups, merged)
+    return replace(layer, groups=groups // merged, weight=weight)
+
+
+def with_zero(layer: Layer, array: Array) -> Storage:
+    """How a layer is stored: as it says, but its table has a 0 wherever weights are filled up.
+
+    Channels that do not exist, taps beyond a kernel and the gaps between merged groups need the
+    weight 0. A table without it takes one bit more, with 0 among its entries, or where that would
+    be too many entries the integers are stored.
+    """
+    stored, table = layer.stored, layer.stored.table
+    if table is None or not layer.weighted or (table == 0).any():
+        return stored
+    channels, out = layer.in_shape[0] // layer.groups, layer.conv_shape[0] // layer.groups
+    filled = channels % array.simd or (out % BLOCK_CODES and layer.quantizer)
+    if not filled and layer.weight.all():
+        return stored
+    if stored.bits == MAX_TABLE_BITS:
+        return Storage(layer.weight_bits, stored.scheme)
+    half = 1 << (layer.weight_bits - 1)
+    entries = {*table.tolist(), 0}
+    spare = [value for value in range(-half, half) if value not in entries]
+    entries.update(spare[: (2 << stored.bits) - len(entries)])
+    return Storage(stored.bits + 1, stored.scheme, np.array(sorted(entries), np.int32))
+
+
+def spread_weight(weight: np.ndarray, groups: int, merged: int) -> np.ndarray:
+    """Weights after merging `merged` neighbouring groups into one: zeros between the old groups.
+
+    >>> spread_weight(np.array([1, 2, 3, 4]).reshape(4, 1, 1, 1), 2, 2).reshape(4, 2).tolist()
+    [[1, 0], [2, 0], [0, 3], [0, 4]]
+    """
+    if merged == 1:
+        return weight
+    out, cin = weight.shape[:2]
+    wide = np.zeros((out, merged * cin, *weight.shape[2:]), dtype=weight.dtype)
+    for group in range(groups):
+        rows = slice(group * out // groups, (group + 1) * out // groups)
+        first = group % merged * cin
+        wide[rows, first : first + cin] = weight[rows]
+    return wide

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes: the widths and depths that a cut network needs of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codegen.design.array import Array
+from codegen.design.blockram import line_memories
+from codegen.design.layers import Layer, Quantizer
+from codegen.design.lowering import Lowered
+from codegen.design.numbers import signed_bits, tree_bits, unsigned_bits
+from codegen.design.rows import Operation, Row
+from formats.packing import WORD_BITS
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything that resources depend on; names as in struct Network (network.hpp).
+
+    Attributes:
+        batch: images a call of the accelerator at most.
+        chip_words: depths of the memories A and B of feature maps.
+        plain_weights: whether some layer's weights are stored without a codebook.
+    """
+
+    array: Array
+    batch: int
+    weight_rows: int
+    weight_bits: int
+    value_bits: int
+    tree_bits: int
+    acc_bits: int
+    quant_bits: int
+    code_bits: int
+    gear_bits: int
+    line_blocks: int
+    line_low_bits: int
+    line_high_blocks: int
+    psum_groups: int
+    knq_levels: int
+    pool_rows: int
+    pool_width: int
+    pack_width: int
+    quant_signed: bool = False
+    knq_tables: int = 0
+    enq_bits: int = 0
+    decoders: int = 1
+    wide_bits: int = 2
+    lrn_reach: int = 0
+    lrn_tables: int = 0
+    averages: bool = False
+    chip_words: tuple[int, int] = (1, 1)
+    weight_widths: tuple[int, ...] = (14,)
+    table_entries: int = 0
+    plain_weights: bool = True
+
+
+def operand_bits(lowered: Lowered) -> tuple[int, int]:
+    """(weight, value) widths of a multiplier's operands."""
+    layers = lowered.layers
+    sources = [lowered.source(name) for layer in layers for name in layer.inputs]
+    return (
+        max([layer.weight_bits for layer in layers if layer.weighted], default=2),
+        max(signed_bits(item.min_value, item.max_value) for item in sources),
+    )
+
+
+def sizes_of(
+    lowered: Lowered, rows: Sequence[Row], array: Array, weight_rows: int, batch: int
+) -> Sizes:
+    """The sizes of a network whose rows are cut into chunks."""
+    layers = lowered.layers
+    weighted = [layer for layer in layers if layer.weighted]
+    stored = [layer.quantizer for layer in layers if layer.quantizer]
+    knq = [item for item in stored if item.scheme == "knq"]
+    pooled = [row for row in rows if row.pooled]
+    widths = {row.code_bits for row in rows} | {row.out_bits for row in rows} - {0}
+    weight_bits, value_bits = operand_bits(lowered)
+    code_bits = max(widths)
+    low_bits, high_blocks = split_line(rows, code_bits)
+    waiting = [
+        batch * row.conv_height * array.groups(row.conv_width) for row in rows if row.chunks > 1
+    ]
+    aligns = max(shift for layer in layers for shift in layer.in_aligns)
+    return Sizes(
+        array=array,
+        batch=batch,
+        weight_rows=weight_rows,
+        weight_bits=weight_bits,
+        value_bits=value_bits,
+        # an aligned value passes where a sum of products does
+        tree_bits=max(tree_bits(weight_bits, value_bits, array.simd), value_bits + aligns),
+        acc_bits=max(layer.acc_bits for layer in layers),
+        quant_bits=quant_bits(rows, stored),
+        quant_signed=any(item.signed for item in stored),
+        code_bits=code_bits,
+        gear_bits=max(gear_bits(width) for width in widths),
+        line_blocks=max(row.line_entries for row in rows),
+        line_low_bits=low_bits,
+        line_high_blocks=high_blocks,
+        psum_groups=max(waiting, default=1),
+        knq_levels=max((1 << item.bits for item in knq), default=1),
+        knq_tables=len(knq),
+        enq_bits=max((item.bits for item in stored if item.scheme == "enq"), default=0),
+        decoders=max(row.sources for row in rows),
+        pool_rows=max((row.pool_h for row in pooled), default=0),
+        pool_width=max((row.conv_width for row in pooled), default=0),
+        pack_width=max(row.out_width for row in rows),
+        wide_bits=wide_bits(rows, layers),
+        lrn_reach=max(row.lrn_size // 2 for row in rows),
+        lrn_tables=sum(row.op == Operation.LRN for row in rows),
+        averages=any(row.reciprocal or row.exclude_pad for row in rows),
+        weight_widths=tuple(sorted({row.weight_bits for row in rows if row.is_conv})),
+        table_entries=max(row.weight_table for row in rows),
+        plain_weights=any(layer.stored.table is None for layer in weighted),
+    )
+
+
+def quant_bits(rows: Sequence[Row], quantizers: Sequence[Quantizer]) -> int:
+    """Width of y and of the threshold that no value reaches, y_max + 1."""
+    low, high = min(row.y_min for row in rows), max(row.y_max for row in rows) + 1
+    return signed_bits(low, high) if any(q.signed for q in quantizers) else unsigned_bits(high)
+
+
+def wide_bits(rows: Sequence[Row], layers: Sequence[Layer]) -> int:
+    """Width that holds acc + 2^(s-1), acc << -s and y_max without overflow, over all layers.
+
+    acc is the accumulator times the factor of an average pool or of a normalisation.
+    """
+    needed = [2]
+    for row, layer in zip(rows, layers, strict=True):
+        shift, acc = row.requant_shift, layer.product_bits
+        needed.append(max(acc, shift) + 1 if shift > 0 else acc - shift)
+        needed.append(row.y_max.bit_length() + 1)
+    return max(needed)
+
+
+def gear_bits(width: int) -> int:
+    """Bits of a gearbox between 64-bit words and blocks of `width` bytes.
+
+    At most 8 - g bytes are left over when a block of `width` bytes joins them, g being what every
+    offset is a multiple of. One bit more than a word, so that shifting a word out is defined.
+
+    >>> [gear_bits(width) for width in (1, 3, 8, 10, 16)]
+    [72, 80, 72, 128, 128]
+    """
+    step = 8 if width % 8 == 0 else width & -width
+    return max(WORD_BITS + 8, 8 * (8 - step + width))
+
+
+def split_line(rows: Sequence[Row], code_bits: int) -> tuple[int, int]:
+    """(low bits, entries of the rest) of the cheapest line buffer.
+
+    The network's input has the widest codes, but few channels: its upper bits get a shallow memory
+    of their own.
+    """
+    blocks = max(row.line_entries for row in rows)
+    options = []
+    for low in sorted({code_bits, *(row.code_bits for row in rows)}, reverse=True):
+        high = max((row.line_entries for row in rows if row.code_bits > low), default=1)
+        parts = line_memories(blocks, low, high, code_bits)
+        options.append((sum(part.bram18 for part in parts), -low, high))
+    _, low, high = min(options)
+    return -low, high
