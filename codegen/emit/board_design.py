@@ -3,69 +3,71 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from codegen.design.network import Network
-from formats.design import Design, Layer
-from formats.packing import WORD_BYTES, Gather
+from codegen.design.constants import design_id
+from codegen.design.design import Design
+from formats import design as board
 
 
-def describe(report: dict[str, Any], network: Network, weight_checks: list[int]) -> Design:
-    """The design behind a report.
+def describe(design: Design, weight_checks: list[int]) -> board.Design:
+    """The driver's view of a design.
 
     Args:
-        report: of `report.build_report`.
-        network: what was generated for.
+        design: what was generated.
         weight_checks: CRC-32 of each layer's weights, of `weights_file.write_weights`.
     """
-    engine, source = report["engine"], report["input"]
-    constants = engine["constants"]
-    gather = {name: tuple(value) for name, value in source["gather"].items()}
-    layers = tuple(
-        _layer(layer, constants, crc)
-        for layer, crc in zip(report["layers"], weight_checks, strict=True)
-    )
-    return Design(
-        network=report["network"],
-        part=report["part"],
-        design_id=int(report["design_id"], 16),
-        clock_mhz=report["performance"]["clock_mhz"],
-        predicted_images=report["images"],
-        batch=engine["batch"],
-        arena_words=constants["ARENA_WORDS"],
-        input_address=constants["INPUT_ADDR"],
-        chip_words=(constants["CHIP_A_WORDS"], constants["CHIP_B_WORDS"]),
-        input_words=constants["INPUT_WORDS"],
+    network, last = design.network, design.layers[-1]
+    layers = tuple(_layer(design, index, crc) for index, crc in enumerate(weight_checks))
+    chip_a, chip_b = (words // design.batch for words in design.sizes.chip_words)
+    return board.Design(
+        network=network.name,
+        part=design.part.name,
+        design_id=int(design_id(design), 16),
+        clock_mhz=design.part.clock_mhz,
+        predicted_images=design.images,
+        batch=design.batch,
+        arena_words=design.arena.words,
+        input_address=design.arena.address["input"],
+        chip_words=(chip_a, chip_b),
+        input_words=design.input_words,
         input_shape=network.in_shape,
         input_bits=network.in_bits,
-        gather=Gather(shape=network.in_shape, **gather),
+        gather=design.gather,
         preprocessing=network.preprocessing,
-        weight_words=constants["WEIGHT_WORDS"],
+        weight_words=design.weight_words,
         weight_bits=max(layer.weight_bits for layer in layers),
-        weight_ports=engine["weight_ports"],
-        output_frac=report["output"]["frac"],
-        output_divisor=report["output"]["count"],
+        weight_ports=design.array.weight_ports,
+        output_frac=last.out_frac,
+        output_divisor=last.window if last.kind == "avgpool" else 1,
         classes=tuple(network.classes or ()),
         layers=layers,
-        accuracy=report["accuracy"],
+        accuracy=dict(network.accuracy) if network.accuracy else None,
     )
 
 
-def _layer(layer: dict[str, Any], constants: dict[str, int], crc: int) -> Layer:
-    weights = layer["weights"] or {"bits": 0, "table_entries": 0, "bytes": 0}
-    head = layer["tiles"] * constants["BIAS_WORDS"] + weights["table_entries"]
-    words = weights["bytes"] // WORD_BYTES
-    same = ("name", "kind", "bits", "scheme", "qm", "macs", "cycles")
-    return Layer(
-        **{key: layer[key] for key in same},
-        **{key: layer[key] for key in ("bytes_read", "bytes_written", "bytes_weights")},
-        out_address=layer["address"]["output"],
-        out_words=layer["packed_bytes"] // WORD_BYTES,
-        out_shape=tuple(layer["out_shape"]),
-        memory=layer["memory"]["output"],
-        weight_address=layer["address"]["weights"],
-        weight_words=words,
-        bias_words=head * constants["WEIGHT_PORTS"] if words else 0,
-        weight_bits=weights["bits"],
+def _layer(design: Design, index: int, crc: int) -> board.Layer:
+    layer, row, cost = design.network.layers[index], design.rows[index], design.costs[index]
+    ports = design.array.weight_ports
+    stored = design.layers[index].stored if layer.weighted else None
+    head = row.tiles * design.array.bias_words + row.weight_table
+    quantizer = layer.quantizer
+    return board.Layer(
+        name=layer.name,
+        kind=layer.kind,
+        out_address=row.out_addr,
+        out_words=row.output_words,
+        out_shape=layer.out_shape,
+        memory="ddr" if not row.out_chip else "A" if row.chip_swap else "B",
+        bits=quantizer.bits if quantizer else 64,
+        scheme=quantizer.scheme if quantizer else "raw",
+        qm=quantizer.qm if quantizer else None,
+        weight_address=row.weight_addr,
+        weight_words=ports * row.weight_words(design.array),
+        bias_words=ports * head if stored else 0,
+        weight_bits=stored.bits if stored else 0,
         weight_crc=crc,
+        macs=layer.macs,
+        cycles=cost.cycles,
+        bytes_read=cost.bytes_read,
+        bytes_written=cost.bytes_written,
+        bytes_weights=cost.bytes_weights,
     )

@@ -65,10 +65,9 @@ def generate(settings: Settings) -> Design | None:
             (hls / name).write_text(text, encoding="utf-8")
         checks = weights_file.write_weights(plan, params / "weights.bin")
         golden.write_golden(plan, vectors, checks)
-    content = report.build_report(plan, settings_sha256)
-    design = board_design.describe(content, loaded, checks)
-    write_atomic(settings.build / DESIGN, json.dumps(design.entry(), indent=1) + "\n")
-    report.write_report(settings.build, content)
+    design = board_design.describe(plan, checks).entry()
+    write_atomic(settings.build / DESIGN, json.dumps(design, indent=1) + "\n")
+    report.write_report(settings.build, report.build_report(plan, settings_sha256))
     return plan
 
 

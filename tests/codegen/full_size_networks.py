@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from codegen.design.network import Layer, Network, Pool, Quantizer
+from formats.images import Preprocessing
 
 # (name, out channels, kernel, stride, pad, pooled behind it)
 ALEXNET = [
@@ -79,6 +80,7 @@ def full_size(name: str, bits: int) -> Network:
         in_shape=(3, 224, 224),
         in_bits=10,
         in_frac=2,
+        preprocessing=Preprocessing.plain(3),
         input_table=np.zeros((3, 256), np.int16),
         layers=tuple(layers),
         classes=None,
