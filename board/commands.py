@@ -18,22 +18,19 @@ from formats.design import Design
 from formats.errors import UserError
 from formats.options import Options
 
-BOARDS = Path(__file__).with_name("boards.json")
-
 
 def check_board(name: str, design: Design) -> None:
     """UserError where the design is for another part; a warning where memory is too small."""
-    boards: dict[str, dict[str, Any]] = json.loads(BOARDS.read_text(encoding="utf-8"))
-    if name not in boards:
-        raise UserError(f"BOARD must be one of {', '.join(boards)}, not {name}")
-    board = boards[name]
-    if board["part"] != design.part:
+    from formats.hardware import find_board
+
+    board = find_board(name)
+    if board.part != design.part:
         raise UserError(
-            f"BOARD {name} has an {board['part']}, but the design is for an {design.part}; "
-            f"generate it with PART={board['part'].lower()}"
+            f"BOARD {name} has an {board.part}, but the design is for an {design.part}; "
+            f"generate it with PART={board.part.lower()}"
         )
-    free = board["contiguous_mb"] * (1 << 20)
-    if design.weight_bytes + design.arena_bytes > free:
+    free = board.contiguous_mib << 20
+    if free and design.weight_bytes + design.arena_bytes > free:
         raise MemoryShortageError(f"{name}: {shortage(design, free)}")
 
 

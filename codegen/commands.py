@@ -66,9 +66,9 @@ def explore(options: Options) -> None:
     """Search the design space, draw what bounds it."""
     from codegen.design import search
     from codegen.design.network import load
-    from codegen.design.parts import clocked, find_part
     from codegen.emit import explore_page
     from codegen.emit.generate import quantized_folder
+    from formats.hardware import clocked, find_part
 
     part, axes = clocked(find_part(options.part), options.clock), _axes(options)
     search.smallest(axes).check_ports(part)
@@ -84,8 +84,8 @@ def alternatives(options: Options) -> None:
     """The model of two faster compute stages."""
     from codegen.design.alternatives import table
     from codegen.design.network import load
-    from codegen.design.parts import DEFAULT_PART, clocked, load_parts
     from codegen.emit.generate import quantized_folder
+    from formats.hardware import DEFAULT_PART, clocked, load_parts
 
     network = load(quantized_folder(options.folder))
     parts = [
@@ -110,16 +110,17 @@ def report(options: Options) -> None:
 
 def parts(_: Options) -> None:
     """List the FPGA parts."""
-    from codegen.design.parts import load_parts
+    from formats.hardware import load_parts
 
     print(
         f"{'part':8s} {'DSP':>5s} {'BRAM36':>6s} {'URAM':>4s} {'LUT':>7s} {'MHz':>4s} "
         f"{'GB/s':>5s} {'ports':>5s}  source"
     )
     for part in load_parts().values():
+        source = "; ".join(part.source.values())
         print(
             f"{part.name:8s} {part.dsp:5d} {part.bram36:6d} {part.uram:4d} {part.lut:7d} "
-            f"{part.clock_mhz:4g} {part.ddr_gbs:5g} {part.ports:5d}  {part.source}"
+            f"{part.clock_mhz:4g} {part.ddr_gbs:5g} {part.ports:5d}  {source}"
         )
 
 

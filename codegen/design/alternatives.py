@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from codegen.design.array import Array
 from codegen.design.network import Network
 from codegen.design.numbers import ceil_div
-from codegen.design.parts import Part
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
 from codegen.design.search import limited
 from codegen.design.space import Bound, points
+from formats.hardware import Part
 from formats.packing import BLOCK_CODES
 
 # One lane of accumulate-per-code: 24-bit sums, 14-bit weights; synthesized for 7-series with Yosys
@@ -90,7 +90,7 @@ def _speed(stage: str, lanes: int, shape: str, bound: Bound, cycles: list[float]
 def pair_bits(part: Part, weight_bits: int) -> int:
     """Widest code of which two share a DSP block: weight + 2 codes fit its larger input, unsigned.
 
-    >>> from codegen.design.parts import find_part
+    >>> from formats.hardware import find_part
     >>> pair_bits(find_part("XC7Z020"), 14), pair_bits(find_part("XCZU7EV"), 14)
     (5, 6)
     """

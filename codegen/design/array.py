@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from codegen.design.numbers import ceil_div
-from codegen.design.parts import Part
 from formats.errors import UserError
+from formats.hardware import Part
 from formats.packing import BLOCK_CODES, WORD_BITS
 
 MODES = ("auto", "chip", "ddr")

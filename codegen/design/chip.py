@@ -17,10 +17,10 @@ from codegen.design.cost import cached_words, input_words
 from codegen.design.layers import INPUT, Layer
 from codegen.design.memory import Tensor, allocate
 from codegen.design.network import Network
-from codegen.design.parts import Part
 from codegen.design.resources import shortage
 from codegen.design.rows import Place, Row
 from codegen.design.sizes import Sizes
+from formats.hardware import Part
 from formats.packing import WORD_BYTES
 
 A, B = 0, 1

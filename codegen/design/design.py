@@ -15,11 +15,11 @@ from codegen.design.lowering import Lowered
 from codegen.design.memory import Arena, Tensor, allocate, join_concats, lifetimes, peak_words
 from codegen.design.network import Network
 from codegen.design.numbers import ceil_div
-from codegen.design.parts import Part
 from codegen.design.resources import Resources, estimate
 from codegen.design.rows import Row
 from codegen.design.sizes import Sizes
 from formats.errors import UserError
+from formats.hardware import Part
 from formats.packing import BLOCK_CODES, Gather, plane_words
 
 INT32_MAX = (1 << 31) - 1

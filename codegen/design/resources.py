@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields, replace
 from codegen.design.blockram import Memory, line_memories
 from codegen.design.layers import LRN_FACTOR_BITS, RECIPROCAL_BITS
 from codegen.design.numbers import ceil_div
-from codegen.design.parts import Part
 from codegen.design.sizes import Sizes
 from codegen.design.unit_luts import QM, lut_estimate
+from formats.hardware import Part
 
 LRN_ENTRIES = 1025  # as in layer.hpp
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any

@@ -19,9 +19,9 @@ from codegen.design import planner
 from codegen.design.array import Array
 from codegen.design.design import RESOURCES, Design
 from codegen.design.network import Network
-from codegen.design.parts import Part
 from codegen.design.space import Axes, Bound, points, smallest
 from formats.errors import UserError
+from formats.hardware import Part
 
 LIMIT = 0.9  # of each resource: what placement and routing leave usable
 

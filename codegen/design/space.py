@@ -17,11 +17,11 @@ from codegen.design.layers import INPUT
 from codegen.design.lowering import lower
 from codegen.design.network import Network
 from codegen.design.numbers import ceil_div
-from codegen.design.parts import Part
 from codegen.design.planner import WEIGHT_ROWS
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
 from codegen.design.sizes import operand_bits
+from formats.hardware import Part
 from formats.packing import BLOCK_CODES, WORD_BYTES
 
 MAX_LANES = 128  # of SIMD and of PE: beyond, nothing fans out to so many multipliers

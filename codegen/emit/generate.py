@@ -13,12 +13,12 @@ from pathlib import Path
 
 from codegen.design import network
 from codegen.design.design import Design
-from codegen.design.parts import DEFAULT_PART, clocked, find_part
 from codegen.design.search import choose
 from codegen.design.space import Axes
 from codegen.emit import board_design, golden, render, report, weights_file
 from formats.build import atomic_dir, digest, program_files, write_atomic
 from formats.errors import UserError
+from formats.hardware import DEFAULT_PART, clocked, find_part
 
 OUTPUTS = ("hls", "params", "golden")
 DESIGN = "design.json"

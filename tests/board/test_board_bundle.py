@@ -144,7 +144,7 @@ def test_archives_that_leave_their_folder_are_refused(tmp_path):
 def test_boards(digits_build):
     design = generated_design(digits_build)
     check_board("pynq-z2", design)
-    with pytest.raises(UserError, match="^BOARD must be one of pynq-z1, .*, not zx81"):
+    with pytest.raises(UserError, match="^BOARD must be one of .*pynq-z1, .*, not 'zx81'"):
         check_board("zx81", design)
     with pytest.raises(UserError, match="^BOARD zcu104 has an XCZU7EV, but the design is for an"):
         check_board("zcu104", design)

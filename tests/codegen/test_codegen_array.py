@@ -21,12 +21,12 @@ from toy_networks import POOL2, Toy, ToyLayer
 from codegen.design.array import Array
 from codegen.design.cost import layer_cost
 from codegen.design.lanes import packing_cost
-from codegen.design.parts import find_part
 from codegen.design.planner import line_capacities, plan, use_line_buffer
 from codegen.design.rows import Row
 from codegen.emit.weights_file import order_rows
 from formats.commands import main
 from formats.errors import UserError
+from formats.hardware import find_part
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

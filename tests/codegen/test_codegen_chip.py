@@ -17,11 +17,11 @@ from test_codegen_operations import inception, residual
 from codegen.design.array import Array
 from codegen.design.chip import CHIP_SHARE, all_on_chip
 from codegen.design.design import Design
-from codegen.design.parts import Part, find_part
 from codegen.design.planner import plan
 from codegen.design.rows import Place
 from formats.commands import main
 from formats.errors import UserError
+from formats.hardware import Part, find_part
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

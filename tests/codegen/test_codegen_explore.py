@@ -17,13 +17,13 @@ from codegen.design import alternatives
 from codegen.design.array import Array
 from codegen.design.bounds import CAUSES, layer_times
 from codegen.design.design import Design
-from codegen.design.parts import Part, clocked, find_part, load_parts
 from codegen.design.planner import plan
 from codegen.design.search import LIMIT, choose, dominates, explore, limited
 from codegen.design.space import Axes, Bound, points
 from codegen.emit import explore_page as report
 from formats.commands import main
 from formats.errors import UserError, run_cli
+from formats.hardware import Part, clocked, find_part, load_parts
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(16, pads=(1, 1, 1, 1)), ToyLayer(5)])
 

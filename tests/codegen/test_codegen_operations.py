@@ -16,11 +16,11 @@ from toy_networks import POOL1, POOL2, Toy, ToyLayer
 from codegen.design.array import Array
 from codegen.design.layers import Quantizer
 from codegen.design.network import load
-from codegen.design.parts import find_part
 from codegen.design.planner import plan
 from codegen.design.rows import Operation
 from formats.commands import main
 from formats.errors import UserError
+from formats.hardware import find_part
 from tests.codegen import naive_model
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

@@ -17,13 +17,13 @@ from codegen.design.array import Array
 from codegen.design.blockram import Memory
 from codegen.design.lowering import merge_groups
 from codegen.design.network import load
-from codegen.design.parts import find_part, load_parts
 from codegen.design.planner import plan
 from codegen.design.resources import conversion_luts
 from codegen.design.rows import Row
 from codegen.design.sizes import gear_bits
 from codegen.design.unit_luts import lut_estimate
 from formats.errors import UserError
+from formats.hardware import find_part
 from tests.codegen.naive_model import convolve
 
 
@@ -104,10 +104,6 @@ def test_kernel_too_large_for_any_weight_buffer() -> None:
 def test_unknown_part_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"^PART must be one of XC7Z020, XCZU3EG, .* not 'XC9'"):
         find_part("XC9")
-
-
-def test_every_part_has_a_source() -> None:
-    assert all(part.source and part.dsp and part.bram36 for part in load_parts().values())
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from full_size_networks import full_size
 
 from codegen.design.array import Array
 from codegen.design.constants import design_id
-from codegen.design.parts import find_part
 from codegen.design.planner import plan
 from codegen.design.rows import FIELDS
 from codegen.emit.render import TEMPLATES, context, render, render_all
 from formats.errors import UserError
+from formats.hardware import find_part
 
 COPIES = Path(__file__).parent / "golden"
 

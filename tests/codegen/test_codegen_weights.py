@@ -18,11 +18,11 @@ from codegen.design import network, planner
 from codegen.design.array import Array
 from codegen.design.design import Design
 from codegen.design.lowering import lower
-from codegen.design.parts import find_part
 from codegen.design.resources import weight_luts
 from codegen.emit import generate, weights_file
 from formats.commands import main
 from formats.errors import UserError
+from formats.hardware import find_part
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 PORTS = (1, 2, 3, 4, 6)

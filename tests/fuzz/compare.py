@@ -19,12 +19,12 @@ from codegen.design.chip import CHIP_SHARE
 from codegen.design.cost import STAGES
 from codegen.design.design import Design, assemble
 from codegen.design.lowering import knq_tables, lower, lrn_layers
-from codegen.design.parts import find_part
 from codegen.design.resources import estimate
 from codegen.design.sizes import sizes_of
 from codegen.emit import golden, weights_file
 from codegen.emit.render import knq_rows
 from formats.errors import UserError
+from formats.hardware import find_part
 from tests.codegen.toy_networks import Toy, write_toy
 from tests.fuzz import opinion
 from tests.fuzz.builds import Build

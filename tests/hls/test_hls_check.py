@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from codegen.design.parts import find_part
 from codegen.design.planner import plan
 from codegen.emit.render import TEMPLATES, render_all
 from codegen.hls_check.check import RULES, check_files, check_texts
@@ -18,6 +17,7 @@ from codegen.hls_check.lexer import lex, plain_template
 from codegen.hls_check.rules import Program, check_head
 from codegen.hls_check.syntax import parse
 from formats.commands import main
+from formats.hardware import find_part
 
 GOOD = """// SPDX-License-Identifier: Apache-2.0
 // A source that keeps to all rules,

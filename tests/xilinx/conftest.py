@@ -12,9 +12,9 @@ from tcl_check import WHY_NOT, Run, interpreter, run_script
 from wiring import dram_segments, interface_pins, read_bundles
 
 from codegen.emit.generate import Settings, generate
-from codegen.emit.xilinx.boards import find_board
 from codegen.emit.xilinx.design import read_design
 from codegen.emit.xilinx.flow import write_block_design
+from formats.hardware import find_board
 from tests.codegen.toy_networks import Toy, ToyLayer, write_toy
 
 

@@ -13,9 +13,8 @@ import pytest
 from tcl_check import WHY_NOT, interpreter, run_script
 from wiring import build, check, port_of, read_bundles
 
-from codegen.design.parts import find_part
 from codegen.emit.generate import Settings, generate
-from codegen.emit.xilinx.boards import load_boards
+from formats.hardware import find_part, load_boards
 
 BOARDS = sorted(load_boards())
 MANY = (*(f"gmem_weights_{n}" for n in range(4)), "gmem_in", "gmem_out")

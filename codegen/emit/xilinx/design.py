@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codegen.design.parts import find_part
 from codegen.emit.render import render
 from codegen.emit.report import read_report
-from codegen.emit.xilinx.boards import Board, distribute, processor
+from codegen.emit.xilinx.processors import distribute, processor
 from formats.build import sources_digest
 from formats.errors import UserError
+from formats.hardware import Board, find_part
 
 TEMPLATE = "block_design.tcl.j2"
 SYSTEM = "accelerator_system"  # name of the block design
@@ -115,7 +115,7 @@ def block_design(design: Design, board: Board) -> str:
             f"{board.name} has the part {board.part}, but {design.build} was generated for "
             f"{design.part}; run again with PART={board.part.lower()}"
         )
-    system = processor(board)
+    system = processor(board.part)
     context = {
         "design": design,
         "board": board,

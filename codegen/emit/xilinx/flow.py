@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from codegen.emit.xilinx.boards import find_board
 from codegen.emit.xilinx.design import Design, block_design, read_design
 from codegen.emit.xilinx.tools import find_hls, find_vivado, require, run_tool
 from formats.build import atomic_dir, write_atomic
 from formats.errors import UserError
+from formats.hardware import find_board
 
 STEPS = ("csim", "csynth", "cosim", "export")
 DEFAULT_STEPS = ("csim", "csynth", "export")

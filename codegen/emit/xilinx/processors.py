@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boards and processing systems that a block design can be made
-for (boards.toml, processors.toml).
-"""
+"""Processing systems in a block design (processors.toml), and which DRAM port each master gets."""
 
 from __future__ import annotations
 
@@ -9,24 +7,13 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from formats.errors import UserError
+from formats.hardware import find_part
 
-FOLDER = Path(__file__).parent
+TABLES = Path(__file__).with_name("processors.toml")
 PORT_WIDTH = 64  # bits of a bus word, docs/formats.md section 1
 FIRST_GP = 2  # HP0 is the slave port GP2 of a Zynq UltraScale+ (PG201)
-
-
-@dataclass(frozen=True)
-class Board:
-    """One board: its FPGA part, its board file in Vivado, who provides that, its processor."""
-
-    name: str
-    part: str
-    board_part: str
-    files: str
-    processor: str
 
 
 @dataclass(frozen=True)
@@ -50,40 +37,16 @@ class Port:
     settings: tuple[tuple[str, str], ...]
 
 
-def _table(name: str) -> dict[str, dict[str, Any]]:
-    with (FOLDER / name).open("rb") as file:
-        return tomllib.load(file)
-
-
-def load_boards() -> dict[str, Board]:
-    """All boards by name."""
-    return {name: Board(name=name, **entry) for name, entry in _table("boards.toml").items()}
-
-
-def find_board(name: str) -> Board:
-    """The board called `name`; UserError lists all boards.
-
-    >>> find_board("pynq-z2").part
-    'XC7Z020'
-    """
-    boards = load_boards()
-    if name.lower() not in boards:
-        raise UserError(
-            f"BOARD must be one of {', '.join(boards)}, not {name!r}; "
-            "others can be added to codegen/emit/xilinx/boards.toml"
-        )
-    return boards[name.lower()]
-
-
-def processor(board: Board) -> dict[str, Any]:
-    """The board's processing system, a table of processors.toml."""
-    return _table("processors.toml")[board.processor]
+def processor(part: str) -> dict[str, Any]:
+    """The processing system of a part, a table of processors.toml."""
+    tables = tomllib.loads(TABLES.read_text(encoding="utf-8"))
+    return cast("dict[str, Any]", tables[find_part(part).processor])
 
 
 def distribute(masters: Sequence[str], system: dict[str, Any]) -> list[Port]:
     """Give each master a DRAM port, in turn, so that no port has two while another has none.
 
-    >>> system = processor(find_board("zcu104"))
+    >>> system = processor("XCZU7EV")
     >>> [(port.name, *port.masters) for port in distribute(["a", "b", "c", "d", "e"], system)][:2]
     [('S_AXI_HP0_FPD', 'a', 'e'), ('S_AXI_HP1_FPD', 'b')]
     """

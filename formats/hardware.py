@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FPGA parts and boards: one TOML file each under parts/ and boards/, every figure with its source.
+
+A part is the silicon: what a design may use. A board brings DRAM and Vivado's board file. A part
+may also be a file of the user's own (docs/parts.md).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from formats.errors import UserError
+
+FOLDER = Path(__file__).parent
+DEFAULT_PART = "XC7Z020"
+MAX_CLOCK_MHZ = 1000
+PROCESSORS = ("zynq-7000", "zynq-ultrascale")
+SOURCES = ("fabric", "multiplier", "ports", "clock")
+
+
+def _rule(text: str, holds: Callable[[Any], bool], **more: Any) -> Any:
+    """A field of a file: what it must be, in words and as a test; optional with a default."""
+    return field(metadata={"must be": text, "holds": holds}, **more)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _count(least: int, **more: Any) -> Any:
+    return _rule(f"an integer of at least {least}", lambda v: _is_count(v, least), **more)
+
+
+def _text() -> Any:
+    return _rule("a text", lambda v: isinstance(v, str) and bool(v))
+
+
+def _rate(**more: Any) -> Any:
+    def holds(value: Any) -> bool:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and 0 < value < float("inf")
+
+    return _rule("a positive number", holds, **more)
+
+
+def _is_source(value: Any) -> bool:
+    named = isinstance(value, dict) and set(SOURCES) <= set(value) <= {*SOURCES, "ddr"}
+    return named and all(isinstance(text, str) and text for text in value.values())
+
+
+def _is_multiplier(value: Any) -> bool:
+    pair = isinstance(value, list) and len(value) == 2
+    return pair and all(_is_count(item, 2) for item in value) and value[0] >= value[1]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One FPGA part.
+
+    Attributes:
+        name, device: short name, and the vendor's full name with package and speed grade.
+        processor: its processing system, one of PROCESSORS.
+        dsp, bram36, uram, lut, ff: blocks available.
+        multiplier: signed operand widths (larger, smaller) of one DSP block.
+        clock_mhz: planned clock of the engine.
+        ports: ports from the fabric to the processor's DRAM.
+        source: where the figures come from, by SOURCES and "ddr".
+        ddr_gbs: peak bandwidth of the DRAM, 10^9 bytes a second; left out in a file, it is that of
+            the slowest board with the part.
+        reserved: whether what a design had better leave free is already taken off the figures;
+            never in a file.
+    """
+
+    name: str = _text()
+    device: str = _text()
+    processor: str = _rule(f"one of {', '.join(PROCESSORS)}", lambda v: v in PROCESSORS)
+    dsp: int = _count(1)
+    bram36: int = _count(1)
+    uram: int = _count(0)
+    lut: int = _count(1)
+    ff: int = _count(1)
+    multiplier: tuple[int, int] = _rule("two widths, the larger first", _is_multiplier)
+    clock_mhz: float = _rate()
+    ports: int = _count(1)
+    source: dict[str, str] = _rule(f"a table of texts for {', '.join(SOURCES)}", _is_source)
+    ddr_gbs: float = _rate(default=0.0)
+    reserved: bool = False
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board; its name is that of its file.
+
+    Attributes:
+        name, part: of the board and of its FPGA part.
+        ddr_gbs, ddr_source: peak bandwidth of the processor's DRAM, 10^9 bytes a second, and where
+            that comes from.
+        board_part: pattern of the board file's name in Vivado; the newest version is taken.
+        files: who provides that board file.
+        contiguous_mib: contiguous memory under PYNQ, 2^20 bytes; 0 where unknown: the driver asks
+            the kernel.
+    """
+
+    name: str
+    part: str = _text()
+    ddr_gbs: float = _rate()
+    ddr_source: str = _text()
+    board_part: str = _text()
+    files: str = _text()
+    contiguous_mib: int = _count(1, default=0)
+
+
+Kind = TypeVar("Kind", Part, Board)
+
+
+def _read(kind: type[Kind], path: Path, **given: Any) -> Kind:
+    """The part or board of a file; UserError names the file and the field where one is wrong."""
+    try:
+        with path.open("rb") as file:
+            entry = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} must be a readable TOML file ({error}); see docs/parts.md"
+        ) from None
+    rules = {item.name: item for item in fields(kind) if "holds" in item.metadata}
+    needed = {name for name, item in rules.items() if item.default is MISSING}
+    for name in sorted(needed - set(entry)) + sorted(set(entry) - set(rules)):
+        what = "be there" if name in rules else "not be there"
+        raise UserError(f"{path}: {name} must {what}; see docs/parts.md")
+    for name, value in entry.items():
+        if not rules[name].metadata["holds"](value):
+            wanted = rules[name].metadata["must be"]
+            raise UserError(f"{path}: {name} must be {wanted}, not {value!r}")
+    return kind(**given, **entry)
+
+
+def read_part(path: Path) -> Part:
+    """The part of a file, with the DRAM of its boards where it names none."""
+    part = _read(Part, path)
+    larger, smaller = part.multiplier
+    part = replace(part, multiplier=(larger, smaller))
+    if part.ddr_gbs:
+        return part
+    boards = [board for board in load_boards().values() if board.part == part.name]
+    if not boards:
+        raise UserError(f"{path}: ddr_gbs must be there, because no board has the part {part.name}")
+    slowest = min(boards, key=lambda board: board.ddr_gbs)
+    source = {**part.source, "ddr": slowest.ddr_source}
+    return replace(part, ddr_gbs=slowest.ddr_gbs, source=source)
+
+
+def load_parts() -> dict[str, Part]:
+    """All parts by name, the one with the fewest DSP blocks first."""
+    parts = [read_part(path) for path in (FOLDER / "parts").glob("*.toml")]
+    return {part.name: part for part in sorted(parts, key=lambda part: (part.dsp, part.name))}
+
+
+@cache
+def load_boards() -> dict[str, Board]:
+    """All boards by name."""
+    boards = [_read(Board, path, name=path.stem) for path in (FOLDER / "boards").glob("*.toml")]
+    return {board.name: board for board in sorted(boards, key=lambda board: board.name)}
+
+
+def find_part(name: str) -> Part:
+    """The part called `name`, in any case, or that of the file `name`.toml; UserError lists all.
+
+    >>> find_part("xc7z020").dsp
+    220
+    """
+    if name.lower().endswith(".toml"):
+        return read_part(Path(name))
+    parts = load_parts()
+    if name.upper() not in parts:
+        raise UserError(
+            f"PART must be one of {', '.join(parts)} or a TOML file, not {name!r}; "
+            "docs/parts.md says how to add one"
+        )
+    return parts[name.upper()]
+
+
+def find_board(name: str) -> Board:
+    """The board called `name`, in any case; UserError lists all.
+
+    >>> find_board("pynq-z2").part
+    'XC7Z020'
+    """
+    boards = load_boards()
+    if name.lower() not in boards:
+        raise UserError(
+            f"BOARD must be one of {', '.join(boards)}, not {name!r}; "
+            "docs/parts.md says how to add one"
+        )
+    return boards[name.lower()]
+
+
+def clocked(part: Part, clock_mhz: float | None) -> Part:
+    """The part with another clock than its typical one, where one is given."""
+    if clock_mhz is None:
+        return part
+    if not 1 <= clock_mhz <= MAX_CLOCK_MHZ:
+        raise UserError(f"CLOCK must be 1..{MAX_CLOCK_MHZ} MHz, not {clock_mhz:g}")
+    return replace(part, clock_mhz=clock_mhz)
