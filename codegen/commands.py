@@ -76,7 +76,7 @@ def explore(options: Options) -> None:
     network = load(quantized_folder(options.folder))
     found = search.explore(network, part, images, axes, options.limit)
     page = explore_page.write(options.folder, found, options.limit)
-    print(explore_page.table(found))
+    print(explore_page.summary_text(found))
     print(f"report: {page}")
 
 

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from codegen.design.bounds import CAUSES, LayerTime, layer_times
 from codegen.design.design import Design
 from codegen.design.search import Exploration
-from codegen.emit.explore_plots import figures
+from codegen.emit import plots
+from codegen.emit.page import Figure, Page, Section, Table, percent, render
+from codegen.emit.plots import CYCLE, drawing
 from formats.build import atomic_dir
 
-HTML_TEMPLATE = "explore.html.j2"
 FOLDER = "explore"
+BOUNDS_CAPTION = (
+    "multiply: useful work of the multipliers. idle lanes: steps in which some have none. first "
+    "rows: waiting for a pass's first input rows. DRAM: bytes moved at the peak bandwidth take "
+    "longer than all cycles."
+)
+ROOFLINE_CAPTION = "Each point is a layer, coloured by what takes most of its time."
 
 
 def summary(plan: Design, times: Sequence[LayerTime]) -> dict[str, Any]:
@@ -84,29 +90,123 @@ def as_json(found: Exploration, limit: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
+    """explore.html of explore.json's content and the SVG texts of `figures`."""
+    best, front = entry["best"], entry["front"]
+    designs = Table(
+        ("SIMD × PE × pixels", "weight ports", "QK/QE units", "frames/s", *best["use"]),
+        [
+            (
+                " × ".join(str(design["point"][axis]) for axis in ("simd", "pe", "pixels")),
+                design["point"]["weight_ports"],
+                design["qk_units"],
+                design["images_per_second"],
+                *map(percent, design["use"].values()),
+            )
+            for design in front
+        ],
+        note="Designs that no other one beats in time and in all resources; the first is the pick.",
+    )
+    speed = Table(
+        ("", "GOP/s", "ms an image", "frames/s", "multipliers busy"),
+        [
+            (
+                name,
+                f"{group['gops']:.1f}",
+                group["milliseconds_per_image"],
+                group["images_per_second"],
+                percent(group["efficiency"]),
+            )
+            for name, group in entry["speed"].items()
+            if isinstance(group, dict)
+        ],
+    )
+    times = Table(
+        ("layer", "most time", "ms, all images", "GOP/s", "operations per byte", *CAUSES),
+        [
+            (
+                layer["name"],
+                layer["bound"],
+                1e3 * layer["seconds"],
+                layer["gops"],
+                layer["operations_per_byte"],
+                *(percent(layer["causes"][cause] / layer["seconds"]) for cause in CAUSES),
+            )
+            for layer in entry["layers"]
+        ],
+    )
+    lead = (
+        f"{entry['clock_mhz']} MHz, DRAM {entry['ddr_gbs']} GB/s (peak), batch of "
+        f"{entry['images']}, at most {percent(entry['limit'])} of each resource; "
+        f"{entry['points']} points, {entry['planned']} of them planned, a lower bound decided on "
+        "the others. Times are the cycle model's; resources are estimates."
+    )
+    sections = (
+        Section("Pareto front", (designs,)),
+        Section("Speed of the pick", (speed,)),
+        Section("What bounds each layer", (Figure(pictures["bounds"], BOUNDS_CAPTION), times)),
+        Section("Roofline", (Figure(pictures["roofline"], ROOFLINE_CAPTION),)),
+    )
+    return render(Page(f"{entry['network']} on {entry['part']}: designs", lead, sections))
+
+
+def figures(plan: Design, times: Sequence[LayerTime]) -> dict[str, tuple[str, bytes]]:
+    """(SVG text, PNG bytes) by name: "bounds" and "roofline"."""
+    width = max(6.0, 0.34 * len(times) + 2)
+    with drawing("bounds", size=(width, 3.6), png=True) as (axes, bounds):
+        causes = [
+            (cause, colour, [1e3 * time.causes[cause] / plan.images for time in times])
+            for cause, colour in zip(CAUSES, CYCLE, strict=True)
+        ]
+        plots.stacked(axes[0, 0], [time.name for time in times], causes)
+        axes[0, 0].set_ylabel(f"ms an image, batch of {plan.batch}")
+    with drawing("roofline", size=(8.0, 5.0), png=True) as (axes, roof):
+        roofline(axes[0, 0], plan, times)
+    return {"bounds": (bounds[0], bounds[1]), "roofline": (roof[0], roof[1])}
+
+
+def roofline(axis: Any, plan: Design, times: Sequence[LayerTime]) -> None:
+    """Attained 10^9 operations a second against operations per byte of DRAM traffic."""
+    bandwidth = plan.part.ddr_gbs
+    peak = 2 * plan.array.multipliers * plan.part.clock_mhz / 1e3
+    shown = [time for time in times if time.macs and isfinite(time.intensity)]
+    knee = peak / bandwidth
+    lowest = min([knee, *(time.intensity for time in shown)]) / 2
+    highest = max([knee, *(time.intensity for time in shown)]) * 2
+    axis.loglog([lowest, knee, highest], [bandwidth * lowest, peak, peak], color=plots.INK)
+    axis.margins(y=0.12)
+    axis.annotate(
+        f"{plan.array.multipliers} multipliers at {plan.part.clock_mhz:g} MHz: {peak:.1f} GOP/s",
+        (highest, peak), (0, 3), textcoords="offset points", ha="right", va="bottom",
+    )  # fmt: skip
+    axis.annotate(
+        f"DRAM {bandwidth:g} GB/s", (lowest, bandwidth * lowest), (10, 0),
+        textcoords="offset points", va="center",
+    )  # fmt: skip
+    for time in shown:
+        colour = CYCLE[CAUSES.index(time.bound)]
+        axis.plot(time.intensity, time.gops, "o", color=colour, markersize=5)
+    axis.set_xlabel("operations per byte of DRAM traffic")
+    axis.set_ylabel("GOP/s (two operations a multiply-accumulate)")
+    points = [(time.intensity, time.gops) for time in shown]
+    plots.label_points(axis, points, [time.name for time in shown])
+
+
 def write(build: Path, found: Exploration, limit: float) -> Path:
     """Write build/NET/explore/ (explore.json, explore.html, pictures); return the page's path."""
     entry = as_json(found, limit)
     drawn = figures(found.best, layer_times(found.best))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=True,
-    )  # fmt: skip
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
-    page = environment.get_template(HTML_TEMPLATE).render(
-        found=entry, causes=CAUSES, pictures={name: svg for name, (svg, _) in drawn.items()}
-    )
+    text = page(entry, {name: svg for name, (svg, _) in drawn.items()})
     with atomic_dir(build / FOLDER) as folder:
         for name, (svg, png) in drawn.items():
             (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
             (folder / f"{name}.png").write_bytes(png)
         (folder / "explore.json").write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
-        (folder / "explore.html").write_text(page, encoding="utf-8")
+        (folder / "explore.html").write_text(text, encoding="utf-8")
     return build / FOLDER / "explore.html"
 
 
-def table(found: Exploration) -> str:
+def summary_text(found: Exploration) -> str:
     """The Pareto front and the pick, for a terminal."""
     plan = found.best
     names = list(found.best.use)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTML pages: each is a Page of sections, which hold paragraphs, tables and figures.
+
+One template with one style sheet renders them all into files that need no network. Everything but
+SVG made here is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+TEMPLATE = "page.html.j2"
+BAR = 80  # pixels of the longest bar in a cell
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, in a box that scrolls where the window is too narrow for it.
+
+    Attributes:
+        columns: names; the first column holds names, too.
+        rows: cells: texts, numbers, None, Bar or Bad.
+        caption, note: texts above and below.
+        digits: decimals of floats.
+        kind: CSS class of the box.
+        fold: text to click on before the table shows; "" for a table that is open.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str | Markup = ""
+    note: str = ""
+    digits: int = 2
+    kind: str = ""
+    fold: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: SVG text and a caption."""
+
+    svg: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under its own heading."""
+
+    title: str
+    content: Sequence[str | Table | Figure]
+
+    @property
+    def key(self) -> str:
+        """The anchor of the section.
+
+        >>> Section("Where time goes", ()).key
+        'where-time-goes'
+        """
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        title: also of the window.
+        lead: a line under it.
+        sections: the content.
+        warning: what a reader must know first.
+        facts: name to text, a list under the lead.
+        contents: whether to list the sections with links.
+    """
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    warning: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    contents: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A cell with a bar: a share of the longest one."""
+
+    share: float
+    colour: str = "#3b6ea5"
+
+    def __html__(self) -> str:
+        width = f"{BAR * self.share:.1f}"
+        bar = f'<rect fill="{self.colour}" height="10" width="{width}"/>'
+        return f'<svg width="{BAR}" height="10">{bar}</svg>'
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A cell that stands out."""
+
+    value: Any
+
+    def __html__(self) -> str:
+        return Markup('<span class="bad">{}</span>').format(cell(self.value))
+
+
+def percent(value: float) -> str:
+    """A share for reading.
+
+    >>> percent(0.1234)
+    '12.3%'
+    """
+    return f"{100 * value:.1f}%"
+
+
+def cell(value: Any, digits: int = 2) -> Any:
+    """What a cell shows; text is escaped by the template.
+
+    >>> cell(1234567), cell(1.5, 1), cell(None), cell(True), cell("a")
+    ('1,234,567', '1.5', '–', 'yes', 'a')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.{digits}f}"
+    return value
+
+
+def render(page: Page) -> str:
+    """The page as one HTML file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    )
+    environment.filters["cell"] = cell
+    return environment.get_template(TEMPLATE).render(page=page)

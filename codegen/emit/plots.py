@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How all figures look: matplotlib figures as inline SVG, whose names and labels never overlap.
+
+Text stays text; equal figures give equal texts. matplotlib is imported when a figure is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from math import cos, pi, sin
+from typing import Any
+
+from formats.errors import UserError
+
+INK, SOFT, GRID = "#1f2933", "#6b7785", "#e4e8ed"
+CYCLE = ("#2f6690", "#a9c9e0", "#7d8597", "#d1603d", "#e9b44c", "#6a4c93", "#4f9d69", "#9bc1a0",
+         "#8d2b2b")  # fmt: skip
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
+    "text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.titlesize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6, "lines.markersize": 4.5,
+    "svg.fonttype": "none", "figure.constrained_layout.use": True,
+}  # fmt: skip
+LONG = 17  # characters of a layer's name in a figure
+UPRIGHT = 8  # names that fit under an axis without being slanted
+RADII = (6, 9, 13, 18, 24, 32, 42, 54, 68, 84, 102)  # points between a mark and its label
+ANGLES = 12
+_ID = re.compile(r'(\bid="|href="#|url\(#)')
+
+
+@contextmanager
+def drawing(name: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.4),
+            share: bool = False, png: bool = False) -> Iterator[tuple[Any, list[Any]]]:  # fmt: skip
+    """Axes [rows, columns] to draw on, and a list that holds the SVG text afterwards.
+
+    Args:
+        name: unique on the page, which ids begin with.
+        rows, columns: of axes.
+        size: of the whole figure, inches.
+        share: whether axes share both scales.
+        png: whether the list holds PNG bytes, too.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError(
+            "plots need the package matplotlib; install it with pip install matplotlib"
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pictures: list[Any] = []
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure, axes = pyplot.subplots(
+            rows, columns, figsize=size, squeeze=False, sharex=share, sharey=share
+        )
+        try:
+            yield axes, pictures
+            pictures.append(_inline(figure, name))
+            if png:
+                stream = io.BytesIO()
+                figure.savefig(stream, format="png", dpi=120)
+                pictures.append(stream.getvalue())
+        finally:
+            pyplot.close(figure)
+
+
+def _inline(figure: Any, name: str) -> str:
+    """The figure as an <svg> element, without prologue and metadata, its ids made unique."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = _ID.sub(lambda found: f"{found.group(1)}{name}-", text)
+    return text.replace("<svg ", '<svg role="img" ', 1)
+
+
+def short(name: str) -> str:
+    """A layer's name that fits below an axis: the end of it, where it differs from others'.
+
+    >>> short("conv1"), short("body_body_10_expand3_conv")
+    ('conv1', '…_10_expand3_conv')
+    """
+    return name if len(name) <= LONG else "…" + name[1 - LONG :]
+
+
+def name_ticks(axis: Any, names: Sequence[str]) -> None:
+    """One tick a layer, its name ending under its bar; slanted where there are many."""
+    many = len(names) > UPRIGHT or sum(map(len, map(short, names))) > 60
+    axis.set_xticks(
+        range(len(names)), [short(name) for name in names], fontsize=7.5, rotation=60 * many,
+        ha="right" if many else "center", rotation_mode="anchor" if many else "default",
+    )  # fmt: skip
+
+
+def stacked(
+    axis: Any, names: Sequence[str], parts: Sequence[tuple[str, str, Sequence[float]]]
+) -> None:
+    """One bar a name; parts: (label, colour, value of each name), from the bottom up."""
+    below = [0.0] * len(names)
+    for label, colour, values in parts:
+        if any(values):
+            axis.bar(range(len(names)), values, bottom=below, color=colour, label=label)
+        below = [low + value for low, value in zip(below, values, strict=True)]
+    name_ticks(axis, names)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def label_points(axis: Any, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Name points [(x, y)] so that no name covers another text, a point, a line or the axes' edge.
+
+    Each name takes the free place next to its point, with a line to it where that is not near. What
+    finds no place is left out.
+    """
+    figure = axis.figure
+    figure.draw_without_rendering()  # places are in pixels, which the layout decides
+    renderer = figure.canvas.get_renderer()
+    scale = figure.dpi / 72
+    marks = [axis.transData.transform(point) for point in points]
+    taken = [text.get_window_extent(renderer) for text in axis.texts]
+    reach = 4 * scale
+    for line in (line for line in axis.lines if len(line.get_xdata()) > 1):
+        marks += list(
+            line.get_transform().transform_path(line.get_path()).interpolated(60).vertices
+        )
+    around = [(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
+    for (x, y), name in sorted(zip(points, names, strict=True)):
+        for radius, step in product(RADII, range(ANGLES)):
+            angle = 2 * pi * step / ANGLES
+            text = axis.annotate(
+                name, (x, y), (radius * cos(angle), radius * sin(angle)), fontsize=7,
+                textcoords="offset points", va="center",
+                ha="left" if cos(angle) > 0.1 else "right" if cos(angle) < -0.1 else "center",
+                arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.5} if radius > 13
+                else None,
+            )  # fmt: skip
+            text.set_in_layout(False)
+            box = text.get_window_extent(renderer) if radius <= 13 else _text_box(text, renderer)
+            box = box.padded(1.5 * scale)
+            inside = axis.bbox.containsx(box.x0) and axis.bbox.containsx(box.x1)
+            inside &= axis.bbox.containsy(box.y0) and axis.bbox.containsy(box.y1)
+            if inside and not box.count_overlaps(taken) and not _covers(box, around):
+                taken.append(box)
+                break
+            text.remove()
+
+
+def _text_box(text: Any, renderer: Any) -> Any:
+    """The box of an annotation's text without its line."""
+    from matplotlib.text import Text
+
+    text.update_positions(renderer)
+    return Text.get_window_extent(text, renderer)
+
+
+def _covers(box: Any, others: Sequence[tuple[float, float, float, float]]) -> bool:
+    """Whether a box reaches into one of the boxes (x0, y0, x1, y1)."""
+    return any(
+        box.x0 < right and left < box.x1 and box.y0 < top and bottom < box.y1
+        for left, bottom, right, top in others
+    )
+
+
+def level(axis: Any, value: float, text: str) -> None:
+    """A thin dashed line for a value to compare with, named at its right end."""
+    axis.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    axis.annotate(
+        text, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 3),
+        textcoords="offset points", ha="right", fontsize=8, color=INK,
+    )  # fmt: skip
