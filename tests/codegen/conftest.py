@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_networks import Toy, mixed_layers, write_toy
+
+from tests.toys import Toy, mixed_layers, write_toy
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from full_size_networks import full_size
 from test_codegen_csim import check, run
-from toy_networks import POOL2, Toy, ToyLayer
 
 from codegen.design.array import Array
 from codegen.design.cost import layer_cost
@@ -27,6 +26,7 @@ from codegen.emit.weights_file import order_rows
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
+from tests.toys import POOL2, Toy, ToyLayer
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_networks import Toy, ToyLayer
 
 from codegen.emit.report import render_html
 from formats.commands import main
 from formats.errors import run_cli
 from formats.packing import unpack_maps
+from tests.toys import Toy, ToyLayer
 
 ROOT = Path(__file__).parents[2]
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(10, pads=(1, 1, 1, 1)), ToyLayer(5)])

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_networks import POOL2, POOL3, Toy, ToyLayer, mixed_layers
 
 from codegen.design import planner
 from codegen.emit import csim
@@ -17,6 +16,7 @@ from formats.build import find_compiler, find_headers
 from formats.commands import main
 from formats.errors import UserError
 from formats.options import Options
+from tests.toys import POOL2, POOL3, Toy, ToyLayer, mixed_layers
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

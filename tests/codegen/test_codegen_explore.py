@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from full_size_networks import full_size
-from toy_networks import Toy, ToyLayer
 
 from codegen.design import alternatives
 from codegen.design.array import Array
@@ -24,6 +23,7 @@ from codegen.emit import explore_page as report
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from formats.hardware import Part, clocked, find_part, load_parts
+from tests.toys import Toy, ToyLayer
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(16, pads=(1, 1, 1, 1)), ToyLayer(5)])
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_networks import Toy, ToyLayer, mixed_layers
 
 from codegen.emit import csim
 from formats.commands import main
+from tests.toys import Toy, ToyLayer, mixed_layers
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_codegen_csim import check, run
-from toy_networks import POOL1, POOL2, Toy, ToyLayer
 
 from codegen.design.array import Array
 from codegen.design.layers import Quantizer
@@ -21,7 +20,8 @@ from codegen.design.rows import Operation
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
-from tests.codegen import naive_model
+from tests import naive
+from tests.toys import POOL1, POOL2, Toy, ToyLayer
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 CEIL_POOL = {"kernel": [3, 3], "stride": [2, 2], "pads": [0, 1, 2, 1]}
@@ -251,9 +251,8 @@ def test_signed_maps_are_not_pooled(make_toy: Callable[..., Path]) -> None:
 def test_ranges_of_signed_quantizers(scheme: str, variant: str, bits: int) -> None:
     qm = bits if scheme == "uniform" else 7
     made = Quantizer(scheme, bits, qm, 0, variant, None, signed=True)
-    entry = {"scheme": scheme, "bits": bits, "qm": qm, "variant": variant, "signed": True}
-    values = naive_model.decode(np.arange(1 << bits), entry)
+    values = naive.decode(np.arange(1 << bits), made)
     if scheme == "enq":
         assert (made.min_value, made.max_value) == (values.min(), values.max())
     y = np.arange(made.y_min, made.y_max + 1)
-    assert [made.encode(int(value)) for value in y] == naive_model.encode(y, entry).tolist()
+    assert [made.encode(int(value)) for value in y] == naive.encode(y, made).tolist()

@@ -24,7 +24,7 @@ from codegen.design.sizes import gear_bits
 from codegen.design.unit_luts import lut_estimate
 from formats.errors import UserError
 from formats.hardware import find_part
-from tests.codegen.naive_model import convolve
+from tests.naive import convolve
 
 
 @pytest.mark.parametrize(("name", "bits"), [("alexnet", 3), ("vgg16", 5)])

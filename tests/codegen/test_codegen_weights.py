@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from full_size_networks import full_size
-from toy_networks import POOL2, Toy, ToyLayer
 
 from codegen.design import network, planner
 from codegen.design.array import Array
@@ -23,6 +22,7 @@ from codegen.emit import generate, weights_file
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
+from tests.toys import POOL2, Toy, ToyLayer
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 PORTS = (1, 2, 3, 4, 6)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tests.codegen.toy_networks import Toy
 from tests.fuzz.builds import BUILDS, MUTATIONS, Build, compile_build
 from tests.fuzz.compare import Case, run
 from tests.fuzz.work import CASES, make_case, shrink, to_json
+from tests.toys import Toy
 
 
 def one(seed: int, only: str | None, programs: dict[str, Path], index: int) -> str | None:

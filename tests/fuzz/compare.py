@@ -25,9 +25,9 @@ from codegen.emit import golden, weights_file
 from codegen.emit.render import knq_rows
 from formats.errors import UserError
 from formats.hardware import find_part
-from tests.codegen.toy_networks import Toy, write_toy
 from tests.fuzz import opinion
 from tests.fuzz.builds import Build
+from tests.toys import Toy, write_toy
 
 COUNTERS = ("bytes_read", "bytes_written", "bytes_weights", "cycles", *STAGES)
 TIMEOUT = 60.0  # seconds for one network

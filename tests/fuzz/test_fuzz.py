@@ -13,8 +13,8 @@ import pytest
 
 from tests.fuzz.builds import BUILDS, MUTATIONS, compile_build
 from tests.fuzz.compare import Case, prepare, run
-from tests.fuzz.generate import draw
 from tests.fuzz.work import CASES, find_build, from_json, make_case, prune, shrink, to_json
+from tests.networks import draw
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 REGRESSIONS = sorted(CASES.glob("*.json"))

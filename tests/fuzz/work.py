@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.codegen.toy_networks import Toy, ToyLayer
 from tests.fuzz.builds import BUILDS, Build
 from tests.fuzz.compare import Case, UnfitError, prepare
-from tests.fuzz.generate import TRIES, draw
+from tests.networks import TRIES, draw
+from tests.toys import Toy, ToyLayer
 
 CASES = Path(__file__).with_name("cases")
 SHARES = (0.3, 0.2, 0.2, 0.1, 0.2)  # of the networks, by build

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import naive
 import numpy as np
 import pytest
 import random_networks
@@ -19,15 +18,14 @@ from model_prep.quantize import exact_conv
 from model_prep.quantize.manifest import InputFormat, QuantizedLayer, QuantizedNetwork
 from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.reference import Reference
+from tests import naive
 
 
 def check(network: QuantizedNetwork, codes: np.ndarray) -> None:
     """Every layer of every image is equal."""
-    got = dict(Reference(network).run(codes))
-    for index, image in enumerate(codes):
-        want = naive.run(network, image)
-        for layer in network.layers:
-            assert (got[layer.name][index] == want[layer.name]).all(), layer
+    want = naive.run(network, codes)
+    for name, got in Reference(network).run(codes):
+        assert (got == want[name]).all(), name
 
 
 @pytest.fixture()

@@ -15,7 +15,7 @@ from codegen.emit.generate import Settings, generate
 from codegen.emit.xilinx.design import read_design
 from codegen.emit.xilinx.flow import write_block_design
 from formats.hardware import find_board
-from tests.codegen.toy_networks import Toy, ToyLayer, write_toy
+from tests.toys import Toy, ToyLayer, write_toy
 
 
 @pytest.fixture(scope="session")

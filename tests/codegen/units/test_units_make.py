@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from toy_networks import Toy, ToyLayer
 
 from codegen.units import commands
 from codegen.units.published import compare_published, explanation, measure_published
@@ -15,6 +14,7 @@ from codegen.units.simulate import Mismatch, Outcome
 from codegen.units.sweep import SWEEPS, Sweep
 from codegen.units.synthesis import Cache
 from formats.commands import main
+from tests.toys import Toy, ToyLayer
 
 TINY = Sweep((2,), (4,), (1, 4), ("gates",))
 

@@ -141,7 +141,7 @@ def test_tables_without_entries_are_refused() -> None:
 
 
 def test_a_network_without_nonuniform_layers_is_refused(make_toy) -> None:
-    from toy_networks import Toy, ToyLayer
+    from tests.toys import Toy, ToyLayer
 
     build = make_toy(Toy(layers=[ToyLayer(4, scheme="uniform", bits=8), ToyLayer(4)]))
     with pytest.raises(UserError, match="at least one layer must use ENQ or KNQ"):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from formats.images import Preprocessing
-from tests.codegen import naive_model as naive
+from tests import naive
 
 CONVOLUTIONS = ("conv", "fc")
 MAX_SHIFT, MAX_BITS = 53, 63
@@ -77,13 +78,39 @@ class Toy:
 
 
 @dataclass
+class Quantizer:
+    """A quantizer as the manifest has it, with its KNQ tables."""
+
+    scheme: str
+    bits: int
+    qm: int
+    frac: int
+    variant: str | None
+    rule: str | None
+    signed: bool
+    centroid: np.ndarray | None = None
+    threshold: np.ndarray | None = None
+
+    @property
+    def tables(self) -> dict[str, np.ndarray]:
+        """KNQ's tables by name."""
+        if self.centroid is None or self.threshold is None:
+            return {}
+        return {"centroid": self.centroid, "threshold": self.threshold}
+
+    def entry(self) -> dict[str, Any]:
+        """The manifest's entry."""
+        return {k: v for k, v in asdict(self).items() if k not in ("centroid", "threshold")}
+
+
+@dataclass
 class Made:
     """What has been drawn and computed so far; `state` holds codes, quantizer and F by name."""
 
     toy: Toy
     arrays: dict[str, np.ndarray]
     vectors: dict[str, np.ndarray]
-    state: dict[str, tuple[np.ndarray, dict[str, Any] | None, int]]
+    state: dict[str, tuple[np.ndarray, Quantizer | None, int]]
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self, name: str) -> tuple[np.ndarray, int, int]:
@@ -113,18 +140,13 @@ class Sum:
     fields: dict[str, Any]
 
 
-def make_quantizer(layer: ToyLayer, rng: np.random.Generator) -> dict[str, Any]:
-    """Manifest entry of a quantizer; KNQ tables under private keys."""
+def make_quantizer(layer: ToyLayer, rng: np.random.Generator) -> Quantizer:
+    """The quantizer of a layer, with random KNQ tables."""
     qm = layer.bits if layer.scheme == "uniform" else layer.qm
-    entry: dict[str, Any] = {
-        "scheme": layer.scheme,
-        "bits": layer.bits,
-        "qm": qm,
-        "frac": 0,
-        "variant": layer.variant if layer.scheme == "enq" else None,
-        "rule": layer.rule if layer.scheme == "knq" else None,
-        "signed": layer.signed,
-    }
+    made = Quantizer(
+        layer.scheme, layer.bits, qm, 0, layer.variant if layer.scheme == "enq" else None,
+        layer.rule if layer.scheme == "knq" else None, layer.signed,
+    )  # fmt: skip
     if layer.scheme == "knq":
         if layer.signed:
             drawn = rng.choice(1 << qm, size=1 << layer.bits, replace=False) - (1 << (qm - 1))
@@ -136,8 +158,8 @@ def make_quantizer(layer: ToyLayer, rng: np.random.Generator) -> dict[str, Any]:
         if layer.rule == "nearest":
             threshold[1:] = (centroid[:-1] + centroid[1:] + 1) // 2
         threshold[0] = 0
-        entry["_centroid"], entry["_threshold"] = centroid, threshold
-    return entry
+        made.centroid, made.threshold = centroid, threshold
+    return made
 
 
 def convolution(
@@ -212,42 +234,33 @@ def operation(
 
 def store(
     made: Made, layer: ToyLayer, name: str, found: Sum, rng: np.random.Generator
-) -> tuple[np.ndarray, dict[str, Any], int, int]:
+) -> tuple[np.ndarray, Quantizer, int, int]:
     """Requantize, encode and pool; (codes, quantizer, shift, weight_frac)."""
-    if layer.like:
-        quantizer = made.state[layer.like][1]
-        if quantizer is None:
-            raise ValueError("the last layer has no quantizer to share")
-        copy = {key: value for key, value in quantizer.items() if key[0] == "_"}
-        made.arrays.update({f"{name}/{key[1:]}": value for key, value in copy.items()})
-    else:
-        quantizer = make_quantizer(layer, rng)
-    spread = (1 << quantizer["qm"]) / (6 if quantizer["signed"] else 3)  # so that all codes occur
+    shared = made.state[layer.like][1] if layer.like else make_quantizer(layer, rng)
+    if shared is None:
+        raise ValueError("the last layer has no quantizer to share")
+    quantizer = replace(shared)
+    made.arrays.update({f"{name}/{key}": table for key, table in quantizer.tables.items()})
+    spread = (1 << quantizer.qm) / (6 if quantizer.signed else 3)  # so that all codes occur
     shift = int(np.floor(np.log2(max(found.product.std(), 1) / spread))) + layer.shift_more
     weight_frac = 0
     if layer.kind in CONVOLUTIONS:
-        quantizer["frac"] = quantizer["frac"] if layer.like else layer.frac
-        weight_frac = shift - found.frac + quantizer["frac"]
+        quantizer.frac = quantizer.frac if layer.like else layer.frac
+        weight_frac = shift - found.frac + quantizer.frac
     elif layer.like:
-        shift = found.frac - quantizer["frac"]
+        shift = found.frac - quantizer.frac
     else:
-        quantizer["frac"] = found.frac - shift
+        quantizer.frac = found.frac - shift
     bits = found.bits + {"avgpool": 25, "lrn": 16}.get(layer.kind, 0)
     if shift > MAX_SHIFT or bits - min(shift, 0) >= MAX_BITS:
         raise ValueError("requantize shift out of range")
-    for key in ("centroid", "threshold"):
-        if f"_{key}" in quantizer:
-            made.arrays[f"{name}/{key}"] = quantizer[f"_{key}"]
-    qm, relu = quantizer["qm"], layer.relu if layer.relu is not None else not quantizer["signed"]
-    low = -(1 << (qm - 1)) if quantizer["signed"] else 0
-    if relu and layer.kind in (*CONVOLUTIONS, "add"):
-        low = 0
-    high = (1 << (qm - 1 if quantizer["signed"] else qm)) - 1
-    out = naive.encode(naive.requantize(found.product, shift, low, high), quantizer)
+    relu = layer.relu if layer.relu is not None else not quantizer.signed
+    relu = relu and layer.kind in (*CONVOLUTIONS, "add")
+    out = naive.encode(naive.requantize(found.product, shift, quantizer, relu), quantizer)
     if layer.pool:
-        if quantizer["signed"] and layer.pool != POOL1:
+        if quantizer.signed and layer.pool != POOL1:
             raise ValueError("signed maps are not pooled")
-        out = naive.max_pool(out, layer.pool)
+        out = naive.max_pool(out, SimpleNamespace(**layer.pool))
     return out, quantizer, shift, weight_frac
 
 
@@ -268,9 +281,8 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
         raise ValueError("the last layer must not need an encoder")
     if not last:
         out, quantizer, shift, weight_frac = store(made, layer, name, found, rng)
-        frac = quantizer["frac"]
+        frac = quantizer.frac
     made.state[name], made.vectors[name] = (out, quantizer, frac), out
-    public = {k: v for k, v in quantizer.items() if k[0] != "_"} if quantizer else None
     windowed = layer.kind in (*CONVOLUTIONS, "avgpool")
     source_frac = made.read(sources[0])[2]
     fields = found.fields
@@ -286,7 +298,8 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
         "relu": bool(layer.relu if layer.relu is not None else not (last or layer.signed)),
         "pool": layer.pool, "weight_frac": weight_frac,
         "bias_frac": source_frac + weight_frac - fields["bias_shift"] if fields["macs"] else 0,
-        "acc_bits": found.bits, "requant_shift": shift, "quantizer": public, "out_frac": frac,
+        "acc_bits": found.bits, "requant_shift": shift,
+        "quantizer": quantizer.entry() if quantizer else None, "out_frac": frac,
         "in_aligns": [0] * len(sources), "average": None, "lrn": None, "sqnr_db": None, **fields,
     })  # fmt: skip
 

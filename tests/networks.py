@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.codegen.toy_networks import Toy, ToyLayer
 from tests.fuzz.builds import Build
+from tests.toys import Toy, ToyLayer
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 8, 9, 12, 16, 16, 17, 24, 24, 25, 32, 40, 48, 64)
 TRIES = 200

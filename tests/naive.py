@@ -2,7 +2,7 @@
 """A naive integer model of every layer kind, in plain numpy loops.
 
 Written from docs/formats.md section 2 alone; it shares no code with the packages, so that a mistake
-in either shows. Quantizers are manifest entries with KNQ tables under `_centroid` and `_threshold`.
+in either shows. Layers, pools and quantizers are any objects with the manifest's names.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def windows(
     return oh, ow, places
 
 
-def max_pool(codes: np.ndarray, pool: dict[str, Any]) -> np.ndarray:
-    """Naive max pool; windows are clipped to the map."""
-    oh, ow, places = windows(codes.shape[2:], pool["kernel"], pool["stride"], pool["pads"])
+def max_pool(codes: np.ndarray, pool: Any) -> np.ndarray:
+    """Naive max pool of codes [N, C, H, W]; windows are clipped to the map."""
+    oh, ow, places = windows(codes.shape[2:], pool.kernel, pool.stride, pool.pads)
     out = np.zeros((*codes.shape[:2], oh, ow), dtype=codes.dtype)
     for y, x, rows, columns in places:
         out[:, :, y, x] = codes[:, :, rows, columns].max(axis=(2, 3))
@@ -92,8 +92,17 @@ def lrn_table(size: int, alpha: float, beta: float, k: float, frac: int) -> tupl
     return np.array([round(value * 2 ** fits[-1]) for value in factors], np.int32), fits[-1]
 
 
+def lrn_factor(table: np.ndarray, q: int) -> int:
+    """The factor of a sum of squares, between two entries of the table."""
+    e = max(0, q.bit_length() - 6)
+    i, r = 32 * e + (q >> e), q - ((q >> e) << e)
+    left, right = int(table[i]), int(table[i + 1])
+    return left - (((left - right) * r) >> e)
+
+
 def normalise(values: np.ndarray, size: int, table: np.ndarray) -> np.ndarray:
     """v * g for values [N, C, H, W]."""
+    values = values.astype(np.int64)
     out = np.zeros_like(values)
     channels = values.shape[1]
     for c in range(channels):
@@ -101,11 +110,7 @@ def normalise(values: np.ndarray, size: int, table: np.ndarray) -> np.ndarray:
         squares = (part * part).sum(axis=1)
         factor = np.zeros_like(squares)
         for index, q in np.ndenumerate(squares):
-            q = int(q)
-            e = max(0, q.bit_length() - 6)
-            i, r = 32 * e + (q >> e), q - ((q >> e) << e)
-            left, right = int(table[i]), int(table[i + 1])
-            factor[index] = left - (((left - right) * r) >> e)
+            factor[index] = lrn_factor(table, int(q))
         out[:, c] = values[:, c] * factor
     return out
 
@@ -116,46 +121,86 @@ def signed_number(codes: np.ndarray, bits: int) -> np.ndarray:
     return np.where(numbers >= 1 << (bits - 1), numbers - (1 << bits), numbers)
 
 
-def decode(codes: np.ndarray, quantizer: dict[str, Any] | None) -> np.ndarray:
-    """Values of codes; the network's input is its own value."""
+def decode(codes: np.ndarray, quantizer: Any) -> np.ndarray:
+    """Values of codes; the network's input, without a quantizer, is its own value."""
+    numbers = np.asarray(codes).astype(np.int64)
     if quantizer is None:
-        return codes.astype(np.int64)
-    if quantizer["scheme"] == "knq":
-        return quantizer["_centroid"][codes].astype(np.int64)
-    numbers = codes.astype(np.int64)
-    if quantizer["signed"]:
-        numbers = signed_number(codes, quantizer["bits"])
-    if quantizer["scheme"] == "uniform":
         return numbers
-    shift = quantizer["qm"] - quantizer["bits"]
-    half = (1 << shift) >> 1 if quantizer["variant"] == "mid" else 0
+    if quantizer.scheme == "knq":
+        return quantizer.centroid[numbers].astype(np.int64)
+    if quantizer.signed:
+        numbers = signed_number(numbers, quantizer.bits)
+    if quantizer.scheme == "uniform":
+        return numbers
+    shift = quantizer.qm - quantizer.bits
+    half = (1 << shift) >> 1 if quantizer.variant == "mid" else 0
     return numbers * (1 << shift) + np.where(numbers != 0, half, 0)
 
 
-def largest(quantizer: dict[str, Any]) -> int:
+def largest(quantizer: Any) -> int:
     """The largest magnitude that a code stands for."""
-    codes = np.arange(1 << quantizer["bits"])
-    return int(np.abs(decode(codes, quantizer)).max())
+    return int(np.abs(decode(np.arange(1 << quantizer.bits), quantizer)).max())
 
 
-def encode(y: np.ndarray, quantizer: dict[str, Any]) -> np.ndarray:
+def encode(y: np.ndarray, quantizer: Any) -> np.ndarray:
     """Codes of integers y, as they are stored."""
-    if quantizer["scheme"] == "knq":
-        return (y[..., None] >= quantizer["_threshold"][1:]).sum(axis=-1).astype(np.uint16)
-    bits = quantizer["bits"]
+    if quantizer.scheme == "knq":
+        return (y[..., None] >= quantizer.threshold[1:]).sum(axis=-1).astype(np.uint16)
+    bits = quantizer.bits
     numbers = y
-    if quantizer["scheme"] == "enq":
-        shift = quantizer["qm"] - bits
-        half = (1 << shift) >> 1 if quantizer["variant"] == "round" else 0
-        highest = (1 << (bits - 1)) - 1 if quantizer["signed"] else (1 << bits) - 1
+    if quantizer.scheme == "enq":
+        shift = quantizer.qm - bits
+        half = (1 << shift) >> 1 if quantizer.variant == "round" else 0
+        highest = (1 << (bits - 1)) - 1 if quantizer.signed else (1 << bits) - 1
         numbers = np.minimum((y + half) >> shift, highest)
     return (numbers % (1 << bits)).astype(np.uint16)
 
 
-def requantize(acc: np.ndarray, shift: int, low: int, high: int) -> np.ndarray:
-    """Rounding shift and clamp."""
+def requantize(acc: np.ndarray, shift: int, quantizer: Any, relu: bool) -> np.ndarray:
+    """Rounding shift, and clamp to the quantizer's range, to 0 and more for a ReLU."""
+    qm, signed = quantizer.qm, quantizer.signed
+    low, high = (-(1 << (qm - 1)), (1 << (qm - 1)) - 1) if signed else (0, (1 << qm) - 1)
     if shift > 0:
         y = (acc + (1 << (shift - 1))) >> shift
     else:
-        y = acc * (1 << -shift)
-    return np.clip(y, low, high)
+        y = acc.astype(object) * (1 << -shift)  # may exceed 64 bits before the clamp
+    return np.clip(y, 0 if relu else low, high).astype(np.int64)
+
+
+def _sums(layer: Any, sources: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Accumulators of a layer, and what is requantized: the same, but for factors."""
+    values = sources[0]
+    if layer.kind == "add":
+        values = sum(v * (1 << align) for v, align in zip(sources, layer.in_aligns, strict=True))
+    elif layer.kind == "avgpool":
+        sums, inside = window_sums(values, layer)
+        window = layer.kernel[0] * layer.kernel[1]
+        count = np.full_like(inside, window) if layer.average.count_include_pad else inside
+        return sums, sums * ((2**24 + count // 2) // count)
+    elif layer.kind == "lrn":
+        return values, normalise(values, layer.lrn.size, layer.lrn_table)
+    elif layer.kind != "maxpool":
+        bias = layer.bias.astype(np.int64) << layer.bias_shift
+        values = convolve(values, layer.weight, layer) + bias[:, None, None]
+    return values, values
+
+
+def run(network: Any, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Stored codes [N, C, H, W] of every layer for the input's; raw sums for the last."""
+    stored, quantizers = {"input": codes}, {"input": None}
+    for layer in network.layers:
+        sources = []
+        for name in layer.inputs:
+            parts = network.concats.get(name, (name,))
+            values = [decode(stored[part], quantizers[part]) for part in parts]
+            sources.append(np.concatenate(values, axis=1))
+        acc, product = _sums(layer, sources)
+        assert np.abs(acc).max() < 1 << (layer.acc_bits - 1), layer.name
+        stored[layer.name] = acc
+        if layer.quantizer:
+            relu = layer.relu and layer.kind in ("conv", "fc", "add")
+            y = requantize(product, layer.requant_shift, layer.quantizer, relu)
+            out = encode(y, layer.quantizer)
+            stored[layer.name] = max_pool(out, layer.pool) if layer.pool else out
+        quantizers[layer.name] = layer.quantizer
+    return stored
