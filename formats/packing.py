@@ -14,9 +14,10 @@ from math import gcd
 
 import numpy as np
 
+from formats.arithmetic import BLOCK_CODES
+
 WORD_BITS = 64
 WORD_BYTES = 8
-BLOCK_CODES = 8
 CHUNK_FIELDS = 1 << 18  # fields packed at a time: bounds the memory, and stays in the cache
 
 

@@ -128,7 +128,7 @@ def _values(layer: QuantizedLayer, codes: np.ndarray) -> np.ndarray:
             found /= layer.scale[:, None, None]
         return found
     values = codes * 2.0**-layer.out_frac
-    return values / layer.average.counts(*layer.in_shape[1:]) if layer.average else values
+    return values / layer.average.divisors(*layer.in_shape[1:]) if layer.average else values
 
 
 def measure(

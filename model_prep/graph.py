@@ -13,28 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from formats.arithmetic import BLOCK_CODES, Average, Lrn, Window, dilated
+
 INPUT = "input"  # the name under which layers refer to the network's input
 WEIGHTED = ("conv", "fc")
 KINDS = (*WEIGHTED, "add", "maxpool", "avgpool", "lrn")
-BLOCK = 8  # channels that the engine addresses together, so concat parts are multiples of it
-
-
-def window_size(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
-    pads: tuple[int, int, int, int],
-) -> tuple[int, int]:  # fmt: skip
-    """Rows and columns of window positions on a padded map, floor mode.
-
-    >>> window_size((55, 55), (3, 3), (2, 2), (0, 0, 0, 0))
-    (27, 27)
-    >>> window_size((13, 13), (3, 3), (2, 2), (0, 0, 1, 1))
-    (6, 6)
-    """
-    top, left, bottom, right = pads
-    return (
-        (size[0] + top + bottom - kernel[0]) // stride[0] + 1,
-        (size[1] + left + right - kernel[1]) // stride[1] + 1,
-    )
 
 
 def no_weight() -> np.ndarray:
@@ -45,83 +28,6 @@ def no_weight() -> np.ndarray:
 def no_bias() -> np.ndarray:
     """The bias of a layer that has none, shape (0,)."""
     return np.zeros(0, np.float32)
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A max pool fused behind a layer; padding never wins the maximum.
-
-    Attributes:
-        kernel: (rows, columns).
-        stride: (rows, columns).
-        pads: (top, left, bottom, right) in pixels.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    def out_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns after pooling a (height, width) map, floor mode.
-
-        >>> Pool((3, 3), (2, 2)).out_size(55, 55)
-        (27, 27)
-        """
-        return window_size((height, width), self.kernel, self.stride, self.pads)
-
-
-@dataclass(frozen=True)
-class Average:
-    """An average pool; what lies outside the map counts as 0.
-
-    Attributes:
-        kernel, stride: (rows, columns).
-        pads: (top, left, bottom, right) in pixels.
-        count_include_pad: whether the divisor counts window elements outside the map.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    count_include_pad: bool = False
-
-    def out_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns after pooling a (height, width) map, floor mode.
-
-        >>> Average((7, 7), (1, 1)).out_size(7, 7)
-        (1, 1)
-        """
-        return window_size((height, width), self.kernel, self.stride, self.pads)
-
-    def counts(self, height: int, width: int) -> np.ndarray:
-        """The divisor at every output position, int64 [rows, columns].
-
-        >>> Average((2, 2), (2, 2), (1, 1, 0, 0)).counts(3, 3).tolist()
-        [[1, 2], [2, 4]]
-        """
-        inside = []
-        for axis, size in enumerate((height, width)):
-            positions = np.arange(self.out_size(height, width)[axis])
-            start = positions * self.stride[axis] - self.pads[axis]
-            end = start + self.kernel[axis]
-            if not self.count_include_pad:
-                start, end = np.maximum(start, 0), np.minimum(end, size)
-            inside.append(end - start)
-        return np.outer(inside[0], inside[1])
-
-
-@dataclass(frozen=True)
-class Lrn:
-    """Local response normalisation over channels, as ONNX and docs/formats.md (2.8) define it.
-
-    A value v of channel c becomes v * (k + alpha / size * q)^-beta, q the sum of squares over
-    channels c - floor((size-1)/2) to c + floor(size/2).
-    """
-
-    size: int
-    alpha: float
-    beta: float
-    k: float
 
 
 @dataclass
@@ -157,7 +63,7 @@ class Layer:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     relu: bool = True
-    pool: Pool | None = None
+    pool: Window | None = None
     in_shape: tuple[int, int, int] = field(default=(0, 0, 0))
     conv_shape: tuple[int, int, int] = field(default=(0, 0, 0))
     average: Average | None = None
@@ -258,10 +164,10 @@ class Graph:
         shapes = [self._shapes[part] for part in parts]
         if any(shape[1:] != shapes[0][1:] for shape in shapes):
             raise ValueError(f"concat {name}: parts must have equal rows and columns, not {shapes}")
-        if any(shape[0] % BLOCK for shape in shapes[:-1]):
+        if any(shape[0] % BLOCK_CODES for shape in shapes[:-1]):
             raise ValueError(
-                f"concat {name}: every part but the last must have a multiple of {BLOCK} channels, "
-                f"not {[shape[0] for shape in shapes]}"
+                f"concat {name}: every part but the last must have a multiple of {BLOCK_CODES} "
+                f"channels, not {[shape[0] for shape in shapes]}"
             )
         return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
@@ -319,9 +225,8 @@ def _conv_shape(layer: Layer) -> tuple[int, int, int]:
                 f"layer {layer.name}: groups must divide the {layer.weight.shape[0]} output "
                 f"channels, not {layer.groups}"
             )
-        rows, columns = layer.kernel
-        reach = (layer.dilation[0] * (rows - 1) + 1, layer.dilation[1] * (columns - 1) + 1)
-        sizes = window_size((height, width), reach, layer.stride, layer.pads)
+        reach = dilated(layer.kernel, layer.dilation)
+        sizes = Window(reach, layer.stride, layer.pads).out_size(height, width)
         channels = int(layer.weight.shape[0])
     else:
         return layer.in_shape

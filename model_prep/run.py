@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model_prep.graph import INPUT, Average, Graph, Layer, Lrn, Pool
+from formats.arithmetic import Average, Lrn, Window
+from model_prep.graph import INPUT, Graph, Layer
 
 
 class Node(Protocol):
@@ -186,7 +187,7 @@ def convolve(
     return F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
 
 
-def max_pool(pool: Pool, x: torch.Tensor) -> torch.Tensor:
+def max_pool(pool: Window, x: torch.Tensor) -> torch.Tensor:
     """Max pool of float32 [N, C, H, W]; padding never wins.
 
     Rows, then columns, by whole-tensor maxima: several times as fast on one thread as the library's
@@ -211,7 +212,7 @@ def max_pool(pool: Pool, x: torch.Tensor) -> torch.Tensor:
 
 def average_pool(average: Average, x: torch.Tensor) -> torch.Tensor:
     """Average pool: the sum over the window, 0 outside the map, divided by the element count."""
-    counts = tensor_of(average.counts(x.shape[2], x.shape[3])).to(x.dtype)
+    counts = tensor_of(average.divisors(x.shape[2], x.shape[3])).to(x.dtype)
     top, left, bottom, right = average.pads
     if any(average.pads):
         x = F.pad(x, (left, right, top, bottom))

@@ -19,6 +19,7 @@ import numpy as np
 from formats.build import digest, program_files, sha256_file
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
+from formats.quantizer import Quantizer
 from model_prep import data, run, weights
 from model_prep.allocate import clipping, single, uniform
 from model_prep.graph import Graph
@@ -28,7 +29,6 @@ from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import Plan, check_widths
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.refine import pipeline
 

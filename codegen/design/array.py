@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codegen.design.numbers import ceil_div
+from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.errors import UserError
 from formats.hardware import Part
-from formats.packing import BLOCK_CODES, WORD_BITS
+from formats.packing import WORD_BITS
 
 MODES = ("auto", "chip", "ddr")
 WEIGHT_PORTS = (1, 2, 3, 4, 6)  # what may be asked for

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codegen.design.numbers import ceil_div
-from formats.packing import BLOCK_CODES
+from formats.arithmetic import BLOCK_CODES, ceil_div
 
 RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs

@@ -9,34 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from codegen.design.layers import INPUT, Layer, Shape
+from formats.arithmetic import (
+    BLOCK_CODES,
+    MAX_COUNT,
+    MAX_LRN_SIZE,
+    SQUARES_BITS,
+    Window,
+    accumulator_bits,
+    dilated,
+)  # fmt: skip
 from formats.errors import UserError
 
-BLOCK = 8  # channels of a plane
-MAX_COUNT = 64  # as in layer.hpp: elements of an average window whose divisor depends on its place
-MAX_LRN_SIZE = 17  # normalisation reaches one plane of neighbours to either side
-SQUARES_BITS = 36  # what a normalisation table covers
 LAST_KINDS = ("conv", "fc", "add", "avgpool")  # accumulators that leave the engine as they are
-
-
-def window_size(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    pads: tuple[int, int, int, int],
-) -> tuple[int, int]:
-    """Rows and columns of window positions on a padded map, floor mode.
-
-    >>> window_size((55, 55), (3, 3), (2, 2), (0, 0, 0, 0))
-    (27, 27)
-    """
-    top, left, bottom, right = pads
-    return (
-        (size[0] + top + bottom - kernel[0]) // stride[0] + 1,
-        (size[1] + left + right - kernel[1]) // stride[1] + 1,
-    )
 
 
 def check_layer(layer: Layer) -> None:
@@ -66,16 +51,12 @@ def check_layer(layer: Layer) -> None:
 
 
 def _check_shapes(layer: Layer) -> None:
-    reach = (
-        (layer.kernel[0] - 1) * layer.dilation[0] + 1,
-        (layer.kernel[1] - 1) * layer.dilation[1] + 1,
-    )
+    window = Window(dilated(layer.kernel, layer.dilation), layer.stride, layer.pads)
     channels = layer.conv_shape[0] if layer.weighted else layer.in_shape[0]
-    conv = (channels, *window_size(layer.in_shape[1:], reach, layer.stride, layer.pads))
+    conv = (channels, *window.out_size(*layer.in_shape[1:]))
     out = conv
     if layer.pool:
-        pool = layer.pool
-        out = (channels, *window_size(conv[1:], pool.kernel, pool.stride, pool.pads))
+        out = (channels, *layer.pool.out_size(*conv[1:]))
     if (layer.conv_shape, layer.out_shape) != (conv, out) or min(*conv, *out) < 1:
         raise UserError(
             f"layer {layer.name}: conv_shape and out_shape must follow from the windows, "
@@ -107,10 +88,10 @@ def _check_operation(layer: Layer) -> None:
             f"layer {name}: the average pool at the end must divide by the same number everywhere; "
             "use no padding"
         )
-    if layer.exclude_pad and layer.window > MAX_COUNT:
+    if layer.exclude_pad and layer.averaging.size > MAX_COUNT:
         raise UserError(
             f"layer {name}: an average pool that leaves padding out must have at most {MAX_COUNT} "
-            f"elements a window, not {layer.window}"
+            f"elements a window, not {layer.averaging.size}"
         )
 
 
@@ -127,15 +108,15 @@ def check_concat(name: str, parts: Sequence[Layer]) -> Shape:
                 f"concat {name}: parts must have {first.out_shape[1:]} rows and columns, "
                 f"not {part.out_shape[1:]} as {part.name}"
             )
-        if not part.quantizer.same_as(first.quantizer):
+        if part.quantizer.key != first.quantizer.key:
             raise UserError(
                 f"concat {name}: parts must share one quantizer, unlike {first.name} and "
                 f"{part.name}; quantize again"
             )
-        if part.out_shape[0] % BLOCK and part is not parts[-1]:
+        if part.out_shape[0] % BLOCK_CODES and part is not parts[-1]:
             raise UserError(
-                f"concat {name}: parts but the last must have a multiple of {BLOCK} channels, "
-                f"not {part.out_shape[0]} as {part.name}"
+                f"concat {name}: parts but the last must have a multiple of {BLOCK_CODES} "
+                f"channels, not {part.out_shape[0]} as {part.name}"
             )
     return (sum(part.out_shape[0] for part in parts), *first.out_shape[1:])
 
@@ -146,10 +127,8 @@ def needed_bits(layer: Layer, magnitudes: Sequence[int]) -> int:
         magnitude << align for magnitude, align in zip(magnitudes, layer.in_aligns, strict=False)
     )
     if not layer.weighted:
-        return 1 + (aligned * layer.window).bit_length()
-    weights = np.abs(layer.weight, dtype=np.int32).sum(axis=(1, 2, 3), dtype=np.int64)
-    total = weights * magnitudes[0] + (np.abs(layer.bias.astype(np.int64)) << layer.bias_shift)
-    return 1 + int(total.max()).bit_length()
+        return 1 + (aligned * layer.averaging.size).bit_length()
+    return accumulator_bits(layer.weight, layer.bias, layer.bias_shift, magnitudes[0])
 
 
 def check_squares(layer: Layer, magnitude: int) -> None:

@@ -13,11 +13,23 @@ from dataclasses import dataclass
 
 from codegen.design.array import Array
 from codegen.design.design import Design
-from codegen.design.layers import SCHEMES
-from codegen.design.numbers import ceil_div, native_bits
 from codegen.design.rows import Row
 from codegen.design.sizes import gear_bits
+from formats.arithmetic import ceil_div
 from formats.packing import WORD_BITS, WORD_BYTES, touched_words
+from formats.quantizer import SCHEMES
+
+
+def native_bits(bits: int) -> int:
+    """Width of the smallest native C++ integer of at least `bits` bits.
+
+    >>> [native_bits(n) for n in (1, 8, 9, 17, 33)]
+    [8, 8, 16, 32, 64]
+    """
+    for width in (8, 16, 32, 64):
+        if bits <= width:
+            return width
+    raise ValueError(f"width must be at most 64 bits, not {bits}")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from operator import attrgetter
 import numpy as np
 
 from codegen.design.array import Array
-from codegen.design.numbers import ceil_div
 from codegen.design.rows import Place, Row, tile_planes
+from formats.arithmetic import ceil_div
 from formats.packing import WORD_BYTES, touched_words
 
 STAGES = ("load", "read", "unpack", "compute", "finish", "pool", "pack", "write")

@@ -14,13 +14,13 @@ from codegen.design.layers import INPUT, Layer
 from codegen.design.lowering import Lowered
 from codegen.design.memory import Arena, Tensor, allocate, join_concats, lifetimes, peak_words
 from codegen.design.network import Network
-from codegen.design.numbers import ceil_div
 from codegen.design.resources import Resources, estimate
 from codegen.design.rows import Row
 from codegen.design.sizes import Sizes
+from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.errors import UserError
 from formats.hardware import Part
-from formats.packing import BLOCK_CODES, Gather, plane_words
+from formats.packing import Gather, plane_words
 
 INT32_MAX = (1 << 31) - 1
 RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")

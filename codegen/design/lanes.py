@@ -14,8 +14,8 @@ import numpy as np
 
 from codegen.design.array import Array
 from codegen.design.layers import Layer
-from codegen.design.numbers import ceil_div
-from formats.packing import BLOCK_CODES, Gather, touched_words
+from formats.arithmetic import BLOCK_CODES, ceil_div
+from formats.packing import Gather, touched_words
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def packing_cost(layer: Layer, bits: int, array: Array) -> tuple[int, int]:
     """(cycles that bound a packed convolution, words read), for one image."""
     (channels, _, width), (out_channels, conv_height, conv_width) = layer.in_shape, layer.conv_shape
     blocks = ceil_div(channels, BLOCK_CODES)
-    steps = ceil_div(layer.window * blocks, array.blocks)
+    steps = ceil_div(layer.averaging.size * blocks, array.blocks)
     rows = rows_used(layer)
     arriving = rows * width * blocks
     compute = conv_height * array.groups(conv_width) * steps

@@ -15,12 +15,13 @@ import numpy as np
 
 from codegen.design.array import WEIGHT_PORTS, Array
 from codegen.design.lanes import choose, pack_lanes, rows_used
-from codegen.design.layers import INPUT, Layer, Quantizer, Storage
-from codegen.design.network import MAX_TABLE_BITS, Network
-from codegen.design.numbers import ceil_div
+from codegen.design.layers import INPUT, Layer, Storage
+from codegen.design.network import Network
 from codegen.design.rows import Operation, Row, Scheme, tile_planes
+from formats.arithmetic import BLOCK_CODES, MAX_INDEX_BITS, ceil_div
 from formats.errors import UserError
-from formats.packing import BLOCK_CODES, Gather, plane_words
+from formats.packing import Gather, plane_words
+from formats.quantizer import Quantizer
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def merge_groups(layer: Layer, array: Array) -> Layer:
         whole = cin * merged % BLOCK_CODES == 0 and cout * merged % BLOCK_CODES == 0
         if groups % merged or not (merged == groups or (whole and layer.quantizer)):
             continue
-        items = layer.window * ceil_div(cin * merged, BLOCK_CODES)
+        items = layer.averaging.size * ceil_div(cin * merged, BLOCK_CODES)
         tiles = groups // merged * ceil_div(cout * merged, array.pe)
         choices.append((tiles * ceil_div(items, array.blocks), merged))
     merged = min(choices)[1]
@@ -241,7 +242,7 @@ def with_zero(layer: Layer, array: Array) -> Storage:
     filled = channels % array.simd or (out % BLOCK_CODES and layer.quantizer)
     if not filled and layer.weight.all():
         return stored
-    if stored.bits == MAX_TABLE_BITS:
+    if stored.bits == MAX_INDEX_BITS:
         return Storage(layer.weight_bits, stored.scheme)
     half = 1 << (layer.weight_bits - 1)
     entries = {*table.tolist(), 0}

@@ -18,27 +18,14 @@ import jsonschema
 import numpy as np
 
 from codegen.design.checks import check_concat, check_layer, check_squares, needed_bits
-from codegen.design.layers import (
-    INPUT,
-    SCHEMES,
-    WEIGHTED,
-    Layer,
-    Lrn,
-    Pool,
-    Quantizer,
-    Shape,
-    Storage,
-)
+from codegen.design.layers import INPUT, WEIGHTED, Layer, Lrn, Shape, Storage
+from formats.arithmetic import ENTRY_BITS, LRN_ENTRIES, MAX_INDEX_BITS, Window
 from formats.build import sha256_file
 from formats.errors import UserError
 from formats.images import Preprocessing
-
-__all__ = ["INPUT", "SCHEMES", "Layer", "Lrn", "Network", "Pool", "Quantizer", "load"]
+from formats.quantizer import Quantizer
 
 MANIFEST_SCHEMA = Path(__file__).parents[2] / "model_prep" / "schemas" / "manifest.schema.json"
-LRN_ENTRIES = 1025  # as in layer.hpp
-MAX_TABLE_BITS = 8  # of an index into a weight table
-MAX_ENTRY_BITS = 14  # of its entries
 
 
 @dataclass(frozen=True)
@@ -257,10 +244,10 @@ def _storage(
                 f"{entry['weight_bits']} bits, not {bits}; quantize again"
             )
         return Storage(bits, scheme)
-    if bits > MAX_TABLE_BITS or entry["weight_bits"] > MAX_ENTRY_BITS:
+    if bits > MAX_INDEX_BITS or entry["weight_bits"] > ENTRY_BITS:
         raise UserError(
-            f"layer {name}: a weight table must have at most 2^{MAX_TABLE_BITS} entries of "
-            f"{MAX_ENTRY_BITS} bits; quantize again"
+            f"layer {name}: a weight table must have at most 2^{MAX_INDEX_BITS} entries of "
+            f"{ENTRY_BITS} bits; quantize again"
         )
     table = _array(arrays, f"{name}/weight_table", (1 << bits,)).astype(np.int32)
     half = 1 << (entry["weight_bits"] - 1)
@@ -290,35 +277,15 @@ def _lrn(name: str, entry: dict[str, Any] | None, arrays: dict[str, np.ndarray])
 
 
 def _quantizer(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Quantizer:
-    scheme, bits, qm = entry["scheme"], entry["bits"], entry["qm"]
-    if scheme not in SCHEMES:
-        raise UserError(f"layer {name}: scheme must be one of {', '.join(SCHEMES)}, not {scheme}")
-    if not 1 <= bits <= min(qm, 16) or (scheme == "uniform" and bits != qm):
-        raise UserError(f"layer {name}: bits must be 1..16 and at most qm={qm}, not {bits}")
-    centroid = threshold = None
-    if scheme == "knq":
-        centroid = _array(arrays, f"{name}/centroid", (1 << bits,))
-        threshold = _array(arrays, f"{name}/threshold", (1 << bits,))
-    made = Quantizer(
-        scheme,
-        bits,
-        qm,
-        entry["frac"],
-        entry.get("variant"),
-        entry.get("rule"),
-        centroid,
-        threshold,
-        bool(entry.get("signed", False)),
-    )
-    if centroid is not None and threshold is not None:
-        steps = np.concatenate([np.diff(centroid), np.diff(threshold[1:])])
-        within = made.y_min <= centroid.min() and centroid.max() <= made.y_max
-        if not within or (steps.size and steps.min() < 1):
-            raise UserError(
-                f"layer {name}: centroids and thresholds must increase strictly within "
-                f"{made.y_min}..{made.y_max}"
-            )
-    return made
+    tables: dict[str, Any] = {}
+    if entry["scheme"] == "knq":
+        shape = (1 << entry["bits"],)
+        keys = ("centroid", "threshold")
+        tables = {key: _array(arrays, f"{name}/{key}", shape) for key in keys}
+    try:
+        return Quantizer(**entry, **tables)
+    except UserError as error:
+        raise UserError(f"layer {name}: {error}; quantize again") from None
 
 
 def _array(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -329,8 +296,8 @@ def _array(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...]) -> n
     return arrays[key]
 
 
-def _pool(entry: dict[str, Any]) -> Pool:
-    return Pool(_pair(entry["kernel"]), _pair(entry["stride"]), _quad(entry["pads"]))
+def _pool(entry: dict[str, Any]) -> Window:
+    return Window(_pair(entry["kernel"]), _pair(entry["stride"]), _quad(entry["pads"]))
 
 
 def _pair(items: list[int]) -> tuple[int, int]:

@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from codegen.design.blockram import Memory, line_memories
-from codegen.design.layers import LRN_FACTOR_BITS, RECIPROCAL_BITS
-from codegen.design.numbers import ceil_div
 from codegen.design.sizes import Sizes
 from codegen.design.unit_luts import QM, lut_estimate
+from formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, RECIPROCAL_BITS, ceil_div
 from formats.hardware import Part
 
-LRN_ENTRIES = 1025  # as in layer.hpp
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
 FEATURE_MAP_ADAPTERS = 2  # one reads, one writes
 PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest

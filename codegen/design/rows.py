@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from codegen.design.array import Array
-from codegen.design.numbers import ceil_div
-from formats.packing import BLOCK_CODES
+from formats.arithmetic import BLOCK_CODES, ceil_div
 
 C_TYPE, NUMPY_TYPE = "int32_t", "<i4"  # of every field
 

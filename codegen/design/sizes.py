@@ -8,11 +8,21 @@ from dataclasses import dataclass
 
 from codegen.design.array import Array
 from codegen.design.blockram import line_memories
-from codegen.design.layers import Layer, Quantizer
+from codegen.design.layers import Layer
 from codegen.design.lowering import Lowered
-from codegen.design.numbers import signed_bits, tree_bits, unsigned_bits
 from codegen.design.rows import Operation, Row
+from formats.arithmetic import ceil_log2, signed_bits, unsigned_bits
 from formats.packing import WORD_BITS
+from formats.quantizer import Quantizer
+
+
+def tree_bits(weight_bits: int, value_bits: int, simd: int) -> int:
+    """Width of the sum of `simd` full products; no input can overflow it.
+
+    >>> tree_bits(14, 13, 8), tree_bits(14, 13, 24)
+    (30, 32)
+    """
+    return weight_bits + value_bits + ceil_log2(simd)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def describe(design: Design, weight_checks: list[int]) -> board.Design:
         weight_bits=max(layer.weight_bits for layer in layers),
         weight_ports=design.array.weight_ports,
         output_frac=last.out_frac,
-        output_divisor=last.window if last.kind == "avgpool" else 1,
+        output_divisor=last.averaging.size if last.kind == "avgpool" else 1,
         classes=tuple(network.classes or ()),
         layers=layers,
         accuracy=dict(network.accuracy) if network.accuracy else None,

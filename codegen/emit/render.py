@@ -25,12 +25,12 @@ from codegen.design.constants import (
     weight_widths,
 )
 from codegen.design.design import Design
-from codegen.design.layers import Quantizer
 from codegen.design.lowering import knq_tables, lrn_layers
 from codegen.design.resources import feature_map_memories
 from codegen.design.rows import FIELDS
 from codegen.emit.golden import golden_name
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 FOLDERS = ("rendered", "sim", "vivado")  # of templates

@@ -19,9 +19,9 @@ from codegen.design.constants import bounds, design_id
 from codegen.design.design import Design
 from codegen.design.layers import INPUT
 from codegen.design.memory import Footprint, paper_footprint, stored_footprint
-from codegen.design.numbers import ceil_div
 from codegen.design.resources import memories
 from codegen.design.rows import Place, Row
+from formats.arithmetic import ceil_div
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.packing import WORD_BYTES
@@ -87,7 +87,7 @@ def _scheme(plan: Design) -> str:
 def _output(plan: Design) -> dict[str, Any]:
     """How the host reads the raw result: value = accumulator * 2^-frac / count."""
     layer = plan.network.layers[-1]
-    count = layer.window if layer.kind == "avgpool" else 1
+    count = layer.averaging.size if layer.kind == "avgpool" else 1
     return {"shape": list(layer.out_shape), "frac": layer.out_frac, "count": count}
 
 

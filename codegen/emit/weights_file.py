@@ -19,9 +19,9 @@ from tqdm import tqdm
 from codegen.design.array import Array
 from codegen.design.design import Design
 from codegen.design.layers import Layer
-from codegen.design.numbers import ceil_div
 from codegen.design.rows import Row
-from formats.packing import BLOCK_CODES, pack_fields
+from formats.arithmetic import BLOCK_CODES, ceil_div
+from formats.packing import pack_fields
 
 
 def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import jinja2
 
-from codegen.design.numbers import unsigned_bits
 from codegen.units.tables import Entry, Tables
+from formats.arithmetic import unsigned_bits
 from formats.errors import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from codegen.units.render import MAX_PORT_BITS, TEMPLATES, Unit, environment, model_cpp, verilog
-from codegen.units.tables import decode, encode
 from codegen.units.yosys import cxxrtl_flags, run_yosys
 from formats.build import find_compiler, find_headers
 from formats.errors import UserError
@@ -63,7 +62,7 @@ def all_inputs(unit: Unit) -> tuple[np.ndarray, np.ndarray]:
     for entry in unit.tables.entries:
         quantizer = entry.quantizer
         inputs = np.arange(1 << (quantizer.qm if unit.encodes else quantizer.bits))
-        results = (encode if unit.encodes else decode)(quantizer, inputs)
+        results = (quantizer.encode if unit.encodes else quantizer.decode)(inputs)
         layers.append(np.full(inputs.size, entry.index, np.uint64))
         data.append(_pack(inputs, unit.lanes, unit.in_width))
         expected.append(_pack(results, unit.lanes, unit.out_width))

@@ -2,7 +2,7 @@
 """What a conversion unit has to know: which layer index (the papers' Lidx) has which quantizer.
 
 Tables come from a quantized network, from the published figures (published/ilnq.json, paper 000
-tables III-V) or from a seed. Also the exact integer reference (docs/formats.md 2.2, 2.4).
+tables III-V) or from a seed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from codegen.design.network import Network, Quantizer
-from codegen.design.numbers import unsigned_bits
+from codegen.design.network import Network
+from formats.arithmetic import unsigned_bits
 from formats.errors import UserError
+from formats.quantizer import Quantizer, thresholds
 
 PUBLISHED = Path(__file__).parent / "published" / "ilnq.json"
 PUBLISHED_QM = 12
@@ -90,30 +91,6 @@ class Tables:
         return self.qm + any(entry.quantizer.bits < self.bits for entry in self.entries)
 
 
-def encode(quantizer: Quantizer, y: np.ndarray) -> np.ndarray:
-    """Codes of the integers y (any shape, 0..2^qm - 1): QE or QK, docs/formats.md 2.4.
-
-    >>> encode(Quantizer("enq", 3, 12, 0, "round", None), np.array([0, 255, 256, 4095])).tolist()
-    [0, 0, 1, 7]
-    """
-    if quantizer.threshold is not None:
-        return np.searchsorted(quantizer.threshold[1:], y, side="right").astype(np.int64)
-    codes = (y.astype(np.int64) + quantizer.encode_half) >> quantizer.shift
-    return np.minimum(codes, (1 << quantizer.bits) - 1)
-
-
-def decode(quantizer: Quantizer, code: np.ndarray) -> np.ndarray:
-    """Integer values of codes (any shape, 0..2^bits - 1): CE or CK, docs/formats.md 2.2.
-
-    >>> decode(Quantizer("enq", 2, 4, 0, "mid", None), np.arange(4)).tolist()
-    [0, 6, 10, 14]
-    """
-    if quantizer.centroid is not None:
-        return quantizer.centroid[code].astype(np.int64)
-    codes = code.astype(np.int64)
-    return (codes << quantizer.shift) + np.where(codes > 0, quantizer.decode_half, 0)
-
-
 def encoder_tables(network: Network, scheme: str) -> Tables | None:
     """Quantizer of each layer's output; None where no layer uses the scheme."""
     found = [(i, layer.name, layer.quantizer) for i, layer in enumerate(network.layers)]
@@ -169,8 +146,11 @@ def published_knq(rule: str) -> Tables:
     entries = []
     for index, (name, row) in enumerate(rows.items(), start=1):
         centroid = np.minimum(np.array(row, np.int32), (1 << PUBLISHED_QM) - 1)
-        bits = len(row).bit_length() - 1
-        entries.append(Entry(index, name, knq_quantizer(centroid, bits, PUBLISHED_QM, rule)))
+        quantizer = PublishedQuantizer(
+            "knq", len(row).bit_length() - 1, PUBLISHED_QM, 0,
+            rule=rule, centroid=centroid, threshold=thresholds(centroid, rule),
+        )  # fmt: skip
+        entries.append(Entry(index, name, quantizer))
     return Tables(f"VGG-16, paper table IV, rule {rule}", "knq", len(rows) + 1, tuple(entries))
 
 
@@ -178,7 +158,7 @@ def published_enq(variant: str) -> Tables:
     """VGG-16's convolutional layers with the code widths of table III, index 6."""
     widths = published()["vgg16_enq_bits"]
     entries = tuple(
-        Entry(index, name, Quantizer("enq", bits, PUBLISHED_QM, 0, variant, None))
+        Entry(index, name, Quantizer("enq", bits, PUBLISHED_QM, 0, variant))
         for index, (name, bits) in enumerate(widths.items())
         if name.startswith("conv")
     )
@@ -187,24 +167,21 @@ def published_enq(variant: str) -> Tables:
     )
 
 
-def knq_quantizer(centroid: np.ndarray, bits: int, qm: int, rule: str) -> Quantizer:
-    """A KNQ quantizer from its centroids, thresholds by docs/formats.md 2.4.
+class PublishedQuantizer(Quantizer):
+    """KNQ with a centroid table as printed, which need not increase strictly."""
 
-    >>> knq_quantizer(np.array([0, 1, 4, 8], np.int32), 2, 4, "nearest").threshold.tolist()
-    [0, 1, 3, 6]
-    """
-    threshold = np.zeros_like(centroid)
-    threshold[1:] = centroid[1:] if rule == "floor" else (centroid[:-1] + centroid[1:] + 1) // 2
-    return Quantizer("knq", bits, qm, 0, None, rule, centroid, threshold)
+    def _check_tables(self) -> None:
+        """Nothing: the table is what it is."""
 
 
 def seeded_quantizer(rng: np.random.Generator, scheme: str, bits: int, qm: int) -> Quantizer:
     """A quantizer drawn at random; KNQ centroids are distinct and start at 0, like fitted ones."""
     if scheme == "enq":
-        return Quantizer("enq", bits, qm, 0, "floor", None)
+        return Quantizer("enq", bits, qm, 0, "floor")
     others = rng.choice((1 << qm) - 1, size=(1 << bits) - 1, replace=False) + 1
     centroid = np.concatenate([[0], np.sort(others)]).astype(np.int32)
-    return knq_quantizer(centroid, bits, qm, "nearest")
+    table = thresholds(centroid, "nearest")
+    return Quantizer("knq", bits, qm, 0, rule="nearest", centroid=centroid, threshold=table)
 
 
 def seeded_tables(scheme: str, bits: int, qm: int, layers: int, seed: int) -> Tables:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from formats.build import free_memory
+from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import fake_quant
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.run import last, run
 
 _DEFAULT_SHARE = 0.25  # of the free memory

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from formats.arithmetic import lowest
+from formats.quantizer import Quantizer
 from model_prep.allocate.single import fit_all
 from model_prep.allocate.uniform import ACTIVATION_FRAC, UniformFormat, layer_fracs, shared_fracs
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
 from model_prep.quantize.calibrate import ToFloat
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers.base import Quantizer, lowest
 
 _FINER = 4  # candidates for F: the one that clips nothing, and finer ones that clip ever more
 
@@ -38,8 +39,8 @@ def signal_and_noise(
     """
     values = np.arange(first, first + len(counts)) * 2.0**-frac
     y = np.floor(values * 2.0**quantizer.frac + 0.5)
-    y = np.clip(y, quantizer.min_input, quantizer.max_input).astype(np.int64)
-    stored = quantizer.round_trip()[y - quantizer.min_input] * 2.0**-quantizer.frac
+    y = np.clip(y, quantizer.y_min, quantizer.y_max).astype(np.int64)
+    stored = quantizer.round_trip()[y - quantizer.y_min] * 2.0**-quantizer.frac
     return float((counts * values**2).sum()), float((counts * (stored - values) ** 2).sum())
 
 

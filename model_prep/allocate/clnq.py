@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from formats.errors import UserError
+from formats.quantizer import WIDTHS, Quantizer
 from model_prep.allocate.single import fit_all
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers.base import WIDTHS, Quantizer
 
 
 class Scores(Protocol):

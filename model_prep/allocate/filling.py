@@ -14,12 +14,12 @@ from functools import partial
 
 import numpy as np
 
+from formats.arithmetic import lowest
 from formats.errors import UserError
 from model_prep.allocate import sqnr
 from model_prep.allocate.sqnr import MEASURED, Efficiency, Limits, Step
 from model_prep.graph import Graph
 from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.base import lowest
 from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
 
 FIXED_POINT = ("uniform", "dynamic")  # schemes of weights that have no codebook

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.scheduler import Pool
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import ToFloat, batches
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.run import float_logits
 
 METRICS = ("accuracy", "agreement", "sqnr")

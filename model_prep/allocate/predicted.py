@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formats.arithmetic import lowest
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep.allocate import filling, sqnr
 from model_prep.allocate.clipping import signal_and_noise
 from model_prep.allocate.measure import inverse_sqnr
@@ -18,7 +20,6 @@ from model_prep.graph import INPUT, Graph
 from model_prep.quantize.calibrate import ToFloat
 from model_prep.quantize.fake_quant import FakeQuantized, sqnr_db
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers.base import Quantizer, lowest
 
 DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
 

@@ -17,11 +17,11 @@ from functools import cached_property
 import numpy as np
 
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep.allocate import single
 from model_prep.allocate.cache import Choice
 from model_prep.graph import Graph
 from model_prep.quantize.plan import LayerPlan, Plan, check_widths
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.refine import DISTIL_STEPS
 from model_prep.quantize.sharing import share
 

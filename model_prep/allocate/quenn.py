@@ -16,15 +16,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from formats.arithmetic import lowest, to_fixed
 from model_prep import run
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem
 from model_prep.quantize.calibrate import ToFloat, batches
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.fixed_point import to_fixed
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers.base import lowest
 
 FRACTIONS = range(8, 21)  # fractional lengths tried, paper 004 section 3.2
 WEIGHT_WIDTHS = (4, 6, 8, 10, 12, 14)

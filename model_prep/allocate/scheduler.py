@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep.allocate.cache import BatchRun, Choice
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.quantizers.base import Quantizer
 
 _CONNECT_SECONDS = 10
 _REMEMBERED = 3  # choices: a base, a candidate, and one of a task that was not stopped in time

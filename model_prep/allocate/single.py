@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from formats.errors import UserError
+from formats.quantizer import Quantizer, thresholds
 from model_prep.quantize import quantizers
 from model_prep.quantize.fake_quant import Evaluator
-from model_prep.quantize.kmeans import thresholds
 from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.base import HARDWARE, PLAN_WIDTHS, Quantizer
+from model_prep.quantize.quantizers import HARDWARE, PLAN_WIDTHS
 
 
 def fit_all(

@@ -15,13 +15,14 @@ from typing import cast
 
 import numpy as np
 
+from formats.arithmetic import lowest
 from formats.errors import UserError
 from model_prep.allocate.clipping import signal_and_noise
 from model_prep.graph import INPUT, Graph
 from model_prep.quantize import quantizers
 from model_prep.quantize.fake_quant import sqnr_db
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.base import PLAN_WIDTHS, lowest
+from model_prep.quantize.quantizers import PLAN_WIDTHS
 from model_prep.quantize.quantizers.weights import fit_weights
 
 KAPPA = 3.0  # dB per bit in section 5 of the paper, which measured 2 to 4

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from formats.arithmetic import largest_frac
 from formats.errors import UserError
+from formats.quantizer import QM_RANGE, Quantizer
 from model_prep.quantize.fake_quant import Evaluator
-from model_prep.quantize.fixed_point import largest_frac
 from model_prep.quantize.plan import AUTO, Plan
-from model_prep.quantize.quantizers.base import QM_RANGE, Quantizer
 
 _FINER = 4  # candidates for F: the one that clips nothing, and finer ones that clip ever more
 ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed

@@ -7,7 +7,8 @@ pool is the identity.
 
 from __future__ import annotations
 
-from model_prep.graph import INPUT, Graph, Pool
+from formats.arithmetic import Window
+from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import (
     IMAGENET,
     NetworkSpec,
@@ -18,7 +19,7 @@ from model_prep.networks.spec import (
     linear_shapes,
 )
 
-POOL = Pool((3, 3), (2, 2))
+POOL = Window((3, 3), (2, 2))
 
 
 def build(state: State) -> Graph:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_prep.graph import INPUT, Graph, Pool
+from formats.arithmetic import Window
+from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import (
     NetworkSpec,
     Preprocessing,
@@ -30,7 +31,7 @@ CONVS = (
     ("conv4", 64, 64, 3, 1, 1, False),
     ("conv5", 64, 32, 7, 2, 2, False),
 )
-OVERLAPPING = Pool((3, 3), (2, 2), (1, 1, 2, 2))  # 22 to 12 and 8 to 5 pixels, as Caffe pools
+OVERLAPPING = Window((3, 3), (2, 2), (1, 1, 2, 2))  # 22 to 12 and 8 to 5 pixels, as Caffe pools
 
 
 def build(state: State) -> Graph:

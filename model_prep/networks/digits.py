@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_prep.graph import INPUT, Graph, Pool
+from formats.arithmetic import Window
+from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import (
     NetworkSpec,
     Preprocessing,
@@ -28,8 +29,10 @@ def build(state: State) -> Graph:
         NETWORK.in_shape,
         [
             conv(state, "conv1", "conv1", INPUT, pad=1),
-            conv(state, "conv2", "conv2", "conv1", pad=1, pool=Pool((3, 3), (2, 2), (1, 1, 1, 1))),
-            conv(state, "conv3", "conv3", "conv2", pad=1, pool=Pool((2, 2), (2, 2))),
+            conv(
+                state, "conv2", "conv2", "conv1", pad=1, pool=Window((3, 3), (2, 2), (1, 1, 1, 1))
+            ),
+            conv(state, "conv3", "conv3", "conv2", pad=1, pool=Window((2, 2), (2, 2))),
             linear(state, "fc4", "fc4", "conv3", (48, 2, 2)),
             linear(state, "fc5", "fc5", "fc4", (64, 1, 1), relu=False),
         ],

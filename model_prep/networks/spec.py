@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.arithmetic import Window
 from formats.images import Preprocessing, Reader
-from model_prep.graph import Graph, Layer, Pool
+from model_prep.graph import Graph, Layer
 
 State = Mapping[str, np.ndarray]
 
@@ -83,7 +84,7 @@ def linear_shapes(prefix: str, out: int, inputs: int) -> dict[str, tuple[int, ..
 
 def conv(
     state: State, prefix: str, name: str, source: str, stride: int = 1, pad: int = 0,
-    pool: Pool | None = None,
+    pool: Window | None = None,
 ) -> Layer:  # fmt: skip
     """A convolution layer with ReLU from a checkpoint's tensors."""
     return Layer(

@@ -6,7 +6,8 @@ Tensor names and shapes are torchvision's. At 224x224 its adaptive average pool 
 
 from __future__ import annotations
 
-from model_prep.graph import INPUT, Graph, Pool
+from formats.arithmetic import Window
+from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import (
     IMAGENET,
     NetworkSpec,
@@ -39,7 +40,7 @@ def build(state: State) -> Graph:
     """The Graph from a torchvision state dictionary."""
     layers, source = [], INPUT
     for name, index, _, _, pooled in CONVS:
-        pool = Pool((2, 2), (2, 2)) if pooled else None
+        pool = Window((2, 2), (2, 2)) if pooled else None
         layers.append(conv(state, f"features.{index}", name, source, pad=1, pool=pool))
         source = name
     layers += [

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formats.arithmetic import BLOCK_CODES, Window
 from formats.errors import UserError
-from model_prep.graph import BLOCK, Pool
 from model_prep.onnx.fuse import reachable
 from model_prep.onnx.limits import FLOAT_BYTES, MAX_CONCAT_PARTS, Budget
 from model_prep.onnx.operations import Op
@@ -21,7 +21,7 @@ from model_prep.onnx.operations import Op
 def copy_of(source: Op) -> Op:
     """A layer that stores `source` a second time: a max pool over single pixels."""
     return Op(
-        "maxpool", [source], source.shape, f"copy of {source.title}", pool=Pool((1, 1), (1, 1)),
+        "maxpool", [source], source.shape, f"copy of {source.title}", pool=Window((1, 1), (1, 1)),
         nonnegative=source.nonnegative,
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def rounded(channels: int) -> int:
     >>> rounded(20), rounded(64)
     (24, 64)
     """
-    return -(-channels // BLOCK) * BLOCK
+    return -(-channels // BLOCK_CODES) * BLOCK_CODES
 
 
 def select(source: Op, places: Places, width: int, budget: Budget) -> Op:
@@ -203,7 +203,7 @@ class Padder:
     def _widen(self, op: Op) -> Op:
         """`op` with a multiple of 8 channels."""
         places = self._of(op)
-        if places.width % BLOCK == 0:
+        if places.width % BLOCK_CODES == 0:
             return op
         if id(op) not in self._wide:
             width = rounded(len(places.index))

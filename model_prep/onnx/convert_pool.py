@@ -7,17 +7,17 @@ from math import isfinite
 
 import numpy as np
 
-from model_prep.graph import Average, Lrn, Pool
+from formats.arithmetic import Average, Lrn, Window
 from model_prep.onnx.attributes import UnsupportedError
 from model_prep.onnx.lowering import Context, Node, Operator
 from model_prep.onnx.operations import Op, Value
 from model_prep.onnx.views import axis_indices
-from model_prep.onnx.windows import Window, check, window
+from model_prep.onnx.windows import SlidingWindow, check, window
 
-MAX_LRN_SIZE = 255
+MAX_SIZE = 255
 
 
-def _window(node: Node, source: Op) -> Window:
+def _window(node: Node, source: Op) -> SlidingWindow:
     kernel = node.attributes.integers("kernel_shape")
     if kernel is None or len(kernel) != 2:
         raise UnsupportedError("kernel_shape must have 2 values (rows, columns)")
@@ -38,7 +38,7 @@ def convert_max_pool(context: Context, node: Node) -> None:
     """MaxPool; ceil mode becomes padding behind the map."""
     source = context.map(node)
     sliding = _window(node, source)
-    pool = Pool(sliding.kernel, sliding.stride, sliding.pads)
+    pool = Window(sliding.kernel, sliding.stride, sliding.pads)
     shape = (source.shape[0], *sliding.out)
     context.emit(node, Op("maxpool", [source], shape, node.title, pool=pool))
 
@@ -68,7 +68,7 @@ def convert_global_max(context: Context, node: Node) -> None:
     source = context.map(node)
     channels, height, width = source.shape
     check((height, width), 1, "the map's sides")
-    pool = Pool((height, width), (1, 1))
+    pool = Window((height, width), (1, 1))
     context.emit(node, Op("maxpool", [source], (channels, 1, 1), node.title, pool=pool))
 
 
@@ -111,8 +111,8 @@ def convert_lrn(context: Context, node: Node) -> None:
         size, attributes.number("alpha", 1e-4), attributes.number("beta", 0.75),
         attributes.number("bias", 1.0),
     )  # fmt: skip
-    if not 1 <= size <= MAX_LRN_SIZE:
-        raise UnsupportedError(f"size must be 1 to {MAX_LRN_SIZE}, not {size}")
+    if not 1 <= size <= MAX_SIZE:
+        raise UnsupportedError(f"size must be 1 to {MAX_SIZE}, not {size}")
     if not (isfinite(lrn.alpha) and lrn.alpha >= 0 and 0 <= lrn.beta <= 8 and 0 < lrn.k < 1e6):
         raise UnsupportedError(
             f"alpha must be 0 or more, beta 0 to 8 and bias positive, not {lrn.alpha:g}, "

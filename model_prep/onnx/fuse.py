@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from formats.arithmetic import Window
 from formats.errors import UserError
-from model_prep.graph import Pool
 from model_prep.onnx.operations import Op, identity
 
 ABSORBS = ("conv", "add", "avgpool", "lrn")
@@ -181,7 +181,7 @@ class Fuser:
             pads = _sum_pads(pool.pads, source.pads)
             zero_wins_not = source.pad_value != 0.0 or source.nonnegative
             if zero_wins_not and _inside(pads, pool.kernel):
-                pool = Pool(pool.kernel, pool.stride, pads)
+                pool = Window(pool.kernel, pool.stride, pads)
                 source = self._bypass(source)
             else:
                 source = self._solid(source)

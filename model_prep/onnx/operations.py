@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from model_prep.graph import Average, Lrn, Pool
+from formats.arithmetic import Average, Lrn, Window
 
 Shape = tuple[int, int, int]
 Axes = tuple[tuple[str, ...], ...]
@@ -43,7 +43,7 @@ class Op:
     full: bool = False  # a fully connected layer
     relu: bool = False
     clip: float | None = None
-    pool: Pool | None = None
+    pool: Window | None = None
     average: Average | None = None
     lrn: Lrn | None = None
     pad_value: float = 0.0

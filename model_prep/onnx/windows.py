@@ -12,7 +12,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Window:
+class SlidingWindow:
     """A sliding window in floor mode.
 
     Attributes:
@@ -92,7 +92,7 @@ def same_pads(size: int, reach: int, stride: int, upper: bool) -> tuple[int, int
     return (small, large) if upper else (large, small)
 
 
-def window(attributes: Attributes, height: int, width: int, kernel: Pair) -> Window:
+def window(attributes: Attributes, height: int, width: int, kernel: Pair) -> SlidingWindow:
     """The window that a node's attributes describe on a (height, width) map."""
     check(kernel, 1, "kernel_shape")
     stride = pair(attributes, "strides", 1, 1)
@@ -119,7 +119,7 @@ def window(attributes: Attributes, height: int, width: int, kernel: Pair) -> Win
     rows, columns = (
         side(sizes[i], reach[i], stride[i], pads[i], pads[i + 2], ceil) for i in range(2)
     )
-    return Window(
+    return SlidingWindow(
         kernel, stride, dilation, (pads[0], pads[1], rows[1], columns[1]), (rows[0], columns[0]),
         overhang=rows[1] > pads[2] or columns[1] > pads[3],
     )  # fmt: skip

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from formats.arithmetic import lowest
 from model_prep import run
 from model_prep.graph import Graph
-from model_prep.quantize.quantizers.base import lowest
 
 _BATCH_VALUES = 600_000  # input values a batch: four images of 224x224, some hundred small ones
 

@@ -12,23 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model_prep.quantize import lrn
+from formats.arithmetic import LRN_STEPS, reciprocal, requantize
 from model_prep.quantize.manifest import QuantizedLayer
-
-RECIPROCAL_BITS = 24  # an average is its sum times round(2^24 / n)
-
-
-def requantize(acc: torch.Tensor, shift: int, low: int, high: int) -> torch.Tensor:
-    """y of docs/formats.md 2.3 (int32) of accumulators (int64).
-
-    >>> requantize(torch.tensor([-3, -2, 3, 99]), 2, -8, 7).tolist()
-    [-1, 0, 1, 7]
-    """
-    if shift > 0:
-        acc = (acc + (1 << (shift - 1))) >> shift
-    else:
-        acc = acc << -shift
-    return acc.clamp_(low, high).to(torch.int32)
 
 
 class ExactOperation:
@@ -40,9 +25,8 @@ class ExactOperation:
         """Prepare the layer's tables; `reference.check_exact` has accepted it."""
         self.layer = layer
         if layer.average:
-            counts = layer.average.counts(*layer.in_shape[1:])
-            reciprocals = ((1 << RECIPROCAL_BITS) + counts // 2) // counts
-            self._reciprocals = torch.from_numpy(reciprocals.astype(np.int64))
+            divisors = layer.average.divisors(*layer.in_shape[1:])
+            self._reciprocals = torch.from_numpy(reciprocal(divisors).astype(np.int64))
         if layer.lrn_table is not None:
             self._factors = torch.from_numpy(layer.lrn_table.astype(np.int64))
 
@@ -58,7 +42,7 @@ class ExactOperation:
             return acc
         if layer.average:
             acc = acc * self._reciprocals
-        return requantize(acc, layer.requant_shift, *layer.y_range)
+        return requantize(acc, layer.requant_shift, *layer.y_range).to(torch.int32)
 
     def _accumulate(self, sources: Sequence[torch.Tensor]) -> torch.Tensor:
         """What is requantized; of an average pool its sums."""
@@ -97,7 +81,7 @@ class ExactOperation:
         """g of sums of squares, docs/formats.md 2.8."""
         octave = (torch.frexp(squares.to(torch.float64))[1].to(torch.int64) - 6).clamp_(min=0)
         whole = squares >> octave
-        index = lrn.STEPS * octave + whole
+        index = LRN_STEPS * octave + whole
         rest = squares - (whole << octave)
         first = self._factors[index]
         return first - (((first - self._factors[index + 1]) * rest) >> octave)

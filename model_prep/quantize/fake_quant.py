@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
+from formats.arithmetic import to_fixed
 from formats.images import percent_correct
+from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import ToFloat, batches
-from model_prep.quantize.fixed_point import to_fixed
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.quantizers.weights import fit_weights
 from model_prep.run import finish, float_logits, last, operate, run, run_float
 
@@ -125,7 +125,7 @@ def integers(out: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
     y = torch.add(_HALF, out, alpha=2.0**quantizer.frac)
     if quantizer.signed:
         y = y.floor_()  # else the conversion rounds down, as nothing is negative by then
-    return y.clamp_(quantizer.min_input, quantizer.max_input).to(torch.int32)
+    return y.clamp_(quantizer.y_min, quantizer.y_max).to(torch.int32)
 
 
 def values(y: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
@@ -133,8 +133,8 @@ def values(y: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
     if quantizer.scheme == "uniform":
         return y.to(torch.float32).mul_(2.0**-quantizer.frac)
     table = torch.from_numpy(quantizer.values_table)
-    if quantizer.min_input:
-        y = y - quantizer.min_input
+    if quantizer.y_min:
+        y = y - quantizer.y_min
     # several times as fast as table[y]
     return torch.index_select(table, 0, y.flatten()).view(y.shape)
 

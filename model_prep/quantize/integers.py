@@ -13,16 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from formats.arithmetic import RECIPROCAL_BITS, SQUARES_BITS, accumulator_bits, lrn_table, to_fixed
 from formats.errors import UserError
 from formats.images import Preprocessing
+from formats.quantizer import Quantizer
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import lrn
-from model_prep.quantize.exact_ops import RECIPROCAL_BITS
-from model_prep.quantize.fixed_point import to_fixed
 from model_prep.quantize.manifest import InputFormat, QuantizedLayer
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.quantizers.weights import fit_weights
 from model_prep.quantize.reference import check_exact
 from model_prep.quantize.sharing import is_copy, signed_layers
@@ -55,26 +53,6 @@ def input_format(
 def network_input(spec: NetworkSpec) -> InputFormat:
     """The input format of a network: its published normalisation, pixel value by pixel value."""
     return input_format(spec.in_shape, spec.preprocessing.values(), spec.preprocessing)
-
-
-def accumulator_bits(weight: np.ndarray, bias: np.ndarray, bias_shift: int, magnitude: int) -> int:
-    """Signed width that no input can overflow: docs/formats.md 2.3, in Python integers.
-
-    Args:
-        weight: integers [out, ...].
-        bias: integers [out], used as b << bias_shift.
-        bias_shift: left shift of the bias.
-        magnitude: largest magnitude of an input value.
-
-    >>> accumulator_bits(np.array([[3, -4]]), np.array([1]), 2, 15)
-    8
-    """
-    sums = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1).tolist()
-    biases = np.abs(bias.astype(np.int64)).tolist()
-    worst = max(
-        total * magnitude + (one << bias_shift) for total, one in zip(sums, biases, strict=True)
-    )
-    return 1 + worst.bit_length()
 
 
 def quantize_layer(
@@ -150,12 +128,12 @@ def quantize_operation(
         acc_frac += RECIPROCAL_BITS
     if layer.lrn:
         squares = layer.lrn.size * worst * worst
-        if squares >= 1 << lrn.SQUARES_BITS:
+        if squares >= 1 << SQUARES_BITS:
             raise UserError(
-                f"layer {layer.name}: sums of squares must be below 2^{lrn.SQUARES_BITS}, not "
+                f"layer {layer.name}: sums of squares must be below 2^{SQUARES_BITS}, not "
                 f"{layer.lrn.size} times {worst}^2; use a smaller QM"
             )
-        table, table_frac = lrn.table(layer.lrn, in_frac)
+        table, table_frac = lrn_table(layer.lrn, in_frac)
         done = replace(done, lrn_table=table, table_frac=table_frac)
         acc_frac += table_frac
     done = replace(

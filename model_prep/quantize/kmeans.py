@@ -14,8 +14,6 @@ import numpy as np
 
 from formats.errors import UserError
 
-RULES = ("nearest", "floor")
-
 
 class _Clusters:
     """Costs of clusters of neighbouring values, in exact int64 arithmetic.
@@ -214,25 +212,3 @@ def exact_kmeans(
         raise UserError("the value 0 must occur where the first centroid is to be 0")
     centroids = _optimal_centroids(clusters, min(number, len(values)), zero_first)
     return _fill(centroids, number, len(counts) - 1).astype(np.int32)
-
-
-def thresholds(centroid: np.ndarray, rule: str) -> np.ndarray:
-    """Comparator table of QK: threshold[j] is the least y whose code is j; entry 0 is unused, 0.
-
-    Args:
-        centroid: strictly increasing integers [2^T].
-        rule: "nearest" (to the nearest centroid, ties upwards) or "floor" (paper 000, equation of
-            KNQ: code k where d_k <= x < d_(k+1)).
-
-    >>> thresholds(np.array([0, 3, 10, 13]), "nearest")
-    array([ 0,  2,  7, 12], dtype=int32)
-    >>> thresholds(np.array([0, 3, 10, 13]), "floor")
-    array([ 0,  3, 10, 13], dtype=int32)
-    """
-    if rule not in RULES:
-        raise UserError(f"rule must be one of {', '.join(RULES)}, not {rule}")
-    table = np.asarray(centroid, np.int64).copy()
-    if rule == "nearest":
-        table[1:] = (table[:-1] + table[1:] + 1) // 2
-    table[0] = 0
-    return table.astype(np.int32)

@@ -15,11 +15,12 @@ from typing import Any
 import jsonschema
 import numpy as np
 
+from formats.arithmetic import Average, Lrn, Window
 from formats.build import atomic_dir, sha256_file
 from formats.errors import UserError
 from formats.images import Preprocessing, look_up
-from model_prep.graph import WEIGHTED, Average, Lrn, Pool
-from model_prep.quantize.quantizers.base import Quantizer
+from formats.quantizer import Quantizer
+from model_prep.graph import WEIGHTED
 
 FORMAT = 1
 _SCHEMA = Path(__file__).parents[1] / "schemas" / "manifest.schema.json"
@@ -87,7 +88,7 @@ class QuantizedLayer:
     dilation: tuple[int, int]
     groups: int
     relu: bool
-    pool: Pool | None
+    pool: Window | None
     weight: np.ndarray
     bias: np.ndarray
     weight_bits: int
@@ -123,10 +124,10 @@ class QuantizedLayer:
         """
         if self.quantizer is None:
             return None
-        low = self.quantizer.min_input
+        low = self.quantizer.y_min
         if self.relu and self.kind in (*WEIGHTED, "add"):
             low = 0
-        return low, self.quantizer.max_input
+        return low, self.quantizer.y_max
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -322,7 +323,7 @@ def _load_layer(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Quantiz
     values.update(_load_storage(entry, arrays))
     return QuantizedLayer(
         name=name,
-        pool=Pool(**{key: tuple(value) for key, value in pool.items()}) if pool else None,
+        pool=Window(**{key: tuple(value) for key, value in pool.items()}) if pool else None,
         weight=arrays.get(f"{name}/weight", np.zeros((0, 0, 1, 1), np.int16)),
         bias=arrays.get(f"{name}/bias", np.zeros(0, np.int32)),
         quantizer=Quantizer(**quantizer, **tables) if quantizer else None,

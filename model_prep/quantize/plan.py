@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from formats.errors import UserError
+from formats.quantizer import QM_RANGE, RULES, VARIANTS, WIDTHS
 from model_prep.graph import KINDS, Graph, Layer
-from model_prep.quantize.kmeans import RULES
-from model_prep.quantize.quantizers.base import HARDWARE, PLAN_WIDTHS, QM_RANGE, VARIANTS, WIDTHS
+from model_prep.quantize.quantizers import HARDWARE, PLAN_WIDTHS
 from model_prep.quantize.quantizers.kmeans_gaussian import LEVELS
 from model_prep.quantize.quantizers.optimal_step import DENSITIES
 from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
@@ -36,7 +36,7 @@ class Settings:
     """Choices for the whole network; None means: take the next less specific source.
 
     Attributes:
-        scheme: one of `base.HARDWARE`; default: the network's.
+        scheme: one of `quantizers.HARDWARE`; default: the network's.
         bits: one width, one per quantized layer, or "auto"; default: the network's.
         rule: knq "nearest" or "floor"; default "nearest".
         variant: enq "floor", "mid" or "round"; default "floor".

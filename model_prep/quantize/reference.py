@@ -13,12 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from formats.arithmetic import LRN_FACTOR_BITS, RECIPROCAL_BITS
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep.quantize.exact_conv import ExactConvolution
-from model_prep.quantize.exact_ops import RECIPROCAL_BITS, ExactOperation
-from model_prep.quantize.lrn import FACTOR_BITS
+from model_prep.quantize.exact_ops import ExactOperation
 from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.run import run
 
 MAX_ACC_BITS = 53  # |acc| < 2^52, and the rounding term of a shift up to 53 is at most 2^52
@@ -37,7 +37,7 @@ def check_exact(layer: QuantizedLayer) -> None:
     if layer.quantizer is not None and layer.average:
         product_bits += RECIPROCAL_BITS + 1
     if layer.lrn:
-        product_bits += FACTOR_BITS
+        product_bits += LRN_FACTOR_BITS
     if product_bits > 62:
         raise UserError(
             f"layer {layer.name}: products must fit 62 bits, not {product_bits}; use a smaller QM"
@@ -125,7 +125,7 @@ def _pool(layer: QuantizedLayer, y: torch.Tensor) -> torch.Tensor:
 def _encode(quantizer: Quantizer, y: torch.Tensor) -> torch.Tensor:
     """Codes of y (int16 that hold uint16)."""
     if quantizer.signed:
-        y = y - quantizer.min_input
+        y = y - quantizer.y_min
     elif quantizer.scheme == "uniform":
         return y.to(torch.int16)
     return torch.from_numpy(quantizer.encode_table.view(np.int16))[y]

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from formats.arithmetic import lowest
+from formats.quantizer import Quantizer
 from model_prep.allocate.cache import Choice
-from model_prep.quantize.quantizers.base import Quantizer, lowest
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from formats.arithmetic import lowest
 from formats.images import ImageSet, percent_correct
+from formats.quantizer import Quantizer
 from model_prep import data, run
 from model_prep.allocate import clipping, command, uniform
 from model_prep.allocate.cache import Choice
@@ -33,7 +35,6 @@ from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized, sqnr_db
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import AUTO, Plan, Settings, resolve
-from model_prep.quantize.quantizers.base import Quantizer, lowest
 from model_prep.study.results import Store
 
 SEARCH_IMAGES = 256  # at most, of the calibration images

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from formats.arithmetic import at_frac, largest_frac
+from formats.quantizer import Quantizer
 from model_prep.allocate import command
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import Measure
 from model_prep.graph import Layer
-from model_prep.quantize.fixed_point import at_frac, largest_frac
 from model_prep.quantize.quantizers import WEIGHT_SCHEMES
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from formats.quantizer import Quantizer
 from model_prep.allocate import filling, predicted, sqnr
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.quantizers import optimal_step
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from formats.arithmetic import at_frac, to_fixed
 from model_prep.allocate import command, sqnr
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import inverse_sqnr
 from model_prep.quantize.fake_quant import sqnr_db
-from model_prep.quantize.fixed_point import at_frac, to_fixed
 from model_prep.quantize.plan import PARAMETER_BITS
 from model_prep.study import papers, plots
 from model_prep.study.context import Study

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from formats.build import atomic_dir
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct, spaced
+from formats.quantizer import Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
@@ -32,7 +33,6 @@ from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.reference import Reference
 from model_prep.source import Source, state_of
 from model_prep.stages import Formats, find_formats

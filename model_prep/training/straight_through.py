@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from formats.arithmetic import largest_frac
+from formats.quantizer import Quantizer, thresholds
 from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.fixed_point import largest_frac
-from model_prep.quantize.kmeans import thresholds
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.base import Quantizer
 
 _FINER = 4  # candidates for the F of weights: the one that clips nothing, and finer ones
 
@@ -76,9 +75,9 @@ class _Even(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, table: torch.Tensor, quantizer: Quantizer) -> Any:
         y = x.mul(2.0**quantizer.frac).add_(0.5).floor_()
-        ctx.save_for_backward((y >= quantizer.min_input) & (y <= quantizer.max_input))
-        y = y.clamp_(quantizer.min_input, quantizer.max_input).to(torch.int32)
-        return table[y.sub_(quantizer.min_input)]
+        ctx.save_for_backward((y >= quantizer.y_min) & (y <= quantizer.y_max))
+        y = y.clamp_(quantizer.y_min, quantizer.y_max).to(torch.int32)
+        return table[y.sub_(quantizer.y_min)]
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
@@ -123,7 +122,7 @@ class Activation:
         moved = self.latent.detach().double().numpy() * self._gap
         if start.centroid[0] == 0:
             moved[0] = 0  # the many zeros behind a ReLU stay exact
-        table = rising(moved, start.min_input, start.max_input).astype(np.int32)
+        table = rising(moved, start.y_min, start.y_max).astype(np.int32)
         return replace(start, centroid=table, threshold=thresholds(table, start.rule))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -139,7 +138,7 @@ class Activation:
             values.copy_(exact)  # the sum above may be off by a rounding
         bounds = torch.from_numpy(now.threshold[1:].astype(np.float32))
         return _Table.apply(  # type: ignore[no-any-return,no-untyped-call]
-            x, values, bounds, float(now.min_input), float(now.max_input), now.frac
+            x, values, bounds, float(now.y_min), float(now.y_max), now.frac
         )
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design.network import Layer, Network, Pool, Quantizer
+from codegen.design.network import Layer, Network
+from formats.arithmetic import Window
 from formats.images import Preprocessing
+from formats.quantizer import Quantizer
 
 # (name, out channels, kernel, stride, pad, pooled behind it)
 ALEXNET = [
@@ -57,7 +59,7 @@ def full_size(name: str, bits: int) -> Network:
                 pads=(pad, pad, pad, pad),
                 groups=1,
                 macs=out * shape[0] * kernel * kernel * size * size,
-                pool=Pool((pool_size, pool_size), (2, 2), (0, 0, 0, 0)) if pooled else None,
+                pool=Window((pool_size, pool_size), (2, 2), (0, 0, 0, 0)) if pooled else None,
                 weight_bits=14,
                 bias_shift=0,
                 acc_bits=36,

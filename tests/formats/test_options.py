@@ -121,7 +121,7 @@ def test_the_table_repeats_what_is_decided_elsewhere():
     """Where a plan file may say it, too, the default stands with the plan."""
     from model_prep import data
     from model_prep.quantize.plan import DEFAULTS
-    from model_prep.quantize.quantizers.base import HARDWARE
+    from model_prep.quantize.quantizers import HARDWARE
 
     for name in ("rule", "variant", "qm", "weight_scheme", "refine", "distil_steps"):
         assert default_text(name.upper()) == str(getattr(DEFAULTS, name))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from formats.arithmetic import Window
 from model_prep import networks
-from model_prep.graph import INPUT, Graph, Pool
+from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import (
     NetworkSpec,
     Preprocessing,
@@ -28,7 +29,7 @@ OUTPUTS = 5
 def build_small(state: State) -> Graph:
     """Two layers on 3x20x16 images."""
     layers = [
-        conv(state, "features.0", "conv1", INPUT, pad=1, pool=Pool((2, 2), (2, 2))),
+        conv(state, "features.0", "conv1", INPUT, pad=1, pool=Window((2, 2), (2, 2))),
         linear(state, "classifier", "fc2", "conv1", (6, 10, 8), relu=False),
     ]
     return Graph("small", (3, 20, 16), layers)

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import random_networks
 
-from model_prep.graph import INPUT, Average, Graph, Layer, Lrn, Pool, no_bias, no_weight
+from formats.arithmetic import Average, Lrn, Window
+from formats.quantizer import Quantizer
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize import quantizers
 from model_prep.quantize.integers import quantize_layers
 from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import Plan, Settings, resolve
-from model_prep.quantize.quantizers.base import Quantizer
 
 CHANNELS = 8  # of every map, so that concatenations are always allowed
 
@@ -44,9 +45,9 @@ def _operation(random: np.random.Generator, name: str, maps: list[str]) -> Layer
         size = int(random.integers(1, 6))
         fields["lrn"] = Lrn(size, float(random.uniform(0, 2)), 0.75, float(random.uniform(0.5, 2)))
     elif kind == "maxpool":
-        fields["pool"] = Pool((3, 3), (1, 1), (1, 1, 1, 1))
+        fields["pool"] = Window((3, 3), (1, 1), (1, 1, 1, 1))
     else:
-        kind, fields["pool"] = "maxpool", Pool((1, 1), (1, 1))
+        kind, fields["pool"] = "maxpool", Window((1, 1), (1, 1))
     fields.setdefault("relu", False)
     return Layer(name, kind, inputs, no_weight(), no_bias(), **fields)  # type: ignore[arg-type]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.graph import INPUT, Graph, Layer, Pool
+from formats.arithmetic import Window
+from formats.quantizer import Quantizer
+from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize import quantizers
 from model_prep.quantize.integers import input_format, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.base import Quantizer
 
 
 def random_conv(random: np.random.Generator, name: str, source: str, channels: int) -> Layer:
@@ -26,7 +27,7 @@ def random_conv(random: np.random.Generator, name: str, source: str, channels: i
     pool = None
     if pick(0, 1):
         size = (pick(2, 3), pick(1, 3))
-        pool = Pool(size, (pick(1, 2), pick(1, 2)), (pick(0, 1), 0, pick(0, 1), 0))
+        pool = Window(size, (pick(1, 2), pick(1, 2)), (pick(0, 1), 0, pick(0, 1), 0))
     scale = 10.0 ** random.uniform(-3, 1)
     return Layer(
         name, "conv", (source,),

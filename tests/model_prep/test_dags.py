@@ -12,12 +12,13 @@ import random_dags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from formats.arithmetic import LRN_ENTRIES, Lrn, Window, lrn_table
 from formats.errors import UserError
-from model_prep.graph import INPUT, Graph, Layer, Lrn, Pool, no_bias, no_weight
-from model_prep.quantize import lrn, manifest, quantizers
+from formats.quantizer import Quantizer
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
+from model_prep.quantize import manifest, quantizers
 from model_prep.quantize.integers import check_graph, quantize_operation
 from model_prep.quantize.plan import Settings, resolve
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.sharing import signed_layers
 from tests import naive
@@ -81,7 +82,7 @@ def conv(name: str, source: str, channels: int = 8, **changes: object) -> Layer:
 
 
 def pooling(name: str, source: str, size: int, step: int = 1) -> Layer:
-    pool = Pool((size, size), (step, step))
+    pool = Window((size, size), (step, step))
     return Layer(name, "maxpool", (source,), no_weight(), no_bias(), pool=pool, relu=False)
 
 
@@ -125,7 +126,7 @@ def test_signed_quantizers(qm: int, bits: int, scheme: str) -> None:
     random = np.random.default_rng(qm * 100 + bits)
     histogram = random.integers(0, 9, 1 << qm) + 1
     quantizer = quantizers.fit(scheme, histogram, bits, qm, 3, signed=True)
-    y = np.arange(quantizer.min_input, quantizer.max_input + 1)
+    y = np.arange(quantizer.y_min, quantizer.y_max + 1)
     codes = quantizer.encode(y)
     assert (naive.encode(y, quantizer) == codes).all()
     assert (naive.decode(codes, quantizer) == quantizer.decode(codes)).all()
@@ -146,8 +147,8 @@ def test_signed_knq_is_the_unsigned_one_moved() -> None:
 )
 def test_lrn_table(size: int, alpha: float, beta: float, k: float, frac: int) -> None:
     form = Lrn(size, alpha, beta, k)
-    table, table_frac = lrn.table(form, frac)
-    assert table.shape == (lrn.ENTRIES,)
+    table, table_frac = lrn_table(form, frac)
+    assert table.shape == (LRN_ENTRIES,)
     assert 0 <= table.min() <= table.max() < 1 << 16
     assert table_frac == 24 or 2 * table.max() > (1 << 16) - 3
     for q in (0, 1, 63, 64, 65, 12345, (1 << 36) - 1):

@@ -13,11 +13,12 @@ import random_dags
 import random_networks
 import torch
 
+from formats.arithmetic import Average, Window
 from formats.errors import UserError
 from model_prep.allocate import filling, predicted, sqnr
 from model_prep.allocate.filling import Filling
 from model_prep.allocate.problem import Problem
-from model_prep.graph import INPUT, Average, Graph, Layer, Pool, no_bias, no_weight
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan, Settings, resolve
 
@@ -41,7 +42,7 @@ def all_kinds() -> Graph:
         [
             conv("a", INPUT, 3), conv("b", "a", 8), conv("c", "a", 8, 16, 3),
             conv("d", "joined", 24), bare("sum", "add", "a", "d"),
-            bare("pool", "maxpool", "sum", pool=Pool((2, 2), (2, 2))),
+            bare("pool", "maxpool", "sum", pool=Window((2, 2), (2, 2))),
             bare("mean", "avgpool", "pool", average=Average((2, 2), (1, 1))),
             conv("last", "mean", 8, 5),
         ],

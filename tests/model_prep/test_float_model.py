@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from formats.arithmetic import Window
 from model_prep import data, networks, run, weights
-from model_prep.graph import INPUT, Graph, Layer, Pool
+from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -57,10 +58,10 @@ def alexnet_like() -> tuple[nn.Sequential, Graph]:
     w5 = f5.weight.detach().numpy().reshape(20, 9, 4, 2)
     w6 = f6.weight.detach().numpy().reshape(7, 20, 1, 1)
     layers = [
-        layer_of(c1, "conv1", INPUT, pool=Pool((3, 3), (2, 2))),
+        layer_of(c1, "conv1", INPUT, pool=Window((3, 3), (2, 2))),
         layer_of(c2, "conv2", "conv1"),
         layer_of(c3, "conv3", "conv2"),
-        layer_of(c4, "conv4", "conv3", pool=Pool((3, 3), (2, 2), (1, 0, 1, 0))),
+        layer_of(c4, "conv4", "conv3", pool=Window((3, 3), (2, 2), (1, 0, 1, 0))),
         Layer("fc5", "fc", ("conv4",), w5, f5.bias.detach().numpy()),
         Layer("fc6", "fc", ("fc5",), w6, f6.bias.detach().numpy(), relu=False),
     ]
@@ -194,7 +195,7 @@ def test_a_kernel_as_large_as_the_map_is_still_a_convolution(
 
 def test_pool_padding_never_wins() -> None:
     x = -1.0 - torch.arange(16, dtype=torch.float32).reshape(1, 1, 4, 4)
-    out = run.max_pool(Pool((3, 3), (2, 2), (1, 0, 0, 1)), x)
+    out = run.max_pool(Window((3, 3), (2, 2), (1, 0, 0, 1)), x)
     assert out.tolist() == [[[[-1.0, -3.0], [-5.0, -7.0]]]]
 
 

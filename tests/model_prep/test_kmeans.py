@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats.errors import UserError
-from model_prep.quantize.kmeans import exact_kmeans, thresholds
+from formats.quantizer import thresholds
+from model_prep.quantize.kmeans import exact_kmeans
 
 
 def total_error(histogram: np.ndarray, centroids: np.ndarray) -> int:

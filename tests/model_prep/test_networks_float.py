@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_prep.graph import INPUT, Graph, Layer, Pool
+from formats.arithmetic import Window
+from model_prep.graph import INPUT, Graph, Layer
 from model_prep.run import convolve, forward, max_pool, run_float
 
 
@@ -63,7 +64,7 @@ def test_fully_connected_layer_with_and_without_padding(pads):
 
 
 def test_padding_never_wins_a_pool_of_negative_values():
-    pool = Pool((3, 3), (2, 2), (1, 1, 1, 1))
+    pool = Window((3, 3), (2, 2), (1, 1, 1, 1))
     got = max_pool(pool, torch.full((1, 1, 4, 4), -5.0))
     assert got.shape == (1, 1, 2, 2)
     assert (got == -5).all()

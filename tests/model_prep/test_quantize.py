@@ -8,18 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from formats.arithmetic import MAX_FRAC, Average, Window, accumulator_bits, to_fixed
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep import data, networks
-from model_prep.graph import INPUT, Average, Graph, Layer, Pool, no_bias, no_weight
-from model_prep.quantize.fixed_point import MAX_FRAC, to_fixed
-from model_prep.quantize.integers import (
-    accumulator_bits,
-    check_graph,
-    network_input,
-    quantize_layer,
-)
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
+from model_prep.quantize.integers import check_graph, network_input, quantize_layer
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.base import Quantizer
 
 
 @settings(deadline=None)
@@ -122,7 +117,7 @@ def conv(name: str, source: str, **changes: object) -> Layer:
 
 
 def test_networks_that_the_arithmetic_does_not_cover() -> None:
-    pool = Pool((1, 1), (1, 1))
+    pool = Window((1, 1), (1, 1))
     last = conv("last", "a", relu=False)
     copy = Layer("copy", "maxpool", ("a",), no_weight(), no_bias(), pool=pool)
     cases = [

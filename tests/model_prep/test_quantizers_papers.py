@@ -12,17 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from formats.arithmetic import lowest
 from formats.errors import UserError
+from formats.quantizer import WIDTHS, Quantizer
 from model_prep.quantize import quantizers
 from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.quantizers import (
-    base,
+    HARDWARE,
+    PLAN_WIDTHS,
     dynamic,
     kmeans_gaussian,
     kmeans_linear,
     optimal_step,
 )
-from model_prep.quantize.quantizers.base import HARDWARE, PLAN_WIDTHS, Quantizer, lowest
 from model_prep.quantize.quantizers.histogram import uniform_error
 
 TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
@@ -36,7 +38,7 @@ def error_of(quantizer: Quantizer, histogram: np.ndarray, qm: int, frac: int) ->
     for place in np.flatnonzero(histogram):
         value = math.ldexp(lowest(qm, quantizer.signed) + int(place), -frac)
         y = math.floor(math.ldexp(value, quantizer.frac) + 0.5)
-        y = min(max(y, quantizer.min_input), quantizer.max_input)
+        y = min(max(y, quantizer.y_min), quantizer.y_max)
         stored = int(quantizer.decode(quantizer.encode(np.array([y])))[0])
         total += int(histogram[place]) * (math.ldexp(stored, frac - quantizer.frac) - math.ldexp(
             value, frac)) ** 2  # fmt: skip
@@ -165,7 +167,7 @@ def test_every_scheme_on_any_histogram(
     bits = data.draw(st.integers(low, high if hardware == "uniform" else min(high, qm)))
     fitted = quantizers.fit(scheme, counts, bits, qm, 3, signed=signed)
     assert fitted.scheme == hardware and fitted.bits == bits
-    y = np.arange(fitted.min_input, fitted.max_input + 1)
+    y = np.arange(fitted.y_min, fitted.y_max + 1)
     assert (np.diff(fitted.round_trip()) >= 0).all()
     if hardware == "knq" or not signed:
         assert (np.diff(fitted.encode(y).astype(int)) >= 0).all()
@@ -217,9 +219,9 @@ def test_dynamic_covers_the_range(case: tuple[np.ndarray, int, bool], bits: int)
     largest = int(np.abs(places).max())
     if largest:
         step = 2.0**-fitted.frac
-        assert largest <= (fitted.max_input + 1) * step
+        assert largest <= (fitted.y_max + 1) * step
         if fitted.frac not in dynamic.SEARCHED:
-            assert largest > (fitted.max_input + 1) * step / 2
+            assert largest > (fitted.y_max + 1) * step / 2
 
 
 @settings(max_examples=40, deadline=None)
@@ -238,7 +240,7 @@ def test_uniform_has_the_least_error_of_its_formats(
 
 def test_the_wanted_width_of_every_scheme() -> None:
     assert set(quantizers.SCHEMES) == set(HARDWARE) == set(PLAN_WIDTHS)
-    assert set(HARDWARE.values()) == set(base.WIDTHS)
+    assert set(HARDWARE.values()) == set(WIDTHS)
 
 
 # Weights

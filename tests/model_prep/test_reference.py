@@ -11,12 +11,13 @@ import random_networks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from formats.arithmetic import Window
 from formats.errors import UserError
 from formats.images import Preprocessing
-from model_prep.graph import INPUT, Pool
+from formats.quantizer import Quantizer
+from model_prep.graph import INPUT
 from model_prep.quantize import exact_conv
 from model_prep.quantize.manifest import InputFormat, QuantizedLayer, QuantizedNetwork
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.reference import Reference
 from tests import naive
 
@@ -98,7 +99,7 @@ def test_blocks_of_rows_join(block: int, monkeypatch: pytest.MonkeyPatch) -> Non
     with monkeypatch.context() as every_width:
         every_width.setattr(exact_conv, "_MINIMAL_FROM", 16)
         check(one_layer(), codes)
-    check(one_layer(pool=Pool((3, 2), (2, 1), (1, 0, 1, 0))), codes)
+    check(one_layer(pool=Window((3, 2), (2, 1), (1, 0, 1, 0))), codes)
     weight = np.random.default_rng(1).integers(-8191, 8192, (18, 9, 3, 3)).astype(np.int16)
     check(one_layer(groups=2, weight=weight), codes)
 

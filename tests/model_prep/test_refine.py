@@ -14,15 +14,16 @@ import pytest
 import random_dags
 import torch
 
+from formats.arithmetic import to_fixed
 from formats.commands import main
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep import data, networks, run, weights
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import network_input, to_fixed
+from model_prep.quantize.integers import network_input
 from model_prep.quantize.plan import LayerPlan, Plan, Settings, resolve
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.refine import (
     allocate,
     distil,

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep import data, networks, weights
 from model_prep.allocate import clipping, clnq, filling, sqnr
 from model_prep.allocate.problem import Problem
@@ -29,7 +30,6 @@ from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
 from model_prep.quantize.integers import network_input
 from model_prep.quantize.plan import Settings, resolve
-from model_prep.quantize.quantizers.base import Quantizer
 
 TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
 from_papers = pytest.mark.skipif(not TABLES.exists(), reason="the papers' tables are not there")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from formats.arithmetic import Average, Window, largest_frac, to_fixed
+from formats.quantizer import Quantizer
 from model_prep import data, weights
 from model_prep.allocate import single
-from model_prep.graph import INPUT, Average, Graph, Layer, Pool
+from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.fixed_point import largest_frac, to_fixed
 from model_prep.quantize.integers import input_format, network_input
 from model_prep.quantize.plan import Plan, Settings, resolve
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.training.straight_through import Activation, StraightThrough, best_frac, rising
 
 QM = 10
@@ -49,7 +49,7 @@ def branched(generator: np.random.Generator) -> Graph:
         return Layer(name, "conv", (source,), weight, bias, pads=(1, 1, 1, 1), **options)
 
     none = np.zeros((0, 0, 1, 1), np.float32), np.zeros(0, np.float32)
-    pool = Pool((2, 2), (2, 2))
+    pool = Window((2, 2), (2, 2))
     layers = [
         layer("a", INPUT, 3, pool=pool),
         layer("b", "a", 8, relu=False),

@@ -13,12 +13,12 @@ import pytest
 import random_networks
 import torch
 
+from formats.arithmetic import to_fixed
 from formats.build import sha256_file
 from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.fixed_point import to_fixed
 from model_prep.quantize.integers import input_format, quantize_layers
 from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import LayerPlan, Settings, resolve

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quantization schemes by name: each module has `fit(histogram, bits, qm, frac, **options)`.
 
-A further scheme is one more module, one more line in SCHEMES, and one in `base.HARDWARE`, which
-says what its codes are run by. Schemes that store weights have `fit_weights(values, bits)`, too.
+A further scheme is one more module, one more line in SCHEMES, and one in HARDWARE, which says what
+its codes are run by. Schemes that store weights have `fit_weights(values, bits)`, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from formats.errors import UserError
+from formats.quantizer import WIDTHS, Quantizer
 from model_prep.quantize.quantizers import (
     dynamic,
     enq,
@@ -22,9 +23,14 @@ from model_prep.quantize.quantizers import (
     uniform,
     weight_kmeans,
 )
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.quantizers.weights import WeightFormat
 
+# schemes of a plan: the scheme that their codes are stored and converted by
+HARDWARE = {
+    "knq": "knq", "enq": "enq", "uniform": "uniform", "optimal": "uniform", "dynamic": "uniform",
+    "linear": "knq", "gaussian": "knq",
+}  # fmt: skip
+PLAN_WIDTHS = {scheme: WIDTHS[hardware] for scheme, hardware in HARDWARE.items()}
 SCHEMES: dict[str, Callable[..., Quantizer]] = {
     "knq": knq.fit,
     "enq": enq.fit,

@@ -11,10 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from formats.arithmetic import lowest, to_fixed
 from formats.errors import UserError
-from model_prep.quantize.fixed_point import to_fixed
-from model_prep.quantize.kmeans import thresholds
-from model_prep.quantize.quantizers.base import WIDTHS, Quantizer, check_qm, lowest
+from formats.quantizer import WIDTHS, Quantizer, check_qm, thresholds
 from model_prep.quantize.quantizers.histogram import occupied
 from model_prep.quantize.quantizers.weights import WeightFormat
 

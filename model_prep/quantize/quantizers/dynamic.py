@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model_prep.quantize.fixed_point import at_frac
-from model_prep.quantize.quantizers.base import Quantizer
+from formats.arithmetic import at_frac
+from formats.quantizer import Quantizer
 from model_prep.quantize.quantizers.histogram import occupied, only, uniform_error
 from model_prep.quantize.quantizers.weights import WeightFormat
 

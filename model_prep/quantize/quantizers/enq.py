@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.quantize.quantizers.base import Quantizer
+from formats.quantizer import Quantizer
 from model_prep.quantize.quantizers.histogram import only
 
 

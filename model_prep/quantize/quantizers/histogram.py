@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
+from formats.arithmetic import lowest
 from formats.errors import UserError
-from model_prep.quantize.quantizers.base import lowest, squared_error
 
 
 def occupied(histogram: np.ndarray, qm: int, signed: bool) -> tuple[int, int]:
@@ -82,3 +82,9 @@ def only(scheme: str, options: dict[str, str | None], *known: str) -> None:
     for key in unknown:
         if key not in known:
             raise UserError(f"{scheme} must have no {key}, not {options[key]}; drop it")
+
+
+def squared_error(histogram: np.ndarray, values: np.ndarray, first: int = 0) -> float:
+    """Total squared error when every y = first + i of a histogram [n] becomes values[i]."""
+    difference = values.astype(np.float64) - np.arange(first, first + len(histogram))
+    return float((histogram * difference**2).sum())

@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.quantizers import kmeans_linear
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.quantizers.codebook import fit_activations, fit_codebook
 from model_prep.quantize.quantizers.histogram import only
 from model_prep.quantize.quantizers.optimal_step import step_size

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.quantize.quantizers.base import Quantizer
+from formats.quantizer import Quantizer
 from model_prep.quantize.quantizers.codebook import fit_activations, fit_codebook
 from model_prep.quantize.quantizers.histogram import only
 from model_prep.quantize.quantizers.weights import WeightFormat

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from formats.arithmetic import lowest
 from formats.errors import UserError
-from model_prep.quantize.kmeans import exact_kmeans, thresholds
-from model_prep.quantize.quantizers.base import WIDTHS, Quantizer, check_qm, lowest
+from formats.quantizer import WIDTHS, Quantizer, check_qm, thresholds
+from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.quantizers.histogram import only
 
 

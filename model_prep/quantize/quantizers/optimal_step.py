@@ -14,9 +14,9 @@ from functools import cache
 import numpy as np
 import torch
 
+from formats.arithmetic import MAX_FRAC, at_frac
 from formats.errors import UserError
-from model_prep.quantize.fixed_point import MAX_FRAC, at_frac
-from model_prep.quantize.quantizers.base import Quantizer
+from formats.quantizer import Quantizer
 from model_prep.quantize.quantizers.histogram import half_width, only
 from model_prep.quantize.quantizers.weights import WeightFormat
 

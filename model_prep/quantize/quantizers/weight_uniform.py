@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_prep.quantize.fixed_point import to_fixed
+from formats.arithmetic import to_fixed
 from model_prep.quantize.quantizers.weights import WeightFormat
 
 

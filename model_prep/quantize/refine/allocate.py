@@ -16,7 +16,7 @@ import numpy as np
 from formats.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.base import PLAN_WIDTHS
+from model_prep.quantize.quantizers import PLAN_WIDTHS
 from model_prep.quantize.refine import tables
 
 WIDTH_RANGE = (2, 8)

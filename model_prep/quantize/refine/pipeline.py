@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from formats.quantizer import Quantizer
 from model_prep.allocate import uniform
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
 from model_prep.quantize.calibrate import ToFloat
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.refine import equalise, sensitivity, tables
 from model_prep.quantize.refine.distil import Recipe, distil
 from model_prep.quantize.refine.student import State, Student, own_weights

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from formats.arithmetic import lowest
 from model_prep import run
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import to_integers
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers.base import lowest
 
 
 def fisher_histograms(

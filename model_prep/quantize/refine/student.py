@@ -16,12 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from formats.quantizer import Quantizer, thresholds
 from model_prep import run
 from model_prep.graph import Graph, Layer
-from model_prep.quantize.kmeans import thresholds
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers.base import Quantizer
 
 Parameters = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -92,7 +91,7 @@ class _Table(torch.autograd.Function):
         quantizer = table.quantizer
         y = torch.add(table.half, x, alpha=2.0**quantizer.frac)
         if quantizer.signed:
-            y = y.floor_().sub_(quantizer.min_input)
+            y = y.floor_().sub_(quantizer.y_min)
         y = y.clamp_(0, (1 << quantizer.qm) - 1).to(torch.int32)  # truncation: y >= 0 here
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             ctx.save_for_backward(y)
@@ -129,7 +128,7 @@ class Table:
         self.codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))
         values = np.sort(quantizer.decode_table)
         margin = (values[-1] - values[-2] + 1) // 2
-        self.last = min(int(values[-1] + margin) - quantizer.min_input, len(self.codes) - 1)
+        self.last = min(int(values[-1] + margin) - quantizer.y_min, len(self.codes) - 1)
         self.half = torch.tensor(0.5)
 
     def __call__(self, x: torch.Tensor, levels: torch.Tensor | None = None) -> torch.Tensor:
@@ -140,7 +139,7 @@ class Table:
 def with_levels(quantizer: Quantizer, levels: np.ndarray) -> Quantizer:
     """The knq quantizer whose centroids are the integers nearest to `levels`, kept increasing."""
     centroid = np.rint(np.asarray(levels, np.float64) * 2.0**quantizer.frac).astype(np.int64)
-    low, high = quantizer.min_input, quantizer.max_input
+    low, high = quantizer.y_min, quantizer.y_max
     size = len(centroid)
     steps = np.arange(size)
     centroid = np.maximum.accumulate(centroid - steps) + steps  # strictly increasing

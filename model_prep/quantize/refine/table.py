@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from formats.arithmetic import to_fixed
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.images import percent_correct
 from formats.options import Options
+from formats.quantizer import Quantizer
 from model_prep import accuracy, commands, data, stats
 from model_prep.allocate import single, uniform
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
-from model_prep.quantize.integers import network_input, to_fixed
+from model_prep.quantize.integers import network_input
 from model_prep.quantize.plan import AUTO, Plan
-from model_prep.quantize.quantizers.base import Quantizer
 from model_prep.quantize.refine import TECHNIQUES, allocate, distil, pipeline
 from model_prep.quantize.refine.plan_file import Allocator
 from model_prep.quantize.refine.student import Parameters, State, Student, own_weights

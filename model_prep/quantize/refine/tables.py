@@ -13,10 +13,11 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from formats.arithmetic import lowest
+from formats.quantizer import Quantizer, thresholds
 from model_prep.quantize import quantizers
-from model_prep.quantize.kmeans import exact_kmeans, thresholds
+from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.base import Quantizer, lowest
 
 _TOTAL = 1 << 36  # weights are scaled to integers of this sum, which the k-means holds exactly
 _SMOOTH = 0.02  # part of the average weight that every value gets
@@ -50,8 +51,8 @@ def weighted_error(
     first = lowest(qm, quantizer.signed)
     values = np.arange(first, first + len(weights)) * (factor * 2.0**-frac)
     y = np.floor(values * 2.0**quantizer.frac + 0.5)
-    y = np.clip(y, quantizer.min_input, quantizer.max_input).astype(np.int64)
-    got = quantizer.decode_table[quantizer.encode_table[y - quantizer.min_input]]
+    y = np.clip(y, quantizer.y_min, quantizer.y_max).astype(np.int64)
+    got = quantizer.decode_table[quantizer.encode_table[y - quantizer.y_min]]
     error = got * 2.0**-quantizer.frac - values
     return float((weights * error**2).sum()) / factor**2
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx_models import build, node, random, save
 
-from model_prep.graph import INPUT, Average, Graph, Layer, Lrn, Pool, no_bias, no_weight
+from formats.arithmetic import Average, Lrn, Window
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.onnx import load_onnx, reseed
 from model_prep.run import forward
 
@@ -28,7 +29,7 @@ def test_shapes_of_every_kind() -> None:
         "g", (3, 9, 8),
         [
             conv("a", INPUT, 3, 8), conv("b", INPUT, 3, 5), bare("s", "add", "a", "a"),
-            bare("m", "maxpool", "k", pool=Pool((2, 2), (2, 2))),
+            bare("m", "maxpool", "k", pool=Window((2, 2), (2, 2))),
             bare("v", "avgpool", "m", average=Average((4, 4), (1, 1), (0, 0, 1, 0))),
             bare("l", "lrn", "v", lrn=Lrn(5, 1e-4, 0.75, 1.0)), conv("end", "l", 13, 2),
         ],
@@ -47,7 +48,7 @@ def test_shapes_of_every_kind() -> None:
         graph.source_shape("nobody")
 
 
-A, POOL = conv("a", INPUT, 3, 8), Pool((2, 2), (2, 2))
+A, POOL = conv("a", INPUT, 3, 8), Window((2, 2), (2, 2))
 WRONG = {
     "layer s: inputs must be 2, not 1": [A, bare("s", "add", "a")],
     "layer p: only convolutions read the network's input": [bare("p", "maxpool", INPUT, pool=POOL)],
@@ -61,7 +62,7 @@ WRONG = {
         A, bare("p", "avgpool", "a", average=Average((5, 5), (1, 1)))
     ],
     "layer p: the pool's kernel must fit": [
-        A, bare("p", "maxpool", "a", pool=Pool((5, 5), (1, 1)))
+        A, bare("p", "maxpool", "a", pool=Window((5, 5), (1, 1)))
     ],
     "layer p: clip_max must be positive": [A, bare("p", "add", "a", "a", relu=False, clip_max=6.0)],
     "layer s: inputs must have equal shapes": [A, conv("b", "a", 8, 4), bare("s", "add", "a", "b")],

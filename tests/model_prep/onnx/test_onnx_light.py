@@ -12,8 +12,9 @@ import pytest
 import torch
 from onnx_models import DATA, LIGHT, compare, light, random, randomise
 
+from formats.arithmetic import BLOCK_CODES
 from formats.errors import UserError
-from model_prep.graph import BLOCK, INPUT, Graph
+from model_prep.graph import INPUT, Graph
 from model_prep.onnx import load_onnx
 from model_prep.run import forward, run_float
 
@@ -36,7 +37,7 @@ def check_rules(graph: Graph) -> None:
     parts = [part for parts in graph.concats.values() for part in parts]
     assert len(parts) == len(set(parts))
     for members in graph.concats.values():
-        assert all(graph.layer(part).out_shape[0] % BLOCK == 0 for part in members[:-1])
+        assert all(graph.layer(part).out_shape[0] % BLOCK_CODES == 0 for part in members[:-1])
     for layer in graph.layers:
         assert layer.has_weights or INPUT not in layer.inputs
         assert layer.name.isidentifier() and layer.name.islower()

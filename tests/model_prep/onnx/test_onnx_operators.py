@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto
 from onnx_models import build, compare, node, random, save
 
+from formats.arithmetic import Lrn
 from formats.errors import UserError
-from model_prep.graph import Lrn
 from model_prep.onnx import load_onnx
 from model_prep.run import normalise
 

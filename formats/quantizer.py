@@ -1,34 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Quantizer`: one activation format, with its exact integer encode (QE, QK) and decode (CE, CK).
 
-Equations: design of ENQ and KNQ in papers 000/001, fixed bit for bit in docs/formats.md 2.2-2.4.
-A scheme is one module with `fit(histogram, bits, qm, frac, **options) -> Quantizer`; this module
-holds what all of them share.
+The design of ENQ and KNQ in the papers on intra-layer nonuniform quantization, fixed bit for bit in
+docs/formats.md 2.2 and 2.4.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 
+from formats.arithmetic import half_step, lowest
 from formats.errors import UserError
-from model_prep.quantize.kmeans import RULES
+from formats.schema import stored
 
-VARIANTS = ("floor", "mid", "round")
+SCHEMES = ("uniform", "enq", "knq")  # index = Scheme in hls_templates/engine/layer.hpp
 WIDTHS = {"knq": (1, 8), "enq": (1, 15), "uniform": (2, 16)}  # bits of a stored code
-# Schemes of a plan -> the scheme that their codes are stored and converted by.
-HARDWARE = {
-    "knq": "knq", "enq": "enq", "uniform": "uniform", "optimal": "uniform", "dynamic": "uniform",
-    "linear": "knq", "gaussian": "knq",
-}  # fmt: skip
-PLAN_WIDTHS = {scheme: WIDTHS[hardware] for scheme, hardware in HARDWARE.items()}
 QM_RANGE = (2, 15)  # width of y where a nonuniform code is made from it
+VARIANTS = ("floor", "mid", "round")
+RULES = ("nearest", "floor")
 
-Codes = TypeVar("Codes", np.ndarray, torch.Tensor)
+
+def thresholds(centroid: np.ndarray, rule: str) -> np.ndarray:
+    """Comparator table of QK: threshold[j] is the least y whose code is j; entry 0 is unused, 0.
+
+    Args:
+        centroid: strictly increasing integers [2^T].
+        rule: "nearest" (to the nearest centroid, ties upwards) or "floor" (paper 000, equation of
+            KNQ: code k where d_k <= x < d_(k+1)).
+
+    >>> thresholds(np.array([0, 3, 10, 13]), "nearest")
+    array([ 0,  2,  7, 12], dtype=int32)
+    >>> thresholds(np.array([0, 3, 10, 13]), "floor")
+    array([ 0,  3, 10, 13], dtype=int32)
+    """
+    if rule not in RULES:
+        raise UserError(f"rule must be one of {', '.join(RULES)}, not {rule}")
+    table = np.asarray(centroid, np.int64).copy()
+    if rule == "nearest":
+        table[1:] = (table[:-1] + table[1:] + 1) // 2
+    table[0] = 0
+    return table.astype(np.int32)
+
+
+def check_qm(qm: int) -> None:
+    """Refuse a width of y out of range, by UserError."""
+    if not QM_RANGE[0] <= qm <= QM_RANGE[1]:
+        raise UserError(f"qm must be {QM_RANGE[0]}..{QM_RANGE[1]}, not {qm}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +64,35 @@ class Quantizer:
         variant: enq "floor", "mid" or "round"; otherwise None.
         rule: knq "nearest" or "floor"; otherwise None.
         centroid, threshold: int32 [2^bits], knq only.
-        signed: whether y may be negative.
+        signed: whether y, and codes other than knq's, are two's complement.
     """
 
-    scheme: str
-    bits: int
-    qm: int
+    scheme: Annotated[str, {"enum": [*WIDTHS]}]
+    bits: Annotated[int, {"minimum": 1, "maximum": 16}]
+    qm: Annotated[int, {"minimum": 2, "maximum": 16}]
     frac: int
     variant: str | None = None
     rule: str | None = None
-    centroid: np.ndarray | None = None
-    threshold: np.ndarray | None = None
+    centroid: np.ndarray | None = stored(array="centroid", default=None)
+    threshold: np.ndarray | None = stored(array="threshold", default=None)
     signed: bool = False
+    SCHEMA_RULES: ClassVar[dict[str, Any]] = {
+        "allOf": [
+            {
+                "if": {"properties": {"scheme": {"const": scheme}}},
+                "then": {
+                    "properties": {
+                        "bits": {"minimum": low, "maximum": high},
+                        "qm": {"maximum": high if scheme == "uniform" else QM_RANGE[1]},
+                        "variant": {"enum": [*VARIANTS] if scheme == "enq" else [None]},
+                        "rule": {"enum": [*RULES] if scheme == "knq" else [None]},
+                    },
+                    "required": ["variant", "rule"],
+                },
+            }
+            for scheme, (low, high) in WIDTHS.items()
+        ]
+    }
 
     def __post_init__(self) -> None:
         """Refuse, by UserError, what docs/formats.md does not allow."""
@@ -84,9 +122,9 @@ class Quantizer:
                 raise UserError(
                     f"{name} table must have {1 << self.bits} entries, not {table.size}"
                 )
-            if table.min() < self.min_input or table.max() > self.max_input:
+            if table.min() < self.y_min or table.max() > self.y_max:
                 raise UserError(
-                    f"{name} table must stay in {self.min_input}..{self.max_input}, not {table}"
+                    f"{name} table must stay in {self.y_min}..{self.y_max}, not {table}"
                 )
         if (np.diff(self.centroid) <= 0).any():
             raise UserError(f"centroid table must increase strictly, not {self.centroid}")
@@ -96,14 +134,38 @@ class Quantizer:
             )
 
     @property
-    def min_input(self) -> int:
+    def y_min(self) -> int:
         """Smallest y: 0, or -2^(qm - 1) where it is signed."""
         return lowest(self.qm, self.signed)
 
     @property
-    def max_input(self) -> int:
+    def y_max(self) -> int:
         """Largest y: 2^qm - 1, or 2^(qm - 1) - 1 where it is signed."""
-        return self.min_input + (1 << self.qm) - 1
+        return self.y_min + (1 << self.qm) - 1
+
+    @property
+    def shift(self) -> int:
+        """Bits that ENQ drops."""
+        return self.qm - self.bits if self.scheme == "enq" else 0
+
+    @property
+    def decode_half(self) -> int:
+        """Added to the value of codes other than 0 (enq, mid)."""
+        return half_step(self.shift) if self.variant == "mid" else 0
+
+    @property
+    def encode_half(self) -> int:
+        """Added before the shift (enq, round)."""
+        return half_step(self.shift) if self.variant == "round" else 0
+
+    @property
+    def min_value(self) -> int:
+        """Smallest integer that decoding gives.
+
+        >>> Quantizer("enq", 3, 12, 0, "mid", signed=True).min_value
+        -1792
+        """
+        return int(self.decode_table.min())
 
     @property
     def max_value(self) -> int:
@@ -113,7 +175,7 @@ class Quantizer:
     @property
     def magnitude(self) -> int:
         """Largest magnitude of an integer that decoding gives."""
-        return max(self.max_value, -int(self.decode_table.min()))
+        return max(self.max_value, -self.min_value)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -126,20 +188,19 @@ class Quantizer:
 
     @cached_property
     def encode_table(self) -> np.ndarray:
-        """The code of every y (uint16 [2^qm], from min_input up): what QE or QK computes.
+        """The code of every y (uint16 [2^qm], from y_min up): what QE or QK computes.
 
         >>> Quantizer("enq", 2, 4, 0, variant="round").encode_table
         array([0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3], dtype=uint16)
         >>> Quantizer("enq", 2, 3, 0, variant="floor", signed=True).encode_table
         array([2, 2, 3, 3, 0, 0, 1, 1], dtype=uint16)
         """
-        y = np.arange(self.min_input, self.max_input + 1)
-        if self.scheme == "enq":
-            shift = self.qm - self.bits
-            half = (1 << shift) >> 1 if self.variant == "round" else 0
-            y = np.minimum((y + half) >> shift, (1 << (self.bits - self.signed)) - 1)
-        elif self.threshold is not None:
+        y = np.arange(self.y_min, self.y_max + 1)
+        if self.threshold is not None:
             y = np.searchsorted(self.threshold[1:], y, side="right")
+        else:
+            largest = (1 << (self.bits - self.signed)) - 1
+            y = np.minimum((y + self.encode_half) >> self.shift, largest)
         return (y & ((1 << self.bits) - 1)).astype(np.uint16)
 
     @cached_property
@@ -154,49 +215,24 @@ class Quantizer:
         codes = np.arange(1 << self.bits)
         if self.signed:
             codes -= (codes >> (self.bits - 1)) << self.bits
-        if self.scheme == "enq":
-            shift = self.qm - self.bits
-            half = (1 << shift) >> 1 if self.variant == "mid" else 0
-            codes = (codes << shift) + np.where(codes != 0, half, 0)
-        return codes.astype(np.int32)
+        return ((codes << self.shift) + np.where(codes != 0, self.decode_half, 0)).astype(np.int32)
 
-    def encode(self, y: Codes) -> Codes:
-        """Codes of integers y in min_input..max_input; uint16 for numpy, int32 for torch."""
-        if isinstance(y, torch.Tensor):
-            return torch.from_numpy(self.encode_table.astype(np.int32)).to(y.device)[
-                y.long() - self.min_input
-            ]
-        return self.encode_table[y - self.min_input]
+    def encode(self, y: Any) -> Any:
+        """Codes (uint16) of integers y in y_min..y_max, an array or one."""
+        return self.encode_table[y - self.y_min]
 
-    def decode(self, codes: Codes) -> Codes:
-        """Integer values (int32) of stored codes."""
-        if isinstance(codes, torch.Tensor):
-            return torch.from_numpy(self.decode_table).to(codes.device)[codes.long()]
+    def decode(self, codes: Any) -> Any:
+        """Integer values (int32) of stored codes, an array or one."""
         return self.decode_table[codes]
 
     def round_trip(self) -> np.ndarray:
-        """decode(encode(y)) for every y (int32 [2^qm], from min_input up)."""
+        """decode(encode(y)) for every y (int32 [2^qm], from y_min up)."""
         return self.decode_table[self.encode_table]
 
     @cached_property
     def values_table(self) -> np.ndarray:
-        """What is left of every y as a number (float32 [2^qm], from min_input up)."""
+        """What is left of every y as a number (float32 [2^qm], from y_min up)."""
         return (self.round_trip() * 2.0**-self.frac).astype(np.float32)
-
-
-def lowest(qm: int, signed: bool) -> int:
-    """The smallest integer of `qm` bits.
-
-    >>> lowest(8, False), lowest(8, True)
-    (0, -128)
-    """
-    return -(1 << (qm - 1)) if signed else 0
-
-
-def check_qm(qm: int) -> None:
-    """Refuse a width of y out of range, by UserError."""
-    if not QM_RANGE[0] <= qm <= QM_RANGE[1]:
-        raise UserError(f"qm must be {QM_RANGE[0]}..{QM_RANGE[1]}, not {qm}")
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...] | None) -> None:
@@ -206,9 +242,3 @@ def _check_choice(name: str, value: str | None, choices: tuple[str, ...] | None)
             raise UserError(f"{name} must be absent for this scheme, not {value}")
     elif value not in choices:
         raise UserError(f"{name} must be one of {', '.join(choices)}, not {value}")
-
-
-def squared_error(histogram: np.ndarray, values: np.ndarray, first: int = 0) -> float:
-    """Total squared error when every y = first + i of a histogram [n] becomes values[i]."""
-    difference = values.astype(np.float64) - np.arange(first, first + len(histogram))
-    return float((histogram * difference**2).sum())

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dataclasses as JSON: the JSON schema of one, a value checked against it, written and read back.
+
+Every field of a dataclass is a property; one without a default must be there. `Annotated[int,
+{"minimum": 1}]` adds keywords of JSON schema. A field's metadata say what differs: see `stored`.
+`check` understands what `schema_of` writes, but for a class's own SCHEMA_RULES: those are for other
+readers, as the class checks itself when it is made.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)  # fmt: skip
+
+import numpy as np
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+
+
+def stored(
+    *,
+    array: str = "",
+    kind: Any = None,
+    name: str = "",
+    write: Callable[[Any], Any] | None = None,
+    read: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> Any:
+    """A dataclass field that is not written as it is.
+
+    Args:
+        array: its key in an archive of arrays; it is no JSON property unless `kind` is given.
+        kind: type of the JSON property, where that is another than the field's.
+        name: of the JSON property, where that is another than the field's.
+        write, read: from the field to the property and back.
+        options: of `dataclasses.field`.
+    """
+    metadata = {"array": array, "kind": kind, "name": name, "write": write, "read": read}
+    return field(metadata=metadata, **options)
+
+
+def absent(**options: Any) -> Any:
+    """A dataclass field that files do not have."""
+    return field(metadata={"array": "absent"}, **options)
+
+
+def properties(kind: Any) -> dict[str, tuple[Field[Any], Any]]:
+    """The JSON properties of a dataclass, in order: name to (field, type)."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for item in fields(kind):
+        form = item.metadata.get("kind")
+        if form is not None or not item.metadata.get("array"):
+            found[item.metadata.get("name") or item.name] = (item, form or hints[item.name])
+    return found
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """The JSON schema of a type."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return {**schema_of(arguments[0]), **arguments[1]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):  # with None, nothing else
+        return {"anyOf": [schema_of(one) for one in arguments]}
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        size = len(arguments)
+        return {"type": "array", "items": schema_of(arguments[0]),
+                "minItems": size, "maxItems": size}  # fmt: skip
+    if origin in (tuple, list):
+        return {"type": "array", "items": schema_of(arguments[0])}
+    if is_dataclass(kind):
+        forms = {name: schema_of(form) for name, (_, form) in properties(kind).items()}
+        required = [name for name, (item, _) in properties(kind).items() if _required(item)]
+        return {**_object(forms, required), **getattr(kind, "SCHEMA_RULES", {})}
+    if is_typeddict(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        forms = {name: schema_of(_plain(form)) for name, form in hints.items()}
+        return _object(forms, [name for name in forms if name in kind.__required_keys__])
+    return {"type": _TYPES[kind]}
+
+
+def _plain(form: Any) -> Any:
+    return get_args(form)[0] if get_origin(form) is NotRequired else form
+
+
+def _object(forms: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {"type": "object", "properties": forms, "required": required,
+            "additionalProperties": False}  # fmt: skip
+
+
+def _required(item: Field[Any]) -> bool:
+    return not item.init or (item.default is MISSING and item.default_factory is MISSING)
+
+
+def check(schema: Mapping[str, Any], value: Any, path: str = "$") -> str | None:
+    """What is wrong with a value, "$.layers[0].kind: ...", or None.
+
+    >>> check({"type": "integer", "minimum": 1}, 0)
+    '$: 0 is less than the minimum of 1'
+    """
+    if "anyOf" in schema:
+        return None if value is None else check(schema["anyOf"][0], value, path)
+    fault = next((text for text in _faults(schema, value)), None)
+    if fault is not None:
+        return f"{path}: {fault}"
+    if isinstance(value, dict):
+        inside = (
+            (schema["properties"][name], one, f"{path}.{name}") for name, one in value.items()
+        )
+    elif isinstance(value, list):
+        inside = ((schema["items"], one, f"{path}[{i}]") for i, one in enumerate(value))
+    else:
+        return None
+    return next((text for item in inside if (text := check(*item)) is not None), None)
+
+
+def _faults(schema: Mapping[str, Any], value: Any) -> Any:
+    """Yields what is wrong with the value itself, in the words of the jsonschema package."""
+    kind = schema.get("type")
+    if kind is not None and not _is(value, kind):
+        yield f"{value!r} is not of type {kind!r}"
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        yield f"{value!r} is not one of {schema['enum']!r}"
+    if "minimum" in schema and value < schema["minimum"]:
+        yield f"{value!r} is less than the minimum of {schema['minimum']}"
+    if "maximum" in schema and value > schema["maximum"]:
+        yield f"{value!r} is greater than the maximum of {schema['maximum']}"
+    if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
+        yield f"{value!r} is less than or equal to the minimum of {schema['exclusiveMinimum']}"
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        yield f"{value!r} does not match {schema['pattern']!r}"
+    if "minItems" in schema and len(value) < schema["minItems"]:
+        yield f"{value!r} is too short"
+    if "maxItems" in schema and len(value) > schema["maxItems"]:
+        yield f"{value!r} is too long"
+    if kind == "object":
+        for name in schema["required"]:
+            if name not in value:
+                yield f"{name!r} is a required property"
+        for name in value:
+            if name not in schema["properties"]:
+                yield f"Additional properties are not allowed ({name!r} was unexpected)"
+
+
+def _is(value: Any, kind: str) -> bool:
+    """Whether a value read from JSON is of a type of JSON schema."""
+    classes: dict[str, Any] = {
+        "integer": int, "number": (int, float), "string": str, "boolean": bool,
+        "array": list, "object": dict, "null": type(None),
+    }  # fmt: skip
+    return isinstance(value, classes[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass (or a part of one) as what `json.dumps` writes."""
+    if is_dataclass(value) and not isinstance(value, type):
+        made = {}
+        for name, (item, _) in properties(type(value)).items():
+            content = getattr(value, item.name)
+            write = item.metadata.get("write")
+            made[name] = to_json(write(content) if write else content)
+        return made
+    if isinstance(value, (tuple, list)):
+        return [to_json(one) for one in value]
+    return value
+
+
+def from_json(kind: Any, value: Any, arrays: Mapping[str, np.ndarray] | None = None) -> Any:
+    """What `to_json` has written, as a `kind`; `check` has accepted it.
+
+    Args:
+        kind: the type.
+        value: as read from JSON.
+        arrays: by the keys of `stored`; fields without an array keep their default.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return from_json(arguments[0], value, arrays)
+    if origin in (Union, types.UnionType) and value is not None:
+        return from_json(next(one for one in arguments if one is not type(None)), value, arrays)
+    if origin in (tuple, list) and value is not None:
+        return origin(from_json(arguments[0], one, arrays) for one in value)
+    if not is_dataclass(kind) or not isinstance(kind, type):
+        return value
+    given = {}
+    for name, (item, form) in properties(kind).items():
+        if item.init and name in value and not item.metadata.get("array"):
+            read = item.metadata.get("read")
+            content = value[name]
+            given[item.name] = read(content) if read else from_json(form, content, arrays)
+    for item in fields(kind):
+        key = item.metadata.get("array")
+        if key and arrays and key in arrays:
+            given[item.name] = arrays[key]
+    return kind(**given)
+
+
+def arrays_in(value: Any) -> dict[str, np.ndarray]:
+    """The arrays of a dataclass and of the dataclasses in it, by the keys of `stored`."""
+    found = {}
+    for item in fields(value):
+        content = getattr(value, item.name)
+        if isinstance(content, np.ndarray):
+            found[item.metadata["array"]] = content
+        elif is_dataclass(content):
+            found.update(arrays_in(content))
+    return found
