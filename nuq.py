@@ -24,35 +24,38 @@ from formats.errors import UserError, run_cli
 from formats.options import Options, table
 
 ROOT = Path(__file__).parent
-# What a stage writes last, and the folders that it is made by.
+# What a stage writes, and the folders of what makes it.
 STAGES = {
-    "quantize": ("quantized/manifest.json", ("formats", "model_prep")),
-    "codegen": ("hls/network.hpp", ("formats", "codegen", "hls_templates")),
+    "quantize": (("quantized",), ("formats", "model_prep")),
+    "codegen": (
+        ("hls", "params", "golden", "design.json", "report.json"),
+        ("formats", "codegen", "hls_templates"),
+    ),
 }
-# Folders of those that change no result of a stage.
-OTHERS = {"__pycache__", "study", "units", "xilinx", "hls_check", "rtl", "vivado"}
+# What in those folders changes no result, and the file that later commands add to.
+OTHERS = {"__pycache__", "study", "units", "xilinx", "hls_check", "rtl", "vivado", "report.json"}
 
 
 def dates(path: Path) -> Iterator[tuple[str, int, int]]:
     """(name, bytes, time of change) of a file, or of every file in a folder, in one order."""
-    if path.is_file():
-        status = path.stat()
-        yield str(path), status.st_size, status.st_mtime_ns
-    elif path.is_dir():
+    if path.is_dir():
         for item in sorted(path.iterdir()):
             if item.name not in OTHERS:
                 yield from dates(item)
+    elif path.is_file():
+        status = path.stat()
+        yield str(path), status.st_size, status.st_mtime_ns
 
 
 def state(stage: str, options: Options) -> str:
     """A digest over all that a stage's result depends on, and over the date of the result."""
-    result, folders = STAGES[stage]
+    _, folders = STAGES[stage]
     known, names = table(), [name for name in taken(stage) if name != "OUT"]
     values = {name: getattr(options, name.lower()) for name in names}
     paths = [ROOT / folder for folder in folders]
     paths += [Path(values[name]) for name in names if known[name][1].file and values[name]]
-    before = [STAGES[other][0] for other in needed(stage) if other != stage]
-    paths += [options.folder / name for name in (*before, result)]
+    results = [name for other in needed(stage) for name in STAGES[other][0]]
+    paths += [options.folder / name for name in results if name not in OTHERS]
     listing: list[Any] = [values, [list(dates(path)) for path in paths]]
     return hashlib.sha256(json.dumps(listing, default=str).encode()).hexdigest()
 
@@ -83,9 +86,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 def run_stage(stage: str, options: Options) -> bool:
     """Make a stage's result; False where it was up to date."""
-    result, _ = STAGES[stage]
+    results, _ = STAGES[stage]
     stamp = options.folder / f"{stage}.stamp"
-    made = stamp.is_file() and (options.folder / result).is_file()
+    made = stamp.is_file() and all((options.folder / name).exists() for name in results)
     if made and stamp.read_text() == state(stage, options):
         return False
     stamp.unlink(missing_ok=True)

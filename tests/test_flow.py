@@ -115,6 +115,7 @@ def test_a_changed_setting_is_noticed(digits, tmp_path):
     (digits[0] / "quantized" / "manifest.json").touch()
     assert nuq.state("quantize", options) != stamps["quantize"]
     assert nuq.state("codegen", options) != stamps["codegen"]
+    (digits[0] / "report.json").unlink()
     assert make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}").returncode == 0
 
 
