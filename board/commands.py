@@ -6,6 +6,7 @@ Those that need pynq or a compiler import them when they run.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -38,7 +39,6 @@ def bundle(options: Options) -> None:
     """Write bundle.zip."""
     from board.bundle import generated_design, make_bundle
 
-    _log(options)
     design = generated_design(options.folder)
     if options.board:
         check_board(options.board, design)
@@ -52,19 +52,19 @@ def bundle(options: Options) -> None:
 
 def emulate(options: Options) -> int:
     """Run the bundle on the emulated board; 1 where a logit differs."""
+    _prepare(options)
     from board.emulate import emulate
 
-    _log(options)
     return emulate(options.folder)
 
 
 def notebook(options: Options) -> None:
     """Run the notebook on the emulated board."""
+    _prepare(options)
     import nbformat
 
     from board.emulate import prepare, run_notebook
 
-    _log(options)
     path = options.folder / "emulator" / "demo_executed.ipynb"
     nbformat.write(run_notebook(prepare(options.folder)), path)
     print(path)
@@ -72,11 +72,11 @@ def notebook(options: Options) -> None:
 
 def measure(options: Options) -> None:
     """Accuracy, latency, memory and traffic of BUNDLE on this board, else of the emulated one."""
+    _prepare(options)
     from board.contents import read_images
     from board.driver import Accelerator
     from board.measure import measure, table
 
-    _log(options)
     if options.bundle:
         folder, out = options.bundle, options.out or options.bundle
     else:
@@ -99,7 +99,13 @@ def measure(options: Options) -> None:
     print(f"written: {out / 'measure.json'}{_plot(out / 'measure.png', results)}")
 
 
-def _log(options: Options) -> None:
+def _prepare(options: Options) -> None:
+    """Say more where asked to; UserError without what stands for the board."""
+    if importlib.util.find_spec("pynq") is None:
+        raise UserError(
+            "the package pynq must be installed to run a board or the emulated one, which it is "
+            "not; use Python 3.11 or 3.12, for which `pip install` brings it"
+        )
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
 
 

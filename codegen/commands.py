@@ -7,32 +7,16 @@ so that none waits for another's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from formats.errors import UserError
 from formats.options import Options
-
-if TYPE_CHECKING:
-    from codegen.design.space import Axes
-
-
-def _axes(options: Options) -> Axes:
-    """The axes of the design space that the options set; the exploration chooses the others."""
-    names = ("simd", "pe", "pixels", "weight_ports")
-    axes = {name: getattr(options, name) for name in names}
-    axes["fm"] = None if options.fm == "auto" else options.fm
-    return {name: value for name, value in axes.items() if value is not None}
 
 
 def codegen(options: Options) -> None:
     """Render C++, pack weights and golden vectors."""
-    from codegen.emit.generate import Settings, generate
+    from codegen.emit.generate import generate
     from codegen.emit.report import ddr_traffic
 
-    settings = Settings(
-        options.folder, options.part, _axes(options), options.images or 0, options.clock
-    )
-    plan = generate(settings)
+    plan = generate(options)
     if plan is None:
         print(f"{options.folder}: up to date")
         return
@@ -67,14 +51,14 @@ def explore(options: Options) -> None:
     from codegen.design import search
     from codegen.design.network import load
     from codegen.emit import explore_page
-    from codegen.emit.generate import quantized_folder
+    from codegen.emit.generate import axes, quantized_folder
     from formats.hardware import clocked, find_part
 
-    part, axes = clocked(find_part(options.part), options.clock), _axes(options)
-    search.smallest(axes).check_ports(part)
+    part, set_axes = clocked(find_part(options.part), options.clock), axes(options)
+    search.smallest(set_axes).check_ports(part)
     images = options.batch or options.test_images
     network = load(quantized_folder(options.folder))
-    found = search.explore(network, part, images, axes, options.limit)
+    found = search.explore(network, part, images, set_axes, options.limit)
     page = explore_page.write(options.folder, found, options.limit)
     print(explore_page.summary_text(found))
     print(f"report: {page}")

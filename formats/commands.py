@@ -118,7 +118,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "networks": Command("model_prep", "list the networks"),
     "bundle": Command(
-        "board", "write OUT/bundle.zip for a PYNQ board", "BOARD BITSTREAM VERBOSE", "codegen"
+        "board", "write OUT/bundle.zip for a PYNQ board", "BOARD BITSTREAM", "codegen"
     ),
     "emulate": Command(
         "board", "run the bundle on the emulated board, compare every logit", "VERBOSE", "codegen"

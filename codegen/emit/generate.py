@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from codegen.design import network
@@ -18,56 +17,45 @@ from codegen.design.space import Axes
 from codegen.emit import board_design, golden, render, report, weights_file
 from formats.build import atomic_dir, digest, program_files, write_atomic
 from formats.errors import UserError
-from formats.hardware import DEFAULT_PART, clocked, find_part
+from formats.hardware import clocked, find_part
+from formats.options import Options
 
 OUTPUTS = ("hls", "params", "golden")
 DESIGN = "design.json"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to generate.
-
-    Attributes:
-        build: build/NET, with quantized/.
-        part: FPGA part.
-        axes: what the user has set of the array; the exploration chooses the rest.
-        images: images of golden/; 0 for all that vectors.npz holds.
-        clock_mhz: instead of the part's typical clock.
-    """
-
-    build: Path
-    part: str = DEFAULT_PART
-    axes: Axes = field(default_factory=dict)
-    images: int = 0
-    clock_mhz: float | None = None
+def axes(options: Options) -> Axes:
+    """What the options set of the array; the exploration chooses the rest."""
+    names = ("simd", "pe", "pixels", "weight_ports", "fm")
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value not in (None, "auto")}
 
 
-def generate(settings: Settings) -> Design | None:
+def generate(options: Options) -> Design | None:
     """Generate everything; None where it was up to date."""
-    quantized = quantized_folder(settings.build)
-    part = clocked(find_part(settings.part), settings.clock_mhz)
-    settings_sha256 = settings_digest(settings, quantized)
-    if is_current(settings.build, settings_sha256):
+    quantized = quantized_folder(options.folder)
+    part = clocked(find_part(options.part), options.clock)
+    settings_sha256 = settings_digest(options, quantized)
+    if is_current(options.folder, settings_sha256):
         return None
     loaded = network.load(quantized)
     available = golden.count_images(quantized)
-    images = settings.images or available
+    images = options.images or available
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
-    plan = choose(loaded, part, images, settings.axes)
+    plan = choose(loaded, part, images, axes(options))
     files = render.render_all(plan)
     with ExitStack() as stack:
         hls, params, vectors = (
-            stack.enter_context(atomic_dir(settings.build / name)) for name in OUTPUTS
+            stack.enter_context(atomic_dir(options.folder / name)) for name in OUTPUTS
         )
         for name, text in files.items():
             (hls / name).write_text(text, encoding="utf-8")
         checks = weights_file.write_weights(plan, params / "weights.bin")
         golden.write_golden(plan, vectors, checks)
     design = board_design.describe(plan, checks).entry()
-    write_atomic(settings.build / DESIGN, json.dumps(design, indent=1) + "\n")
-    report.write_report(settings.build, report.build_report(plan, settings_sha256))
+    write_atomic(options.folder / DESIGN, json.dumps(design, indent=1) + "\n")
+    report.write_report(options.folder, report.build_report(plan, settings_sha256))
     return plan
 
 
@@ -79,12 +67,13 @@ def quantized_folder(build: Path) -> Path:
     return quantized
 
 
-def settings_digest(settings: Settings, quantized: Path) -> str:
+def settings_digest(options: Options, quantized: Path) -> str:
     """SHA-256 over everything that the outputs depend on."""
-    options = {name: value for name, value in asdict(settings).items() if name != "build"}
-    options["part"] = repr(find_part(settings.part))  # a file of the user's own may change
+    # the part's text, as a file of the user's own may change
+    part = repr(find_part(options.part))
+    settings = [part, options.clock, options.images, dict(axes(options))]
     files = [*program_files("codegen", "hls_templates"), *sorted(quantized.glob("*"))]
-    return digest(options, files)
+    return digest(settings, files)
 
 
 def is_current(build: Path, settings_sha256: str) -> bool:

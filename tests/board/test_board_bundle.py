@@ -181,3 +181,9 @@ def test_command_line_errors(arguments, text, capsys):
     assert run_cli(main, arguments) == 2
     found = capsys.readouterr().err
     assert found.startswith(text) and found.count("\n") == 1
+
+
+def test_without_pynq_there_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run_cli(main, ["emulate", "OUT=nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("error: the package pynq must be installed")

@@ -22,6 +22,7 @@ from codegen.emit import generate, weights_file
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
+from formats.options import Options
 from tests.toys import POOL2, Toy, ToyLayer
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -59,11 +60,11 @@ def any_ports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports: int) -> None:
     build = make_toy(coded())
-    settings = generate.Settings(build, "XC7Z045", {"simd": 8, "pe": 32, "weight_ports": ports})
+    settings = Options(out=build, part="XC7Z045", simd=8, pe=32, weight_ports=ports)
     if ports in (3, 6):  # rows of 4 words a bit, and widths that 3 does not divide
         with pytest.raises(UserError, match=r"^WEIGHT_PORTS must divide the \d+ words of a row of"):
             generate.generate(settings)
-        settings = generate.Settings(build, "XC7Z045", {"simd": 8, "pe": 48, "weight_ports": ports})
+        settings = Options(out=build, part="XC7Z045", simd=8, pe=48, weight_ports=ports)
     generate.generate(settings)
     # layer1's and layer3's channels are filled up, so their codebooks may have got one bit more
     found = widths_of(build)
@@ -82,7 +83,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:
     build = make_toy(coded())
-    generate.generate(generate.Settings(build, axes={"simd": 8, "pe": 16, "weight_ports": 2}))
+    generate.generate(Options(out=build, simd=8, pe=16, weight_ports=2))
     assert main(["csim", f"OUT={build}", "CSIM_TYPES=exact"]) == 0
 
 

@@ -11,10 +11,11 @@ import pytest
 from tcl_check import WHY_NOT, Run, interpreter, run_script
 from wiring import dram_segments, interface_pins, read_bundles
 
-from codegen.emit.generate import Settings, generate
+from codegen.emit.generate import generate
 from codegen.emit.xilinx.design import read_design
 from codegen.emit.xilinx.flow import write_block_design
 from formats.hardware import find_board
+from formats.options import Options
 from tests.toys import Toy, ToyLayer, write_toy
 
 
@@ -29,7 +30,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             write_toy(
                 folder / "quantized", Toy(in_shape=(3, 8, 8), layers=[ToyLayer(8), ToyLayer(10)])
             )
-            generate(Settings(folder, part, {"fm": "ddr"}))  # what co-simulation needs
+            generate(Options(out=folder, part=part, fm="ddr"))  # what co-simulation needs
             made[part] = folder
         return made[part]
 

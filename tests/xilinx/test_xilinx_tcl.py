@@ -13,8 +13,9 @@ import pytest
 from tcl_check import WHY_NOT, interpreter, run_script
 from wiring import build, check, port_of, read_bundles
 
-from codegen.emit.generate import Settings, generate
+from codegen.emit.generate import generate
 from formats.hardware import find_part, load_boards
+from formats.options import Options
 
 BOARDS = sorted(load_boards())
 MANY = (*(f"gmem_weights_{n}" for n in range(4)), "gmem_in", "gmem_out")
@@ -238,6 +239,6 @@ def test_hls_script_refuses_unknown_steps(copied, tmp_path):
 @needs_tcl
 def test_cosim_needs_every_map_in_memory(copied, tmp_path):
     folder = copied()
-    generate(Settings(folder, "XC7Z020", {"fm": "chip"}))
+    generate(Options(out=folder, fm="chip"))
     run = _run_hls(folder, tmp_path, {"HLS_STEPS": "cosim"})
     assert any("generate with FM=ddr" in problem for problem in run.problems())
