@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from formats.build import atomic_dir
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct, spaced
 from formats.quantizer import Quantizer
-from model_prep import data, run
+from model_prep import data, run, trainer
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
@@ -34,12 +31,12 @@ from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import LayerPlan, Plan
 from model_prep.quantize.reference import Reference
+from model_prep.quantize.student import Student
 from model_prep.source import Source, state_of
 from model_prep.stages import Formats, find_formats
+from model_prep.trainer import SHARDS
 from model_prep.training.augment import Augmented, centre, load_whole
-from model_prep.training.straight_through import StraightThrough
 
-SHARDS = 2  # workers that divide a batch, whatever the number of cores: sums stay the same
 CALIBRATION = 1000  # images the quantizers are fitted on before training
 INTEGER_TEST = 500  # test images that the slower integer reference runs, too
 TEST_PART = 5  # without TEST, one image in so many is kept apart
@@ -109,69 +106,17 @@ def load_images(
     return fit, held_out
 
 
-class _Trainer:
-    """Steps of Adam on a quantized network, each batch divided among workers."""
+Shard = tuple[np.ndarray, torch.Tensor, int]  # pixels, labels, images of the whole batch
 
-    def __init__(
-        self, spec: NetworkSpec, network: StraightThrough, teacher: Graph, options: Options
-    ) -> None:
-        self.spec, self.network, self.teacher, self.options = spec, network, teacher, options
-        self.parameters = network.parameters()
 
-    def loss(self, job: tuple[np.ndarray, torch.Tensor, int]) -> tuple[torch.Tensor, ...]:
-        """(loss, gradients...) of one worker's share: pixels, labels, images of the whole batch."""
-        pixels, labels, total = job
-        teacher = None
-        if self.options.distill:
-            with torch.inference_mode():
-                teacher = run.forward(self.teacher, data.to_float(self.spec, pixels)).clone()
-        with torch.enable_grad():
-            logits = self.network(pixels)
-            if self.options.distill:
-                warm = self.options.temperature
-                assert teacher is not None
-                wanted = F.log_softmax(torch.tensor(teacher.numpy()) / warm, 1)
-                given = F.log_softmax(logits / warm, 1)
-                loss = F.kl_div(given, wanted, reduction="sum", log_target=True) * warm**2
-            else:
-                loss = F.cross_entropy(logits, labels, reduction="sum")
-            loss = loss / total
-            return loss.detach(), *torch.autograd.grad(loss, self.parameters)
-
-    def run(self, images: Augmented) -> list[float]:
-        """Train; returns the mean loss of every epoch."""
-        options = self.options
-        optimizer = torch.optim.Adam(self.parameters, options.rate)
-        steps = options.epochs * max(1, len(images.images) // options.batch)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        quiet, history = not sys.stderr.isatty(), []
-        with (
-            ThreadPoolExecutor(SHARDS) as workers,
-            tqdm(total=steps, desc="fine-tuning", unit="step", disable=quiet) as bar,
-        ):
-            for _ in range(options.epochs):
-                losses = []
-                for pixels, labels in images.batches(options.batch):
-                    parts = zip(
-                        np.array_split(pixels, SHARDS), labels.tensor_split(SHARDS), strict=True
-                    )
-                    jobs = [(part, label, len(labels)) for part, label in parts if len(part)]
-                    results = list(workers.map(self.loss, jobs))
-                    for index, parameter in enumerate(self.parameters, start=1):
-                        parameter.grad = sum(
-                            (result[index] for result in results[1:]), results[0][index]
-                        )
-                    optimizer.step()
-                    schedule.step()
-                    losses.append(float(sum(result[0] for result in results)))
-                    bar.update()
-                    bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-                history.append(float(np.mean(losses)))
-        return history
+def shards(pixels: np.ndarray, labels: torch.Tensor) -> list[Shard]:
+    """A batch divided among the workers."""
+    parts = zip(np.array_split(pixels, SHARDS), labels.tensor_split(SHARDS), strict=True)
+    return [(part, label, len(labels)) for part, label in parts if len(part)]
 
 
 def train(
-    spec: NetworkSpec, network: StraightThrough, teacher: Graph, images: Augmented, options: Options
+    spec: NetworkSpec, network: Student, teacher: Graph, images: Augmented, options: Options
 ) -> list[float]:
     """Fine-tune `network` in place; the mean loss of every epoch.
 
@@ -184,14 +129,28 @@ def train(
         images: what is learned from.
         options: see Options.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(options.seed)
-            return _Trainer(spec, network, teacher, options).run(images)
-    finally:
-        torch.set_num_threads(threads)
+    warm = options.temperature
+
+    def loss(shard: Shard) -> torch.Tensor:
+        pixels, labels, total = shard
+        logits = network(network.inputs(pixels))
+        if not options.distill:
+            return F.cross_entropy(logits, labels, reduction="sum") / total
+        answer = torch.tensor(run.forward(teacher, data.to_float(spec, pixels)).numpy())
+        wanted, given = F.log_softmax(answer / warm, 1), F.log_softmax(logits / warm, 1)
+        divergence = F.kl_div(given, wanted, reduction="sum", log_target=True)
+        return divergence * warm**2 / total
+
+    with trainer.reproducible(options.seed):
+        optimizer = torch.optim.Adam(network.parameters(), options.rate)
+        epoch = max(1, len(images.images) // options.batch)
+        steps = options.epochs * epoch
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        batches = (
+            shards(*batch) for _ in range(options.epochs) for batch in images.batches(options.batch)
+        )
+        losses = trainer.train(optimizer, schedule, batches, loss, steps, "fine-tuning")
+    return [float(np.mean(losses[first : first + epoch])) for first in range(0, steps, epoch)]
 
 
 def finetune(
@@ -224,10 +183,10 @@ def finetune(
     if plan.refine:
         _check_stored(source, start)
     before = FakeQuantized(start, fixed_input, formats.plan.layers)
-    network = StraightThrough(start, fixed_input, formats.plan.layers, formats.quantizers)
+    network = Student(start, fixed_input, formats.plan.layers, formats.quantizers)
     augmented = Augmented(fit, spec.in_shape, mirror=spec.default_data != "digits")
     history = train(spec, network, graph, augmented, options)
-    trained, tables = network.rounded(), network.quantizers()
+    trained, tables = network.trained(), network.quantizers()
     result: dict[str, Any] = {
         "network": spec.name, "weights": loaded.origin, "weights_sha256": loaded.sha256,
         "data": fit.source, "images": len(fit), "test_images": len(test),
@@ -280,7 +239,7 @@ def _float_logits(spec: NetworkSpec, graph: Graph, test: ImageSet) -> np.ndarray
 
 
 def _integer_logits(
-    spec: NetworkSpec, graph: Graph, source: InputFormat, network: StraightThrough,
+    spec: NetworkSpec, graph: Graph, source: InputFormat, network: Student,
     tables: dict[str, Quantizer], formats: Formats, test: ImageSet,
 ) -> np.ndarray:  # fmt: skip
     """The raw outputs of the integer reference, int64 [N, classes]."""

@@ -7,22 +7,22 @@ digits is trained here, photographs by `train_photos`.
 from __future__ import annotations
 
 import io
-import sys
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
-from model_prep import data, networks
-from model_prep.graph import Graph, Layer
+from model_prep import data, networks, trainer
+from model_prep.graph import Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
-from model_prep.run import finish, forward, last, operate, run
+from model_prep.run import finish, float_logits, last, operate, run
 from model_prep.training import train_photos
 from model_prep.training.augment import Augmented, centre, load_whole
 
@@ -59,27 +59,18 @@ def train(
         raise UserError(f"EPOCHS must be 1 or more, not {epochs}")
     digits = spec.default_data == "digits"
     fit, held_out = _digits(spec, source, test) if digits else photographs(spec, source, test)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums do not depend on a count, and small networks are faster
-    try:
-        with torch.random.fork_rng(), torch.enable_grad():
-            torch.manual_seed(SEED)
-            if digits:
-                pixels, labels = data.to_float(spec, fit.pixels), torch.from_numpy(fit.labels)
-                state = _fit(spec, pixels, labels, epochs or EPOCHS)
-            else:
-                recipe = train_photos.Recipe()
-                recipe = replace(recipe, epochs=epochs or recipe.epochs)
-                images = Augmented(fit, spec.in_shape, mirror=True)
-                folded = train_photos.fit(spec, images, recipe)
-                state = {name: tensor.half() for name, tensor in folded.items()}
-    finally:
-        torch.set_num_threads(threads)
+    with trainer.reproducible(SEED):
+        if digits:
+            pixels, labels = data.to_float(spec, fit.pixels), torch.from_numpy(fit.labels)
+            state = _fit(spec, pixels, labels, epochs or EPOCHS)
+        else:
+            recipe = train_photos.Recipe()
+            recipe = replace(recipe, epochs=epochs or recipe.epochs)
+            folded = train_photos.fit(spec, Augmented(fit, spec.in_shape, mirror=True), recipe)
+            state = {name: tensor.half() for name, tensor in folded.items()}
     graph = spec.build({name: tensor.detach().float().numpy() for name, tensor in state.items()})
-    logits = [
-        forward(graph, data.to_float(spec, batch)) for batch in calibrate.batches(held_out.pixels)
-    ]
-    accuracy = percent_correct(torch.cat(logits).numpy(), held_out.labels)
+    inputs = (data.to_float(spec, batch) for batch in calibrate.batches(held_out.pixels))
+    accuracy = percent_correct(float_logits(graph, inputs), held_out.labels)
     path = out or spec.packaged
     _save({name: tensor.detach() for name, tensor in state.items()}, path)
     print(f"{net}: {accuracy:.2f}% of {len(held_out)} test images; written: {path}")
@@ -125,36 +116,29 @@ def _fit(
     Returns:
         The trained tensors by their names in a state_dict.
     """
-    state = {name: torch.zeros(shape) for name, shape in spec.state_shapes.items()}
-    for name, tensor in state.items():
-        if name.endswith("weight"):
-            torch.nn.init.kaiming_normal_(tensor)
-        tensor.requires_grad_()
-    graph = spec.build({name: tensor.detach().numpy() for name, tensor in state.items()})
+    state, graph = train_photos.untrained(spec)
     optimizer = torch.optim.AdamW(state.values(), RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     background = float(x.min())
-    for _ in tqdm(range(epochs), desc=f"training {spec.name}", disable=not sys.stderr.isatty()):
-        for index in torch.randperm(len(x)).split(BATCH):
-            down, right = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
-            moved = F.pad(x[index], (SHIFT,) * 4, value=background)
-            moved = moved[:, :, down : down + x.shape[2], right : right + x.shape[3]]
-            loss = F.cross_entropy(_forward(graph, state, moved), labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    return state
 
+    def batches() -> Iterator[list[torch.Tensor]]:
+        for _ in range(epochs):
+            for index in torch.randperm(len(x)).split(BATCH):
+                yield [index]
+            schedule.step()
 
-def _forward(graph: Graph, state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Logits of the graph's structure with trainable tensors named like its layers."""
+    def loss(index: torch.Tensor) -> torch.Tensor:
+        down, right = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
+        moved = F.pad(x[index], (SHIFT,) * 4, value=background)
+        moved = moved[:, :, down : down + x.shape[2], right : right + x.shape[3]]
+        return F.cross_entropy(last(run(graph, moved, stored, gradients=True)), labels[index])
 
     def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
-        weight = state[f"{layer.name}.weight"].reshape(layer.weight.shape)
-        return finish(layer, operate(layer, inputs, (weight, state[f"{layer.name}.bias"])))
+        return finish(layer, operate(layer, inputs, train_photos.parameters(state, layer)))
 
-    return last(run(graph, x, stored, gradients=True))
+    steps = epochs * math.ceil(len(x) / BATCH)
+    trainer.train(optimizer, None, batches(), loss, steps, f"training {spec.name}")
+    return state
 
 
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:

@@ -6,24 +6,21 @@ Batch normalisation is folded into the convolutions afterwards (paper 002, secti
 
 from __future__ import annotations
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from model_prep import data
 from model_prep.graph import Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.run import last, max_pool, operate, run
+from model_prep.trainer import SHARDS, train
 from model_prep.training.augment import Augmented
 
-# A step's images are divided among so many workers, whatever the number of cores, so that sums
-# and batch statistics do not depend on the machine.
-SHARDS = 2
+Shard = tuple[int, torch.Tensor, torch.Tensor, int]  # number, images, labels, how many shards
 EPSILON = 1e-5
 MOMENTUM = 0.1  # of the running statistics
 
@@ -41,6 +38,24 @@ class Recipe:
     smoothing: float = 0.05
 
 
+def untrained(spec: NetworkSpec) -> tuple[dict[str, torch.Tensor], Graph]:
+    """(trainable tensors by their names in a state_dict, the graph): Kaiming's random weights."""
+    state = {name: torch.zeros(shape) for name, shape in spec.state_shapes.items()}
+    for name, tensor in state.items():
+        if name.endswith("weight"):
+            torch.nn.init.kaiming_normal_(tensor)
+        tensor.requires_grad_()
+    return state, spec.build({name: tensor.detach().numpy() for name, tensor in state.items()})
+
+
+def parameters(
+    state: Mapping[str, torch.Tensor], layer: Layer
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's weight and bias among trainable tensors that are named like layers."""
+    weight = state[f"{layer.name}.weight"].reshape(layer.weight.shape)
+    return weight, state[f"{layer.name}.bias"]
+
+
 class Normalised:
     """A chain of convolutions with batch normalisation behind each but the last.
 
@@ -49,15 +64,8 @@ class Normalised:
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
-        """Kaiming's random weights from torch's generator."""
         self.spec = spec
-        self.state = {name: torch.zeros(shape) for name, shape in spec.state_shapes.items()}
-        for name, tensor in self.state.items():
-            if name.endswith("weight"):
-                torch.nn.init.kaiming_normal_(tensor)
-            tensor.requires_grad_()
-        arrays = {name: tensor.detach().numpy() for name, tensor in self.state.items()}
-        self.graph: Graph = spec.build(arrays)
+        self.state, self.graph = untrained(spec)
         self.running = [
             {
                 layer.name: (torch.zeros(len(layer.bias)), torch.ones(len(layer.bias)))
@@ -66,26 +74,19 @@ class Normalised:
             for _ in range(SHARDS)
         ]
 
-    def loss_gradients(
-        self, shard: int, x: torch.Tensor, labels: torch.Tensor, smoothing: float
-    ) -> tuple[float, tuple[torch.Tensor, ...]]:
-        """(loss, its gradients in the order of the state) on one worker's images."""
-        with torch.enable_grad():
+    def logits(self, shard: int, x: torch.Tensor) -> torch.Tensor:
+        """Outputs [N, classes] for one worker's images, normalised among themselves."""
 
-            def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
-                weight = self.state[f"{layer.name}.weight"].reshape(layer.weight.shape)
-                bias = self.state[f"{layer.name}.bias"]
-                if layer.name not in self.running[shard]:
-                    return operate(layer, inputs, (weight, bias))
-                out = operate(layer, inputs, (weight, torch.zeros(len(weight))))
-                out = max_pool(layer.pool, out) if layer.pool else out
-                mean, variance = self.running[shard][layer.name]
-                out = F.batch_norm(out, mean, variance, None, bias, True, MOMENTUM, EPSILON)
-                return F.relu(out)
+        def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+            weight, bias = parameters(self.state, layer)
+            if layer.name not in self.running[shard]:
+                return operate(layer, inputs, (weight, bias))
+            out = operate(layer, inputs, (weight, torch.zeros(len(weight))))
+            out = max_pool(layer.pool, out) if layer.pool else out
+            mean, variance = self.running[shard][layer.name]
+            return F.relu(F.batch_norm(out, mean, variance, None, bias, True, MOMENTUM, EPSILON))
 
-            out = last(run(self.graph, x, stored, gradients=True))
-            loss = F.cross_entropy(out, labels, label_smoothing=smoothing)
-            return float(loss.detach()), torch.autograd.grad(loss, list(self.state.values()))
+        return last(run(self.graph, x, stored, gradients=True))
 
     def folded(self) -> dict[str, torch.Tensor]:
         """The state with the normalisation in the weights and biases, float32."""
@@ -128,23 +129,18 @@ def fit(spec: NetworkSpec, images: Augmented, recipe: Recipe) -> dict[str, torch
         optimizer, recipe.rate, steps, pct_start=recipe.warm_up, cycle_momentum=False,
         final_div_factor=1e3,
     )  # fmt: skip
-    quiet = not sys.stderr.isatty()
-    with (
-        ThreadPoolExecutor(SHARDS) as workers,
-        tqdm(total=steps, desc=f"training {spec.name}", unit="step", disable=quiet) as bar,
-    ):
+
+    def batches() -> Iterator[list[Shard]]:
         for _ in range(recipe.epochs):
             for pixels, labels in images.batches(recipe.batch):
-                shards = zip(
-                    range(SHARDS), data.to_float(spec, pixels).chunk(SHARDS),
-                    labels.chunk(SHARDS), strict=False,
-                )  # fmt: skip
-                jobs = [(*shard, recipe.smoothing) for shard in shards]
-                results = list(workers.map(lambda job: network.loss_gradients(*job), jobs))
-                for index, tensor in enumerate(state.values()):
-                    tensor.grad = torch.stack([grads[index] for _, grads in results]).mean(0)
-                optimizer.step()
-                schedule.step()
-                bar.update()
-                bar.set_postfix(loss=f"{results[0][0]:.3f}", refresh=False)
+                parts = data.to_float(spec, pixels).chunk(SHARDS)
+                shards = zip(range(SHARDS), parts, labels.chunk(SHARDS), strict=False)
+                yield [(*shard, len(parts)) for shard in shards]
+
+    def loss(shard: Shard) -> torch.Tensor:
+        number, x, labels, parts = shard
+        logits = network.logits(number, x)
+        return F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing) / parts
+
+    train(optimizer, schedule, batches(), loss, steps, f"training {spec.name}")
     return network.folded()

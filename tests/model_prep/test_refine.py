@@ -34,14 +34,7 @@ from model_prep.quantize.refine import (
     sensitivity,
     tables,
 )
-from model_prep.quantize.refine.student import (
-    State,
-    Student,
-    Table,
-    convolve,
-    own_weights,
-    with_levels,
-)
+from model_prep.quantize.student import Activation, Student, _convolve, rising
 
 SPEC = networks.get("digits")
 TO_FLOAT = partial(data.to_float, SPEC)
@@ -102,13 +95,13 @@ def test_the_student_computes_what_fake_quantization_does(
     plan = plan_of(graph, scheme=scheme, bits=3)
     measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
     fitted, _ = tables.fit_all(plan, measured.weights, 12, measured.fracs)
-    rounded = {}
-    for name, pair in own_weights(graph).items():
-        both = [to_fixed(one.numpy(), 14) for one in pair]
-        rounded[name] = tuple(torch.from_numpy((i * 2.0**-f).astype(np.float32)) for i, f in both)
-    state = State(graph, plan, 12, fitted, rounded)  # type: ignore[arg-type]
-    student = Student(state, network_input(SPEC))
-    got = student.logits(student.inputs(pixels)).numpy()
+    student = Student(graph, network_input(SPEC), plan.layers, fitted, rounded=False)
+    for layer in graph.layers:
+        for store, values in ((student.weights, layer.weight), (student.biases, layer.bias)):
+            integers, frac = to_fixed(values, 14)
+            store[layer.name].data.copy_(torch.from_numpy(integers * 2.0**-frac))
+    with torch.no_grad():
+        got = student(student.inputs(pixels)).numpy()
     want = FakeQuantized(graph, network_input(SPEC), plan.layers).logits(pixels, fitted)
     np.testing.assert_allclose(got, want, atol=2e-3)
 
@@ -121,36 +114,47 @@ def four_levels() -> Quantizer:
 
 
 def test_gradients_pass_up_to_the_largest_value_and_sum_by_code() -> None:
-    quantizer = four_levels()
+    activation = Activation(four_levels())
+    assert activation.latent is not None
     x = torch.tensor([0.2, 1.7, 5.0, 9.6, 40.0], requires_grad=True)
     with torch.enable_grad():
-        levels = torch.tensor([0.0, 4, 8, 12], requires_grad=True)
-        out = Table(quantizer)(x, levels)
+        out = activation(x)
         (out * torch.tensor([1.0, 10, 100, 1000, 10000])).sum().backward()
     assert out.tolist() == [0, 4, 4, 12, 12]
     assert x.grad is not None
-    assert levels.grad is not None
+    assert activation.latent.grad is not None
     assert x.grad.tolist() == [1, 10, 100, 1000, 0]
-    assert levels.grad.tolist() == [1, 110, 0, 11000]
+    assert activation.latent.grad.tolist() == [4 * sums for sums in (1, 110, 0, 11000)]
 
 
-def test_levels_get_the_gradients_of_maps_in_any_memory_order() -> None:
+def test_tables_get_the_gradients_of_maps_in_any_memory_order() -> None:
     quantizer = four_levels()
-    table = Table(quantizer)
     maps = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) * 14
     factors = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(2))
-    found = []
-    for ours, theirs in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
-        levels = torch.tensor([0.0, 4, 8, 12], requires_grad=True)
-        with torch.enable_grad():
-            out = table(maps.contiguous(memory_format=ours), levels)
-            (out * factors.contiguous(memory_format=theirs)).sum().backward()
-        assert levels.grad is not None
-        found.append(levels.grad)
     codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))[(maps + 0.5).long()]
-    want = torch.stack([factors[codes == code].sum() for code in range(4)])
-    for one in found:
-        torch.testing.assert_close(one, want, atol=1e-4, rtol=1e-4)
+    want = 4 * torch.stack([factors[codes == code].sum() for code in range(4)])
+    for ours, theirs in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
+        activation = Activation(quantizer)
+        assert activation.latent is not None
+        with torch.enable_grad():
+            out = activation(maps.contiguous(memory_format=ours))
+            (out * factors.contiguous(memory_format=theirs)).sum().backward()
+        assert activation.latent.grad is not None
+        torch.testing.assert_close(activation.latent.grad, want, atol=4e-4, rtol=1e-4)
+
+
+def test_gradients_stop_at_both_ends_of_a_signed_table() -> None:
+    activation = Activation(
+        Quantizer(
+            "knq", 1, 5, 0, rule="nearest", centroid=np.array([-8, 4], np.int32),
+            threshold=np.array([0, -2], np.int32), signed=True,
+        )
+    )  # fmt: skip
+    x = torch.tensor([-16.0, -14.0, 0.0, 10.0, 11.0, 99.0], requires_grad=True)
+    with torch.enable_grad():
+        activation(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 1, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("kernel", "stride", "pads"), [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1)])
@@ -161,23 +165,16 @@ def test_the_student_convolves_as_the_float_network(kernel: int, stride: int, pa
     layer = Layer("a", "conv", ("input",), weight, bias, (stride, stride), (pads,) * 4)
     x = torch.from_numpy(random.standard_normal((2, 3, 6, 6)).astype(np.float32))
     own = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
-    torch.testing.assert_close(convolve(layer, x, *own), run.convolve(layer, x, *own))
+    torch.testing.assert_close(_convolve(layer, x, *own), run.convolve(layer, x, *own))
 
 
-def test_learned_levels_stay_increasing_integers_in_range() -> None:
-    start = Quantizer(
-        "knq", 2, 4, 1, rule="nearest", centroid=np.array([0, 1, 2, 3], np.int32),
-        threshold=np.array([0, 1, 2, 3], np.int32),
-    )  # fmt: skip
-    for levels in itertools.product([-1.0, 0.0, 2.1, 9.0], repeat=4):
-        found = with_levels(start, np.array(levels)).centroid
-        assert found is not None
-        assert (np.diff(found) > 0).all()
-        assert found[0] >= 0
-        assert found[-1] <= 15
-    same = with_levels(start, np.array([0, 0.5, 1.0, 1.5]))
-    assert same.centroid is not None
-    assert same.centroid.tolist() == [0, 1, 2, 3]
+def test_learned_tables_stay_increasing_integers_in_range() -> None:
+    for levels in itertools.product([-2.0, 0.0, 4.2, 18.0], repeat=4):
+        table = rising(np.array(levels), 0, 15)
+        assert (np.diff(table) > 0).all()
+        assert table[0] >= 0
+        assert table[-1] <= 15
+    assert rising(np.array([0, 1, 2, 3]), 0, 15).tolist() == [0, 1, 2, 3]
 
 
 def brute(weights: np.ndarray, number: int) -> float:
@@ -275,14 +272,14 @@ def test_distillation_brings_the_answers_nearer(graph: Graph, pixels: np.ndarray
         pipeline.refine(measured, plan, 12, network_input(SPEC), pixels, TO_FLOAT, recipe)
         for _ in range(2)
     )
-    teacher = Student(
-        State(graph, plan, 12, dict(before.quantizers), own_weights(graph)), network_input(SPEC)
-    )
 
     def divergence(found: pipeline.Refined) -> float:
-        state = State(found.exact, plan, 12, dict(found.quantizers), own_weights(found.graph))
-        student = Student(state, network_input(SPEC))
-        return distil.divergence(student, teacher, pixels, TO_FLOAT)
+        student = Student(
+            found.graph, network_input(SPEC), plan.layers, found.quantizers, rounded=False
+        )
+        lesson = distil._Lesson(student, TO_FLOAT, recipe)
+        lesson.teacher = Student(graph, network_input(SPEC), plan.layers, {}, rounded=False)
+        return lesson.divergence(pixels)
 
     assert divergence(after) < 0.95 * divergence(before)
     for one, other in zip(after.graph.layers, again.graph.layers, strict=True):
@@ -293,15 +290,17 @@ def test_learning_that_does_harm_is_dropped(graph: Graph, pixels: np.ndarray) ->
     plan = plan_of(graph)
     measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
     fitted, _ = tables.fit_all(plan, measured.weights, 12, measured.fracs)
-    student = Student(
-        State(measured.exact, plan, 12, fitted, own_weights(measured.exact)), network_input(SPEC)
-    )
+    source = network_input(SPEC)
+    student = Student(measured.exact, source, plan.layers, fitted, rounded=False)
     kept = distil.distil(student, pixels, TO_FLOAT, distil.Recipe(steps=5, rate=10.0))
     assert not kept
-    for name, (weight, bias) in own_weights(measured.exact).items():
-        assert torch.equal(student.weights[name][0], weight)
-        assert torch.equal(student.weights[name][1], bias)
-    assert student.quantizers == fitted
+    for layer in measured.exact.layers:
+        assert np.array_equal(student.weights[layer.name].detach(), layer.weight)
+        assert np.array_equal(student.biases[layer.name].detach(), layer.bias)
+    learned = student.quantizers()
+    assert {name: one.key for name, one in learned.items()} == {
+        name: one.key for name, one in fitted.items()
+    }
 
 
 def test_augmented_images_keep_their_form(pixels: np.ndarray) -> None:

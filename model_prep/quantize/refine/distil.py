@@ -10,20 +10,18 @@ only as far as it helps on calibration images left out of the learning.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
-from model_prep import run
-from model_prep.graph import Graph
+from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import ToFloat
 from model_prep.quantize.refine import DISTIL_STEPS
-from model_prep.quantize.refine.student import Parameters, Student, own_weights, with_levels
+from model_prep.quantize.student import Student
+from model_prep.trainer import train
 
 _SMALL_PART = 0.12  # of all values that the maps compared with the teacher have together
 _WARM = 5  # steps until the full rate
@@ -87,67 +85,48 @@ def small_maps(graph: Graph) -> frozenset[str]:
 
 
 class _Lesson:
-    """The teacher, the student's parameters and the loss between the two."""
+    """The teacher and the loss between it and the student."""
 
     def __init__(self, student: Student, to_float: ToFloat, recipe: Recipe) -> None:
-        state = student.state
+        graph = student.graph
         self.student, self.to_float, self.recipe = student, to_float, recipe
-        self.teacher = Student(replace(state, weights=own_weights(state.graph)), student.source)
-        self.maps = small_maps(state.graph)
-        self.last = state.graph.layers[-1].name
-        self.owners = {one.name: one.owner for one in state.plan.layers if one.scheme}
-        self.weights: Parameters = {
-            name: (weight.clone().requires_grad_(), bias.clone().requires_grad_())
-            for name, (weight, bias) in student.weights.items()
-        }
-        self.levels = {
-            owner: student.tables[owner].levels.clone().requires_grad_()
-            for owner in sorted(set(self.owners.values()))
-            if student.quantizers[owner].scheme == "knq"
-        }
-        student.weights = self.weights
+        plans = list(student.plans.values())
+        self.teacher = Student(graph, student.source, plans, {}, rounded=False)
+        self.maps = small_maps(graph)
 
-    def groups(self) -> list[dict[str, object]]:
-        """Adam's parameter groups, each with its rate in the parameter's own scale."""
-        scaled = []
-        for weight, bias in self.weights.values():
-            scaled.append((weight, _rms(weight)))
-            scaled.append((bias, _rms(bias)))
-        scaled += [(levels, _rms(levels)) for levels in self.levels.values()]
-        return [
-            {"params": [one], "peak": self.recipe.rate * scale, "lr": 0.0} for one, scale in scaled
-        ]
+    def answers(
+        self, network: Student, x: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(logits, the small maps by layer name) of a network for inputs."""
+        maps = {}
+
+        def observe(layer: Layer, out: torch.Tensor) -> None:
+            if layer.name in self.maps:
+                maps[layer.name] = out
+
+        return network(x.contiguous(memory_format=torch.channels_last), observe), maps
 
     def loss(self, pixels: np.ndarray) -> torch.Tensor:
         """Divergence of the answers plus the weighted errors of the small maps."""
-        x = self.to_float(pixels).contiguous(memory_format=torch.channels_last)
-        wanted = {}
         with torch.no_grad():
-            for layer, out, stored in self.teacher.run(x, quantized=False):
-                if layer.name in self.maps:
-                    wanted[layer.name] = run.activate(layer, out)
-                answer = stored
+            answer, targets = self.answers(self.teacher, self.to_float(pixels))
+        reply, maps = self.answers(self.student, self.student.inputs(pixels))
         error = torch.zeros(())
-        with torch.enable_grad():
-            for layer, out, stored in self.student.run(self.student.inputs(pixels), self.levels):
-                if layer.name in self.maps:
-                    target = wanted[layer.name]
-                    power = target.square().mean() + 1e-12
-                    error = error + F.mse_loss(run.activate(layer, out), target) / power
-                reply = stored
-            return divergence_of(reply, answer) + self.recipe.feature * error
+        for name, target in targets.items():
+            power = target.square().mean() + 1e-12
+            error = error + F.mse_loss(maps[name], target) / power
+        return divergence_of(reply, answer) + self.recipe.feature * error
 
-    def follow(self) -> None:
-        """The student's tables take over the learned levels."""
-        learned = {
-            owner: with_levels(self.student.quantizers[owner], levels.detach().numpy())
-            for owner, levels in self.levels.items()
-        }
-        quantizers = {
-            name: learned.get(self.owners[name], one)
-            for name, one in self.student.quantizers.items()
-        }
-        self.student.set_quantizers(quantizers)
+    def divergence(self, pixels: np.ndarray) -> float:
+        """Mean divergence over images uint8 [N, C, H, W], without gradients."""
+        total = 0.0
+        with torch.no_grad():
+            for first in range(0, len(pixels), 8):
+                batch = pixels[first : first + 8]
+                answer, _ = self.answers(self.teacher, self.to_float(batch))
+                reply, _ = self.answers(self.student, self.student.inputs(batch))
+                total += float(divergence_of(reply, answer)) * len(batch)
+        return total / len(pixels)
 
 
 def _rms(values: torch.Tensor) -> float:
@@ -162,19 +141,6 @@ def divergence_of(reply: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
     """
     one, other = reply.flatten(1).log_softmax(1), answer.flatten(1).log_softmax(1)
     return F.kl_div(one, other, reduction="batchmean", log_target=True)
-
-
-def divergence(student: Student, teacher: Student, pixels: np.ndarray, to_float: ToFloat) -> float:
-    """Mean divergence over images uint8 [N, C, H, W], without gradients."""
-    total = 0.0
-    with torch.no_grad():
-        for first in range(0, len(pixels), 8):
-            batch = pixels[first : first + 8]
-            x = to_float(batch).contiguous(memory_format=torch.channels_last)
-            answer = teacher.logits(x, quantized=False)
-            reply = student.logits(student.inputs(batch))
-            total += float(divergence_of(reply, answer)) * len(batch)
-    return total / len(pixels)
 
 
 def _orders(number: int, batch: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
@@ -199,31 +165,30 @@ def distil(student: Student, pixels: np.ndarray, to_float: ToFloat, recipe: Reci
     Returns:
         Whether it answers the images left out better than before; if not it is unchanged.
     """
-    before = dict(student.weights), dict(student.quantizers)
+    parameters = student.parameters()
+    before = [one.detach().clone() for one in parameters]
     lesson = _Lesson(student, to_float, recipe)
     judges = pixels[:: recipe.held_out] if len(pixels) > recipe.held_out else pixels
     kept = np.ones(len(pixels), bool)
     if len(pixels) > recipe.held_out:
         kept[:: recipe.held_out] = False
-    at_start = divergence(student, lesson.teacher, judges, to_float)
+    at_start = lesson.divergence(judges)
     generator = np.random.default_rng(recipe.seed)
-    optimizer = torch.optim.Adam(lesson.groups(), betas=(0.9, 0.99))
+    groups = [{"params": [one], "lr": recipe.rate * _rms(one)} for one in parameters]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / _WARM) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     orders = _orders(int(kept.sum()), recipe.batch, generator)
-    quiet = not sys.stderr.isatty()
-    for step in tqdm(range(recipe.steps), desc="distil", unit="step", disable=quiet):
-        loss = lesson.loss(augment(pixels[kept][next(orders)], generator, recipe.zoom))
-        rate = min(1.0, (step + 1) / _WARM) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * rate
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        lesson.follow()
-    student.weights = {
-        name: (weight.detach(), bias.detach()) for name, (weight, bias) in lesson.weights.items()
-    }
-    better = divergence(student, lesson.teacher, judges, to_float) < at_start
+    batches = (
+        [augment(pixels[kept][next(orders)], generator, recipe.zoom)] for _ in range(recipe.steps)
+    )
+    train(optimizer, schedule, batches, lesson.loss, recipe.steps, "distil")
+    better = lesson.divergence(judges) < at_start
     if not better:
-        student.weights = before[0]
-        student.set_quantizers(before[1])
+        with torch.no_grad():
+            for one, start in zip(parameters, before, strict=True):
+                one.copy_(start)
     return better

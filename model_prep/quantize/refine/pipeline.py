@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.refine import equalise, sensitivity, tables
 from model_prep.quantize.refine.distil import Recipe, distil
-from model_prep.quantize.refine.student import State, Student, own_weights
+from model_prep.quantize.student import Student
 
 _BATCH_VALUES = 2_500_000  # input values of a batch without gradients
 
@@ -121,13 +121,13 @@ def refine(
         name: measured.scales.get(name, np.ones(1)) * more.get(name, np.ones(1))
         for name in {*measured.scales, *more}
     }
-    state = State(exact, plan, qm, quantizers, own_weights(exact))
+    refined = exact
     if "distil" in plan.refine:
-        student = Student(state, source)
+        student = Student(exact, source, plan.layers, quantizers, rounded=False)
         distil(student, pixels, to_float, recipe or Recipe(steps=plan.distil_steps))
-        state = replace(state, weights=student.weights, quantizers=student.quantizers)
+        refined, quantizers = student.trained(), student.quantizers()
     by_layer = {
         layer.name: equalise.channel_scales(exact, scales, layer.name) for layer in exact.layers
     }
     stored = {name: one for name, one in by_layer.items() if (one != 1.0).any()}
-    return Refined(state.refined_graph(), exact, stored, state.quantizers)
+    return Refined(refined, exact, stored, quantizers)

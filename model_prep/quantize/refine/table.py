@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from formats.arithmetic import to_fixed
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.images import percent_correct
@@ -28,14 +27,13 @@ from model_prep import accuracy, commands, data, stats
 from model_prep.allocate import single, uniform
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
+from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input
 from model_prep.quantize.plan import AUTO, Plan
 from model_prep.quantize.refine import TECHNIQUES, allocate, distil, pipeline
 from model_prep.quantize.refine.plan_file import Allocator
-from model_prep.quantize.refine.student import Parameters, State, Student, own_weights
 
 KINDS = ("plain", "allocated", "refined")
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -92,32 +90,12 @@ def plain(case: Case, plan: Plan, qm: int) -> dict[str, Quantizer]:
     return single.fit_all(plan, counts, qm, fracs)
 
 
-def fixed_weights(graph: Graph, plan: Plan) -> Parameters:
-    """Weights and biases as the integers will be, in float32."""
-    done = {}
-    plans = {one.name: one for one in plan.layers}
-    for name, pair in own_weights(graph).items():
-        widths = plans[name].weight_bits, plans[name].bias_bits
-        rounded = []
-        for values, bits in zip(pair, widths, strict=True):
-            integers, frac = to_fixed(values.numpy(), bits)
-            rounded.append(torch.from_numpy((integers * 2.0**-frac).astype(np.float32)))
-        done[name] = (rounded[0], rounded[1])
-    return done
-
-
 def evaluate(
-    case: Case, graph: Graph, plan: Plan, quantizers: Mapping[str, Quantizer], qm: int
+    case: Case, graph: Graph, plan: Plan, quantizers: Mapping[str, Quantizer]
 ) -> dict[str, Any]:
     """Accuracy and paired statistics of one quantized network on the test images."""
-    state = State(graph, plan, qm, dict(quantizers), fixed_weights(graph, plan))
-    student = Student(state, network_input(case.asked.source.spec))
-    parts = []
-    with torch.inference_mode():
-        for first in range(0, len(case.pixels), _BATCH):
-            x = student.inputs(case.pixels[first : first + _BATCH])
-            parts.append(student.logits(x).numpy())
-    logits = np.concatenate(parts)
+    network = FakeQuantized(graph, network_input(case.asked.source.spec), plan.layers)
+    logits = network.logits(case.pixels, quantizers)
     return {
         "average_bits": allocate.plan_average(graph, plan),
         "percent1": percent_correct(logits, case.labels),
@@ -160,7 +138,7 @@ def rows(
                 plan = _one_width(allocator.plan, int(average))
                 graph = case.asked.loaded.graph
                 fitted = plain(case, plan, qm)
-                yield {**found, "kind": "plain", **evaluate(case, graph, plan, fitted, qm)}
+                yield {**found, "kind": "plain", **evaluate(case, graph, plan, fitted)}
             for kind, techniques in (("allocated", TECHNIQUES[:-1]), ("refined", TECHNIQUES)):
                 if kind == "refined" and not distilled:
                     continue
@@ -168,7 +146,7 @@ def rows(
                 refined = pipeline.refine(
                     allocator.measured, plan, qm, source, case.calibration, case.to_float
                 )  # fmt: skip
-                result = evaluate(case, refined.graph, plan, refined.quantizers, qm)
+                result = evaluate(case, refined.graph, plan, refined.quantizers)
                 yield {**found, "kind": kind, **result}
 
 

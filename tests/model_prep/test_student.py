@@ -19,7 +19,7 @@ from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import input_format, network_input
 from model_prep.quantize.plan import Plan, Settings, resolve
-from model_prep.training.straight_through import Activation, StraightThrough, best_frac, rising
+from model_prep.quantize.student import Activation, Student, best_frac, rising
 
 QM = 10
 
@@ -76,15 +76,15 @@ def test_forward_equals_the_fake_quantized_network(digits, settings):
     plan = resolve(graph, replace(settings, qm=QM), Settings())
     source = network_input(digits)
     quantizers = fitted(graph, plan, pixels, lambda p: data.to_float(digits, p))
-    network = StraightThrough(graph, source, plan.layers, quantizers)
+    network = Student(graph, source, plan.layers, quantizers)
     network.weights["conv2"].data.mul_(1.7)  # as if trained: values beyond the grid, too
     network.biases["conv2"].data.add_(0.3)
     for activation in network.activations.values():
         if activation.latent is not None:
             activation.latent.data.mul_(1.1)
     with torch.no_grad():
-        got = network(pixels).numpy()
-    want = FakeQuantized(network.rounded(), source, plan.layers).logits(
+        got = network(network.inputs(pixels)).numpy()
+    want = FakeQuantized(network.trained(), source, plan.layers).logits(
         pixels, network.quantizers()
     )
     assert np.array_equal(got, want)
@@ -101,9 +101,9 @@ def test_forward_of_adds_concats_and_averages():
 
     plan = resolve(graph, Settings(scheme="knq", bits=3, weight_bits=4, qm=QM), Settings())
     quantizers = fitted(graph, plan, pixels, lambda p: to_float(torch.from_numpy(p)))
-    network = StraightThrough(graph, source, plan.layers, quantizers)
-    logits = network(pixels)
-    want = FakeQuantized(network.rounded(), source, plan.layers).logits(
+    network = Student(graph, source, plan.layers, quantizers)
+    logits = network(network.inputs(pixels))
+    want = FakeQuantized(network.trained(), source, plan.layers).logits(
         pixels, network.quantizers()
     )
     assert np.array_equal(logits.detach().numpy(), want)
@@ -118,7 +118,7 @@ def test_stored_weights_quantize_to_themselves(digits):
     graph = weights.load(digits, None, pixels).graph
     plan = resolve(graph, Settings(scheme="knq", bits=3, weight_bits=3, qm=QM), Settings())
     quantizers = fitted(graph, plan, pixels, lambda p: data.to_float(digits, p))
-    rounded = StraightThrough(graph, network_input(digits), plan.layers, quantizers).rounded()
+    rounded = Student(graph, network_input(digits), plan.layers, quantizers).trained()
     for layer in rounded.layers:
         for values, bits in ((layer.weight, 3), (layer.bias, 14)):
             integers, frac = to_fixed(values, bits)
@@ -156,7 +156,7 @@ def test_a_zero_centroid_stays_and_tables_rise():
     )
     activation = Activation(knq)
     activation.latent.data.copy_(torch.tensor([5.0, 1.0, 1.0, 99.0]))
-    assert activation.quantizer().centroid.tolist() == [0, 4, 5, 15]
+    assert activation.quantizer.centroid.tolist() == [0, 4, 5, 15]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Student`: the quantized network with gradients, for fine-tuning and distillation.
+
+Forward, activations have the values that the integer model gives them, and so have weights and
+biases where they are rounded. Backward, rounding counts as the identity (straight-through
+estimator, Bengio et al. 2013) up to half a step beyond the outer values of the grid or table, and
+as a constant beyond, where it saturates (as PACT, Choi et al. 2018, at both ends).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from formats.arithmetic import largest_frac
+from formats.quantizer import Quantizer, thresholds
+from model_prep import run
+from model_prep.graph import INPUT, Graph, Layer
+from model_prep.quantize.manifest import InputFormat
+from model_prep.quantize.plan import LayerPlan
+
+_FINER = 4  # candidates for the F of weights: the one that clips nothing, and finer ones
+_HALF = torch.tensor(0.5)
+
+
+class _Grid(torch.autograd.Function):
+    """Signed fixed point: round to nearest, clip; no gradient where it clips."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, frac: int, top: int) -> torch.Tensor:
+        scaled = values * 2.0**frac
+        ctx.save_for_backward(scaled.abs() <= top + 0.5)
+        return scaled.round_().clamp_(-top, top).mul_(2.0**-frac)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside, None, None
+
+
+class _Staircase(torch.autograd.Function):
+    """Requantize, encode, decode; gradients to the activations and to the table's latent."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, latent: torch.Tensor | None, table: _Table, unit: float
+    ) -> torch.Tensor:
+        quantizer = table.quantizer
+        y = torch.add(_HALF, x, alpha=2.0**quantizer.frac).floor_()
+        inside = (y >= table.lowest) & (y <= table.highest)
+        index = y.sub_(quantizer.y_min).clamp_(0, len(table.codes) - 1).to(torch.int32)
+        ctx.save_for_backward(inside, index)
+        ctx.table, ctx.unit = table, unit
+        return table.values[index]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inside, index = ctx.saved_tensors
+        to_latent = None
+        if ctx.needs_input_grad[1]:
+            codes = ctx.table.codes
+            sums = torch.bincount(
+                _in_memory_order(index), _in_memory_order(grads[0]), minlength=len(codes)
+            )
+            to_latent = torch.zeros(1 << ctx.table.quantizer.bits)
+            to_latent = to_latent.index_add_(0, codes, sums.to(torch.float32)) * ctx.unit
+        return grads[0] * inside, to_latent, None, None
+
+
+def _in_memory_order(x: torch.Tensor) -> torch.Tensor:
+    """All values in one row, maps with the channels last: that is how distillation holds them."""
+    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(-1)
+
+
+class _Table:
+    """A quantizer as tensors.
+
+    Attributes:
+        values: float32 [2^qm], what is left of every y, the smallest first.
+        codes: int64 [2^qm], the code of every y.
+        lowest, highest: the y between which gradients pass.
+    """
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.quantizer = quantizer
+        self.values = torch.from_numpy(quantizer.values_table)
+        self.codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))
+        outer = np.sort(quantizer.decode_table).astype(np.int64)
+        first, last = outer[1] - outer[0], outer[-1] - outer[-2]
+        self.lowest = max(int(outer[0] - (first + 1) // 2), quantizer.y_min)
+        self.highest = min(int(outer[-1] + (last + 1) // 2), quantizer.y_max)
+
+
+def rising(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    """The values made strictly increasing integers of low..high, moved as little as that takes.
+
+    >>> rising(np.array([0.2, 3.4, 3.3, 3.0, 9.0]), 0, 7)
+    array([0, 3, 4, 5, 7])
+    """
+    index = np.arange(len(values))
+    table = np.maximum.accumulate(np.rint(values).astype(np.int64) - index) + index
+    table = np.minimum(table, high - index[::-1])
+    return np.maximum(table, low + index)
+
+
+class Activation:
+    """One quantizer, shared by all layers that share it; the table of a knq one is trainable.
+
+    Attributes:
+        start: the fitted quantizer.
+        latent: float32 [2^bits], the table in its mean steps, so that one learning rate suits
+            every layer; None for other schemes.
+    """
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.start = quantizer
+        self.latent: torch.Tensor | None = None
+        self._made = torch.empty(0), _Table(quantizer)  # a latent and its table
+        self._step = 1.0
+        if quantizer.centroid is not None:
+            span = int(quantizer.centroid[-1]) - int(quantizer.centroid[0])
+            self._step = max(1.0, span / max(1, len(quantizer.centroid) - 1))
+            latent = torch.from_numpy(quantizer.centroid.astype(np.float32) / self._step)
+            self.latent = latent.requires_grad_()
+
+    def _current(self) -> _Table:
+        """The table of the latent as it stands."""
+        origin, table = self._made
+        if self.latent is not None and not torch.equal(self.latent, origin):
+            origin = self.latent.detach().clone()
+            table = _Table(self._moved(origin.double().numpy() * self._step))
+            self._made = origin, table  # in one go: workers share the activation
+        return table
+
+    def _moved(self, centroid: np.ndarray) -> Quantizer:
+        start = self.start
+        assert start.centroid is not None and start.rule is not None
+        if start.centroid[0] == 0:
+            centroid[0] = 0  # the many zeros behind a ReLU stay exact
+        table = rising(centroid, start.y_min, start.y_max).astype(np.int32)
+        return replace(start, centroid=table, threshold=thresholds(table, start.rule))
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The quantizer as it stands, exact."""
+        return self._current().quantizer
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Quantized and decoded float32 activations of any shape."""
+        unit = self._step * 2.0**-self.start.frac
+        return _Staircase.apply(x, self.latent, self._current(), unit)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def best_frac(values: np.ndarray, bits: int) -> int:
+    """F of signed `bits`-bit integers with the least squared error, clipping allowed.
+
+    >>> best_frac(np.array([0.25] * 99 + [1.1]), 3)
+    2
+    """
+    top = (1 << (bits - 1)) - 1
+    fitting = largest_frac(float(np.abs(values).max(initial=0)), top)
+    errors = []
+    for frac in range(fitting, fitting + _FINER):
+        rounded = np.clip(np.rint(values * 2.0**frac), -top, top) * 2.0**-frac
+        errors.append((float(((rounded - values) ** 2).sum()), frac))
+    return min(errors)[1]
+
+
+def _convolve(
+    layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """`run.convolve`; 1x1 as one matrix product of maps that have the channels last."""
+    plain = layer.groups == 1 and set(layer.stride) == {1} and not any(layer.pads)
+    if plain and weight.shape[2:] == (1, 1):
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return run.convolve(layer, x, weight, bias)
+
+
+class Student:
+    """A network in the numbers of the integer model, in float32, with gradients.
+
+    Attributes:
+        weights, biases: float32 latents by layer name; shapes as in the layer.
+        activations: by layer name; layers that share a quantizer have the same object.
+    """
+
+    def __init__(
+        self, graph: Graph, source: InputFormat, plans: Sequence[LayerPlan],
+        quantizers: Mapping[str, Quantizer], rounded: bool = True,
+    ) -> None:  # fmt: skip
+        """Start from the float network and its fitted quantizers.
+
+        Args:
+            graph: the float network.
+            source: its input format.
+            plans: widths, one per layer.
+            quantizers: by layer name; layers without one stay float.
+            rounded: whether weights and biases are rounded to their widths, and convolutions sum
+                as those of `FakeQuantized` do, to the last bit.
+        """
+        self.graph, self.source, self._rounded = graph, source, rounded
+        self.plans = {plan.name: plan for plan in plans}
+        shared: dict[str, Activation] = {}
+        self.activations: dict[str, Activation] = {}
+        for plan in plans:
+            if plan.name in quantizers:
+                one = shared.setdefault(plan.owner, Activation(quantizers[plan.name]))
+                self.activations[plan.name] = one
+        self.weights: dict[str, torch.Tensor] = {}
+        self.biases: dict[str, torch.Tensor] = {}
+        self._fracs: dict[str, int] = {}
+        for layer in graph.layers:
+            if layer.has_weights:
+                bits = self.plans[layer.name].weight_bits
+                self._fracs[layer.name] = best_frac(layer.weight, bits) if rounded else 0
+                for store, values in ((self.weights, layer.weight), (self.biases, layer.bias)):
+                    tensor = torch.from_numpy(np.array(values, np.float32))
+                    store[layer.name] = tensor.requires_grad_(not layer.fixed)
+
+    def parameters(self) -> list[torch.Tensor]:
+        """All that can be trained: weights, biases, tables."""
+        tables = {id(one): one.latent for one in self.activations.values()}
+        every = [*self.weights.values(), *self.biases.values(), *tables.values()]
+        return [tensor for tensor in every if tensor is not None and tensor.requires_grad]
+
+    def inputs(self, pixels: np.ndarray) -> torch.Tensor:
+        """The network's quantized input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
+        codes = torch.from_numpy(self.source.encode(pixels))
+        return codes.to(torch.float32) * 2.0**-self.source.frac
+
+    def __call__(
+        self, x: torch.Tensor, observe: Callable[[Layer, torch.Tensor], None] | None = None
+    ) -> torch.Tensor:
+        """Logits float32 [N, classes] of inputs [N, C, H, W].
+
+        Args:
+            x: see `inputs`.
+            observe: is shown every layer's activations, before its max pool and quantization.
+        """
+
+        def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+            if layer.has_weights:
+                convolve = run.convolve if self._rounded else _convolve
+                out = convolve(layer, inputs[0], *self.quantized(layer))
+            else:
+                out = run.operate(layer, inputs)
+            out = run.activate(layer, out)
+            if observe is not None:
+                observe(layer, out)
+            if layer.pool is not None:
+                out = run.max_pool(layer.pool, out)
+            activation = self.activations.get(layer.name)
+            return out if activation is None or self._copies(layer) else activation(out)
+
+        return run.last(run.run(self.graph, x, stored, gradients=True))
+
+    def _copies(self, layer: Layer) -> bool:
+        """Whether a max pool only picks values that are quantized alike already."""
+        source = self.activations.get(self.graph.parts_of(layer.inputs[0])[0])
+        return layer.kind == "maxpool" and source is self.activations.get(layer.name)
+
+    def _in_frac(self, layer: Layer) -> int:
+        name = self.graph.parts_of(layer.inputs[0])[0]
+        return self.source.frac if name == INPUT else self.activations[name].start.frac
+
+    def quantized(self, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
+        """The layer's weight and bias as the student runs with them, float32."""
+        weight, bias = self.weights[layer.name], self.biases[layer.name]
+        if not self._rounded:
+            return weight, bias
+        plan, frac = self.plans[layer.name], self._fracs[layer.name]
+        weight = _Grid.apply(weight, frac, (1 << (plan.weight_bits - 1)) - 1)  # type: ignore[no-untyped-call]
+        top = (1 << (plan.bias_bits - 1)) - 1
+        largest = float(bias.detach().abs().max())
+        frac = largest_frac(largest, top, self._in_frac(layer) + frac)
+        return weight, _Grid.apply(bias, frac, top)  # type: ignore[no-untyped-call]
+
+    def trained(self) -> Graph:
+        """The graph with the weights and biases that the student runs with."""
+        layers = []
+        with torch.no_grad():
+            for layer in self.graph.layers:
+                if layer.has_weights:
+                    weight, bias = (part.numpy().copy() for part in self.quantized(layer))
+                    layer = replace(layer, weight=weight, bias=bias)
+                layers.append(layer)
+        graph = self.graph
+        return Graph(graph.name, graph.in_shape, layers, dict(graph.concats))
+
+    def quantizers(self) -> dict[str, Quantizer]:
+        """The quantizers as they stand, by layer name; shared ones are one object."""
+        exact = {id(one): one.quantizer for one in self.activations.values()}
+        return {name: exact[id(one)] for name, one in self.activations.items()}
+
+    def fixed_plans(self) -> tuple[LayerPlan, ...]:
+        """The plan that has every table in it."""
+        found = self.quantizers()
+        done = []
+        for plan in self.plans.values():
+            one = found.get(plan.name)
+            if one is not None:
+                table = None if one.centroid is None else tuple(one.centroid.tolist())
+                plan = replace(
+                    plan, scheme=one.scheme, bits=one.bits, rule=one.rule, variant=one.variant,
+                    frac=one.frac, centroids=table,
+                )  # fmt: skip
+            done.append(plan)
+        return tuple(done)
