@@ -25,7 +25,9 @@ LINES = [
 def readme_table() -> str:
     """The table of README.md: each group's options with their defaults."""
     rows = ["| options of | `NAME` and default |", "| --- | --- |"]
-    for title, names in GROUPS.values():
+    grouped = {name for _, names in GROUPS.values() for name in names.split()}
+    others = ("single commands", " ".join(name for name in table() if name not in grouped))
+    for title, names in (*GROUPS.values(), others):
         cells = ", ".join(f"`{name}` {default_text(name)}" for name in names.split())
         rows.append(f"| {title} | {cells} |")
     return "\n".join(rows)
