@@ -7,11 +7,10 @@ whose folder is found without importing it.
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
+from codegen.emit.report_model import Csim
 from formats.build import compile_cpp
 from formats.errors import UserError
 from formats.options import Options
@@ -77,10 +76,9 @@ def run_bench(options: Options, program: Path, images: int) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def read_result(options: Options) -> dict[str, Any] | None:
+def read_result(options: Options) -> Csim | None:
     """csim.json of the last run, or None where it stopped before writing it."""
     path = options.folder / "csim" / "csim.json"
     if not path.is_file():
         return None
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
+    return Csim.model_validate_json(path.read_text())

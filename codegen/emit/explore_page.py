@@ -20,6 +20,7 @@ from codegen.emit.plots import CYCLE, drawing
 from formats.build import atomic_dir
 
 FOLDER = "explore"
+ROOFLINE_SIZE = (8.0, 5.0)  # inches
 BOUNDS_CAPTION = (
     "multiply: useful work of the multipliers. idle lanes: steps in which some have none. first "
     "rows: waiting for a pass's first input rows. DRAM: bytes moved at the peak bandwidth take "
@@ -152,17 +153,21 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
 
 def figures(plan: Design, times: Sequence[LayerTime]) -> dict[str, tuple[str, bytes]]:
     """(SVG text, PNG bytes) by name: "bounds" and "roofline"."""
-    width = max(6.0, 0.34 * len(times) + 2)
-    with drawing("bounds", size=(width, 3.6), png=True) as (axes, bounds):
+    with drawing("bounds", size=bounds_size(len(times)), png=True) as (axes, bounds):
         causes = [
             (cause, colour, [1e3 * time.causes[cause] / plan.images for time in times])
             for cause, colour in zip(CAUSES, CYCLE, strict=True)
         ]
         plots.stacked(axes[0, 0], [time.name for time in times], causes)
         axes[0, 0].set_ylabel(f"ms an image, batch of {plan.batch}")
-    with drawing("roofline", size=(8.0, 5.0), png=True) as (axes, roof):
+    with drawing("roofline", size=ROOFLINE_SIZE, png=True) as (axes, roof):
         roofline(axes[0, 0], plan, times)
     return {"bounds": (bounds[0], bounds[1]), "roofline": (roof[0], roof[1])}
+
+
+def bounds_size(layers: int) -> tuple[float, float]:
+    """Inches of the figure of causes."""
+    return max(7.0, 0.34 * layers + 3), 3.6
 
 
 def roofline(axis: Any, plan: Design, times: Sequence[LayerTime]) -> None:

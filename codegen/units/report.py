@@ -6,17 +6,127 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from markupsafe import Markup
 
-TEMPLATE = Path(__file__).with_name("units.html.j2")
+from codegen.emit.page import Bad, Figure, Page, Section, Table, percent, render
+
+LEAD = (
+    "{lanes} lane(s), {how}. LUT counts are before any packing of two small LUTs into one; levels "
+    "count every LUT, multiplexer and carry block on the longest path. Areas are transistor counts "
+    "in NAND2 equivalents, paths are in FO4 by logical effort."
+)
+TABLE_V = (
+    "VGG-16 as published: ENQ widths of table III (index 6), KNQ centroids of table IV, 12-bit "
+    "values, one lane, combinational, generic gates."
+)
+SWEEP = (
+    "The plots show the larger of two sweeps: the one kept with the source, and the one measured "
+    "in this run. This run measured:"
+)
+FORMULA = (
+    "lut_estimate against the {points} 7-series figures that it was fitted to ({tool}); "
+    "differences up to 4 LUTs count as none."
+)
 
 
 def html(data: dict[str, Any], pictures: dict[str, str]) -> str:
     """The report for reading; `data` is units.json."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True,
-                                     trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(data=data, pictures=pictures)
+    how = "registered" if data["register"] else "combinational"
+    lead = f"{data['generator']}, {data['tool']}, manifest {data['manifest_sha256'][:16]}. "
+    figures = [Figure(picture) for picture in pictures.values()]
+    sections = (
+        Section("The network's units", (_units(data["units"]),)),
+        Section("Checks", (_checks(data["checks"]),)),
+        Section("Table V of the paper, as ratios", (TABLE_V, *_published(data["published"]))),
+        Section("Cost against bits, qm and layers", (*figures, SWEEP, *_sweeps(data["sweep"]))),
+        Section(
+            "The planner's formula",
+            (FORMULA.format(**data["formula"]), _formula(data["formula"]["errors"])),
+        ),
+    )
+    lead += LEAD.format(lanes=data["lanes"], how=how)
+    return render(Page(f"Conversion units of {data['network']}", lead, sections))
+
+
+def _units(units: dict[str, Any]) -> Table:
+    rows = []
+    for name, unit in units.items():
+        fpga, plus, gates = (unit["cost"][target] for target in ("xc7", "xcup", "gates"))
+        rows.append(
+            (
+                *(name, unit["bits"], unit["qm"], len(unit["layers"])),
+                *(fpga[key] for key in ("lut", "carry", "mux", "ff", "levels")),
+                *(plus["lut"], plus["levels"]),
+                *(gates[key] for key in ("area", "levels", "delay")),
+            )
+        )
+    return Table(
+        (
+            *("unit", "bits", "qm", "layers", "7-series LUT", "carry", "MUXF", "FF", "levels"),
+            *("UltraScale+ LUT", "levels", "NAND2", "gate levels", "FO4"),
+        ),
+        rows,
+        digits=1,
+    )
+
+
+def _checks(checks: dict[str, Any]) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for engine, inputs in checks["inputs"].items():
+        wrong = checks["mismatches"][engine]
+        equal = "all equal to the integer reference"
+        rows.append((engine, inputs, Bad("; ".join(wrong)) if wrong else equal))
+    proved = checks["shapes_equal"]
+    if proved is not None:
+        name = "parallel comparators and binary search are the same function (Yosys SAT)"
+        rows.append((name, None, "proved" if proved else Bad("refuted")))
+    note = "Inputs: every value and code of every layer."
+    return Table(("check", "inputs", "result"), rows, note=note)
+
+
+def _published(published: dict[str, Any]) -> tuple[Table, Table]:
+    keys = ("name", "paper", "measured", "rounding", "factor")
+    why = Markup('<span class="text">{}</span>')
+    ratios = Table(
+        ("ratio", "paper (TSMC 90 nm)", "here", "here, QE rounds and saturates", "factor", "why"),
+        [(*(item[key] for key in keys), why.format(item["why"])) for item in published["ratios"]],
+    )
+    units = Table(
+        ("published unit", "NAND2", "gate levels", "FO4", "7-series LUT", "levels"),
+        [
+            (name, gates["area"], gates["levels"], gates["delay"], fpga["lut"], fpga["levels"])
+            for (name, gates), fpga in zip(
+                published["gates"].items(), published["xc7"].values(), strict=True
+            )
+        ],
+        digits=1,
+    )
+    return ratios, units
+
+
+def _sweeps(sweeps: dict[str, Any]) -> list[Table]:
+    keys = ("kind", "part", "bits", "qm", "layers", "lut", "carry", "mux", "ff", "area", "levels")
+    return [
+        Table(
+            (
+                *("module", "part", "bits", "qm", "layers", "LUT", "carry", "MUXF", "FF"),
+                *("NAND2", "levels", "FO4"),
+            ),
+            [[row[key] for key in (*keys, "delay")] for row in rows],
+            fold=f"{target}: {len(rows)} modules",
+        )
+        for target, rows in sweeps.items()
+    ]
+
+
+def _formula(errors: dict[str, Any]) -> Table:
+    return Table(
+        ("formula", "points", "mean error", "largest error"),
+        [
+            (key, row["points"], percent(row["mean"]), percent(row["largest"]))
+            for key, row in errors.items()
+        ],
+    )
 
 
 def print_summary(data: dict[str, Any], path: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.emit.report import render_html
+from codegen.emit.report_model import Report
+from codegen.emit.report_page import render_html
 from formats.commands import main
 from formats.errors import run_cli
 from formats.packing import unpack_maps
@@ -48,7 +49,7 @@ def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixt
         path.name for path in (build / "hls").iterdir()
     }
     report = json.loads((build / "report.json").read_text())
-    assert report["csim"] is None and report["weights"]["source"] == "seeded"
+    assert report["csim"] is None and report["weights"] == "seeded"
     assert (build / "params" / "weights.bin").stat().st_size == report["memory"]["weight_bytes"]
     before = (build / "report.json").stat().st_mtime_ns
     assert main(["codegen", f"OUT={build}"]) == 0
@@ -176,8 +177,11 @@ def test_a_failure_keeps_what_was_there(
 def test_report_escapes_text(build: Path) -> None:
     assert main(["codegen", f"OUT={build}"]) == 0
     report = json.loads((build / "report.json").read_text())
-    report["network"] = "<script>alert(1)</script>"
-    page = render_html(report)
+    page = render_html(
+        Report.model_construct(
+            **{**dict(Report.model_validate(report)), "network": "<script>alert(1)</script>"}
+        )
+    )
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert main(["report", f"OUT={build}"]) == 0
 

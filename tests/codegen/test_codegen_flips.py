@@ -98,12 +98,13 @@ def test_codebook_bits(
     assert main(command) == 0
     monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
     assert run(folder, capfd) == (0, "")
-    layer = json.loads((folder / "report.json").read_text())["layers"][1]
+    layer = json.loads((folder / "design.json").read_text())["layers"][1]
+    stored = json.loads((folder / "report.json").read_text())["layers"][1]["weights"]
     path = folder / "params" / "weights.bin"
     clean = path.read_bytes()
-    start, section = 8 * layer["address"]["weights"], len(clean) // 2
-    biases = start + 8 * layer["weights"]["table_entries"]
-    assert layer["weights"]["table_entries"] == 64
+    start, section = 8 * layer["weight_address"], len(clean) // 2
+    biases = start + 8 * stored["table_entries"]
+    assert stored["table_entries"] == 64
     for place in (start, start + 8 * 63 + 1, biases, biases + 8 * 6 + 3, section + biases + 49):
         data = bytearray(clean)
         data[place] ^= 4

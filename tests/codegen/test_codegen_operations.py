@@ -117,13 +117,15 @@ def test_normalisation_at_tile_edges(
     check(run(build), 4)
 
 
-def test_report_says_how_to_read_the_result(make_toy: Callable[..., Path]) -> None:
+def test_design_says_how_to_read_the_result(make_toy: Callable[..., Path]) -> None:
     build = make_toy(residual())
     assert main(["codegen", f"OUT={build}", "PART=XC7Z045"]) == 0
     report = json.loads((build / "report.json").read_text())
     manifest = json.loads((build / "quantized" / "manifest.json").read_text())
     frac = manifest["layers"][-1]["out_frac"]
-    assert report["output"] == {"shape": [30, 1, 1], "frac": frac, "count": 16}
+    design = json.loads((build / "design.json").read_text())
+    assert (design["output_frac"], design["output_divisor"]) == (frac, 16)
+    assert design["layers"][-1]["out_shape"] == [30, 1, 1]
     kinds = [layer["kind"] for layer in report["layers"]]
     assert kinds.count("add") == 3 and report["layers"][2]["bytes_weights"] == 0
 

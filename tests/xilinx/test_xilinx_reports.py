@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen.emit.report import read_report
+from codegen.emit.report_model import read_report
 from codegen.emit.xilinx.compare import comparison, summary, update_report
 from codegen.emit.xilinx.design import read_design
 from codegen.emit.xilinx.flow import write_stamp
@@ -21,39 +21,39 @@ DATA = Path(__file__).parent / "data"
 
 def test_csynth():
     read = read_csynth(DATA / "csynth.xml")
-    assert (read["version"], read["part"]) == ("2022.2", "xc7z020-clg400-1")
-    assert (read["target_ns"], read["estimated_ns"]) == (10, 8)
-    assert (read["latency_min"], read["latency_max"]) == (1200, None)
-    assert read["resources"] == {"dsp": 201, "bram18": 91, "uram": 0, "lut": 41000, "ff": 30000}
-    (module,) = read["modules"]
-    assert (module["name"], module["latency_max"]) == ("compute", 5000)
-    assert module["resources"]["dsp"] == 192 and module["resources"]["uram"] is None
+    assert (read.version, read.part) == ("2022.2", "xc7z020-clg400-1")
+    assert (read.target_ns, read.estimated_ns) == (10, 8)
+    assert (read.latency_min, read.latency_max) == (1200, None)
+    assert dict(read.resources) == {"dsp": 201, "bram18": 91, "uram": 0, "lut": 41000, "ff": 30000}
+    (module,) = read.modules
+    assert (module.name, module.latency_max) == ("compute", 5000)
+    assert module.resources.dsp == 192 and module.resources.uram is None
 
 
 def test_csynth_of_older_releases_calls_the_multiplier_block_dsp48e(tmp_path):
     path = tmp_path / "csynth.xml"
     path.write_text((DATA / "csynth.xml").read_text().replace("DSP>", "DSP48E>"))
-    assert read_csynth(path)["resources"]["dsp"] == 201
+    assert read_csynth(path).resources.dsp == 201
 
 
 def test_cosim():
     read = read_cosim(DATA / "accelerator_cosim.rpt")
     latency = {"latency_min": 2100, "latency_average": 3300, "latency_max": 4500}
-    assert read == {"status": "Pass", **latency}
+    assert dict(read) == {"status": "Pass", **latency}
 
 
 def test_utilization():
     expected = {"dsp": 203, "bram36": 47.5, "uram": None, "lut": 44123, "ff": 35456}
-    assert read_utilization(DATA / "utilization.rpt") == expected
+    assert dict(read_utilization(DATA / "utilization.rpt")) == expected
     expected = {"dsp": 810, "bram36": 64, "uram": 8, "lut": 51000, "ff": 42000}
-    assert read_utilization(DATA / "utilization_ultrascale.rpt") == expected
+    assert dict(read_utilization(DATA / "utilization_ultrascale.rpt")) == expected
 
 
 def test_timing(tmp_path):
-    assert read_timing(DATA / "timing.rpt") == {"setup": 0.125, "hold": 0.012}
+    assert dict(read_timing(DATA / "timing.rpt")) == {"setup": 0.125, "hold": 0.012}
     path = tmp_path / "timing.rpt"
     path.write_text((DATA / "timing.rpt").read_text().replace(" 0.125", "-1.500"))
-    assert read_timing(path) == {"setup": -1.5, "hold": 0.012}
+    assert dict(read_timing(path)) == {"setup": -1.5, "hold": 0.012}
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def with_reports(copied):
 def test_model_against_vitis(with_reports):
     report = update_report(with_reports)
     assert read_report(with_reports) == report
-    estimate = report["resources"]["estimate"]
-    rows = {row["quantity"]: row for row in report["vendor"]["comparison"]}
-    assert [rows["dsp"][key] for key in ("model", "hls", "vivado")] == [estimate["dsp"], 201, 203]
-    assert (rows["bram36"]["hls"], rows["bram36"]["vivado"]) == (45.5, 47.5)
-    assert (rows["clock_mhz"]["model"], rows["clock_mhz"]["hls"]) == (100, 125)
-    assert rows["latency_min"]["model"] == report["performance"]["cycles"]
+    rows = {row.quantity: row for row in report.vendor.comparison}
+    dsp = report.resources.estimate.dsp
+    assert (rows["dsp"].model, rows["dsp"].hls, rows["dsp"].vivado) == (dsp, 201, 203)
+    assert (rows["bram36"].hls, rows["bram36"].vivado) == (45.5, 47.5)
+    assert (rows["clock_mhz"].model, rows["clock_mhz"].hls) == (100, 125)
+    assert rows["latency_min"].model == report.performance.cycles
     page = (with_reports / "report.html").read_text()
-    assert "Model against Vitis" in page and "44,123" in page and "setup\n0.125 ns" in page
+    assert "Model against Vitis" in page and "44,123" in page and "setup 0.125 ns" in page
     text = summary(report)
     assert "41,000" in text and "slack: setup 0.125 ns, hold 0.012 ns" in text
     assert "cosim: Pass" in text
@@ -109,9 +109,9 @@ def test_model_against_vitis(with_reports):
 def test_synthesis_alone_leaves_vivado_open(with_reports):
     shutil.rmtree(with_reports / "bitstream")
     (with_reports / "hls_report" / "accelerator_cosim.rpt").unlink()
-    vendor = update_report(with_reports)["vendor"]
-    assert vendor["vivado"] is None and vendor["cosim"] is None
-    assert all(row["vivado"] is None for row in vendor["comparison"])
+    vendor = update_report(with_reports).vendor
+    assert vendor.vivado is None and vendor.cosim is None
+    assert all(row.vivado is None for row in vendor.comparison)
     assert "–" in (with_reports / "report.html").read_text()
 
 
@@ -133,6 +133,6 @@ def test_no_reports_are_one_sentence(copied):
 def test_report_without_tools_has_no_table(copied):
     folder = copied()
     report = read_report(folder)
-    assert report["vendor"] is None
+    assert report.vendor is None
     assert "Model against Vitis" not in (folder / "report.html").read_text()
-    assert all(row["hls"] is None for row in comparison(report, None, None))
+    assert all(row.hls is None for row in comparison(report, None, None))

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from codegen.emit.render import render
-from codegen.emit.report import read_report
+from codegen.emit.report_model import Report, read_report
 from codegen.emit.xilinx.processors import distribute, processor
 from formats.build import sources_digest
 from formats.errors import UserError
@@ -50,12 +49,12 @@ class Design:
     masters: tuple[str, ...]
     control: str
     sources_sha256: str
-    report: dict[str, Any]
+    report: Report
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one image."""
-        return sum(int(layer["macs"]) for layer in self.report["layers"])
+        return sum(layer.macs for layer in self.report.layers)
 
 
 def read_interfaces(text: str, name: str = "accelerator.cpp") -> tuple[tuple[str, ...], str]:
@@ -96,11 +95,11 @@ def read_design(build: Path) -> Design:
     masters, control = read_interfaces(source.read_text(encoding="utf-8"), str(source))
     return Design(
         build=build,
-        network=report["network"],
-        design_id=report["design_id"],
-        part=report["part"],
-        device=find_part(report["part"]).device,
-        clock_mhz=report["performance"]["clock_mhz"],
+        network=report.network,
+        design_id=report.design_id,
+        part=report.part,
+        device=find_part(report.part).device,
+        clock_mhz=report.performance.clock_mhz,
         masters=masters,
         control=control,
         sources_sha256=sources_digest(build / "hls"),

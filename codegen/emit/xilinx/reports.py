@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from codegen.emit.report_model import Cosim, Hls, HlsModule, Placed, Slack
 from formats.errors import UserError
 
 # Resources of Vitis HLS (UG1399, "Synthesis Summary") and of Vivado (UG906, "Report Utilization";
@@ -34,28 +35,23 @@ VIVADO_RESOURCES = {
 SLACK_HEADER = re.compile(r"^\s*WNS\(ns\)\s+TNS\(ns\)\s")
 
 
-def read_csynth(path: Path) -> dict[str, Any]:
-    """What csynth.xml says.
-
-    Returns:
-        version, part, target_ns, estimated_ns, latency_min, latency_max (cycles), resources (of the
-        whole design), modules (a list of name, latency_max, resources).
-    """
+def read_csynth(path: Path) -> Hls:
+    """What csynth.xml says."""
     root = _parse_xml(path)
     if root.find("AreaEstimates/Resources") is None:
         raise UserError(f"{path} must have AreaEstimates/Resources; run `make hls` again")
     timing = "PerformanceEstimates/SummaryOfTimingAnalysis"
-    return {
-        "version": _text(root, "ReportVersion/Version"),
-        "part": _text(root, "UserAssignments/Part"),
-        "target_ns": _number(root, "UserAssignments/TargetClockPeriod"),
-        "estimated_ns": _number(root, f"{timing}/EstimatedClockPeriod"),
-        **_costs(root),
-        "modules": [
-            {"name": _text(module, "Name"), **_costs(module)}
+    return Hls(
+        version=_text(root, "ReportVersion/Version"),
+        part=_text(root, "UserAssignments/Part"),
+        target_ns=_number(root, "UserAssignments/TargetClockPeriod"),
+        estimated_ns=_number(root, f"{timing}/EstimatedClockPeriod"),
+        modules=[
+            HlsModule(name=_text(module, "Name"), **_costs(module))
             for module in root.iterfind("ModuleInformation/Module")
         ],
-    }
+        **_costs(root),
+    )
 
 
 def _costs(node: Element) -> dict[str, Any]:
@@ -101,26 +97,19 @@ def _to_number(text: str) -> float | None:
     return int(value) if value.is_integer() else value
 
 
-def read_cosim(path: Path) -> dict[str, Any]:
-    """Status and latency of the Verilog row of a co-simulation report.
-
-    Returns:
-        status ("Pass", ...), latency_min, latency_average, latency_max: cycles of a call.
-    """
+def read_cosim(path: Path) -> Cosim:
+    """Status and latency of the Verilog row of a co-simulation report."""
     for cells in _rows(path):
         if cells[0] == "Verilog" and len(cells) >= 5:
             lowest, average, highest = (_to_number(cell) for cell in cells[2:5])
-            return {
-                "status": cells[1],
-                "latency_min": lowest,
-                "latency_average": average,
-                "latency_max": highest,
-            }
+            return Cosim(
+                status=cells[1], latency_min=lowest, latency_average=average, latency_max=highest
+            )
     raise UserError(f"{path} must have a row for Verilog; run cosim again")
 
 
-def read_utilization(path: Path) -> dict[str, Any]:
-    """Used blocks of report_utilization: dsp, bram36, uram, lut, ff."""
+def read_utilization(path: Path) -> Placed:
+    """Used blocks of report_utilization."""
     used: dict[str, Any] = dict.fromkeys(VIVADO_RESOURCES)
     columns: list[str] = []
     for cells in _rows(path):
@@ -133,7 +122,7 @@ def read_utilization(path: Path) -> dict[str, Any]:
                     used[name] = _to_number(cells[columns.index("Used")])
     if used["lut"] is None:
         raise UserError(f"{path} must be a utilization report with a row for LUTs; run again")
-    return used
+    return Placed(**used)
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -144,8 +133,8 @@ def _rows(path: Path) -> Iterator[list[str]]:
             yield [cell.strip() for cell in text[1:-1].split("|")]
 
 
-def read_timing(path: Path) -> dict[str, float]:
-    """Worst slacks of report_timing_summary's "Design Timing Summary", in ns: setup, hold."""
+def read_timing(path: Path) -> Slack:
+    """Worst slacks of report_timing_summary's "Design Timing Summary"."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines):
         if SLACK_HEADER.match(line):
@@ -154,7 +143,7 @@ def read_timing(path: Path) -> dict[str, float]:
                 values = [_to_number(cell) for cell in row.split()]
                 setup, hold = (_cell(values, place) for place in places)
                 if setup is not None and hold is not None:
-                    return {"setup": setup, "hold": hold}
+                    return Slack(setup=setup, hold=hold)
     raise UserError(f"{path} must have a Design Timing Summary with WNS and WHS; run again")
 
 

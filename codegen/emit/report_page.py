@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""report.html of a Report."""
+
+from __future__ import annotations
+
+from codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render
+from codegen.emit.report_model import Footprint, Report, Vendor
+
+GREEN = "#5b9a68"
+
+
+def render_html(report: Report) -> str:
+    """The report as one self-contained page; all text is escaped."""
+    engine = report.engine
+    sections = [
+        Section("Layers", (_layers(report),)),
+        Section("Activation memory, one image", _memory(report)),
+        Section("Speed and resources (estimates)", _speed(report)),
+        Section("Accuracy", (_accuracy(report),)),
+        Section("C-simulation", (_csim(report),)),
+    ]
+    if report.vendor:
+        sections.append(Section("Model against Vitis", _vendor(report.vendor)))
+    seeded = report.weights == "seeded"
+    return render(
+        Page(
+            f"{report.network} on {report.part}",
+            f"{engine.simd} × {engine.pe} × {engine.pixels} multipliers, scheme {report.scheme}, "
+            f"{engine.weight_bits}-bit weights, {report.images} image(s), design "
+            f"{report.design_id}, {report.generator}",
+            sections,
+            "The weights come from a random seed: accuracy figures mean nothing." * seeded,
+        )
+    )
+
+
+def _layers(report: Report) -> Table:
+    longest = max(layer.cycles for layer in report.layers)
+    most = max(layer.packed_bytes for layer in report.layers)
+    return Table(
+        (
+            *("layer", "kind", "convolution", "stored", "bits", "scheme", "SQNR dB", "MAC"),
+            *("packed bytes", "", "input in", "output in", "DDR bytes read", "written"),
+            *("weights", "cycles", "", "multipliers busy"),
+        ),
+        [
+            (
+                layer.name,
+                layer.kind,
+                "×".join(map(str, layer.conv_shape)),
+                "×".join(map(str, layer.out_shape)),
+                layer.bits,
+                layer.scheme,
+                layer.sqnr_db,
+                layer.macs,
+                layer.packed_bytes,
+                Bar(layer.packed_bytes / most, GREEN),
+                "; ".join(layer.memory.inputs),
+                layer.memory.output,
+                layer.bytes_read,
+                layer.bytes_written,
+                layer.bytes_weights,
+                layer.cycles,
+                Bar(layer.cycles / longest),
+                percent(layer.utilisation),
+            )
+            for layer in report.layers
+        ],
+        note=f"MAC, packed bytes: one image. Traffic and cycles: all {report.images} image(s), as "
+        "the cycle model predicts them; the C-simulation counts the same.",
+        digits=1,
+    )
+
+
+def _memory(report: Report) -> tuple[Table, str]:
+    memory, ddr = report.memory, report.memory.ddr
+
+    def row(name: str, part: Footprint) -> tuple[str, int, int, int, str]:
+        half = part.half_precision_bits
+        return name, part.activations, part.nb_bits, half, percent(part.ratio)
+
+    table = Table(
+        ("", "activations", "NB bits", "half precision bits", "ratio"),
+        [
+            row("stored (after pooling)", memory),
+            row(
+                "convolutional layers, before pooling (the papers' count)", memory.conv_before_pool
+            ),
+        ],
+        note=f"Packed: {memory.packed_bytes:,} bytes; live at once: {memory.peak_live_bytes:,} "
+        f"bytes ({memory.peak_live_bytes_without_input:,} without the input), in an arena of "
+        f"{memory.arena_bytes:,} bytes; weights: {memory.weight_bytes:,} bytes. On-chip memories "
+        f"A and B of feature maps: {memory.chip_bytes:,} bytes.",
+    )
+    traffic = (
+        f"Activation DDR traffic, {report.images} image(s): input {ddr.input_bytes:,} bytes + "
+        f"logits {ddr.output_bytes:,} bytes + other feature maps {ddr.other_bytes:,} bytes."
+    )
+    return table, traffic
+
+
+def _speed(report: Report) -> tuple[Table, ...]:
+    speed, used, has = report.performance, report.resources.estimate, report.resources.available
+    return (
+        Table(
+            ("cycles", "of which ideal", "clock MHz", "seconds", "images a second"),
+            [
+                (
+                    f"{speed.cycles:,}",
+                    percent(speed.efficiency),
+                    f"{speed.clock_mhz:g}",
+                    f"{speed.seconds:.4f}",
+                    speed.images_per_second,
+                )
+            ],
+        ),
+        Table(
+            ("resource", "estimate", f"{report.part} has", "share"),
+            [
+                (name.upper(), count, available, percent(count / available) if count else None)
+                for (name, count), (_, available) in zip(used, has, strict=True)
+            ],
+        ),
+        Table(
+            ("memory", "banks", "depth", "width", "BRAM36", "URAM"),
+            [
+                (item.name, item.banks, item.depth, item.width, item.bram36, item.uram)
+                for item in report.resources.memories
+            ],
+            digits=1,
+        ),
+    )
+
+
+def _accuracy(report: Report) -> Table | str:
+    if not report.accuracy:
+        return "Not measured: the data has no labels."
+    return Table(tuple(report.accuracy), [tuple(report.accuracy.values())], digits=3)
+
+
+def _csim(report: Report) -> Table | str:
+    run = report.csim
+    if run is None:
+        return "Not run yet."
+    wrong = Bad(run.mismatches) if run.mismatches else 0
+    return Table(
+        ("types", "images", "layers", "seconds", "MMAC/s", "mismatches"),
+        [(run.types, run.images, len(run.layers), run.seconds, f"{run.mmacs_per_s:.0f}", wrong)],
+    )
+
+
+def _vendor(vendor: Vendor) -> tuple[Table, str]:
+    text = (
+        "Vitis HLS: estimates after C synthesis; its latencies are bounds of one call over all "
+        "layers. Vivado: the whole placed and routed system."
+    )
+    if vendor.vivado:
+        slack = vendor.vivado.slack_ns
+        text += f" Worst slack: setup {slack.setup} ns, hold {slack.hold} ns."
+    if vendor.cosim:
+        text += f" RTL simulation: {vendor.cosim.status}."
+    rows = [
+        (row.quantity, *(figure(value) for value in (row.model, row.hls, row.vivado)))
+        for row in vendor.comparison
+    ]
+    return Table(("quantity", "model", "Vitis HLS", "Vivado"), rows), text
+
+
+def figure(value: float | None, absent: str = "–") -> str:
+    """A figure of the comparison, without decimals that say nothing.
+
+    >>> figure(44123.0), figure(45.5), figure(None)
+    ('44,123', '45.5', '–')
+    """
+    return absent if value is None else f"{value:,.10g}"
