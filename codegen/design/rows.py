@@ -61,8 +61,9 @@ class Row:
     """One layer; blocks and planes are 8 channels, words 64 bits, addresses count words."""
 
     in_addr: int = column(
-        "place of the input in an image's arena; on chip: 5.1", "words", cost=False
-    )
+        "place of the input in an image's arena: image n begins at word n * ARENA_WORDS; on chip: "
+        "5.1", "words", cost=False,
+    )  # fmt: skip
     out_addr: int = column("place of the output, likewise", "words", cost=False)
     in_bits: int = column("T of the input", "bits")
     in_signed: int = column("1: codes of the input are two's complement, as the network's input is")
@@ -280,6 +281,16 @@ class Row:
 FIELDS = tuple(item.name for item in fields(Row))
 _values = attrgetter(*FIELDS)
 ENUMS = {"OP": Operation, "PLACE": Place, "SCHEME": Scheme}  # by the prefix of their C++ names
+
+
+def describe(name: str) -> str:
+    """Meaning of a field, and what it counts.
+
+    >>> describe("in_bits"), describe("raw")
+    ('T of the input (bits)', '1 for the last layer: accumulators are stored')
+    """
+    told = next(item.metadata for item in fields(Row) if item.name == name)
+    return told["meaning"] + (f" ({told['unit']})" if told["unit"] else "")
 
 
 def tile_planes(op: int, pe: int) -> int:

@@ -27,7 +27,7 @@ from codegen.design.constants import (
 from codegen.design.design import Design
 from codegen.design.lowering import knq_tables, lrn_layers
 from codegen.design.resources import feature_map_memories
-from codegen.design.rows import FIELDS
+from codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
 from codegen.emit.golden import golden_name
 from formats.errors import UserError
 from formats.quantizer import Quantizer
@@ -64,18 +64,34 @@ def render(template: str, context: dict[str, Any], folder: Path = TEMPLATES) -> 
 
 def render_all(design: Design, folder: Path = TEMPLATES) -> dict[str, str]:
     """All files of build/NET/hls: rendered templates, and the static headers as they are."""
-    made = context(design)
-    files = {}
-    for path in headers(folder):
-        files[path.name] = path.read_text(encoding="utf-8")
+    made, files = context(design), headers(folder)
     for path in [*folder.glob("rendered/*.j2"), *folder.glob("sim/*.j2"), folder / HLS_SCRIPT]:
         files[path.stem] = render(path.name, made, folder)
     return dict(sorted(files.items()))
 
 
-def headers(folder: Path = TEMPLATES) -> list[Path]:
-    """The headers that every design takes as they are: of the engine and of the simulation."""
-    return sorted([*folder.glob("engine/*.hpp"), *folder.glob("sim/*.hpp")])
+def headers(folder: Path = TEMPLATES) -> dict[str, str]:
+    """The headers that are the same in every design: of the engine and of the simulation."""
+    paths = sorted([*folder.glob("engine/*.hpp"), *folder.glob("sim/*.hpp")])
+    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    return {**texts, "layer_desc.hpp": render("layer_desc.hpp.j2", row_context(), folder)}
+
+
+def row_context() -> dict[str, Any]:
+    """What layer_desc.hpp shows of Row: its fields and their enums."""
+    enums = [
+        {
+            "name": enum.__name__,
+            "comment": textwrap.wrap(str(enum.__doc__), LINE_WIDTH),
+            "members": ", ".join(f"{prefix}_{item.name} = {item.value}" for item in enum),
+        }
+        for prefix, enum in ENUMS.items()
+    ]
+    rows = [
+        {"name": name, "type": C_TYPE, "comment": textwrap.wrap(describe(name), LINE_WIDTH - 4)}
+        for name in FIELDS
+    ]
+    return {"row_enums": enums, "row_fields": rows}
 
 
 def align(rows: Sequence[Sequence[object]]) -> list[str]:
@@ -154,6 +170,7 @@ def context(design: Design) -> dict[str, Any]:
         "centroid_rows": braced(align(centroid), owners),
         "threshold_rows": braced(align(threshold), owners),
         "lrn_table_rows": _lrn(design) or ["{0},"],
+        **row_context(),
         "reciprocal_rows": textwrap.wrap(", ".join(map(str, reciprocals())), LINE_WIDTH),
     }
 

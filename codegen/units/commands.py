@@ -21,7 +21,7 @@ from codegen.design.unit_luts import MODEL
 from codegen.units import cost, plots
 from codegen.units.equivalence import shapes_equal
 from codegen.units.published import compare_published, explanation, measure_published
-from codegen.units.render import HEADERS, KINDS, TEMPLATES, Unit, blackbox_json, model_cpp, verilog
+from codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog, write_headers
 from codegen.units.report import html, print_summary
 from codegen.units.simulate import compare
 from codegen.units.sweep import RECORDED, SWEEPS, Sweep, points, recorded, run_sweep, to_json
@@ -177,5 +177,4 @@ def write_rtl(units: list[Unit], costs: dict[str, Cost], folder: Path) -> None:
         (folder / f"{unit.name}.v").write_text(verilog(unit))
         (folder / f"{unit.name}.cpp").write_text(model_cpp(unit))
         (folder / f"{unit.name}.json").write_text(blackbox_json(unit, found.lut, found.ff))
-    for name in HEADERS:
-        (folder / name).write_bytes((TEMPLATES / "engine" / name).read_bytes())
+    write_headers(folder)

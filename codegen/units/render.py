@@ -15,12 +15,13 @@ from typing import Any
 
 import jinja2
 
+from codegen.emit.render import headers
 from codegen.units.tables import Entry, Tables
 from formats.arithmetic import unsigned_bits
 from formats.errors import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
-HEADERS = ("conversion_units.hpp", "layer.hpp")  # what a C++ model includes
+HEADERS = ("conversion_units.hpp", "layer.hpp", "layer_desc.hpp")  # what a C++ model includes
 KINDS = {"qe": "enq", "ce": "enq", "qk": "knq", "qk_tree": "knq", "ck": "knq"}
 MAX_PORT_BITS = 64  # of the simulator's values
 DESCRIPTION = "Written by codegen.units for {}."
@@ -245,3 +246,10 @@ def _model(unit: Unit) -> dict[str, Any]:
 def _braces(items: list[int]) -> str:
     """One row of a C++ table."""
     return "{" + ", ".join(str(item) for item in items) + "},"
+
+
+def write_headers(folder: Path) -> None:
+    """Write what a C++ model includes into a folder."""
+    texts = headers()
+    for name in HEADERS:
+        (folder / name).write_text(texts[name], encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen.units.render import MAX_PORT_BITS, TEMPLATES, Unit, environment, model_cpp, verilog
+from codegen.units.render import MAX_PORT_BITS, Unit, environment, model_cpp, verilog, write_headers
 from codegen.units.yosys import cxxrtl_flags, run_yosys
 from formats.build import find_compiler, find_headers
 from formats.errors import UserError
@@ -148,7 +148,8 @@ def _run_cxxrtl(units: list[Unit], stimuli: np.ndarray, folder: Path) -> np.ndar
 
 
 def _run_cpp(units: list[Unit], stimuli: np.ndarray, folder: Path) -> np.ndarray:
-    flags = ["-isystem", str(find_headers()), f"-I{TEMPLATES / 'engine'}", "-Wno-unknown-pragmas"]
+    flags = ["-isystem", str(find_headers()), "-Wno-unknown-pragmas"]
+    write_headers(folder)
     for unit in units:
         (folder / f"{unit.name}.cpp").write_text(model_cpp(unit))
     return _run_program(units, stimuli, folder, False, flags)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// LayerDesc: one row of the constant layer table (the papers' Lidx selects it), and Pass: one tile
-// of PE output channels times one chunk of input channels, the unit of work of the engine. What
-// each field means is defined in docs/formats.md; LAYER_FIELDS there and the order here are the
-// same.
+// Pass: one tile of PE output channels times one chunk of input channels, the unit of work of the
+// engine; and what all headers share. LayerDesc, a row of the layer table, is in layer_desc.hpp.
 #ifndef LAYER_HPP
 #define LAYER_HPP
 
 #include <cstdint>
+
+#include "layer_desc.hpp"
 
 // Bits of a 64-bit bus word; addresses count words.
 const int WORD_BITS = 64;
@@ -14,45 +14,6 @@ const int WORD_BYTES = 8;
 // Channels of a pixel block: 8 codes of T bits are exactly T bytes.
 const int BLOCK_CODES = 8;
 static_assert(WORD_BITS == 8 * WORD_BYTES, "a word must have 8 bits in each of its bytes");
-
-// What a layer computes: a convolution; the sum of its window (add, average pool, max pool alone),
-// channel by channel; or local response normalisation.
-enum Operation { OP_CONV = 0, OP_SUM = 1, OP_LRN = 2 };
-
-// Where a feature map is: in DRAM; in an on-chip memory; or in DRAM, but its first reading leaves a
-// copy on chip, from which the later tiles of output channels read.
-enum Place { PLACE_DDR = 0, PLACE_CHIP = 1, PLACE_CACHE = 2 };
-
-enum Scheme { SCHEME_UNIFORM = 0, SCHEME_ENQ = 1, SCHEME_KNQ = 2 };
-
-struct LayerDesc {
-  // Input feature map.
-  int32_t in_addr, out_addr;
-  int32_t in_bits, in_signed;
-  int32_t in_height, in_width, rows_used, in_plane_words;
-  int32_t blocks, chunks, chunk_blocks;
-  // Convolution.
-  int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
-  int32_t conv_height, conv_width, ring_rows, prefetch_next, resident;
-  int32_t conv_groups, tiles_per_group, group_out_planes, out_channels;
-  // Max pool (1x1 where there is none) and the stored output.
-  int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_pad_top, pool_pad_left;
-  int32_t out_height, out_width, out_bits, out_plane_words;
-  // Weights and arithmetic.
-  int32_t weight_addr, weight_bits, weight_table, row_words;
-  int32_t bias_shift, requant_shift, y_max;
-  // Decoder of the input, encoder of the output.
-  int32_t in_scheme, in_shift, in_half, in_table;
-  int32_t out_scheme, out_shift, out_half, out_table;
-  int32_t raw;
-  // Operations without weights: the second input of an add, alignment, average, normalisation.
-  int32_t op, out_signed, y_min;
-  int32_t sources, in_align, in2_align, in2_addr, in2_bits, in2_plane_words;
-  int32_t in2_signed, in2_scheme, in2_shift, in2_half, in2_table;
-  int32_t reciprocal, exclude_pad, lrn_size, lrn_table;
-  // Where the feature maps are (enum Place), and which on-chip memory is read, which written.
-  int32_t in_chip, in2_chip, out_chip, chip_swap, cache_addr;
-};
 
 // Entries of a normalisation table: 32 per octave of a sum of squares below 2^36 (docs/formats.md).
 const int LRN_POINTS = 32;

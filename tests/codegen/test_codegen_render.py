@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from full_size_networks import full_size
 from codegen.design.array import Array
 from codegen.design.constants import design_id
 from codegen.design.planner import plan
-from codegen.design.rows import FIELDS
-from codegen.emit.render import TEMPLATES, context, render, render_all
+from codegen.design.rows import FIELDS, describe
+from codegen.emit.render import context, headers, render, render_all
 from formats.errors import UserError
 from formats.hardware import find_part
 
@@ -51,13 +52,21 @@ def test_missing_name_is_an_error(tmp_path: Path) -> None:
         render("c.hpp.j2", {}, tmp_path)
 
 
-def test_fields_are_those_of_the_header() -> None:
-    text = (TEMPLATES / "engine/layer.hpp").read_text()
-    body = text[text.index("struct LayerDesc {") :]
-    body = body[: body.index("};")]
-    lines = [line.strip() for line in body.splitlines() if line.strip().startswith("int32_t")]
-    names = [name.strip() for line in lines for name in line[8:].rstrip(";").split(",")]
-    assert tuple(names) == FIELDS
+def test_struct_has_the_fields_of_a_row_in_their_order() -> None:
+    text = headers()["layer_desc.hpp"]
+    assert re.findall(r"^  int32_t (\w+);$", text, re.MULTILINE) == list(FIELDS)
+    assert "enum Place { PLACE_DDR = 0, PLACE_CHIP = 1, PLACE_CACHE = 2 };" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_documentation_has_the_fields_of_a_row() -> None:
+    page = Path(__file__).parents[2] / "docs/formats.md"
+    text = page.read_text()
+    table = "".join(f"| `{name}` | {describe(name)} |\n" for name in FIELDS)
+    if os.environ.get("UPDATE_GOLDEN"):
+        text = re.sub(r"(\| column \|.*\n\| --- \| --- \|\n)(?:\|.*\n)+", rf"\g<1>{table}", text)
+        page.write_text(text)
+    assert table in text, "if the change is meant, run pytest with UPDATE_GOLDEN=1"
 
 
 def test_unused_thresholds_are_out_of_reach() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codegen.emit import csim
-from codegen.emit.render import TEMPLATES
+from codegen.emit.render import headers
 from formats.build import find_compiler, find_headers
 
 SOURCE = Path(__file__).with_name("engine.cpp")
@@ -146,19 +146,19 @@ def compile_build(
     if sanitize:
         flags += [*csim.SANITIZE, *csim.SANITIZE_TYPES[build.types]]
     command = [find_compiler(), *flags, *build.defines, "-isystem", str(find_headers())]
-    headers = {path.name: path.read_text() for path in sorted(TEMPLATES.glob("*/*.hpp"))}
+    texts = headers()
     if mutation:
-        text = headers[mutation.file]
+        text = texts[mutation.file]
         if text.count(mutation.old) < 1:
             raise ValueError(f"mutation {mutation.name}: {mutation.file} lacks {mutation.old!r}")
-        headers[mutation.file] = text.replace(mutation.old, mutation.new)
-    key = hashlib.sha256("\0".join([*command, SOURCE.read_text(), *headers.values()]).encode())
+        texts[mutation.file] = text.replace(mutation.old, mutation.new)
+    key = hashlib.sha256("\0".join([*command, SOURCE.read_text(), *texts.values()]).encode())
     program = folder / f"{build.name}_{key.hexdigest()[:16]}"
     if program.is_file():
         return program
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         place = Path(temporary)
-        for name, text in headers.items():
+        for name, text in texts.items():
             (place / name).write_text(text)
         shutil.copy(SOURCE, place / SOURCE.name)
         new = place / "program"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from codegen.emit import csim
-from codegen.emit.render import TEMPLATES
+from codegen.emit.render import TEMPLATES, headers
 from formats.build import find_compiler, find_headers
 from tests.fuzz.builds import SOURCE
 from tests.fuzz.work import find_build
@@ -67,6 +67,13 @@ def compile_text(path: Path, text: str, *flags: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
 
+def write_headers(folder: Path) -> Path:
+    """The folder, with the headers that every design has."""
+    for name, text in headers().items():
+        (folder / name).write_text(text)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What the engine fails with, for each structure; nothing for "", where all sizes are right."""
@@ -82,8 +89,9 @@ template void run_layer<Wrong{number}>(const Wrong{number}::bus_t*, Wrong{number
     {words.replace("typename C", f"Wrong{number}")});
 """
     flags = [*csim.AP_TYPES["fast"], *find_build("small").defines]
-    flags += ["-isystem", str(find_headers()), "-I", str(TEMPLATES / "engine")]
-    messages = compile_text(tmp_path_factory.mktemp("sizes") / "sizes.cpp", text, *flags)
+    folder = tmp_path_factory.mktemp("sizes")
+    flags += ["-isystem", str(find_headers()), "-I", str(write_headers(folder))]
+    messages = compile_text(folder / "sizes.cpp", text, *flags)
     sentences: dict[str, set[str]] = {change: set() for change in ["", *WRONG]}
     wrong = 0
     for line in messages.splitlines():
@@ -105,7 +113,7 @@ def test_right_sizes_compile(failures):
 
 @pytest.mark.parametrize("constant", CONSTANTS)
 def test_wrong_constant_does_not_compile(constant, tmp_path):
-    layer = next(TEMPLATES.rglob("layer.hpp")).read_text()
+    layer = (write_headers(tmp_path) / "layer.hpp").read_text()
     wrong, sentence = CONSTANTS[constant]
     assert layer.count(f"{constant};") == 1
     assert sentence in compile_text(tmp_path / "layer.cpp", layer.replace(constant, wrong))
@@ -113,7 +121,7 @@ def test_wrong_constant_does_not_compile(constant, tmp_path):
 
 
 def test_stream_without_room_does_not_compile(tmp_path):
-    flags = ["-isystem", str(find_headers()), "-I", str(TEMPLATES / "engine")]
+    flags = ["-isystem", str(find_headers()), "-I", str(write_headers(tmp_path))]
     text = '#include "fifo.hpp"\nStream<int, 0> pipe("pipe");\n'
     assert STREAM in compile_text(tmp_path / "stream.cpp", text, *flags)
 

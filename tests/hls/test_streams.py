@@ -56,8 +56,8 @@ LATE = Mutation(
 
 def simulate(folder: Path, threads: bool, numbers: int, left: int = 0) -> tuple[int, str]:
     """Exit status and messages of REGION."""
-    for path in headers():
-        shutil.copy(path, folder)
+    for name, text in headers().items():
+        (folder / name).write_text(text)
     (folder / "region.cpp").write_text(REGION)
     flags = csim.AP_TYPES["threads" if threads else "fast"]
     command = [find_compiler(), "-std=c++14", *flags, "-isystem", str(find_headers())]
