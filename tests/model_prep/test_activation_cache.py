@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import random_networks
+import random_graphs
 import torch
-from random_dags import random_dag
 
 from formats.build import free_memory
 from model_prep import networks, run, weights
@@ -103,11 +102,11 @@ def all_read(graph: Graph) -> bool:
 def test_random_dags(seed: int) -> None:
     """Concatenations, sums, copies, pools; checkpoints at random layers."""
     random = np.random.default_rng(seed)
-    graph = random_dag(random)
+    graph = random_graphs.random_graph(random)
     while not all_read(graph):
-        graph = random_dag(random)
+        graph = random_graphs.random_graph(random)
     pixels = random.integers(0, 256, (3, *graph.in_shape), dtype=np.uint8)
-    source = random_networks.random_input(random, graph)
+    source = random_graphs.random_input(random, graph)
     problem, network = problem_of(graph, pixels, source)
     names = [layer.name for layer in graph.layers[:-1]]
     check(problem, network, pixels, names, seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import random_dags
+import random_graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ from tests import naive
 @given(st.integers(0, 2**32 - 1))
 def test_random_dags(seed: int) -> None:
     try:
-        network = random_dags.quantized(seed)
+        network = random_graphs.quantized(seed)
     except UserError as error:
         assert "must" in str(error)
         return
@@ -44,7 +44,7 @@ def test_the_generator_reaches_every_kind() -> None:
     kinds: Counter[str] = Counter()
     for seed in range(60):
         try:
-            network = random_dags.quantized(seed)
+            network = random_graphs.quantized(seed)
         except UserError:
             continue
         kinds.update(layer.kind for layer in network.layers)
@@ -62,7 +62,7 @@ def test_the_generator_reaches_every_kind() -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_files_keep_all_kinds(seed: int, tmp_path: Path) -> None:
     try:
-        network = random_dags.quantized(seed)
+        network = random_graphs.quantized(seed)
     except UserError:
         return
     folder = tmp_path / "quantized"

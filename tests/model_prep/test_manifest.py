@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-import random_networks
+import random_graphs
 
 from formats.errors import UserError
 from model_prep.quantize import manifest
@@ -20,7 +20,7 @@ from model_prep.quantize.reference import Reference
 
 @pytest.fixture()
 def network() -> QuantizedNetwork:
-    return random_networks.quantized(21)
+    return random_graphs.quantized(46)
 
 
 @pytest.fixture()

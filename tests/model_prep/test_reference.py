@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import random_networks
+import random_graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +42,7 @@ def minimal_filtering(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("minimal_filtering")
 def test_random_networks(seed: int) -> None:
     try:
-        network = random_networks.quantized(seed)
+        network = random_graphs.quantized(seed)
     except UserError as error:
         assert "must" in str(error)
         return
@@ -136,7 +136,7 @@ def test_sixteen_bit_codes_do_not_turn_negative() -> None:
 
 
 def test_images_do_not_mix() -> None:
-    network = random_networks.quantized(5)
+    network = random_graphs.quantized(46)
     pixels = np.random.default_rng(0).integers(0, 256, (3, *network.input.shape), dtype=np.uint8)
     codes = network.input.encode(pixels)
     model = Reference(network)

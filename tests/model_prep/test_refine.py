@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import random_dags
+import random_graphs
 import torch
 
 from formats.arithmetic import to_fixed
@@ -58,7 +58,7 @@ def plan_of(graph: Graph, **settings: object) -> Plan:
 @pytest.mark.parametrize("seed", range(30))
 def test_scaled_channels_give_the_same_float_results(seed: int) -> None:
     random = np.random.default_rng(seed)
-    graph = random_dags.random_dag(random)
+    graph = random_graphs.random_graph(random)
     names = [n for n in equalise.scalable(graph) if graph.layer(n).has_weights]
     scales = {n: np.exp(random.normal(size=len(graph.layer(n).bias))) for n in names}
     x = torch.from_numpy(random.standard_normal((2, *graph.in_shape)).astype(np.float32))
@@ -72,7 +72,7 @@ def test_scaled_channels_give_the_same_float_results(seed: int) -> None:
 
 
 def test_some_random_networks_can_be_scaled() -> None:
-    graphs = [random_dags.random_dag(np.random.default_rng(seed)) for seed in range(30)]
+    graphs = [random_graphs.random_graph(np.random.default_rng(seed)) for seed in range(30)]
     assert sum(bool(equalise.scalable(graph)) for graph in graphs) >= 5
 
 

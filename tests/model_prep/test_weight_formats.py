@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import random_networks
+import random_graphs
 import torch
 
 from formats.arithmetic import to_fixed
@@ -135,7 +135,7 @@ def test_plan_refuses(settings: Settings, kinds: dict[str, object], text: str) -
 @pytest.fixture()
 def network() -> QuantizedNetwork:
     """A random network whose layers all have a codebook of 8 entries."""
-    made = random_networks.quantized(21)
+    made = random_graphs.quantized(46)
     layers = []
     for layer in made.layers:
         fitted = fit_weights("kmeans", layer.weight.astype(np.float64), 3, layer.name)
