@@ -16,8 +16,9 @@ from formats.errors import UserError
 from model_prep import data, networks, weights
 from model_prep.graph import Graph
 from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
-from model_prep.onnx import ImportedNetwork, load_onnx, reseed
+from model_prep.onnx import ImportedNetwork, load_onnx
 from model_prep.quantize.plan import Settings, parse_bits
+from model_prep.seeding import reseed
 
 SUFFIX = ".onnx"
 SEEDED = "seeded"

@@ -8,7 +8,6 @@ data so that activations look like a trained network's.
 from __future__ import annotations
 
 import hashlib
-import math
 import pickle
 import socket
 import struct
@@ -27,11 +26,10 @@ import torch
 from formats.build import sha256_file
 from formats.errors import UserError
 from model_prep import data
-from model_prep.graph import Graph, Layer
+from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
-from model_prep.run import finish, last, operate, run
+from model_prep.seeding import reseed
 
-SEED = 2014
 TIMEOUT_S = 5.0  # for the publisher's server to answer; an offline machine goes on after this
 SCALING_IMAGES = 4
 LISTED = 3  # tensors of one kind named in one message at most
@@ -245,36 +243,10 @@ def _os_reason(error: Exception) -> str:
     return str(getattr(reason, "strerror", None) or reason or type(error).__name__)
 
 
-def _coarse(scale: float) -> float:
-    """`scale` to 10 significant bits, so that last bits of float sums make no other network.
-
-    >>> _coarse(1.0), _coarse(0.3333333333)
-    (1.0, 0.33349609375)
-    """
-    mantissa, exponent = math.frexp(scale)
-    return math.ldexp(round(mantissa * 1024) / 1024, exponent)
-
-
 def _seeded(spec: NetworkSpec, pixels: np.ndarray) -> Graph:
-    """Normal weights from a fixed seed; every layer's output before its ReLU has variance 1."""
-    random = np.random.default_rng(SEED)
-    state = {}
-    for name, shape in spec.state_shapes.items():
-        values = random.standard_normal(shape, dtype=np.float32)
-        values *= np.float32(0.1 if len(shape) == 1 else math.prod(shape[1:]) ** -0.5)
-        state[name] = values
-    graph = spec.build(state)
-
-    def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
-        out = operate(layer, inputs)
-        deviation = float(out.std())
-        scale = _coarse(1.0 / deviation) if deviation > 0 else 1.0
-        layer.weight *= np.float32(scale)
-        layer.bias *= np.float32(scale)
-        return finish(layer, out * scale)
-
-    last(run(graph, data.to_float(spec, pixels[:SCALING_IMAGES]), stored))
-    return graph
+    """The network with seeded weights, scaled from the first images."""
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in spec.state_shapes.items()}
+    return reseed(spec.build(zeros), data.to_float(spec, pixels[:SCALING_IMAGES]))
 
 
 def result_of(graph: Graph, origin: str) -> WeightsResult:

@@ -7,6 +7,5 @@ engine) -> `emit` (Graph). May import onnx, numpy, torch and the Graph IR.
 """
 
 from model_prep.onnx.load import ImportedNetwork, load_onnx
-from model_prep.onnx.seeding import reseed
 
-__all__ = ["ImportedNetwork", "load_onnx", "reseed"]
+__all__ = ["ImportedNetwork", "load_onnx"]

@@ -18,11 +18,11 @@ from model_prep.onnx.limits import Budget
 from model_prep.onnx.lowering import Context, lower
 from model_prep.onnx.operators import OPERATORS
 from model_prep.onnx.reader import read
-from model_prep.onnx.seeding import SEED, reseed
 from model_prep.onnx.spread import spread_pools
 from model_prep.onnx.tensors import TensorReader
 from model_prep.onnx.text import NAME_LENGTH, shown
 from model_prep.onnx.views import plain_order
+from model_prep.seeding import SEED, reseed
 
 SEEDED = "seeded"
 SEEDING_IMAGES = 2

@@ -12,8 +12,9 @@ from onnx_models import build, node, random, save
 
 from formats.arithmetic import Average, Lrn, Window
 from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.onnx import load_onnx, reseed
+from model_prep.onnx import load_onnx
 from model_prep.run import forward
+from model_prep.seeding import reseed
 
 
 def conv(name: str, source: str, channels: int, out: int) -> Layer:

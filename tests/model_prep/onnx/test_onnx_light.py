@@ -14,9 +14,9 @@ from onnx_models import DATA, LIGHT, compare, light, random, randomise
 
 from formats.arithmetic import BLOCK_CODES
 from formats.errors import UserError
-from model_prep.graph import INPUT, Graph
+from model_prep.graph import INPUT, Graph, Layer
 from model_prep.onnx import load_onnx
-from model_prep.run import forward, run_float
+from model_prep.run import activate, float_layer, forward, operate, run
 
 SMALL = ["squeezenet", "inception_v1"]
 LARGE = ["bvlc_alexnet", "vgg19", "zfnet512", "resnet50", "inception_v2", "densenet121"]
@@ -71,7 +71,14 @@ def test_shufflenet_is_refused_by_operator_with_all_its_nodes() -> None:
 def test_seeded_weights_give_every_convolution_unit_variance() -> None:
     network = load_onnx(LIGHT / "light_squeezenet.onnx", "seeded")
     x = torch.randn((2, *network.in_shape), generator=torch.Generator().manual_seed(2014))
-    for layer, out in run_float(network.graph, x):
+    before_pool: dict[str, torch.Tensor] = {}
+
+    def operation(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+        before_pool[layer.name] = activate(layer, operate(layer, inputs))
+        return float_layer(layer, inputs)
+
+    for layer, _ in run(network.graph, x, operation):
+        out = before_pool.pop(layer.name)
         if layer.kind == "conv":
             assert 0.3 < float((out * out).mean()) < 0.8  # half of 1: the ReLU drops the rest
     again = load_onnx(LIGHT / "light_squeezenet.onnx", "seeded")

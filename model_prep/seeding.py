@@ -6,6 +6,8 @@ Activations then look like a trained network's, without any download.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -36,13 +38,24 @@ def reseed(graph: Graph, x: torch.Tensor, seed: int = SEED) -> Graph:
             return float_layer(layer, inputs)
         _draw(layer, random)
         out = operate(layer, inputs)
-        scale = np.float32(1.0 / max(float(out.std(correction=0)), 1e-6))
-        layer.weight *= scale
-        layer.bias *= scale
-        return finish(layer, out * float(scale))
+        deviation = float(out.std())
+        scale = _coarse(1.0 / deviation) if deviation > 0 else 1.0
+        layer.weight *= np.float32(scale)
+        layer.bias *= np.float32(scale)
+        return finish(layer, out * scale)
 
     last(run(graph, x, stored))
     return graph
+
+
+def _coarse(scale: float) -> float:
+    """`scale` to 10 significant bits, so that last bits of float sums make no other network.
+
+    >>> _coarse(1.0), _coarse(0.3333333333)
+    (1.0, 0.33349609375)
+    """
+    mantissa, exponent = math.frexp(scale)
+    return math.ldexp(round(mantissa * 1024) / 1024, exponent)
 
 
 def _draw(layer: Layer, random: np.random.Generator) -> None:
