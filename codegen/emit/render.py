@@ -29,6 +29,7 @@ from codegen.design.lowering import knq_tables, lrn_layers
 from codegen.design.resources import feature_map_memories
 from codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
 from codegen.emit.golden import golden_name
+from formats.arithmetic import MAX_COUNT, reciprocal
 from formats.errors import UserError
 from formats.quantizer import Quantizer
 
@@ -36,7 +37,6 @@ TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 FOLDERS = ("rendered", "sim", "vivado")  # of templates
 HLS_SCRIPT = "vivado/run_hls.tcl.j2"
 LINE_WIDTH = 96
-MAX_COUNT = 64  # as in layer.hpp
 
 
 def render(template: str, context: dict[str, Any], folder: Path = TEMPLATES) -> str:
@@ -190,7 +190,7 @@ def reciprocals() -> list[int]:
     >>> reciprocals()[:4], len(reciprocals())
     ([0, 16777216, 8388608, 5592405], 65)
     """
-    return [0, *(((1 << 24) + n // 2) // n for n in range(1, MAX_COUNT + 1))]
+    return [0, *(reciprocal(n) for n in range(1, MAX_COUNT + 1))]
 
 
 def _layers(design: Design) -> list[dict[str, Any]]:

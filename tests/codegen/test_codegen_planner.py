@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,3 +194,13 @@ def test_no_module_of_the_units_is_loaded(module: str) -> None:
     code = f"import sys, codegen.{module}; print([m for m in sys.modules if 'codegen.units' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_constant_of_the_engine_is_written_once() -> None:
+    root, places = Path(__file__).parents[2], defaultdict(set)
+    for folder in ("formats", "codegen/design", "codegen/emit"):
+        for path in (root / folder).rglob("*.py"):
+            for name in re.findall(r"^([A-Z][A-Z_0-9]+) = [\d(-]", path.read_text(), re.MULTILINE):
+                places[name].add(path.name)
+    assert "RECIPROCAL_BITS" in places and "FEATURE_MAP_PORTS" in places
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
