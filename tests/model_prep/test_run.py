@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -174,7 +175,8 @@ def test_convolution_is_the_sum_of_products(
 
 
 @pytest.mark.parametrize(
-    ("pads", "groups"), [((1, 1, 1, 1), 1), ((0, 0, 0, 0), 2), ((2, 0, 0, 0), 1)]
+    ("pads", "groups"),
+    [((0,) * 4, 1), ((1,) * 4, 1), ((0,) * 4, 2), ((2, 0, 0, 0), 1), ((0, 0, 1, 1), 1)],
 )
 def test_a_kernel_as_large_as_the_map_is_still_a_convolution(
     pads: tuple[int, int, int, int], groups: int
@@ -230,3 +232,60 @@ def test_misfit_names_the_layer() -> None:
         Graph("bad", (4, 8, 8), [layer])
     with pytest.raises(ValueError, match=r"^layer conv: the kernel must fit its padded input, "):
         Graph("bad", (3, 2, 8), [layer])
+
+
+def test_tensors_are_dropped_after_their_last_reader():
+    one = np.ones((1, 1, 1, 1), np.float32)
+    zero = np.zeros(1, np.float32)
+    names = ("a", "b", "c", "d")
+    sources = (INPUT, "a", "a", "c")
+    layers = [
+        Layer(name, "conv", (source,), one, zero)
+        for name, source in zip(names, sources, strict=True)
+    ]
+    graph = Graph("fork", (1, 2, 2), layers)
+    alive: dict[str, weakref.ref[torch.Tensor]] = {}
+    seen = []
+    for layer, stored in run.run_float(graph, torch.ones(1, 1, 2, 2)):
+        alive[layer.name] = weakref.ref(stored)
+        del stored
+        seen.append({name for name, ref in alive.items() if ref() is not None})
+    assert "a" in seen[1]  # `c` still reads it
+    assert "a" not in seen[3]
+    assert run.forward(graph, torch.ones(3, 1, 2, 2)).shape == (3, 4)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 3), (1, 3), (5, 2)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 1), (7, 7)])
+@pytest.mark.parametrize("shape", [(5, 5), (9, 12)])
+def test_max_pools_as_the_library_does(
+    kernel: tuple[int, int], stride: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    x = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1))
+    got = run.max_pool(Window(kernel, stride, (0, 0, 0, 0)), x)
+    assert got.is_contiguous()
+    assert torch.equal(got, nn.functional.max_pool2d(x, kernel, stride))
+    assert x.equal(torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1)))
+
+
+def test_one_of_equal_values_gets_the_gradient() -> None:
+    with torch.enable_grad():  # the command line turns it off for its whole process
+        x = torch.ones(1, 1, 2, 2, requires_grad=True)
+        run.max_pool(Window((2, 2), (2, 2), (0, 0, 0, 0)), x).sum().backward()
+    assert x.grad is not None
+    assert sorted(x.grad.flatten().tolist()) == [0, 0, 0, 1]
+
+
+def test_layers_that_only_given_ones_need_are_left_out() -> None:
+    one, zero = np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
+    sources = {"a": INPUT, "b": "a", "c": "b", "d": "c"}
+    graph = Graph(
+        "chain",
+        (1, 2, 2),
+        [Layer(n, "conv", (source,), one, zero) for n, source in sources.items()],
+    )
+    given = {"b": lambda: torch.full((1, 1, 2, 2), 7.0)}
+    stored = run.run(graph, lambda: pytest.fail("the input is not needed"), run.float_layer, given)
+    assert [(layer.name, float(x.sum())) for layer, x in stored] == [
+        ("b", 28), ("c", 28), ("d", 28),
+    ]  # fmt: skip
