@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from formats.commands import COMMANDS, GROUPS, taken
+from formats.commands import COMMANDS, GROUPS
 from formats.options import default_text, table
 
 ROOT = Path(__file__).parents[1]
@@ -22,25 +22,46 @@ LINES = [
 ]
 
 
+MAIN = "NET WEIGHTS DATA IMAGES SCHEME BITS RULE QM PLAN REFINE PART CLOCK FM CSIM_TYPES OUT"
+
+
+def option_row(name: str) -> str:
+    """A row of a table of options: name, meaning, default."""
+    _, entry, _ = table()[name]
+    words = f": {', '.join(f'`{word}`' for word in entry.choices)}" if entry.choices else ""
+    return f"| `{name}` | {entry.help}{words} | {default_text(name)} |"
+
+
 def readme_table() -> str:
-    """The table of README.md: each group's options with their defaults."""
-    rows = ["| options of | `NAME` and default |", "| --- | --- |"]
-    grouped = {name for _, names in GROUPS.values() for name in names.split()}
-    others = ("single commands", " ".join(name for name in table() if name not in grouped))
-    for title, names in (*GROUPS.values(), others):
-        cells = ", ".join(f"`{name}` {default_text(name)}" for name in names.split())
-        rows.append(f"| {title} | {cells} |")
-    return "\n".join(rows)
+    """The table of README.md: the options that matter most."""
+    return "\n".join(["| variable | meaning | default |", "| --- | --- | --- |",
+                      *map(option_row, MAIN.split())])  # fmt: skip
 
 
 def docs_table() -> str:
-    """The table of docs/options.md: every option with its help, default and commands."""
-    rows = ["| option | meaning | default | commands |", "| --- | --- | --- | --- |"]
-    for name, (_, entry, _) in table().items():
-        words = f": {', '.join(f'`{word}`' for word in entry.choices)}" if entry.choices else ""
-        users = ", ".join(f"`{other}`" for other in COMMANDS if name in taken(other))
-        rows.append(f"| `{name}` | {entry.help}{words} | {default_text(name)} | {users} |")
+    """The table of docs/options.md: every option with its help and default."""
+    return "\n".join(["| option | meaning | default |", "| --- | --- | --- |",
+                      *map(option_row, table())])  # fmt: skip
+
+
+def commands_table() -> str:
+    """The other table of docs/options.md: what each command needs first and takes itself."""
+    rows = ["| command | what it does | needs | options |", "| --- | --- | --- | --- |"]
+    for name, command in COMMANDS.items():
+        takes = [
+            GROUPS[word][0] if word in GROUPS else f"`{word}`" for word in command.takes.split()
+        ]
+        before = f"`{command.needs}`" if command.needs else ""
+        rows.append(f"| `{name}` | {command.help} | {before} | {', '.join(takes)} |")
     return "\n".join(rows)
+
+
+def groups_table() -> str:
+    """What the names of groups in the table of commands stand for."""
+    return "\n".join(
+        f"- {title}: {' '.join(f'`{name}`' for name in names.split())}"
+        for title, names in GROUPS.values()
+    )
 
 
 def test_there_are_commands():
@@ -66,7 +87,13 @@ def test_make_help_names_every_option_and_target():
 
 
 @pytest.mark.parametrize(
-    ("page", "wanted"), [("README.md", readme_table()), ("docs/options.md", docs_table())]
+    ("page", "wanted"),
+    [
+        ("README.md", readme_table()),
+        ("docs/options.md", docs_table()),
+        ("docs/options.md", commands_table()),
+        ("docs/options.md", groups_table()),
+    ],
 )
 def test_pages_have_the_table(page, wanted):
     """Mismatch: put the expected table, which pytest shows, into the page."""
