@@ -21,64 +21,24 @@ from tqdm import tqdm
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.images import ImageSet
-from model_prep import data, run, stats
-from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import calibrate
-from model_prep.quantize.fake_quant import sqnr_db
+from model_prep import run, stats
+from model_prep.quantize.calibrate import batches
 from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
 from model_prep.quantize.reference import Reference
-from model_prep.source import Source
-from model_prep.stages import Images, choose_images, finite, scores
-from model_prep.weights import WeightsResult
+from model_prep.quantize.score import sqnr_db
+from model_prep.stages import Subject, finite, scores
 
 Logits = Callable[[torch.Tensor], np.ndarray]
 
 
-def held_out(spec: NetworkSpec, source: str | None, chosen: Images, number: int | None) -> ImageSet:
-    """The images to measure on: those that were not calibrated on, or `number` of them.
+def float_runner(subject: Subject) -> tuple[str, Logits | None]:
+    """(name, function from inputs float32 [N, C, H, W] to outputs [N, classes]).
 
-    Args:
-        spec: the network.
-        source: DATA.
-        chosen: with the calibration set to stay away from.
-        number: IMAGES, or None for all that are left.
-
-    Raises:
-        UserError: images without labels, or fewer than `number` left.
+    The function is None for torch, whose outputs are the last layer's of `run_float`.
     """
-    if not chosen.test.labelled:
-        raise UserError(
-            f"DATA must have labels to measure accuracy, not {chosen.test.source}; give a folder "
-            "of class folders or an .npz file with `label`"
-        )
-    if chosen.overlap:
-        raise UserError(
-            f"DATA must hold images to calibrate on besides those to test, not {chosen.test.source}"
-        )
-    total = chosen.total
-    most = total - len(chosen.calibration)
-    wanted = most if number is None else number
-    if not 1 <= wanted <= most:
-        raise UserError(
-            f"IMAGES must be 1..{most}, the {total} images less {len(chosen.calibration)} for "
-            f"calibration, not {wanted}"
-        )
-    again = choose_images(spec, source, wanted)
-    if _overlap(again.test, chosen.calibration):
-        raise UserError(f"DATA {chosen.test.source} must not hold an image twice; remove copies")
-    return again.test
-
-
-def _overlap(one: ImageSet, other: ImageSet) -> bool:
-    """Whether an image is in both sets."""
-    known = {image.tobytes() for image in other.pixels}
-    return any(image.tobytes() in known for image in one.pixels)
-
-
-def float_runner(source: Source, loaded: WeightsResult) -> tuple[str, Logits]:
-    """(name, function from inputs float32 [N, C, H, W] to outputs [N, classes])."""
-    if source.path is None or source.imported is None or loaded.origin == "seeded":
-        return "torch", lambda x: run.forward(loaded.graph, x).numpy()
+    source = subject.source
+    if source.path is None or source.imported is None or subject.loaded.origin == "seeded":
+        return "torch", None
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -131,47 +91,40 @@ def _values(layer: QuantizedLayer, codes: np.ndarray) -> np.ndarray:
     return values / layer.average.divisors(*layer.in_shape[1:]) if layer.average else values
 
 
-def measure(
-    source: Source, loaded: WeightsResult, network: QuantizedNetwork, calibration: ImageSet,
-    test: ImageSet,
-) -> dict[str, Any]:  # fmt: skip
-    """Run float and integers on all test images, and print and return what comes out.
+def measure(subject: Subject, network: QuantizedNetwork, test: ImageSet) -> dict[str, Any]:
+    """Run float and integers once on all test images, and print and return what comes out.
 
     Args:
-        source, loaded: the float network.
+        subject: the float network, and what tables were fitted on.
         network: the same in integers.
-        calibration: what its tables were fitted on; for the report.
         test: labelled images.
     """
+    calibrated = len(subject.images.calibration)
     print(
-        f"split of {test.source}: {len(calibration)} images for calibration, {len(test)} others "
+        f"split of {test.source}: {calibrated} images for calibration, {len(test)} others "
         "for the test, none in both"
     )
-    runtime, run_float = float_runner(source, loaded)
+    runtime, run_float = float_runner(subject)
     reference, noise = Reference(network), _Noise(network)
-    last = network.layers[-1].name
     exact, integer = [], []
     quiet = not sys.stderr.isatty()
     with tqdm(total=len(test), desc="accuracy", unit="image", disable=quiet) as bar:
-        for batch in calibrate.batches(test.pixels):
-            x = data.to_float(source.spec, batch)
-            exact.append(run_float(x))
-            layers = run.run_float(loaded.graph, x)
+        for batch in batches(test.pixels):
+            x = subject.to_float(batch)
+            layers = run.run_float(subject.graph, x)
             results = reference.run(network.input.encode(batch))
             for (_, want), (name, codes) in zip(layers, results, strict=True):
                 noise.add(name, codes, want)
-                if name == last:
-                    integer.append(codes.reshape(len(codes), -1))
+            exact.append(run_float(x) if run_float else want.flatten(1).numpy())
+            integer.append(codes.reshape(len(codes), -1))
             bar.update(len(batch))
-    result: dict[str, Any] = {
+    outputs = np.concatenate(exact), np.concatenate(integer)
+    return {
         "network": network.name, "weights": network.weights, "data": test.source,
-        "calibration_images": len(calibration), "float_runtime": runtime,
-        "refine": network.calibration.get("refine", []),
-        **scores(np.concatenate(exact), np.concatenate(integer), test.labels),
-        "paired": stats.compare(np.concatenate(exact), np.concatenate(integer), test.labels),
-        "layers": noise.table(),
+        "calibration_images": calibrated, "float_runtime": runtime,
+        "refine": network.calibration.get("refine", []), **scores(*outputs, test.labels),
+        "paired": stats.compare(*outputs, test.labels), "layers": noise.table(),
     }  # fmt: skip
-    return result
 
 
 def read_csim(folder: Path, labels: np.ndarray) -> dict[str, Any]:

@@ -6,36 +6,31 @@ The stages themselves are in `model_prep.stages`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from formats.errors import UserError
 from formats.options import Options
 from model_prep.allocate import command as allocation
 from model_prep.networks import get, registry
 from model_prep.quantize import manifest
-from model_prep.quantize.integers import check_graph, network_input
+from model_prep.quantize.integers import check_graph
 from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
-    Formats,
-    Images,
+    Quantization,
+    Subject,
     build,
     choose_images,
     is_current,
     run_reference,
-    settings_sha256,
 )
 from model_prep.stages import accuracy as measured_accuracy
-from model_prep.study import command as studying
-from model_prep.study.context import Subject
-from model_prep.weights import WeightsResult
 
 
-def _print_summary(network: QuantizedNetwork, formats: Formats, folder: Path) -> None:
+def _print_summary(network: QuantizedNetwork, done: Quantization, folder: Path) -> None:
     """What was found, layer by layer, on stdout."""
     print(f"{network.name}: weights {network.weights}, qm {network.qm}")
     print(f"{'layer':<10}{'scheme':>9}{'bits':>6}{'F':>5}{'acc':>5}{'shift':>7}{'SQNR dB':>9}")
@@ -49,8 +44,8 @@ def _print_summary(network: QuantizedNetwork, formats: Formats, folder: Path) ->
             f"{shift:>7}{sqnr:>9}"
         )
     print(
-        f"search images: {formats.uniform_score:.2f} {formats.unit} with {network.qm}-bit uniform "
-        f"codes, {formats.score:.2f} with these"
+        f"search images: {done.uniform_score:.2f} {done.unit} with {network.qm}-bit uniform "
+        f"codes, {done.score:.2f} with these"
     )
     if network.accuracy is not None:
         entry = network.accuracy
@@ -61,17 +56,6 @@ def _print_summary(network: QuantizedNetwork, formats: Formats, folder: Path) ->
         if network.weights == "seeded":
             print("the weights are seeded random numbers: these percentages mean nothing")
     print(f"written: {folder}")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A network with its plan, images and weights, from the options of a command line."""
-
-    source: Source
-    plan: Plan
-    images: Images
-    loaded: WeightsResult
-    settings: str
 
 
 def opened(options: Options) -> tuple[Source, Plan]:
@@ -91,47 +75,42 @@ def opened(options: Options) -> tuple[Source, Plan]:
     return source, resolve(source.graph, settings, source.defaults, options.plan, by_kind)
 
 
-def request(options: Options, images: int) -> Request:
+def subject_of(options: Options, images: int) -> Subject:
     """What the options ask for, with so many test images; UserError if they do not fit."""
     torch.set_grad_enabled(False)
     source, plan = opened(options)
-    chosen = choose_images(source.spec, options.data, images)
-    loaded = source.load(chosen.calibration.pixels)
-    settings_hash = settings_sha256(source.spec, plan, chosen, loaded)
-    return Request(source, plan, chosen, loaded, settings_hash)
+    divided = choose_images(source.spec, options.data, images)
+    return Subject(source, plan, divided, source.load(divided.calibration.pixels))
 
 
 def quantize(options: Options) -> None:
     """Write OUT/quantized, or leave it where it is up to date."""
-    make_folder(request(options, options.test_images), options.folder / "quantized")
+    make_folder(subject_of(options, options.test_images), options.folder / "quantized")
 
 
-def make_folder(asked: Request, folder: Path) -> None:
+def make_folder(subject: Subject, folder: Path) -> None:
     """Write the folder of a quantized network, or leave it where it is up to date."""
-    if is_current(folder, asked.settings):
+    settings = subject.settings_sha256()
+    if is_current(folder, settings):
         print(f"up to date: {folder}")
         return
-    spec, images = asked.source.spec, asked.images
-    network, formats = build(spec, asked.loaded, asked.plan, images, asked.settings)
-    vectors = run_reference(spec, asked.loaded.graph, network, images.test)
-    measured = measured_accuracy(vectors, network.layers[-1].name, images.test.labelled)
+    network, done = build(subject, settings)
+    vectors = run_reference(subject, network)
+    measured = measured_accuracy(vectors, network.layers[-1].name, subject.images.test.labelled)
     network = replace(network, accuracy=measured)
     manifest.save(network, vectors, folder)
-    _print_summary(network, formats, folder)
+    _print_summary(network, done, folder)
 
 
 def accuracy(options: Options) -> None:
     """Quantize where need be, then measure on all images of IMAGES."""
     from model_prep import accuracy as measuring
 
-    asked = request(options, options.test_images if options.csim else 1)
+    subject = subject_of(options, options.test_images if options.csim else 1)
     folder = options.folder / "quantized"
-    make_folder(asked, folder)
-    number = options.test_images if options.csim else options.images
-    test = measuring.held_out(asked.source.spec, options.data, asked.images, number)
-    result = measuring.measure(
-        asked.source, asked.loaded, manifest.load(folder), asked.images.calibration, test
-    )
+    make_folder(subject, folder)
+    test = subject.images.held_out(options.test_images if options.csim else options.images)
+    result = measuring.measure(subject, manifest.load(folder), test)
     if options.csim:
         result["csim"] = measuring.read_csim(options.folder, test.labels)
     measuring.write(result, options.folder)
@@ -139,49 +118,23 @@ def accuracy(options: Options) -> None:
 
 def allocate(options: Options) -> None:
     """Find a width per layer, write OUT/plan.toml."""
-    if options.method == "loss":
-        from model_prep.quantize.refine.plan_file import write_plans
-
-        return write_plans(options)
-    asked = request(replace(options, bits=options.bits or AUTO), 1)
-    images = asked.images.calibration
-    labels = images.labelled and asked.loaded.origin != "seeded"
-    source = network_input(asked.source.spec)
-    return allocation.allocate(
-        asked.source.spec, asked.loaded.graph, source, asked.plan, images, labels, options
-    )
+    allocation.allocate(subject_of(replace(options, bits=options.bits or AUTO), 1), options)
 
 
 def refinement(options: Options) -> None:
     """Every scheme at several average widths, plain and refined; OUT/refine_table.json."""
-    from model_prep.quantize.refine.table import write_table
+    from model_prep.study.refined import write_table
 
-    write_table(options)
+    steps = options.distil_steps or None  # 0 leaves rows out; a plan has no such number
+    write_table(subject_of(replace(options, distil_steps=steps), 1), options)
 
 
 def study(options: Options) -> None:
     """The papers' tables on this network; OUT/study/report.html."""
-    from model_prep import accuracy as measuring
+    from model_prep.study import command as studying
 
     studying.chosen(options.sections)  # before images and weights are loaded
-    asked = request(options, 1)
-    if asked.images.test.labelled and not asked.images.overlap:
-        test = measuring.held_out(asked.source.spec, options.data, asked.images, options.images)
-    else:
-        asked = request(options, options.images or max(1, asked.images.total // 2))
-        test = asked.images.test
-    images, plan = asked.images, asked.plan
-    if plan.qm == AUTO:
-        raise UserError("QM must be a number for a study, not auto; leave it out for 12")
-    labels = images.calibration.labelled and asked.loaded.origin != "seeded"
-    subject = Subject(
-        asked.source.spec, asked.loaded.graph, network_input(asked.source.spec),
-        asked.source.defaults, asked.loaded.origin, images.calibration, test, labels,
-        images.overlap,
-    )  # fmt: skip
-    tested = replace(images, test=test)
-    settings = settings_sha256(asked.source.spec, plan, tested, asked.loaded)
-    studying.run(subject, settings, plan.qm, options)
+    studying.run(subject_of(options, 1), options)
 
 
 def train(options: Options) -> None:

@@ -11,6 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from model_prep.graph import Graph
+from model_prep.quantize.plan import Plan
+
 FLOAT_BITS = 32
 MEGABYTE = {"MB": 10**6, "MiB": 2**20}
 
@@ -40,6 +43,17 @@ def saved_percent(bits: float) -> float:
     (84.375, 65.625)
     """
     return 100 * (1 - bits / FLOAT_BITS)
+
+
+def plan_bits(graph: Graph, plan: Plan) -> int:
+    """NB of a plan: bits of the stored activations of one image, in layers whose width is fixed."""
+    return sum(graph.elements[one.name] * one.bits for one in plan.layers if one.bits is not None)
+
+
+def average_bits(graph: Graph, plan: Plan) -> float:
+    """NB over the number of stored activations."""
+    fixed = [one.name for one in plan.layers if one.bits is not None]
+    return plan_bits(graph, plan) / sum(graph.elements[name] for name in fixed)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ everything after them reads Graphs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,6 +117,11 @@ class Graph:
     in_shape: tuple[int, int, int]
     layers: list[Layer]
     concats: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def elements(self) -> dict[str, int]:
+        """Stored activations of an image by layer name, the last layer left out."""
+        return {layer.name: math.prod(layer.out_shape) for layer in self.layers[:-1]}
 
     def __post_init__(self) -> None:
         """Fill in every layer's shapes; ValueError names the layer that does not fit."""

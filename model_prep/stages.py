@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of `quantize` in the order in which they run: images, formats, integers, reference.
+"""`Subject`, what a command works on, and the stages of `quantize` in the order in which they run.
 
-Each is a function of plain values; `prepare` joins them.
+Images, calibration with formats and fits, integers, reference.
 """
 
 from __future__ import annotations
@@ -10,33 +10,36 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from formats.build import digest, program_files, sha256_file
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
-from formats.quantizer import Quantizer
-from model_prep import data, run, weights
-from model_prep.allocate import clipping, single, uniform
+from formats.quantizer import QM_RANGE, Quantizer
+from model_prep import data, run
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import calibrate, manifest
-from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
+from model_prep.quantize import fracs, manifest
+from model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches, float_maps
+from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
-from model_prep.quantize.plan import Plan, check_widths
+from model_prep.quantize.plan import AUTO, Plan
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.refine import pipeline
+from model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db
+from model_prep.source import Source
+from model_prep.weights import WeightsResult
 
 _LOAD_LIMIT = 5000  # images read of a large data set
 _CALIBRATION_VALUES = 10_000_000  # input values calibrated on, as far as there are images
 _CALIBRATION_IMAGES = (64, 2000)  # but at least and at most so many images
 _SEARCH_IMAGES = {True: 256, False: 8}  # a search runs on, with and without labels
-_DELTA = {True: 1.0, False: 30.0}  # points of top-1 with labels, dB without
 _TOP5_CLASSES = 10  # fewer classes have no meaningful top-5
 
 
@@ -45,19 +48,54 @@ class Images:
     """What is calibrated on, and what goes into vectors.npz.
 
     Attributes:
+        everything: all images that were read.
         calibration, test: the two sets.
         overlap: whether calibration includes the test images, as there were too few.
-        total: number of images that there are.
+        given: whether they are the user's.
     """
 
+    everything: ImageSet
     calibration: ImageSet
     test: ImageSet
     overlap: bool
-    total: int
+    given: bool
+
+    def held_out(self, number: int | None) -> ImageSet:
+        """Labelled images to measure on that were not calibrated on.
+
+        Args:
+            number: IMAGES, or None for all that are left.
+
+        Raises:
+            UserError: images without labels, or fewer than `number` left.
+        """
+        name = self.everything.source
+        if not self.test.labelled:
+            raise UserError(
+                f"DATA must have labels to measure accuracy, not {name}; give a folder of class "
+                "folders or an .npz file with `label`"
+            )
+        if self.overlap:
+            raise UserError(
+                f"DATA must hold images to calibrate on besides those to test, not {name}"
+            )
+        total, calibrated = len(self.everything), len(self.calibration)
+        most = total - calibrated
+        wanted = most if number is None else number
+        if not 1 <= wanted <= most:
+            raise UserError(
+                f"IMAGES must be 1..{most}, the {total} images less {calibrated} for "
+                f"calibration, not {wanted}"
+            )
+        test = divide(self.everything, self.given, wanted).test
+        seen = {image.tobytes() for image in self.calibration.pixels}
+        if any(image.tobytes() in seen for image in test.pixels):
+            raise UserError(f"DATA {name} must not hold an image twice; remove copies")
+        return test
 
 
 def choose_images(spec: NetworkSpec, source: str | None, number: int) -> Images:
-    """Load the images and divide them; with labels by a fixed shuffle, else the first are the test.
+    """Load the images and divide them.
 
     Raises:
         UserError: no image, or fewer than `number`.
@@ -67,35 +105,88 @@ def choose_images(spec: NetworkSpec, source: str | None, number: int) -> Images:
             f"DATA must be given for an input of {spec.in_shape[0]} channels, as the sample "
             "photographs have 3"
         )
-    images = data.load(spec, source, _LOAD_LIMIT)
+    return divide(data.load(spec, source, _LOAD_LIMIT), source is not None, number)
+
+
+def divide(images: ImageSet, given: bool, number: int) -> Images:
+    """Calibration and test images; with labels by a fixed shuffle, else the first are the test.
+
+    Args:
+        images: all of them.
+        given: whether they are the user's.
+        number: test images.
+
+    Raises:
+        UserError: fewer than `number`.
+    """
     if not 1 <= number <= len(images):
         raise UserError(f"IMAGES must be 1..{len(images)} for {images.source}, not {number}")
     if images.labelled:
-        held_out = data.DIGITS_TEST if source is None else number
+        held_out = number if given else data.DIGITS_TEST
         rest, test = data.split(images, max(number, min(held_out, len(images))))
         test = test.take(slice(number))
     else:
         rest, test = images.take(slice(number, None)), images.take(slice(number))
     least, most = _CALIBRATION_IMAGES
-    wanted = min(most, max(least, _CALIBRATION_VALUES // math.prod(spec.in_shape)))
-    if images.labelled and source is not None:
+    wanted = min(most, max(least, _CALIBRATION_VALUES // images.pixels[0].size))
+    if images.labelled and given:
         wanted = min(wanted, max(1, len(images) // 2))  # the others may be tested on
     overlap = len(rest) == 0
     calibration = (images if overlap else rest).take(slice(wanted))
-    return Images(calibration, test, overlap, len(images))
+    return Images(images, calibration, test, overlap, given)
 
 
-def settings_sha256(
-    spec: NetworkSpec, plan: Plan, images: Images, network: weights.WeightsResult
-) -> str:
-    """Hash of all that the folder depends on: plan, network, recipe, images, and this program."""
-    settings: list[Any] = [asdict(plan), network.origin, network.sha256, asdict(spec.preprocessing)]
-    settings.append(_structure(network.graph))
-    for part in (images.calibration, images.test):
-        arrays = (np.ascontiguousarray(array).data for array in (part.pixels, part.labels))
-        hashes = [hashlib.sha256(array).hexdigest() for array in arrays]
-        settings.append([part.source, part.classes, part.pixels.shape, hashes])
-    return digest(settings, program_files("model_prep"))
+@dataclass(frozen=True)
+class Subject:
+    """What a command works on: a network with its weights, its plan and its images."""
+
+    source: Source
+    plan: Plan
+    images: Images
+    loaded: WeightsResult
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """Name, input shape and recipe of the network."""
+        return self.source.spec
+
+    @property
+    def graph(self) -> Graph:
+        """The float network."""
+        return self.loaded.graph
+
+    @cached_property
+    def input(self) -> InputFormat:
+        """The network's input format."""
+        return network_input(self.spec)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Labels of the calibration images, or None where they may not judge."""
+        calibration = self.images.calibration
+        judge = calibration.labelled and self.loaded.origin != "seeded"
+        return calibration.labels if judge else None
+
+    def to_float(self, pixels: np.ndarray) -> torch.Tensor:
+        """Network inputs float32 [N, C, H, W] of uint8 pixels."""
+        return data.to_float(self.spec, pixels)
+
+    def settings_sha256(self, test: ImageSet | None = None) -> str:
+        """Hash of all that results depend on: plan, network, recipe, images, and this program.
+
+        Args:
+            test: instead of the test images.
+        """
+        network = self.loaded
+        settings: list[Any] = [
+            asdict(self.plan), network.origin, network.sha256, asdict(self.spec.preprocessing),
+            _structure(self.graph),
+        ]  # fmt: skip
+        for part in (self.images.calibration, test or self.images.test):
+            arrays = (np.ascontiguousarray(array).data for array in (part.pixels, part.labels))
+            hashes = [hashlib.sha256(array).hexdigest() for array in arrays]
+            settings.append([part.source, part.classes, part.pixels.shape, hashes])
+        return digest(settings, program_files("model_prep"))
 
 
 def _structure(graph: Graph) -> list[Any]:
@@ -122,8 +213,8 @@ def is_current(folder: Path, settings: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Formats:
-    """What the searches found.
+class Quantization:
+    """How a network is quantized: what the searches come to.
 
     Attributes:
         plan: with every width fixed.
@@ -132,7 +223,7 @@ class Formats:
         sqnr_db: by layer name, fake-quantized against float on the search images.
         uniform_score, score: of the qm-bit uniform network and of the result, in `unit`.
         unit: what scores are measured in.
-        graph: with the weights to quantize.
+        network: with the weights to quantize.
         scales: factors of the stored channels against the network's, by layer name.
     """
 
@@ -143,64 +234,85 @@ class Formats:
     uniform_score: float
     score: float
     unit: str
-    graph: Graph
+    network: FakeQuantized
     scales: Mapping[str, np.ndarray]
 
+    @property
+    def graph(self) -> Graph:
+        """The network with the weights to quantize."""
+        return self.network.graph
 
-def find_formats(
-    spec: NetworkSpec, graph: Graph, source: InputFormat, plan: Plan, images: ImageSet, labels: bool
-) -> Formats:
+
+def search_images(labels: np.ndarray | None, images: int) -> int:
+    """How many of the calibration images a search runs on unless IMAGES says otherwise."""
+    return min(images, _SEARCH_IMAGES[labels is not None])
+
+
+def calibrate(
+    graph: Graph, source: InputFormat, plan: Plan, pixels: np.ndarray, labels: np.ndarray | None,
+    to_float: ToFloat, few: int,
+) -> tuple[Calibration, Evaluator, Formats]:  # fmt: skip
+    """(the pass over the images, what judged the search for F, the formats that it came to).
+
+    Args:
+        graph: the float network.
+        source: its input format.
+        plan: what is asked for.
+        pixels: calibration images, uint8 [N, C, H, W].
+        labels: int [N], or None where they may not judge a search.
+        to_float: from pixels to network inputs.
+        few: how many of the images searches run on.
+    """
+    qm = QM_RANGE[1] if plan.qm == AUTO else plan.qm
+    calibration = Calibration(graph, pixels, to_float, qm, few)
+    evaluator = Evaluator(Sample.of(calibration, FakeQuantized(graph, source, plan.layers), labels))
+    delta = evaluator.metric.delta if plan.delta is None else plan.delta
+    return calibration, evaluator, fracs.choose(calibration, plan, evaluator, delta)
+
+
+def quantization(
+    graph: Graph, source: InputFormat, plan: Plan, pixels: np.ndarray, labels: np.ndarray | None,
+    to_float: ToFloat,
+) -> Quantization:  # fmt: skip
     """Calibrate, search F (and qm), fit the quantizers (and search their width).
 
     Args:
-        spec, graph: the network.
-        source: its input format.
-        plan: what is asked for.
-        images: the calibration images.
-        labels: whether their labels may judge a search; refinement never reads them.
+        graph, source, plan, pixels, labels, to_float: as for `calibrate`; refinement never reads
+            the labels.
     """
-    labels = labels and not plan.refine
-    to_float = partial(data.to_float, spec)
-    few = images.take(slice(_SEARCH_IMAGES[labels]))
-    fake = FakeQuantized(graph, source, plan.layers)
-    evaluator = Evaluator(fake, few.pixels, few.labels if labels else None, to_float)
-    delta = _DELTA[labels] if plan.delta is None else plan.delta
-    maxima = calibrate.maxima(graph, images.pixels, to_float)
-    base = uniform.with_fixed(evaluator, maxima, plan, delta)
-    plan = replace(plan, qm=base.qm)
-    check_widths(plan)
-    fracs = clipping.choose(graph, images.pixels, to_float, base, maxima, plan)
-    counts = calibrate.histograms(graph, images.pixels, to_float, base.qm, fracs, plan.signed)
+    labels = None if plan.refine else labels
+    few = search_images(labels, len(pixels))
+    calibration, evaluator, formats = calibrate(
+        graph, source, plan, pixels, labels, to_float, few
+    )  # fmt: skip
+    plan = replace(plan, qm=formats.qm)
     if plan.searches_bits:
-        goal = base.score - delta
-        plan = single.smallest_width(plan, counts, base.qm, fracs, evaluator, goal)
-    if not plan.refine:
-        quantizers = single.fit_all(plan, counts, base.qm, fracs)
-        return Formats(
-            plan, base.qm, quantizers, fake.layer_sqnr_db(few.pixels, to_float, quantizers),
-            base.score, evaluator.score(quantizers)[0], evaluator.unit, graph, {},
-        )  # fmt: skip
-    measured = pipeline.measure(graph, plan, base.qm, images.pixels, to_float)
-    refined = pipeline.refine(measured, plan, base.qm, source, images.pixels, to_float)
-    fake = FakeQuantized(refined.graph, source, plan.layers)
-    evaluator.network = fake
-    return Formats(
-        plan, base.qm, refined.quantizers,
-        fake.layer_sqnr_db(few.pixels, to_float, refined.quantizers, refined.exact),
-        base.score, evaluator.score(refined.quantizers)[0], evaluator.unit, refined.graph,
-        refined.scales,
+        delta = evaluator.metric.delta if plan.delta is None else plan.delta
+        plan = fracs.smallest_width(plan, formats, evaluator, formats.score - delta)
+    scales: Mapping[str, np.ndarray] = {}
+    if plan.refine:
+        measured = pipeline.measure(graph, plan, formats.qm, pixels, to_float)
+        refined = pipeline.refine(measured, plan, source, pixels, to_float)
+        quantizers, scales = refined.quantizers, refined.scales
+        network = FakeQuantized(refined.graph, source, plan.layers)
+        evaluator = Evaluator(replace(evaluator.sample, network=network))
+        maps = float_maps(refined.exact, pixels[:few], to_float)
+    else:
+        quantizers, maps, network = formats.fit(plan), calibration.maps(), evaluator.sample.network
+    return Quantization(
+        plan, formats.qm, quantizers, layer_sqnr_db(network, maps, quantizers), formats.score,
+        evaluator.score(quantizers)[0], evaluator.unit, network, scales,
     )  # fmt: skip
 
 
-def run_reference(
-    spec: NetworkSpec, graph: Graph, network: QuantizedNetwork, test: ImageSet
-) -> dict[str, np.ndarray]:
+def run_reference(subject: Subject, network: QuantizedNetwork) -> dict[str, np.ndarray]:
     """The contents of vectors.npz: every layer's integers for the test images."""
+    test = subject.images.test
     codes = network.input.encode(test.pixels)
     vectors = {"images": test.pixels, "labels": test.labels, "input": codes}
     vectors.update(Reference(network).run(codes))
-    inputs = (data.to_float(spec, batch) for batch in calibrate.batches(test.pixels))
-    vectors["float_logits"] = run.float_logits(graph, inputs)
+    inputs = map(subject.to_float, batches(test.pixels))
+    vectors["float_logits"] = run.float_logits(subject.graph, inputs)
     return vectors
 
 
@@ -223,37 +335,36 @@ def scores(exact: np.ndarray, integer: np.ndarray, labels: np.ndarray) -> dict[s
     return entry
 
 
-def build(
-    spec: NetworkSpec, loaded: weights.WeightsResult, plan: Plan, images: Images, settings: str
-) -> tuple[QuantizedNetwork, Formats]:
-    """The network in integers, and what the searches found.
+def build(subject: Subject, settings: str) -> tuple[QuantizedNetwork, Quantization]:
+    """The network in integers, and what the searches come to.
 
     Args:
-        spec, loaded, plan, images: the stages before.
+        subject: the network and its images.
         settings: hash to store with it.
     """
-    graph, source = loaded.graph, network_input(spec)
-    labels = images.calibration.labelled and loaded.origin != "seeded"
-    formats = find_formats(spec, graph, source, plan, images.calibration, labels)
-    chosen = [formats.quantizers.get(layer.name) for layer in graph.layers]
+    images, loaded, source = subject.images, subject.loaded, subject.input
+    done = quantization(
+        subject.graph, source, subject.plan, images.calibration.pixels, subject.labels,
+        subject.to_float,
+    )  # fmt: skip
+    quantizers = [done.quantizers.get(layer.name) for layer in done.graph.layers]
     layers = [
-        replace(
-            layer, sqnr_db=finite(formats.sqnr_db[layer.name]),
-            scale=formats.scales.get(layer.name),
+        replace(layer, sqnr_db=finite(done.sqnr_db[layer.name]), scale=done.scales.get(layer.name))
+        for layer in quantize_layers(
+            done.graph, source, done.plan.layers, quantizers, done.network.stored
         )
-        for layer in quantize_layers(formats.graph, source, formats.plan.layers, chosen)
-    ]  # fmt: skip
+    ]
     network = QuantizedNetwork(
-        spec.name, loaded.origin, loaded.sha256, formats.qm, source, layers,
+        subject.spec.name, loaded.origin, loaded.sha256, done.qm, source, layers,
         classes=images.test.classes,
         calibration={
             "source": images.calibration.source, "images": len(images.calibration),
             "labels": images.calibration.labelled, "includes_test_images": images.overlap,
-            "refine": list(plan.refine),
+            "refine": list(done.plan.refine),
         },
-        settings_sha256=settings, concats=dict(graph.concats),
+        settings_sha256=settings, concats=dict(subject.graph.concats),
     )  # fmt: skip
-    return network, formats
+    return network, done
 
 
 def finite(value: float) -> float | None:

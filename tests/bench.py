@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from model_prep import data, networks, weights
-from model_prep.quantize import calibrate, kmeans
+from model_prep.quantize import kmeans
+from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.manifest import load
 from model_prep.quantize.reference import Reference
 from model_prep.run import forward
@@ -81,9 +82,10 @@ def kmeans_ms(net: str) -> float:
     graph = weights.load(spec, None if spec.packaged else "seeded", images.pixels).graph
     network = load(ROOT / "build" / net / "quantized")
     fracs = {layer.name: layer.quantizer.frac for layer in network.layers if layer.quantizer}
-    counts = calibrate.histograms(
-        graph, images.pixels, lambda pixels: data.to_float(spec, pixels), network.qm, fracs
+    calibration = Calibration(
+        graph, images.pixels, lambda pixels: data.to_float(spec, pixels), network.qm
     )
+    counts = calibration.counts(network.qm, fracs)
     return 1000 * max(
         best_of(3, lambda c=c: kmeans.exact_kmeans(c, CENTROIDS)) for c in counts.values()
     )

@@ -15,8 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from formats.errors import UserError
-from model_prep.allocate.measure import Measure, inverse_sqnr
+from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem, Widths
+from model_prep.quantize.score import inverse_sqnr
 
 _MOST_STATES = 100_000  # of the dynamic programme; beyond, NB is divided into so many cells
 

@@ -8,37 +8,33 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 from formats.build import write_atomic
 from formats.errors import UserError
-from formats.images import ImageSet
 from formats.options import Options
-from model_prep import data
-from model_prep.allocate import budget, clipping, predicted, quenn, search, uniform
+from model_prep.allocate import budget, loss, predicted, quenn, search
 from model_prep.allocate.cache import cache_bytes, layers_to_keep
-from model_prep.allocate.measure import METRICS, Measure, hardest_first
-from model_prep.allocate.problem import Problem, plan_toml
+from model_prep.allocate.measure import Measure
+from model_prep.allocate.problem import Problem
 from model_prep.allocate.scheduler import connect, open_pool
+from model_prep.footprint import average_bits, plan_bits
 from model_prep.graph import Graph
-from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import calibrate
-from model_prep.quantize.calibrate import ToFloat
-from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
-from model_prep.quantize.manifest import InputFormat
-from model_prep.quantize.plan import Plan, Settings, check_widths, read_toml
+from model_prep.quantize import plan_file
+from model_prep.quantize.calibrate import FloatMaps, batches
+from model_prep.quantize.plan import AUTO, Plan, Settings, read_toml
+from model_prep.quantize.refine import TECHNIQUES, pipeline
+from model_prep.quantize.score import Evaluator, Sample
+from model_prep.stages import Subject, calibrate, search_images
 
-_IMAGES = {True: 256, False: 8}  # searched on, with and without labels
-_DELTA = {"accuracy": 1.0, "agreement": 5.0, "sqnr": 30.0}  # points or dB
 _QUENN_IMAGES = 50  # paper 004
 _OF_SQNR = ("target_db", "weights_db", "rho", "kappa")
 _TRYING = "search, budget or quenn"
-_NOT_OF_SQNR = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
-                "metric": _TRYING, "scheduler": _TRYING, "cache_gb": _TRYING}  # fmt: skip
+_OF_OTHERS = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
+              "metric": _TRYING, "scheduler": _TRYING, "cache_gb": _TRYING}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,111 +59,60 @@ class Seconds:
         return f"{self.cpu:.1f} s of CPU, {self.wall:.1f} s"
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """All that a method needs.
-
-    Attributes:
-        problem: groups, histograms and fits.
-        network: the fake-quantized network.
-        images: to search on, hardest first.
-        labels: whether their labels mean something.
-        to_float: from pixels to network inputs.
-        uniform_score: of the qm-bit uniform network, A' of papers 000/001, in percent top-1 or dB.
-    """
-
-    problem: Problem
-    network: FakeQuantized
-    images: ImageSet
-    labels: bool
-    to_float: ToFloat
-    uniform_score: float
-
-
-def prepare(
-    spec: NetworkSpec, graph: Graph, source: InputFormat, plan: Plan, images: ImageSet,
-    labels: bool, number: int | None = None,
-) -> Prepared:  # fmt: skip
-    """Calibrate, find qm and F, and choose the images to search on.
-
-    Args:
-        spec, graph, source: the network and its input format.
-        plan: with open widths.
-        images: the calibration images; histograms see all of them.
-        labels: whether their labels may judge.
-        number: images to search on; default 256, or 8 without labels.
-
-    Raises:
-        UserError: fewer images than `number`, or a plan without open widths.
-    """
-    number = min(len(images), _IMAGES[labels]) if number is None else number
-    if not 1 <= number <= len(images):
-        raise UserError(f"IMAGES must be 1..{len(images)}, the calibration images, not {number}")
-    to_float = partial(data.to_float, spec)
-    few = images.take(slice(number))
-    network = FakeQuantized(graph, source, plan.layers)
-    evaluator = Evaluator(network, few.pixels, few.labels if labels else None, to_float)
-    maxima = calibrate.maxima(graph, images.pixels, to_float)
-    base = uniform.find(evaluator, maxima, plan, _DELTA["accuracy" if labels else "sqnr"])
-    plan = replace(plan, qm=base.qm)
-    check_widths(plan)
-    fracs = clipping.choose(graph, images.pixels, to_float, base, maxima, plan)
-    counts = calibrate.histograms(graph, images.pixels, to_float, base.qm, fracs, plan.signed)
-    problem = Problem(graph, plan, counts, base.qm, fracs)
-    order = hardest_first(graph, few.pixels, few.labels if labels else None, to_float)
-    chosen = replace(few, pixels=few.pixels[order], labels=few.labels[order])
-    return Prepared(problem, network, chosen, labels, to_float, base.score)
-
-
 @contextmanager
 def measuring(
-    ready: Prepared, metric: str | None = None, scheduler: str | None = None,
+    problem: Problem, sample: Sample, metric: str | None = None, scheduler: str | None = None,
     cache_gb: float | None = None, cached: bool = True, floats: bool = True,
 ) -> Iterator[Measure]:  # fmt: skip
-    """A Measure of the prepared network, its pool closed at the end.
+    """A Measure of a problem, its pool closed at the end.
 
     Args:
-        ready: from `prepare`.
-        metric: one of `measure.METRICS`; default: accuracy with labels, else sqnr.
+        problem: the network and its open widths.
+        sample: images to search on.
+        metric: a key of `score.METRICS`; default: accuracy with labels, else sqnr.
         scheduler: address of a Dask scheduler; None: the cores of this machine.
         cache_gb: size of the activation cache; None: a quarter of the free memory.
         cached: False evaluates every candidate from the pixels on.
         floats: whether bases hold uniform or float layers, whose cache is twice as large.
     """
-    metric = metric or ("accuracy" if ready.labels else "sqnr")
-    if metric not in METRICS:
-        raise UserError(f"METRIC must be one of {', '.join(METRICS)}, not {metric}")
-    problem, pixels = ready.problem, ready.images.pixels
+    Evaluator(sample, metric)  # refuses before anything is sent
     typical = {} if floats else problem.choice(problem.widest).quantizers
-    keep = layers_to_keep(problem.graph, typical, len(pixels), cache_bytes(cache_gb))
-    labels = ready.images.labels if ready.labels else None
-    with open_pool(scheduler, ready.network, list(calibrate.batches(pixels)), keep) as pool:
-        yield Measure(ready.network, pixels, labels, ready.to_float, pool, metric, cached)
+    limit = cache_bytes(cache_gb)
+    keep = layers_to_keep(problem.graph, typical, len(sample.pixels), limit)
+    with open_pool(scheduler, sample.network, list(batches(sample.pixels)), keep) as pool:
+        yield Measure(sample, pool, metric, cached)
 
 
-def goal_of(ready: Prepared, measure: Measure, delta: float | None) -> float:
+def delta_of(problem: Problem, measure: Measure) -> float:
+    """What a search may lose."""
+    delta = problem.open_plan.delta
+    return measure.metric.delta if delta is None else delta
+
+
+def goal_of(problem: Problem, measure: Measure) -> float:
     """The least score: A' (of the qm-bit uniform network) less delta."""
-    score, _ = measure.score(ready.problem.full_width())
-    return score - (_DELTA[measure.metric] if delta is None else delta)
+    return measure.score(problem.full_width())[0] - delta_of(problem, measure)
 
 
 def run_search(
-    ready: Prepared, options: Options, cached: bool = True
+    problem: Problem, sample: Sample, options: Options, cached: bool = True
 ) -> tuple[search.SearchResult, Seconds]:
     """The search that the options ask for, and the time that it took."""
     pool = (options.metric, options.scheduler, options.cache_gb)
-    with measuring(ready, *pool, cached=cached, floats=False) as measure:
-        goal = goal_of(ready, measure, options.delta)
+    with measuring(problem, sample, *pool, cached=cached, floats=False) as measure:
+        goal = goal_of(problem, measure)
         start = Seconds.now()
         if options.exhaustive:
-            found = search.exhaustive(ready.problem, measure, goal)
+            found = search.exhaustive(problem, measure, goal)
         else:
-            found = search.coordinate(ready.problem, measure, goal, options.order)
+            found = search.coordinate(problem, measure, goal, options.order)
         return found, Seconds.now() - start
 
 
-def _search(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
-    found, seconds = run_search(ready, options)
+def _search(
+    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
+) -> tuple[Plan, dict[str, Any]]:
+    found, seconds = run_search(problem, sample, options)
     print(
         f"search: {found.nb} bits ({100 * found.nb / found.start_nb:.1f}% of {found.start_bits} "
         f"everywhere), {found.score:.2f} {found.unit}, goal {found.goal:.2f}, "
@@ -175,7 +120,7 @@ def _search(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
     )
     result = {name: value for name, value in asdict(found).items() if name != "plan"}
     if options.compare_cache:
-        again, slow = run_search(ready, options, cached=False)
+        again, slow = run_search(problem, sample, options, cached=False)
         same = again == found
         ratio, wall_ratio = seconds.cpu / slow.cpu, seconds.wall / slow.wall
         print(f"with the cache: {seconds}; without it: {slow}; ratio {ratio:.3f} of CPU, "
@@ -188,9 +133,10 @@ def _search(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
     return found.plan, result
 
 
-def _budget(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
-    problem = ready.problem
-    with measuring(ready, options.metric, options.scheduler, options.cache_gb) as measure:
+def _budget(
+    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
+) -> tuple[Plan, dict[str, Any]]:
+    with measuring(problem, sample, options.metric, options.scheduler, options.cache_gb) as measure:
         if options.nb is not None:
             least = problem.nb(tuple(group.widths[0] for group in problem.groups))
             if options.nb < least:
@@ -199,7 +145,7 @@ def _budget(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
         table = budget.sensitivity(problem, measure)
         if options.nb is None:
             points = budget.front(problem, measure, table, options.points)
-            near = goal_of(ready, measure, options.delta)
+            near = goal_of(problem, measure)
             good = [point for point in points if point.measured >= near]
             chosen = good[0] if good else points[-1]
         else:
@@ -214,10 +160,11 @@ def _budget(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
     return problem.plan(chosen.widths), result
 
 
-def _quenn(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
-    with measuring(ready, options.metric, options.scheduler, options.cache_gb) as measure:
-        delta = _DELTA[measure.metric] if options.delta is None else options.delta
-        found = quenn.explore(ready.problem, measure, ready.to_float, delta)
+def _quenn(
+    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
+) -> tuple[Plan, dict[str, Any]]:
+    with measuring(problem, sample, options.metric, options.scheduler, options.cache_gb) as measure:
+        found = quenn.explore(problem, measure, maps(), delta_of(problem, measure))
     best = found.best
     print(
         f"quenn: weights {best.weights_saved:.1f}% and activations {best.activations_saved:.1f}% "
@@ -227,19 +174,20 @@ def _quenn(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
     return found.plan, {**result, "normalised_norms": quenn.normalised(found.norms)}
 
 
-def _sqnr(ready: Prepared, options: Options) -> tuple[Plan, dict[str, Any]]:
+def _sqnr(
+    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
+) -> tuple[Plan, dict[str, Any]]:
     found = predicted.allocate(
-        ready.problem, ready.network, ready.images.pixels, ready.to_float, options.target_db,
-        options.rho or "activations", options.kappa, options.weights_db,
-        _weights_kept(ready.problem.graph, options),
+        problem, sample.network.source, maps(), options.target_db, options.rho or "activations",
+        options.kappa, options.weights_db, _weights_kept(problem.graph, options),
     )  # fmt: skip
     print(f"{'layer':<34}{'bits':>6}{'weights':>9}{'predicted dB':>14}{'measured dB':>13}")
     for layer in found.plan.layers:
         bits = "-" if layer.bits is None else layer.bits
-        weights = layer.weight_bits if ready.problem.graph.layer(layer.name).has_weights else "-"
+        weights = layer.weight_bits if problem.graph.layer(layer.name).has_weights else "-"
         print(f"{layer.name:<34}{bits:>6}{weights:>9}{found.predicted_db[layer.name]:>14.2f}"
               f"{found.measured_db[layer.name]:>13.2f}")  # fmt: skip
-    print(f"sqnr: {found.nb} bits, {found.nb / ready.problem.values:.2f} an activation, target "
+    print(f"sqnr: {found.nb} bits, {found.nb / problem.values:.2f} an activation, target "
           f"{found.target_db:.2f} dB")  # fmt: skip
     result = {name: value for name, value in asdict(found).items() if name != "plan"}
     widths = {layer.name: layer.bits for layer in found.plan.layers if layer.bits is not None}
@@ -262,52 +210,91 @@ def _weights_kept(graph: Graph, options: Options) -> frozenset[str]:
 
 def _check_options(options: Options) -> None:
     """Refuse, by UserError, options that the method would ignore."""
-    if options.method != "sqnr":
+    method = options.method
+    if method != "sqnr":
         for key in _OF_SQNR:
             if getattr(options, key) is not None:
                 raise UserError(
-                    f"{key.upper()} must go with METHOD=sqnr, not METHOD={options.method}; leave "
-                    f"out {key.upper()} or set METHOD=sqnr"
+                    f"{key.upper()} must go with METHOD=sqnr, not METHOD={method}; leave out "
+                    f"{key.upper()} or set METHOD=sqnr"
                 )
-        return
-    for key, methods in _NOT_OF_SQNR.items():
-        if getattr(options, key) not in (None, False):
-            raise UserError(
-                f"{key.upper()} must go with METHOD={methods}, not METHOD=sqnr, which tries no "
-                f"candidates; leave out {key.upper()}"
-            )
+    if method in ("sqnr", "loss"):
+        for key, methods in _OF_OTHERS.items():
+            if getattr(options, key) not in (None, False):
+                raise UserError(
+                    f"{key.upper()} must go with METHOD={methods}, not METHOD={method}, which "
+                    f"tries no candidates; leave out {key.upper()}"
+                )
 
 
-def allocate(
-    spec: NetworkSpec, graph: Graph, source: InputFormat, plan: Plan, images: ImageSet,
-    labels: bool, options: Options,
-) -> None:  # fmt: skip
+def allocate(subject: Subject, options: Options) -> None:
     """The command: run the method, write options.out/plan.toml and options.out/allocation.json.
 
     Args:
-        spec, graph, source, plan: the network.
-        images: the calibration images.
-        labels: whether their labels may judge.
+        subject: the network and its calibration images.
         options: of the command line.
+
+    Raises:
+        UserError: fewer images than IMAGES, or a plan without open widths.
     """
     _check_options(options)
     if options.scheduler:
         connect(options.scheduler).close()  # before minutes of preparation
+    if options.method == "loss":
+        _loss(subject, options)
+        return
+    pixels, labels = subject.images.calibration.pixels, subject.labels
     number = options.images
-    if options.method == "quenn" and number is None:
-        number = min(_QUENN_IMAGES, len(images))
-    ready = prepare(spec, graph, source, plan, images, labels, number)
+    if number is None:
+        paper = min(_QUENN_IMAGES, len(pixels))
+        number = paper if options.method == "quenn" else search_images(labels, len(pixels))
+    if not 1 <= number <= len(pixels):
+        raise UserError(f"IMAGES must be 1..{len(pixels)}, the calibration images, not {number}")
+    calibration, evaluator, formats = calibrate(
+        subject.graph, subject.input, subject.plan, pixels, labels, subject.to_float, number
+    )
+    problem = Problem(subject.graph, subject.plan, formats)
     methods = {"search": _search, "budget": _budget, "quenn": _quenn, "sqnr": _sqnr}
-    method = methods[options.method]
-    found, result = method(ready, options)
-    folder = options.folder
-    text = f"Made by the allocation method {options.method} for {spec.name}."
-    write_atomic(folder / "plan.toml", plan_toml(found, ready.problem.fracs, text))
-    entry = {"method": options.method, "network": spec.name, "images": len(ready.images),
-             "labels": labels, "groups": [asdict(group) for group in ready.problem.groups],
-             **result}  # fmt: skip
-    write_atomic(folder / "allocation.json", json.dumps(_plain(entry), indent=1) + "\n")
-    print(f"written: {folder / 'plan.toml'}, {folder / 'allocation.json'}")
+    plan, result = methods[options.method](
+        problem, evaluator.sample.hardest_first(), calibration.maps, options
+    )
+    groups = [asdict(group) for group in problem.groups]
+    _write(subject, options, number, plan, formats.fracs, {"groups": groups, **result})
+
+
+def _loss(subject: Subject, options: Options) -> None:
+    """Widths for each average, by expected loss in the network that refinement starts from."""
+    plan, pixels, qm = subject.plan, subject.images.calibration.pixels, subject.plan.qm
+    if qm == AUTO:
+        raise UserError("QM must be a number to allocate widths, not auto; set QM")
+    plan = replace(plan, refine=plan.refine or TECHNIQUES)
+    measured = pipeline.measure(subject.graph, plan, qm, pixels, subject.to_float)
+    losses = loss.losses(plan, measured)
+    for average in options.average:
+        one = loss.allocate(plan, measured.exact, losses, average)
+        widths = {layer.name: layer.bits for layer in one.layers if layer.bits is not None}
+        result = {"widths": widths, "nb": plan_bits(subject.graph, one), "losses": losses}
+        suffix = f"_{average:g}" if len(options.average) > 1 else ""
+        _write(subject, options, len(pixels), one, measured.fracs, result, suffix)
+
+
+def _write(
+    subject: Subject, options: Options, images: int, plan: Plan, fracs: Mapping[str, int],
+    result: dict[str, Any], suffix: str = "",
+) -> None:  # fmt: skip
+    """Both files of the command, their names ending in `suffix`."""
+    folder, name = options.folder, subject.spec.name
+    average = average_bits(subject.graph, plan)
+    text = (
+        f"Made by the allocation method {options.method} for {name}: NB "
+        f"{plan_bits(subject.graph, plan)} bits, {average:.3f} an activation."
+    )
+    entry = {"method": options.method, "network": name, "images": images,
+             "labels": subject.labels is not None, **result}  # fmt: skip
+    paths = folder / f"plan{suffix}.toml", folder / f"allocation{suffix}.json"
+    write_atomic(paths[0], plan_file.text(plan, fracs, text))
+    write_atomic(paths[1], json.dumps(_plain(entry), indent=1) + "\n")
+    print(f"written: {paths[0]}, {paths[1]}, {average:.3f} bits an activation")
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -19,6 +19,7 @@ from formats.errors import UserError
 from model_prep.allocate import sqnr
 from model_prep.allocate.sqnr import MEASURED, Efficiency, Limits, Step
 from model_prep.graph import Graph
+from model_prep.quantize.calibrate import Formats
 from model_prep.quantize.plan import LayerPlan, Plan
 from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
 
@@ -101,8 +102,8 @@ class Filling:
 
 
 def of_activations(
-    plan: Plan, counts: Mapping[str, np.ndarray], qm: int, fracs: Mapping[str, int],
-    rho: Mapping[str, float], widths: Mapping[str, Sequence[int]], kappa: float | None = None,
+    plan: Plan, formats: Formats, rho: Mapping[str, float], widths: Mapping[str, Sequence[int]],
+    kappa: float | None = None,
 ) -> Filling:  # fmt: skip
     """The open widths of a plan's activations; layers that share count as one step.
 
@@ -111,7 +112,7 @@ def of_activations(
 
     Args:
         plan: with open widths; fixed ones are not part of the target.
-        counts, qm, fracs: as for `single.fit_all`.
+        formats: what quantizers are fitted to.
         rho: cost of a bit by layer name, see `sqnr.reading_costs`.
         widths: those to choose from, rising, by the name of the first layer that shares.
         kappa: dB per bit; None: measured for each step.
@@ -127,12 +128,14 @@ def of_activations(
     filling = Filling(kappa)
     for owner, members in shared.items():
         seen = [layer for layer in members if layer.counted] or members
-        histogram = np.sum([counts[layer.name] for layer in seen], axis=0)
-        dead = not np.delete(histogram, -lowest(qm, members[0].signed)).any()
+        histogram = np.sum([formats.counts[layer.name] for layer in seen], axis=0)
+        dead = not np.delete(histogram, -lowest(formats.qm, members[0].signed)).any()
         filling.add(
             owner, sum(rho[layer.name] for layer in members) or least,
             (widths[owner][0], widths[owner][-1]), dead,
-            partial(sqnr.activation_sqnr_db, members[0], histogram, qm, fracs[owner]),
+            partial(
+                sqnr.activation_sqnr_db, members[0], histogram, formats.qm, formats.fracs[owner]
+            ),
         )  # fmt: skip
     return filling
 
@@ -165,15 +168,6 @@ def of_weights(
     return filling
 
 
-def with_weight_bits(plan: Plan, bits: Mapping[str, int]) -> Plan:
-    """The plan with these widths of weights by layer name; other layers keep theirs."""
-    layers = [
-        replace(layer, weight_bits=bits.get(layer.name, layer.weight_bits))
-        for layer in plan.layers
-    ]  # fmt: skip
-    return replace(plan, layers=tuple(layers))
-
-
 def allocate_weights(
     graph: Graph, plan: Plan, target_db: float, kappa: float | None = None, kind: str = "parameters"
 ) -> Plan:
@@ -186,4 +180,4 @@ def allocate_weights(
         kappa, kind: as for `of_weights`.
     """
     filling = of_weights(graph, plan, kappa, kind)
-    return with_weight_bits(plan, filling.widths(target_db, "the target"))
+    return plan.with_values("weight_bits", filling.widths(target_db, "the target"))

@@ -13,13 +13,14 @@ from formats.arithmetic import lowest
 from formats.errors import UserError
 from formats.quantizer import Quantizer
 from model_prep.allocate import filling, sqnr
-from model_prep.allocate.clipping import signal_and_noise
-from model_prep.allocate.measure import inverse_sqnr
 from model_prep.allocate.problem import Problem
 from model_prep.graph import INPUT, Graph
-from model_prep.quantize.calibrate import ToFloat
-from model_prep.quantize.fake_quant import FakeQuantized, sqnr_db
+from model_prep.quantize.calibrate import FloatMaps, Formats
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan
+from model_prep.quantize.quantizers.histogram import signal_and_noise
+from model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
 
 DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
 
@@ -84,34 +85,30 @@ def weight_steps(graph: Graph, plan: Plan) -> dict[str, float]:
 
 
 def code_steps(
-    quantizers: Mapping[str, Quantizer], counts: Mapping[str, np.ndarray], qm: int,
-    fracs: Mapping[str, int],
+    quantizers: Mapping[str, Quantizer], formats: Formats
 ) -> dict[str, float]:  # fmt: skip
-    """Measured SQNR in dB of activations in their codes, by layer name.
-
-    Args:
-        quantizers: by layer name.
-        counts: histograms [2^qm] by layer name.
-        qm, fracs: width and F of the histograms' integers.
-    """
+    """Measured SQNR in dB of activations in their codes, by layer name."""
     return {
-        name: sqnr_db(*signal_and_noise(counts[name], lowest(qm, own.signed), fracs[name], own))
+        name: sqnr_db(
+            *signal_and_noise(
+                formats.counts[name], lowest(formats.qm, own.signed), formats.fracs[name], own
+            )
+        )
         for name, own in quantizers.items()
     }
 
 
 def allocate(
-    problem: Problem, network: FakeQuantized, pixels: np.ndarray, to_float: ToFloat,
-    target_db: float | None = None, rho: str = "activations", kappa: float | None = None,
-    weights_db: float | None = None, keep_weights: Collection[str] = (),
+    problem: Problem, source: InputFormat, maps: FloatMaps, target_db: float | None = None,
+    rho: str = "activations", kappa: float | None = None, weights_db: float | None = None,
+    keep_weights: Collection[str] = (),
 ) -> Allocated:  # fmt: skip
     """Open widths of activations, and if asked those of weights, by water-filling.
 
     Args:
         problem: the open widths and histograms.
-        network: gives the input's format.
-        pixels: images to measure on, uint8 [N, C, H, W].
-        to_float: from pixels to network inputs.
+        source: the input's format.
+        maps: of the float network on the images to measure on.
         target_db: SQNR of all open activations together, in dB; None: what DEFAULT_BITS everywhere
             would have.
         rho: what a bit costs: see `sqnr.reading_costs`, and for weights `sqnr.costs`.
@@ -122,11 +119,10 @@ def allocate(
     Raises:
         UserError: no widths reach a target, or no weights have a width to choose.
     """
-    graph, qm = problem.graph, problem.qm
+    graph = problem.graph
     open_widths = {group.name: group.widths for group in problem.groups}
     activations = filling.of_activations(
-        problem.open_plan, problem.counts, qm, problem.fracs, sqnr.reading_costs(graph, rho),
-        open_widths, kappa,
+        problem.open_plan, problem.formats, sqnr.reading_costs(graph, rho), open_widths, kappa
     )  # fmt: skip
     target = activations.sqnr_db(DEFAULT_BITS) if target_db is None else target_db
     bits = activations.widths(target, "TARGET_DB")
@@ -142,10 +138,9 @@ def allocate(
                 "width of their own, not none; leave out WEIGHTS_DB, or set WEIGHT_SCHEME or "
                 "FC_WEIGHT_SCHEME to uniform and leave out WEIGHT_BITS and FC_WEIGHT_BITS"
             )
-        plan = filling.with_weight_bits(plan, weight_bits)
+        plan = plan.with_values("weight_bits", weight_bits)
     quantizers = problem.choice(widths).quantizers
-    codes = code_steps(quantizers, problem.counts, qm, problem.fracs)
+    codes = code_steps(quantizers, problem.formats)
     _, stored = predict(graph, weight_steps(graph, plan), codes)
-    quantized = FakeQuantized(graph, network.source, plan.layers)
-    measured = quantized.layer_sqnr_db(pixels, to_float, quantizers)
+    measured = layer_sqnr_db(FakeQuantized(graph, source, plan.layers), maps, quantizers)
     return Allocated(plan, target, problem.nb(widths), stored, measured)

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from formats.arithmetic import lowest, to_fixed
-from model_prep import run
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem
-from model_prep.quantize.calibrate import ToFloat, batches
+from model_prep.quantize.calibrate import FloatMaps
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan
 
@@ -140,13 +139,13 @@ def layer_analysis(problem: Problem, weight_widths: Sequence[int] = WEIGHT_WIDTH
             ones = np.ones(len(flat), np.int64)
             for bits in weight_widths:
                 found.append(analyse(layer.name, "weights", flat, ones, bits))
-    signed = problem.open_plan.signed
+    formats, signed = problem.formats, problem.open_plan.signed
     for group in problem.groups:
         for name in group.layers:
-            first = lowest(problem.qm, name in signed)
-            y = np.arange(first, first + (1 << problem.qm)) * 2.0 ** -problem.fracs[name]
+            first = lowest(formats.qm, name in signed)
+            y = np.arange(first, first + (1 << formats.qm)) * 2.0 ** -formats.fracs[name]
             for bits in group.widths:
-                found.append(analyse(name, "activations", y, problem.counts[name], bits))
+                found.append(analyse(name, "activations", y, formats.counts[name], bits))
     return found
 
 
@@ -160,9 +159,6 @@ class _Space:
         exact = {n: torch.from_numpy(np.ascontiguousarray(w)) for n, w in self.weights.items()}
         self.base = Choice({}, exact, dict.fromkeys(exact, "float"))
         self._rounded: dict[tuple[str, int], torch.Tensor] = {}
-        self._elements = {
-            layer.name: int(np.prod(layer.out_shape)) for layer in problem.graph.layers[:-1]
-        }
 
     def choice(self, weight_bits: Mapping[str, int], bits: Mapping[str, int]) -> Choice:
         """The float network with these variables quantized."""
@@ -183,11 +179,12 @@ class _Space:
         """Run a configuration."""
         measure = self.measure
         outputs = measure.outputs(self.choice(weight_bits, bits), self.base)
-        gap = (outputs - measure.float_logits).astype(np.float64)
+        gap = (outputs - measure.sample.logits).astype(np.float64)
         sizes = {name: values.size for name, values in self.weights.items()}
         return Trial(
             what, dict(weight_bits), dict(bits), float(np.sqrt((gap**2).sum(axis=1)).mean()),
-            *measure.rate(outputs), _saved(weight_bits, sizes), _saved(bits, self._elements),
+            *measure.rate(outputs), _saved(weight_bits, sizes),
+            _saved(bits, self.problem.graph.elements),
         )  # fmt: skip
 
 
@@ -199,7 +196,7 @@ def _saved(bits: Mapping[str, int], sizes: Mapping[str, int]) -> float:
 
 
 def explore(
-    problem: Problem, measure: Measure, to_float: ToFloat, delta: float,
+    problem: Problem, measure: Measure, maps: FloatMaps, delta: float,
     weight_widths: Sequence[int] = WEIGHT_WIDTHS,
 ) -> QuennResult:  # fmt: skip
     """Both phases.
@@ -210,7 +207,7 @@ def explore(
     Args:
         problem, measure: groups and judge; the measure's images are those compared on (the paper
             takes 50).
-        to_float: from pixels to network inputs.
+        maps: of the float network on the images to compare on layer by layer.
         delta: what may be lost.
         weight_widths: widths of weights to try.
     """
@@ -224,17 +221,11 @@ def explore(
     fine = [trial for trial in everything if trial.score >= goal]
     best = max(fine, key=_saving) if fine else min(everything, key=lambda trial: trial.norm)
     plan = problem.plan(tuple(best.activation_bits[group.name] for group in problem.groups))
-    layers = tuple(
-        replace(layer, weight_bits=best.weight_bits.get(layer.name, layer.weight_bits))
-        for layer in plan.layers
-    )
-    norms = layer_norms(
-        measure.network, space.choice(best.weight_bits, best.activation_bits), measure.pixels,
-        to_float,
-    )  # fmt: skip
+    choice = space.choice(best.weight_bits, best.activation_bits)
     return QuennResult(
-        formats, single, groups, everything, best, replace(plan, layers=layers), norms, exact,
-        measure.unit,
+        formats, single, groups, everything, best,
+        plan.with_values("weight_bits", best.weight_bits),
+        layer_norms(measure.sample.network, choice, maps), exact, measure.unit,
     )  # fmt: skip
 
 
@@ -299,19 +290,17 @@ def _everything(space: _Space, single: Sequence[Trial]) -> list[Trial]:
     return found
 
 
-def layer_norms(
-    network: FakeQuantized, choice: Choice, pixels: np.ndarray, to_float: ToFloat
-) -> dict[str, float]:
+def layer_norms(network: FakeQuantized, choice: Choice, maps: FloatMaps) -> dict[str, float]:
     """Equation 1 for every layer: L2 distance from float, averaged over the images."""
-    sums = {layer.name: 0.0 for layer in network.graph.layers}
+    sums, images = {layer.name: 0.0 for layer in network.graph.layers}, 0
     with torch.inference_mode():
-        for batch in batches(pixels, "norms"):
-            exact = run.run_float(network.graph, to_float(batch))
+        for batch, exact in maps:
+            images += len(batch)
             done = network.run(batch, choice.quantizers, choice.weights)
-            for (layer, want), (_, got) in zip(exact, done, strict=True):
+            for want, (layer, got) in zip(exact, done, strict=True):
                 gap = (want - got).double().square().flatten(1).sum(dim=1).sqrt()
                 sums[layer.name] += float(gap.sum())
-    return {name: total / len(pixels) for name, total in sums.items()}
+    return {name: total / images for name, total in sums.items()}
 
 
 def normalised(norms: Mapping[str, float]) -> dict[str, float]:

@@ -17,13 +17,13 @@ import numpy as np
 
 from formats.arithmetic import lowest
 from formats.errors import UserError
-from model_prep.allocate.clipping import signal_and_noise
 from model_prep.graph import INPUT, Graph
 from model_prep.quantize import quantizers
-from model_prep.quantize.fake_quant import sqnr_db
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers import PLAN_WIDTHS
+from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.quantizers.weights import fit_weights
+from model_prep.quantize.score import inverse_sqnr, sqnr_db
 
 KAPPA = 3.0  # dB per bit in section 5 of the paper, which measured 2 to 4
 MEASURED = range(3, 9)  # widths that kappa is measured at
@@ -52,7 +52,7 @@ class Efficiency:
 
     def noise(self, bits: float) -> float:
         """1/gamma of a width."""
-        return 10 ** (-self.sqnr_db(bits) / 10)
+        return inverse_sqnr(self.sqnr_db(bits))
 
     def bits(self, noise: float) -> float:
         """The width, a real number, that has 1/gamma = `noise`."""
@@ -111,7 +111,7 @@ def output_sqnr_db(steps_db: Iterable[float]) -> float:
     >>> round(output_sqnr_db([20.0, 20.0]), 2)
     16.99
     """
-    noise = sum(10 ** (-value / 10) for value in steps_db)
+    noise = sum(inverse_sqnr(value) for value in steps_db)
     return -10 * math.log10(noise) if noise else math.inf
 
 
@@ -226,7 +226,7 @@ def costs(graph: Graph, kind: str) -> dict[str, int]:
     if kind == "parameters":
         return {layer.name: layer.weight.size for layer in graph.layers if layer.has_weights}
     if kind == "activations":
-        return {layer.name: math.prod(layer.out_shape) for layer in graph.layers[:-1]}
+        return graph.elements
     if kind == "macs":
         return {layer.name: layer.macs for layer in graph.layers if layer.has_weights}
     raise UserError(f"rho must be one of {', '.join(COSTS)}, not {kind}")

@@ -1,60 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the activations of a network look like: maxima, then full histograms, both streamed.
+"""`Calibration`: what a float network does on its calibration images, from one pass over them.
 
-The histogram counts the integers y that encoding will see (docs/formats.md 2.3: rounded half up,
-clamped to qm bits, the paper's "pre-process" bound), so it describes any number of images
-without loss in 2^qm counters a layer.
+The pass keeps, for every stored map, a histogram from which the integers y that encoding will see
+(docs/formats.md 2.3: rounded half up, clamped to qm bits, the papers' "pre-process" bound) can be
+counted for any F that is chosen afterwards. `Formats` is such a choice; all fits come from it.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from formats.arithmetic import lowest
+from formats.errors import UserError
+from formats.quantizer import QM_RANGE, Quantizer, thresholds
 from model_prep import run
 from model_prep.graph import Graph
+from model_prep.quantize import quantizers
+from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.sharing import signed_layers
 
 _BATCH_VALUES = 600_000  # input values a batch: four images of 224x224, some hundred small ones
+_KEPT_BYTES = 1 << 30  # of the search images' maps, beyond which float runs on them once more
+FINER = 4  # F may be so much finer than the largest that clips nothing
+ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed
 
 ToFloat = Callable[[np.ndarray], torch.Tensor]
+# (images uint8 [N, C, H, W], the float network's stored maps, layer by layer) of each batch
+FloatMaps = Iterable[tuple[np.ndarray, Iterable[torch.Tensor]]]
 
 
-def batches(pixels: np.ndarray, title: str = "") -> Iterator[np.ndarray]:
+def batches(pixels: np.ndarray, title: str = "", split: int = 0) -> Iterator[np.ndarray]:
     """Slices of the images (uint8 [N, C, H, W]) that are small enough for one run.
 
     Args:
         pixels: the images.
         title: of the progress bar on a terminal; empty: no bar.
+        split: a slice ends after so many images in any case.
     """
-    step = max(1, min(256, _BATCH_VALUES // max(1, pixels[0].size)))
+    step = max(1, min(256, _BATCH_VALUES // max(1, math.prod(pixels.shape[1:]))))
     quiet = not title or not sys.stderr.isatty()
+    starts = [*range(0, split, step), *range(split, len(pixels), step)]
     with tqdm(total=len(pixels), desc=title, unit="image", disable=quiet, leave=False) as bar:
-        for start in range(0, len(pixels), step):
-            batch = pixels[start : start + step]
-            yield batch
-            bar.update(len(batch))
-
-
-def maxima(graph: Graph, pixels: np.ndarray, to_float: ToFloat) -> dict[str, float]:
-    """The largest magnitude of a stored activation, for every layer but the last.
-
-    Args:
-        graph: the float network.
-        pixels: calibration images, uint8 [N, C, H, W].
-        to_float: from pixels to normalised float32 network inputs.
-    """
-    largest = {layer.name: 0.0 for layer in graph.layers[:-1]}
-    with torch.inference_mode():
-        for batch in batches(pixels, "largest activations"):
-            for layer, stored in run.run_float(graph, to_float(batch)):
-                if layer.name in largest:
-                    largest[layer.name] = max(largest[layer.name], float(stored.abs().max()))
-    return largest
+        for start, end in itertools.pairwise([*starts, len(pixels)]):
+            yield pixels[start:end]
+            bar.update(end - start)
 
 
 def to_integers(stored: torch.Tensor, qm: int, frac: int, signed: bool = False) -> torch.Tensor:
@@ -69,30 +66,230 @@ def to_integers(stored: torch.Tensor, qm: int, frac: int, signed: bool = False) 
     return (stored * 2.0**frac + 0.5).floor().clamp(low, low + (1 << qm) - 1).long()
 
 
-def histograms(
-    graph: Graph, pixels: np.ndarray, to_float: ToFloat, qm: int, fracs: Mapping[str, int],
-    signed: Set[str] = frozenset(),
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Counts of y for every layer but the last.
+def coarser(
+    counts: np.ndarray, first: int, shift: int, bits: int, signed: bool, half: bool = True
+) -> np.ndarray:
+    """The histogram [2^bits] of integers with `shift` fewer fractional bits, clipped.
 
     Args:
-        graph: the float network.
-        pixels: calibration images, uint8 [N, C, H, W].
-        to_float: from pixels to normalised float32 network inputs.
+        counts: of the integers first, first + 1, ...
+        first: the smallest of them.
+        shift: fractional bits to drop.
+        bits: width of the new integers.
+        signed: whether they may be negative.
+        half: whether to round half up; else down.
+
+    >>> coarser(np.array([1, 2, 3, 4, 0, 0, 0, 9]), 0, 1, 2, signed=False)  # 1 rounds to 1, 7 to 4
+    array([1, 5, 4, 9])
+    """
+    low = lowest(bits, signed)
+    y = (np.arange(first, first + len(counts)) + (((1 << shift) >> 1) if half else 0)) >> shift
+    y = np.clip(y, low, low + (1 << bits) - 1) - low
+    return np.bincount(y, weights=counts, minlength=1 << bits).astype(np.int64)
+
+
+class Histogram:
+    """How often a map's values lie in each of 2^bits steps of 2^-frac, which widen with them.
+
+    Values are rounded down, so that steps nest: joining two of them, and rounding half up to an F
+    below `frac`, are as exact as from the values themselves.
+
+    Attributes:
+        largest: magnitude seen so far.
+        frac: of the steps; the finest that hold `largest`.
+        counts: int64 [2^bits], the smallest value first.
+    """
+
+    def __init__(self, bits: int, signed: bool) -> None:
+        self._bits, self._signed = bits, signed
+        self.largest, self.frac = 0.0, ACTIVATION_FRAC + FINER + 1
+        self.counts = np.zeros(1 << bits, np.int64)
+
+    def add(self, values: torch.Tensor) -> None:
+        """Count float32 values of any shape."""
+        self.largest = max(self.largest, float(values.abs().max()))
+        frac = min(self.frac, self._bits - self._signed - math.frexp(self.largest)[1])
+        low = lowest(self._bits, self._signed)
+        if frac < self.frac:
+            self.counts = coarser(
+                self.counts, low, min(self.frac - frac, 62), self._bits, self._signed, half=False
+            )
+            self.frac = frac
+        y = (values * 2.0**frac).floor().clamp(min=low).long() - low
+        self.counts += torch.bincount(y.flatten(), minlength=1 << self._bits).numpy()
+
+    def at(self, qm: int, frac: int) -> np.ndarray | None:
+        """Counts [2^qm] of the integers y with this F; None where the steps are too wide for it."""
+        if self.largest and frac >= self.frac:
+            return None
+        shift = max(1, min(self.frac - frac, 62))
+        return coarser(self.counts, lowest(self._bits, self._signed), shift, qm, self._signed)
+
+
+@dataclass(frozen=True)
+class Formats:
+    """The integers y of all stored maps: what quantizers are fitted to.
+
+    Attributes:
         qm: width of y.
         fracs: F by layer name.
-        signed: layers whose y may be negative.
-
-    Returns:
-        int64 [2^qm] by layer name, the smallest y first.
+        counts: how often each y occurs, int64 [2^qm] by layer name, the smallest first.
+        score, sqnr_db: of the qm-bit uniform network with this F, in the evaluator's unit and dB.
     """
-    counts = {name: torch.zeros(1 << qm, dtype=torch.int64) for name in fracs}
-    with torch.inference_mode():
-        for batch in batches(pixels, "histograms"):
-            for layer, stored in run.run_float(graph, to_float(batch)):
-                if layer.name in counts:
-                    negative = layer.name in signed
-                    y = to_integers(stored, qm, fracs[layer.name], negative)
-                    y -= lowest(qm, negative)
-                    counts[layer.name] += torch.bincount(y.flatten(), minlength=1 << qm)
-    return {name: count.numpy() for name, count in counts.items()}
+
+    qm: int
+    fracs: Mapping[str, int]
+    counts: Mapping[str, np.ndarray]
+    score: float = math.nan
+    sqnr_db: float = math.nan
+
+    def fit(self, plan: Plan) -> dict[str, Quantizer]:
+        """Every quantized layer's quantizer, by layer name.
+
+        Layers that share one get it fitted to the sum of their histograms; open widths are left
+        out.
+
+        Raises:
+            UserError: names the layer that cannot be fitted.
+        """
+        total: dict[str, np.ndarray] = {}
+        for layer in plan.layers:
+            if layer.scheme is not None and layer.counted:
+                total[layer.owner] = total.get(layer.owner, 0) + self.counts[layer.name]
+        fitted: dict[str, Quantizer] = {}
+        for layer in plan.layers:
+            if layer.scheme is None or layer.bits is None:
+                continue
+            if layer.owner not in fitted:
+                try:
+                    fitted[layer.owner] = fixed(layer, self.qm) or quantizers.fit(
+                        layer.scheme, total[layer.owner], layer.bits, self.qm,
+                        self.fracs[layer.name], signed=layer.signed, **layer.options,
+                    )  # fmt: skip
+                except UserError as error:
+                    raise UserError(f"layer {layer.name}: {error}") from None
+            fitted[layer.name] = fitted[layer.owner]
+        return fitted
+
+
+def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:
+    """The quantizer that the plan gives whole: its F, and for knq its centroids; else None.
+
+    Raises:
+        UserError: centroids that leave the range of y.
+    """
+    if plan.scheme is None or plan.bits is None or plan.frac is None:
+        return None
+    if plan.scheme != "knq":
+        width = plan.bits if plan.scheme == "uniform" else qm
+        return Quantizer(
+            plan.scheme, plan.bits, width, plan.frac, variant=plan.variant, signed=plan.signed
+        )
+    if plan.centroids is None or plan.rule is None:
+        return None
+    centroid = np.array(plan.centroids, np.int32)
+    return Quantizer(
+        "knq", plan.bits, qm, plan.frac, rule=plan.rule, centroid=centroid,
+        threshold=thresholds(centroid, plan.rule), signed=plan.signed,
+    )  # fmt: skip
+
+
+class Calibration:
+    """One pass of the float network over the calibration images.
+
+    Attributes:
+        graph: the float network.
+        pixels: uint8 [N, C, H, W].
+        to_float: from pixels to normalised float32 network inputs.
+        few: how many of the images, the first ones, searches run on.
+        signed: layers whose stored values may be negative.
+        logits: the network's outputs, float32 [N, classes].
+    """
+
+    def __init__(
+        self, graph: Graph, pixels: np.ndarray, to_float: ToFloat, qm: int = QM_RANGE[1],
+        few: int = 0,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            graph, pixels, to_float, few: see the attributes.
+            qm: the largest width of y that will be asked for.
+        """
+        self.graph, self.pixels, self.to_float, self.few = graph, pixels, to_float, few
+        self.signed = signed_layers(graph)
+        self._histograms = {
+            layer.name: Histogram(qm + FINER + 1, layer.name in self.signed)
+            for layer in graph.layers[:-1]
+        }
+        size = 4 * few * sum(math.prod(layer.out_shape) for layer in graph.layers)
+        self._keep = size <= _KEPT_BYTES
+        self._kept: list[list[torch.Tensor]] = []
+        outputs: list[np.ndarray] = []
+        for batch in batches(pixels, "calibration", split=few):
+            outputs.append(self._add(batch, self._keep and sum(map(len, outputs)) < few))
+        self.logits = np.concatenate(outputs)
+
+    def _add(self, batch: np.ndarray, keep: bool) -> np.ndarray:
+        """Run one batch; its outputs [N, classes]."""
+        maps = []
+        for layer, stored in run.run_float(self.graph, self.to_float(batch)):
+            if layer.name in self._histograms:
+                self._histograms[layer.name].add(stored)
+            if keep:
+                maps.append(stored)
+        if keep:
+            self._kept.append(maps)
+        outputs: np.ndarray = stored.flatten(1).numpy()
+        return outputs
+
+    @property
+    def maxima(self) -> dict[str, float]:
+        """The largest magnitude of a stored activation, for every layer but the last."""
+        return {name: histogram.largest for name, histogram in self._histograms.items()}
+
+    def counts(self, qm: int, fracs: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """How often each y occurs, for every layer in `fracs`.
+
+        Only an F that is fixed so fine that nearly everything saturates takes a second pass: no
+        histogram of bounded size has both its small steps and the largest values.
+
+        Args:
+            qm: width of y.
+            fracs: F by layer name.
+
+        Returns:
+            int64 [2^qm] by layer name, the smallest y first.
+        """
+        found = {name: self._histograms[name].at(qm, frac) for name, frac in fracs.items()}
+        counts = {name: one for name, one in found.items() if one is not None}
+        missing = fracs.keys() - counts.keys()
+        if missing:
+            again = {name: torch.zeros(1 << qm, dtype=torch.int64) for name in missing}
+            for batch in batches(self.pixels, "histograms"):
+                for layer, stored in run.run_float(self.graph, self.to_float(batch)):
+                    if layer.name in missing:
+                        signed = layer.name in self.signed
+                        y = to_integers(stored, qm, fracs[layer.name], signed) - lowest(qm, signed)
+                        again[layer.name] += torch.bincount(y.flatten(), minlength=1 << qm)
+            counts.update((name, one.numpy()) for name, one in again.items())
+        return {name: counts[name] for name in fracs}
+
+    def formats(self, qm: int, fracs: Mapping[str, int]) -> Formats:
+        """The formats of a width and an F by layer name."""
+        return Formats(qm, dict(fracs), self.counts(qm, fracs))
+
+    def maps(self) -> FloatMaps:
+        """What float stores for the search images; run again only where it was too much to keep."""
+        searched = self.pixels[: self.few]
+        return (
+            zip(batches(searched), self._kept, strict=True)
+            if self._keep
+            else float_maps(self.graph, searched, self.to_float)
+        )
+
+
+def float_maps(graph: Graph, pixels: np.ndarray, to_float: ToFloat) -> FloatMaps:
+    """The float network's stored maps, batch by batch."""
+    for batch in batches(pixels, "float network"):
+        layers = run.run_float(graph, to_float(batch))
+        yield batch, (stored for _, stored in layers)

@@ -8,7 +8,7 @@ docs/formats.md 2.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize.manifest import InputFormat, QuantizedLayer
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.weights import fit_weights
+from model_prep.quantize.quantizers.weights import WeightFormat, fit_weights
 from model_prep.quantize.reference import check_exact
 from model_prep.quantize.sharing import is_copy, signed_layers
 
@@ -56,8 +56,9 @@ def network_input(spec: NetworkSpec) -> InputFormat:
 
 
 def quantize_layer(
-    layer: Layer, plan: LayerPlan, in_frac: int, magnitude: int, quantizer: Quantizer | None
-) -> QuantizedLayer:
+    layer: Layer, plan: LayerPlan, in_frac: int, magnitude: int, quantizer: Quantizer | None,
+    stored: WeightFormat | None = None,
+) -> QuantizedLayer:  # fmt: skip
     """One layer in integers.
 
     Args:
@@ -66,11 +67,13 @@ def quantize_layer(
         in_frac: F of its input.
         magnitude: largest magnitude that its input's decoder gives.
         quantizer: of its output; None for the last layer.
+        stored: its weights, where they are fitted already.
 
     Raises:
         UserError: the accumulator or the shift is too wide to be exact.
     """
-    stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
+    if stored is None:
+        stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
     weight, weight_frac = stored.integers, stored.frac
     acc_frac = in_frac + weight_frac
     bias, bias_frac = to_fixed(layer.bias, plan.bias_bits, most=acc_frac)
@@ -176,8 +179,11 @@ def quantize_layers(
     source: InputFormat,
     plans: Sequence[LayerPlan],
     quantizers: Sequence[Quantizer | None],
+    stored: Mapping[str, WeightFormat] | None = None,
 ) -> list[QuantizedLayer]:
     """All layers in integers; `plans` and `quantizers` have one entry per layer of the graph.
+
+    Weights in `stored`, by layer name, are not fitted again.
 
     Raises:
         UserError: a network that `check_graph` refuses, or widths that could not be exact.
@@ -191,7 +197,9 @@ def quantize_layers(
         sources = [graph.parts_of(name)[0] for name in layer.inputs]
         fracs, magnitudes = [frac[name] for name in sources], [magnitude[name] for name in sources]
         if layer.has_weights:
-            done = quantize_layer(layer, plan, fracs[0], magnitudes[0], quantizer)
+            done = quantize_layer(
+                layer, plan, fracs[0], magnitudes[0], quantizer, (stored or {}).get(layer.name)
+            )
         else:
             done = quantize_operation(layer, fracs, magnitudes, quantizer)
         layers.append(done)

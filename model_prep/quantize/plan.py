@@ -9,7 +9,7 @@ top of the file, then the network's defaults.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -168,14 +168,24 @@ class Plan:
         """Whether some width is still to be found."""
         return any(layer.scheme is not None and layer.bits is None for layer in self.layers)
 
+    def each(self, change: Callable[[LayerPlan], Mapping[str, Any]]) -> Plan:
+        """The plan with those fields of every layer replaced that `change` gives for it."""
+        layers = tuple(replace(layer, **change(layer)) for layer in self.layers)
+        return replace(self, layers=layers)
+
+    def with_values(self, key: str, values: Mapping[str, Any]) -> Plan:
+        """The plan with a field of the layers replaced that `values` names."""
+        return self.each(lambda layer: {key: values[layer.name]} if layer.name in values else {})
+
     def with_bits(self, bits: int) -> Plan:
         """Every width still to be found set to `bits`, as near as its scheme allows."""
-        done = []
-        for layer in self.layers:
-            if layer.scheme is not None and layer.bits is None:
-                layer = replace(layer, bits=max(bits, PLAN_WIDTHS[layer.scheme][0]))
-            done.append(layer)
-        return replace(self, layers=tuple(done))
+        return self.each(
+            lambda layer: (
+                {"bits": max(bits, PLAN_WIDTHS[layer.scheme][0])}
+                if layer.scheme is not None and layer.bits is None
+                else {}
+            )
+        )
 
 
 def parse_bits(text: str) -> Bits:

@@ -25,22 +25,21 @@ _HOPELESS = 40.0  # points lost, beyond which narrower codes are not measured
 def histograms(study: Study) -> Section:
     """Shares of activations by value, layer by layer, and the centroids of KNQ."""
     choice = study.choice("knq", _CENTROIDS)
-    fracs = study.fracs(study.plan("knq"), "network")
-    counts = study.counts(fracs)
+    formats = study.formats(study.plan("knq"), "network")
     rows: list[list[Any]] = []
     drawn, small = [], []
-    for name, histogram in counts.items():
+    for name, histogram in formats.counts.items():
         quantizer = choice.quantizers[name]
         first = lowest(study.qm, quantizer.signed)
         y = np.arange(first, first + len(histogram))
-        values = y * 2.0 ** -fracs[name]
+        values = y * 2.0 ** -formats.fracs[name]
         total = max(1, int(histogram.sum()))
         zero = float(histogram[y == 0].sum() / total)
         mean = float((values * histogram).sum() / total)
         deviation = float(np.sqrt(((values - mean) ** 2 * histogram).sum() / total))
         largest = float(np.abs(values[histogram > 0]).max(initial=0.0))
         rows.append([name, study.elements[name], 100 * zero, mean, deviation, largest,
-                     study.maxima[name]])  # fmt: skip
+                     study.calibration.maxima[name]])  # fmt: skip
         small.append(100 * float(histogram[np.abs(values) < largest / 10].sum()) / total)
         drawn.append(_drawn(name, values, histogram, quantizer))
     sizes, zeros = [row[1] for row in rows], [row[2] for row in rows]

@@ -30,12 +30,12 @@ _BOUND_NAMES = {"none": "without bound", "network": "bound M of the network's F"
 
 def searched(study: Study, scheme: str) -> tuple[dict[str, Any], Choice]:
     """(what the search for the smallest widths found, its quantizers); run once."""
-    problem = study.one_step() if scheme == "clnq" else study.problem(scheme)
+    problem = study.problem(scheme)
 
     def find() -> dict[str, Any]:
-        ready = study.prepared(problem)
-        with command.measuring(ready, floats=scheme in ("uniform", "clnq")) as measure:
-            goal = command.goal_of(ready, measure, study.delta)
+        floats = scheme in ("uniform", "clnq")
+        with command.measuring(problem, study.few(), floats=floats) as measure:
+            goal = command.goal_of(problem, measure)
             found = search.coordinate(problem, measure, goal)
         return {
             "widths": found.widths, "nb": found.nb, "score": found.score, "goal": found.goal,
@@ -52,7 +52,7 @@ def widths(study: Study) -> Section:
     found = {scheme: searched(study, scheme) for scheme in _SEARCHED}
     summary: list[list[Any]] = []
     for scheme, (result, choice) in found.items():
-        single = study.one_step() if scheme == "clnq" else study.problem(scheme)
+        single = study.problem(scheme)
         one = single.choice(single.uniform(result["start_bits"]))
         for kind, chosen in (("one width for all", one), ("a width per layer", choice)):
             score = study.score(chosen)
@@ -118,7 +118,7 @@ def width_figures(data: dict[str, Any]) -> list[Figure]:
 
 def bounds(study: Study) -> Section:
     """KNQ with and without the bound, floor against nearest."""
-    default = study.subject.defaults.bits
+    default = study.subject.source.defaults.bits
     middle = default if isinstance(default, int) else 4
     rows: list[list[Any]] = []
     for bits in study.pick((middle - 1, middle), (middle - 1,)):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from tqdm import tqdm
 
 from formats.build import write_atomic
 from formats.errors import UserError
+from formats.images import ImageSet
 from formats.options import Options
+from model_prep.quantize.plan import AUTO
+from model_prep.stages import Subject, divide
 from model_prep.study import (
     activations,
     allocations,
@@ -29,7 +32,7 @@ from model_prep.study import (
     prediction,
     weights,
 )
-from model_prep.study.context import Study, Subject
+from model_prep.study.context import Study
 from model_prep.study.plots import Figure
 from model_prep.study.results import Section, Store
 
@@ -77,16 +80,17 @@ def chosen(names: Sequence[str]) -> list[str]:
     return [name for name in PARTS if name in (names or PARTS)]
 
 
-def about(subject: Subject, study_where: str, qm: int) -> dict[str, Any]:
+def about(study: Study) -> dict[str, Any]:
     """What the page says at its top."""
+    subject, graph, images = study.subject, study.graph, study.subject.images
     facts = {
-        "network": f"{subject.spec.name}, {len(subject.graph.layers)} layers, "
-        f"{subject.graph.macs / 1e6:,.1f} M multiply-accumulates",
-        "weights": subject.origin,
-        "images": f"{subject.test.source}: {len(subject.calibration)} to calibrate and search, "
-        f"{len(subject.test)} to test" + (", the same ones" if subject.overlap else ""),
-        "formats": f"qm {qm} bits, weights and biases 14 bits unless a table says otherwise",
-        "judged by": "labels" if subject.labels else "agreement with the float network, as labels "
+        "network": f"{subject.spec.name}, {len(graph.layers)} layers, "
+        f"{graph.macs / 1e6:,.1f} M multiply-accumulates",
+        "weights": subject.loaded.origin,
+        "images": f"{study.test.source}: {len(images.calibration)} to calibrate and search, "
+        f"{len(study.test)} to test" + (", the same ones" if images.overlap else ""),
+        "formats": f"qm {study.qm} bits, weights and biases 14 bits unless a table says otherwise",
+        "judged by": "labels" if study.labels else "agreement with the float network, as labels "
         "or trained weights are missing: percentages compare schemes, not accuracies",
         "sources": "; ".join(papers.figures()["sources"].values()),
     }  # fmt: skip
@@ -94,26 +98,42 @@ def about(subject: Subject, study_where: str, qm: int) -> dict[str, Any]:
         "The tables and figures of the papers, measured again. Tables on a tinted ground quote a "
         "paper; all others were made on the network, weights and images named here."
     )
-    return {"title": f"Quantization study: {subject.spec.name}", "where": study_where,
+    return {"title": f"Quantization study: {subject.spec.name}", "where": study.where,
             "lead": lead, "facts": facts}  # fmt: skip
 
 
-def run(subject: Subject, settings: str, qm: int, options: Options) -> None:
+def with_test_images(subject: Subject, number: int | None) -> tuple[Subject, ImageSet]:
+    """(subject, test images): those that do not calibrate with labels, else half of all."""
+    images = subject.images
+    if images.test.labelled and not images.overlap:
+        return subject, images.held_out(number)
+    total = len(images.everything)
+    images = divide(images.everything, images.given, number or max(1, total // 2))
+    loaded = subject.source.load(images.calibration.pixels)
+    return replace(subject, images=images, loaded=loaded), images.test
+
+
+def run(subject: Subject, options: Options) -> None:
     """The command.
 
     Args:
         subject: the network and its images.
-        settings: hash of the network, the images and the program.
-        qm: width of a decoded activation.
         options: of the command line.
+
+    Raises:
+        UserError: images that cannot be divided, or a width of y that is to be searched.
     """
+    subject, test = with_test_images(subject, options.images)
+    qm = subject.plan.qm
+    if qm == AUTO:
+        raise UserError("QM must be a number for a study, not auto; leave it out for 12")
     names = chosen(options.sections)
     folder = options.folder / "study"
-    mixed = json.dumps([settings, qm, options.delta, options.quick])
+    mixed = json.dumps([subject.settings_sha256(test), options.quick])
     digest = hashlib.sha256(mixed.encode()).hexdigest()
     store = Store(folder / "study.json", digest, {})
-    study = Study(subject, store, qm, options.delta, options.quick)
-    store.about = about(subject, study.where, qm)
+    study = Study(subject, test, store, qm, options.quick)
+    store.about = about(study)
     open_ = [name for name in names if name not in store.sections]
     for name in names:
         if name not in open_:

@@ -144,8 +144,7 @@ def front_points(study: Study) -> list[dict[str, Any]]:
     problem = study.problem("knq", _FIT_BITS)
 
     def run() -> list[dict[str, Any]]:
-        ready = study.prepared(problem, _IMAGES)
-        with command.measuring(ready, "sqnr", floats=False) as measure:
+        with command.measuring(problem, study.few(_IMAGES), "sqnr", floats=False) as measure:
             points = budget.front(problem, measure, points=study.pick((_POINTS,), (4,))[0], swaps=2)
         return [asdict(point) for point in points]
 

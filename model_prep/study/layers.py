@@ -83,7 +83,7 @@ class Space:
             name: torch.from_numpy((at_frac(v, bits, frac) * 2.0**-frac).astype(np.float32))
             for name, v in self.weights.items()
         }
-        common = largest_frac(max(self.study.maxima.values()), (1 << bits) - 1)
+        common = largest_frac(max(self.study.calibration.maxima.values()), (1 << bits) - 1)
         signed = self.study.plan("knq").signed
         codes = {
             name: Quantizer("uniform", bits, bits, common - (name in signed), signed=name in signed)
@@ -95,7 +95,7 @@ class Space:
 def distance(measure: Measure, choice: Choice, base: Choice) -> float:
     """Normalised L2 of the output (004, equation 1)."""
     outputs = measure.outputs(choice, base)
-    exact = measure.float_logits.astype(np.float64)
+    exact = measure.sample.logits.astype(np.float64)
     gap = np.sqrt(np.square(outputs - exact).sum(axis=1)).mean()
     return float(gap / np.sqrt(np.square(exact).sum(axis=1)).mean())
 
@@ -178,9 +178,9 @@ def sensitivity(study: Study) -> Section:
     widths = study.pick(_SENSITIVITY if few else (6, 4), (6, 4))
 
     def run() -> dict[str, Any]:
-        ready = study.prepared(study.problem("uniform"), _IMAGES)
-        with command.measuring(ready, "sqnr") as measure:
-            return {"images": len(ready.images),
+        few = study.few(_IMAGES)
+        with command.measuring(study.problem("uniform"), few, "sqnr") as measure:
+            return {"images": len(few.pixels),
                     "single": _sensitivity(space, measure, widths),
                     "techniques": _compare(space, measure)}  # fmt: skip
 

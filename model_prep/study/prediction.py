@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,16 +11,17 @@ import numpy as np
 
 from formats.quantizer import Quantizer
 from model_prep.allocate import filling, predicted, sqnr
+from model_prep.quantize.calibrate import float_maps
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.quantizers import optimal_step
+from model_prep.quantize.score import layer_sqnr_db
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure
 from model_prep.study.results import BOTH, Section, Table
 
 _TARGETS = (25.0, 15.0)  # dB of all weights together
-_FINER = 4
 _LIMITS = (4, 16)
 
 
@@ -29,15 +29,15 @@ def _steps(
     study: Study, plan: Plan, quantizers: Mapping[str, Quantizer]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Measured SQNR of weights, and of activations in their codes, by layer name."""
-    fine = {name: study.fitting[name] + _FINER for name in quantizers}
-    codes = predicted.code_steps(quantizers, study.fine, study.qm + _FINER, fine)
+    codes = predicted.code_steps(quantizers, study.fine)
     return predicted.weight_steps(study.graph, plan), codes
 
 
 def _measured(study: Study, plan: Plan, quantizers: Mapping[str, Quantizer]) -> dict[str, float]:
     """SQNR of every layer's stored output on test images."""
-    network = FakeQuantized(study.graph, study.subject.source, plan.layers)
-    return network.layer_sqnr_db(study.few, study.to_float, quantizers)
+    network = FakeQuantized(study.graph, study.subject.input, plan.layers)
+    maps = float_maps(study.graph, study.measured_pixels, study.to_float)
+    return layer_sqnr_db(network, maps, quantizers)
 
 
 def prediction(study: Study) -> Section:
@@ -71,7 +71,7 @@ def prediction(study: Study) -> Section:
                     f"{number}: measured steps, dB", f"{number}: measured, dB"]  # fmt: skip
     table = Table(
         f"SQNR of layers, activations {study.qm} bits uniform, weights by water-filling for "
-        f"{_TARGETS[0]:g} and {_TARGETS[1]:g} dB; {len(study.few)} test images",
+        f"{_TARGETS[0]:g} and {_TARGETS[1]:g} dB; {len(study.measured_pixels)} test images",
         columns, list(rows.values()),
         note="'kappa 3' predicts from widths alone, as the paper does; 'measured steps' adds up "
         "the measured noise of each quantizer. Fused max pools and ReLU change noise, too.",
@@ -86,9 +86,7 @@ def prediction(study: Study) -> Section:
 def _with_floor(plan: Plan) -> Plan:
     """Widths of weights within what the examples are about."""
     low, high = _LIMITS
-    layers = [replace(layer, weight_bits=min(max(layer.weight_bits, low), high))
-              for layer in plan.layers]  # fmt: skip
-    return replace(plan, layers=tuple(layers))
+    return plan.each(lambda layer: {"weight_bits": min(max(layer.weight_bits, low), high)})
 
 
 def _table_6() -> Table:

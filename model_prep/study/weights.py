@@ -17,9 +17,8 @@ from tqdm import tqdm
 from formats.arithmetic import at_frac, to_fixed
 from model_prep.allocate import command, sqnr
 from model_prep.allocate.cache import Choice
-from model_prep.allocate.measure import inverse_sqnr
-from model_prep.quantize.fake_quant import sqnr_db
 from model_prep.quantize.plan import PARAMETER_BITS
+from model_prep.quantize.score import inverse_sqnr, sqnr_db
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure
@@ -117,9 +116,9 @@ class Model:
         base = self.choice({})
 
         def run() -> dict[str, dict[int, float]]:
-            ready = self.study.prepared(self.study.problem("uniform"), _SEARCHED)
+            problem, few = self.study.problem("uniform"), self.study.few(_SEARCHED)
             found: dict[str, dict[int, float]] = {}
-            with command.measuring(ready, "sqnr") as measure:
+            with command.measuring(problem, few, "sqnr") as measure:
                 names = list(reversed(self.layers))  # the last layers first, as the cache likes it
                 for name in tqdm(names, desc="weights", unit="layer", disable=None, leave=False):
                     found[name] = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,15 @@ from formats.quantizer import Quantizer
 from model_prep import data, run, trainer
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import calibrate
+from model_prep.quantize import calibrate, plan_file
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
-from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.plan import Plan
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.student import Student
 from model_prep.source import Source, state_of
-from model_prep.stages import Formats, find_formats
+from model_prep.stages import Quantization, quantization
 from model_prep.trainer import SHARDS
 from model_prep.training.augment import Augmented, centre, load_whole
 
@@ -177,12 +177,14 @@ def finetune(
     few = replace(few, pixels=centre(few.pixels, spec.in_shape))
     loaded = source.load(few.pixels)
     graph, fixed_input = loaded.graph, network_input(spec)
-    formats = find_formats(spec, graph, fixed_input, plan, few, few.labelled)
+    labels = few.labels if few.labelled else None
+    to_float = partial(data.to_float, spec)
+    formats = quantization(graph, fixed_input, plan, few.pixels, labels, to_float)
     # Tables are fitted to this graph: REFINE scales its channels and may change its weights.
-    start = formats.graph
+    before = formats.network
+    start = before.graph
     if plan.refine:
         _check_stored(source, start)
-    before = FakeQuantized(start, fixed_input, formats.plan.layers)
     network = Student(start, fixed_input, formats.plan.layers, formats.quantizers)
     augmented = Augmented(fit, spec.in_shape, mirror=spec.default_data != "digits")
     history = train(spec, network, graph, augmented, options)
@@ -208,7 +210,8 @@ def finetune(
         result["integer_images"] = len(some)
         result["integer_top1"] = percent_correct(exact, test.labels[some])
         result["integer_agreement"] = percent_correct(exact, logits[some].argmax(1))
-    _write(source, trained, network.fixed_plans(), formats.qm, result, out)
+    tuned = Plan(formats.qm, "network", None, None, tuple(network.fixed_plans()))
+    _write(source, trained, tuned, result, out)
     return result
 
 
@@ -240,7 +243,7 @@ def _float_logits(spec: NetworkSpec, graph: Graph, test: ImageSet) -> np.ndarray
 
 def _integer_logits(
     spec: NetworkSpec, graph: Graph, source: InputFormat, network: Student,
-    tables: dict[str, Quantizer], formats: Formats, test: ImageSet,
+    tables: dict[str, Quantizer], formats: Quantization, test: ImageSet,
 ) -> np.ndarray:  # fmt: skip
     """The raw outputs of the integer reference, int64 [N, classes]."""
     chosen = [tables.get(layer.name) for layer in graph.layers]
@@ -257,32 +260,14 @@ def _integer_logits(
     return np.concatenate(parts)
 
 
-def plan_toml(layers: Sequence[LayerPlan], qm: int) -> str:
-    """A plan file that fixes everything: widths, F and centroids of every layer."""
-    lines = [f"qm = {qm}"]
-    for layer in layers:
-        lines += ["", f"[layer.{layer.name}]"]
-        for key in ("scheme", "bits", "rule", "variant", "frac", "centroids"):
-            value = getattr(layer, key)
-            if value is not None:
-                text = json.dumps(list(value) if isinstance(value, tuple) else value)
-                lines.append(f"{key} = {text}")
-        lines += [f'weight_scheme = "{layer.weight_scheme}"']
-        lines += [f"weight_bits = {layer.weight_bits}", f"bias_bits = {layer.bias_bits}"]
-    return "\n".join(lines) + "\n"
-
-
-def _write(
-    source: Source, graph: Graph, layers: Sequence[LayerPlan], qm: int, result: dict[str, Any],
-    out: Path,
-) -> None:  # fmt: skip
+def _write(source: Source, graph: Graph, plan: Plan, result: dict[str, Any], out: Path) -> None:
     """The three files, all of them or none."""
     state = {name: torch.from_numpy(array) for name, array in state_of(source, graph).items()}
     buffer = io.BytesIO()
     torch.save(state, buffer)
     with atomic_dir(out) as folder:
         (folder / "weights.pth").write_bytes(buffer.getvalue())
-        (folder / "plan.toml").write_text(plan_toml(layers, qm))
+        (folder / "plan.toml").write_text(plan_file.text(plan, {}))
         (folder / "finetune.json").write_text(json.dumps(result, indent=2) + "\n")
 
 

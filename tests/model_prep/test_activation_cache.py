@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import random_graphs
 import torch
 
-from formats.build import free_memory
 from model_prep import networks, run, weights
-from model_prep.allocate import cache, uniform
+from model_prep.allocate import cache
 from model_prep.allocate.cache import BatchRun, Choice, layers_to_keep
 from model_prep.allocate.problem import Problem, Widths
 from model_prep.graph import Graph
-from model_prep.quantize import calibrate
+from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.fracs import layer_fracs
 from model_prep.quantize.integers import network_input
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan, Settings, resolve
@@ -42,11 +41,9 @@ def problem_of(
     def to_float(batch: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(source.encode(batch).astype(np.float32)) * 2.0**-source.frac
 
-    maxima = calibrate.maxima(graph, pixels, to_float)
-    fracs = uniform.shared_fracs(uniform.layer_fracs(maxima, QM, plan.signed), plan)
-    counts = calibrate.histograms(graph, pixels, to_float, QM, fracs, plan.signed)
-    plan = replace(plan, qm=QM)
-    return Problem(graph, plan, counts, QM, fracs), FakeQuantized(graph, source, plan.layers)
+    calibration = Calibration(graph, pixels, to_float, QM)
+    formats = calibration.formats(QM, layer_fracs(calibration.maxima, QM, plan))
+    return Problem(graph, plan, formats), FakeQuantized(graph, source, plan.layers)
 
 
 def digits_problem(**settings: object) -> tuple[Problem, FakeQuantized, np.ndarray]:
@@ -150,4 +147,4 @@ def test_what_is_kept_stays_within_the_limit() -> None:
     assert layers_to_keep(graph, typical, 7, 0) == frozenset()
     assert layers_to_keep(graph, {}, 7, everything) != frozenset(names)  # float32 is larger
     assert cache.cache_bytes(0.5) == 500_000_000
-    assert 0 < cache.cache_bytes(None) < free_memory()
+    assert 0 < cache.cache_bytes(None) < cache.free_memory()

@@ -11,54 +11,43 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import digits_network as digits
 import numpy as np
 import pytest
 import torch
+from digits_network import SPEC, Ready, ready_for
 
 from formats.commands import main
 from formats.errors import UserError, run_cli
-from model_prep import data, networks, weights
-from model_prep.allocate import budget, command, quenn, search
-from model_prep.allocate.command import Prepared, goal_of, measuring
+from model_prep import weights
+from model_prep.allocate import budget, quenn, search
+from model_prep.allocate.command import measuring
 from model_prep.allocate.measure import Measure
-from model_prep.allocate.problem import plan_toml
-from model_prep.quantize import manifest
-from model_prep.quantize.fake_quant import Evaluator
-from model_prep.quantize.integers import network_input
+from model_prep.quantize import manifest, plan_file
+from model_prep.quantize.calibrate import float_maps
 from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.score import Evaluator
 
-SPEC = networks.get("digits")
-IMAGES = 120
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SQUEEZENET, PHOTOGRAPHS = DATA / "squeezenet_v1.0.onnx", DATA / "imagenet500.npz"
 
 
-def ready_for(labels: bool = True, **settings: object) -> Prepared:
-    images = data.load(SPEC, None, 400)
-    graph = weights.load(SPEC, None, images.pixels).graph
-    plan = resolve(graph, Settings(bits="auto", **settings), Settings(scheme="knq"))  # type: ignore[arg-type]
-    return command.prepare(SPEC, graph, network_input(SPEC), plan, images, labels, IMAGES)
-
-
 @pytest.fixture(scope="module")
-def ready() -> Prepared:
+def ready() -> Ready:
     return ready_for()
 
 
 @pytest.fixture()
-def measure(ready: Prepared) -> Iterator[Measure]:
-    with measuring(ready, "sqnr") as made:
+def measure(ready: Ready) -> Iterator[Measure]:
+    with measuring(*ready, "sqnr") as made:
         yield made
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "agreement", "sqnr"])
-def test_scores_are_the_evaluators(ready: Prepared, metric: str) -> None:
+def test_scores_are_the_evaluators(ready: Ready, metric: str) -> None:
     choice = ready.problem.choice(ready.problem.uniform(3))
-    with measuring(ready, metric) as measure:
-        labels = {"accuracy": ready.images.labels, "sqnr": None}.get(
-            metric, measure.float_logits.argmax(1)
-        )
-        plain = Evaluator(ready.network, ready.images.pixels, labels, ready.to_float)
+    with measuring(*ready, metric) as measure:
+        plain = Evaluator(ready.sample, metric)
         assert measure.score(choice) == plain.score(choice.quantizers)
         for number, group in enumerate(ready.problem.groups):
             other = ready.problem.with_group(choice, number, group.widths[1])
@@ -70,11 +59,11 @@ def test_scores_are_the_evaluators(ready: Prepared, metric: str) -> None:
 
 @pytest.mark.parametrize("metric", ["accuracy", "sqnr"])
 @pytest.mark.parametrize("order", search.ORDERS)
-def test_cached_search_is_the_search(ready: Prepared, metric: str, order: str) -> None:
+def test_cached_search_is_the_search(ready: Ready, metric: str, order: str) -> None:
     found = []
     for cached in (True, False):
-        with measuring(ready, metric, cached=cached) as measure:
-            goal = goal_of(ready, measure, 2.0 if metric == "accuracy" else 30.0)
+        with measuring(*ready, metric, cached=cached) as measure:
+            goal = ready.goal(measure, 2.0 if metric == "accuracy" else 30.0)
             found.append(search.coordinate(ready.problem, measure, goal, order))
     assert found[0] == found[1]
     result = found[0]
@@ -86,8 +75,8 @@ def test_cached_search_is_the_search(ready: Prepared, metric: str, order: str) -
     assert result.nb == sum(sizes[name] * width for name, width in bits.items() if width)
 
 
-def test_no_group_can_be_lowered_further(ready: Prepared, measure: Measure) -> None:
-    goal = goal_of(ready, measure, 30.0)
+def test_no_group_can_be_lowered_further(ready: Ready, measure: Measure) -> None:
+    goal = ready.goal(measure, 30.0)
     result = search.coordinate(ready.problem, measure, goal)
     widths = tuple(result.widths[group.name] for group in ready.problem.groups)
     for number in range(len(widths)):
@@ -96,9 +85,9 @@ def test_no_group_can_be_lowered_further(ready: Prepared, measure: Measure) -> N
             assert measure.score(ready.problem.choice(lower))[0] < goal
 
 
-def test_exhaustive_equals_brute_force(ready: Prepared, measure: Measure) -> None:
+def test_exhaustive_equals_brute_force(ready: Ready, measure: Measure) -> None:
     problem = ready.problem
-    goal = goal_of(ready, measure, 44.0)
+    goal = ready.goal(measure, 44.0)
     found = search.exhaustive(problem, measure, goal)
     every = itertools.product(*[group.widths for group in problem.groups])
     smaller = [widths for widths in every if problem.nb(widths) < found.nb]
@@ -107,12 +96,12 @@ def test_exhaustive_equals_brute_force(ready: Prepared, measure: Measure) -> Non
     assert found.score >= goal
 
 
-def test_a_goal_out_of_reach(ready: Prepared, measure: Measure) -> None:
+def test_a_goal_out_of_reach(ready: Ready, measure: Measure) -> None:
     with pytest.raises(UserError, match="^METHOD=search must reach 300.00 dB of output SQNR, not"):
         search.coordinate(ready.problem, measure, 300.0)
 
 
-def test_prediction_is_optimal_and_near(ready: Prepared, measure: Measure) -> None:
+def test_prediction_is_optimal_and_near(ready: Ready, measure: Measure) -> None:
     problem = ready.problem
     table = budget.sensitivity(problem, measure)
     front = budget.predicted_front(problem, table)
@@ -136,7 +125,7 @@ def test_prediction_is_optimal_and_near(ready: Prepared, measure: Measure) -> No
         assert abs(measured - budget.predicted_db(table, best)) < 3
 
 
-def test_front_and_budget(ready: Prepared, measure: Measure) -> None:
+def test_front_and_budget(ready: Ready, measure: Measure) -> None:
     problem = ready.problem
     table = budget.sensitivity(problem, measure)
     points = budget.front(problem, measure, table, points=5, swaps=3)
@@ -153,13 +142,10 @@ def test_front_and_budget(ready: Prepared, measure: Measure) -> None:
         budget.best_for(problem, measure, table, 1)
 
 
-def test_fixed_widths_count_but_stay(measure: Measure) -> None:
-    images = data.load(SPEC, None, 400)
-    graph = weights.load(SPEC, None, images.pixels).graph
-    bits = [3] * (len(graph.layers) - 1)
-    plan = resolve(graph, Settings(bits=bits), Settings(scheme="knq"))
+def test_fixed_widths_count_but_stay() -> None:
+    bits = [3] * (len(digits.graph().layers) - 1)
     with pytest.raises(UserError, match="^BITS must leave a layer's width open to allocate"):
-        command.prepare(SPEC, graph, network_input(SPEC), plan, images, True, 10)
+        ready_for(bits=bits)
 
 
 def test_fixed_point_analysis_by_hand() -> None:
@@ -175,9 +161,12 @@ def test_fixed_point_analysis_by_hand() -> None:
     assert clipped.fractional_length > 4 - clipped.integer_length
 
 
-def test_quenn(ready: Prepared) -> None:
-    with measuring(ready, "accuracy") as measure:
-        found = quenn.explore(ready.problem, measure, ready.to_float, 2.0, (3, 6, 10))
+def test_quenn(ready: Ready) -> None:
+    with measuring(*ready, "accuracy") as measure:
+        found = quenn.explore(
+            ready.problem, measure,
+            float_maps(digits.graph(), ready.sample.pixels, digits.TO_FLOAT), 2.0, (3, 6, 10),
+        )  # fmt: skip
         assert found.best.score >= measure.float_score - 2.0
         by_name = {trial.what: [] for trial in found.single}
         for trial in found.single:
@@ -200,35 +189,36 @@ def test_quenn(ready: Prepared) -> None:
     assert found.best.weights_saved == pytest.approx(100 * (1 - kept / size / 32))
 
 
-def test_the_plan_file_gives_the_plan_again(ready: Prepared, tmp_path: Path) -> None:
+def test_the_plan_file_gives_the_plan_again(ready: Ready, tmp_path: Path) -> None:
     problem = ready.problem
     widths = tuple(3 + i % 3 for i in range(len(problem.groups)))
     plan = problem.plan(widths)
     path = tmp_path / "plan.toml"
-    path.write_text(plan_toml(plan, problem.fracs, "two\nlines"))
+    path.write_text(plan_file.text(plan, problem.formats.fracs, "two\nlines"))
     again = resolve(problem.graph, Settings(), Settings(scheme="enq", bits=8), path)
     assert again.layers == plan.layers
-    assert again.qm == problem.qm
+    assert again.qm == problem.formats.qm
     if again.frac is not None:
-        assert set(problem.fracs.values()) == {again.frac}
+        assert set(problem.formats.fracs.values()) == {again.frac}
 
 
 @pytest.mark.parametrize(("refine", "steps"), [("all", 5), ("equalise", None), (None, None)])
 def test_the_plan_file_keeps_what_is_to_be_refined(
-    ready: Prepared, tmp_path: Path, refine: str | None, steps: int | None
+    ready: Ready, tmp_path: Path, refine: str | None, steps: int | None
 ) -> None:
     problem = ready.problem
-    settings = Settings(scheme="knq", bits=3, qm=problem.qm, refine=refine, distil_steps=steps)
+    qm = problem.formats.qm
+    settings = Settings(scheme="knq", bits=3, qm=qm, refine=refine, distil_steps=steps)
     plan = resolve(problem.graph, replace(settings, clip=False, frac_mode="layer"), Settings())
     path = tmp_path / "plan.toml"
-    path.write_text(plan_toml(plan, problem.fracs, ""))
+    path.write_text(plan_file.text(plan, problem.formats.fracs, ""))
     again = resolve(problem.graph, Settings(), Settings(), path)
     assert (again.refine, again.distil_steps) == (plan.refine, plan.distil_steps)
     assert ("distil_steps" in path.read_text()) == (steps is not None)
     assert ("refine" in path.read_text()) == (refine is not None)
     if refine:  # which chooses F itself
         assert (again.frac, again.frac_mode, again.clip) == (None, "layer", False)
-        path.write_text(plan_toml(replace(plan, frac=4, clip=True), problem.fracs, ""))
+        path.write_text(plan_file.text(replace(plan, frac=4, clip=True), problem.formats.fracs, ""))
         again = resolve(problem.graph, Settings(), Settings(), path)
         assert (again.frac, again.clip) == (4, True)
 
@@ -252,7 +242,7 @@ def test_metric_needs_labels() -> None:
     plain = ready_for(labels=False)
     with (
         pytest.raises(UserError, match="^METRIC must be agreement or sqnr for images without"),
-        measuring(plain, "accuracy"),
+        measuring(*plain, "accuracy"),
     ):
         pass
     assert torch.get_num_threads() >= 1
@@ -262,12 +252,13 @@ def run(*options: object) -> int:
     return run_cli(main, ["allocate", *map(str, options)])
 
 
-@pytest.mark.parametrize("method", ["search", "budget", "quenn", "sqnr"])
+@pytest.mark.parametrize("method", ["search", "budget", "quenn", "sqnr", "loss"])
 def test_the_command_writes_a_plan_that_quantize_takes(method: str, tmp_path: Path) -> None:
     options = ["NET=digits", "IMAGES=40", "POINTS=3", f"OUT={tmp_path}"]
-    assert run(*options, f"METHOD={method}") == 0
+    more = ["AVERAGE=3.4", "REFINE=equalise"] if method == "loss" else []
+    assert run(*options, f"METHOD={method}", *more) == 0
     entry = json.loads((tmp_path / "allocation.json").read_text())
-    assert (entry["method"], entry["images"]) == (method, 40)
+    assert (entry["method"], entry["images"]) == (method, 1437 if more else 40)
     plan = tmp_path / "plan.toml"
     again = ["quantize", "NET=digits", f"PLAN={plan}", f"OUT={tmp_path}"]
     assert run_cli(main, again) == 0

@@ -17,8 +17,8 @@ from formats.errors import UserError
 from model_prep.allocate import filling, predicted, sqnr
 from model_prep.allocate.filling import Filling
 from model_prep.allocate.problem import Problem
-from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.graph import INPUT, Average, Graph, Layer, no_bias, no_weight
+from model_prep.quantize.calibrate import Formats, float_maps
 from model_prep.quantize.plan import Plan, Settings, resolve
 
 QM = 10
@@ -64,13 +64,12 @@ def problem_of(
         if layer.name in dead:
             values[:] = zero
         counts[layer.name] = np.bincount(values, minlength=1 << QM)
-    return Problem(graph, plan, counts, QM, dict.fromkeys(counts, 6))
+    return Problem(graph, plan, Formats(QM, dict.fromkeys(counts, 6), counts))
 
 
 def fill(problem: Problem, kappa: float | None = None, rho: str = "activations") -> Filling:
     return filling.of_activations(
-        problem.open_plan, problem.counts, QM, problem.fracs,
-        sqnr.reading_costs(problem.graph, rho),
+        problem.open_plan, problem.formats, sqnr.reading_costs(problem.graph, rho),
         {group.name: group.widths for group in problem.groups}, kappa,
     )  # fmt: skip
 
@@ -127,11 +126,11 @@ def test_any_network_is_allocated(seed: int) -> None:
     if len(graph.layers) < 2:
         pytest.skip("one layer stores no codes")
     problem = problem_of(graph)
-    network = FakeQuantized(graph, random_graphs.random_input(random, graph),
-                            problem.open_plan.layers)  # fmt: skip
+    source = random_graphs.random_input(random, graph)
     pixels = random.integers(0, 256, (2, *graph.in_shape), np.uint8)
     for rho in sqnr.COSTS:
-        found = predicted.allocate(problem, network, pixels, to_float, None, rho, weights_db=20.0)
+        maps = float_maps(graph, pixels, to_float)
+        found = predicted.allocate(problem, source, maps, None, rho, weights_db=20.0)
         assert not found.plan.searches_bits
         assert found.predicted_db.keys() == found.measured_db.keys()
 

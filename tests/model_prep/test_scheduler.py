@@ -11,27 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from digits_network import Ready, ready_for
 
 from formats.errors import UserError, run_cli
-from model_prep import data, networks, weights
-from model_prep.allocate import command, scheduler, search
-from model_prep.allocate.command import Prepared
+from model_prep.allocate import scheduler, search
+from model_prep.allocate.command import measuring
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.scheduler import Dask, Threads
+from model_prep.graph import Layer
 from model_prep.quantize import calibrate
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import Settings, resolve
-
-SPEC = networks.get("digits")
 
 
 @pytest.fixture(scope="module")
-def ready() -> Prepared:
-    images = data.load(SPEC, None, 900)
-    graph = weights.load(SPEC, None, images.pixels).graph
-    plan = resolve(graph, Settings(bits="auto"), Settings(scheme="knq"))
-    return command.prepare(SPEC, graph, network_input(SPEC), plan, images, True, 600)
+def ready() -> Ready:
+    return ready_for(number=900, few=600)
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +40,26 @@ def client() -> Iterator[Any]:
         yield client
 
 
-def found_by(ready: Prepared, pool: scheduler.Pool) -> search.SearchResult:
-    measure = Measure(ready.network, ready.images.pixels, None, ready.to_float, pool, "sqnr")
+def found_by(ready: Ready, pool: scheduler.Pool) -> search.SearchResult:
+    measure = Measure(ready.sample, pool, "sqnr")
     result = search.coordinate(ready.problem, measure, 15.0)
     pool.close()
     return result
 
 
-def parts(ready: Prepared) -> tuple[Any, list[np.ndarray], frozenset[str]]:
+def parts(ready: Ready) -> tuple[Any, list[np.ndarray], frozenset[str]]:
     names = frozenset(layer.name for layer in ready.problem.graph.layers[:-1])
-    return ready.network, list(calibrate.batches(ready.images.pixels)), names
+    return ready.sample.network, list(calibrate.batches(ready.sample.pixels)), names
 
 
-def test_workers_do_not_matter(ready: Prepared) -> None:
+def test_workers_do_not_matter(ready: Ready) -> None:
     before = torch.get_num_threads()
     results = [found_by(ready, Threads(*parts(ready), workers=workers)) for workers in (2, 3)]
     assert results[0] == results[1]
     assert torch.get_num_threads() == before
 
 
-def test_dask_gives_the_same_result(ready: Prepared, client: Any) -> None:
+def test_dask_gives_the_same_result(ready: Ready, client: Any) -> None:
     here = found_by(ready, Threads(*parts(ready), workers=2))
     there = found_by(ready, Dask(client, *parts(ready)))
     assert there == here
@@ -74,7 +68,7 @@ def test_dask_gives_the_same_result(ready: Prepared, client: Any) -> None:
 
 
 def test_workers_remember_few_choices(
-    ready: Prepared, client: Any, monkeypatch: pytest.MonkeyPatch
+    ready: Ready, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, bases = [], set()
     known = scheduler._known
@@ -94,14 +88,14 @@ def test_workers_remember_few_choices(
 
 
 def test_a_worker_knows_an_accepted_candidate(
-    ready: Prepared, monkeypatch: pytest.MonkeyPatch
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computed: list[int] = []
+    computed: list[str] = []
     raw = FakeQuantized.raw
 
-    def counted(network: FakeQuantized, index: int, *rest: Any) -> torch.Tensor:
-        computed.append(index)
-        return raw(network, index, *rest)
+    def counted(network: FakeQuantized, layer: Layer, *rest: Any) -> torch.Tensor:
+        computed.append(layer.name)
+        return raw(network, layer, *rest)
 
     monkeypatch.setattr(FakeQuantized, "raw", counted)
     network, batches, keep = parts(ready)
@@ -119,7 +113,7 @@ def test_a_worker_knows_an_accepted_candidate(
     task(0, 1, (start, accepted))
     computed.clear()
     got = task(1, 2, (accepted, next_one))
-    assert computed == [len(network.graph.layers) - 1]  # only what reads the narrowed layer
+    assert computed == [network.graph.layers[-1].name]  # only what reads the narrowed layer
     again = task(7, 8, (accepted, next_one))  # numbers that were forgotten
     assert np.array_equal(got, again)
     scheduler._forget("pool")
@@ -129,29 +123,29 @@ def test_a_worker_knows_an_accepted_candidate(
     assert np.array_equal(got, plain)
 
 
-def test_dask_at_an_address(ready: Prepared, client: Any) -> None:
+def test_dask_at_an_address(ready: Ready, client: Any) -> None:
     address = client.scheduler.address
     if not address.startswith("tcp"):
         address = client.cluster.scheduler_address
-    with command.measuring(ready, "sqnr", address) as measure:
+    with measuring(*ready, "sqnr", address) as measure:
         there = measure.score(ready.problem.choice(ready.problem.uniform(3)))
-    with command.measuring(ready, "sqnr") as measure:
+    with measuring(*ready, "sqnr") as measure:
         assert measure.score(ready.problem.choice(ready.problem.uniform(3))) == there
 
 
 @pytest.mark.slow()
-def test_a_cluster_of_processes_at_its_address(ready: Prepared) -> None:
+def test_a_cluster_of_processes_at_its_address(ready: Ready) -> None:
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
         assert cluster.scheduler_address.startswith("tcp://")
-        with command.measuring(ready, "sqnr", cluster.scheduler_address) as measure:
+        with measuring(*ready, "sqnr", cluster.scheduler_address) as measure:
             there = search.coordinate(ready.problem, measure, 15.0)
         with distributed.Client(cluster, set_as_default=False) as client:
             left = client.run(lambda: len(scheduler._RUNS))
     assert list(left.values()) == [0, 0]
-    with command.measuring(ready, "sqnr") as measure:
+    with measuring(*ready, "sqnr") as measure:
         assert search.coordinate(ready.problem, measure, 15.0) == there
 
 
@@ -176,7 +170,7 @@ def test_dask_is_not_installed(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failing_task_is_reported(ready: Prepared) -> None:
+def test_a_failing_task_is_reported(ready: Ready) -> None:
     network, pixels, keep = parts(ready)
     pool = Threads(network, [*pixels, np.zeros((1, 2, 3), np.uint8)], keep)
     base = ready.problem.choice(ready.problem.uniform(3))

@@ -7,11 +7,10 @@ import contextlib
 import itertools
 import json
 import math
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import digits_network as digits
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,22 +18,16 @@ from hypothesis import strategies as st
 
 from formats.errors import UserError
 from formats.quantizer import Quantizer
-from model_prep import data, networks, weights
-from model_prep.allocate import clipping, clnq, filling, sqnr
+from model_prep.allocate import filling, sqnr
 from model_prep.allocate.problem import Problem
-from model_prep.allocate.single import fit_all
 from model_prep.allocate.sqnr import Efficiency, Step
-from model_prep.allocate.uniform import layer_fracs
-from model_prep.graph import Graph
-from model_prep.quantize import calibrate
-from model_prep.quantize.fake_quant import Evaluator, FakeQuantized
-from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.calibrate import Formats, coarser
+from model_prep.quantize.fracs import least_error
+from model_prep.quantize.quantizers.histogram import signal_and_noise
+from model_prep.stages import quantization
 
 TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
 from_papers = pytest.mark.skipif(not TABLES.exists(), reason="the papers' tables are not there")
-SPEC = networks.get("digits")
-TO_FLOAT = partial(data.to_float, SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -187,45 +180,24 @@ def test_bad_settings(call: Any, text: str) -> None:
 # On the digits network
 
 
-class Digits:
-    """The network, calibrated once."""
-
-    def __init__(self) -> None:
-        self.images = data.load(SPEC, None, 200)
-        self.graph: Graph = weights.load(SPEC, None, np.zeros((1, 1, 8, 8), np.uint8)).graph
-        self.maxima = calibrate.maxima(self.graph, self.images.pixels, TO_FLOAT)
-        self.fracs = layer_fracs(self.maxima, 12)
-        self.counts = calibrate.histograms(
-            self.graph, self.images.pixels, TO_FLOAT, 12, self.fracs
-        )  # fmt: skip
-        plan = resolve(self.graph, Settings(), Settings(scheme="knq", bits=4))
-        self.fake = FakeQuantized(self.graph, network_input(SPEC), plan.layers)
-
-    def plan(self, **settings: Any) -> Any:
-        return resolve(self.graph, Settings(**settings), Settings(scheme="knq", bits=4))
+def formats_at(qm: int = 12) -> Formats:
+    return digits.calibration().formats(qm, digits.fitting(qm))
 
 
-@pytest.fixture(scope="module")
-def digits() -> Digits:
-    return Digits()
-
-
-def test_activations_are_allocated_to_a_measured_target(digits: Digits) -> None:
-    problem = Problem(
-        digits.graph, digits.plan(bits="auto", scheme="uniform"), digits.counts, 12, digits.fracs
-    )
-    rho = sqnr.reading_costs(digits.graph, "activations")
+def test_activations_are_allocated_to_a_measured_target() -> None:
+    formats = formats_at()
+    problem = Problem(digits.graph(), digits.plan_of(bits="auto", scheme="uniform"), formats)
+    rho = sqnr.reading_costs(digits.graph(), "activations")
     steps = filling.of_activations(
-        problem.open_plan, digits.counts, 12, digits.fracs, rho,
-        {group.name: group.widths for group in problem.groups},
+        problem.open_plan, formats, rho, {group.name: group.widths for group in problem.groups}
     )  # fmt: skip
     bits = steps.widths(20.0, "TARGET_DB")
     done = problem.plan(tuple(bits.values()))
     assert not done.searches_bits
-    fitted = fit_all(done, digits.counts, 12, digits.fracs)
+    fitted = formats.fit(done)
     reached = sqnr.output_sqnr_db(
         sqnr.activation_sqnr_db(
-            layer, digits.counts[layer.name], 12, digits.fracs[layer.name], [layer.bits]
+            layer, formats.counts[layer.name], 12, formats.fracs[layer.name], [layer.bits]
         )[layer.bits]
         for layer in done.layers
         if layer.scheme
@@ -234,38 +206,22 @@ def test_activations_are_allocated_to_a_measured_target(digits: Digits) -> None:
     assert sum(steps.widths(32.0, "TARGET_DB").values()) > sum(bits.values())
 
 
-def test_weights_get_fewer_bits_where_there_are_more(digits: Digits) -> None:
-    done = filling.allocate_weights(digits.graph, digits.plan(), 25.0, kappa=6.0)
-    rho = sqnr.costs(digits.graph, "parameters")
+def test_weights_get_fewer_bits_where_there_are_more() -> None:
+    done = filling.allocate_weights(digits.graph(), digits.plan_of(), 25.0, kappa=6.0)
+    rho = sqnr.costs(digits.graph(), "parameters")
     bits = {layer.name: layer.weight_bits for layer in done.layers if layer.name in rho}
     ordered = sorted(rho, key=lambda name: rho[name])
     assert all(bits[a] >= bits[b] for a, b in itertools.pairwise(ordered) if rho[b] > 4 * rho[a])
     assert sqnr.output_sqnr_db(6.0 * b for b in bits.values()) >= 25.0
-    assert filling.allocate_weights(digits.graph, digits.plan(), 25.0) != done  # measured kappa
+    assert (
+        filling.allocate_weights(digits.graph(), digits.plan_of(), 25.0) != done
+    )  # measured kappa
 
 
-def test_rho_by_kind(digits: Digits) -> None:
-    assert set(sqnr.costs(digits.graph, "macs")) == set(sqnr.costs(digits.graph, "parameters"))
+def test_rho_by_kind() -> None:
+    assert set(sqnr.costs(digits.graph(), "macs")) == set(sqnr.costs(digits.graph(), "parameters"))
     with pytest.raises(UserError, match="^rho must be one of parameters, activations, macs"):
-        sqnr.costs(digits.graph, "bytes")
-
-
-def test_clnq_widths_cannot_shrink_any_more(digits: Digits) -> None:
-    plan = digits.plan()
-    evaluator = Evaluator(digits.fake, digits.images.pixels[:64], None, TO_FLOAT)
-    elements = sqnr.costs(digits.graph, "activations")
-    done = clnq.search(plan, digits.counts, 12, digits.fracs, evaluator, 15.0, elements)
-
-    def score(trial: Any) -> float:
-        return evaluator.score(fit_all(trial, digits.counts, 12, digits.fracs))[0]
-
-    assert score(done) >= 15.0
-    for layer in done.layers[:-1]:
-        assert layer.scheme == "uniform"
-        for bits in range(2, layer.bits):
-            assert score(clnq.with_width(done, layer.owner, bits)) < 15.0
-    with pytest.raises(UserError, match="^the widths must reach a score of 99.00, not "):
-        clnq.search(plan, digits.counts, 12, digits.fracs, evaluator, 99.0, elements)
+        sqnr.costs(digits.graph(), "bytes")
 
 
 # Clipping
@@ -274,46 +230,38 @@ def test_clnq_widths_cannot_shrink_any_more(digits: Digits) -> None:
 def test_signal_and_noise_of_a_finer_histogram() -> None:
     counts = np.array([0, 3, 0, 0, 0, 0, 1, 0])  # of quarters
     enq = Quantizer("enq", 2, 3, 1, variant="floor")  # halves 0..7 in steps of a whole
-    signal, noise = clipping.signal_and_noise(counts, 0, 2, enq)
+    signal, noise = signal_and_noise(counts, 0, 2, enq)
     assert signal == 3 * 0.25**2 + 1.5**2
     assert noise == 3 * 0.25**2 + 0.5**2
 
 
 @pytest.mark.parametrize("scheme", ["enq", "knq", "uniform"])
-def test_least_error_is_the_least_of_the_candidates(digits: Digits, scheme: str) -> None:
-    plan = digits.plan(scheme=scheme, bits=4, qm=6)
-    fitting = layer_fracs(digits.maxima, 6)
-    wide = calibrate.histograms(
-        digits.graph, digits.images.pixels, TO_FLOAT, 10, {n: f + 4 for n, f in fitting.items()}
-    )  # fmt: skip
-    chosen = clipping.least_error(plan, wide, 6, fitting)
+def test_least_error_is_the_least_of_the_candidates(scheme: str) -> None:
+    plan, calibration = digits.plan_of(scheme=scheme, bits=4, qm=6), digits.calibration()
+    fitting = digits.fitting(6)
+    wide = calibration.counts(10, {name: frac + 4 for name, frac in fitting.items()})
+    chosen = least_error(calibration, plan, 6, fitting)
     for name, frac in chosen.items():
         errors = []
         for finer in range(5):
-            counts = {n: clipping.coarser(c, 0, 4 - finer, 6, False) for n, c in wide.items()}
+            counts = {n: coarser(c, 0, 4 - finer, 6, False) for n, c in wide.items()}
             fracs = {n: f + finer for n, f in fitting.items()}
-            fitted = fit_all(plan, counts, 6, fracs)[name]
-            errors.append(clipping.signal_and_noise(wide[name], 0, fitting[name] + 4, fitted)[1])
+            fitted = Formats(6, fracs, counts).fit(plan)[name]
+            errors.append(signal_and_noise(wide[name], 0, fitting[name] + 4, fitted)[1])
         assert frac - fitting[name] == int(np.argmin(errors))
-    still_open = replace(plan, layers=tuple(
-        replace(layer, bits=None) if layer.scheme else layer for layer in plan.layers
-    ))  # fmt: skip
-    assert clipping.least_error(still_open, wide, 6, fitting).keys() == fitting.keys()
+    still_open = plan.each(lambda layer: {"bits": None})
+    assert least_error(calibration, still_open, 6, fitting).keys() == fitting.keys()
 
 
-def test_without_clipping_no_activation_saturates(digits: Digits) -> None:
-    from model_prep.stages import find_formats
-
-    images = digits.images
-    found = {
-        clip: find_formats(
-            SPEC, digits.graph, network_input(SPEC), digits.plan(qm=4, bits=2, clip=clip), images,
-            True,
+def test_without_clipping_no_activation_saturates() -> None:
+    images, fitting = digits.images(200), digits.fitting(4)
+    fracs = {}
+    for clip in (True, False):
+        plan = digits.plan_of(qm=4, bits=2, clip=clip)
+        found = quantization(
+            digits.graph(), digits.INPUT, plan, images.pixels, images.labels, digits.TO_FLOAT
         )
-        for clip in (True, False)
-    }  # fmt: skip
-    fitting = layer_fracs(digits.maxima, 4)
-    plain = {name: q.frac for name, q in found[False].quantizers.items()}
+        fracs[clip] = {name: one.frac for name, one in found.quantizers.items()}
+    plain, clipped = fracs[False], fracs[True]
     assert all(plain[name] <= fitting[name] for name in fitting)
-    clipped = {name: q.frac for name, q in found[True].quantizers.items()}
     assert all(plain[name] <= clipped[name] for name in fitting) and plain != clipped

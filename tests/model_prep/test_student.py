@@ -13,9 +13,8 @@ import torch
 from formats.arithmetic import Average, Window, largest_frac, to_fixed
 from formats.quantizer import Quantizer
 from model_prep import data, weights
-from model_prep.allocate import single
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize import calibrate
+from model_prep.graph import INPUT, Average, Graph, Layer
+from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import input_format, network_input
 from model_prep.quantize.plan import Plan, Settings, resolve
@@ -33,11 +32,9 @@ def _gradients() -> Iterator[None]:
 
 def fitted(graph: Graph, plan: Plan, pixels: np.ndarray, to_float) -> dict[str, Quantizer]:
     """Quantizers of a plan, with one F for the network."""
-    largest = max(calibrate.maxima(graph, pixels, to_float).values())
-    frac = largest_frac(largest, (1 << (QM - 1)) - 1)
-    fracs = {layer.name: frac for layer in graph.layers[:-1]}
-    counts = calibrate.histograms(graph, pixels, to_float, QM, fracs, plan.signed)
-    return single.fit_all(plan, counts, QM, fracs)
+    calibration = Calibration(graph, pixels, to_float, QM)
+    frac = largest_frac(max(calibration.maxima.values()), (1 << (QM - 1)) - 1)
+    return calibration.formats(QM, dict.fromkeys(calibration.maxima, frac)).fit(plan)
 
 
 def branched(generator: np.random.Generator) -> Graph:

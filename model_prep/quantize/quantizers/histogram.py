@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several schemes read off a histogram: its range, its moments, the error of a format.
+"""What several schemes read off a histogram: its range, its deviation, the error of a format.
 
 A histogram counts the integers y of docs/formats.md 2.3, the smallest first: 0, or -2^(qm - 1)
 where they are signed.
@@ -13,6 +13,7 @@ import numpy as np
 
 from formats.arithmetic import lowest
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 
 
 def occupied(histogram: np.ndarray, qm: int, signed: bool) -> tuple[int, int]:
@@ -29,18 +30,6 @@ def occupied(histogram: np.ndarray, qm: int, signed: bool) -> tuple[int, int]:
         raise UserError("histogram must hold some count above 0; give calibration images")
     first = lowest(qm, signed)
     return first + int(places[0]), first + int(places[-1])
-
-
-def moments(histogram: np.ndarray, qm: int, signed: bool) -> tuple[float, float]:
-    """Mean and variance of y.
-
-    >>> moments(np.array([1, 0, 1, 0]), 2, signed=False)
-    (1.0, 1.0)
-    """
-    first = lowest(qm, signed)
-    y = np.arange(first, first + len(histogram), dtype=np.float64)
-    mean = float(np.average(y, weights=histogram))
-    return mean, float(np.average((y - mean) ** 2, weights=histogram))
 
 
 def half_width(histogram: np.ndarray, qm: int, signed: bool) -> float:
@@ -61,19 +50,39 @@ def half_width(histogram: np.ndarray, qm: int, signed: bool) -> float:
     return math.sqrt(float((counts * y * y).sum()) / total) if total else 0.0
 
 
+def signal_and_noise(
+    counts: np.ndarray, first: int, frac: int, quantizer: Quantizer, factor: float = 1.0
+) -> tuple[float, float]:
+    """Sums of squares of activations and of their error, in real units (paper 002, equation 4).
+
+    Args:
+        counts: how often, or with what weight, the integers first, first + 1, ... occur.
+        first: the smallest of them.
+        frac: F of these integers; it may be finer than the quantizer's.
+        quantizer: what they are stored by.
+        factor: by which values are multiplied before they are stored, and divided after.
+
+    >>> signal_and_noise(np.array([0, 0, 0, 1]), 0, 1, Quantizer("uniform", 2, 2, 0))
+    (2.25, 0.25)
+    """
+    values = np.arange(first, first + len(counts)) * (factor * 2.0**-frac)
+    y = np.floor(values * 2.0**quantizer.frac + 0.5)
+    y = np.clip(y, quantizer.y_min, quantizer.y_max).astype(np.int64)
+    error = quantizer.round_trip()[y - quantizer.y_min] * 2.0**-quantizer.frac - values
+    signal, noise = float((counts * values**2).sum()), float((counts * error**2).sum())
+    return signal / factor**2, noise / factor**2
+
+
 def uniform_error(
     histogram: np.ndarray, qm: int, frac: int, signed: bool, bits: int, out_frac: int
 ) -> float:
-    """Squared error, in units of y, of rounding and clamping y * 2^-frac to bits and out_frac.
+    """Squared error, in real units, of rounding and clamping y * 2^-frac to bits and out_frac.
 
     >>> uniform_error(np.array([0, 0, 0, 0, 0, 1, 0, 2]), 3, 0, False, 2, -1)  # 5 to 6, 7 to 6
     3.0
     """
-    first, low = lowest(qm, signed), lowest(bits, signed)
-    y = np.arange(first, first + len(histogram), dtype=np.float64)
-    scale = 2.0 ** (out_frac - frac)
-    codes = np.clip(np.floor(y * scale + 0.5), low, low + (1 << bits) - 1)
-    return squared_error(histogram, codes / scale, first)
+    codes = Quantizer("uniform", bits, bits, out_frac, signed=signed)
+    return signal_and_noise(histogram, lowest(qm, signed), frac, codes)[1]
 
 
 def only(scheme: str, options: dict[str, str | None], *known: str) -> None:

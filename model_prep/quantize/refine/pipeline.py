@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from formats.quantizer import Quantizer
-from model_prep.allocate import uniform
 from model_prep.graph import Graph
-from model_prep.quantize import calibrate
-from model_prep.quantize.calibrate import ToFloat
+from model_prep.quantize.calibrate import Calibration, ToFloat
+from model_prep.quantize.fracs import layer_fracs, network_fracs
 from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.refine import equalise, sensitivity, tables
@@ -30,12 +29,14 @@ class Measured:
     Attributes:
         exact: the float network with its channels scaled.
         scales: factor of each channel, by name of a layer with weights.
+        qm: width of y.
         fracs: F by layer name.
         weights: weight of every y (float64 [2^qm]) by owner of a quantizer.
     """
 
     exact: Graph
     scales: Mapping[str, np.ndarray]
+    qm: int
     fracs: Mapping[str, int]
     weights: Mapping[str, np.ndarray]
 
@@ -76,17 +77,17 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
 
     scales = equalise.find_scales(graph, inputs) if "equalise" in plan.refine else {}
     exact = equalise.rescale(graph, scales)
-    maxima = calibrate.maxima(exact, pixels, to_float)
+    maxima = Calibration(exact, pixels, to_float, qm).maxima
     if plan.frac is None:
-        fracs = uniform.shared_fracs(uniform.layer_fracs(maxima, qm, plan.signed), plan)
+        chosen = layer_fracs(maxima, qm, plan)
     else:
-        fracs = uniform.network_fracs(maxima, plan.frac, plan.signed)
-    counts, weights = sensitivity.fisher_histograms(exact, inputs(), plan, qm, fracs)
+        chosen = network_fracs(maxima, plan.frac, plan.signed)
+    counts, weights = sensitivity.fisher_histograms(exact, inputs(), plan, qm, chosen)
     if "sensitivity" in plan.refine:
         found = {name: tables.smoothed(counts[name], weights[name]) for name in counts}
     else:
         found = {name: count.astype(np.float64) for name, count in counts.items()}
-    return Measured(exact, scales, fracs, found)
+    return Measured(exact, scales, qm, chosen, found)
 
 
 def free_layers(graph: Graph, plan: Plan) -> frozenset[str]:
@@ -95,20 +96,20 @@ def free_layers(graph: Graph, plan: Plan) -> frozenset[str]:
 
 
 def refine(
-    measured: Measured, plan: Plan, qm: int, source: InputFormat, pixels: np.ndarray,
-    to_float: ToFloat, recipe: Recipe | None = None,
+    measured: Measured, plan: Plan, source: InputFormat, pixels: np.ndarray, to_float: ToFloat,
+    recipe: Recipe | None = None,
 ) -> Refined:  # fmt: skip
     """Fit the tables and, where plan.refine asks for it, distil.
 
     Args:
         measured: by `measure` on the same images.
         plan: with every width fixed.
-        qm: width of y.
         source: the input's format.
         pixels, to_float: as for `measure`.
         recipe: of the distillation, instead of the default with plan.distil_steps.
     """
     free = free_layers(measured.exact, plan)
+    qm = measured.qm
     quantizers, factors = tables.fit_all(plan, measured.weights, qm, measured.fracs, free)
     owners = {one.name: one.owner for one in plan.layers}
     more = {

@@ -18,6 +18,7 @@ from formats.quantizer import Quantizer, thresholds
 from model_prep.quantize import quantizers
 from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.quantizers.histogram import signal_and_noise
 
 _TOTAL = 1 << 36  # weights are scaled to integers of this sum, which the k-means holds exactly
 _SMOOTH = 0.02  # part of the average weight that every value gets
@@ -40,21 +41,9 @@ def smoothed(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def weighted_error(
     quantizer: Quantizer, weights: np.ndarray, qm: int, frac: int, factor: float = 1.0
 ) -> float:
-    """Sum of weight * squared error, in units of float values.
-
-    Args:
-        quantizer: what is judged; its F may differ from the histogram's.
-        weights: float64 [2^qm] of the integers y from the smallest up.
-        qm, frac: width and F of y.
-        factor: by which values are multiplied before they are quantized.
-    """
+    """Sum of weight * squared error, in units of float values: see `signal_and_noise`."""
     first = lowest(qm, quantizer.signed)
-    values = np.arange(first, first + len(weights)) * (factor * 2.0**-frac)
-    y = np.floor(values * 2.0**quantizer.frac + 0.5)
-    y = np.clip(y, quantizer.y_min, quantizer.y_max).astype(np.int64)
-    got = quantizer.decode_table[quantizer.encode_table[y - quantizer.y_min]]
-    error = got * 2.0**-quantizer.frac - values
-    return float((weights * error**2).sum()) / factor**2
+    return signal_and_noise(weights, first, frac, quantizer, factor)[1]
 
 
 def _knq(plan: LayerPlan, weights: np.ndarray, bits: int, qm: int, frac: int) -> Quantizer:

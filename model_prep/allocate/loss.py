@@ -8,47 +8,29 @@ on the convex hull, as in rate-distortion theory).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
-
-import numpy as np
+from collections.abc import Mapping
 
 from formats.errors import UserError
 from model_prep.graph import Graph
-from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.plan import Plan
 from model_prep.quantize.quantizers import PLAN_WIDTHS
-from model_prep.quantize.refine import tables
+from model_prep.quantize.refine import pipeline, tables
 
 WIDTH_RANGE = (2, 8)
 
 
-def elements(graph: Graph) -> dict[str, int]:
-    """Stored activations of an image, for every layer but the last."""
-    return {
-        layer.name: int(np.prod(layer.out_shape, dtype=np.int64)) for layer in graph.layers[:-1]
-    }
+Losses = Mapping[str, Mapping[int, float]]  # by owner of a quantizer and by width
 
 
-def plan_bits(graph: Graph, plan: Plan) -> int:
-    """NB: bits that the stored activations of one image take."""
-    sizes = elements(graph)
-    return sum(sizes[one.name] * one.bits for one in plan.layers if one.bits is not None)
+def losses(plan: Plan, measured: pipeline.Measured) -> Losses:
+    """Weighted error of every quantizer at every width.
 
-
-def plan_average(graph: Graph, plan: Plan) -> float:
-    """NB over the number of stored activations."""
-    sizes = elements(graph)
-    return plan_bits(graph, plan) / sum(
-        sizes[one.name] for one in plan.layers if one.bits is not None
-    )
-
-
-def losses(
-    plan: Plan, weights: Mapping[str, np.ndarray], qm: int, fracs: Mapping[str, int],
-    scalable: Collection[str] = (),
-) -> dict[str, dict[int, float]]:  # fmt: skip
-    """Weighted error by owner of a quantizer and by width; arguments as for `tables.fit_all`."""
-    free = tables.free_owners(plan, scalable)
+    Args:
+        plan: schemes; its widths are not looked at.
+        measured: by `pipeline.measure`, weighted histograms among it.
+    """
+    weights, qm, fracs = measured.weights, measured.qm, measured.fracs
+    free = tables.free_owners(plan, pipeline.free_layers(measured.exact, plan))
     found: dict[str, dict[int, float]] = {}
     for layer in plan.layers:
         if layer.scheme is None or layer.name != layer.owner:
@@ -67,9 +49,7 @@ def losses(
     return found
 
 
-def allocate(
-    plan: Plan, graph: Graph, found: Mapping[str, Mapping[int, float]], average: float
-) -> Plan:
+def allocate(plan: Plan, graph: Graph, found: Losses, average: float) -> Plan:
     """The plan with the widths of least total loss at `average` bits or less.
 
     Args:
@@ -81,10 +61,10 @@ def allocate(
     Raises:
         UserError: the smallest widths take more.
     """
-    counts, sizes = elements(graph), dict.fromkeys(found, 0)
+    sizes = dict.fromkeys(found, 0)
     for layer in plan.layers:
         if layer.scheme is not None:
-            sizes[layer.owner] += counts[layer.name]
+            sizes[layer.owner] += graph.elements[layer.name]
     bits = {owner: min(by_width) for owner, by_width in found.items()}
     used = sum(bits[owner] * sizes[owner] for owner in bits)
     budget = average * sum(sizes.values())
@@ -102,14 +82,7 @@ def allocate(
                 if gain > 0 and (best is None or gain > best[0]):
                     best = gain, owner, width
         if best is None:
-            return _with_widths(plan, bits)
+            return plan.each(lambda layer: {"bits": bits[layer.owner]} if layer.scheme else {})
         _, owner, width = best
         used += (width - bits[owner]) * sizes[owner]
         bits[owner] = width
-
-
-def _with_widths(plan: Plan, bits: Mapping[str, int]) -> Plan:
-    def one(layer: LayerPlan) -> LayerPlan:
-        return layer if layer.scheme is None else replace(layer, bits=bits[layer.owner])
-
-    return replace(plan, layers=tuple(one(layer) for layer in plan.layers))

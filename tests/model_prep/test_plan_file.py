@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plan files that refine.plan_file writes give the plan again; what refine.table prints."""
+"""A written plan file gives the plan again; METHOD=loss; the divergence that the study prints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import digits_network as digits
 import numpy as np
 import pytest
 import torch
@@ -15,18 +16,11 @@ import torch.nn.functional as F
 
 from formats.commands import main
 from formats.errors import run_cli
-from model_prep import networks, weights
-from model_prep.graph import Graph
+from model_prep.quantize import plan_file
 from model_prep.quantize.plan import Settings, resolve
-from model_prep.quantize.refine import plan_file, table
+from model_prep.study.refined import divergence
 
-SPEC = networks.get("digits")
 DEFAULTS = Settings(scheme="enq", bits=8)
-
-
-@pytest.fixture(scope="module")
-def graph() -> Graph:
-    return weights.load(SPEC, None, np.zeros((1, *SPEC.in_shape), np.uint8)).graph
 
 
 @pytest.mark.parametrize(
@@ -46,30 +40,52 @@ def graph() -> Graph:
     ],
 )
 def test_a_plan_file_gives_the_plan_again(
-    graph: Graph, tmp_path: Path, settings: dict[str, Any], fc: dict[str, Any], in_file: str
+    tmp_path: Path, settings: dict[str, Any], fc: dict[str, Any], in_file: str
 ) -> None:
     asked = Settings(**{"scheme": "knq", "bits": 4, "refine": "all", **settings})
-    plan = resolve(graph, asked, Settings(), by_kind={"fc": fc})
+    plan = resolve(digits.graph(), asked, Settings(), by_kind={"fc": fc})
     plan = replace(plan, layers=(replace(plan.layers[0], bits=3), *plan.layers[1:]))
     path = tmp_path / "plan.toml"
-    path.write_text(plan_file.text(plan, graph))
+    path.write_text(plan_file.text(plan, {}))
     assert in_file in path.read_text()
-    assert resolve(graph, Settings(), DEFAULTS, path) == plan
+    assert resolve(digits.graph(), Settings(), DEFAULTS, path) == plan
 
 
-def test_defaults_are_not_written(graph: Graph) -> None:
-    plan = resolve(graph, Settings(scheme="knq", bits=3, refine="distil"), Settings())
-    top = plan_file.text(plan, graph).split("\n\n")[0].splitlines()[2:]
-    assert top == ['scheme = "knq"', 'refine = "distil"', 'rule = "nearest"']
+def test_defaults_are_not_written() -> None:
+    plan = resolve(digits.graph(), Settings(scheme="knq", bits=3, refine="distil"), Settings())
+    top = plan_file.text(plan, {}, "two\nlines").split("\n\n")[0].splitlines()
+    assert top == ["# two", "# lines", "qm = 12", 'frac_mode = "network"', 'refine = "distil"']
 
 
-def test_the_command_keeps_the_width_of_weights(graph: Graph, tmp_path: Path) -> None:
-    path = tmp_path / "plan.toml"
-    words = ["NET=digits", f"OUT={tmp_path}", "SCHEME=knq", "WEIGHT_BITS=8"]
-    assert run_cli(main, ["allocate", *words, "METHOD=loss", "AVERAGE=3.5"]) == 0
-    assert all(
-        layer.weight_bits == 8 for layer in resolve(graph, Settings(), DEFAULTS, path).layers
-    )
+def allocate(tmp_path: Path, *options: str) -> int:
+    return run_cli(main, ["allocate", "NET=digits", f"OUT={tmp_path}", "METHOD=loss", *options])
+
+
+def test_expected_loss_keeps_the_width_of_weights(tmp_path: Path) -> None:
+    assert allocate(tmp_path, "SCHEME=knq", "WEIGHT_BITS=8", "AVERAGE=3.5") == 0
+    top = (tmp_path / "plan.toml").read_text().splitlines()[0]
+    plan = resolve(digits.graph(), Settings(), DEFAULTS, tmp_path / "plan.toml")
+    assert all(layer.weight_bits == 8 for layer in plan.layers)
+    assert plan.refine == ("equalise", "sensitivity", "distil")
+    assert 3.3 < float(top.split()[-3]) <= 3.5
+    assert f"NB {json.loads((tmp_path / 'allocation.json').read_text())['nb']} bits," in top
+
+
+def test_several_averages_are_several_plans(tmp_path: Path) -> None:
+    assert allocate(tmp_path, "AVERAGE=3,4.5", "REFINE=equalise") == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["allocation_3.json", "allocation_4.5.json", "plan_3.toml", "plan_4.5.toml"]
+
+
+def test_expected_loss_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, sentence in (
+        (("AVERAGE=3", "QM=auto"), "QM must be a number to allocate widths, not auto"),
+        (("AVERAGE=3", "NB=9"), "NB must go with METHOD=budget, not METHOD=loss"),
+        (("AVERAGE=1.2",), "the average width must be 2.00 bits or more, not 1.2"),
+    ):
+        assert allocate(tmp_path, *options) == 2
+        assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_divergence_is_torchs() -> None:
@@ -77,8 +93,8 @@ def test_divergence_is_torchs() -> None:
     exact, other = random.normal(size=(2, 7, 10)).astype(np.float32) * 20
     logs = [F.log_softmax(torch.from_numpy(one).double(), 1) for one in (exact, other)]
     want = F.kl_div(logs[1], logs[0], reduction="batchmean", log_target=True)
-    assert table.divergence(exact, other) == pytest.approx(float(want), rel=1e-6)
-    assert table.divergence(exact, exact + 3) == pytest.approx(0, abs=1e-5)
+    assert divergence(exact, other) == pytest.approx(float(want), rel=1e-6)
+    assert divergence(exact, exact + 3) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
@@ -88,7 +104,7 @@ def test_the_table_distils_as_long_as_asked(
     words = ["NET=digits", f"OUT={tmp_path}", "IMAGES=30", "SCHEMES=knq"]
     assert run_cli(main, ["refinement", *words, "AVERAGE=3", f"DISTIL_STEPS={steps}"]) == 0
     rows = json.loads((tmp_path / "refine_table.json").read_text())
-    assert [row["kind"] for row in rows] == list(table.KINDS[: 3 if steps else 2])
+    assert [row["kind"] for row in rows] == ["plain", "allocated", "refined"][: 3 if steps else 2]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[-1] == "KL"
     for row, line in zip(rows, lines[1:], strict=False):

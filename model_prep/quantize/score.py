@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good a choice of quantizers is: metrics of outputs, and `Evaluator`, which scores choices.
+
+SQNR as in paper 002, equation 4. A metric is one entry of METRICS: a loss that adds up over images
+and a score that falls with it, so that a search can stop as soon as a candidate has lost too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from formats.errors import UserError
+from formats.quantizer import Quantizer
+from model_prep.quantize.calibrate import Calibration, FloatMaps
+from model_prep.quantize.fake_quant import FakeQuantized
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """Signal-to-quantization-noise ratio of two sums of squares, in dB; inf without noise.
+
+    >>> sqnr_db(1000.0, 1.0), sqnr_db(1.0, 0.0)
+    (30.0, inf)
+    """
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def inverse_sqnr(db: float) -> float:
+    """Noise over signal of a ratio in dB, which adds up over independent quantizers (paper 002).
+
+    >>> inverse_sqnr(20.0), inverse_sqnr(float("inf"))
+    (0.01, 0.0)
+    """
+    return 0.0 if db == math.inf else 10 ** (-db / 10)
+
+
+def energy(values: np.ndarray) -> float:
+    """Sum of squares of float32 values, in float64."""
+    return float((values.astype(np.float64) ** 2).sum())
+
+
+def layer_sqnr_db(
+    network: FakeQuantized, maps: FloatMaps, quantizers: Mapping[str, Quantizer]
+) -> dict[str, float]:
+    """SQNR of every layer's stored output against the float network, over all images.
+
+    Args:
+        network: the fake-quantized network.
+        maps: of the float network with the same layers, whose weights may be others.
+        quantizers: by layer name.
+    """
+    signal = {layer.name: 0.0 for layer in network.graph.layers}
+    noise = dict(signal)
+    with torch.inference_mode():
+        for batch, exact in maps:
+            for want, (layer, got) in zip(exact, network.run(batch, quantizers), strict=True):
+                signal[layer.name] += float(want.double().square().sum())
+                noise[layer.name] += float((want - got).double().square().sum())
+    return {name: sqnr_db(signal[name], noise[name]) for name in signal}
+
+
+def _misses(logits: np.ndarray, _: np.ndarray, truth: np.ndarray) -> float:
+    """Images whose first largest output is not the truth."""
+    return float((np.argsort(-logits, axis=1, kind="stable")[:, 0] != truth).sum())
+
+
+def _percent(misses: float, images: int, _: float) -> float:
+    return 100 * ((images - misses) / images)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a search keeps high.
+
+    Attributes:
+        unit: what scores are measured in.
+        delta: how much of it a search may lose unless DELTA says otherwise.
+        loss: from outputs, float's outputs [N, classes] and truth (int [N]) to a sum over images.
+        score: from a total loss, the number of images and the energy of float's outputs.
+        truth: what is to be answered: "labels", "float" (its first answers) or None.
+        worst: largest loss of an image.
+    """
+
+    unit: str
+    delta: float
+    loss: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    score: Callable[[float, int, float], float]
+    truth: str | None = None
+    worst: float = math.inf
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric("% top-1", 1.0, _misses, _percent, "labels", 1.0),
+    "agreement": Metric("% agreement with float", 5.0, _misses, _percent, "float", 1.0),
+    "sqnr": Metric(
+        "dB of output SQNR", 30.0, lambda logits, exact, _: energy(logits - exact),
+        lambda noise, _, signal: sqnr_db(signal, noise),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images that choices of quantizers are judged on.
+
+    Attributes:
+        network: the fake-quantized network.
+        pixels: uint8 [N, C, H, W].
+        labels: int [N], or None where they mean nothing.
+        logits: the float network's outputs, float32 [N, classes].
+    """
+
+    network: FakeQuantized
+    pixels: np.ndarray
+    labels: np.ndarray | None
+    logits: np.ndarray
+
+    @classmethod
+    def of(
+        cls, calibration: Calibration, network: FakeQuantized, labels: np.ndarray | None
+    ) -> Sample:
+        """The search images of a calibration; `labels` are those of all its images."""
+        few = slice(calibration.few)
+        labels = None if labels is None else labels[few]
+        return cls(network, calibration.pixels[few], labels, calibration.logits[few])
+
+    def hardest_first(self) -> Sample:
+        """The images in the order that settles a candidate's fate soonest.
+
+        First those that even the float network gets wrong, then by its margin between the two
+        largest outputs: small margins turn first under noise.
+        """
+        if self.logits.shape[1] < 2:
+            return self
+        top = np.sort(self.logits, axis=1)
+        margin = top[:, -1] - top[:, -2]
+        if self.labels is not None:
+            margin = np.where(self.logits.argmax(1) == self.labels, margin, -np.inf)
+        order = np.argsort(margin, kind="stable")
+        labels = None if self.labels is None else self.labels[order]
+        return Sample(self.network, self.pixels[order], labels, self.logits[order])
+
+
+class Evaluator:
+    """Scores a choice of quantizers by a metric.
+
+    Attributes:
+        sample: the images.
+        metric: an entry of METRICS.
+        truth: int [N], what is to be answered; zeros where the metric does not ask.
+    """
+
+    def __init__(self, sample: Sample, metric: str | None = None) -> None:
+        """`metric` is a key of METRICS; None: accuracy with labels, else sqnr.
+
+        Raises:
+            UserError: an unknown metric, or one that asks for labels where there are none.
+        """
+        name = metric or ("sqnr" if sample.labels is None else "accuracy")
+        if name not in METRICS:
+            raise UserError(f"METRIC must be one of {', '.join(METRICS)}, not {name}")
+        self.sample, self.metric = sample, METRICS[name]
+        truths = {"labels": sample.labels, "float": sample.logits.argmax(axis=1)}
+        truth = truths.get(self.metric.truth or "", np.zeros(len(sample.pixels), np.int64))
+        if truth is None:
+            others = [key for key, one in METRICS.items() if one.truth != "labels"]
+            raise UserError(
+                f"METRIC must be {' or '.join(others)} for images without labels or seeded "
+                f"weights, not {name}"
+            )
+        self.truth = truth
+        self.signal = energy(sample.logits)
+
+    @property
+    def unit(self) -> str:
+        """What scores are measured in."""
+        return self.metric.unit
+
+    @property
+    def float_score(self) -> float:
+        """The float network's score: its accuracy, or infinite SQNR."""
+        return self.rate(self.sample.logits)[0]
+
+    def score(self, quantizers: Mapping[str, Quantizer]) -> tuple[float, float]:
+        """(score, output SQNR in dB): greater is better, the second decides between equals."""
+        return self.rate(self.sample.network.logits(self.sample.pixels, quantizers))
+
+    def rate(self, logits: np.ndarray) -> tuple[float, float]:
+        """(score, output SQNR in dB) of outputs [N, classes] for the images."""
+        loss = self.metric.loss(logits, self.sample.logits, self.truth)
+        noise = energy(logits - self.sample.logits)
+        return self.metric.score(loss, len(logits), self.signal), sqnr_db(self.signal, noise)
