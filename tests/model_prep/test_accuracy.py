@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from formats.commands import main
 from formats.errors import UserError, run_cli
+from model_prep import run as run_module
 from model_prep import source
-from model_prep.quantize import manifest
+from model_prep.quantize import fake_quant, integers, manifest
 from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
 
@@ -120,6 +123,39 @@ def test_csim_logits_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     result = result_of(out)
     assert result["csim"]["top1"] == result["integer_top1"]
     assert result["csim"]["top5"] == result["integer_top5"]
+
+
+def test_every_image_is_decoded_and_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once 400 decodes, 601 images through the float network and 10 fits of 5 layers' weights."""
+    random, counts = np.random.default_rng(4), dict.fromkeys(("decode", "float", "fit"), 0)
+    for number in range(200):
+        folder = tmp_path / "images" / str(number % 10)
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+    def count(module: Any, name: str, key: str, size: Callable[..., int]) -> None:
+        inner = getattr(module, name)
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            counts[key] += size(*arguments)
+            return inner(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(Image, "open", "decode", lambda *_: 1)
+    count(run_module, "run_float", "float", lambda _, x: len(x))
+    for module in (fake_quant, integers):
+        count(module, "fit_weights", "fit", lambda *_: 1)
+    data = tmp_path / "images"
+    assert run("accuracy", "NET=digits", f"DATA={data}", "BITS=8", f"OUT={tmp_path}") == 0
+    assert (result_of(tmp_path)["images"], result_of(tmp_path)["calibration_images"]) == (100, 100)
+    # calibration, test, and the one image of vectors.npz, which is a set of its own
+    assert counts == {"decode": 200, "float": 100 + 100 + 1, "fit": 5}
+    assert run("accuracy", "NET=digits", f"DATA={data}", "BITS=8", f"OUT={tmp_path}") == 0
+    assert counts == {"decode": 400, "float": 201 + 100, "fit": 5}  # the folder is up to date
 
 
 @pytest.mark.parametrize(
