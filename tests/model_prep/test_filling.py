@@ -17,7 +17,7 @@ from formats.errors import UserError
 from model_prep.allocate import filling, predicted, sqnr
 from model_prep.allocate.filling import Filling
 from model_prep.allocate.problem import Problem
-from model_prep.graph import INPUT, Average, Graph, Layer, no_bias, no_weight
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize.calibrate import Formats, float_maps
 from model_prep.quantize.plan import Plan, Settings, resolve
 

@@ -13,7 +13,7 @@ import torch
 from formats.arithmetic import Average, Window, largest_frac, to_fixed
 from formats.quantizer import Quantizer
 from model_prep import data, weights
-from model_prep.graph import INPUT, Average, Graph, Layer
+from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import input_format, network_input
