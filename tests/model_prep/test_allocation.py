@@ -14,12 +14,14 @@ import pytest
 from digits_network import plan_of
 
 from formats.errors import UserError
+from formats.quantizer import Quantizer
 from model_prep import stages
-from model_prep.quantize import fracs, plan_file, quantizers, reference
+from model_prep.quantize import fracs, plan_file
 from model_prep.quantize.calibrate import Formats
 from model_prep.quantize.integers import quantize_layers
 from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.reference import Reference
 from model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db, sqnr_db
 
 
@@ -33,7 +35,7 @@ class MadeUp:
     def __init__(self, best_frac: int, per_bit: float = 6.0) -> None:
         self.best_frac, self.per_bit, self.calls = best_frac, per_bit, 0
 
-    def score(self, chosen: dict[str, quantizers.Quantizer]) -> tuple[float, float]:
+    def score(self, chosen: dict[str, Quantizer]) -> tuple[float, float]:
         self.calls += 1
         one = next(iter(chosen.values()))
         score = self.per_bit * one.bits - abs(one.frac - self.best_frac)
@@ -121,7 +123,7 @@ def test_fake_quantization_stays_near_the_integer_model() -> None:
     codes = [fitted.get(layer.name) for layer in graph.layers]
     layers = quantize_layers(graph, source, plan.layers, codes, fake.stored)
     network = QuantizedNetwork("digits", "trained", "0" * 64, 12, source, layers)
-    raw = dict(reference.run(network, source.encode(pixels)))[layers[-1].name]
+    raw = dict(Reference(network).run(source.encode(pixels)))[layers[-1].name]
     exact = raw.reshape(len(raw), -1) * 2.0 ** -layers[-1].out_frac
     difference = float(((exact - fake.logits(pixels, fitted)) ** 2).sum())
     assert sqnr_db(float((exact**2).sum()), difference) > 40  # quantization itself leaves about 23
@@ -130,10 +132,7 @@ def test_fake_quantization_stays_near_the_integer_model() -> None:
 def test_sqnr_by_layer_grows_with_the_width() -> None:
     found = []
     for qm in (4, 6, 8):
-        chosen = {
-            name: quantizers.Quantizer("uniform", qm, qm, f)
-            for name, f in digits.fitting(qm).items()
-        }
+        chosen = {name: Quantizer("uniform", qm, qm, f) for name, f in digits.fitting(qm).items()}
         found.append(layer_sqnr_db(digits.fake(), digits.calibration().maps(), chosen))
     for name in digits.fitting():
         assert found[0][name] + 6 < found[1][name] < found[2][name] - 6
