@@ -192,11 +192,7 @@ def _context(unit: Unit) -> dict[str, Any]:
 def _row(unit: Unit, entry: Entry) -> dict[str, Any]:
     """One case of the table module."""
     tables, quantizer = unit.tables, entry.quantizer
-    widths = {"threshold": tables.table_width, "centroid": tables.qm, **unit.words}
-    if unit.kind == "ck":
-        widths["centroid"] = tables.qm
-    elif tables.scheme == "knq":
-        widths["threshold"] = tables.table_width
+    widths = {**unit.words, "threshold": tables.table_width, "centroid": tables.qm}
     assign = []
     for name, items in unit.values(entry).items():
         literals = [f"{widths[name]}'d{item}" for item in reversed(items)]
