@@ -49,10 +49,10 @@ def csim(options: Options) -> int:
 def explore(options: Options) -> None:
     """Search the design space, draw what bounds it."""
     from codegen.design import search
-    from codegen.design.network import load
     from codegen.emit import explore_page
     from codegen.emit.generate import axes, quantized_folder
     from formats.hardware import clocked, find_part
+    from formats.network import load
 
     part, set_axes = clocked(find_part(options.part), options.clock), axes(options)
     search.smallest(set_axes).check_ports(part)
@@ -67,9 +67,9 @@ def explore(options: Options) -> None:
 def alternatives(options: Options) -> None:
     """The model of two faster compute stages."""
     from codegen.design.alternatives import table
-    from codegen.design.network import load
     from codegen.emit.generate import quantized_folder
     from formats.hardware import DEFAULT_PART, clocked, load_parts
+    from formats.network import load
 
     network = load(quantized_folder(options.folder))
     parts = [

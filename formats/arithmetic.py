@@ -13,6 +13,8 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
+from formats.schema import Limits
+
 BLOCK_CODES = 8  # channels of a pixel block; parts of a concat fill whole blocks
 MAX_ACC_BITS = 53  # |acc| < 2^52, and the rounding term of a shift up to 53 is at most 2^52
 MAX_SHIFT = 53  # of a requantization to the right
@@ -29,8 +31,8 @@ SQUARES_BITS = 36  # a sum of squares is below 2^36, the last point of the table
 MAX_INDEX_BITS = 8  # of an index into a weight codebook
 ENTRY_BITS = 14  # of a codebook's signed entries: the papers' width of a weight
 
-Count = Annotated[int, {"minimum": 0}]  # with keywords of JSON schema, see formats.schema
-Size = Annotated[int, {"minimum": 1}]
+Count = Annotated[int, Limits(minimum=0)]  # with keywords of JSON schema, see formats.schema
+Size = Annotated[int, Limits(minimum=1)]
 Pair = tuple[Size, Size]
 Shape = tuple[Size, Size, Size]
 Pads = tuple[Count, Count, Count, Count]
@@ -272,10 +274,10 @@ class Lrn:
     channels c - floor((size-1)/2) to c + floor(size/2).
     """
 
-    size: Annotated[int, {"minimum": 1, "maximum": 255}]
-    alpha: Annotated[float, {"minimum": 0}]
-    beta: Annotated[float, {"minimum": 0}]
-    k: Annotated[float, {"exclusiveMinimum": 0}]
+    size: Annotated[int, Limits(minimum=1, maximum=255)]
+    alpha: Annotated[float, Limits(minimum=0)]
+    beta: Annotated[float, Limits(minimum=0)]
+    k: Annotated[float, Limits(exclusiveMinimum=0)]
 
 
 def lrn_points() -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from formats.arithmetic import half_step, lowest
 from formats.errors import UserError
-from formats.schema import stored
+from formats.schema import Limits, stored
 
 SCHEMES = ("uniform", "enq", "knq")  # index = Scheme in hls_templates/engine/layer.hpp
 WIDTHS = {"knq": (1, 8), "enq": (1, 15), "uniform": (2, 16)}  # bits of a stored code
@@ -67,9 +67,9 @@ class Quantizer:
         signed: whether y, and codes other than knq's, are two's complement.
     """
 
-    scheme: Annotated[str, {"enum": [*WIDTHS]}]
-    bits: Annotated[int, {"minimum": 1, "maximum": 16}]
-    qm: Annotated[int, {"minimum": 2, "maximum": 16}]
+    scheme: Annotated[str, Limits(enum=[*WIDTHS])]
+    bits: Annotated[int, Limits(minimum=1, maximum=16)]
+    qm: Annotated[int, Limits(minimum=2, maximum=16)]
     frac: int
     variant: str | None = None
     rule: str | None = None

@@ -2,7 +2,7 @@
 """Dataclasses as JSON: the JSON schema of one, a value checked against it, written and read back.
 
 Every field of a dataclass is a property; one without a default must be there. `Annotated[int,
-{"minimum": 1}]` adds keywords of JSON schema. A field's metadata say what differs: see `stored`.
+Limits(minimum=1)]` adds keywords of JSON schema. A field's metadata say what differs: see `stored`.
 `check` understands what `schema_of` writes, but for a class's own SCHEMA_RULES: those are for other
 readers, as the class checks itself when it is made.
 """
@@ -29,6 +29,14 @@ import numpy as np
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+
+
+class Limits(dict[str, Any]):
+    """Keywords of JSON schema that `Annotated` adds to a type."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Of the keywords and their values, as types must be hashable."""
+        return hash(repr(sorted(self.items())))
 
 
 def stored(
@@ -91,7 +99,9 @@ def schema_of(kind: Any) -> dict[str, Any]:
     if is_typeddict(kind):
         hints = get_type_hints(kind, include_extras=True)
         forms = {name: schema_of(_plain(form)) for name, form in hints.items()}
-        return _object(forms, [name for name in forms if name in kind.__required_keys__])
+        return _object(
+            forms, [n for n, form in hints.items() if get_origin(form) is not NotRequired]
+        )
     return {"type": _TYPES[kind]}
 
 

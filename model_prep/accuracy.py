@@ -21,9 +21,9 @@ from tqdm import tqdm
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.images import ImageSet
+from formats.network import Layer, Network
 from model_prep import run, stats
 from model_prep.quantize.calibrate import batches
-from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.score import sqnr_db
 from model_prep.stages import Subject, finite, scores
@@ -60,7 +60,7 @@ def float_runner(subject: Subject) -> tuple[str, Logits | None]:
 class _Noise:
     """Signal and noise of every layer, summed over batches."""
 
-    def __init__(self, network: QuantizedNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         self.layers = {layer.name: layer for layer in network.layers}
         self.sums = {name: [0.0, 0.0] for name in self.layers}
 
@@ -80,7 +80,7 @@ class _Noise:
         ]
 
 
-def _values(layer: QuantizedLayer, codes: np.ndarray) -> np.ndarray:
+def _values(layer: Layer, codes: np.ndarray) -> np.ndarray:
     """What stored codes or raw accumulators stand for, float64."""
     if layer.quantizer is not None:
         found: np.ndarray = (layer.quantizer.decode_table * 2.0**-layer.out_frac)[codes]
@@ -88,10 +88,10 @@ def _values(layer: QuantizedLayer, codes: np.ndarray) -> np.ndarray:
             found /= layer.scale[:, None, None]
         return found
     values = codes * 2.0**-layer.out_frac
-    return values / layer.average.divisors(*layer.in_shape[1:]) if layer.average else values
+    return values / layer.averaging.divisors(*layer.in_shape[1:]) if layer.averaging else values
 
 
-def measure(subject: Subject, network: QuantizedNetwork, test: ImageSet) -> dict[str, Any]:
+def measure(subject: Subject, network: Network, test: ImageSet) -> dict[str, Any]:
     """Run float and integers once on all test images, and print and return what comes out.
 
     Args:

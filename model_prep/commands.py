@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 
+from formats.network import Network, load, save
 from formats.options import Options
 from model_prep.allocate import command as allocation
 from model_prep.networks import get, registry
-from model_prep.quantize import manifest
 from model_prep.quantize.integers import check_graph
-from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
@@ -30,7 +29,7 @@ from model_prep.stages import (
 from model_prep.stages import accuracy as measured_accuracy
 
 
-def _print_summary(network: QuantizedNetwork, done: Quantization, folder: Path) -> None:
+def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
     """What was found, layer by layer, on stdout."""
     print(f"{network.name}: weights {network.weights}, qm {network.qm}")
     print(f"{'layer':<10}{'scheme':>9}{'bits':>6}{'F':>5}{'acc':>5}{'shift':>7}{'SQNR dB':>9}")
@@ -98,7 +97,7 @@ def make_folder(subject: Subject, folder: Path) -> None:
     vectors = run_reference(subject, network)
     measured = measured_accuracy(vectors, network.layers[-1].name, subject.images.test.labelled)
     network = replace(network, accuracy=measured)
-    manifest.save(network, vectors, folder)
+    save(network, vectors, folder)
     _print_summary(network, done, folder)
 
 
@@ -110,7 +109,7 @@ def accuracy(options: Options) -> None:
     folder = options.folder / "quantized"
     make_folder(subject, folder)
     test = subject.images.held_out(options.test_images if options.csim else options.images)
-    result = measuring.measure(subject, manifest.load(folder), test)
+    result = measuring.measure(subject, load(folder), test)
     if options.csim:
         result["csim"] = measuring.read_csim(options.folder, test.labels)
     measuring.write(result, options.folder)

@@ -15,10 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from formats.arithmetic import BLOCK_CODES, Average, Lrn, Window, dilated
-
-INPUT = "input"  # the name under which layers refer to the network's input
-WEIGHTED = ("conv", "fc")
-KINDS = (*WEIGHTED, "add", "maxpool", "avgpool", "lrn")
+from formats.rules import INPUT, KINDS, WEIGHTED
 
 
 def no_weight() -> np.ndarray:

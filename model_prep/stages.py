@@ -20,15 +20,15 @@ import torch
 from formats.build import digest, program_files, sha256_file
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
+from formats.network import InputFormat, Network, read_manifest
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import fracs, manifest
+from model_prep.quantize import fracs
 from model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches, float_maps
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
-from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import AUTO, Plan
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.refine import pipeline
@@ -202,7 +202,7 @@ def _structure(graph: Graph) -> list[Any]:
 def is_current(folder: Path, settings: str) -> bool:
     """Whether the folder is complete and was made from the same settings."""
     try:
-        entry = manifest.read_manifest(folder)
+        entry = read_manifest(folder)
         return (
             entry["settings_sha256"] == settings
             and (folder / "vectors.npz").is_file()
@@ -305,7 +305,7 @@ def quantization(
     )  # fmt: skip
 
 
-def run_reference(subject: Subject, network: QuantizedNetwork) -> dict[str, np.ndarray]:
+def run_reference(subject: Subject, network: Network) -> dict[str, np.ndarray]:
     """The contents of vectors.npz: every layer's integers for the test images."""
     test = subject.images.test
     codes = network.input.encode(test.pixels)
@@ -335,7 +335,7 @@ def scores(exact: np.ndarray, integer: np.ndarray, labels: np.ndarray) -> dict[s
     return entry
 
 
-def build(subject: Subject, settings: str) -> tuple[QuantizedNetwork, Quantization]:
+def build(subject: Subject, settings: str) -> tuple[Network, Quantization]:
     """The network in integers, and what the searches come to.
 
     Args:
@@ -354,8 +354,9 @@ def build(subject: Subject, settings: str) -> tuple[QuantizedNetwork, Quantizati
             done.graph, source, done.plan.layers, quantizers, done.network.stored
         )
     ]
-    network = QuantizedNetwork(
-        subject.spec.name, loaded.origin, loaded.sha256, done.qm, source, layers,
+    network = Network(
+        name=subject.spec.name, weights=loaded.origin, weights_sha256=loaded.sha256, qm=done.qm,
+        input=source, layers=tuple(layers),
         classes=images.test.classes,
         calibration={
             "source": images.calibration.source, "images": len(images.calibration),

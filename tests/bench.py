@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from formats.network import load
 from model_prep import data, networks, weights
 from model_prep.quantize import kmeans
 from model_prep.quantize.calibrate import Calibration
-from model_prep.quantize.manifest import load
 from model_prep.quantize.reference import Reference
 from model_prep.run import forward
 

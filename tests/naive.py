@@ -178,7 +178,7 @@ def _sums(layer: Any, sources: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray
         count = np.full_like(inside, window) if layer.average.count_include_pad else inside
         return sums, sums * ((2**24 + count // 2) // count)
     elif layer.kind == "lrn":
-        return values, normalise(values, layer.lrn.size, layer.lrn_table)
+        return values, normalise(values, layer.lrn.size, layer.lrn.table)
     elif layer.kind != "maxpool":
         bias = layer.bias.astype(np.int64) << layer.bias_shift
         values = convolve(values, layer.weight, layer) + bias[:, None, None]

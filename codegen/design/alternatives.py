@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from codegen.design.array import Array
-from codegen.design.network import Network
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
 from codegen.design.search import limited
 from codegen.design.space import Bound, points
 from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.hardware import Part
+from formats.network import Network
 
 # One lane of accumulate-per-code: 24-bit sums, 14-bit weights; synthesized for 7-series with Yosys
 # as 24 LUTs of adder and 6 RAM32M. A second set of sums (so that one is filled while the other is

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 
 from codegen.design.array import Array
 from codegen.design.cost import cached_words, input_words
-from codegen.design.layers import INPUT, Layer
 from codegen.design.memory import Tensor, allocate
-from codegen.design.network import Network
 from codegen.design.resources import shortage
 from codegen.design.rows import Place, Row
 from codegen.design.sizes import Sizes
 from formats.hardware import Part
+from formats.network import Layer, Network
 from formats.packing import WORD_BYTES
+from formats.rules import INPUT
 
 A, B = 0, 1
 # Share of the block RAM that may be used to keep feature maps on chip; beyond it routing suffers.

@@ -10,17 +10,17 @@ from functools import cached_property
 from codegen.design.array import Array
 from codegen.design.chip import Chip, choose_chip, depths, place_fields
 from codegen.design.cost import LayerCost, batched_cost
-from codegen.design.layers import INPUT, Layer
 from codegen.design.lowering import Lowered
 from codegen.design.memory import Arena, Tensor, allocate, join_concats, lifetimes, peak_words
-from codegen.design.network import Network
 from codegen.design.resources import Resources, estimate
 from codegen.design.rows import Row
 from codegen.design.sizes import Sizes
 from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.errors import UserError
 from formats.hardware import Part
+from formats.network import Layer, Network
 from formats.packing import Gather, plane_words
+from formats.rules import INPUT
 
 INT32_MAX = (1 << 31) - 1
 RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")
@@ -71,7 +71,7 @@ class Design:
     @property
     def input_words(self) -> int:
         """64-bit words of one packed input."""
-        return packed_words(self.gather, self.network.in_bits)
+        return packed_words(self.gather, self.network.input.bits)
 
     @property
     def weight_words(self) -> int:
@@ -130,7 +130,7 @@ def assemble(
     """The design of rows that are cut into chunks: places of feature maps and weights."""
     network = lowered.network
     words = [row.output_words for row in rows]
-    tensors = lifetimes(network.layers, packed_words(lowered.gather, network.in_bits), words)
+    tensors = lifetimes(network.layers, packed_words(lowered.gather, network.input.bits), words)
     tensors = join_concats(tensors, network.layers, network.concats)
     chip = choose_chip(network, tensors, rows, sizes, part)
     sizes = replace(sizes, chip_words=depths(chip.words, sizes.batch))

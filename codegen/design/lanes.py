@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 import numpy as np
 
 from codegen.design.array import Array
-from codegen.design.layers import Layer
 from formats.arithmetic import BLOCK_CODES, ceil_div
+from formats.network import Layer
 from formats.packing import Gather, touched_words
 
 
@@ -104,7 +105,7 @@ def packing_cost(layer: Layer, bits: int, array: Array) -> tuple[int, int]:
     """(cycles that bound a packed convolution, words read), for one image."""
     (channels, _, width), (out_channels, conv_height, conv_width) = layer.in_shape, layer.conv_shape
     blocks = ceil_div(channels, BLOCK_CODES)
-    steps = ceil_div(layer.averaging.size * blocks, array.blocks)
+    steps = ceil_div(prod(layer.kernel) * blocks, array.blocks)
     rows = rows_used(layer)
     arriving = rows * width * blocks
     compute = conv_height * array.groups(conv_width) * steps

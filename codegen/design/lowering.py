@@ -10,18 +10,19 @@ before it is cut into chunks and placed in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from codegen.design.array import WEIGHT_PORTS, Array
 from codegen.design.lanes import choose, pack_lanes, rows_used
-from codegen.design.layers import INPUT, Layer, Storage
-from codegen.design.network import Network
 from codegen.design.rows import Operation, Row, Scheme, tile_planes
 from formats.arithmetic import BLOCK_CODES, MAX_INDEX_BITS, ceil_div
 from formats.errors import UserError
+from formats.network import Layer, Network, Storage
 from formats.packing import Gather, plane_words
 from formats.quantizer import Quantizer
+from formats.rules import INPUT
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,12 @@ class Lowered:
             out_height=out_height,
             out_width=out_width,
             bias_shift=layer.bias_shift,
-            requant_shift=layer.requant_shift,
+            requant_shift=layer.requant_shift or 0,
             raw=int(quantizer is None),
             sources=len(layer.inputs),
             **_decoder("in", first, tables),
             **(_encoder(layer, quantizer, tables) if quantizer else {}),
-            **(self._weights(layer) if layer.weighted else self._operation(layer, tables)),
+            **(self._weights(layer) if layer.has_weights else self._operation(layer, tables)),
             lrn_table=normalised.index(layer.name) if layer.lrn else 0,
         )
 
@@ -156,7 +157,7 @@ def _decoder(prefix: str, source: Quantizer, tables: dict[int, int]) -> dict[str
 def _encoder(layer: Layer, quantizer: Quantizer, tables: dict[int, int]) -> dict[str, int]:
     """Fields of the requantizer and the encoder."""
     return {
-        "y_min": layer.y_min,
+        "y_min": layer.y_range[0] if layer.y_range else 0,
         "y_max": quantizer.y_max,
         "out_bits": quantizer.bits,
         "out_plane_words": plane_words(*layer.out_shape[1:], quantizer.bits),
@@ -178,14 +179,14 @@ def lower(network: Network, array: Array, max_taps: int, compact: bool = False) 
         compact: take the smallest packed input instead of the fastest.
     """
     readers = sum(layer.inputs.count(INPUT) for layer in network.layers)
-    gather = Gather(network.in_shape, network.in_shape, (1, 1), (1, 1), (0, 0))
+    gather = Gather(network.input.shape, network.input.shape, (1, 1), (1, 1), (0, 0))
     layers = []
     for original in network.layers:
-        layer = merge_groups(original, array) if original.weighted else original
-        if layer.weighted and layer.source == INPUT and readers == 1:
-            axes = choose(layer, network.in_bits, array, max_taps, compact)
+        layer = merge_groups(original, array) if original.has_weights else original
+        if layer.has_weights and layer.source == INPUT and readers == 1:
+            axes = choose(layer, network.input.bits, array, max_taps, compact)
             layer, gather = pack_lanes(layer, *axes)
-        layers.append(replace(layer, storage=with_zero(layer, array)))
+        layers.append(replace(layer, weight_storage=with_zero(layer, array)))
     return Lowered(network, array, tuple(layers), gather)
 
 
@@ -202,8 +203,8 @@ def lrn_layers(network: Network) -> tuple[Layer, ...]:
 
 def source(network: Network, name: str) -> Quantizer:
     """How the codes of a feature map are read; the network's input is signed integers."""
-    bits = network.in_bits
-    plain = Quantizer("uniform", bits, bits, network.in_frac, None, None, signed=True)
+    bits = network.input.bits
+    plain = Quantizer("uniform", bits, bits, network.input.frac, None, None, signed=True)
     return network.quantizer(name) or plain
 
 
@@ -220,7 +221,7 @@ def merge_groups(layer: Layer, array: Array) -> Layer:
         whole = cin * merged % BLOCK_CODES == 0 and cout * merged % BLOCK_CODES == 0
         if groups % merged or not (merged == groups or (whole and layer.quantizer)):
             continue
-        items = layer.averaging.size * ceil_div(cin * merged, BLOCK_CODES)
+        items = prod(layer.kernel) * ceil_div(cin * merged, BLOCK_CODES)
         tiles = groups // merged * ceil_div(cout * merged, array.pe)
         choices.append((tiles * ceil_div(items, array.blocks), merged))
     merged = min(choices)[1]
@@ -236,19 +237,19 @@ def with_zero(layer: Layer, array: Array) -> Storage:
     be too many entries the integers are stored.
     """
     stored, table = layer.stored, layer.stored.table
-    if table is None or not layer.weighted or (table == 0).any():
+    if table is None or not layer.has_weights or (table == 0).any():
         return stored
     channels, out = layer.in_shape[0] // layer.groups, layer.conv_shape[0] // layer.groups
     filled = channels % array.simd or (out % BLOCK_CODES and layer.quantizer)
     if not filled and layer.weight.all():
         return stored
     if stored.bits == MAX_INDEX_BITS:
-        return Storage(layer.weight_bits, stored.scheme)
+        return Storage(stored.scheme, layer.weight_bits)
     half = 1 << (layer.weight_bits - 1)
     entries = {*table.tolist(), 0}
     spare = [value for value in range(-half, half) if value not in entries]
     entries.update(spare[: (2 << stored.bits) - len(entries)])
-    return Storage(stored.bits + 1, stored.scheme, np.array(sorted(entries), np.int32))
+    return Storage(stored.scheme, stored.bits + 1, np.array(sorted(entries), np.int32))
 
 
 def spread_weight(weight: np.ndarray, groups: int, merged: int) -> np.ndarray:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codegen.design.layers import INPUT, Layer
 from formats.errors import UserError
+from formats.network import Layer
+from formats.rules import INPUT
 
 
 @dataclass(frozen=True)

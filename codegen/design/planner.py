@@ -16,12 +16,12 @@ from codegen.design.chip import all_on_chip
 from codegen.design.cost import batched_cost
 from codegen.design.design import Design, assemble
 from codegen.design.lowering import Lowered, lower
-from codegen.design.network import Network
 from codegen.design.resources import estimate, shortage
 from codegen.design.rows import Row
 from codegen.design.sizes import Sizes, sizes_of
 from formats.errors import UserError
 from formats.hardware import Part
+from formats.network import Network
 
 WEIGHT_ROWS = (256, 512, 1024, 2048, 4096)
 # entries of the line buffer: no limit, then ever more chunks

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from codegen.design import planner
 from codegen.design.array import Array
 from codegen.design.design import RESOURCES, Design
-from codegen.design.network import Network
 from codegen.design.space import Axes, Bound, points, smallest
 from formats.errors import UserError
 from formats.hardware import Part
+from formats.network import Network
 
 LIMIT = 0.9  # of each resource: what placement and routing leave usable
 

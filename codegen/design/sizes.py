@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from codegen.design.array import Array
 from codegen.design.blockram import line_memories
-from codegen.design.layers import Layer
 from codegen.design.lowering import Lowered
 from codegen.design.rows import Operation, Row
 from formats.arithmetic import ceil_log2, signed_bits, unsigned_bits
+from formats.network import Layer
 from formats.packing import WORD_BITS
 from formats.quantizer import Quantizer
 
@@ -72,7 +72,7 @@ def operand_bits(lowered: Lowered) -> tuple[int, int]:
     layers = lowered.layers
     sources = [lowered.source(name) for layer in layers for name in layer.inputs]
     return (
-        max([layer.weight_bits for layer in layers if layer.weighted], default=2),
+        max([layer.weight_bits for layer in layers if layer.has_weights], default=2),
         max(signed_bits(item.min_value, item.max_value) for item in sources),
     )
 
@@ -82,7 +82,7 @@ def sizes_of(
 ) -> Sizes:
     """The sizes of a network whose rows are cut into chunks."""
     layers = lowered.layers
-    weighted = [layer for layer in layers if layer.weighted]
+    weighted = [layer for layer in layers if layer.has_weights]
     stored = [layer.quantizer for layer in layers if layer.quantizer]
     knq = [item for item in stored if item.scheme == "knq"]
     pooled = [row for row in rows if row.pooled]

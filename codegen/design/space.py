@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import Any
 
 from codegen.design.array import MAX_PIXELS, Array, part_ports
-from codegen.design.layers import INPUT
 from codegen.design.lowering import lower
-from codegen.design.network import Network
 from codegen.design.planner import WEIGHT_ROWS
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
 from codegen.design.sizes import operand_bits
 from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.hardware import Part
+from formats.network import Network
 from formats.packing import WORD_BYTES
+from formats.rules import INPUT
 
 MAX_LANES = 128  # of SIMD and of PE: beyond, nothing fans out to so many multipliers
 
@@ -89,7 +90,7 @@ class Bound:
             if not row.is_conv:
                 continue
             # the first layer's taps may be laid out in several ways, none of which saves products
-            least = layer.in_shape[0] // layer.groups * layer.averaging.size
+            least = layer.in_shape[0] // layer.groups * prod(layer.kernel)
             items = row.kernel_taps * row.blocks
             if layer.source == INPUT:
                 items = min(items, ceil_div(least, BLOCK_CODES))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from codegen.design.constants import design_id
 from codegen.design.design import Design
 from formats import design as board
@@ -29,15 +31,15 @@ def describe(design: Design, weight_checks: list[int]) -> board.Design:
         input_address=design.arena.address["input"],
         chip_words=(chip_a, chip_b),
         input_words=design.input_words,
-        input_shape=network.in_shape,
-        input_bits=network.in_bits,
+        input_shape=network.input.shape,
+        input_bits=network.input.bits,
         gather=design.gather,
-        preprocessing=network.preprocessing,
+        preprocessing=network.input.preprocessing,
         weight_words=design.weight_words,
         weight_bits=max(layer.weight_bits for layer in layers),
         weight_ports=design.array.weight_ports,
         output_frac=last.out_frac,
-        output_divisor=last.averaging.size if last.kind == "avgpool" else 1,
+        output_divisor=prod(last.kernel) if last.kind == "avgpool" else 1,
         classes=tuple(network.classes or ()),
         layers=layers,
         accuracy=dict(network.accuracy) if network.accuracy else None,
@@ -47,7 +49,7 @@ def describe(design: Design, weight_checks: list[int]) -> board.Design:
 def _layer(design: Design, index: int, crc: int) -> board.Layer:
     layer, row, cost = design.network.layers[index], design.rows[index], design.costs[index]
     ports = design.array.weight_ports
-    stored = design.layers[index].stored if layer.weighted else None
+    stored = design.layers[index].stored if layer.has_weights else None
     head = row.tiles * design.array.bias_words + row.weight_table
     quantizer = layer.quantizer
     return board.Layer(

@@ -10,11 +10,11 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
-from codegen.design import network
 from codegen.design.design import Design
 from codegen.design.search import choose
 from codegen.design.space import Axes
 from codegen.emit import board_design, golden, render, report, report_model, weights_file
+from formats import network
 from formats.build import atomic_dir, digest, program_files, write_atomic
 from formats.errors import UserError
 from formats.hardware import clocked, find_part

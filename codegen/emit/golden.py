@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from codegen.design.design import Design
-from codegen.design.layers import INPUT, Layer
 from codegen.design.rows import NUMPY_TYPE, Row
 from formats.errors import UserError
+from formats.network import Layer
 from formats.packing import pack_maps
+from formats.rules import INPUT
 
 
 def golden_name(index: int, name: str, layers: int) -> str:
@@ -39,8 +40,8 @@ def write_golden(design: Design, folder: Path, weight_checks: list[int]) -> None
     """Write input.bin, one file per layer, and checks.txt into an existing folder."""
     network = design.network
     with _open(network.folder) as vectors:
-        codes = _take(vectors, INPUT, design, network.in_shape)
-        _write(folder / "input.bin", design.gather(codes), network.in_bits, 0)
+        codes = _take(vectors, INPUT, design, network.input.shape)
+        _write(folder / "input.bin", design.gather(codes), network.input.bits, 0)
         for index, layer in enumerate(network.layers):
             path = folder / golden_name(index, layer.name, len(network.layers))
             values = _take(vectors, layer.name, design, layer.out_shape)

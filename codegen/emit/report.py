@@ -12,13 +12,13 @@ from typing import Any
 from codegen import VERSION
 from codegen.design.constants import design_id
 from codegen.design.design import Design
-from codegen.design.layers import INPUT
 from codegen.design.memory import Footprint, paper_footprint, stored_footprint
 from codegen.design.resources import memories
 from codegen.design.rows import Place, Row
 from codegen.emit.report_model import Report
 from formats.arithmetic import ceil_div
 from formats.packing import WORD_BYTES
+from formats.rules import INPUT
 
 
 def build_report(plan: Design, settings_sha256: str) -> Report:
@@ -117,7 +117,7 @@ def ddr_traffic(plan: Design) -> dict[str, int]:
 def _weights(plan: Design, index: int) -> dict[str, Any] | None:
     """How a layer's weights are stored; None where it has none."""
     layer = plan.layers[index]
-    if not layer.weighted:
+    if not layer.has_weights:
         return None
     stored = layer.stored
     return {

@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from codegen.design.array import Array
 from codegen.design.design import Design
-from codegen.design.layers import Layer
 from codegen.design.rows import Row
 from formats.arithmetic import BLOCK_CODES, ceil_div
+from formats.network import Layer
 from formats.packing import pack_fields
 
 
 def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
     """The words of one layer (uint64 [n, ports]), pass by pass; none without weights."""
-    if not layer.weighted:
+    if not layer.has_weights:
         return
     out_group, table = layer.conv_shape[0] // layer.groups, layer.stored.table
     pe, ports = array.pe, array.weight_ports

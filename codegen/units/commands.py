@@ -16,7 +16,6 @@ from typing import Any
 from tqdm import tqdm
 
 from codegen import VERSION
-from codegen.design.network import Network, load
 from codegen.design.unit_luts import MODEL
 from codegen.units import cost, plots
 from codegen.units.equivalence import shapes_equal
@@ -30,6 +29,7 @@ from codegen.units.tables import decoder_tables, encoder_tables
 from codegen.units.yosys import find_yosys, yosys_version
 from formats.build import atomic_dir, write_atomic
 from formats.errors import UserError
+from formats.network import Network, load
 from formats.options import Options
 
 CACHE = "units_cache.json"  # beside the builds: measured modules, by content

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from codegen.design.network import Network
 from formats.arithmetic import unsigned_bits
 from formats.errors import UserError
+from formats.network import Network
 from formats.quantizer import Quantizer, thresholds
 
 PUBLISHED = Path(__file__).parent / "published" / "ilnq.json"

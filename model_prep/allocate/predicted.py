@@ -11,13 +11,13 @@ import numpy as np
 
 from formats.arithmetic import lowest
 from formats.errors import UserError
+from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep.allocate import filling, sqnr
 from model_prep.allocate.problem import Problem
 from model_prep.graph import INPUT, Graph
 from model_prep.quantize.calibrate import FloatMaps, Formats
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db

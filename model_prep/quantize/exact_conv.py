@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model_prep.quantize.manifest import QuantizedLayer
+from formats.network import Layer
 
 _BLOCK_BYTES = 1 << 20  # of accumulators in work at once, so that they stay in the caches
 _MINIMAL_BLOCK_BYTES = 1 << 22  # of transformed values and sums
@@ -33,7 +33,7 @@ class ExactConvolution:
     bias, requantizing is a clamp and a conversion to integers, which drops the fraction.
     """
 
-    def __init__(self, layer: QuantizedLayer) -> None:
+    def __init__(self, layer: Layer) -> None:
         """Choose a route; the layer's acc_bits and shift must be within `reference.check_exact`."""
         self.layer = layer
         self.limits = layer.y_range

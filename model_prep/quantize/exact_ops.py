@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from formats.arithmetic import LRN_STEPS, reciprocal, requantize
-from model_prep.quantize.manifest import QuantizedLayer
+from formats.network import Layer
 
 
 class ExactOperation:
@@ -21,14 +21,14 @@ class ExactOperation:
 
     dtype = torch.int64
 
-    def __init__(self, layer: QuantizedLayer) -> None:
+    def __init__(self, layer: Layer) -> None:
         """Prepare the layer's tables; `reference.check_exact` has accepted it."""
         self.layer = layer
-        if layer.average:
-            divisors = layer.average.divisors(*layer.in_shape[1:])
+        if layer.averaging:
+            divisors = layer.averaging.divisors(*layer.in_shape[1:])
             self._reciprocals = torch.from_numpy(reciprocal(divisors).astype(np.int64))
-        if layer.lrn_table is not None:
-            self._factors = torch.from_numpy(layer.lrn_table.astype(np.int64))
+        if layer.lrn:
+            self._factors = torch.from_numpy(layer.lrn.table.astype(np.int64))
 
     def __call__(self, sources: Sequence[torch.Tensor]) -> torch.Tensor:
         """y (int32 [N, C, H, W]), or raw accumulators (int64) for the last layer.
@@ -59,7 +59,7 @@ class ExactOperation:
 
     def _sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sums over the windows, 0 outside the map."""
-        average = self.layer.average
+        average = self.layer.averaging
         if average is None:
             raise TypeError(f"layer {self.layer.name} has no average pool")
         top, left, bottom, right = average.pads

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from formats.arithmetic import to_fixed
+from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import batches
-from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers.weights import WeightFormat, fit_weights
 from model_prep.run import finish, last, operate, run

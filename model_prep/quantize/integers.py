@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
+from formats import network
 from formats.arithmetic import RECIPROCAL_BITS, SQUARES_BITS, accumulator_bits, lrn_table, to_fixed
 from formats.errors import UserError
 from formats.images import Preprocessing
+from formats.network import Divisor, InputFormat, LrnTable, Storage
 from formats.quantizer import Quantizer
+from formats.rules import check_exact
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize.manifest import InputFormat, QuantizedLayer
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers.weights import WeightFormat, fit_weights
-from model_prep.quantize.reference import check_exact
 from model_prep.quantize.sharing import is_copy, signed_layers
 
 INPUT_BITS = 10
@@ -58,7 +59,7 @@ def network_input(spec: NetworkSpec) -> InputFormat:
 def quantize_layer(
     layer: Layer, plan: LayerPlan, in_frac: int, magnitude: int, quantizer: Quantizer | None,
     stored: WeightFormat | None = None,
-) -> QuantizedLayer:  # fmt: skip
+) -> network.Layer:  # fmt: skip
     """One layer in integers.
 
     Args:
@@ -79,13 +80,13 @@ def quantize_layer(
     bias, bias_frac = to_fixed(layer.bias, plan.bias_bits, most=acc_frac)
     if not bias.any():
         bias_frac = acc_frac
-    quantized = QuantizedLayer(
+    quantized = network.Layer(
         name=layer.name, kind=layer.kind, inputs=tuple(layer.inputs),
         in_shape=layer.in_shape, conv_shape=layer.conv_shape, stride=layer.stride,
         pads=layer.pads, dilation=layer.dilation, groups=layer.groups, relu=layer.relu,
         pool=layer.pool, weight=weight.astype(np.int16), bias=bias.astype(np.int32),
         weight_bits=stored.multiplied_bits, weight_frac=weight_frac,
-        weight_scheme=stored.scheme, weight_table=stored.table, stored_bits=stored.bits,
+        weight_storage=Storage(stored.scheme, stored.bits, stored.table), kernel=layer.kernel,
         bias_bits=plan.bias_bits, bias_frac=bias_frac, bias_shift=acc_frac - bias_frac,
         acc_bits=accumulator_bits(weight, bias, acc_frac - bias_frac, magnitude),
         requant_shift=None if quantizer is None else acc_frac - quantizer.frac,
@@ -95,22 +96,23 @@ def quantize_layer(
     return quantized
 
 
-def _without_weights(layer: Layer, quantizer: Quantizer | None) -> QuantizedLayer:
+def _without_weights(layer: Layer, quantizer: Quantizer | None) -> network.Layer:
     """The fields that all kinds without weights have in common."""
-    return QuantizedLayer(
+    return network.Layer(
         name=layer.name, kind=layer.kind, inputs=tuple(layer.inputs),
         in_shape=layer.in_shape, conv_shape=layer.conv_shape, stride=layer.stride,
         pads=layer.pads, dilation=layer.dilation, groups=layer.groups, relu=layer.relu,
         pool=layer.pool, weight=layer.weight.astype(np.int16), bias=layer.bias.astype(np.int32),
         weight_bits=0, weight_frac=0, bias_bits=0, bias_frac=0, bias_shift=0,
-        acc_bits=0, requant_shift=None, quantizer=quantizer, out_frac=0,
-        in_aligns=(0,) * len(layer.inputs), average=layer.average, lrn=layer.lrn,
+        acc_bits=0, requant_shift=None, quantizer=quantizer, out_frac=0, kernel=layer.kernel,
+        in_aligns=(0,) * len(layer.inputs),
+        average=Divisor(layer.average.count_include_pad) if layer.average else None,
     )  # fmt: skip
 
 
 def quantize_operation(
     layer: Layer, fracs: Sequence[int], magnitudes: Sequence[int], quantizer: Quantizer | None
-) -> QuantizedLayer:
+) -> network.Layer:
     """One layer without weights in integers (docs/formats.md 2.5-2.8).
 
     Args:
@@ -137,7 +139,7 @@ def quantize_operation(
                 f"{layer.lrn.size} times {worst}^2; use a smaller QM"
             )
         table, table_frac = lrn_table(layer.lrn, in_frac)
-        done = replace(done, lrn_table=table, table_frac=table_frac)
+        done = replace(done, lrn=LrnTable(**asdict(layer.lrn), table_frac=table_frac, table=table))
         acc_frac += table_frac
     done = replace(
         done, acc_bits=1 + worst.bit_length(), in_aligns=aligns,
@@ -180,7 +182,7 @@ def quantize_layers(
     plans: Sequence[LayerPlan],
     quantizers: Sequence[Quantizer | None],
     stored: Mapping[str, WeightFormat] | None = None,
-) -> list[QuantizedLayer]:
+) -> list[network.Layer]:
     """All layers in integers; `plans` and `quantizers` have one entry per layer of the graph.
 
     Weights in `stored`, by layer name, are not fitted again.

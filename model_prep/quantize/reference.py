@@ -13,46 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.arithmetic import LRN_FACTOR_BITS, RECIPROCAL_BITS
-from formats.errors import UserError
+from formats.network import Layer, Network
 from formats.quantizer import Quantizer
+from formats.rules import check_exact
 from model_prep.quantize.exact_conv import ExactConvolution
 from model_prep.quantize.exact_ops import ExactOperation
-from model_prep.quantize.manifest import QuantizedLayer, QuantizedNetwork
 from model_prep.run import run
-
-MAX_ACC_BITS = 53  # |acc| < 2^52, and the rounding term of a shift up to 53 is at most 2^52
-MAX_SHIFT = 53
-
-
-def check_exact(layer: QuantizedLayer) -> None:
-    """Refuse, by UserError, a layer whose integers float64 or a 64-bit shift could not hold."""
-    shift = layer.requant_shift or 0
-    if layer.acc_bits > MAX_ACC_BITS:
-        raise UserError(
-            f"layer {layer.name}: accumulator must fit {MAX_ACC_BITS} bits, not {layer.acc_bits}; "
-            "use fewer weight_bits or a smaller qm"
-        )
-    product_bits = layer.acc_bits
-    if layer.quantizer is not None and layer.average:
-        product_bits += RECIPROCAL_BITS + 1
-    if layer.lrn:
-        product_bits += LRN_FACTOR_BITS
-    if product_bits > 62:
-        raise UserError(
-            f"layer {layer.name}: products must fit 62 bits, not {product_bits}; use a smaller QM"
-        )
-    if shift > MAX_SHIFT or product_bits - shift > 63:
-        raise UserError(
-            f"layer {layer.name}: requantize shift must be {product_bits - 63}..{MAX_SHIFT}, "
-            f"not {shift}; check the scale of its weights"
-        )
 
 
 class Reference:
     """The integer model of one network; its weights are converted once."""
 
-    def __init__(self, network: QuantizedNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         """Prepare every layer; UserError names a layer whose integers could not be exact."""
         for layer in network.layers:
             check_exact(layer)
@@ -79,7 +51,7 @@ class Reference:
             array = stored.numpy()
             yield layer.name, array if layer.quantizer is None else array.view(np.uint16)
 
-    def _layer(self, layer: QuantizedLayer, codes: list[torch.Tensor]) -> torch.Tensor:
+    def _layer(self, layer: Layer, codes: list[torch.Tensor]) -> torch.Tensor:
         """Stored codes of one layer, or its raw accumulators."""
         sources = [self._quantizers.get(self.network.parts_of(name)[0]) for name in layer.inputs]
         keys = [one and one.key for one in (sources[0], layer.quantizer)]
@@ -105,7 +77,7 @@ def _decode(codes: torch.Tensor, quantizer: Quantizer | None, dtype: torch.dtype
     return torch.from_numpy(quantizer.decode_table).to(dtype)[index]
 
 
-def _pool(layer: QuantizedLayer, y: torch.Tensor) -> torch.Tensor:
+def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
     """The max pool of y, or of codes (int16 that hold uint16); of the same type.
 
     The engine pools codes; encoding never decreases, so the largest y has the largest code.

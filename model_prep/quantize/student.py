@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from formats.arithmetic import largest_frac
+from formats.network import InputFormat
 from formats.quantizer import Quantizer, thresholds
 from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import LayerPlan
 
 _FINER = 4  # candidates for the F of weights: the one that clips nothing, and finer ones

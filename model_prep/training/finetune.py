@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from formats.build import atomic_dir
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct, spaced
+from formats.network import InputFormat, Network
 from formats.quantizer import Quantizer
 from model_prep import data, run, trainer
 from model_prep.graph import Graph
@@ -28,7 +29,6 @@ from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate, plan_file
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
-from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.student import Student
@@ -248,9 +248,9 @@ def _integer_logits(
     """The raw outputs of the integer reference, int64 [N, classes]."""
     chosen = [tables.get(layer.name) for layer in graph.layers]
     layers = quantize_layers(graph, source, network.fixed_plans(), chosen)
-    integer = QuantizedNetwork(
-        spec.name, "file", "", formats.qm, source, layers, classes=None, calibration={},
-        settings_sha256="", concats=dict(graph.concats),
+    integer = Network(
+        name=spec.name, weights="file", weights_sha256="", qm=formats.qm, input=source,
+        layers=tuple(layers), concats=dict(graph.concats),
     )  # fmt: skip
     reference, parts = Reference(integer), []
     for batch in calibrate.batches(test.pixels, "integer network"):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design.network import Layer, Network
 from formats.arithmetic import Window
 from formats.images import Preprocessing
+from formats.network import InputFormat, Layer, Network
 from formats.quantizer import Quantizer
 
 # (name, out channels, kernel, stride, pad, pooled behind it)
@@ -52,13 +52,15 @@ def full_size(name: str, bits: int) -> Network:
                 inputs=(source,),
                 in_shape=shape,
                 conv_shape=(out, size, size),
-                out_shape=(out, stored, stored),
                 kernel=(kernel, kernel),
                 stride=(stride, stride),
                 dilation=(1, 1),
                 pads=(pad, pad, pad, pad),
                 groups=1,
-                macs=out * shape[0] * kernel * kernel * size * size,
+                relu=True,
+                weight_frac=0,
+                bias_bits=14,
+                bias_frac=0,
                 pool=Window((pool_size, pool_size), (2, 2), (0, 0, 0, 0)) if pooled else None,
                 weight_bits=14,
                 bias_shift=0,
@@ -79,11 +81,10 @@ def full_size(name: str, bits: int) -> Network:
         weights="seeded",
         weights_sha256="0" * 64,
         manifest_sha256="0" * 64,
-        in_shape=(3, 224, 224),
-        in_bits=10,
-        in_frac=2,
-        preprocessing=Preprocessing.plain(3),
-        input_table=np.zeros((3, 256), np.int16),
+        qm=12,
+        input=InputFormat(
+            (3, 224, 224), 10, 2, np.zeros((3, 256), np.int16), Preprocessing.plain(3)
+        ),
         layers=tuple(layers),
         classes=None,
         calibration={},

@@ -51,7 +51,7 @@ def test_in_ddr_nothing_is_on_chip() -> None:
 
 
 def test_a_layer_never_reads_the_memory_that_it_writes(make_toy: Callable[..., Path]) -> None:
-    from codegen.design.network import load
+    from formats.network import load
 
     for toy in (inception(), residual(), grouped()):
         network = load(make_toy(toy) / "quantized")

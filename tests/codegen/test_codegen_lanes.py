@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from codegen.design.array import Array
 from codegen.design.lanes import axis_options, choose, pack_lanes
-from codegen.design.layers import Layer
+from formats.network import Layer
 from formats.packing import touched_words
 
 

@@ -13,12 +13,12 @@ import pytest
 from test_codegen_csim import check, run
 
 from codegen.design.array import Array
-from codegen.design.network import load
 from codegen.design.planner import plan
 from codegen.design.rows import Operation
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
+from formats.network import load
 from formats.quantizer import Quantizer
 from tests import naive
 from tests.toys import POOL1, POOL2, Toy, ToyLayer

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from codegen.design.array import Array
 from codegen.design.blockram import Memory
 from codegen.design.lowering import merge_groups
-from codegen.design.network import load
 from codegen.design.planner import plan
 from codegen.design.resources import conversion_luts
 from codegen.design.rows import Row
@@ -27,6 +26,7 @@ from codegen.design.sizes import gear_bits
 from codegen.design.unit_luts import lut_estimate
 from formats.errors import UserError
 from formats.hardware import find_part
+from formats.network import load
 from tests.naive import convolve
 
 

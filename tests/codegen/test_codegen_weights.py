@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from full_size_networks import full_size
 
-from codegen.design import network, planner
+from codegen.design import planner
 from codegen.design.array import Array
 from codegen.design.design import Design
 from codegen.design.lowering import lower
 from codegen.design.resources import weight_luts
 from codegen.emit import generate, weights_file
+from formats import network
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design import network, planner
+from codegen.design import planner
 from codegen.design.array import Array
 from codegen.design.chip import CHIP_SHARE
 from codegen.design.cost import STAGES
@@ -23,6 +23,7 @@ from codegen.design.resources import estimate
 from codegen.design.sizes import sizes_of
 from codegen.emit import golden, weights_file
 from codegen.emit.render import knq_rows
+from formats import network
 from formats.errors import UserError
 from formats.hardware import find_part
 from tests.fuzz import opinion

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model_prep.quantize.manifest import load
+from formats.network import load
 from model_prep.quantize.reference import Reference
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from formats.arithmetic import Average, Lrn, Window
+from formats.network import InputFormat, Network
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer, no_bias, no_weight
 from model_prep.quantize import quantizers
 from model_prep.quantize.integers import input_format, quantize_layers
-from model_prep.quantize.manifest import InputFormat, QuantizedNetwork
 from model_prep.quantize.plan import Settings, resolve
 from tests.fuzz.work import find_build
 from tests.networks import draw
@@ -91,7 +91,7 @@ def random_input(random: np.random.Generator, graph: Graph) -> InputFormat:
     return input_format(graph.in_shape, random.standard_normal((graph.in_shape[0], 256)))
 
 
-def quantized(seed: int) -> QuantizedNetwork:
+def quantized(seed: int) -> Network:
     """A whole random network in integers; UserError where what was drawn is not allowed."""
     random = np.random.default_rng(seed)
     graph = random_graph(random)
@@ -109,8 +109,9 @@ def quantized(seed: int) -> QuantizedNetwork:
             fitted[layer.owner] = random_quantizer(random, layer.signed)
     chosen = [fitted[layer.owner] for layer in plan.layers[:-1]]
     layers = quantize_layers(graph, source, plans, [*chosen, None])
-    return QuantizedNetwork(
-        graph.name, "seeded", "0" * 64, 12, source, layers, settings_sha256="1" * 64,
+    return Network(
+        name=graph.name, weights="seeded", weights_sha256="0" * 64, qm=12, input=source,
+        layers=tuple(layers), settings_sha256="1" * 64,
         calibration={
             "source": "random", "images": 1, "labels": False, "includes_test_images": True,
         },

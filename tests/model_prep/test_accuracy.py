@@ -14,11 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import run as run_module
 from model_prep import source
-from model_prep.quantize import fake_quant, integers, manifest
+from model_prep.quantize import fake_quant, integers
 from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
 

@@ -10,6 +10,7 @@ import pytest
 import random_graphs
 import torch
 
+from formats.network import InputFormat
 from model_prep import networks, run, weights
 from model_prep.allocate import cache
 from model_prep.allocate.cache import BatchRun, Choice, layers_to_keep
@@ -19,7 +20,6 @@ from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.fracs import layer_fracs
 from model_prep.quantize.integers import network_input
-from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan, Settings, resolve
 
 QM = 10

@@ -14,12 +14,12 @@ import pytest
 from digits_network import plan_of
 
 from formats.errors import UserError
+from formats.network import Network
 from formats.quantizer import Quantizer
 from model_prep import stages
 from model_prep.quantize import fracs, plan_file
 from model_prep.quantize.calibrate import Formats
 from model_prep.quantize.integers import quantize_layers
-from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import Plan, Settings, resolve
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db, sqnr_db
@@ -122,7 +122,14 @@ def test_fake_quantization_stays_near_the_integer_model() -> None:
     fitted, fake = formats_at().fit(plan), digits.fake()
     codes = [fitted.get(layer.name) for layer in graph.layers]
     layers = quantize_layers(graph, source, plan.layers, codes, fake.stored)
-    network = QuantizedNetwork("digits", "trained", "0" * 64, 12, source, layers)
+    network = Network(
+        name="digits",
+        weights="trained",
+        weights_sha256="",
+        qm=12,
+        input=source,
+        layers=tuple(layers),
+    )
     raw = dict(Reference(network).run(source.encode(pixels)))[layers[-1].name]
     exact = raw.reshape(len(raw), -1) * 2.0 ** -layers[-1].out_frac
     difference = float(((exact - fake.logits(pixels, fitted)) ** 2).sum())

@@ -17,13 +17,14 @@ import pytest
 import torch
 from digits_network import SPEC, Ready, ready_for
 
+from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import weights
 from model_prep.allocate import budget, quenn, search
 from model_prep.allocate.command import measuring
 from model_prep.allocate.measure import Measure
-from model_prep.quantize import manifest, plan_file
+from model_prep.quantize import plan_file
 from model_prep.quantize.calibrate import float_maps
 from model_prep.quantize.plan import Settings, resolve
 from model_prep.quantize.score import Evaluator

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import commands, data, networks
-from model_prep.quantize import manifest
 from model_prep.quantize.reference import Reference
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,11 +12,12 @@ import random_graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from formats import network as manifest
 from formats.arithmetic import LRN_ENTRIES, Lrn, Window, lrn_table
 from formats.errors import UserError
 from formats.quantizer import Quantizer
 from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.quantize import manifest, quantizers
+from model_prep.quantize import quantizers
 from model_prep.quantize.integers import check_graph, quantize_operation
 from model_prep.quantize.plan import Settings, resolve
 from model_prep.quantize.reference import Reference

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import weights
-from model_prep.quantize import manifest
 from model_prep.quantize.plan import Settings, resolve
 from model_prep.source import Recipe, open_source
 from model_prep.training import finetune

@@ -248,14 +248,14 @@ def test_the_wanted_width_of_every_scheme() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(sorted(quantizers.WEIGHT_SCHEMES)), st.integers(2, 8), st.integers(9, 16),
+    st.sampled_from(sorted(quantizers.WEIGHT_FITS)), st.integers(2, 8), st.integers(9, 16),
     st.integers(0, 2**32 - 1), st.sampled_from([1e-6, 0.1, 30.0]),
 )  # fmt: skip
 def test_weights_of_every_scheme(
     scheme: str, bits: int, table_bits: int, seed: int, scale: float
 ) -> None:
     values = (np.random.default_rng(seed).normal(0.1, 1, (4, 3, 2, 2)) * scale).astype(np.float32)
-    form = quantizers.WEIGHT_SCHEMES[scheme](values, bits, table_bits)
+    form = quantizers.WEIGHT_FITS[scheme](values, bits, table_bits)
     assert (form.scheme, form.bits, form.integers.shape) == (scheme, bits, values.shape)
     assert form.integers.dtype == np.int64
     if form.table is None:
@@ -282,10 +282,10 @@ def test_weight_formats_by_hand() -> None:
     assert (optimal.frac, optimal.integers.tolist()) == (-2, [0, 0])
 
 
-@pytest.mark.parametrize("scheme", sorted(quantizers.WEIGHT_SCHEMES))
+@pytest.mark.parametrize("scheme", sorted(quantizers.WEIGHT_FITS))
 @pytest.mark.parametrize("values", [np.zeros((2, 3)), np.zeros((0, 3)), np.full((2, 2), 0.3)])
 def test_weights_without_spread(scheme: str, values: np.ndarray) -> None:
-    form = quantizers.WEIGHT_SCHEMES[scheme](values, 4)
+    form = quantizers.WEIGHT_FITS[scheme](values, 4)
     assert form.integers.shape == values.shape
     if not values.any():
         assert not form.integers.any() or form.table is not None

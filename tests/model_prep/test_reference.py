@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from formats.arithmetic import Window
 from formats.errors import UserError
 from formats.images import Preprocessing
+from formats.network import InputFormat, Layer, Network
 from formats.quantizer import Quantizer
 from model_prep.graph import INPUT
 from model_prep.quantize import exact_conv
-from model_prep.quantize.manifest import InputFormat, QuantizedLayer, QuantizedNetwork
 from model_prep.quantize.reference import Reference
 from tests import naive
 
 
-def check(network: QuantizedNetwork, codes: np.ndarray) -> None:
+def check(network: Network, codes: np.ndarray) -> None:
     """Every layer of every image is equal."""
     want = naive.run(network, codes)
     for name, got in Reference(network).run(codes):
@@ -51,24 +51,27 @@ def test_random_networks(seed: int) -> None:
     check(network, network.input.encode(pixels))
 
 
-def one_layer(**changes: object) -> QuantizedNetwork:
+def one_layer(**changes: object) -> Network:
     """A single layer of extreme integers, with fields replaced."""
     random = np.random.default_rng(11)
     shape = (18, 7, 6)
     weight = random.integers(-8191, 8192, (18, 18, 3, 3)).astype(np.int16)
     fields: dict[str, object] = {
         "name": "only", "kind": "conv", "inputs": (INPUT,), "in_shape": shape,
-        "conv_shape": shape, "stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1),
+        "conv_shape": shape, "kernel": (3, 3), "stride": (1, 1), "pads": (1, 1, 1, 1),
+        "dilation": (1, 1),
         "groups": 1, "relu": True, "pool": None, "weight": weight,
         "bias": random.integers(-8191, 8192, 18).astype(np.int32), "weight_bits": 14,
         "weight_frac": 13, "bias_bits": 14, "bias_frac": 10, "bias_shift": 3, "acc_bits": 32,
         "requant_shift": 14, "quantizer": Quantizer("uniform", 12, 12, 5), "out_frac": 5,
     }  # fmt: skip
     fields.update(changes)
-    layer = QuantizedLayer(**fields)  # type: ignore[arg-type]
+    layer = Layer(**fields)  # type: ignore[arg-type]
     table = np.tile(np.arange(256, dtype=np.int16), (18, 1))
     source = InputFormat(shape, 10, 8, table, Preprocessing.plain(18))
-    return QuantizedNetwork("one", "seeded", "0" * 64, 12, source, [layer])
+    return Network(
+        name="one", weights="seeded", weights_sha256="0" * 64, qm=12, input=source, layers=(layer,)
+    )
 
 
 def extreme_codes(magnitude: int) -> np.ndarray:
@@ -108,7 +111,7 @@ def test_sums_near_two_to_the_52_are_exact() -> None:
     weight = np.full((1, 18, 7, 6), 32767, np.int16)
     weight[0, 0, 0, 0] = 1
     network = one_layer(
-        kind="fc", pads=(0, 0, 0, 0), conv_shape=(1, 1, 1), weight=weight,
+        kind="fc", pads=(0, 0, 0, 0), conv_shape=(1, 1, 1), weight=weight, kernel=(7, 6),
         bias=np.array([(1 << 31) - 1], np.int32), bias_shift=20, acc_bits=53,
         quantizer=None, requant_shift=None, relu=False,
     )  # fmt: skip

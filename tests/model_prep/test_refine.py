@@ -14,6 +14,7 @@ import pytest
 import random_graphs
 import torch
 
+from formats import network as manifest
 from formats.arithmetic import to_fixed
 from formats.commands import main
 from formats.errors import UserError
@@ -22,7 +23,7 @@ from model_prep import data, networks, run, weights
 from model_prep.allocate import loss
 from model_prep.footprint import average_bits, plan_bits
 from model_prep.graph import Graph, Layer
-from model_prep.quantize import manifest, plan_file
+from model_prep.quantize import plan_file
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input
 from model_prep.quantize.plan import LayerPlan, Plan, Settings, resolve

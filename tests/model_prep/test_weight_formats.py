@@ -13,14 +13,14 @@ import pytest
 import random_graphs
 import torch
 
+from formats import network as manifest
 from formats.arithmetic import to_fixed
 from formats.build import sha256_file
 from formats.errors import UserError
+from formats.network import Network, Storage
 from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize import manifest
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import input_format, quantize_layers
-from model_prep.quantize.manifest import QuantizedNetwork
 from model_prep.quantize.plan import LayerPlan, Settings, resolve
 from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES, WeightFormat, fit_weights
 from model_prep.quantize.reference import Reference
@@ -133,7 +133,7 @@ def test_plan_refuses(settings: Settings, kinds: dict[str, object], text: str) -
 
 
 @pytest.fixture()
-def network() -> QuantizedNetwork:
+def network() -> Network:
     """A random network whose layers all have a codebook of 8 entries."""
     made = random_graphs.quantized(46)
     layers = []
@@ -143,28 +143,25 @@ def network() -> QuantizedNetwork:
             replace(
                 layer,
                 weight=fitted.integers.astype(np.int16),
-                weight_table=fitted.table,
-                weight_scheme="kmeans",
-                stored_bits=3,
+                weight_storage=Storage("kmeans", 3, fitted.table),
                 weight_bits=14,
+                acc_bits=40,
             )  # fmt: skip
         )
-    return replace(made, layers=layers)
+    return replace(made, layers=tuple(layers))
 
 
-def test_folder_keeps_codebooks(network: QuantizedNetwork, tmp_path: Path) -> None:
+def test_folder_keeps_codebooks(network: Network, tmp_path: Path) -> None:
     manifest.save(network, {"labels": np.array([-1])}, tmp_path / "q")
     for before, after in zip(network.layers, manifest.load(tmp_path / "q").layers, strict=True):
-        assert (after.weight_scheme, after.stored_bits) == ("kmeans", 3)
-        assert np.array_equal(before.weight_table, after.weight_table)
+        assert (after.stored.scheme, after.stored.bits) == ("kmeans", 3)
+        assert np.array_equal(before.stored.table, after.stored.table)
     with np.load(tmp_path / "q" / "arrays.npz") as arrays:
         assert arrays[f"{network.layers[0].name}/weight_table"].dtype == np.int32
 
 
 @pytest.mark.parametrize("change", ["weight", "table"])
-def test_damaged_codebooks_are_refused(
-    network: QuantizedNetwork, tmp_path: Path, change: str
-) -> None:
+def test_damaged_codebooks_are_refused(network: Network, tmp_path: Path, change: str) -> None:
     folder = tmp_path / "q"
     manifest.save(network, {"labels": np.array([-1])}, folder)
     name = network.layers[0].name
@@ -176,7 +173,7 @@ def test_damaged_codebooks_are_refused(
         text = f"layer {name}: weights must be entries of its weight table, not {free}"
     else:
         arrays[f"{name}/weight_table"] = table[::-1]
-        text = f"layer {name}: {name}/weight_table must be 8 increasing entries"
+        text = f"layer {name}: the weight table must increase strictly within -8192..8191"
     np.savez(folder / "arrays.npz", **arrays)
     entry = json.loads((folder / "manifest.json").read_text())
     entry["arrays_sha256"] = sha256_file(folder / "arrays.npz")
@@ -192,7 +189,8 @@ def test_searches_see_the_codebook() -> None:
     plans = resolve(net, Settings(weight_scheme="kmeans", weight_bits=2), DEFAULTS).layers
     source = input_format((3, 1, 1), np.tile(np.linspace(-1, 1, 256), (3, 1)))
     fake = FakeQuantized(net, source, plans)
-    for layer, (weight, _) in zip(net.layers, fake._parameters, strict=True):
+    for layer in net.layers:
+        weight, _ = fake._parameters[layer.name]
         fitted = fit_weights("kmeans", layer.weight, 2, layer.name)
         assert torch.equal(weight, torch.from_numpy(
             (fitted.integers * 2.0**-fitted.frac).astype(np.float32)
@@ -203,7 +201,14 @@ def test_searches_see_the_codebook() -> None:
     fake = FakeQuantized(one, source, plans[2:])
     layers = quantize_layers(one, source, plans[2:], [None])
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 1, 1), dtype=np.uint8)
-    quantized = QuantizedNetwork("one", "seeded", "", 12, source, layers)
+    quantized = Network(
+        name="one",
+        weights="seeded",
+        weights_sha256="0" * 64,
+        qm=12,
+        input=source,
+        layers=tuple(layers),
+    )
     integer = dict(Reference(quantized).run(source.encode(pixels)))["fc3"].reshape(4, -1)
     scaled = integer * 2.0 ** -layers[0].out_frac
     assert np.allclose(fake.logits(pixels, {}), scaled, rtol=1e-4, atol=1e-4)

@@ -40,7 +40,7 @@ SCHEMES: dict[str, Callable[..., Quantizer]] = {
     "linear": kmeans_linear.fit,
     "gaussian": kmeans_gaussian.fit,
 }
-WEIGHT_SCHEMES: dict[str, Callable[..., WeightFormat]] = {
+WEIGHT_FITS: dict[str, Callable[..., WeightFormat]] = {
     "optimal": optimal_step.fit_weights,
     "dynamic": dynamic.fit_weights,
     "kmeans": weight_kmeans.fit_weights,

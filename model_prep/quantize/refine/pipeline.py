@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import Calibration, ToFloat
 from model_prep.quantize.fracs import layer_fracs, network_fracs
-from model_prep.quantize.manifest import InputFormat
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.refine import equalise, sensitivity, tables
 from model_prep.quantize.refine.distil import Recipe, distil

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from random_tables import random_tables
 
-from codegen.design.network import load
 from codegen.units.commands import network_units
 from codegen.units.equivalence import shapes_equal
 from codegen.units.render import Unit
 from codegen.units.simulate import all_inputs, compare
 from codegen.units.tables import Entry, published_enq, published_knq, seeded_tables
 from formats.errors import UserError
+from formats.network import load
 
 pytestmark = pytest.mark.usefixtures("yosys")
 

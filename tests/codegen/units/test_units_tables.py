@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.design.network import load
 from codegen.units.commands import network_units
 from codegen.units.tables import (
     Entry,
@@ -24,6 +23,7 @@ from codegen.units.tables import (
     seeded_tables,
 )
 from formats.errors import UserError
+from formats.network import load
 
 PAPERS = Path(__file__).parents[4] / "shared" / "papers" / "tables.json"
 

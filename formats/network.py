@@ -1,0 +1,468 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Network`: a quantized network in integers, which is manifest.json and arrays.npz.
+
+Section 1 of docs/formats.md as classes: what they hold is what the files hold, so the JSON schema
+is theirs (`python -m formats.network` prints it). `save` writes a folder, `load` reads one and
+checks everything that its readers rely on.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+import numpy as np
+
+from formats.arithmetic import (
+    LRN_ENTRIES,
+    LRN_FACTOR_BITS,
+    MAX_ACC_BITS,
+    MAX_LRN_FRAC,
+    RECIPROCAL_BITS,
+    Average,
+    Lrn,
+    Pads,
+    Pair,
+    Shape,
+    Size,
+    Window,
+    accumulator_bits,
+    reciprocal,
+)  # fmt: skip
+from formats.build import atomic_dir, sha256_file
+from formats.errors import UserError
+from formats.images import Preprocessing, look_up
+from formats.quantizer import Quantizer
+from formats.rules import KINDS, WEIGHTED, check_layer, check_network
+from formats.schema import (
+    DRAFT,
+    Limits,
+    absent,
+    arrays_in,
+    check,
+    from_json,
+    schema_of,
+    stored,
+    to_json,
+)
+
+STORAGE_SCHEMES = ("uniform", "dynamic", "kmeans", "linear", "gaussian")  # of weights
+# the arrays of a layer, in the order of the archive
+ARRAYS = {
+    "weight": np.int16, "bias": np.int32, "weight_table": np.int32, "lrn_table": np.int32,
+    "scale": np.float32, "centroid": np.int32, "threshold": np.int32,
+}  # fmt: skip
+TITLE = "Quantized network, see docs/formats.md 1.1"
+
+Name = Annotated[str, Limits(pattern="^[a-z][a-z0-9_]*$")]
+Hash = Annotated[str, Limits(pattern="^[0-9a-f]{64}$")]
+Percent = Annotated[float, Limits(minimum=0, maximum=100)] | None
+
+
+@dataclass(frozen=True, eq=False)
+class InputFormat:
+    """The network's input: signed fixed point from a table.
+
+    Attributes:
+        shape: (channels, rows, columns).
+        bits: width of a code.
+        frac: a code stands for code * 2^-frac.
+        table: int16 [channels, 256], the code of each pixel value; normalisation is folded in.
+        preprocessing: from an image file to pixels, for who reads images later.
+    """
+
+    shape: Shape
+    bits: Annotated[int, Limits(minimum=2, maximum=16)]
+    frac: int
+    table: np.ndarray = stored(array="input/table")
+    preprocessing: Preprocessing  # type: ignore[misc]  # `stored` gives the table no default
+
+    @property
+    def magnitude(self) -> int:
+        """Largest magnitude that a code of `bits` bits can have."""
+        return 1 << (self.bits - 1)
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Codes (int16 [N, C, H, W]) of pixels (uint8, same shape)."""
+        return look_up(self.table, pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """How a layer's weights are stored: `bits` each, as integers or as indices into `table`.
+
+    Attributes:
+        scheme: who chose them, for reports: one of STORAGE_SCHEMES.
+        bits: width of a stored weight or index.
+        table: int32 [2^bits], strictly increasing, or None.
+    """
+
+    scheme: Annotated[str, Limits(enum=[*STORAGE_SCHEMES])]
+    bits: Annotated[int, Limits(minimum=1, maximum=16)]
+    table: np.ndarray | None = stored(
+        array="weight_table", kind=bool, write=lambda table: table is not None, default=None
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LrnTable(Lrn):
+    """A normalisation in fixed point: int32 factors [LRN_ENTRIES] of `table_frac` fraction bits."""
+
+    table_frac: Annotated[int, Limits(maximum=MAX_LRN_FRAC)]
+    table: np.ndarray = stored(array="lrn_table")
+
+
+@dataclass(frozen=True)
+class Divisor:
+    """What an average pool divides by: whether window elements outside the map count."""
+
+    count_include_pad: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layer:
+    """One layer in integers: a convolution or an operation without weights, encoder, max pool.
+
+    Attributes:
+        name, kind: identifier, one of KINDS.
+        inputs: feature maps that it reads: layers, concats or INPUT; two for "add".
+        in_shape, conv_shape, out_shape: (C, H, W) of the input, before and after the max pool.
+        kernel, stride, dilation, pads: of the convolution or the average pool.
+        relu: whether a ReLU follows.
+        macs: multiply-accumulates for one image, padding included; 0 without weights.
+        pool: the max pool, fused or all there is of a layer, or None.
+        weight_bits, weight_frac: a weight that is multiplied stands for w * 2^-weight_frac.
+        weight_storage: None: as integers of weight_bits.
+        bias_bits, bias_frac, bias_shift: a bias enters the accumulator as b << bias_shift.
+        acc_bits: signed width that no input can overflow.
+        requant_shift: s of docs/formats.md 2.3; None for the last layer.
+        quantizer: of the stored output; None for the last layer.
+        in_aligns: add: left shift of each input.
+        average: of an avgpool, or None.
+        lrn: of an lrn, or None.
+        out_frac: F of the stored values.
+        sqnr_db: output SQNR against float on calibration images, or None.
+        weight: int16 [out, in / groups, kernel rows, kernel columns].
+        bias: int32 [out].
+        scale: float32 [C], stored values are the float network's times this; None for 1.
+    """
+
+    name: Name
+    kind: Annotated[str, Limits(enum=[*KINDS])]
+    inputs: Annotated[tuple[Name, ...], Limits(minItems=1)]
+    in_shape: Shape
+    conv_shape: Shape
+    out_shape: Shape = field(init=False)
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    pads: Pads
+    groups: Size
+    relu: bool
+    macs: int = -1
+    pool: Window | None
+    weight_bits: Annotated[int, Limits(minimum=0, maximum=16)]
+    weight_frac: int
+    weight_storage: Storage | None = None
+    bias_bits: Annotated[int, Limits(minimum=0, maximum=32)]
+    bias_frac: int
+    bias_shift: Annotated[int, Limits(minimum=0, maximum=62)]
+    acc_bits: Annotated[int, Limits(minimum=1, maximum=MAX_ACC_BITS)]
+    requant_shift: int | None
+    quantizer: Quantizer | None
+    in_aligns: Annotated[
+        tuple[Annotated[int, Limits(minimum=0, maximum=52)], ...], {"minItems": 1, "maxItems": 2}
+    ] = (0,)
+    average: Divisor | None = None
+    lrn: LrnTable | None = None
+    out_frac: int
+    sqnr_db: float | None = None
+    weight: np.ndarray = stored(
+        array="weight", default_factory=lambda: np.zeros((0, 0, 1, 1), np.int16)
+    )
+    bias: np.ndarray = stored(array="bias", default_factory=lambda: np.zeros(0, np.int32))
+    scale: np.ndarray | None = stored(array="scale", default=None)
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the other fields."""
+        channels, height, width = self.conv_shape
+        rows, columns = self.pool.out_size(height, width) if self.pool else (height, width)
+        object.__setattr__(self, "out_shape", (channels, rows, columns))
+        if self.macs < 0:
+            object.__setattr__(self, "macs", int(self.weight.size) * height * width)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the layer is a convolution (or fully connected)."""
+        return self.kind in WEIGHTED
+
+    @property
+    def source(self) -> str:
+        """The first feature map that it reads."""
+        return self.inputs[0]
+
+    @property
+    def stored(self) -> Storage:
+        """How its weights are stored."""
+        return self.weight_storage or Storage("uniform", self.weight_bits)
+
+    @property
+    def averaging(self) -> Average | None:
+        """The window of an avgpool, or None."""
+        if self.average is None:
+            return None
+        return Average(self.kernel, self.stride, self.pads, self.average.count_include_pad)
+
+    @property
+    def exclude_pad(self) -> bool:
+        """Whether the average pool's divisor depends on the window's place."""
+        average = self.averaging
+        return (
+            average is not None
+            and not average.count_include_pad
+            and average.clipped(*self.in_shape[1:])
+        )
+
+    @property
+    def y_range(self) -> tuple[int, int] | None:
+        """(smallest, largest) requantized integer; None for the last layer.
+
+        A ReLU ends at 0 also where the quantizer, shared with other layers, is signed.
+        """
+        if self.quantizer is None:
+            return None
+        ends_at_0 = self.relu and self.kind in (*WEIGHTED, "add")
+        return 0 if ends_at_0 else self.quantizer.y_min, self.quantizer.y_max
+
+    @property
+    def reciprocal(self) -> int:
+        """R of an average pool that divides by the same n everywhere, else 0."""
+        average = self.averaging
+        return 0 if average is None or self.exclude_pad else int(reciprocal(average.size))
+
+    @property
+    def product_bits(self) -> int:
+        """Signed width of what is requantized: the accumulator, times a factor where there is one.
+
+        R <= 2^24 takes 25 bits, a normalisation factor 16; both are positive.
+        """
+        if self.quantizer is None:
+            return self.acc_bits
+        if self.average:
+            most = 1 << RECIPROCAL_BITS if self.exclude_pad else self.reciprocal
+            return self.acc_bits + most.bit_length()
+        return self.acc_bits + (LRN_FACTOR_BITS if self.lrn else 0)
+
+    def needed_bits(self, magnitudes: Sequence[int]) -> int:
+        """Signed width of the accumulator, given the largest magnitude of each input's values."""
+        if self.has_weights:
+            return accumulator_bits(self.weight, self.bias, self.bias_shift, magnitudes[0])
+        aligned = sum(m << align for m, align in zip(magnitudes, self.in_aligns, strict=True))
+        return 1 + (aligned * self.kernel[0] * self.kernel[1]).bit_length()
+
+
+class CalibrationEntry(TypedDict):
+    """What a network's tables were measured on."""
+
+    source: str
+    images: Size
+    labels: bool
+    includes_test_images: bool
+    refine: NotRequired[list[str]]
+
+
+class AccuracyEntry(TypedDict):
+    """Percentages of some images; top-5 is None for 10 classes or fewer."""
+
+    images: Size
+    float_top1: Percent
+    float_top5: Percent
+    integer_top1: Percent
+    integer_top5: Percent
+    agreement: Percent
+
+
+class ConcatEntry(TypedDict):
+    """A channel concatenation of layers."""
+
+    name: Name
+    parts: Annotated[list[Name], Limits(minItems=1)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Network:
+    """A network in integers, with where it came from.
+
+    Attributes:
+        format: version of the files.
+        name: of the network.
+        weights: origin: "published", "file", "seeded" or "trained".
+        weights_sha256: of the float32 parameters.
+        arrays_sha256: of arrays.npz, once it is written.
+        settings_sha256: of everything that the folder depends on, so that it can be left alone.
+        qm: width of a decoded activation.
+        input: format of the network's input.
+        layers: in execution order; the last one is not quantized.
+        concats: channel concatenations, names of layers by name.
+        classes: class names, or None.
+        calibration: what the tables were measured on.
+        accuracy: None or percentages, see docs/formats.md 1.1.
+        folder, manifest_sha256: of a network that was read.
+    """
+
+    format: Literal[1] = field(default=1, init=False)
+    name: Name = stored(name="network")
+    weights: Annotated[str, Limits(enum=["published", "file", "seeded", "trained"])]
+    weights_sha256: Hash
+    arrays_sha256: Hash = ""
+    settings_sha256: Hash = ""
+    qm: Annotated[int, Limits(minimum=2, maximum=16)]
+    input: InputFormat
+    layers: Annotated[tuple[Layer, ...], Limits(minItems=1)]
+    concats: dict[str, tuple[str, ...]] = stored(
+        kind=list[ConcatEntry],
+        write=lambda concats: [{"name": n, "parts": list(parts)} for n, parts in concats.items()],
+        read=lambda entries: {entry["name"]: tuple(entry["parts"]) for entry in entries},
+        default_factory=dict,
+    )
+    classes: list[str] | None = None
+    calibration: dict[str, Any] = stored(kind=CalibrationEntry, default_factory=dict)
+    accuracy: dict[str, Any] | None = stored(kind=AccuracyEntry | None, default=None)
+    folder: Path = absent(default=Path())
+    manifest_sha256: str = absent(default="")
+
+    def parts_of(self, name: str) -> tuple[str, ...]:
+        """The layers behind a name: a concat's parts, or the name itself."""
+        return self.concats.get(name, (name,))
+
+    def quantizer(self, name: str) -> Quantizer | None:
+        """The quantizer of the feature map called `name`; None for the input and the last layer."""
+        first = self.parts_of(name)[0]
+        return next((layer.quantizer for layer in self.layers if layer.name == first), None)
+
+
+def _arrays(network: Network) -> dict[str, np.ndarray]:
+    """The contents of arrays.npz."""
+    arrays = {"input/table": network.input.table.astype(np.int16)}
+    for layer in network.layers:
+        own = arrays_in(layer)
+        for key, kind in ARRAYS.items():
+            if key in own and (layer.has_weights or key not in ("weight", "bias")):
+                arrays[f"{layer.name}/{key}"] = own[key].astype(kind)
+    return arrays
+
+
+def save(network: Network, vectors: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Write manifest.json, arrays.npz and vectors.npz; the folder appears complete or not at all.
+
+    Args:
+        network: what to save.
+        vectors: the contents of vectors.npz, docs/formats.md 1.3.
+        folder: is replaced where it exists.
+
+    Raises:
+        UserError: the folder cannot be written.
+        ValueError: the network does not follow its schema, a fault of this program.
+    """
+    with atomic_dir(folder) as temporary:
+        np.savez(temporary / "arrays.npz", **_arrays(network))
+        np.savez(temporary / "vectors.npz", **vectors)
+        digest = sha256_file(temporary / "arrays.npz")
+        entry = to_json(replace(network, arrays_sha256=digest))
+        fault = check(schema(), entry)
+        if fault is not None:
+            raise ValueError(f"manifest.json must follow its schema: {fault}")
+        text = json.dumps(entry, indent=2) + "\n"
+        (temporary / "manifest.json").write_text(text, encoding="utf-8")
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of manifest.json."""
+    return {"$schema": DRAFT, "title": TITLE, **schema_of(Network)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The contents of folder/manifest.json, checked against the schema; UserError if it fails."""
+    path = folder / "manifest.json"
+    try:
+        entry: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} must exist; run `nuq quantize` first") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} must be a readable JSON file, not one with: {error}") from None
+    fault = check(schema(), entry)
+    if fault is not None:
+        raise UserError(f"{path} must follow its schema: {fault}; quantize again")
+    manifest: dict[str, Any] = entry
+    return manifest
+
+
+def load(folder: Path) -> Network:
+    """Read and check manifest.json and arrays.npz in `folder`; UserError names what is wrong."""
+    manifest = read_manifest(folder)
+    path = folder / "arrays.npz"
+    if not path.is_file():
+        raise UserError(f"{path} must exist; run `nuq quantize` again")
+    digest = sha256_file(path)
+    if digest != manifest["arrays_sha256"]:
+        raise UserError(
+            f"{path} must have the SHA-256 {manifest['arrays_sha256'][:16]}... that its "
+            f"manifest.json states, not {digest[:16]}...; quantize again"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{path} must be an npz archive ({error}); quantize again") from None
+    shape = (manifest["input"]["shape"][0], 256)
+    table = _array(arrays, "input/table", shape)
+    network: Network = from_json(Network, {**manifest, "layers": []}, {"input/table": table})
+    layers = tuple(_layer(entry, arrays) for entry in manifest["layers"])
+    network = replace(
+        network, layers=layers, folder=folder, manifest_sha256=sha256_file(folder / "manifest.json")
+    )
+    check_network(network)
+    return network
+
+
+def _layer(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Layer:
+    """One layer from its JSON object and its arrays."""
+    name, storage, quantizer = entry["name"], entry.get("weight_storage"), entry["quantizer"]
+    shapes: dict[str, tuple[int, ...]] = {}
+    if entry["kind"] in WEIGHTED:
+        out = entry["conv_shape"][0]
+        shapes["weight"] = (out, entry["in_shape"][0] // entry["groups"], *entry["kernel"])
+        shapes["bias"] = (out,)
+    if storage and storage["table"]:
+        shapes["weight_table"] = (1 << storage["bits"],)
+    if quantizer and quantizer["scheme"] == "knq":
+        shapes["centroid"] = shapes["threshold"] = (1 << quantizer["bits"],)
+    if entry.get("lrn"):
+        shapes["lrn_table"] = (LRN_ENTRIES,)
+    if f"{name}/scale" in arrays:
+        shapes["scale"] = (entry["conv_shape"][0],)
+    own = {key: _array(arrays, f"{name}/{key}", shape) for key, shape in shapes.items()}
+    try:
+        layer: Layer = from_json(Layer, entry, own)
+    except UserError as error:
+        raise UserError(f"layer {name}: {error}; quantize again") from None
+    check_layer(layer, tuple(entry["out_shape"]))
+    return layer
+
+
+def _array(arrays: Mapping[str, np.ndarray], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    if key not in arrays:
+        raise UserError(f"arrays.npz must hold {key}; quantize again")
+    if arrays[key].shape != shape:
+        raise UserError(f"arrays.npz: {key} must have shape {shape}, not {arrays[key].shape}")
+    return arrays[key]
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))

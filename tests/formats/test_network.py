@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract as code: constants once, schema and reader agree, validation stands alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from formats import network
+from formats.schema import check
+from tests.toys import Toy, ToyLayer, write_toy
+
+ROOT = Path(__file__).parents[2]
+WORDS = {"KINDS", "SCHEMES"}  # which kinds and schemes, a module says
+CONTRACT = ("arithmetic", "network", "quantizer", "rules")
+
+
+def constants(path: Path) -> set[str]:
+    """Names in capitals that a module assigns."""
+    targets = [
+        target
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    ]
+    names = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+    return {name.id for name in names if name.id.isupper()}
+
+
+def test_constants_of_the_contract_are_defined_once() -> None:
+    own = {name for module in CONTRACT for name in constants(ROOT / "formats" / f"{module}.py")}
+    assert {"LRN_ENTRIES", "RECIPROCAL_BITS", "LRN_FACTOR_BITS", "BLOCK_CODES"} <= own
+    places: dict[str, list[str]] = {}
+    for package in ("formats", "model_prep", "codegen", "board"):
+        for path in (ROOT / package).rglob("*.py"):
+            for name in constants(path) & (own - WORDS | {"FEATURE_MAP_PORTS", "WEIGHT_SCHEMES"}):
+                places.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_toy(tmp_path / "quantized", Toy(layers=[ToyLayer(8), ToyLayer(4)]))
+    return tmp_path / "quantized"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda m: m, None),
+        (lambda m: m.update(qm=99), "$.qm: 99 is greater than the maximum of 16"),
+        (lambda m: m.update(qm=True), "$.qm: True is not of type 'integer'"),
+        (lambda m: m.pop("qm"), "$: 'qm' is a required property"),
+        (lambda m: m.update(odd=1), "$: Additional properties are not allowed ('odd' was"),
+        (lambda m: m.update(network="A"), "$.network: 'A' does not match"),
+        (lambda m: m["layers"][0].update(kind="x"), "$.layers[0].kind: 'x' is not one of"),
+        (lambda m: m["layers"][0].update(pads=[0]), "$.layers[0].pads: [0] is too short"),
+        (lambda m: m["layers"][0].update(inputs=[]), "$.layers[0].inputs: [] is too short"),
+        (lambda m: m["layers"][0]["quantizer"].update(bits="3"), "$.layers[0].quantizer.bits: "),
+    ],
+)
+def test_the_reader_says_what_the_schema_says(
+    folder: Path, change: Callable[[dict[str, Any]], object], text: str | None
+) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    fault = check(network.schema(), manifest)
+    valid = jsonschema.Draft202012Validator(network.schema()).is_valid(manifest)
+    assert valid == (fault is None) == (text is None)
+    assert fault is None or (text and fault.startswith(text))
+
+
+def test_validation_needs_no_other_package(folder: Path, tmp_path: Path) -> None:
+    """The reader refuses a bad manifest also where nothing but `formats` is installed."""
+    shutil.copytree(ROOT / "formats", tmp_path / "alone" / "formats")
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "qm": 99}))
+    program = (
+        "import sys; from pathlib import Path; from formats.network import load\n"
+        "try: load(Path(sys.argv[1]))\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(folder)], cwd=tmp_path / "alone",
+        env={"PYTHONPATH": str(tmp_path / "alone")}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "manifest.json must follow its schema: $.qm: 99 is greater" in done.stdout
