@@ -24,6 +24,7 @@ from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
 from formats.options import Options
+from formats.packing import WORD_BYTES
 from tests.toys import POOL2, Toy, ToyLayer
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -73,11 +74,14 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
     assert found[1] in ((4, 16), (5, 32)) and found[3] in ((2, 4), (3, 8))
     assert main(["csim", f"OUT={build}"]) == 0
     report = json.loads((build / "report.json").read_text())
-    for predicted, counted in zip(report["layers"], report["csim"]["layers"], strict=True):
+    stored = json.loads((build / "design.json").read_text())["layers"]
+    for predicted, counted, layer in zip(
+        report["layers"], report["csim"]["layers"], stored, strict=True
+    ):
         for key in ("cycles", "load", "bytes_weights"):
             want = predicted["counts"]["load"] if key == "load" else predicted[key]
             assert counted[key] == want, (predicted["name"], key)
-        assert counted["bytes_weights"] == predicted["weights"]["bytes"]
+        assert counted["bytes_weights"] == WORD_BYTES * layer["weight_words"]
 
 
 @needs_compiler
