@@ -172,10 +172,9 @@ def quantize(case: str, folder: Path) -> np.ndarray:
     net = save(model(*CASES[case][:2]), folder / "model.onnx")
     images = np.random.default_rng(3).integers(0, 256, (20, 9, 8, 4), dtype=np.uint8)
     np.savez(folder / "images.npz", images=images)
-    options = {"net": net, "data": folder / "images.npz", "images": 3, "bits": 4,
-               "mean": "0,0,0,0", "std": "1,1,1,1", "out": folder}  # fmt: skip
-    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    assert model_prep(["quantize", *arguments]) == 0
+    options = {"NET": net, "DATA": folder / "images.npz", "IMAGES": 3, "BITS": 4,
+               "MEAN": "0,0,0,0", "STD": "1,1,1,1", "OUT": folder}  # fmt: skip
+    assert model_prep(["quantize", *(f"{name}={value}" for name, value in options.items())]) == 0
     with np.load(folder / "quantized" / "vectors.npz") as vectors:
         return np.array(vectors[load_onnx(net).graph.layers[-1].name])
 
