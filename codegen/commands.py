@@ -81,7 +81,8 @@ def alternatives(options: Options) -> None:
 
 def report(options: Options) -> None:
     """Write report.html of report.json again, with the tools' reports where there are any."""
-    from codegen.emit.report_model import read_report, write_report
+    from codegen.emit.report_model import read_report
+    from codegen.emit.report_page import write_report
     from codegen.emit.xilinx.compare import summary, update_report
     from codegen.emit.xilinx.flow import REPORT_FOLDER
 

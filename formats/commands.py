@@ -101,11 +101,11 @@ COMMANDS: Mapping[str, Command] = {
         "source widths IMAGES allocation",
     ),
     "refinement": Command(
-        "model_prep", "every scheme at several average widths, plain and refined",
+        "model_prep.study", "every scheme at several average widths, plain and refined",
         "source widths IMAGES AVERAGE SCHEMES",
     ),
     "study": Command(
-        "model_prep", "the papers' tables and figures on NET and DATA: OUT/study/report.html",
+        "model_prep.study", "the papers' tables and figures on NET and DATA: OUT/study/report.html",
         "source IMAGES SECTIONS QUICK",
     ),
     "train": Command(

@@ -16,7 +16,8 @@ from formats.options import Options
 from model_prep.allocate import command as allocation
 from model_prep.networks import get, registry
 from model_prep.quantize.integers import check_graph
-from model_prep.quantize.plan import AUTO, Plan, Settings, parse_bits, parse_qm, resolve
+from model_prep.quantize.plan import AUTO, Plan, Settings, parse_bits, parse_qm
+from model_prep.quantize.plan_file import resolve
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
     Quantization,
@@ -118,22 +119,6 @@ def accuracy(options: Options) -> None:
 def allocate(options: Options) -> None:
     """Find a width per layer, write OUT/plan.toml."""
     allocation.allocate(subject_of(replace(options, bits=options.bits or AUTO), 1), options)
-
-
-def refinement(options: Options) -> None:
-    """Every scheme at several average widths, plain and refined; OUT/refine_table.json."""
-    from model_prep.study.refined import write_table
-
-    steps = options.distil_steps or None  # 0 leaves rows out; a plan has no such number
-    write_table(subject_of(replace(options, distil_steps=steps), 1), options)
-
-
-def study(options: Options) -> None:
-    """The papers' tables on this network; OUT/study/report.html."""
-    from model_prep.study import command as studying
-
-    studying.chosen(options.sections)  # before images and weights are loaded
-    studying.run(subject_of(options, 1), options)
 
 
 def train(options: Options) -> None:

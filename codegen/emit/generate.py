@@ -13,7 +13,7 @@ from pathlib import Path
 from codegen.design.design import Design
 from codegen.design.search import choose
 from codegen.design.space import Axes
-from codegen.emit import board_design, golden, render, report, report_model, weights_file
+from codegen.emit import board_design, golden, render, report, report_page, weights_file
 from formats import network
 from formats.build import atomic_dir, digest, program_files, write_atomic
 from formats.errors import UserError
@@ -55,7 +55,7 @@ def generate(options: Options) -> Design | None:
         golden.write_golden(plan, vectors, checks)
     design = board_design.describe(plan, checks).entry()
     write_atomic(options.folder / DESIGN, json.dumps(design, indent=1) + "\n")
-    report_model.write_report(options.folder, report.build_report(plan, settings_sha256))
+    report_page.write_report(options.folder, report.build_report(plan, settings_sha256))
     return plan
 
 

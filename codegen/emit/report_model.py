@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from formats.build import write_atomic
 from formats.errors import UserError
 
 Count = Annotated[int, Field(ge=0)]
@@ -328,14 +327,6 @@ def read_report(build: Path) -> Report:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} must be JSON ({error}); generate again") from None
-
-
-def write_report(build: Path, report: Report) -> None:
-    """Write report.html, then report.json."""
-    from codegen.emit.report_page import render_html
-
-    write_atomic(build / "report.html", render_html(report))
-    write_atomic(build / "report.json", report.model_dump_json(indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render
 from codegen.emit.report_model import Footprint, Report, Vendor
+from formats.build import write_atomic
 
 GREEN = "#5b9a68"
 
@@ -173,3 +176,9 @@ def figure(value: float | None, absent: str = "–") -> str:
     ('44,123', '45.5', '–')
     """
     return absent if value is None else f"{value:,.10g}"
+
+
+def write_report(build: Path, report: Report) -> None:
+    """Write report.html, then report.json."""
+    write_atomic(build / "report.html", render_html(report))
+    write_atomic(build / "report.json", report.model_dump_json(indent=1) + "\n")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from codegen.emit.csim import compile_bench, read_result, run_bench
-from codegen.emit.report_model import Agreement, Csim, Report, read_report, write_report
+from codegen.emit.report_model import Agreement, Csim, Report, read_report
+from codegen.emit.report_page import write_report
 from formats.options import Options
 
 

@@ -25,9 +25,11 @@ from model_prep.footprint import average_bits, plan_bits
 from model_prep.graph import Graph
 from model_prep.quantize import plan_file
 from model_prep.quantize.calibrate import FloatMaps, batches
-from model_prep.quantize.plan import AUTO, Plan, Settings, read_toml
-from model_prep.quantize.refine import TECHNIQUES, pipeline
+from model_prep.quantize.plan import AUTO, Plan, Settings
+from model_prep.quantize.plan_file import read_toml
+from model_prep.quantize.refine import pipeline
 from model_prep.quantize.score import Evaluator, Sample
+from model_prep.quantize.techniques import TECHNIQUES
 from model_prep.stages import Subject, calibrate, search_images
 
 _QUENN_IMAGES = 50  # paper 004

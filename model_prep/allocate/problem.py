@@ -18,7 +18,8 @@ from model_prep.allocate.cache import Choice
 from model_prep.footprint import plan_bits
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import Formats
-from model_prep.quantize.plan import LayerPlan, Plan, check_widths
+from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.plan_file import check_widths
 from model_prep.quantize.sharing import share
 
 Widths = tuple[int, ...]  # one per group

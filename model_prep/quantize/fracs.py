@@ -23,7 +23,8 @@ from model_prep.quantize.calibrate import (
     Formats,
     coarser,
 )
-from model_prep.quantize.plan import AUTO, Plan, check_widths
+from model_prep.quantize.plan import AUTO, Plan
+from model_prep.quantize.plan_file import check_widths
 from model_prep.quantize.quantizers import HARDWARE, PLAN_WIDTHS
 from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.score import Evaluator

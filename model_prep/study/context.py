@@ -32,7 +32,8 @@ from model_prep.quantize.calibrate import (
     batches,
 )
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.plan import AUTO, Plan, Settings, resolve
+from model_prep.quantize.plan import AUTO, Plan, Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.score import Evaluator, Sample, energy, sqnr_db
 from model_prep.stages import Subject
 from model_prep.study.results import Store

@@ -28,8 +28,9 @@ from model_prep.footprint import average_bits
 from model_prep.graph import Graph
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import AUTO, Plan
-from model_prep.quantize.refine import TECHNIQUES, pipeline
+from model_prep.quantize.refine import pipeline
 from model_prep.quantize.sharing import share
+from model_prep.quantize.techniques import TECHNIQUES
 from model_prep.stages import Subject
 from model_prep.stats import compare
 from model_prep.study.context import Study

@@ -17,7 +17,8 @@ from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.fracs import layer_fracs
 from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.plan import Plan, Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.score import Sample
 from model_prep.stages import calibrate
 

@@ -13,7 +13,8 @@ from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer, no_bias, no_weight
 from model_prep.quantize import quantizers
 from model_prep.quantize.integers import input_format, quantize_layers
-from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.plan import Settings
+from model_prep.quantize.plan_file import resolve
 from tests.fuzz.work import find_build
 from tests.networks import draw
 from tests.toys import Toy, ToyLayer

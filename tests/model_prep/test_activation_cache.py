@@ -20,7 +20,8 @@ from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.fracs import layer_fracs
 from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.plan import Plan, Settings
+from model_prep.quantize.plan_file import resolve
 
 QM = 10
 

@@ -20,7 +20,8 @@ from model_prep import stages
 from model_prep.quantize import fracs, plan_file
 from model_prep.quantize.calibrate import Formats
 from model_prep.quantize.integers import quantize_layers
-from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.plan import Plan, Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db, sqnr_db
 

@@ -26,7 +26,8 @@ from model_prep.allocate.command import measuring
 from model_prep.allocate.measure import Measure
 from model_prep.quantize import plan_file
 from model_prep.quantize.calibrate import float_maps
-from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.plan import Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.score import Evaluator
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -19,7 +19,8 @@ from formats.quantizer import Quantizer
 from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize import quantizers
 from model_prep.quantize.integers import check_graph, quantize_operation
-from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.plan import Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.sharing import signed_layers
 from tests import naive

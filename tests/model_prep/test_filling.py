@@ -19,7 +19,8 @@ from model_prep.allocate.filling import Filling
 from model_prep.allocate.problem import Problem
 from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize.calibrate import Formats, float_maps
-from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.plan import Plan, Settings
+from model_prep.quantize.plan_file import resolve
 
 QM = 10
 

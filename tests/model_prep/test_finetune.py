@@ -14,7 +14,8 @@ from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import weights
-from model_prep.quantize.plan import Settings, resolve
+from model_prep.quantize.plan import Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.source import Recipe, open_source
 from model_prep.training import finetune
 

@@ -10,7 +10,8 @@ import pytest
 
 from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.plan import Plan, Settings, parse_bits, parse_qm, resolve
+from model_prep.quantize.plan import Plan, Settings, parse_bits, parse_qm
+from model_prep.quantize.plan_file import resolve
 
 DEFAULTS = Settings(scheme="knq", bits=3)
 NAMES = "conv1, conv2, fc3, fc4"

@@ -26,16 +26,11 @@ from model_prep.graph import Graph, Layer
 from model_prep.quantize import plan_file
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import LayerPlan, Plan, Settings, resolve
-from model_prep.quantize.refine import (
-    distil,
-    equalise,
-    parse,
-    pipeline,
-    sensitivity,
-    tables,
-)
+from model_prep.quantize.plan import LayerPlan, Plan, Settings
+from model_prep.quantize.plan_file import resolve
+from model_prep.quantize.refine import distil, equalise, pipeline, sensitivity, tables
 from model_prep.quantize.student import Activation, Student, _convolve, rising
+from model_prep.quantize.techniques import parse
 
 SPEC = networks.get("digits")
 TO_FLOAT = partial(data.to_float, SPEC)

@@ -17,7 +17,8 @@ from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import input_format, network_input
-from model_prep.quantize.plan import Plan, Settings, resolve
+from model_prep.quantize.plan import Plan, Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.student import Activation, Student, best_frac, rising
 
 QM = 10

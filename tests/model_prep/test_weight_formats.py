@@ -21,7 +21,8 @@ from formats.network import Network, Storage
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import input_format, quantize_layers
-from model_prep.quantize.plan import LayerPlan, Settings, resolve
+from model_prep.quantize.plan import LayerPlan, Settings
+from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES, WeightFormat, fit_weights
 from model_prep.quantize.reference import Reference
 

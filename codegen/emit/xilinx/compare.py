@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codegen.emit.report_model import Hls, Quantity, Report, Vendor, Vivado, write_report
-from codegen.emit.report_page import figure
+from codegen.emit.report_model import Hls, Quantity, Report, Vendor, Vivado
+from codegen.emit.report_page import figure, write_report
 from codegen.emit.xilinx.design import Design, read_design
 from codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER, read_stamp
 from codegen.emit.xilinx.reports import read_cosim, read_csynth, read_timing, read_utilization
