@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The import rules of pyproject.toml fail where they are broken; `make lint` holds the sources."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("formats", "model_prep", "codegen", "board")
+# (file, import that breaks the rule, first words of the rule), together and the circle by itself
+APART = [
+    ("formats/errors.py", "import scipy", "formats imports numpy only"),
+    ("board/errors.py", "import jinja2", "board imports formats"),
+    ("codegen/emit/page.py", "import torch", "codegen knows networks by files only"),
+    ("model_prep/stats.py", "import codegen", "model_prep knows codegen and board by files only"),
+    (
+        "model_prep/run.py",
+        "import model_prep.study.papers",
+        "nothing of the product imports the st",
+    ),
+    ("codegen/emit/csim.py", "import codegen.units.cost", "nothing of the product imports the ex"),
+]
+CIRCLE = [("formats/errors.py", "import formats.build", "no circles")]
+
+
+@pytest.mark.parametrize("seeded", [APART, CIRCLE], ids=["directions", "circle"])
+def test_a_violation_of_each_rule_is_found(seeded, tmp_path):
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package,
+                        ignore=shutil.ignore_patterns("__pycache__", "*.pth"))  # fmt: skip
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name, line, _ in seeded:
+        path = tmp_path / name
+        path.write_text(path.read_text() + f"\n{line}\n")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    broken = re.findall(r"^(.*) BROKEN", done.stdout, re.MULTILINE)
+    assert done.returncode == 1, done.stdout + done.stderr
+    for _, _, rule in seeded:
+        assert any(name.startswith(rule) for name in broken), (rule, done.stdout)
