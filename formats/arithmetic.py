@@ -2,7 +2,7 @@
 """The integer arithmetic of docs/formats.md section 2: its constants, widths, windows and rounding.
 
 Every constant of the contract stands here or in `formats.quantizer`, once; the C++ side has its
-own in hls_templates, which tests compare with these.
+own in hls_templates.
 """
 
 from __future__ import annotations

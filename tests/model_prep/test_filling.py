@@ -120,7 +120,7 @@ def read_only(graph: Graph) -> Graph:
     return Graph(graph.name, graph.in_shape, layers, concats)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_any_network_is_allocated(seed: int) -> None:
     random = np.random.default_rng(seed)
     graph = read_only(random_graphs.random_graph(random))
