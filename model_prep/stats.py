@@ -8,11 +8,11 @@ and the exact binomial intervals and test (Clopper and Pearson 1934; McNemar 194
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from formats.images import best_classes
 
@@ -43,24 +43,6 @@ class Paired:
         return asdict(self)
 
 
-def binomial_tail(successes: int, trials: int, rate: float) -> float:
-    """Probability of at least `successes` in `trials`.
-
-    >>> round(binomial_tail(2, 3, 0.5), 6)
-    0.5
-    """
-    if successes <= 0:
-        return 1.0
-    if rate <= 0 or rate >= 1:
-        return float(rate >= 1)
-    logs = [
-        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-        + k * math.log(rate) + (trials - k) * math.log1p(-rate)
-        for k in range(successes, trials + 1)
-    ]  # fmt: skip
-    return min(1.0, math.fsum(math.exp(value) for value in logs))
-
-
 def rate_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact (Clopper-Pearson) interval of a rate, in percent.
 
@@ -69,21 +51,8 @@ def rate_interval(successes: int, trials: int, confidence: float = 0.95) -> tupl
     """
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"successes must be 0..{trials}, not {successes}")
-    tail = (1 - confidence) / 2
-
-    def solve(count: int, goal: float) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(60):  # the tail grows with the rate
-            middle = (low + high) / 2
-            if binomial_tail(count, trials, middle) < goal:
-                low = middle
-            else:
-                high = middle
-        return 100 * (low + high) / 2
-
-    lower = 0.0 if successes == 0 else solve(successes, tail)
-    upper = 100.0 if successes == trials else solve(successes + 1, 1 - tail)
-    return lower, upper
+    interval = binomtest(successes, trials).proportion_ci(confidence, "exact")
+    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Paired:
@@ -104,7 +73,7 @@ def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> P
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     unequal = lost + gained
-    p_value = min(1.0, 2 * binomial_tail(max(lost, gained), unequal, 0.5)) if unequal else 1.0
+    p_value = float(binomtest(lost, unequal).pvalue) if unequal else 1.0
     return Paired(
         100 * (gained - lost) / total, float(low), float(high), lost, gained, p_value
     )  # fmt: skip

@@ -163,7 +163,7 @@ def test_a_lost_section_comes_from_kept_evaluations(
     assert again["sections"]["schemes"]["tables"] == content["sections"]["schemes"]["tables"]
     assert again["values"] == content["values"]
     # the page has the sections of all runs
-    assert 'id="front"' in (made / "report.html").read_text()
+    assert 'id="the-pareto-front"' in (made / "report.html").read_text()
 
 
 def test_other_settings_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
