@@ -51,7 +51,6 @@ TERMS: dict[str, tuple[str, Callable[[int, int, int], tuple[float, ...]]]] = {
     "qe unit": ("bits, qm, 1", lambda b, q, n: (b, q, 1)),
     "ce unit": ("bits, qm, 1", lambda b, q, n: (b, q, 1)),
 }  # fmt: skip
-SIZED = ("table", "unit")  # parts whose coefficients depend on the number of layers
 
 
 def _thresholds(bits: int) -> int:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
+
+from codegen.emit.templates import environment
 
 TEMPLATE = "page.html.j2"
 BAR = 80  # pixels of the longest bar in a cell
@@ -139,13 +140,6 @@ def cell(value: Any, digits: int = 2) -> Any:
 
 def render(page: Page) -> str:
     """The page as one HTML file."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
-    environment.filters["cell"] = cell
-    return environment.get_template(TEMPLATE).render(page=page)
+    templates = environment([Path(__file__).parent], autoescape=True)
+    templates.filters["cell"] = cell
+    return templates.get_template(TEMPLATE).render(page=page)

@@ -29,6 +29,7 @@ from codegen.design.lowering import knq_tables, lrn_layers
 from codegen.design.resources import feature_map_memories
 from codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
 from codegen.emit.golden import golden_name
+from codegen.emit.templates import environment
 from formats.arithmetic import MAX_COUNT, reciprocal
 from formats.errors import UserError
 from formats.quantizer import Quantizer
@@ -41,17 +42,10 @@ LINE_WIDTH = 96
 
 def render(template: str, context: dict[str, Any], folder: Path = TEMPLATES) -> str:
     """Render one template; a missing or misspelt name in it is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, *(folder / name for name in FOLDERS)]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters["align"] = align
+    templates = environment([folder, *(folder / name for name in FOLDERS)])
+    templates.filters["align"] = align
     try:
-        return environment.get_template(template).render(context)
+        return templates.get_template(template).render(context)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(
             f"{template}:{error.lineno} must be a Jinja2 template: {error.message}"

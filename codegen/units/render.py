@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from codegen.emit import templates
 from codegen.emit.render import headers
 from codegen.units.tables import Entry, Tables
 from formats.arithmetic import unsigned_bits
@@ -114,10 +115,7 @@ class Unit:
 @cache
 def environment() -> jinja2.Environment:
     """The Jinja2 environment of the unit templates."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
+    return templates.environment([TEMPLATES])
 
 
 def verilog(unit: Unit) -> str:
