@@ -5,8 +5,6 @@ What a command needs is made first, where inputs, options or sources have change
 each result lies OUT/COMMAND.stamp, a digest over all of them and the result's own date.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

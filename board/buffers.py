@@ -5,8 +5,6 @@ Every transfer is checked by reading memory back, so a forgotten flush or a stra
 exception and not a wrong class.
 """
 
-from __future__ import annotations
-
 import logging
 import zlib
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ The same input gives the same bytes. The bundle is made before, and without, syn
 and .hwh are added when they exist.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -4,8 +4,6 @@
 Those that need pynq or a compiler import them when they run.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import logging

@@ -5,8 +5,6 @@ A bundle is a folder whose manifest.json names every file with its SHA-256; noth
 its digest has been compared.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -9,8 +9,6 @@ Uses only what pynq 3.0.1, 3.1 and 4 have in common: Overlay, register_map, mmio
 PynqBuffer's device_address, flush, invalidate, freebuffer.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass
@@ -122,7 +120,7 @@ class Accelerator:
 
     # Life
 
-    def __enter__(self) -> Accelerator:
+    def __enter__(self) -> "Accelerator":
         return self
 
     def __exit__(

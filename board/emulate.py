@@ -5,8 +5,6 @@ The bundle's files are the ones that go to a board; only the bitstream is the C-
 as a shared library by a C++14 compiler.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ as on a Zynq; pynq itself is the real package. A "bitstream" is a shared library
 loading another one loads another design. Faults can be injected.
 """
 
-from __future__ import annotations
-
 import _ctypes
 import ctypes
 import logging
@@ -95,7 +93,7 @@ class Bank:
 
     base_address = CMA_ADDRESS
 
-    def __init__(self, device: EmulatedDevice, size: int) -> None:
+    def __init__(self, device: "EmulatedDevice", size: int) -> None:
         self.device = device
         self.size = size
         self.data = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong on a board: one class per remedy; the text says what to do."""
 
-from __future__ import annotations
-
 from formats.errors import UserError
 
 

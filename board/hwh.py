@@ -7,8 +7,6 @@ multiple of their size. The emulated fabric decodes these offsets, and pynq's ow
 from the file.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement

@@ -5,8 +5,6 @@ On the emulated board, time is the engine's cycle model at the design's clock, a
 says so; memory, traffic and accuracy are the same on both.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -5,8 +5,6 @@ A PYNQ-Z1/Z2 has about 128 MB that the accelerator can reach (the kernel's CMA a
 taken.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

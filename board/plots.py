@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of the measurements, for the notebook and for `measure`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

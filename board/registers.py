@@ -6,8 +6,6 @@ none is written here. Names follow Vitis HLS (UG1399, "S_AXILITE Control Registe
 of 64 bits is NAME_1 and NAME_2, an array in the interface is Memory_NAME.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from typing import Any

@@ -4,6 +4,4 @@
 Reads `build/NET/quantized/`, writes `build/NET/{hls,params,golden}` and the reports.
 """
 
-from __future__ import annotations
-
 VERSION = "0.1.0"

@@ -5,8 +5,6 @@ A mismatch in a simulation ends with exit status 1. What a command needs is impo
 so that none waits for another's.
 """
 
-from __future__ import annotations
-
 from formats.errors import UserError
 from formats.options import Options
 

@@ -5,8 +5,6 @@ Every constant of the contract stands here or in `formats.quantizer`, once; the 
 own in hls_templates.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar

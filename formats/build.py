@@ -5,8 +5,6 @@ Everything is written under a temporary name in the same folder and then renamed
 settings and files, stored beside a result, says whether it is up to date.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -5,8 +5,6 @@ A command is the function of its name in PACKAGE.commands. It takes `Options` an
 status, or None for 0.
 """
 
-from __future__ import annotations
-
 import importlib
 import textwrap
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@
 The code generator writes it, the bundle carries it, and the driver on the board reads it.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -112,7 +110,7 @@ class Design:
         return Reader(self.network, self.input_shape, outputs, self.preprocessing, self.classes)
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Design:
+    def of(cls, data: dict[str, Any]) -> "Design":
         """The design that `entry` gave; UserError where a field is missing or unknown."""
         try:
             fields = {name: _frozen(value) for name, value in data.items()}

@@ -5,8 +5,6 @@ Whatever is wrong with what the user gave is a `UserError` with one sentence; an
 fault of the program and keeps its traceback.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -5,8 +5,6 @@ A part is the silicon: what a design may use. A board brings DRAM and Vivado's b
 may also be a file of the user's own (docs/parts.md).
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace

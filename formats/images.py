@@ -6,8 +6,6 @@ Normalisation is a table: an input code for each of the 256 values of a pixel. P
 and resizes pictures, is imported where a picture is read.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import tokenize
@@ -45,7 +43,7 @@ class Preprocessing:
     pixel_max: int = LEVELS - 1
 
     @classmethod
-    def of(cls, entry: dict[str, Any]) -> Preprocessing:
+    def of(cls, entry: dict[str, Any]) -> "Preprocessing":
         """Of the fields as JSON holds them.
 
         >>> published = Preprocessing(256, 1.0, (0.5,), (0.25,))
@@ -55,7 +53,7 @@ class Preprocessing:
         return cls(**{**entry, "mean": tuple(entry["mean"]), "std": tuple(entry["std"])})
 
     @classmethod
-    def plain(cls, channels: int) -> Preprocessing:
+    def plain(cls, channels: int) -> "Preprocessing":
         """Images resized to the input, pixels as they are."""
         return cls(None, 1.0, (0.0,) * channels, (1.0,) * channels)
 
@@ -98,7 +96,7 @@ class ImageSet:
         """Whether every image has a label."""
         return len(self) > 0 and bool((self.labels >= 0).all())
 
-    def take(self, index: np.ndarray | slice) -> ImageSet:
+    def take(self, index: np.ndarray | slice) -> "ImageSet":
         """The images at `index`."""
         return ImageSet(self.pixels[index], self.labels[index], self.classes, self.source)
 

@@ -6,8 +6,6 @@ is theirs (`python -m formats.network` prints it). `save` writes a folder, `load
 checks everything that its readers rely on.
 """
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ Parsing and refusals, `--help`, what the Makefile passes on, README's and docs/o
 come from it and from the list of commands (formats.commands).
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ of the little-endian integer. Weights are plain fields in little-endian words. W
 on a small processor, too: a fixed number of array operations per width, none per pixel.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 from math import gcd

@@ -5,8 +5,6 @@ The design of ENQ and KNQ in the papers on intra-layer nonuniform quantization, 
 docs/formats.md 2.2 and 2.4.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar

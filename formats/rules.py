@@ -5,7 +5,7 @@ What the schema cannot say: which fields go with which kind, shapes that follow 
 that no input can overflow.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # rules and network name each other's types
 
 from collections.abc import Sequence
 from math import prod

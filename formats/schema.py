@@ -7,8 +7,6 @@ Limits(minimum=1)]` adds keywords of JSON schema. A field's metadata say what di
 readers, as the class checks itself when it is made.
 """
 
-from __future__ import annotations
-
 import re
 import types
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ Float is onnxruntime's for an ONNX file with its own weights, else torch's. SQNR
 here of the integer network.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -4,8 +4,6 @@
 The stages themselves are in `model_prep.stages`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 Normalisation is not applied here: the accelerator's host folds it into a table of 256 entries.
 """
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 

@@ -5,8 +5,6 @@
 their cells were computed from is in docs/papers.md.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ Channel concatenations are no layers but names for several of them. Importers bu
 everything after them reads Graphs.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

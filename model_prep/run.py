@@ -6,8 +6,6 @@ computes is an `Operation`: float32 (`float_layer`), fake-quantized, with gradie
 integers. Tensors are [images, channels, rows, columns].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Protocol, TypeVar

@@ -4,8 +4,6 @@
 Activations then look like a trained network's, without any download.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@
 Both become a NetworkSpec, a Graph for planning, and weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@
 Images, calibration with formats and fits, integers, reference.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping

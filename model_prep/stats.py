@@ -6,8 +6,6 @@ for the difference is then far narrower than the two rates' own. Bootstrap perce
 and the exact binomial intervals and test (Clopper and Pearson 1934; McNemar 1947).
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ What is learned depends on seeds, images and settings only, not on the number of
 divided into as many shards as its caller says, and torch's sums run on one thread.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

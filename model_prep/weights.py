@@ -5,8 +5,6 @@ Seeded weights make the flow run without any download: normal numbers, scaled la
 data so that activations look like a trained network's.
 """
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import socket

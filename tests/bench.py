@@ -5,8 +5,6 @@ Prints C-simulation rates, the integer reference against float32 torch, the code
 and the exact k-means. Builds what it needs under build/.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

@@ -5,8 +5,6 @@ Written from docs/formats.md section 2 alone; it shares no code with the package
 in either shows. Layers, pools and quantizers are any objects with the manifest's names.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

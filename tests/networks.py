@@ -5,8 +5,6 @@ A draft keeps the shapes of what it has built; whatever does not fit is drawn ag
 the naive model has the last word.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

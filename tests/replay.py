@@ -6,8 +6,6 @@ in replay.json; test_replay.py compares. Headers that are copied as they are do 
 hashes of the program itself. torch is held to one thread and AVX2, so that sums have one order.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examples in docs/ are run: the plan file through the parser, the packing example bit by bit."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

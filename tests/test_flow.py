@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flow as a user runs it: `make` with its variables, on the digits network."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

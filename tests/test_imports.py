@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The import rules of pyproject.toml fail where they are broken; `make lint` holds the sources."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

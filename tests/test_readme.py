@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """README's commands exist, its files exist, and its figures name their command."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

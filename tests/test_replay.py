@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four builds give the bytes that replay.json records."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -4,8 +4,6 @@
 A Toy says what a test cares about; parameters are drawn from its seed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace

@@ -6,8 +6,6 @@ would need. The model counts the MAC stage and the weights' traffic, for all thr
 that their ratios mean something.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

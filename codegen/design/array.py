@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Array: the multipliers, the ports that feed them, the units behind them: what a user sets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from formats.arithmetic import BLOCK_CODES, ceil_div

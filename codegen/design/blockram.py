@@ -5,8 +5,6 @@ Block RAM follows the geometries of a RAMB18 (UG473, UG573): 512x36, 1024x18, 20
 8192x2, 16384x1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from formats.arithmetic import BLOCK_CODES, ceil_div

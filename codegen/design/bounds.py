@@ -6,8 +6,6 @@ Each cycle is put down to one cause, so that the causes add up to the layer's ti
 that of Williams, Waterman and Patterson, CACM 52(4), 2009.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ maps those that save most DRAM traffic per word are taken as long as the design 
 DRAM that several tiles read may have a copy on chip instead, which the first tile fills.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 

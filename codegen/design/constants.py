@@ -5,8 +5,6 @@ Exact types are ap_int of the proved width; fast types are the smallest native i
 it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

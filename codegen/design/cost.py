@@ -7,8 +7,6 @@ loading of the next pass's weights:
 The counts per pass are those of docs/formats.md, section 7.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from operator import attrgetter
@@ -63,7 +61,7 @@ class LayerCost:
         """Bytes between DRAM and chip."""
         return self.bytes_read + self.bytes_written + self.bytes_weights
 
-    def __add__(self, other: LayerCost) -> LayerCost:
+    def __add__(self, other: "LayerCost") -> "LayerCost":
         """Costs of two batches, one after the other."""
         counts = {stage: self.counts[stage] + other.counts[stage] for stage in STAGES}
         return LayerCost(
@@ -74,7 +72,7 @@ class LayerCost:
             self.weight_ports,
         )
 
-    def times(self, batches: int) -> LayerCost:
+    def times(self, batches: int) -> "LayerCost":
         """Cost of equal batches, one after the other."""
         counts = {stage: count * batches for stage, count in self.counts.items()}
         return LayerCost(

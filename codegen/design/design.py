@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Design: an array, a row for each layer, and the memories: all that rendering and packing need."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -5,8 +5,6 @@ Per axis, taps of the kernel become channels: none, `stride` of them (space-to-d
 host gathers the input accordingly; weights change with it and the result never does.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod

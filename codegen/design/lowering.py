@@ -7,8 +7,6 @@ blocks. Operations without weights keep their windows. Each layer then is a row 
 before it is cut into chunks and placed in memory.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import prod
 

@@ -7,8 +7,6 @@ as any of them. NB is the papers' figure: elements times bits, summed over the l
 papers 000/001, table V).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ It chooses lane packing, the weight buffer's depth, chunks of input channels, th
 prefetching, and how many QK/QE units finish the pixels; then places feature maps and weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product, takewhile

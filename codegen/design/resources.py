@@ -5,8 +5,6 @@ Block RAM follows the geometries of a RAMB18 (UG473, UG573): 512x36, 1024x18, 20
 8192x2, 16384x1. LUT and FF are rough: only synthesis knows them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields, replace
 
 from codegen.design.blockram import Memory, line_memories

@@ -6,8 +6,6 @@ once, here: struct LayerDesc of the generated C++ (layer_desc.hpp) and the table
 section 5, come from these fields.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from operator import attrgetter
@@ -257,7 +255,7 @@ class Row:
         rows = sum(self.steps(blocks, array) for blocks in self.chunk_sizes)
         return self.weight_table + self.tiles * (array.bias_words + rows * self.row_words)
 
-    def cut(self, array: Array, weight_rows: int, line_blocks: int) -> Row | None:
+    def cut(self, array: Array, weight_rows: int, line_blocks: int) -> "Row | None":
         """The row with equal chunks of input channels that fit both buffers; None where none can.
 
         Args:

@@ -6,8 +6,6 @@ no more multipliers and is at least as fast as the bound is known: then it can b
 fastest nor on the front of time against multipliers.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -6,8 +6,6 @@ What the planner chooses by itself (buffer depths, chunks, QK units, batch, lane
 axis.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import prod

@@ -5,8 +5,6 @@ No synthesis tool is needed. codegen/units measures the units and fits lut_model
 (Yosys, 7-series); a vendor's tool may need fewer.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """design.json: the generated design as the driver on the board needs it."""
 
-from __future__ import annotations
-
 from math import prod
 
 from codegen.design.constants import design_id

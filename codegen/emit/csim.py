@@ -5,8 +5,6 @@ Headers ap_int.h and hls_stream.h come from Vitis HLS (XILINX_HLS) or from the P
 whose folder is found without importing it.
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

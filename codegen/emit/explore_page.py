@@ -3,8 +3,6 @@
 the terminal's table.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from math import isfinite

@@ -4,8 +4,6 @@
 Does nothing where inputs, settings, templates and this package are unchanged since the last run.
 """
 
-from __future__ import annotations
-
 import json
 from contextlib import ExitStack
 from pathlib import Path

@@ -5,8 +5,6 @@ The values come from the reference (vectors.npz); the C-simulation must reproduc
 (docs/formats.md).
 """
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from pathlib import Path

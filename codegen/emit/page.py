@@ -5,8 +5,6 @@ One template with one style sheet renders them all into files that need no netwo
 SVG made here is escaped.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

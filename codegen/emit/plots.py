@@ -4,8 +4,6 @@
 Text stays text; equal figures give equal texts. matplotlib is imported when a figure is drawn.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator, Sequence

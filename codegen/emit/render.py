@@ -5,8 +5,6 @@ render_all returns file names and contents; writing is done elsewhere, and equal
 bytes.
 """
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Iterable, Sequence

@@ -5,8 +5,6 @@ Memory figures follow the papers (NB, ratio to half precision) and the memory ma
 peak live bytes).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from codegen import VERSION

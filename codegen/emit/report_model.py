@@ -5,8 +5,6 @@ MAC, activations and packed bytes are of one image; bytes moved, cycles and coun
 `python -m codegen.emit.report_model` prints the JSON schema.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal

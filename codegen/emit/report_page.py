@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html of a Report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render

@@ -5,8 +5,6 @@ The test bench compares codes; here its counters are compared with the cycle mod
 with the reference, image by image.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from codegen.emit.csim import compile_bench, read_result, run_bench

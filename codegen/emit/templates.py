@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Jinja2 environment of every template: C++, Tcl, Verilog and pages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

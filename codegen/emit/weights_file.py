@@ -6,8 +6,6 @@ codebook, a tile's first chunk PE biases (int32, two a word), then come rows of 
 the layer's own width. Word j of all this goes to section j % ports (docs/formats.md).
 """
 
-from __future__ import annotations
-
 import sys
 import zlib
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HLS subset: all rules over all files of a design; the command `hls-check`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 Every channel, a local stream or array, is written by one process and read by one later process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 

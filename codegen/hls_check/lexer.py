@@ -4,8 +4,6 @@
 Pragmas are tokens; line numbers are those of the file.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pragmas of Vitis HLS (UG1399, "HLS Pragmas", 2022.2 to 2025.2), and what breaks their rules."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

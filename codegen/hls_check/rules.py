@@ -4,8 +4,6 @@
 Each rule yields findings; docs/hls.md has a line on each.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens -> functions and their statements, as far as the rules need: no types, no expressions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -30,9 +28,9 @@ class Statement:
     line: int
     tokens: Sequence[Token] = ()
     label: str = ""
-    body: list[Statement] = field(default_factory=list)
+    body: "list[Statement]" = field(default_factory=list)
 
-    def walk(self) -> Iterator[Statement]:
+    def walk(self) -> "Iterator[Statement]":
         """This statement and all inside of it."""
         yield self
         for item in self.body:

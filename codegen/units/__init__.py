@@ -4,5 +4,3 @@
 tables -> render -> simulate / synthesis -> sweep, cost -> report. Reads `build/NET/quantized/`,
 writes `build/NET/units/`. Needs Yosys (PyPI package pyosys); imports numpy, jinja2, matplotlib.
 """
-
-from __future__ import annotations

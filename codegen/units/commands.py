@@ -5,8 +5,6 @@ rtl/        Verilog, C++ model and black-box description of each unit, and the h
 units.json  all figures      units.html  the same for reading      *.svg  the plots
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fits the formulas of design/unit_luts.py to the figures in sweep.json: lut_model.json."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 

@@ -5,8 +5,6 @@ Two theorems: the whole units with a network's tables, and the lanes alone with 
 that do not fall. Unlike a simulation a proof needs no list of inputs.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

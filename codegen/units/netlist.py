@@ -6,8 +6,6 @@ Sproull, Harris): a gate with an inverter's drive takes its load plus its parasi
 inputs are a load of its effort, and loads beyond four are driven through inverters.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of units.html, as SVG texts: cost against bits and qm, and the ratios of table V."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ The units are VGG-16's as published: ENQ widths of table III index 6, KNQ centro
 12-bit values, one lane, combinational, generic gates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

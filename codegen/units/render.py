@@ -5,8 +5,6 @@ Python computes every number here; the templates in hls_templates/rtl only print
 equal bytes.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cache, cached_property

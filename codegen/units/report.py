@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """units.html, one file without references to others, and the summary on the terminal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

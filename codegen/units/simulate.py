@@ -6,8 +6,6 @@ C++ compiler), the Verilog through Icarus Verilog ("icarus"), and the C++ unit o
 conversion_units.hpp ("cpp").
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

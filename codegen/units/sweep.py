@@ -6,8 +6,6 @@ table in registers and have several lanes, so both are measured on their own too
 largest sweep are kept in sweep.json; cost.py fits its formula to them.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -38,7 +36,7 @@ class Sweep:
     qm: tuple[int, ...]
     layers: tuple[int, ...]
     targets: tuple[str, ...]
-    more: Sweep | None = None
+    more: "Sweep | None" = None
 
 
 SWEEPS = {

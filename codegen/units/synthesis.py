@@ -6,8 +6,6 @@ CMOS library whose areas are transistor counts in NAND2 equivalents. Modules tha
 are kept apart in it. Results are cached by content.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tempfile

@@ -5,8 +5,6 @@ Tables come from a quantized network, from the published figures (published/ilnq
 tables III-V) or from a seed.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cached_property

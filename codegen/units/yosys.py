@@ -5,8 +5,6 @@ The PyPI package pyosys comes first, because requirements.txt pins its version a
 it; a `yosys` on the PATH is second.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import shutil

@@ -6,8 +6,6 @@ SQNR adds up over quantizers (paper 002), so the sum predicts any combination; d
 finds the exact optimum of the prediction; swaps of measured gain improve it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

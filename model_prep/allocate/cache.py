@@ -6,8 +6,6 @@ quantizers. Where all quantizers of a layer share the integers y (knq, enq) thos
 is exact in 2 bytes a value; else float32. What is not kept is computed again from what is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial

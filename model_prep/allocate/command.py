@@ -3,8 +3,6 @@
 plan.toml and JSON.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time
@@ -50,11 +48,11 @@ class Seconds:
     cpu: float
 
     @staticmethod
-    def now() -> Seconds:
+    def now() -> "Seconds":
         """Both clocks; only differences mean something."""
         return Seconds(time.perf_counter(), time.process_time())
 
-    def __sub__(self, other: Seconds) -> Seconds:
+    def __sub__(self, other: "Seconds") -> "Seconds":
         return Seconds(self.wall - other.wall, self.cpu - other.cpu)
 
     def __str__(self) -> str:

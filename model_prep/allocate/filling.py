@@ -5,8 +5,6 @@ Which layers take part, within which widths, and with what line of SQNR over the
 section 5).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

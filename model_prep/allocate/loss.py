@@ -6,8 +6,6 @@ Kullback-Leibler divergence (`sensitivity`); bits go where they lower it most pe
 on the convex hull, as in rate-distortion theory).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from formats.errors import UserError

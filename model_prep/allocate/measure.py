@@ -5,8 +5,6 @@ Scores are those of `score.Evaluator` on the same images in the same order, bit 
 the same number of torch threads. `reaches` stops as soon as a candidate's fate is sealed.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

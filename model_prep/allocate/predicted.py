@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """SQNR of every layer, predicted from its quantizers' own and measured (paper 002, table 6)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

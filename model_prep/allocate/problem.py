@@ -6,8 +6,6 @@ pools that hand codes on). NB is the papers' measure (000): bits to store all ac
 image.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -6,8 +6,6 @@ quantizes one variable at a time, groups of them, then all, against the float ne
 of equation 1, and keeps the smallest configuration that is good enough.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

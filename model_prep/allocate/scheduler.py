@@ -5,8 +5,6 @@ Both take batches of images as tasks, each on one torch thread, so that results 
 the number of cores nor on the cluster. SCHEDULER=tcp://host:port names a cluster.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import threading

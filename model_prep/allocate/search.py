@@ -6,8 +6,6 @@ groups together; `exhaustive` tries all products of widths that could need fewer
 NB.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ kappa * beta dB (eq. 2); 1/gamma adds up over the steps (eq. 9). The least sum o
 given output SQNR has rho * gamma constant (eq. 13).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

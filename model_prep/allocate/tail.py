@@ -6,8 +6,6 @@ would let two others have one less. Behind the last groups there is little work,
 their widths near the descent's can be searched by branch and bound.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from model_prep.allocate.problem import Problem, Widths

@@ -4,8 +4,6 @@
 Adding a network is adding one file.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import pkgutil

@@ -5,8 +5,6 @@
 pool is the identity.
 """
 
-from __future__ import annotations
-
 from formats.arithmetic import Window
 from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import (

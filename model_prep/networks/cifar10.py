@@ -5,8 +5,6 @@ Kernels and maps are the paper's: 24x24 crops, convolutions that give 22, 12, 10
 a side, the last one with a 7x7 kernel. `make train NET=cifar10` makes cifar10.pth again.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from formats.arithmetic import Window

@@ -5,8 +5,6 @@ One pool overlaps and is padded, as AlexNet's do and ResNet's is.
 `make train NET=digits` makes digits.pth again.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from formats.arithmetic import Window

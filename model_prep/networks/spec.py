@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """NetworkSpec: what the registry knows about a network; helpers to build its Graph from tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod

@@ -4,8 +4,6 @@
 Tensor names and shapes are torchvision's. At 224x224 its adaptive average pool is the identity.
 """
 
-from __future__ import annotations
-
 from formats.arithmetic import Window
 from model_prep.graph import INPUT, Graph
 from model_prep.networks.spec import (

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Typed access to a node's attributes; a setting that nobody reads is refused, not ignored."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from onnx import AttributeProto, NodeProto, TensorProto

@@ -5,8 +5,6 @@ A layer is part of one concat only, so others get a copy; every part but the las
 8 channels, so zero channels are put in, with zero weights for them in what reads them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ A fully connected node becomes a convolution whose kernel covers its input map; 
 permuted where the map was transposed before it was flattened.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from model_prep.onnx.attributes import UnsupportedError

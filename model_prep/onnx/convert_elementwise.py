@@ -4,8 +4,6 @@
 Arithmetic with a constant per channel is an affine map, folded into the convolution before it.
 """
 
-from __future__ import annotations
-
 from math import isfinite
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """MaxPool, AveragePool, GlobalAveragePool, GlobalMaxPool, ReduceMean, LRN and Pad."""
 
-from __future__ import annotations
-
 from math import isfinite
 
 import numpy as np

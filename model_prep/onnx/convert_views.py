@@ -4,8 +4,6 @@
 Nodes whose inputs are all constant are folded (`fold`).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from onnx import TensorProto
 

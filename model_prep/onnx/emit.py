@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations to the Graph: safe names, layers, concats."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from formats.errors import UserError

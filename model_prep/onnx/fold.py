@@ -4,8 +4,6 @@
 Every result's size is known, and checked, before it is computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import prod
 

@@ -7,8 +7,6 @@ their producer (before its max pool, since the two commute), or become identity 
 move into what reads them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a file may ask for: sizes that are refused before anything is allocated."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`load_onnx`: a path to an `ImportedNetwork`, or a UserError of one sentence."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

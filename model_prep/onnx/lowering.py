@@ -4,8 +4,6 @@
 The `convert_*` modules hold the operators; `Context` is what they work with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

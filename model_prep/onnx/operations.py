@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Op`, one operation on feature maps before fusing, and `Value`, what a tensor name stands for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,7 +29,7 @@ class Op:
     """
 
     kind: str
-    inputs: list[Op]
+    inputs: "list[Op]"
     shape: Shape
     title: str = ""
     weight: np.ndarray | None = None
@@ -117,7 +115,7 @@ class Value:
         """The map's axes in the order in which the tensor's elements lie."""
         return tuple(label for labels in self.axes for label in labels)
 
-    def seen(self, axes: Axes) -> Value:
+    def seen(self, axes: Axes) -> "Value":
         """The same elements with other axes."""
         return replace(self, axes=axes, dims=())
 

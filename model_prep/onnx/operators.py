@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of operators: all that the importer knows, by ONNX name."""
 
-from __future__ import annotations
-
 from model_prep.onnx import (
     convert_conv,
     convert_elementwise,

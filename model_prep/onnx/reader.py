@@ -5,8 +5,6 @@ Nothing here trusts the file: sizes, names, cycles and references are checked be
 interpreted.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass

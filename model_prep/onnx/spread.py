@@ -5,8 +5,6 @@ A max pool works on each channel apart, so pooling the parts and joining them gi
 as pooling what is joined; only the pooled maps are then stored.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 from model_prep.onnx.fuse import reachable

@@ -4,8 +4,6 @@
 External data is read only from regular files inside the model's folder.
 """
 
-from __future__ import annotations
-
 from math import prod
 from pathlib import Path, PurePosixPath
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names from a file, made harmless: printable for messages, identifiers for everything else."""
 
-from __future__ import annotations
-
 import re
 
 SHOWN_LENGTH = 60

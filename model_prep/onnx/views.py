@@ -5,8 +5,6 @@ A view never moves data in the engine: it is undone where a fully connected laye
 permuted, or at the output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels, strides and pads of convolutions and pools, brought to floor mode with explicit pads."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from model_prep.onnx.attributes import Attributes, UnsupportedError

@@ -6,8 +6,6 @@ The pass keeps, for every stored map, a histogram from which the integers y that
 counted for any F that is chosen afterwards. `Formats` is such a choice; all fits come from it.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import sys

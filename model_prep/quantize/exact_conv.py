@@ -7,8 +7,6 @@ layer takes float32 where its bound allows it. Library convolutions may use tran
 so these are matrix products of our own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -4,8 +4,6 @@
 All of it is int64 arithmetic, but for the sums of an average pool, which float64 holds exactly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ Close to the integer model, not equal to it (float32 sums round); the result of 
 computed again by `model_prep.quantize.reference`. SQNR as in paper 002.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np

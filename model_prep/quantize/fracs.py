@@ -5,8 +5,6 @@ F sets the bound M = (2^qm - 1) 2^-F, which the papers' pre-processing clips at 
 is one for the network or one for each layer, by score or by the least squared error of a layer.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Set
 from dataclasses import replace

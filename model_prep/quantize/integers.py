@@ -5,8 +5,6 @@
 docs/formats.md 2.3.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace

@@ -6,8 +6,6 @@ describes the data without loss, and the best centroid table is found by dynamic
 sampling, no restarts, no seed.
 """
 
-from __future__ import annotations
-
 import heapq
 
 import numpy as np

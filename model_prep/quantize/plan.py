@@ -4,8 +4,6 @@
 Scheme and width may differ per layer, as the papers keep fully connected layers uniform.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -151,16 +149,16 @@ class Plan:
         """Whether some width is still to be found."""
         return any(layer.scheme is not None and layer.bits is None for layer in self.layers)
 
-    def each(self, change: Callable[[LayerPlan], Mapping[str, Any]]) -> Plan:
+    def each(self, change: Callable[[LayerPlan], Mapping[str, Any]]) -> "Plan":
         """The plan with those fields of every layer replaced that `change` gives for it."""
         layers = tuple(replace(layer, **change(layer)) for layer in self.layers)
         return replace(self, layers=layers)
 
-    def with_values(self, key: str, values: Mapping[str, Any]) -> Plan:
+    def with_values(self, key: str, values: Mapping[str, Any]) -> "Plan":
         """The plan with a field of the layers replaced that `values` names."""
         return self.each(lambda layer: {key: values[layer.name]} if layer.name in values else {})
 
-    def with_bits(self, bits: int) -> Plan:
+    def with_bits(self, bits: int) -> "Plan":
         """Every width still to be found set to `bits`, as near as its scheme allows."""
         return self.each(
             lambda layer: (

@@ -5,8 +5,6 @@ The most specific wins: `[layer.NAME]`, then `[kind.fc]` or `[kind.conv]`, then 
 then the top of the file, then the network's defaults.
 """
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ Exact at every width it accepts: all integers stay below 2^53, which float64 hol
 exceed them is refused (`check_exact`); `model_prep.quantize.exact_conv` says how.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -5,8 +5,6 @@ SQNR as in paper 002, equation 4. A metric is one entry of METRICS: a loss that 
 and a score that falls with it, so that a search can stop as soon as a candidate has lost too much.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -124,13 +122,13 @@ class Sample:
     @classmethod
     def of(
         cls, calibration: Calibration, network: FakeQuantized, labels: np.ndarray | None
-    ) -> Sample:
+    ) -> "Sample":
         """The search images of a calibration; `labels` are those of all its images."""
         few = slice(calibration.few)
         labels = None if labels is None else labels[few]
         return cls(network, calibration.pixels[few], labels, calibration.logits[few])
 
-    def hardest_first(self) -> Sample:
+    def hardest_first(self) -> "Sample":
         """The images in the order that settles a candidate's fate soonest.
 
         First those that even the float network gets wrong, then by its margin between the two

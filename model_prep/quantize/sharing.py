@@ -5,8 +5,6 @@ The parts of a concatenation are read as one map, and copies and max pools hand 
 where they have their source's quantizer (docs/formats.md 1.1, 2.5).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from formats.errors import UserError

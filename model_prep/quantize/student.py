@@ -7,8 +7,6 @@ estimator, Bengio et al. 2013) up to half a step beyond the outer values of the 
 as a constant beyond, where it saturates (as PACT, Choi et al. 2018, at both ends).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,7 +46,7 @@ class _Staircase(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, latent: torch.Tensor | None, table: _Table, unit: float
+        ctx: Any, x: torch.Tensor, latent: torch.Tensor | None, table: "_Table", unit: float
     ) -> torch.Tensor:
         quantizer = table.quantizer
         y = torch.add(_HALF, x, alpha=2.0**quantizer.frac).floor_()

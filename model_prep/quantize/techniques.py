@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The techniques of refinement (option REFINE) that a plan may list."""
 
-from __future__ import annotations
-
 from formats.errors import UserError
 
 TECHNIQUES = ("equalise", "sensitivity", "distil")

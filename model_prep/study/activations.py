@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sections 1 and 2: what activations look like (000, Fig. 1), and uniform widths (000, table I)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sections 3 to 5: widths by layer (000, tables II to IV), the bound M (VI), comparison (VII)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

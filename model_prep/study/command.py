@@ -4,8 +4,6 @@
 A section whose results are in study.json, made with the same settings, is not run again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands of the study (formats.commands): each a function of the options."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from formats.options import Options

@@ -5,8 +5,6 @@ Searches and tables come from the calibration images, every final figure from te
 not among them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@
 Differences are paired, image by image, as the same images are hard for every network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any

@@ -5,8 +5,6 @@ L2 is the distance of the output from the float network's, averaged over images 
 float output's own norm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

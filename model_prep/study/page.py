@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html of a study, from what study.json keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@
 Facts and figures are quoted with their table; how they are read is docs/papers.md.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

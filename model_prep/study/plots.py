@@ -4,8 +4,6 @@
 One colour a scheme throughout; text stays text; no frames, no marks that carry no number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Section 6: SQNR predicted and measured by layer (002, table 6), and 002's tables 1, 3 and 5."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

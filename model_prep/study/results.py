@@ -5,8 +5,6 @@ The store is one JSON file: sections, and every evaluation and search by a key, 
 was stopped goes on where it was.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ Fully connected layers stay at 16 bits and outside the size, activations stay fl
 paper's section 5.1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

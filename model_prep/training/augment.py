@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training images: loaded with the margin that the recipe crops away, then cropped and mirrored."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

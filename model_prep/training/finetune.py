@@ -5,8 +5,6 @@ From labels, or without any by distillation from the float network. What comes o
 and a plan that the other commands take.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@
 digits is trained here, photographs by `train_photos`.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterator

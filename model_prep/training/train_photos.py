@@ -4,8 +4,6 @@
 Batch normalisation is folded into the convolutions afterwards (paper 002, section 4.1.5).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

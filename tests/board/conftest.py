@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the board's tests: digits built once per session, its bundle, an emulated board."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """AlexNet at full size: 8 photographs in one batch, bundle size, activation memory at 3 bits."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

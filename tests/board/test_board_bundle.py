@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """bundle.zip: the same bytes every time, small, and refused where any byte has changed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

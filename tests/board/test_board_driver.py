@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The unmodified driver on the emulated board: bit-exact, whole or by layer, any batch."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

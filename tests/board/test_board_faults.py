@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every injected fault: a clear exception in time, nothing left allocated, the next run works."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generated .hwh through pynq's own parser, and registers by name."""
 
-from __future__ import annotations
-
 import pytest
 from pynqmetadata.frontends import Metadata
 from pynqmetadata.views.runtime import RuntimeMetadataParser

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same pictures give the same pixels on the PC and through the unpacked bundle."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

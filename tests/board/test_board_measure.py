@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measurements on the emulated board: memory and traffic equal the report, time is the model's."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Preflight, several weight buffers, and what the messages advise."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

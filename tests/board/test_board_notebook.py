@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The notebook, unchanged, on the emulated board; its pictures show something."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

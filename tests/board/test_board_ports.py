@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several weight ports and weight codebooks on the emulated board."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

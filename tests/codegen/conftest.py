@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the code generator's tests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """AlexNet and VGG-16 at full size for the planner: true shapes, weights that take no memory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

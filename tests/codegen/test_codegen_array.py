@@ -5,8 +5,6 @@ Cycles of the model equal the C-simulation's counters (checked by `codegen csim`
 blocks, columns and taps are no multiples of what a cycle takes.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import replace

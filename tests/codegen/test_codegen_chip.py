@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature maps on chip: what is chosen, what then crosses the bus, and that codes are the same."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it writes, what it leaves alone, and how it refuses."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generated C++ against the naive integer model: bit-exact, and as many cycles as predicted."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exploration: its pick against the whole grid, its bound, its causes of time, its pages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

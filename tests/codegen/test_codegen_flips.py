@@ -5,8 +5,6 @@ Twenty random bits: fourteen of weights.bin, two each of the layer table, centro
 then one of each part of a layer with a weight codebook: codebook, biases, indices of either port.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lane packing never changes the result: the packed convolution equals the original one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arena: nothing that is live at the same time overlaps."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 from full_size_networks import full_size

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers without weights, concats and signed maps: bit-exact, with the predicted counts."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

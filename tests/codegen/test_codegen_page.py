@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTML pages: tables in boxes that scroll, text escaped; labels of figures do not overlap."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from itertools import combinations

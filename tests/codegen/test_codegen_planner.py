@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The planner at full size: what fits, what is chosen, and what is said where nothing fits."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rendering: equal plans give equal bytes, and a golden copy shows what a change changes."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

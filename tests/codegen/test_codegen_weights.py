@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stored weights: own widths, codebooks and several ports, from the file's bytes to the engine."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and folders that appear whole or not at all; errors that end in one line and a status."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

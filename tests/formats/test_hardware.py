@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of parts and boards: complete, consistent, each fact once, refused with a reason."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from dataclasses import fields

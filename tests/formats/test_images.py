@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images from folders and .npz files: every kind of file, the recipe's geometry, damaged data."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract as code: constants once, schema and reader agree, validation stands alone."""
 
-from __future__ import annotations
-
 import ast
 import json
 import shutil

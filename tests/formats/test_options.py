@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of options and the list of commands: complete, checked once, passed on by make."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bit packing against Python's unbounded integers, and lane packing against its formula."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -4,8 +4,6 @@
 Failures are shrunk and saved as JSON (--keep DIR, default tests/fuzz/cases), which a test replays.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

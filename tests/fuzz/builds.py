@@ -4,8 +4,6 @@
 Also the seeded bugs ("mutations") that a copy of its sources can be given.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import subprocess

@@ -4,8 +4,6 @@
 `run` says what differs; UnfitError that the network exceeds the build's limits.
 """
 
-from __future__ import annotations
-
 import subprocess
 import tempfile
 from dataclasses import dataclass, replace

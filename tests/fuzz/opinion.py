@@ -4,8 +4,6 @@
 The first is the naive model that made them, the third the C++ engine.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@
 The cases are networks that once failed, and the shrunk networks that show each seeded bug.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running networks by number, shrinking those that fail, and regression cases as JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HLS subset: the sources keep to it, and one seeded violation of every rule is found."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

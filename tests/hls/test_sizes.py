@@ -4,8 +4,6 @@
 One translation unit instantiates the engine for a structure of constants with one wrong size each.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

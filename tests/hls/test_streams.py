@@ -4,8 +4,6 @@
 With threads the streams hold as much as the hardware's; without, they grow as they must.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from dataclasses import replace

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small network of the registry's kind, and random tensors for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

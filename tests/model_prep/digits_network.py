@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The packaged digits network as tests need it: images, plan, calibration, sample, problem."""
 
-from __future__ import annotations
-
 from functools import cache, partial
 from typing import NamedTuple
 

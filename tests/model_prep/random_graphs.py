@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random float networks of all kinds of layers, drawn as in networks.py, and their integers."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `accuracy`, and NET=file.onnx through `quantize`; SqueezeNet where there is data."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

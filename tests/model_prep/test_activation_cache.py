@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The activation cache against the evaluation from the pixels on: every bit is the same."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

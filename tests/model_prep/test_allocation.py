@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The searches for F, qm and a single width, on the digits network and on a made-up score."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path

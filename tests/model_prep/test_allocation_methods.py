@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Search, budget and QUENN on the digits network: results against brute force and by hand."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

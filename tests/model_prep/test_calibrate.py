@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pass over the images: maxima, histograms for any F chosen afterwards, outputs, maps."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

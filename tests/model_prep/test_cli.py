@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m model_prep`: what it writes, when it leaves a folder alone, and how it refuses."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

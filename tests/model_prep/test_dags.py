@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """DAGs of all kinds: the integer model equals docs/formats.md 2 bit for bit, and files keep it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

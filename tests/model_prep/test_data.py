@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sample images, the split into calibration and test, and the float input."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

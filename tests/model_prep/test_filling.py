@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Water-filling on networks of all kinds of layers: what a bit costs, limits, dead layers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

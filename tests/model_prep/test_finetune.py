@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning of digits at few bits, its files through the ordinary stages, and bad inputs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """NB of papers 000/001: which reading gives which cell of their tables VII (docs/papers.md)."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

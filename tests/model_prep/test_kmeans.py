@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exact k-means against brute force, against a plain dynamic programme, and on its speed."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saving and loading a quantized network: equal after a round trip, refused where damaged."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields, replace
 from pathlib import Path

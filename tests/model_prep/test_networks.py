@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry, and the shapes of its networks against independent torch modules."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which setting wins, and every sentence about a setting that cannot be."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

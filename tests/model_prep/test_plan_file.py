@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A written plan file gives the plan again; METHOD=loss; the divergence that the study prints."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixed point of weights, biases and inputs; accumulator widths: tight, never overflowing."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every quantizer over all of its inputs, against the formulas of docs/formats.md 2.2 and 2.4."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

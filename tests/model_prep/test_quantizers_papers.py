@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schemes of papers 002 and 004: their equations, their table 1, and properties by search."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

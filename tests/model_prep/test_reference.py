@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vectorised integer model equals a direct transcription of docs/formats.md 2, bit for bit."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

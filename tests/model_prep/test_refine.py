@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refinement: scaling changes no float result, tables are optimal, learning only ever helps."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from dataclasses import replace

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The float model against plain torch modules with the same weights."""
 
-from __future__ import annotations
-
 import weakref
 from collections import OrderedDict
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads, torch's own threads, and a Dask cluster give the same bits; bad addresses are named."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Widths by SQNR, against tables 3, 5 and 6 of paper 002, by brute force, and on the digits."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

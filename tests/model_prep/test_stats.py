@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Intervals and tests against counting by hand and against simulation."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trainable quantized network: its forward is the fake-quantized one's, to the last bit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

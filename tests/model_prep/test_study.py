@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A reduced study of digits: every section filled, one HTML file that stands alone, resumable."""
 
-from __future__ import annotations
-
 import json
 from html.parser import HTMLParser
 from pathlib import Path

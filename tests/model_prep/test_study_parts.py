@@ -3,8 +3,6 @@
 store, quoted figures.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import xml.etree.ElementTree as ElementTree

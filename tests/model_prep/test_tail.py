@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The joint search of the last groups against all products, with noise that adds up."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from random import Random

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training, and the packaged weights that came out of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

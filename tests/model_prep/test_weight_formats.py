@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stored forms of weights: the best codebook, what a plan may say, what a folder may hold."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import combinations

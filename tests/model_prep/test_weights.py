@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights from files, in every usual form, and every way in which a file can be wrong."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import re

@@ -4,8 +4,6 @@
 The publisher is a file:// address or a server on this machine: no test needs a network.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.server
 import re

@@ -4,8 +4,6 @@
 Needs tclsh (Debian package tcl) or Python's tkinter.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import shlex

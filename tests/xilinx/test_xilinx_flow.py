@@ -5,8 +5,6 @@ They show what the flow does with a tool's files, failures and absence; not that
 the scripts.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Report readers on files made by hand in the documented form, and the table they end up in."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

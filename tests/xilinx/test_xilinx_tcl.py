@@ -4,8 +4,6 @@
 Seeded errors show that the check finds what it is for.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -6,8 +6,6 @@ What IPs have for pins is written down here from their product guides (PG082, PG
 apart from the tables that render the script.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@
 Written into report.json as `vendor` and from there into report.html; docs/hls.md has the fields.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from codegen.emit.report_model import Hls, Quantity, Report, Vendor, Vivado

@@ -5,8 +5,6 @@ Interfaces are those of the INTERFACE pragmas in accelerator.cpp, which Vitis HL
 part and ID are report.json's.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

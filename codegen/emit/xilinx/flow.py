@@ -5,8 +5,6 @@ Folders under build/NET: hls_work and vivado are the tools' own and stay after a
 and bitstream appear whole, with design.json that says what they were made from.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processing systems in a block design (processors.toml), and which DRAM port each master gets."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass

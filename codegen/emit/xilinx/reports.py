@@ -4,8 +4,6 @@
 Fields that a report leaves out, or calls undefined, are None; another kind of file is an error.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the vendor's programs and runs them with a log; every failure is one sentence."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -5,8 +5,6 @@ A further scheme is one more module, one more line in SCHEMES, and one in HARDWA
 its codes are run by. Schemes that store weights have `fit_weights(values, bits)`, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -5,8 +5,6 @@ A rule gets counts of integers and gives 2^bits strictly increasing ones (paper 
 the table's entries are in fixed point).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

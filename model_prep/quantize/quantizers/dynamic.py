@@ -5,8 +5,6 @@ IL = ceil(log2(max |V|)), FL = BW - IL, and FL = Y where it would exceed Y, the 
 with the least error among those of the paper's search, 8 to 20.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

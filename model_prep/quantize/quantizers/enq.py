@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """ENQ: the upper `bits` of the qm-bit integer y (papers 000/001, section III; units QE and CE)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from formats.quantizer import Quantizer

@@ -5,8 +5,6 @@ A histogram counts the integers y of docs/formats.md 2.3, the smallest first: 0,
 where they are signed.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

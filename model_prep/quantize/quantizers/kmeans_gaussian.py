@@ -6,8 +6,6 @@ optimal (Lloyd-Max) ones of that Gaussian; "equal" are the paper's equal interva
 step of paper 002, table 1.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

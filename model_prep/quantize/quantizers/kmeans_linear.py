@@ -3,8 +3,6 @@
 (paper 004, 4.2).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from formats.quantizer import Quantizer

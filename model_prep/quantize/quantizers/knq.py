@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """KNQ: 2^bits integer centroids by exact k-means (papers 000/001, section III; units QK and CK)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from formats.arithmetic import lowest

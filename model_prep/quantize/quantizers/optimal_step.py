@@ -5,8 +5,6 @@ The step of the symmetric uniform quantizer with the least squared error, from t
 1 to 4 bits and computed for more; s = xi * Stepsize(beta), xi = 3 sigma, n = -ceil(log2 s).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import cache

@@ -4,8 +4,6 @@
 The code is y itself, so its width is qm.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from formats.quantizer import Quantizer

@@ -5,8 +5,6 @@ A weight of `table_bits` bits is one of 2^table_bits integers, so the histogram 
 any size without loss, and dynamic programming (kmeans.py) finds the global optimum.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from model_prep.quantize.kmeans import exact_kmeans

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Uniform weights: signed fixed point, one F per layer (papers 000/001: 14 bits)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from formats.arithmetic import to_fixed

@@ -6,8 +6,6 @@ codebook changes the stored bits only. A scheme is a module with `fit_weights(va
 table_bits) -> WeightFormat`, imported when it is asked for.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib import import_module
 

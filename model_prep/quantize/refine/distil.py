@@ -7,8 +7,6 @@ values in the small maps on the way (Romero et al. 2015). No label is read. What
 only as far as it helps on calibration images left out of the learning.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

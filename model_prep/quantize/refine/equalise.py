@@ -7,8 +7,6 @@ same number of bits a channel's error is least where the table has its channel's
 the channel's weight in the result; so all channels of a layer get the same one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The techniques in order, from a float network to one whose weights and tables are refined."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ squared error is the expected Kullback-Leibler divergence to second order (Kunst
 on why the drawn class and not the label).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

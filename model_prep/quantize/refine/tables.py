@@ -7,8 +7,6 @@ a power of two; a factor on all channels of the layer makes any step possible, h
 least error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 import numpy as np

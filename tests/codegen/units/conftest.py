@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the conversion units' tests: a skip that names what is missing."""
 
-from __future__ import annotations
-
 import pytest
 
 from codegen.units.yosys import has_yosys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random tables for the conversion units' tests."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from codegen.units.tables import Entry, Tables, seeded_quantizer

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make units` end to end on a small network, and its command line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

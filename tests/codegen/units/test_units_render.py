@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rendered Verilog, C++ models and black-box descriptions."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every unit on every input: Verilog, C++ and the integer reference; QK's shapes by proof."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthesis, netlist measures, the kept sweep, and the planner's formula."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and the integer reference of the conversion units."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds small ONNX models, fills the light models with random weights, and runs onnxruntime."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

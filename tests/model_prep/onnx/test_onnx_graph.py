@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Graph's kinds without weights: shapes, errors, concats, seeding of what is structure."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

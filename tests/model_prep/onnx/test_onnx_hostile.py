@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Broken and hostile files: exit status 2, one sentence, no hang, nothing left; safe names."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

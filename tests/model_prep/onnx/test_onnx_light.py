@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole networks: the models of the onnx package, and a trained SqueezeNet, equal onnxruntime."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operator by operator: small models equal onnxruntime, and import to the layers they should."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

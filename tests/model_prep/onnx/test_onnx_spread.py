@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Max pools behind concatenations: where they go into the parts, and that no value changes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
