@@ -10,11 +10,8 @@ import datetime
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,8 +22,8 @@ from model_prep.quantize import kmeans
 from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.reference import Reference
 from model_prep.run import forward
+from tests.checkout import ROOT, make, python
 
-ROOT = Path(__file__).parents[1]
 CENTROIDS = 32
 
 
@@ -40,19 +37,11 @@ def best_of(times: int, work: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def run(*command: str) -> None:
-    """Run a command; its output only where it fails."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        sys.stderr.write(done.stdout + done.stderr)
-        raise SystemExit(done.returncode)
-
-
 def csim(net: str, types: str) -> float:
     """GMAC/s of the C-simulation on one core."""
-    run("make", "csim", f"NET={net}", f"CSIM_TYPES={types}")
+    make("csim", f"NET={net}", f"CSIM_TYPES={types}", status=0)
     build = ROOT / "build" / net
-    run(sys.executable, "-m", "codegen", "csim", f"OUT={build}", f"CSIM_TYPES={types}")
+    python("-m", "codegen", "csim", f"OUT={build}", f"CSIM_TYPES={types}")
     result = json.loads((build / "report.json").read_text())["csim"]
     if result["mismatches"]:
         raise SystemExit(f"{net}: the C-simulation is not bit-exact")
@@ -106,8 +95,8 @@ def main() -> None:
             rows.insert(1, ("C-simulation, exact types", f"{csim(net, 'exact'):.3f} GMAC/s"))
         build = ROOT / "build" / net
         (build / "report.json").unlink()
-        generate = [sys.executable, "-m", "codegen", "codegen", f"OUT={build}"]
-        rows.append(("code generator", f"{best_of(1, lambda c=generate: run(*c)):.1f} s"))
+        seconds = best_of(1, lambda out=build: python("-m", "codegen", "codegen", f"OUT={out}"))
+        rows.append(("code generator", f"{seconds:.1f} s"))
         for name, value in rows:
             print(f"{net:10s} {name:45s} {value}", flush=True)
 

@@ -9,9 +9,7 @@ hashes of the program itself. torch is held to one thread and AVX2, so that sums
 import argparse
 import hashlib
 import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from tests.checkout import ROOT, execute
 from tests.model_prep.onnx.onnx_models import build, node, random, save
 
-ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("replay.json")
 FOLDERS = ("quantized", "hls", "params", "golden")
 BUILDS: dict[str, tuple[str, ...]] = {
@@ -101,13 +99,7 @@ def replay(name: str, scratch: Path) -> dict[str, str]:
     arguments = BUILDS[name]
     if name == "dag":
         arguments = (*arguments, f"NET={save(dag(), scratch / 'dag.onnx')}")
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(
-        ["make", "codegen", f"OUT={scratch / 'build'}", *arguments], cwd=ROOT, capture_output=True,
-        text=True, timeout=900, env={**inherited, **ONE_ORDER}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"make codegen {' '.join(arguments)}: {done.stdout}{done.stderr}")
+    execute("make", "codegen", f"OUT={scratch / 'build'}", *arguments, status=0, **ONE_ORDER)
     manifest = (scratch / "build/quantized/manifest.json").read_bytes()
     digest = hashlib.sha256(manifest).hexdigest()
     return {folder: folder_digest(scratch / "build" / folder, digest) for folder in FOLDERS}

@@ -2,9 +2,7 @@
 """The flow as a user runs it: `make` with its variables, on the digits network."""
 
 import json
-import os
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,26 +10,7 @@ import pytest
 
 import nuq
 from formats.options import Options
-
-ROOT = Path(__file__).parents[1]
-
-
-def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run make in the repository's root."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(
-        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600,
-        env={**inherited, **environment}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
-def error_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence of a failed run; asserts that there is exactly one and the status is 2."""
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return lines[0]
+from tests.checkout import error_line, make
 
 
 @pytest.fixture(scope="module")

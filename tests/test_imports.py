@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.checkout import ROOT
+
 PACKAGES = ("formats", "model_prep", "codegen", "board")
 # (file, import that breaks the rule, first words of the rule), together and the circle by itself
 APART = [

@@ -2,15 +2,13 @@
 """README's commands exist, its files exist, and its figures name their command."""
 
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from formats.commands import COMMANDS, GROUPS
 from formats.options import default_text, table
+from tests.checkout import ROOT, execute, make
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 LINES = [
     line.split("#")[0].strip()
@@ -70,14 +68,11 @@ def test_there_are_commands():
 def test_every_command_is_one_that_make_knows(command, tmp_path):
     words = command.split()
     assert words[0] == "make"
-    done = subprocess.run(
-        [*words, "-n", f"OUT={tmp_path}"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    execute(*words, "-n", f"OUT={tmp_path}", status=0)
 
 
 def test_make_help_names_every_option_and_target():
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = make("help", status=0)
     listing, names = done.stdout.split("Options, as NAME=VALUE:\n")
     assert names.partition("For developers:")[0].split() == list(table())
     targets = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}

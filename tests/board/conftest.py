@@ -3,8 +3,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,13 +12,12 @@ import pytest
 from board.contents import read_images
 from board.emulate import prepare
 from board.emulator import EmulatedDevice, install
-
-ROOT = Path(__file__).parents[2]
+from tests.checkout import python
 
 
 def stage(*arguments: str) -> None:
     """One stage of the flow in a process of its own: torch and pynq do not share one."""
-    subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True, capture_output=True)
+    python("-m", *arguments)
 
 
 @pytest.fixture(name="run_stage")

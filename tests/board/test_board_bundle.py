@@ -4,8 +4,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 
@@ -19,6 +17,7 @@ from board.errors import BundleError, DesignError, MemoryShortageError
 from formats.build import sha256_file
 from formats.commands import main
 from formats.errors import UserError, run_cli
+from tests.checkout import python
 
 
 def renew_manifest(folder):
@@ -153,14 +152,11 @@ def test_boards(digits_build):
 
 def test_a_bundle_has_its_own_command_line(bundle):
     """`python -m board` of the unpacked bundle, with nothing of the repository on the path."""
-    command = [sys.executable, "-m", "board", "measure"]
     for word, status in (("--help", 0), ("BUNDEL=.", 2)):
-        done = subprocess.run([*command, word], cwd=bundle, capture_output=True, text=True)
-        assert done.returncode == status
+        done = python("-m", "board", "measure", word, folder=bundle, status=status)
         assert "BUNDLE" in (done.stderr if status else done.stdout)
     code = "import board.commands, formats.commands as f; print(board.__file__, f.__file__)"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=bundle, capture_output=True, text=True)
-    assert shown.stdout.count(str(bundle)) == 2
+    assert python("-c", code, folder=bundle).stdout.count(str(bundle)) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same pictures give the same pixels on the PC and through the unpacked bundle."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from PIL import Image
 
 from board.bundle import make_bundle, unpack
+from tests.checkout import python
 from tests.model_prep.onnx.onnx_models import build, node, random, save
 
 READ = """
@@ -55,6 +54,5 @@ def test_the_bundle_sees_the_pixels_that_were_quantized(picture, largest, tmp_pa
         quantized = vectors["images"]
     assert largest // 2 < quantized.max() <= largest
     folder = unpack(make_bundle(out), tmp_path / "bundle")
-    command = [sys.executable, "-c", READ, str(data), str(tmp_path / "pixels.npy")]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    python("-c", READ, data, tmp_path / "pixels.npy", folder=folder)
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), quantized)

@@ -4,15 +4,15 @@
 import base64
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from board.emulate import prepare, run_notebook
+from tests.checkout import ROOT
 
-NOTEBOOK = Path(__file__).parents[2] / "board" / "demo.ipynb"
+NOTEBOOK = ROOT / "board" / "demo.ipynb"
 
 
 def outputs(notebook):

@@ -5,7 +5,6 @@ Cycles of the model equal the C-simulation's counters (checked by `codegen csim`
 blocks, columns and taps are no multiples of what a cycle takes.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +23,8 @@ from codegen.emit.weights_file import order_rows
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
+from tests.checkout import needs_compiler
 from tests.toys import POOL2, Toy, ToyLayer
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 
 def awkward() -> Toy:

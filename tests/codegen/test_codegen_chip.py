@@ -2,7 +2,6 @@
 """Feature maps on chip: what is chosen, what then crosses the bus, and that codes are the same."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,7 @@ from codegen.design.rows import Place
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import Part, find_part
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+from tests.checkout import needs_compiler
 
 
 def alexnet(part: str | Part = "XC7Z020", fm: str = "auto", images: int = 1) -> Design:

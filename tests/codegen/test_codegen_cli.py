@@ -2,8 +2,6 @@
 """The command line: what it writes, what it leaves alone, and how it refuses."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +13,9 @@ from codegen.emit.report_page import render_html
 from formats.commands import main
 from formats.errors import run_cli
 from formats.packing import unpack_maps
+from tests.checkout import python
 from tests.toys import Toy, ToyLayer
 
-ROOT = Path(__file__).parents[2]
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(10, pads=(1, 1, 1, 1)), ToyLayer(5)])
 
 
@@ -197,10 +195,7 @@ def test_report_follows_its_schema(build: Path, refused: Callable[..., str]) -> 
 def test_parts_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parts"]) == 0
     assert "XC7Z020" in capsys.readouterr().out
-    shown = subprocess.run(
-        [sys.executable, "-m", "codegen", "--help"], cwd=ROOT, capture_output=True, text=True,
-        check=True,
-    ).stdout  # fmt: skip
+    shown = python("-m", "codegen", "--help").stdout
     assert "codegen" in shown and "csim" in shown
 
 
@@ -209,7 +204,4 @@ def test_the_package_needs_no_torch(build: Path) -> None:
         f"import sys; from formats.commands import main; main(['codegen', 'OUT={build}']); "
         "print([m for m in ('torch', 'model_prep', 'hls4ml') if m in sys.modules])"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert shown.endswith("\n[]\n")
+    assert python("-c", code).stdout.endswith("\n[]\n")

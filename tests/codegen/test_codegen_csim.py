@@ -2,7 +2,6 @@
 """The generated C++ against the naive integer model: bit-exact, and as many cycles as predicted."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from formats.build import find_compiler, find_headers
 from formats.commands import main
 from formats.errors import UserError
 from formats.options import Options
+from tests.checkout import needs_compiler
 from tests.toys import POOL2, POOL3, Toy, ToyLayer, mixed_layers
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 
 def grouped() -> Toy:

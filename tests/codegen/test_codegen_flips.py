@@ -8,7 +8,6 @@ then one of each part of a layer with a weight codebook: codebook, biases, indic
 import json
 import random
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import pytest
 
 from codegen.emit import csim
 from formats.commands import main
+from tests.checkout import needs_compiler
 from tests.toys import Toy, ToyLayer, mixed_layers
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+pytestmark = needs_compiler
 
 SEED = 20
 NAMED = re.compile(r"MISMATCH in layer (\w+)")

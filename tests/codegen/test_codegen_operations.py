@@ -2,7 +2,6 @@
 """Layers without weights, concats and signed maps: bit-exact, with the predicted counts."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from formats.hardware import find_part
 from formats.network import load
 from formats.quantizer import Quantizer
 from tests import naive
+from tests.checkout import needs_compiler
 from tests.toys import POOL1, POOL2, Toy, ToyLayer
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 CEIL_POOL = {"kernel": [3, 3], "stride": [2, 2], "pads": [0, 1, 2, 1]}
 
 

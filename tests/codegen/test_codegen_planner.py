@@ -2,11 +2,8 @@
 """The planner at full size: what fits, what is chosen, and what is said where nothing fits."""
 
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +22,7 @@ from codegen.design.unit_luts import lut_estimate
 from formats.errors import UserError
 from formats.hardware import find_part
 from formats.network import load
+from tests.checkout import ROOT, python
 from tests.naive import convolve
 
 
@@ -190,14 +188,13 @@ def test_lut_estimate_of_the_units_is_the_fitted_formula(make_toy):
 @pytest.mark.parametrize("module", ["design.planner", "emit.generate"])
 def test_no_module_of_the_units_is_loaded(module: str) -> None:
     code = f"import sys, codegen.{module}; print([m for m in sys.modules if 'codegen.units' in m])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert python("-c", code).stdout == "[]\n"
 
 
 def test_a_constant_of_the_engine_is_written_once() -> None:
-    root, places = Path(__file__).parents[2], defaultdict(set)
+    places = defaultdict(set)
     for folder in ("formats", "codegen/design", "codegen/emit"):
-        for path in (root / folder).rglob("*.py"):
+        for path in (ROOT / folder).rglob("*.py"):
             for name in re.findall(r"^([A-Z][A-Z_0-9]+) = [\d(-]", path.read_text(), re.MULTILINE):
                 places[name].add(path.name)
     assert "RECIPROCAL_BITS" in places and "FEATURE_MAP_PORTS" in places

@@ -15,6 +15,7 @@ from codegen.design.rows import FIELDS, describe
 from codegen.emit.render import context, headers, render, render_all
 from formats.errors import UserError
 from formats.hardware import find_part
+from tests.checkout import ROOT
 
 COPIES = Path(__file__).parent / "golden"
 
@@ -58,7 +59,7 @@ def test_struct_has_the_fields_of_a_row_in_their_order() -> None:
 
 
 def test_documentation_has_the_fields_of_a_row() -> None:
-    page = Path(__file__).parents[2] / "docs/formats.md"
+    page = ROOT / "docs/formats.md"
     text = page.read_text()
     table = "".join(f"| `{name}` | {describe(name)} |\n" for name in FIELDS)
     if os.environ.get("UPDATE_GOLDEN"):

@@ -2,7 +2,6 @@
 """Stored weights: own widths, codebooks and several ports, from the file's bytes to the engine."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +22,9 @@ from formats.errors import UserError
 from formats.hardware import find_part
 from formats.options import Options
 from formats.packing import WORD_BYTES
+from tests.checkout import needs_compiler
 from tests.toys import POOL2, Toy, ToyLayer
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 PORTS = (1, 2, 3, 4, 6)
 
 

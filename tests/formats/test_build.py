@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from formats.build import atomic_dir, digest, sha256_file, write_atomic
 from formats.errors import UserError, run_cli
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NO_SPACE = OSError(28, "No space left on device", "there")
 not_root = pytest.mark.skipif(
     os.geteuid() == 0, reason="the superuser may write anywhere; run as another user"

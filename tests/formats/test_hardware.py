@@ -20,8 +20,8 @@ from formats.hardware import (
     load_boards,
     load_parts,
 )
+from tests.checkout import ROOT
 
-ROOT = FOLDER.parent
 PARTS = sorted((FOLDER / "parts").glob("*.toml"))
 BOARDS = sorted((FOLDER / "boards").glob("*.toml"))
 

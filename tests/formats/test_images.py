@@ -17,12 +17,12 @@ from PIL import Image
 
 from formats.errors import UserError, run_cli
 from formats.images import Preprocessing, Reader, spaced
+from tests.checkout import shared
 
 RED = (200, 100, 50)
 SMALL = Reader("small", (3, 20, 16), 5, Preprocessing(24, 1.0, (0.0,) * 3, (1.0,) * 3))
 LARGE = Reader("alexnet", (3, 224, 224), 1000, Preprocessing(256, 1.0, (0.0,) * 3, (1.0,) * 3))
 DIGITS = Reader("digits", (1, 8, 8), 10, Preprocessing(None, 1 / 16, (0.3,), (0.37,), 16))
-IMAGENET = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet500.npz"
 IMAGES = np.zeros((2, 20, 16, 3), np.uint8)
 
 
@@ -416,9 +416,7 @@ def test_an_unreadable_archive_ends_in_one_line(tmp_path, capsys):
 
 @pytest.mark.data
 def test_imagenet_images():
-    if not IMAGENET.is_file():
-        pytest.skip("needs ../shared/data/imagenet500.npz beside the checkout")
-    images = LARGE.load(IMAGENET, 5)
+    images = LARGE.load(shared("data/imagenet500.npz"), 5)
     assert images.labelled
     assert images.pixels.shape == (5, 3, 224, 224) and images.pixels.std() > 20
     assert images.labels[0] == 0

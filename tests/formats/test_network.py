@@ -4,8 +4,6 @@
 import ast
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ import pytest
 
 from formats import network
 from formats.schema import check
+from tests.checkout import ROOT, python
 from tests.toys import Toy, ToyLayer, write_toy
 
-ROOT = Path(__file__).parents[2]
 WORDS = {"KINDS", "SCHEMES"}  # which kinds and schemes, a module says
 CONTRACT = ("arithmetic", "network", "quantizer", "rules")
 
@@ -87,8 +85,6 @@ def test_validation_needs_no_other_package(folder: Path, tmp_path: Path) -> None
         "try: load(Path(sys.argv[1]))\n"
         "except ValueError as error: print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program, str(folder)], cwd=tmp_path / "alone",
-        env={"PYTHONPATH": str(tmp_path / "alone")}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    alone = tmp_path / "alone"
+    done = python("-P", "-c", program, str(folder), folder=alone, PYTHONPATH=str(alone))
     assert "manifest.json must follow its schema: $.qm: 99 is greater" in done.stdout

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of options and the list of commands: complete, checked once, passed on by make."""
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +12,8 @@ from formats import commands
 from formats.commands import COMMANDS, GROUPS, function, taken
 from formats.errors import UserError, run_cli
 from formats.options import Options, default_text, table, value
+from tests.checkout import make, python
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = table()
 
 
@@ -95,10 +92,7 @@ def test_make_leaves_out_what_other_commands_take():
 
 def dry_run(*words: str, **environment: str) -> str:
     """What `make -n` would run."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True,
-                          check=True, env={**inherited, **environment})  # fmt: skip
-    return done.stdout
+    return make("-n", *words, status=0, **environment).stdout
 
 
 def test_make_passes_every_option_on():
@@ -129,6 +123,4 @@ def test_the_table_repeats_what_is_decided_elsewhere():
 
 def test_nothing_is_imported_before_it_is_needed():
     code = "import sys, nuq; print([m for m in ('numpy', 'torch', 'jinja2') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT,
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    assert done.stdout == "[]\n"
+    assert python("-c", code).stdout == "[]\n"

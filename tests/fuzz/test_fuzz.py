@@ -4,17 +4,17 @@
 The cases are networks that once failed, and the shrunk networks that show each seeded bug.
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.checkout import needs_compiler
 from tests.fuzz.builds import BUILDS, MUTATIONS, compile_build
 from tests.fuzz.compare import Case, prepare, run
 from tests.fuzz.work import CASES, find_build, from_json, make_case, prune, shrink, to_json
 from tests.networks import draw
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+pytestmark = needs_compiler
 REGRESSIONS = sorted(CASES.glob("*.json"))
 QUICK = ("wrong_pad", "pool_off_by_one", "no_saturation")
 FOUND_WITHIN = 50

@@ -2,9 +2,6 @@
 """The HLS subset: the sources keep to it, and one seeded violation of every rule is found."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +13,7 @@ from codegen.hls_check.rules import Program, check_head
 from codegen.hls_check.syntax import parse
 from formats.commands import main
 from formats.hardware import find_part
+from tests.checkout import error_line, python
 
 GOOD = """// SPDX-License-Identifier: Apache-2.0
 // A source that keeps to all rules,
@@ -290,12 +288,5 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_missing_file_is_one_sentence(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "nuq", "hls-check", f"FILES={tmp_path / 'none.hpp'}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    done = python("-m", "nuq", "hls-check", f"FILES={tmp_path / 'none.hpp'}", status=2)
+    assert done.stderr == error_line(done) + "\n"

@@ -4,7 +4,6 @@
 With threads the streams hold as much as the hardware's; without, they grow as they must.
 """
 
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,12 @@ import pytest
 from codegen.emit import csim
 from codegen.emit.render import headers
 from formats.build import find_compiler, find_headers
+from tests.checkout import needs_compiler
 from tests.fuzz.builds import Mutation, compile_build
 from tests.fuzz.compare import prepare, run
 from tests.fuzz.work import CASES, find_build, from_json, make_case
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+pytestmark = needs_compiler
 TIMEOUT = 20  # seconds; a hang is a failure, too
 HANG = "the hardware would hang here"
 # Hands on all numbers, then their count; the reader wants the count first.

@@ -20,7 +20,6 @@ from model_prep.networks.spec import (
     linear_shapes,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = 5
 
 

@@ -20,11 +20,7 @@ from model_prep import source
 from model_prep.quantize import fake_quant, integers
 from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
-
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
-SQUEEZENET = DATA / "squeezenet_v1.0.onnx"
-IMAGES = DATA / "imagenet500.npz"
+from tests.checkout import shared
 
 
 def small_model(path: Path, channels: int = 3) -> Path:
@@ -187,13 +183,10 @@ def test_other_channels_need_data(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow()
 @pytest.mark.data()
-@pytest.mark.skipif(
-    not (SQUEEZENET.is_file() and IMAGES.is_file()),
-    reason="needs squeezenet_v1.0.onnx and imagenet500.npz in the optional data folder",
-)
 def test_squeezenet_loses_at_most_one_and_a_half_points(tmp_path: Path) -> None:
+    net, images = shared("data/squeezenet_v1.0.onnx"), shared("data/imagenet500.npz")
     options = ("MEAN=123,117,104", "SCALE=1", "RESIZE=256", "BITS=5")
-    assert run("accuracy", f"NET={SQUEEZENET}", f"DATA={IMAGES}", *options, f"OUT={tmp_path}") == 0
+    assert run("accuracy", f"NET={net}", f"DATA={images}", *options, f"OUT={tmp_path}") == 0
     result = result_of(tmp_path)
     assert result["images"] >= 400
     assert result["float_top5"] - result["integer_top5"] <= 1.5

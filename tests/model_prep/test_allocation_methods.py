@@ -27,9 +27,7 @@ from model_prep.quantize.calibrate import float_maps
 from model_prep.quantize.plan import Settings
 from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.score import Evaluator
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-SQUEEZENET, PHOTOGRAPHS = DATA / "squeezenet_v1.0.onnx", DATA / "imagenet500.npz"
+from tests.checkout import shared
 
 
 @pytest.fixture(scope="module")
@@ -383,13 +381,10 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.slow()
 @pytest.mark.data()
-@pytest.mark.skipif(
-    not (SQUEEZENET.is_file() and PHOTOGRAPHS.is_file()),
-    reason="needs squeezenet_v1.0.onnx and imagenet500.npz in the optional data folder",
-)
 def test_squeezenet_with_and_without_the_cache(tmp_path: Path) -> None:
     recipe = ["MEAN=123,117,104", "STD=1,1,1", "SCALE=1", "RESIZE=256"]
-    options = [f"NET={SQUEEZENET}", f"DATA={PHOTOGRAPHS}", *recipe, f"OUT={tmp_path}"]
+    net, images = shared("data/squeezenet_v1.0.onnx"), shared("data/imagenet500.npz")
+    options = [f"NET={net}", f"DATA={images}", *recipe, f"OUT={tmp_path}"]
     assert run(*options, "IMAGES=16", "DELTA=7", "COMPARE_CACHE=1") == 0
     entry = json.loads((tmp_path / "allocation.json").read_text())
     assert entry["nb"] < entry["start_nb"]

@@ -2,8 +2,6 @@
 """`python -m model_prep`: what it writes, when it leaves a folder alone, and how it refuses."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import commands, data, networks
 from model_prep.quantize.reference import Reference
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.checkout import python
 
 
 def quantize(out: Path, *options: str) -> int:
@@ -215,8 +212,6 @@ def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_module_runs_as_a_program() -> None:
-    command = [sys.executable, "-m", "model_prep", "quantize", "NET=no", "OUT=here"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 2
+    done = python("-m", "model_prep", "quantize", "NET=no", "OUT=here", status=2)
     assert done.stderr.startswith("error: NET must be one of ")
     assert done.stdout == ""

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NB of papers 000/001: which reading gives which cell of their tables VII (docs/papers.md)."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,22 +15,18 @@ from model_prep.footprint import (
     saved_percent,
     table_vii,
 )
+from tests.checkout import paper_tables
 
-TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
 CONVOLUTIONS = (
     "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3",
     "conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3",
 )  # fmt: skip
-pytestmark = [
-    pytest.mark.data,
-    pytest.mark.skipif(not TABLES.exists(), reason="the papers' tables are not there"),
-]
+pytestmark = pytest.mark.data
 
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(TABLES.read_text())
-    return loaded
+    return paper_tables()
 
 
 def widths(bits: dict[str, int]) -> list[int]:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schemes of papers 002 and 004: their equations, their table 1, and properties by search."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +22,8 @@ from model_prep.quantize.quantizers import (
     optimal_step,
 )
 from model_prep.quantize.quantizers.histogram import uniform_error
+from tests.checkout import paper_tables
 
-TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
 MISPRINTED = {("laplacian", 4): 0.461, ("gamma", 2): 1.066}
 NEW = ("optimal", "dynamic", "linear", "gaussian")
 
@@ -44,9 +42,8 @@ def error_of(quantizer: Quantizer, histogram: np.ndarray, qm: int, frac: int) ->
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not TABLES.exists(), reason="the papers' tables are not beside the checkout")
 def test_table_1_of_the_paper() -> None:
-    table = json.loads(TABLES.read_text())["fixed_point"]["optimal_step"]
+    table = paper_tables()["fixed_point"]["optimal_step"]
     for density in optimal_step.DENSITIES:
         assert list(optimal_step.TABLE_1[density]) == table[density]
 

@@ -3,9 +3,7 @@
 
 import contextlib
 import itertools
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import digits_network as digits
@@ -23,19 +21,16 @@ from model_prep.quantize.calibrate import Formats, coarser
 from model_prep.quantize.fracs import least_error
 from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.stages import quantization
-
-TABLES = Path(__file__).resolve().parents[3] / "shared/papers/tables.json"
-from_papers = pytest.mark.skipif(not TABLES.exists(), reason="the papers' tables are not there")
+from tests.checkout import paper_tables
 
 
 @pytest.fixture(scope="module")
 def paper() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(TABLES.read_text())["fixed_point"]
-    return loaded
+    tables: dict[str, Any] = paper_tables()["fixed_point"]
+    return tables
 
 
 @pytest.mark.data
-@from_papers
 @pytest.mark.parametrize(
     ("parameters", "offsets", "reference"),
     [
@@ -54,7 +49,6 @@ def test_tables_3_and_5(
 
 
 @pytest.mark.data
-@from_papers
 def test_table_6_but_for_one_misprint(paper: dict[str, Any]) -> None:
     """kappa 3, activations 16 bits, table 3's widths with conv0 at 13 and at 12 bits."""
     offsets = [0, *paper["cifar10_width_offset_from_conv0_kappa3"].values()]

@@ -3,7 +3,6 @@
 store, quoted figures.
 """
 
-import json
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -17,8 +16,7 @@ from model_prep.study import page, papers, plots
 from model_prep.study.front import pareto
 from model_prep.study.results import PAPER, Section, Store, Table, plain
 from model_prep.study.weights import fixed, savings, size_at
-
-TABLES = Path(__file__).resolve().parents[3] / "shared" / "papers" / "tables.json"
+from tests.checkout import paper_tables
 
 
 def test_size_at_equal_error() -> None:
@@ -116,9 +114,7 @@ def test_a_broken_store_is_begun_anew(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.data
 def test_quoted_figures_are_the_digested_ones() -> None:
-    if not TABLES.is_file():
-        pytest.skip(f"needs {TABLES}, the papers' tables beside the checkout")
-    known = json.loads(TABLES.read_text())
+    known = paper_tables()
     ours = papers.figures()
     assert ours["uniform_vgg16_top5"] == known["ilnq"]["uniform_vgg16_top5"]
     assert ours["knq_vgg16_centroids"] == known["ilnq"]["knq_vgg16_centroids_5bit"]

@@ -14,8 +14,7 @@ from model_prep.quantize.calibrate import batches
 from model_prep.run import forward
 from model_prep.training import train, train_photos
 from model_prep.training.augment import Augmented, centre, load_whole
-
-CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data"
+from tests.checkout import shared
 
 
 def test_packaged_digits_know_the_images_they_never_saw(digits):
@@ -141,10 +140,8 @@ def test_crops_and_mirrors_of_the_whole_image(coloured):
 
 @pytest.mark.data
 def test_packaged_cifar10_knows_the_test_images():
-    if not (CIFAR / "cifar10_test.npz").is_file():
-        pytest.skip("needs ../shared/data/cifar10_test.npz")
     spec = networks.get("cifar10")
-    test = data.load(spec, str(CIFAR / "cifar10_test.npz"), 1000)
+    test = data.load(spec, str(shared("data/cifar10_test.npz")), 1000)
     graph = weights.load(spec, None, test.pixels).graph
     logits = [forward(graph, data.to_float(spec, part)).numpy() for part in batches(test.pixels)]
     assert percent_correct(np.concatenate(logits), test.labels) > 70

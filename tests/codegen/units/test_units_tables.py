@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and the integer reference of the conversion units."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,15 +20,12 @@ from codegen.units.tables import (
 )
 from formats.errors import UserError
 from formats.network import load
-
-PAPERS = Path(__file__).parents[4] / "shared" / "papers" / "tables.json"
+from tests.checkout import paper_tables
 
 
 def test_published_facts_equal_the_papers() -> None:
     """published/ilnq.json repeats the papers' tables."""
-    if not PAPERS.is_file():
-        pytest.skip(f"needs the optional folder {PAPERS.parent}")
-    theirs = json.loads(PAPERS.read_text())["ilnq"]
+    theirs = paper_tables()["ilnq"]
     ours = published()
     assert ours["vgg16_knq_centroids"] == theirs["knq_vgg16_centroids_5bit"]
     assert ours["vgg16_enq_bits"] == theirs["enq_vgg16"][5]["bits"]

@@ -13,7 +13,6 @@ from model_prep.onnx import ImportedNetwork, load_onnx
 from model_prep.run import forward
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 TOLERANCE = 1e-4  # of the largest output
 
 

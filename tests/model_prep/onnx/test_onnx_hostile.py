@@ -3,8 +3,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import hostile_files
@@ -19,6 +17,7 @@ from formats.errors import UserError
 from model_prep.onnx import load_onnx
 from model_prep.onnx.limits import Budget
 from model_prep.onnx.text import RESERVED, Namer
+from tests.checkout import python
 
 TIMEOUT_S = 120
 LONGEST = 20_000  # characters of one message; 100 nodes are listed at most
@@ -44,11 +43,7 @@ def test_every_hostile_file_exits_2_with_one_sentence(tmp_path: Path) -> None:
     files = hostile_files.write(folder)
     assert len(files) >= 30
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL, *(str(path) for path, _ in files.values())],
-        capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = python("-c", RUN_ALL, *(str(path) for path, _ in files.values()), seconds=TIMEOUT_S)
     results = json.loads(done.stdout)
     wrong = []
     for name, (path, text) in files.items():

@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx_models import DATA, LIGHT, compare, light, random, randomise
+from onnx_models import LIGHT, compare, light, random, randomise
 
 from formats.arithmetic import BLOCK_CODES
 from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.onnx import load_onnx
 from model_prep.run import activate, float_layer, forward, operate, run
+from tests.checkout import shared
 
 SMALL = ["squeezenet", "inception_v1"]
 LARGE = ["bvlc_alexnet", "vgg19", "zfnet512", "resnet50", "inception_v2", "densenet121"]
@@ -86,10 +87,7 @@ def test_seeded_weights_give_every_convolution_unit_variance() -> None:
 
 @pytest.mark.data
 def test_trained_squeezenet_equals_onnxruntime(tmp_path: Path) -> None:
-    path = DATA / "squeezenet_v1.0.onnx"
-    if not path.is_file():
-        pytest.skip("needs squeezenet_v1.0.onnx in the optional data folder")
-    network = compare(onnx.load(path), tmp_path)
+    network = compare(onnx.load(shared("data/squeezenet_v1.0.onnx")), tmp_path)
     check_rules(network.graph)
     assert network.in_shape == (3, 227, 227)
     assert len(network.graph.layers) == 27

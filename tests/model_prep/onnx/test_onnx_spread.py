@@ -2,9 +2,6 @@
 """Max pools behind concatenations: where they go into the parts, and that no value changes."""
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +17,8 @@ from formats.errors import UserError
 from model_prep.graph import Graph
 from model_prep.onnx import load, load_onnx
 from model_prep.run import forward
+from tests.checkout import needs_compiler, python
 
-ROOT = Path(__file__).resolve().parents[3]
 Nodes = list[NodeProto]
 WEIGHTS = {
     "wa": random(1, 8, 4, 3, 3), "wb": random(2, 16, 4, 3, 3), "wc": random(3, 8, 4, 3, 3),
@@ -187,13 +184,11 @@ def test_integers_are_those_of_pools_with_their_sources_quantizer(
     assert np.array_equal(found, quantize(case, tmp_path / "apart"))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+@needs_compiler
 def test_the_c_simulation_is_bit_exact(tmp_path: Path) -> None:
     expected = quantize("5 channels", tmp_path)
     for command in ("codegen", "csim"):
-        run = [sys.executable, "-m", "codegen", command, f"OUT={tmp_path}"]
-        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        python("-m", "codegen", command, f"OUT={tmp_path}")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["csim"]["mismatches"] == 0
     assert [layer["kind"] for layer in report["layers"]] == ["conv"] * 3
