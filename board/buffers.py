@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pynq
 
-from board.contents import WEIGHTS
+from board.bundle import WEIGHTS
 from board.errors import MemoryShortageError, StaleDataError
 from board.memory import Segment, free_bytes, plan_batch, shortage, split, whole
 from formats.design import Design, Layer

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bundle.zip: everything that goes to a board, made on a PC from build/NET.
+"""bundle.zip: everything that goes to a board, made on a PC from build/NET; and its files there.
 
 The same input gives the same bytes. The bundle is made before, and without, synthesis; bitstream
-and .hwh are added when they exist.
+and .hwh are added when they exist. Unpacked, it is a folder whose manifest.json names every file
+with its SHA-256; nothing is used before its digest has been compared.
 """
 
 import hashlib
@@ -15,38 +16,26 @@ from typing import Any
 import numpy as np
 
 from board import __version__
-from board.contents import (
-    BITSTREAM,
-    DESIGN,
-    FORMAT,
-    HANDOFF,
-    IMAGES,
-    MANIFEST,
-    TABLES,
-    WEIGHTS,
-    manifest_digest,
-)
-from formats.build import atomic_file, sources_digest
-from formats.design import Design
-from formats.errors import UserError
+from board.errors import BundleError
+from formats.build import atomic_file, digest, sha256_file, sources_digest
+from formats.design import DESIGN, read_design
+from formats.errors import UserError, existing
 
+MANIFEST = "manifest.json"
+PARAMETERS = "parameters"  # folder of design, tables and weights
+TABLES = "parameters/tables.npz"
+WEIGHTS = "parameters/weights.bin"
+IMAGES = "images.npz"
+BITSTREAM = "accelerator.bit"
+HANDOFF = "accelerator.hwh"
+FORMAT = 1
 SOURCES = Path(__file__).parent
 PACKAGES = (SOURCES, SOURCES.with_name("formats"))
 NOTEBOOK = "demo.ipynb"
-README = "README.md"
-README_SOURCE = SOURCES / "bundle_readme.md"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 IMAGE_SHARE = 0.015  # of the weights' size that test images may take
 IMAGE_BYTES = 100_000  # and what they may take in any case
 STORED = (".bin", ".bit")  # packed already
-
-
-def generated_design(build: Path) -> Design:
-    """The design that was generated in a build folder."""
-    path = build / "design.json"
-    if not path.is_file():
-        raise UserError(f"{path} must exist; run `make codegen` first")
-    return Design.of(json.loads(path.read_text(encoding="utf-8")))
 
 
 def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
@@ -64,11 +53,19 @@ def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     return stream.getvalue()
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz archive.
+
+    tables.npz: `input/table` int16 [C][256]; `NAME/centroid` and `NAME/threshold` int32.
+    images.npz: `images` uint8 [N,C,H,W], `labels` int64 [N], `logits` int64 [N,...].
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
 def _test_images(build: Path, weight_bytes: int, last: str) -> dict[str, np.ndarray]:
     """The first quantized test images, as many as the bundle's size allows; at least one."""
-    path = build / "quantized" / "vectors.npz"
-    if not path.is_file():
-        raise UserError(f"{path} must exist; run `make quantize` again")
+    path = existing(build / "quantized" / "vectors.npz", "run `make quantize` again")
     with np.load(path, allow_pickle=False) as vectors:
         images, labels, logits = vectors["images"], vectors["labels"], vectors[last]
     channels, height, width = logits.shape[1:]
@@ -79,12 +76,6 @@ def _test_images(build: Path, weight_bytes: int, last: str) -> dict[str, np.ndar
     return {"images": images[:count], "labels": labels[:count], "logits": logits[:count]}
 
 
-def _tables(build: Path) -> dict[str, np.ndarray]:
-    with np.load(build / "quantized" / "arrays.npz", allow_pickle=False) as arrays:
-        wanted = [n for n in arrays.files if n.endswith(("/table", "/centroid", "/threshold"))]
-        return {name: arrays[name] for name in wanted}
-
-
 def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.zip") -> Path:
     """Write build/bundle.zip.
 
@@ -93,20 +84,27 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
         bitstream: a .bit with its .hwh beside it, or None to look for build/bitstream.
         name: of the file in `build`.
     """
-    design = generated_design(build)
+    design = read_design(build)
     weights = build / "params" / "weights.bin"
+    tables = {
+        key: array
+        for key, array in read_arrays(build / "quantized" / "arrays.npz").items()
+        if key.endswith(("/table", "/centroid", "/threshold"))
+    }
+    readme = (SOURCES / "bundle_readme.md").read_text(encoding="utf-8")
     content: dict[str, bytes | Path] = {
         f"{package.name}/{path.name}": path for package in PACKAGES for path in package.glob("*.py")
     }
-    content[NOTEBOOK] = SOURCES / NOTEBOOK
-    readme = README_SOURCE.read_text(encoding="utf-8")
-    content[README] = readme.replace("NETWORK", design.network).encode()
-    content[DESIGN] = build / "design.json"
-    content[TABLES] = npz_bytes(_tables(build))
-    content[IMAGES] = npz_bytes(_test_images(build, weights.stat().st_size, design.layers[-1].name))
-    content[WEIGHTS] = weights
-    content.update(_find_bitstream(build, bitstream))
-    identity = {"id": f"{design.design_id:08x}", "sha256": sources_digest(build / "hls")}
+    content |= {
+        NOTEBOOK: SOURCES / NOTEBOOK,
+        "README.md": readme.replace("NETWORK", design.network).encode(),
+        f"{PARAMETERS}/{DESIGN}": build / DESIGN,
+        TABLES: npz_bytes(tables),
+        IMAGES: npz_bytes(_test_images(build, weights.stat().st_size, design.layers[-1].name)),
+        WEIGHTS: weights,
+        **_find_bitstream(build, bitstream),
+    }
+    identity = {"id": design.identity, "sha256": sources_digest(build / "hls")}
     return _write_zip(build / name, content, identity, design.network)
 
 
@@ -115,11 +113,10 @@ def _find_bitstream(build: Path, bitstream: Path | None) -> dict[str, Path]:
     path = bitstream or build / "bitstream" / BITSTREAM
     if bitstream is None and not path.is_file():
         return {}
-    handoff = path.with_suffix(".hwh")
-    for file in (path, handoff):
-        if not file.is_file():
-            raise UserError(f"{file} must exist; pynq needs .bit and .hwh of the same name")
-    return {BITSTREAM: path, HANDOFF: handoff}
+    files = {BITSTREAM: path, HANDOFF: path.with_suffix(".hwh")}
+    for file in files.values():
+        existing(file, "pynq needs .bit and .hwh of the same name")
+    return files
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -159,8 +156,39 @@ def unpack(bundle: Path, folder: Path) -> Path:
         raise UserError(f"{bundle} must be a bundle (zip); make it with `make bundle`")
     with zipfile.ZipFile(bundle) as archive:
         for name in archive.namelist():
-            parts = PurePosixPath(name).parts
-            if name.startswith("/") or ".." in parts:
+            if name.startswith("/") or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{bundle} must hold relative paths, not {name}; make it again")
         archive.extractall(folder)
     return folder
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest without its own digest, keys sorted."""
+    return digest({key: value for key, value in manifest.items() if key != "manifest_sha256"})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of an unpacked bundle, its own digest compared."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{path} must exist; unpack bundle.zip and give the folder it makes")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stated, version = manifest["manifest_sha256"], manifest["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} must be a bundle's manifest ({error}); copy it again") from None
+    if version != FORMAT:
+        raise BundleError(f"{path}: format must be {FORMAT}, not {version}; make the bundle again")
+    if stated != manifest_digest(manifest):
+        raise BundleError(f"{path} must be unchanged since it was made; copy the bundle again")
+    return manifest
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """BundleError with the file's name where any byte of any file has changed."""
+    for name, entry in sorted(manifest["files"].items()):
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path} must exist; copy the bundle again")
+        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+            raise BundleError(f"{path} must be unchanged since it was made; copy the bundle again")

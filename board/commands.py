@@ -13,7 +13,7 @@ from typing import Any
 from board.errors import MemoryShortageError
 from board.memory import MB, shortage
 from formats.build import write_atomic
-from formats.design import Design
+from formats.design import Design, read_design
 from formats.errors import UserError
 from formats.options import Options
 
@@ -35,16 +35,16 @@ def check_board(name: str, design: Design) -> None:
 
 def bundle(options: Options) -> None:
     """Write bundle.zip."""
-    from board.bundle import generated_design, make_bundle
+    from board.bundle import make_bundle
 
-    design = generated_design(options.folder)
+    design = read_design(options.folder)
     if options.board:
         check_board(options.board, design)
     path = make_bundle(options.folder, options.bitstream)
     weights = design.weight_bytes
     print(
         f"{path}: {path.stat().st_size:,} bytes, of which weights {weights:,} "
-        f"({weights / MB:.1f} MB); design {design.design_id:08x}"
+        f"({weights / MB:.1f} MB); design {design.identity}"
     )
 
 
@@ -71,7 +71,7 @@ def notebook(options: Options) -> None:
 def measure(options: Options) -> None:
     """Accuracy, latency, memory and traffic of BUNDLE on this board, else of the emulated one."""
     _prepare(options)
-    from board.contents import read_images
+    from board.bundle import IMAGES, read_arrays
     from board.driver import Accelerator
     from board.measure import measure, table
 
@@ -88,7 +88,7 @@ def measure(options: Options) -> None:
             loaded = board.design.reader.load(options.data, options.measure_images)
             images, labels = loaded.pixels, loaded.labels
         else:
-            golden, few = read_images(folder), slice(options.measure_images)
+            golden, few = read_arrays(folder / IMAGES), slice(options.measure_images)
             images, labels = golden["images"][few], golden["labels"][few]
         results = measure(board, images, labels, options.repeats, options.clnq or None)
     out.mkdir(parents=True, exist_ok=True)

@@ -20,14 +20,15 @@ import numpy as np
 import pynq
 
 from board.buffers import UNWRITTEN, Buffers
-from board.contents import (
+from board.bundle import (
     BITSTREAM,
     HANDOFF,
+    IMAGES,
+    PARAMETERS,
+    TABLES,
     check_files,
-    read_design,
-    read_images,
+    read_arrays,
     read_manifest,
-    read_tables,
 )
 from board.errors import (
     AcceleratorTimeoutError,
@@ -37,7 +38,7 @@ from board.errors import (
     StaleDataError,
 )
 from board.registers import Registers
-from formats.design import Layer
+from formats.design import Layer, read_design
 from formats.errors import UserError
 from formats.images import best_classes, look_up
 from formats.packing import pack_maps, unpack_maps
@@ -97,9 +98,9 @@ class Accelerator:
         self.manifest = read_manifest(self.folder)
         self._check_bitstream_is_there()
         check_files(self.folder, self.manifest)
-        self.design = read_design(self.folder)
+        self.design = read_design(self.folder / PARAMETERS)
         self._check_ids_agree()
-        self.tables = read_tables(self.folder)
+        self.tables = read_arrays(self.folder / TABLES)
         if not batch >= 1:
             raise UserError(f"batch must be 1 or more, not {batch}")
         self.calls: list[Call] = []
@@ -150,7 +151,7 @@ class Accelerator:
         if self.design.design_id != expected:
             raise DesignError(
                 f"parameters must be of design {expected:08x} (manifest), not "
-                f"{self.design.design_id:08x}; copy the bundle again"
+                f"{self.design.identity}; copy the bundle again"
             )
 
     def _open_overlay(self, device: Any) -> None:
@@ -180,7 +181,7 @@ class Accelerator:
         found = self.registers.read("design_id")
         if found != self.design.design_id:
             raise DesignError(
-                f"the bitstream must be of design {self.design.design_id:08x} "
+                f"the bitstream must be of design {self.design.identity} "
                 f"({self.design.network}), not {found:08x}; use the bitstream that was made with "
                 "this bundle, or make the bundle again"
             )
@@ -242,7 +243,7 @@ class Accelerator:
         May be called at any time. Where logits differ, weights are read back first, so that a
         changed memory is told from a wrong bitstream; buffers are freed.
         """
-        golden = read_images(self.folder)
+        golden = read_arrays(self.folder / IMAGES)
         count = min(self.batch, len(golden["images"]))
         found = self.predict(golden["images"][:count])
         wrong = np.flatnonzero((found != golden["logits"][:count]).reshape(count, -1).any(axis=1))

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from board.bundle import NOTEBOOK, generated_design, make_bundle, unpack
+from board.bundle import NOTEBOOK, make_bundle, unpack
 from board.driver import Accelerator
 from board.emulator import install
 from board.hwh import make_hwh
 from board.measure import predict_all, top_k
 from formats.build import compile_cpp
-from formats.errors import UserError
+from formats.design import read_design
+from formats.errors import UserError, existing
 
 STARTUP = "from board.emulator import install; install()"
 NOTEBOOK_TIMEOUT_S = 900
@@ -28,9 +29,7 @@ FLAGS = ("-std=c++14", "-O3", "-march=native", "-fPIC", "-fvisibility=hidden", "
 
 def compile_fabric(build: Path) -> Path:
     """Compile build/hls into build/emulator/emulator.bit; nothing to do where it is current."""
-    source = build / "hls" / "accelerator.cpp"
-    if not source.is_file():
-        raise UserError(f"{source} must exist; run `make codegen` first")
+    source = existing(build / "hls" / "accelerator.cpp", "run `make codegen` first")
     headers = sorted(source.parent.glob("*.hpp"))
     flags = [*FLAGS, "-I", str(source.parent)]
     return compile_cpp(flags, [source, WRAPPER], headers, build / "emulator" / "emulator.bit")
@@ -38,7 +37,7 @@ def compile_fabric(build: Path) -> Path:
 
 def prepare(build: Path, ultrascale: bool = True) -> Path:
     """build/emulator/bundle: the bundle with the C-simulation as its bitstream, unpacked."""
-    design = generated_design(build)
+    design = read_design(build)
     bitstream = compile_fabric(build)
     handoff = make_hwh(design.network, design.clock_mhz, ultrascale, design.weight_ports)
     bitstream.with_suffix(".hwh").write_text(handoff, encoding="utf-8")
@@ -55,7 +54,7 @@ def emulate(build: Path) -> int:
     folder = prepare(build)
     device = install()
     with np.load(build / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
-        last = generated_design(build).layers[-1].name
+        last = read_design(build).layers[-1].name
         images, labels, expected = vectors["images"], vectors["labels"], vectors[last]
     with Accelerator(folder) as board:
         logits = predict_all(board, images, "emulating")

@@ -23,9 +23,9 @@ import pynq
 from pynq.buffer import PynqBuffer
 from pynqmetadata.frontends import Metadata
 
-from board.contents import COUNTERS
 from board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
 from board.registers import weight_names
+from formats.design import COUNTERS
 from formats.packing import WORD_BYTES
 
 try:

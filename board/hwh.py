@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from board.contents import COUNTERS
 from board.registers import weight_names
+from formats.design import COUNTERS
 
 IP_NAME = "accelerator_0"
 BASE_ADDRESS = 0x43C00000

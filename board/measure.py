@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from board.driver import Accelerator, Call
-from formats.design import Design
+from formats.design import TRAFFIC, Design
 from formats.errors import UserError
 from formats.images import percent_correct
 
@@ -20,7 +20,6 @@ TOP = 5
 PERCENTILES = (50, 99)
 # CLNQ: uniform codes, a width per convolution, in order (IEEE papers 000/001, section IV).
 CLNQ_BITS = {"vgg16": (8, 8, 10, 11, 11, 11, 11, 11, 11, 10, 10, 9, 8)}
-TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")
 
 
 def show_progress(done: int, total: int, what: str) -> None:
@@ -169,7 +168,7 @@ def measure(
     sizes = sorted({1, min(board.batch, len(images))})
     return {
         "network": design.network,
-        "design_id": f"{design.design_id:08x}",
+        "design_id": design.identity,
         "part": design.part,
         "clock_mhz": design.clock_mhz,
         "device": "emulated" if board.emulated else getattr(board.device, "name", "board"),

@@ -10,8 +10,8 @@ import time
 import warnings
 from typing import Any
 
-from board.contents import COUNTERS
 from board.errors import DesignError
+from formats.design import COUNTERS
 
 ARGUMENTS = ("fm_in", "fm_out", "first", "last", "images", "design_id")
 STATE = ("AP_START", "AP_DONE", "AP_IDLE", "AP_READY")

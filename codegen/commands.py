@@ -81,8 +81,8 @@ def report(options: Options) -> None:
     """Write report.html of report.json again, with the tools' reports where there are any."""
     from codegen.emit.report_model import read_report
     from codegen.emit.report_page import write_report
-    from codegen.emit.xilinx.compare import summary, update_report
     from codegen.emit.xilinx.flow import REPORT_FOLDER
+    from codegen.emit.xilinx.reports import summary, update_report
 
     if (options.folder / REPORT_FOLDER).is_dir():
         print(summary(update_report(options.folder)))
@@ -123,18 +123,18 @@ def hls_check(options: Options) -> int:
 
 def find_hls(_: Options) -> None:
     """Refuse, by UserError, to begin without Vitis HLS."""
-    from codegen.emit.xilinx import tools
+    from codegen.emit.xilinx import flow
 
-    tools.find_hls()
+    flow.find_hls()
 
 
 def find_vivado(options: Options) -> None:
     """Refuse, by UserError, to begin without a board, Vivado and Vitis HLS."""
-    from codegen.emit.xilinx import tools
+    from codegen.emit.xilinx import flow
 
     _board(options)
-    tools.find_vivado()
-    tools.find_hls()
+    flow.find_vivado()
+    flow.find_hls()
 
 
 def _board(options: Options) -> str:
@@ -145,10 +145,10 @@ def _board(options: Options) -> str:
 
 def tools(_: Options) -> None:
     """Print where the programs of `hls` and `bitstream` are."""
-    from codegen.emit.xilinx import tools
+    from codegen.emit.xilinx import flow
 
-    print(tools.find_hls().path)
-    print(tools.find_vivado().path)
+    print(flow.find_hls().path)
+    print(flow.find_vivado().path)
 
 
 def hls(options: Options) -> None:
@@ -169,7 +169,6 @@ def bitstream(options: Options) -> None:
 
 def vivado_script(options: Options) -> None:
     """Write the Vivado script only."""
-    from codegen.emit.xilinx.design import read_design
-    from codegen.emit.xilinx.flow import write_block_design
+    from codegen.emit.xilinx.block_design import write_block_design
 
-    print(write_block_design(read_design(options.folder), _board(options)))
+    print(write_block_design(options.folder, _board(options)))

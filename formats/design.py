@@ -4,12 +4,19 @@
 The code generator writes it, the bundle carries it, and the driver on the board reads it.
 """
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from formats.errors import UserError
+from formats.errors import UserError, existing
 from formats.images import Preprocessing, Reader
 from formats.packing import WORD_BYTES, Gather
+
+DESIGN = "design.json"
+TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")  # that cross the memory ports
+STAGES = ("load", "read", "unpack", "compute", "finish", "pool", "pack", "write")  # of the engine
+COUNTERS = (*TRAFFIC, "cycles", *STAGES)  # of the engine, docs/formats.md section 7
 
 
 @dataclass(frozen=True)
@@ -109,21 +116,10 @@ class Design:
         outputs = self.layers[-1].codes
         return Reader(self.network, self.input_shape, outputs, self.preprocessing, self.classes)
 
-    @classmethod
-    def of(cls, data: dict[str, Any]) -> "Design":
-        """The design that `entry` gave; UserError where a field is missing or unknown."""
-        try:
-            fields = {name: _frozen(value) for name, value in data.items()}
-            return cls(
-                **{
-                    **fields,
-                    "gather": Gather(**fields["gather"]),
-                    "preprocessing": Preprocessing.of(fields["preprocessing"]),
-                    "layers": tuple(Layer(**layer) for layer in fields["layers"]),
-                }
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"design.json must have this program's fields ({error})") from None
+    @property
+    def identity(self) -> str:
+        """The ID in hexadecimal, as messages and reports have it."""
+        return f"{self.design_id:08x}"
 
     def entry(self) -> dict[str, Any]:
         """The fields as JSON holds them."""
@@ -165,6 +161,23 @@ class Design:
             stored = max(1, layer.weight_bits)
             words += layer.bias_words + -(-rows * min(bits, stored) // stored)
         return words
+
+
+def read_design(folder: Path) -> Design:
+    """design.json of a folder; UserError where a field is missing or unknown."""
+    path = existing(folder / DESIGN, "run `make codegen` first")
+    try:
+        fields = _frozen(json.loads(path.read_text(encoding="utf-8")))
+        return Design(
+            **{
+                **fields,
+                "gather": Gather(**fields["gather"]),
+                "preprocessing": Preprocessing.of(fields["preprocessing"]),
+                "layers": tuple(Layer(**layer) for layer in fields["layers"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"design.json must have this program's fields ({error})") from None
 
 
 def _frozen(value: Any) -> Any:

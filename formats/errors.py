@@ -8,6 +8,7 @@ fault of the program and keeps its traceback.
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
@@ -16,6 +17,13 @@ INTERRUPTED = 130
 
 class UserError(ValueError):
     """Bad input: one sentence, "THING must be RULE, not VALUE; remedy"."""
+
+
+def existing(path: Path, remedy: str) -> Path:
+    """`path`; UserError with the remedy where there is none."""
+    if not path.exists():
+        raise UserError(f"{path} must exist; {remedy}")
+    return path
 
 
 def os_error_text(error: OSError) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from codegen.design.array import Array
-from codegen.design.cost import STAGES, array_work, stage_counts
+from codegen.design.cost import array_work, stage_counts
 from codegen.design.design import Design
 from codegen.design.rows import Row
+from formats.design import STAGES
 
 # What each stage's excess over the multipliers' work is called.
 STAGE_CAUSES = {

@@ -16,9 +16,9 @@ import numpy as np
 from codegen.design.array import Array
 from codegen.design.rows import Place, Row, tile_planes
 from formats.arithmetic import ceil_div
+from formats.design import STAGES
 from formats.packing import WORD_BYTES, touched_words
 
-STAGES = ("load", "read", "unpack", "compute", "finish", "pool", "pack", "write")
 _COUNTED = tuple(item.name for item in fields(Row) if item.metadata["cost"])
 _counted = attrgetter(*_COUNTED)
 

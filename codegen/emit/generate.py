@@ -14,12 +14,12 @@ from codegen.design.space import Axes
 from codegen.emit import board_design, golden, render, report, report_page, weights_file
 from formats import network
 from formats.build import atomic_dir, digest, program_files, write_atomic
-from formats.errors import UserError
+from formats.design import DESIGN
+from formats.errors import UserError, existing
 from formats.hardware import clocked, find_part
 from formats.options import Options
 
 OUTPUTS = ("hls", "params", "golden")
-DESIGN = "design.json"
 
 
 def axes(options: Options) -> Axes:
@@ -59,10 +59,7 @@ def generate(options: Options) -> Design | None:
 
 def quantized_folder(build: Path) -> Path:
     """build/NET/quantized; UserError where it does not exist."""
-    quantized = build / "quantized"
-    if not quantized.is_dir():
-        raise UserError(f"{quantized} must exist; run `nuq quantize` first")
-    return quantized
+    return existing(build / "quantized", "run `nuq quantize` first")
 
 
 def settings_digest(options: Options, quantized: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from formats.errors import UserError
+from formats.errors import UserError, existing
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -316,9 +316,7 @@ def check(content: Any, path: Path) -> Report:
 
 def read_report(build: Path) -> Report:
     """report.json of a build folder; UserError where there is none."""
-    path = build / "report.json"
-    if not path.is_file():
-        raise UserError(f"{path} must exist; run `python -m codegen generate` first")
+    path = existing(build / "report.json", "run `python -m codegen generate` first")
     try:
         return check(json.loads(path.read_text(encoding="utf-8")), path)
     except ValueError as error:

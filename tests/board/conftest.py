@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from board.contents import read_images
+from board.bundle import IMAGES, read_arrays
 from board.emulate import prepare
 from board.emulator import EmulatedDevice, install
 from tests.checkout import python
@@ -86,7 +86,7 @@ def bundle_copy(bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def golden(bundle: Path) -> dict[str, np.ndarray]:
     """Images, labels and logits of the bundle."""
-    return read_images(bundle)
+    return read_arrays(bundle / IMAGES)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from board.bundle import generated_design, make_bundle, unpack
+from board.bundle import BITSTREAM, HANDOFF, MANIFEST, make_bundle, manifest_digest, unpack
 from board.commands import check_board
-from board.contents import BITSTREAM, DESIGN, HANDOFF, MANIFEST, manifest_digest
 from board.driver import Accelerator
 from board.errors import BundleError, DesignError, MemoryShortageError
 from formats.build import sha256_file
 from formats.commands import main
+from formats.design import read_design
 from formats.errors import UserError, run_cli
 from tests.checkout import python
 
@@ -56,7 +56,8 @@ def test_manifest_has_every_file_and_the_design(digits_build, tmp_path):
 
 def test_any_changed_byte_of_any_file_is_refused_by_name(bundle_copy, device):
     names = json.loads((bundle_copy / MANIFEST).read_text())["files"]
-    assert {BITSTREAM, HANDOFF, DESIGN, "demo.ipynb", "board/driver.py"} <= set(names)
+    expected = {BITSTREAM, HANDOFF, "parameters/design.json", "demo.ipynb", "board/driver.py"}
+    assert expected <= set(names)
     for index, name in enumerate(sorted(names)):
         path = bundle_copy / name
         data = path.read_bytes()
@@ -139,7 +140,7 @@ def test_archives_that_leave_their_folder_are_refused(tmp_path):
 
 
 def test_boards(digits_build):
-    design = generated_design(digits_build)
+    design = read_design(digits_build)
     check_board("pynq-z2", design)
     with pytest.raises(UserError, match="^BOARD must be one of .*pynq-z1, .*, not 'zx81'"):
         check_board("zx81", design)

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 import numpy as np
 import formats
-from board.contents import (read_design)
+from formats.design import read_design
 assert Path(formats.__file__).is_relative_to(Path.cwd())
-np.save(sys.argv[2], read_design(Path()).reader.load(sys.argv[1]).pixels)
+np.save(sys.argv[2], read_design(Path("parameters")).reader.load(sys.argv[1]).pixels)
 """
 
 

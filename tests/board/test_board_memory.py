@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from board.contents import read_design
 from board.driver import Accelerator
 from board.emulator import PAGE, EmulatedDevice, install
 from board.errors import MemoryShortageError
 from board.memory import free_bytes, parse_cma_free, plan_batch, split, whole
+from formats.design import read_design
 
 MIB = 1 << 20
 
@@ -26,7 +26,7 @@ def vgg_sized(design):
 
 
 def test_vgg16_does_not_fit_a_pynq_z2_and_a_codebook_would(bundle):
-    design = vgg_sized(read_design(bundle))
+    design = vgg_sized(read_design(bundle / "parameters"))
     with pytest.raises(MemoryShortageError) as found:
         plan_batch(design, 1, 120 * MIB)
     text = str(found.value)
@@ -39,7 +39,7 @@ def test_vgg16_does_not_fit_a_pynq_z2_and_a_codebook_would(bundle):
 
 
 def test_batch_is_what_fits(bundle):
-    design = read_design(bundle)
+    design = read_design(bundle / "parameters")
     assert plan_batch(design, 100, None) == 100
     assert plan_batch(design, 100, design.weight_bytes + 7 * design.arena_bytes + 1) == 7
     assert plan_batch(design, 5, 100 * MIB) == 5
@@ -88,7 +88,7 @@ def test_a_layer_that_fits_no_piece_is_named(bundle):
 
 
 def test_split_cuts_between_layers(bundle):
-    design = read_design(bundle)
+    design = read_design(bundle / "parameters")
     first, second = split(design, whole(design))
     assert (first.first, second.last) == (0, 4)
     assert first.stop == second.start == design.layers[second.first].weight_address

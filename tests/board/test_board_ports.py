@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from board.contents import read_design
 from board.driver import Accelerator
 from board.emulator import PAGE, EmulatedDevice, install
 from board.errors import DesignError, SelfTestError, StaleDataError
 from board.hwh import register_layout
 from board.registers import Registers
+from formats.design import read_design
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_weights_are_split_over_buffers(ports_bundle, images):
 
 
 def test_sizes_in_the_design(ports_bundle):
-    design = read_design(ports_bundle)
+    design = read_design(ports_bundle / "parameters")
     found = {layer.name: layer.weight_bits for layer in design.layers}
     assert found["fc4"] in (4, 5) and found["conv1"] == 14 and design.weight_bits == 14
     assert design.weight_words_at(14) == design.weight_words

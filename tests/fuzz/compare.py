@@ -14,7 +14,6 @@ import numpy as np
 from codegen.design import planner
 from codegen.design.array import Array
 from codegen.design.chip import CHIP_SHARE
-from codegen.design.cost import STAGES
 from codegen.design.design import Design, assemble
 from codegen.design.lowering import knq_tables, lower, lrn_layers
 from codegen.design.resources import estimate
@@ -22,13 +21,13 @@ from codegen.design.sizes import sizes_of
 from codegen.emit import golden, weights_file
 from codegen.emit.render import knq_rows
 from formats import network
+from formats.design import COUNTERS
 from formats.errors import UserError
 from formats.hardware import find_part
 from tests.fuzz import opinion
 from tests.fuzz.builds import Build
 from tests.toys import Toy, write_toy
 
-COUNTERS = ("bytes_read", "bytes_written", "bytes_weights", "cycles", *STAGES)
 TIMEOUT = 60.0  # seconds for one network
 PART = "XC7Z045"
 

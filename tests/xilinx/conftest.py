@@ -10,9 +10,8 @@ from tcl_check import WHY_NOT, Run, interpreter, run_script
 from wiring import dram_segments, interface_pins, read_bundles
 
 from codegen.emit.generate import generate
-from codegen.emit.xilinx.design import read_design
-from codegen.emit.xilinx.flow import write_block_design
-from formats.hardware import find_board
+from codegen.emit.xilinx.block_design import write_block_design
+from formats.hardware import find_board, find_part
 from formats.options import Options
 from tests.toys import Toy, ToyLayer, write_toy
 
@@ -62,18 +61,18 @@ def run_vivado(tmp_path: Path) -> Callable[..., Run]:
         change: Callable[[str], str] = str,
         **answers: str,
     ) -> Run:
-        design, board = read_design(build), find_board(board_name)
-        script = write_block_design(design, board_name)
+        board = find_board(board_name)
+        part, script = find_part(board.part), write_block_design(build, board_name)
         script.write_text(change(script.read_text()))
         kind = "processing_system7" if "7Z" in board.part else "zynq_ultra_ps_e"
         known = {
             "BOARD_PARTS": board.board_part.replace("*", "1.0"),
-            "PART": design.device,
+            "PART": part.device,
             "PROGRESS": "100%",
             "STATUS": "write_bitstream Complete!",
             "SLACK": "0.125",
-            "CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": f"{design.clock_mhz:.6f}",
-            "CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ": f"{design.clock_mhz:.6f}",
+            "CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": f"{part.clock_mhz:.6f}",
+            "CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ": f"{part.clock_mhz:.6f}",
         }
         settings = {
             "pins": interface_pins(read_bundles(build / "hls" / "accelerator.cpp")),

@@ -15,11 +15,10 @@ import pytest
 
 import nuq
 from board.bundle import make_bundle
-from codegen.emit.xilinx import flow, tools
-from codegen.emit.xilinx.design import block_design, read_design, read_interfaces
+from codegen.emit.xilinx import flow
+from codegen.emit.xilinx.block_design import parse_interfaces, write_block_design
 from formats.commands import main
 from formats.errors import UserError
-from formats.hardware import find_board
 from tests.checkout import error_line, make
 
 DATA = Path(__file__).parent / "data"
@@ -89,10 +88,9 @@ def test_missing_programs_are_one_sentence_each(install, capfd):
 def test_program_follows_the_release(install, installed, expected):
     for name, release in installed:
         install(name, release=release)
-    tool = tools.find_hls()
-    command = tool.command(Path("run_hls.tcl"))
-    assert (tool.name, command[-2]) == expected
-    assert "--mode hls" in " ".join(command) or tool.name == "vitis_hls"
+    tool = flow.find_hls()
+    assert (tool.name, tool.arguments[-1]) == expected
+    assert "--mode hls" in " ".join(tool.arguments) or tool.name == "vitis_hls"
 
 
 def test_hls_run_leaves_its_reports(copied, install, capsys):
@@ -158,7 +156,7 @@ def test_bitstream_runs_synthesis_once(copied, install):
     report = json.loads((folder / "report.json").read_text())
     assert report["vendor"]["vivado"]["slack_ns"]["setup"] == 0.125
     (folder / "hls" / "engine.hpp").write_text("// other\n")
-    assert not flow.has_ip(read_design(folder))
+    assert not flow.has_ip(folder)
 
 
 def test_bundle_takes_the_bitstream(copied, install):
@@ -189,16 +187,15 @@ def test_handoff_of_another_design_is_refused(copied, install, old, new, message
 
 
 def test_board_and_part_must_agree(copied):
-    design = read_design(copied())
     with pytest.raises(UserError, match="run again with PART=xczu7ev"):
-        block_design(design, find_board("zcu104"))
+        write_block_design(copied(), "zcu104")
 
 
 def test_interfaces_without_bundles_are_refused():
     with pytest.raises(UserError, match="must name its bundle"):
-        read_interfaces("#pragma HLS INTERFACE m_axi port = a\n")
+        parse_interfaces("#pragma HLS INTERFACE m_axi port = a\n")
     with pytest.raises(UserError, match="must have m_axi ports and one s_axilite bundle, not 0"):
-        read_interfaces("")
+        parse_interfaces("")
 
 
 def test_render_needs_no_tools(copied, install, capsys):
@@ -211,7 +208,7 @@ def test_render_needs_no_tools(copied, install, capsys):
 
 @pytest.mark.parametrize("target", ["hls", "bitstream BOARD=pynq-z2"])
 def test_make_says_which_programs_are_missing(target, tmp_path):
-    if tools.shutil.which("vivado") or tools.shutil.which("vitis_hls"):
+    if flow.shutil.which("vivado") or flow.shutil.which("vitis_hls"):
         pytest.skip("the vendor's tools are installed")
     line = error_line(make(*target.split(), "NET=digits", f"OUT={tmp_path}"))
     assert "settings64.sh" in line

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of the tools' reports: csynth.xml and *_cosim.rpt of Vitis HLS, Vivado's text tables.
+"""What the tools report, and the table "model against Vitis": the planner's estimates beside it.
 
-Fields that a report leaves out, or calls undefined, are None; another kind of file is an error.
+Readers of csynth.xml and *_cosim.rpt of Vitis HLS and of Vivado's text tables: fields that a report
+leaves out, or calls undefined, are None; another kind of file is an error. All goes into
+report.json as `vendor` and from there into report.html; docs/hls.md has the fields.
 """
 
 import re
@@ -11,7 +13,20 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from codegen.emit.report_model import Cosim, Hls, HlsModule, Placed, Slack
+from codegen.emit.report_model import (
+    Cosim,
+    Hls,
+    HlsModule,
+    Placed,
+    Quantity,
+    Report,
+    Slack,
+    Vendor,
+    Vivado,
+    read_report,
+)
+from codegen.emit.report_page import figure, write_report
+from codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER, read_stamp
 from formats.errors import UserError
 
 # Resources of Vitis HLS (UG1399, "Synthesis Summary") and of Vivado (UG906, "Report Utilization";
@@ -153,3 +168,92 @@ def _place(header: str, name: str) -> int:
 
 def _cell(values: list[float | None], place: int) -> float | None:
     return values[place] if 0 <= place < len(values) else None
+
+
+def update_report(build: Path) -> Report:
+    """Read the tools' reports of build/NET into report.json and report.html; return the report.
+
+    Raises:
+        UserError: there is none, or it belongs to another design.
+    """
+    report = read_report(build)
+    report.vendor = collect(build, report)
+    write_report(build, report)
+    return report
+
+
+def collect(build: Path, report: Report) -> Vendor:
+    """The `vendor` object of report.json."""
+    folder = _folder(build / REPORT_FOLDER, report, "make hls")
+    csynth, cosim = folder / "csynth.xml", folder / "accelerator_cosim.rpt"
+    hls = read_csynth(csynth) if csynth.is_file() else None
+    vivado = None
+    if (build / BITSTREAM_FOLDER).is_dir():
+        placed = _folder(build / BITSTREAM_FOLDER, report, "make bitstream")
+        clock = placed / "clock.txt"
+        vivado = Vivado(
+            resources=read_utilization(placed / "utilization.rpt"),
+            slack_ns=read_timing(placed / "timing.rpt"),
+            clock_mhz=float(clock.read_text()) if clock.is_file() else None,
+        )
+    return Vendor(
+        hls=hls,
+        cosim=read_cosim(cosim) if cosim.is_file() else None,
+        vivado=vivado,
+        comparison=comparison(report, hls, vivado),
+    )
+
+
+def _folder(folder: Path, report: Report, command: str) -> Path:
+    stamp = read_stamp(folder)
+    if stamp is None:
+        raise UserError(f"{folder} must hold the tool's reports; run `{command}` first")
+    if stamp["design_id"] != report.design_id:
+        raise UserError(
+            f"{folder} is of design {stamp['design_id']}, not {report.design_id}; "
+            f"run `{command}` again"
+        )
+    return folder
+
+
+def comparison(report: Report, hls: Hls | None, vivado: Vivado | None) -> list[Quantity]:
+    """What the model says beside the tools; None where one of them does not say.
+
+    Vivado's figures are those of the whole system with its interconnects. Block RAMs are counted in
+    36 Kb; a call's latency is compared over all layers and images, where Vitis HLS has only bounds.
+    """
+    estimate, speed = report.resources.estimate, report.performance
+    used = dict(hls.resources) if hls else {}
+    placed = dict(vivado.resources) if vivado else {}
+    half = used.get("bram18")
+    used["bram36"] = None if half is None else half / 2
+    rows = [
+        (name, getattr(estimate, name), used.get(name), placed.get(name))
+        for name in ("dsp", "bram36", "lut", "ff")
+    ]
+    period = hls.estimated_ns if hls else None
+    clock = vivado.clock_mhz if vivado else None
+    rows.append(("clock_mhz", speed.clock_mhz, round(1000 / period, 1) if period else None, clock))
+    for bound in ("latency_min", "latency_max"):
+        rows.append((bound, speed.cycles, getattr(hls, bound) if hls else None, None))
+    return [
+        Quantity(quantity=name, model=model, hls=synthesized, vivado=routed)
+        for name, model, synthesized, routed in rows
+    ]
+
+
+def summary(report: Report) -> str:
+    """The comparison as text."""
+    lines = [f"{'model against Vitis':20s}{'model':>14s}{'hls':>14s}{'vivado':>14s}"]
+    vendor = report.vendor
+    if vendor is None:
+        return lines[0]
+    for row in vendor.comparison:
+        cells = (figure(value, "-") for value in (row.model, row.hls, row.vivado))
+        lines.append(f"{row.quantity:20s}" + "".join(f"{cell:>14s}" for cell in cells))
+    if vendor.vivado:
+        slack = vendor.vivado.slack_ns
+        lines.append(f"slack: setup {slack.setup} ns, hold {slack.hold} ns")
+    if vendor.cosim:
+        lines.append(f"cosim: {vendor.cosim.status}")
+    return "\n".join(lines)
