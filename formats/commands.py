@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 
 from formats.errors import UserError
-from formats.options import Options, default_text, meant, table, value
+from formats.options import SCHEME_OPTIONS, Options, default_text, meant, table, value
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "source": ("network and images", "NET OUT WEIGHTS DATA MEAN STD SCALE RESIZE QM DELTA"),
     "widths": (
         "quantization",
-        "SCHEME BITS RULE VARIANT WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS PLAN "
-        "REFINE DISTIL_STEPS",
+        f"SCHEME BITS {SCHEME_OPTIONS} WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS "
+        "PLAN REFINE DISTIL_STEPS",
     ),
     "allocation": (
         "widths per layer",

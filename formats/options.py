@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from formats.errors import UserError
 
+SCHEME_OPTIONS = "RULE VARIANT"  # that one scheme has, as it declares them itself
 DIGITS_IMAGES = 360  # of the digits that are kept apart as test images
 
 

@@ -14,8 +14,8 @@ from formats.options import Options
 from model_prep.allocate import command as allocation
 from model_prep.networks import get, registry
 from model_prep.quantize.integers import check_graph
-from model_prep.quantize.plan import AUTO, Plan, Settings, parse_bits, parse_qm
-from model_prep.quantize.plan_file import resolve
+from model_prep.quantize.plan import AUTO, Plan, parse_bits, parse_qm
+from model_prep.quantize.plan_file import KEYS, resolve
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
     Quantization,
@@ -58,13 +58,9 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
 
 def opened(options: Options) -> tuple[Source, Plan]:
     """The network and the plan that the options ask for; UserError if they do not fit."""
-    settings = Settings(
-        scheme=options.scheme, rule=options.rule, variant=options.variant, delta=options.delta,
-        bits=None if options.bits is None else parse_bits(options.bits),
-        qm=None if options.qm is None else parse_qm(options.qm),
-        weight_scheme=options.weight_scheme, weight_bits=options.weight_bits,
-        refine=options.refine, distil_steps=options.distil_steps,
-    )  # fmt: skip
+    settings = {key: getattr(options, key, None) for key in KEYS}
+    settings["bits"] = options.bits and parse_bits(options.bits)
+    settings["qm"] = options.qm and parse_qm(options.qm)
     fc = {"weight_scheme": options.fc_weight_scheme, "weight_bits": options.fc_weight_bits}
     by_kind = {"fc": {key: value for key, value in fc.items() if value is not None}}
     recipe = Recipe(options.mean, options.std, options.scale, options.resize)

@@ -66,10 +66,9 @@ class Source:
     @property
     def defaults(self) -> Settings:
         """The network's own choices."""
-        settings = Settings(
-            scheme=self.spec.default_scheme, bits=parse_bits(self.spec.default_bits)
-        )
-        return replace(settings, frac_mode="best") if self.imported else settings
+        bits = parse_bits(self.spec.default_bits)
+        mode = {"frac_mode": "best"} if self.imported else {}
+        return {"scheme": self.spec.default_scheme, "bits": bits, **mode}
 
 
 def open_source(net: str, source: str | None, recipe: Recipe) -> Source:

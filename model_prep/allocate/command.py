@@ -23,11 +23,10 @@ from model_prep.footprint import average_bits, plan_bits
 from model_prep.graph import Graph
 from model_prep.quantize import plan_file
 from model_prep.quantize.calibrate import FloatMaps, batches
-from model_prep.quantize.plan import AUTO, Plan, Settings
+from model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
 from model_prep.quantize.plan_file import read_toml
 from model_prep.quantize.refine import pipeline
 from model_prep.quantize.score import Evaluator, Sample
-from model_prep.quantize.techniques import TECHNIQUES
 from model_prep.stages import Subject, calibrate, search_images
 
 _QUENN_IMAGES = 50  # paper 004
@@ -197,9 +196,8 @@ def _sqnr(
 
 def _weights_kept(graph: Graph, options: Options) -> frozenset[str]:
     """Layers whose weights' width an option or the plan file sets; defaults do not count."""
-    empty: tuple[Settings, dict[str, Any], dict[str, Any]] = (Settings(), {}, {})
-    top, kinds, layers = read_toml(options.plan, graph) if options.plan else empty
-    if options.weight_bits is not None or top.weight_bits is not None:
+    top, kinds, layers = read_toml(options.plan, graph) if options.plan else ({}, {}, {})
+    if options.weight_bits is not None or "weight_bits" in top:
         return frozenset(layer.name for layer in graph.layers)
     kept = {name for name, table in layers.items() if "weight_bits" in table}
     set_by_kind = {kind for kind, table in kinds.items() if "weight_bits" in table}

@@ -19,7 +19,7 @@ from model_prep.allocate.sqnr import MEASURED, Efficiency, Limits, Step
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import Formats
 from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
+from model_prep.quantize.quantizers import WEIGHTS
 
 FIXED_POINT = ("uniform", "dynamic")  # schemes of weights that have no codebook
 Measurement = Callable[[Iterable[int]], dict[int, float]]  # SQNR in dB by width
@@ -160,7 +160,7 @@ def of_weights(
         scheme = chosen.weight_scheme
         if layer.name in rho and layer.name not in keep and scheme in FIXED_POINT:
             filling.add(
-                layer.name, rho[layer.name], WEIGHT_SCHEMES[scheme][1][:2],
+                layer.name, rho[layer.name], WEIGHTS[scheme].widths,
                 not layer.weight.any(), partial(sqnr.weight_sqnr_db, layer.weight, scheme=scheme),
             )  # fmt: skip
     return filling

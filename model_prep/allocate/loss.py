@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from formats.errors import UserError
 from model_prep.graph import Graph
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers import PLAN_WIDTHS
+from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.refine import pipeline, tables
 
 WIDTH_RANGE = (2, 8)
@@ -33,8 +33,8 @@ def losses(plan: Plan, measured: pipeline.Measured) -> Losses:
     for layer in plan.layers:
         if layer.scheme is None or layer.name != layer.owner:
             continue
-        lowest = max(WIDTH_RANGE[0], PLAN_WIDTHS[layer.scheme][0])
-        highest = min(WIDTH_RANGE[1], PLAN_WIDTHS[layer.scheme][1], qm)
+        low, high = SCHEMES[layer.scheme].widths()
+        lowest, highest = max(WIDTH_RANGE[0], low), min(WIDTH_RANGE[1], high, qm)
         found[layer.name] = {}
         for bits in range(lowest, highest + 1):
             frac = fracs[layer.name]

@@ -18,9 +18,8 @@ from formats.errors import UserError
 from model_prep.graph import INPUT, Graph
 from model_prep.quantize import quantizers
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import PLAN_WIDTHS
+from model_prep.quantize.quantizers import SCHEMES, fit_weights
 from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.quantizers.weights import fit_weights
 from model_prep.quantize.score import inverse_sqnr, sqnr_db
 
 KAPPA = 3.0  # dB per bit in section 5 of the paper, which measured 2 to 4
@@ -292,5 +291,5 @@ def activation_sqnr_db(
 
 def _limits(layer: LayerPlan, qm: int) -> Limits:
     """Widths that a layer's scheme allows at this qm."""
-    low, high = PLAN_WIDTHS[str(layer.scheme)]
+    low, high = SCHEMES[str(layer.scheme)].widths()
     return low, min(high, qm)

@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from formats.arithmetic import lowest
 from formats.errors import UserError
-from formats.quantizer import QM_RANGE, Quantizer, thresholds
+from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import run
 from model_prep.graph import Graph
 from model_prep.quantize import quantizers
 from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.quantizers.codebook import table_quantizer
 from model_prep.quantize.sharing import signed_layers
 
 _BATCH_VALUES = 600_000  # input values a batch: four images of 224x224, some hundred small ones
@@ -181,15 +182,12 @@ def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:
     if plan.scheme != "knq":
         width = plan.bits if plan.scheme == "uniform" else qm
         return Quantizer(
-            plan.scheme, plan.bits, width, plan.frac, variant=plan.variant, signed=plan.signed
+            plan.scheme, plan.bits, width, plan.frac, signed=plan.signed, **plan.options
         )
-    if plan.centroids is None or plan.rule is None:
+    if plan.centroids is None:
         return None
     centroid = np.array(plan.centroids, np.int32)
-    return Quantizer(
-        "knq", plan.bits, qm, plan.frac, rule=plan.rule, centroid=centroid,
-        threshold=thresholds(centroid, plan.rule), signed=plan.signed,
-    )  # fmt: skip
+    return table_quantizer(centroid, qm, plan.frac, plan.signed, **plan.options)
 
 
 class Calibration:

@@ -16,7 +16,7 @@ from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import batches
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.weights import WeightFormat, fit_weights
+from model_prep.quantize.quantizers import WeightFormat, fit_weights
 from model_prep.run import finish, last, operate, run
 
 Quantizers = Mapping[str, Quantizer]

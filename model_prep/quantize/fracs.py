@@ -23,7 +23,7 @@ from model_prep.quantize.calibrate import (
 )
 from model_prep.quantize.plan import AUTO, Plan
 from model_prep.quantize.plan_file import check_widths
-from model_prep.quantize.quantizers import HARDWARE, PLAN_WIDTHS
+from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.score import Evaluator
 
@@ -188,7 +188,7 @@ def least_error(
     fine = {name: frac + FINER for name, frac in fitting.items()}
     counts = calibration.counts(qm + FINER, fine)
     plan = plan.each(
-        lambda layer: {"scheme": "uniform", "bits": qm, **dict.fromkeys(layer.options)}
+        lambda layer: {"scheme": "uniform", "bits": qm, "options": {}}
         if layer.scheme and layer.bits is None else {}
     )  # fmt: skip
     quantized = [layer for layer in plan.layers if layer.scheme]
@@ -229,10 +229,8 @@ def smallest_width(plan: Plan, formats: Formats, evaluator: Evaluator, goal: flo
         UserError: not even the widest code reaches the goal.
     """
     schemes = {layer.scheme for layer in plan.layers if layer.scheme and layer.bits is None}
-    low = min(PLAN_WIDTHS[scheme][0] for scheme in schemes)
-    high = min(PLAN_WIDTHS[scheme][1] for scheme in schemes)
-    if any(HARDWARE[scheme] != "uniform" for scheme in schemes):
-        high = min(high, formats.qm)
+    widths = [SCHEMES[scheme].widths(formats.qm) for scheme in schemes]
+    low, high = min(low for low, _ in widths), min(high for _, high in widths)
     for bits in range(low, high + 1):
         trial = plan.with_bits(bits)
         score, _ = evaluator.score(formats.fit(trial))

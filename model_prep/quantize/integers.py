@@ -21,7 +21,7 @@ from formats.rules import check_exact
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.weights import WeightFormat, fit_weights
+from model_prep.quantize.quantizers import WeightFormat, fit_weights
 from model_prep.quantize.sharing import is_copy, signed_layers
 
 INPUT_BITS = 10

@@ -8,76 +8,84 @@ then the top of the file, then the network's defaults.
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from formats.errors import UserError
-from formats.quantizer import QM_RANGE, RULES, VARIANTS, WIDTHS
-from model_prep.graph import KINDS, Graph, Layer
+from formats.quantizer import QM_RANGE, WIDTHS
+from model_prep.graph import KINDS, Graph
 from model_prep.quantize.plan import (
     AUTO,
-    BIAS_BITS,
     DEFAULTS,
+    DISTIL_STEPS,
     FRAC_MODES,
-    OWNERS,
-    WEIGHT_BITS,
     Bits,
     LayerPlan,
     Plan,
     Settings,
+    parse_refine,
 )
-from model_prep.quantize.quantizers import HARDWARE, PLAN_WIDTHS
-from model_prep.quantize.quantizers.kmeans_gaussian import LEVELS
-from model_prep.quantize.quantizers.optimal_step import DENSITIES
-from model_prep.quantize.quantizers.weights import WEIGHT_SCHEMES
+from model_prep.quantize.quantizers import (
+    OWNERS,
+    SCHEMES,
+    WEIGHTS,
+    check_choice,
+    check_weight_bits,
+)
 from model_prep.quantize.sharing import share
-from model_prep.quantize.techniques import DISTIL_STEPS, NONE, parse
 
-_GLOBAL_KEYS = tuple(field.name for field in fields(Settings))
 _FIXED_KEYS = ("frac", "centroids")  # what fine-tuning found; for one layer only
-_LAYER_KEYS = ("scheme", "bits", *OWNERS, "weight_scheme", "weight_bits", "bias_bits")
-_ACTIVATION_KEYS = ("scheme", "bits", *OWNERS, *_FIXED_KEYS)
+_FORMAT_KEYS = ("scheme", "bits", *OWNERS)
+_LAYER_KEYS = (*_FORMAT_KEYS, "weight_scheme", "weight_bits", "bias_bits")
+KEYS = (
+    *_FORMAT_KEYS, "qm", "frac_mode", "frac", "clip", "delta",
+    "weight_scheme", "weight_bits", "bias_bits", "refine", "distil_steps",
+)  # of the top  # fmt: skip
 _CHOICES = {
-    "scheme": tuple(HARDWARE), "rule": RULES, "variant": VARIANTS, "density": DENSITIES,
-    "levels": LEVELS, "frac_mode": FRAC_MODES,
-    "weight_scheme": tuple(WEIGHT_SCHEMES),
+    "scheme": tuple(SCHEMES), "weight_scheme": tuple(WEIGHTS), "frac_mode": FRAC_MODES,
+    **{option: SCHEMES[owner].options[option] for option, owner in OWNERS.items()},
 }  # fmt: skip
 _RANGES = {
-    "qm": QM_RANGE,
-    "weight_bits": WEIGHT_BITS,
-    "bias_bits": BIAS_BITS,
+    "qm": QM_RANGE, "frac": (-64, 64), "weight_bits": (1, 16), "bias_bits": (2, 32),
     "distil_steps": (1, 100_000),
+}  # fmt: skip
+_RULES = {
+    "clip": (lambda value: isinstance(value, bool), "true or false"),
+    "delta": (lambda value: _is_number(value) and value >= 0, "a number of 0 or more"),
+    "refine": (lambda value: isinstance(value, str), 'a text such as "all"'),
+    "bits": (
+        lambda value: value == AUTO or _are_integers(value if isinstance(value, list) else [value]),
+        "numbers or auto",
+    ),
+    "centroids": (
+        lambda value: _are_integers(value) and value == sorted(set(value)),
+        "a list of rising integers",
+    ),
 }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_integers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(number) is int for number in values)
 
 
 def _check_value(key: str, value: Any, where: str) -> None:
     """One setting has the right type and range; `where` opens the sentence."""
     if key in _CHOICES:
-        if value not in _CHOICES[key]:
-            raise UserError(f"{where}{key} must be one of {', '.join(_CHOICES[key])}, not {value}")
-    elif key == "clip":
-        if not isinstance(value, bool):
-            raise UserError(f"{where}clip must be true or false, not {value}")
-    elif key == "delta":
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-            raise UserError(f"{where}delta must be a number of 0 or more, not {value}")
-    elif key == "refine":
-        if not isinstance(value, str):
-            raise UserError(f'{where}refine must be a text such as "all", not {value}')
-        parse(value)
-    elif key == "bits":
-        numbers = value if isinstance(value, list) else [value]
-        if value != AUTO and not all(type(number) is int for number in numbers):
-            raise UserError(f"{where}bits must be numbers or auto, not {value}")
-    elif key == "centroids":
-        good = isinstance(value, list) and all(type(number) is int for number in value)
-        if not good or any(a >= b for a, b in zip(value, value[1:], strict=False)):
-            raise UserError(f"{where}centroids must be a list of rising integers, not {value}")
+        check_choice(key, value, _CHOICES[key], where)
+    elif key in _RULES:
+        good, rule = _RULES[key]
+        if not good(value):
+            raise UserError(f"{where}{key} must be {rule}, not {value}")
+        if key == "refine":
+            parse_refine(value)
     elif not (key == "qm" and value == AUTO):
         if type(value) is not int:
             raise UserError(f"{where}{key} must be an integer, not {value}")
-        low, high = _RANGES.get(key, (-64, 64))
+        low, high = _RANGES[key]
         if not low <= value <= high:
             raise UserError(f"{where}{key} must be {low}..{high}, not {value}")
 
@@ -106,7 +114,7 @@ def _section(
     return sections
 
 
-def read_toml(path: Path, graph: Graph) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
+def read_toml(path: Path, graph: Graph) -> tuple[Settings, ...]:
     """plan.toml: (top-level settings, tables by kind, tables by layer name).
 
     Raises:
@@ -122,23 +130,14 @@ def read_toml(path: Path, graph: Graph) -> tuple[Settings, dict[str, Any], dict[
     names = tuple(layer.name for layer in graph.layers)
     layers = _section(table, "layer", names, (*_LAYER_KEYS, *_FIXED_KEYS), path)
     last = graph.layers[-1].name
-    for key in _ACTIVATION_KEYS:
+    for key in (*_FORMAT_KEYS, *_FIXED_KEYS):
         if key in layers.get(last, {}):
             raise UserError(
                 f"{path}: [layer.{last}] must have no {key}, as the last layer's output stays raw"
             )
     top = {key: value for key, value in table.items() if key not in ("kind", "layer")}
-    _check_table(top, _GLOBAL_KEYS, f"{path}: ")
-    return Settings(**top), kinds, layers
-
-
-def _merge(*sources: Settings) -> Settings:
-    """The first source that is not None, field by field."""
-    merged = {}
-    for key in _GLOBAL_KEYS:
-        values = [getattr(source, key) for source in sources]
-        merged[key] = next((value for value in values if value is not None), None)
-    return Settings(**merged)
+    _check_table(top, KEYS, f"{path}: ")
+    return top, kinds, layers
 
 
 def _widths(bits: Bits | None, names: list[str]) -> list[int | None]:
@@ -153,61 +152,42 @@ def _widths(bits: Bits | None, names: list[str]) -> list[int | None]:
     return [None if bits in (None, AUTO) else bits for _ in names]  # type: ignore[misc]
 
 
-def _check_fixed(name: str, chosen: Mapping[str, Any], explicit: Mapping[str, Any]) -> None:
-    """A layer's frac and centroids, where its tables give any, are a whole quantizer."""
-    scheme, centroids = chosen["scheme"], explicit.get("centroids")
-    if "frac" not in explicit and centroids is None:
+def _check_fixed(name: str, chosen: Settings) -> None:
+    """A layer's frac and centroids, where it has any, are a whole quantizer."""
+    scheme, bits, centroids = (chosen[key] for key in ("scheme", "bits", "centroids"))
+    if chosen["frac"] is None and centroids is None:
         return
-    if scheme not in WIDTHS or chosen["bits"] == AUTO:
+    if scheme not in WIDTHS or bits is None:
         raise UserError(
             f"layer {name}: frac and centroids must come with one of {', '.join(WIDTHS)} and a "
-            f"width, not {scheme} and {chosen['bits']}"
+            f"width, not {scheme} and {bits or AUTO}"
         )
-    if (scheme == "knq") != (centroids is not None) or "frac" not in explicit:
+    if (scheme == "knq") != (centroids is not None) or chosen["frac"] is None:
         raise UserError(
             f"layer {name}: frac and centroids must come together for knq, and frac alone for "
             f"{' and '.join(other for other in WIDTHS if other != 'knq')}"
         )
-    if centroids is not None and len(centroids) != 1 << chosen["bits"]:
+    if centroids is not None and len(centroids) != 1 << bits:
         raise UserError(
-            f"layer {name}: centroids must be 2^bits numbers, not {len(centroids)} with bits "
-            f"{chosen['bits']}"
+            f"layer {name}: centroids must be 2^bits numbers, not {len(centroids)} with bits {bits}"
         )
 
 
-def _layer_plan(layer: Layer, chosen: Mapping[str, Any], explicit: Mapping[str, Any]) -> LayerPlan:
-    """One quantized layer's plan; `explicit` holds what its own tables set."""
+def _format(name: str, chosen: Settings, explicit: Settings) -> dict[str, Any]:
+    """How a layer's activations are stored; `explicit` holds what its own tables set."""
     scheme = chosen["scheme"]
     for key, owner in OWNERS.items():
         if key in explicit and scheme != owner:
-            raise UserError(
-                f"layer {layer.name}: {key} must stay with scheme {owner}, not {scheme}"
-            )
-    _check_fixed(layer.name, chosen, explicit)
-    centroids = explicit.get("centroids")
-    options: dict[str, Any] = {
-        key: chosen[key] if scheme == owner else None for key, owner in OWNERS.items()
-    }
-    return LayerPlan(
-        layer.name, chosen["weight_bits"], chosen["bias_bits"], scheme,
-        None if chosen["bits"] == AUTO else chosen["bits"],
-        weight_scheme=chosen["weight_scheme"],
-        **options, frac=explicit.get("frac"),
-        centroids=None if centroids is None else tuple(centroids),
-    )  # fmt: skip
-
-
-def _check_weights(layer: Layer, chosen: dict[str, Any]) -> None:
-    """Fill in the scheme's own width where none was given; it must lie in the scheme's range."""
-    scheme = chosen["weight_scheme"]
-    low, high, default = WEIGHT_SCHEMES[scheme][1]
-    if chosen["weight_bits"] is None:
-        chosen["weight_bits"] = default
-    if layer.has_weights and not low <= chosen["weight_bits"] <= high:
-        raise UserError(
-            f"weight_bits of layer {layer.name} must be {low}..{high} for {scheme}, "
-            f"not {chosen['weight_bits']}"
-        )
+            raise UserError(f"layer {name}: {key} must stay with scheme {owner}, not {scheme}")
+    bits = None if chosen["bits"] == AUTO else chosen["bits"]
+    chosen = {**chosen, "bits": bits, **{key: explicit.get(key) for key in _FIXED_KEYS}}
+    _check_fixed(name, chosen)
+    centroids = chosen["centroids"]
+    return {
+        "scheme": scheme, "bits": bits, "frac": chosen["frac"],
+        "options": {key: chosen[key] for key in SCHEMES[scheme].options},
+        "centroids": None if centroids is None else tuple(centroids),
+    }  # fmt: skip
 
 
 def check_widths(plan: Plan) -> None:
@@ -217,9 +197,7 @@ def check_widths(plan: Plan) -> None:
             raise UserError(f"qm must be a number where layer {layer.name} has a frac, not {AUTO}")
         if layer.scheme is None or layer.bits is None:
             continue
-        low, high = PLAN_WIDTHS[layer.scheme]
-        if HARDWARE[layer.scheme] != "uniform" and plan.qm != AUTO:
-            high = min(high, plan.qm)
+        low, high = SCHEMES[layer.scheme].widths(QM_RANGE[1] if plan.qm == AUTO else plan.qm)
         if not low <= layer.bits <= high:
             raise UserError(
                 f"BITS of layer {layer.name} must be {low}..{high} for {layer.scheme}, "
@@ -229,13 +207,13 @@ def check_widths(plan: Plan) -> None:
 
 def resolve(
     graph: Graph, settings: Settings, defaults: Settings, path: Path | None = None,
-    by_kind: Mapping[str, Mapping[str, Any]] | None = None,
+    by_kind: Mapping[str, Settings] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan of a network.
 
     Args:
         graph: the network.
-        settings: from the command line.
+        settings: from the command line; None where an option is not set.
         defaults: the network's own scheme and bits.
         path: plan.toml, or None.
         by_kind: from the command line, too, by kind of layer; the file's [kind.NAME] come first.
@@ -243,44 +221,36 @@ def resolve(
     Raises:
         UserError: an unknown key, layer or value, or a wrong number of widths.
     """
-    given = {key: getattr(settings, key) for key in _GLOBAL_KEYS}
-    _check_table({k: v for k, v in given.items() if v is not None}, _GLOBAL_KEYS, "")
-    for kind, table in (by_kind or {}).items():
+    settings = {key: value for key, value in settings.items() if value is not None}
+    by_kind = by_kind or {}
+    _check_table(settings, KEYS, "")
+    for kind, table in by_kind.items():
         _check_table(table, _LAYER_KEYS, f"{kind.upper()}: ")
-    read: tuple[Settings, dict[str, Any], dict[str, Any]] = (Settings(), {}, {})
-    top, kinds, by_layer = read if path is None else read_toml(path, graph)
-    merged = _merge(settings, top, defaults, DEFAULTS)
+    top, kinds, by_layer = read_toml(path, graph) if path else ({}, {}, {})
+    merged = {**DEFAULTS, **defaults, **top, **settings}
     names = [layer.name for layer in graph.layers[:-1]]
-    widths = dict(zip(names, _widths(merged.bits, names), strict=True))
+    widths = dict(zip(names, _widths(merged.get("bits"), names), strict=True))
     layers = []
     for layer in graph.layers:
-        of_kind = {**(by_kind or {}).get(layer.kind, {}), **kinds.get(layer.kind, {})}
-        explicit = {**of_kind, **by_layer.get(layer.name, {})}
-        chosen = {key: getattr(merged, key) for key in _LAYER_KEYS}
-        chosen["bits"] = widths.get(layer.name)
-        chosen.update(explicit)
-        _check_weights(layer, chosen)
-        if layer is graph.layers[-1]:
-            layers.append(
-                LayerPlan(
-                    layer.name,
-                    chosen["weight_bits"],
-                    chosen["bias_bits"],
-                    weight_scheme=chosen["weight_scheme"],
-                )  # fmt: skip
-            )
-        else:
-            layers.append(_layer_plan(layer, chosen, explicit))
+        explicit = {
+            **by_kind.get(layer.kind, {}), **kinds.get(layer.kind, {}),
+            **by_layer.get(layer.name, {}),
+        }  # fmt: skip
+        chosen = {**merged, "bits": widths.get(layer.name), **explicit}
+        scheme = chosen["weight_scheme"]
+        weight_bits = chosen.get("weight_bits") or WEIGHTS[scheme].default
+        if layer.has_weights:
+            check_weight_bits(scheme, weight_bits, layer.name)
+        stored = _format(layer.name, chosen, explicit) if layer.name in widths else {}
+        layers.append(
+            LayerPlan(layer.name, weight_bits, chosen["bias_bits"], weight_scheme=scheme, **stored)
+        )
     plan = Plan(
-        merged.qm or AUTO, merged.frac_mode or FRAC_MODES[0], merged.frac, merged.delta,
-        tuple(layers), clip=merged.clip is not False,
-        refine=parse(merged.refine or NONE), distil_steps=merged.distil_steps or DISTIL_STEPS,
+        merged["qm"], merged["frac_mode"], merged.get("frac"), merged.get("delta"), tuple(layers),
+        merged["clip"], parse_refine(merged["refine"]), merged["distil_steps"],
     )  # fmt: skip
     check_widths(plan)
     return share(graph, plan)
-
-
-_DERIVED = ("name", "signed", "shares", "counted")  # of a LayerPlan; they follow from the graph
 
 
 def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
@@ -294,8 +264,11 @@ def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
     lines = [f"# {line}" for line in comment.splitlines()]
     lines += _lines({"qm": plan.qm, **_frac_settings(plan, fracs), "delta": plan.delta})
     for layer in plan.layers:
-        table = {item.name: getattr(layer, item.name) for item in fields(layer)
-                 if item.name not in _DERIVED}  # fmt: skip
+        table = {
+            "weight_bits": layer.weight_bits, "bias_bits": layer.bias_bits, "scheme": layer.scheme,
+            "bits": layer.bits, **layer.options, "weight_scheme": layer.weight_scheme,
+            "frac": layer.frac, "centroids": layer.centroids,
+        }  # fmt: skip
         lines += ["", f"[layer.{layer.name}]", *_lines(table)]
     return "\n".join(lines) + "\n"
 

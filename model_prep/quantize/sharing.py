@@ -83,11 +83,7 @@ def _shares_source(graph: Graph, sets: _Sets, plans: dict[str, LayerPlan], layer
     if any(layer.name in parts for parts in graph.concats.values()):
         return False
     source = plans[sets.find(graph.parts_of(layer.inputs[0])[0])]
-    return _format(source) == _format(plans[layer.name])
-
-
-def _format(plan: LayerPlan) -> tuple[object, ...]:
-    return plan.scheme, plan.bits, *plan.options.values(), plan.frac, plan.centroids
+    return source.format == plans[layer.name].format
 
 
 def share(graph: Graph, plan: Plan) -> Plan:
@@ -103,8 +99,8 @@ def share(graph: Graph, plan: Plan) -> Plan:
     for layer in graph.layers[:-1]:
         owner = sets.find(layer.name)
         if is_copy(layer):
-            plans[layer.name] = _with_format(plans[layer.name], plans[owner])
-        elif _format(plans[layer.name]) != _format(plans[owner]):
+            plans[layer.name] = replace(plans[layer.name], **plans[owner].format)
+        elif plans[layer.name].format != plans[owner].format:
             raise UserError(
                 f"layers {owner} and {layer.name} must have the same scheme, bits, rule and "
                 "variant, as they are parts of one concatenation, and frac and centroids if any; "
@@ -122,14 +118,6 @@ def share(graph: Graph, plan: Plan) -> Plan:
         for layer in graph.layers[:-1]
     ]  # fmt: skip
     return replace(plan, layers=(*done, plan.layers[-1]))
-
-
-def _with_format(layer: LayerPlan, source: LayerPlan) -> LayerPlan:
-    return replace(
-        layer, scheme=source.scheme, bits=source.bits, rule=source.rule, variant=source.variant,
-        density=source.density, levels=source.levels, frac=source.frac,
-        centroids=source.centroids,
-    )  # fmt: skip
 
 
 def _read_otherwise(graph: Graph, sets: _Sets) -> set[str]:

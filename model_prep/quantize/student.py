@@ -17,10 +17,12 @@ import torch.nn.functional as F
 
 from formats.arithmetic import largest_frac
 from formats.network import InputFormat
-from formats.quantizer import Quantizer, thresholds
+from formats.quantizer import Quantizer
 from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.plan import LayerPlan
+from model_prep.quantize.quantizers import SCHEMES
+from model_prep.quantize.quantizers.codebook import table_quantizer
 
 _FINER = 4  # candidates for the F of weights: the one that clips nothing, and finer ones
 _HALF = torch.tensor(0.5)
@@ -140,8 +142,8 @@ class Activation:
         assert start.centroid is not None and start.rule is not None
         if start.centroid[0] == 0:
             centroid[0] = 0  # the many zeros behind a ReLU stay exact
-        table = rising(centroid, start.y_min, start.y_max).astype(np.int32)
-        return replace(start, centroid=table, threshold=thresholds(table, start.rule))
+        table = rising(centroid, start.y_min, start.y_max)
+        return table_quantizer(table, start.qm, start.frac, start.signed, start.rule)
 
     @property
     def quantizer(self) -> Quantizer:
@@ -303,9 +305,14 @@ class Student:
             one = found.get(plan.name)
             if one is not None:
                 table = None if one.centroid is None else tuple(one.centroid.tolist())
+                options = {key: getattr(one, key) for key in SCHEMES[one.scheme].options}
                 plan = replace(
-                    plan, scheme=one.scheme, bits=one.bits, rule=one.rule, variant=one.variant,
-                    frac=one.frac, centroids=table,
-                )  # fmt: skip
+                    plan,
+                    scheme=one.scheme,
+                    bits=one.bits,
+                    options=options,
+                    frac=one.frac,
+                    centroids=table,
+                )
             done.append(plan)
         return tuple(done)

@@ -116,7 +116,7 @@ def width_figures(data: dict[str, Any]) -> list[Figure]:
 
 def bounds(study: Study) -> Section:
     """KNQ with and without the bound, floor against nearest."""
-    default = study.subject.source.defaults.bits
+    default = study.subject.source.defaults["bits"]
     middle = default if isinstance(default, int) else 4
     rows: list[list[Any]] = []
     for bits in study.pick((middle - 1, middle), (middle - 1,)):

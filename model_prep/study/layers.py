@@ -18,7 +18,7 @@ from model_prep.allocate import command
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import Measure
 from model_prep.graph import Layer
-from model_prep.quantize.quantizers import WEIGHT_FITS
+from model_prep.quantize.quantizers import WEIGHTS
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
 from model_prep.study.plots import Figure
@@ -36,7 +36,7 @@ _MANY = 12  # layers, above which fewer widths are measured
 
 def stored_weights(technique: str, weight: np.ndarray, bits: int) -> torch.Tensor:
     """A layer's weights in a technique, as float32."""
-    made = WEIGHT_FITS[technique](weight, bits)
+    made = WEIGHTS[technique].fit(weight, bits)
     return torch.from_numpy((made.integers * 2.0**-made.frac).astype(np.float32))
 
 

@@ -25,10 +25,9 @@ from model_prep.allocate.cache import Choice
 from model_prep.footprint import average_bits
 from model_prep.graph import Graph
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.plan import AUTO, Plan
+from model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
 from model_prep.quantize.refine import pipeline
 from model_prep.quantize.sharing import share
-from model_prep.quantize.techniques import TECHNIQUES
 from model_prep.stages import Subject
 from model_prep.stats import compare
 from model_prep.study.context import Study
@@ -56,7 +55,7 @@ class Refiner:
         own = {"rule": "nearest"} if scheme == "knq" else {}
         own = {"variant": "round"} if scheme == "enq" else own
         plan = self.study.subject.plan.each(
-            lambda one: {**dict.fromkeys(one.options), "scheme": scheme, "bits": bits, **own}
+            lambda one: {"options": own, "scheme": scheme, "bits": bits}
             if one.scheme else {}
         )  # fmt: skip
         return share(self.study.graph, replace(plan, refine=TECHNIQUES))

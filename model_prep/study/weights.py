@@ -15,7 +15,7 @@ from tqdm import tqdm
 from formats.arithmetic import at_frac, to_fixed
 from model_prep.allocate import command, sqnr
 from model_prep.allocate.cache import Choice
-from model_prep.quantize.plan import PARAMETER_BITS
+from model_prep.quantize.quantizers import WEIGHTS
 from model_prep.quantize.score import inverse_sqnr, sqnr_db
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
@@ -154,7 +154,7 @@ class Model:
         found: list[dict[str, int]] = []
         for bits in np.linspace(*_RANGE, points):
             target = sqnr.output_sqnr_db(step.efficiency.sqnr_db(bits) for step in steps)
-            chosen = sqnr.integer_widths(steps, target, PARAMETER_BITS)
+            chosen = sqnr.integer_widths(steps, target, WEIGHTS["uniform"].widths)
             widths = dict(zip(self.sizes, chosen, strict=True))
             if widths not in found:
                 found.append(widths)

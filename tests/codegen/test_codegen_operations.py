@@ -245,10 +245,12 @@ def test_signed_maps_are_not_pooled(make_toy: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "variant"),
-    [("uniform", None), *(("enq", variant) for variant in ("floor", "mid", "round"))],
+    ("scheme", "variant", "bits"),
+    [
+        *(("uniform", None, bits) for bits in (2, 4)),
+        *(("enq", variant, bits) for variant in ("floor", "mid", "round") for bits in (1, 2, 4)),
+    ],
 )
-@pytest.mark.parametrize("bits", [2, 4])
 def test_ranges_of_signed_quantizers(scheme: str, variant: str | None, bits: int) -> None:
     qm = bits if scheme == "uniform" else 7
     made = Quantizer(scheme, bits, qm, 0, variant, signed=True)

@@ -38,7 +38,7 @@ def test_constants_of_the_contract_are_defined_once() -> None:
     places: dict[str, list[str]] = {}
     for package in ("formats", "model_prep", "codegen", "board"):
         for path in (ROOT / package).rglob("*.py"):
-            for name in constants(path) & (own - WORDS | {"FEATURE_MAP_PORTS", "WEIGHT_SCHEMES"}):
+            for name in constants(path) & (own - WORDS | {"FEATURE_MAP_PORTS", "WEIGHTS"}):
                 places.setdefault(name, []).append(str(path.relative_to(ROOT)))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 

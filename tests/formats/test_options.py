@@ -11,7 +11,7 @@ import nuq
 from formats import commands
 from formats.commands import COMMANDS, GROUPS, function, taken
 from formats.errors import UserError, run_cli
-from formats.options import Options, default_text, table, value
+from formats.options import SCHEME_OPTIONS, Options, default_text, table, value
 from tests.checkout import make, python
 
 OPTIONS = table()
@@ -113,11 +113,12 @@ def test_the_table_repeats_what_is_decided_elsewhere():
     """Where a plan file may say it, too, the default stands with the plan."""
     from model_prep import data
     from model_prep.quantize.plan import DEFAULTS
-    from model_prep.quantize.quantizers import HARDWARE
+    from model_prep.quantize.quantizers import OWNERS, SCHEMES
 
     for name in ("rule", "variant", "qm", "weight_scheme", "refine", "distil_steps"):
-        assert default_text(name.upper()) == str(getattr(DEFAULTS, name))
-    assert all(scheme in OPTIONS["SCHEME"][1].help for scheme in HARDWARE)
+        assert default_text(name.upper()) == str(DEFAULTS[name])
+    assert all(scheme in OPTIONS["SCHEME"][1].help for scheme in SCHEMES)
+    assert {name.lower() for name in SCHEME_OPTIONS.split()} <= set(OWNERS)
     assert Options(net="digits").test_images == data.DIGITS_TEST
 
 

@@ -207,7 +207,7 @@ def test_the_plan_file_keeps_what_is_to_be_refined(
     problem = ready.problem
     qm = problem.formats.qm
     settings = Settings(scheme="knq", bits=3, qm=qm, refine=refine, distil_steps=steps)
-    plan = resolve(problem.graph, replace(settings, clip=False, frac_mode="layer"), Settings())
+    plan = resolve(problem.graph, {**settings, "clip": False, "frac_mode": "layer"}, Settings())
     path = tmp_path / "plan.toml"
     path.write_text(plan_file.text(plan, problem.formats.fracs, ""))
     again = resolve(problem.graph, Settings(), Settings(), path)

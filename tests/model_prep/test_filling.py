@@ -137,9 +137,9 @@ def test_any_network_is_allocated(seed: int) -> None:
 def test_each_layer_has_the_limits_of_its_scheme() -> None:
     graph = all_kinds()
     plan = resolve(graph, Settings(scheme="uniform", bits="auto", qm=QM), Settings())
-    layers = [replace(layer, scheme="knq", rule="nearest") if layer.name == "d" else layer
-              for layer in plan.layers]  # fmt: skip
-    steps = fill(problem_of(graph, replace(plan, layers=tuple(layers))), 6.0)
+    knq = {"scheme": "knq", "options": {"rule": "nearest"}}
+    plan = plan.each(lambda layer: knq if layer.name == "d" else {})
+    steps = fill(problem_of(graph, plan), 6.0)
     assert (steps.limits["d"], steps.limits["a"]) == ((1, 8), (2, QM))
     bits = steps.widths(steps.sqnr_db(16), "TARGET_DB")
     assert bits == {name: limits[1] for name, limits in steps.limits.items()}

@@ -41,9 +41,7 @@ def test_defaults(graph: Graph) -> None:
     assert schemes(plan) == [("knq", 3)] * 3 + [(None, None)]
     assert (plan.qm, plan.frac_mode, plan.frac, plan.delta) == (12, "network", None, None)
     assert {(layer.weight_bits, layer.bias_bits) for layer in plan.layers} == {(14, 14)}
-    assert plan.layers[0].options == {
-        "rule": "nearest", "variant": None, "density": None, "levels": None
-    }  # fmt: skip
+    assert plan.layers[0].options == {"rule": "nearest"}
     assert not plan.searches_bits
 
 
@@ -62,8 +60,9 @@ def test_the_most_specific_setting_wins(graph: Graph, tmp_path: Path) -> None:
     )
     plan = resolve(graph, Settings(bits=4), DEFAULTS, path)
     assert schemes(plan) == [("enq", 4), ("knq", 4), ("uniform", 8), (None, None)]
-    assert [layer.variant for layer in plan.layers] == ["mid", None, None, None]
-    assert [layer.rule for layer in plan.layers] == [None, "floor", None, None]
+    assert [layer.options for layer in plan.layers] == [
+        {"variant": "mid"}, {"rule": "floor"}, {}, {}
+    ]  # fmt: skip
     assert [layer.weight_bits for layer in plan.layers] == [14, 14, 8, 10]
     assert plan.qm == 10
 

@@ -24,11 +24,10 @@ from model_prep.graph import Graph, Layer
 from model_prep.quantize import plan_file
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import LayerPlan, Plan, Settings
+from model_prep.quantize.plan import LayerPlan, Plan, Settings, parse_refine
 from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.refine import distil, equalise, pipeline, sensitivity, tables
 from model_prep.quantize.student import Activation, Student, _convolve, rising
-from model_prep.quantize.techniques import parse
 
 SPEC = networks.get("digits")
 TO_FLOAT = partial(data.to_float, SPEC)
@@ -185,7 +184,7 @@ def brute(weights: np.ndarray, number: int) -> float:
 @pytest.mark.parametrize("seed", range(8))
 def test_weighted_tables_are_optimal_with_zero_kept(seed: int) -> None:
     weights = np.random.default_rng(seed).exponential(size=16) ** 3
-    one = LayerPlan("a", 14, 14, "knq", 2, "nearest")
+    one = LayerPlan("a", 14, 14, "knq", 2, {"rule": "nearest"})
     found, factor = tables.fit_one(one, weights, 2, 4, 0)
     assert found.centroid is not None
     assert (found.centroid[0], factor) == (0, 1.0)
@@ -196,8 +195,8 @@ def test_weighted_tables_are_optimal_with_zero_kept(seed: int) -> None:
 @pytest.mark.parametrize("scheme", ["uniform", "enq"])
 def test_a_free_factor_never_increases_the_error(scheme: str) -> None:
     weights = np.random.default_rng(5).exponential(size=256) * np.exp(-np.arange(256) / 30)
-    variant = "round" if scheme == "enq" else None
-    one = LayerPlan("a", 14, 14, scheme, 3, None, variant)
+    options = {"variant": "round"} if scheme == "enq" else {}
+    one = LayerPlan("a", 14, 14, scheme, 3, options)
     fixed, _ = tables.fit_one(one, weights, 3, 8, 2)
     free, factor = tables.fit_one(one, weights, 3, 8, 2, free=True)
     before = tables.weighted_error(fixed, weights, 8, 2)
@@ -253,7 +252,7 @@ def test_distillation_brings_the_answers_nearer(graph: Graph, pixels: np.ndarray
     plan = plan_of(graph)
     measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
     before = pipeline.refine(
-        measured, replace(plan, refine=parse("equalise,sensitivity")), network_input(SPEC),
+        measured, replace(plan, refine=parse_refine("equalise,sensitivity")), network_input(SPEC),
         pixels, TO_FLOAT,
     )  # fmt: skip
     recipe = distil.Recipe(steps=40, held_out=64)  # too few images to hold some back
@@ -312,7 +311,7 @@ def test_the_flow_records_what_was_done(tmp_path: Path) -> None:
 
 def test_unknown_techniques_are_refused(graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="^REFINE must be all, none or of equalise, "):
-        parse("magic")
+        parse_refine("magic")
     path = tmp_path / "plan.toml"
     path.write_text("refine = 3\n")
     with pytest.raises(UserError, match="refine must be a text"):

@@ -2,7 +2,6 @@
 """The trainable quantized network: its forward is the fake-quantized one's, to the last bit."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +68,7 @@ def branched(generator: np.random.Generator) -> Graph:
 def test_forward_equals_the_fake_quantized_network(digits, settings):
     pixels = data.load(digits, None, 64).pixels
     graph = weights.load(digits, None, pixels).graph
-    plan = resolve(graph, replace(settings, qm=QM), Settings())
+    plan = resolve(graph, {**settings, "qm": QM}, Settings())
     source = network_input(digits)
     quantizers = fitted(graph, plan, pixels, lambda p: data.to_float(digits, p))
     network = Student(graph, source, plan.layers, quantizers)

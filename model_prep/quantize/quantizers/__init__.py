@@ -1,60 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quantization schemes by name: each module has `fit(histogram, bits, qm, frac, **options)`.
+"""The quantization schemes by name: each registers itself, with its options, where it stands.
 
-A further scheme is one more module, one more line in SCHEMES, and one in HARDWARE, which says what
-its codes are run by. Schemes that store weights have `fit_weights(values, bits)`, too.
+A further scheme is one more module here, whose function has the decorator `activations` or
+`weights`; plans, searches and refusals read everything from the tables that these fill.
 """
 
-from collections.abc import Callable
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
+from formats.arithmetic import ENTRY_BITS
 from formats.errors import UserError
-from formats.quantizer import WIDTHS, Quantizer
-from model_prep.quantize.quantizers import (
-    dynamic,
-    enq,
-    kmeans_gaussian,
-    kmeans_linear,
-    knq,
-    optimal_step,
-    uniform,
-    weight_kmeans,
-)
-from model_prep.quantize.quantizers.weights import WeightFormat
+from formats.quantizer import QM_RANGE, WIDTHS, Quantizer
 
-# schemes of a plan: the scheme that their codes are stored and converted by
-HARDWARE = {
-    "knq": "knq", "enq": "enq", "uniform": "uniform", "optimal": "uniform", "dynamic": "uniform",
-    "linear": "knq", "gaussian": "knq",
-}  # fmt: skip
-PLAN_WIDTHS = {scheme: WIDTHS[hardware] for scheme, hardware in HARDWARE.items()}
-SCHEMES: dict[str, Callable[..., Quantizer]] = {
-    "knq": knq.fit,
-    "enq": enq.fit,
-    "uniform": uniform.fit,
-    "optimal": optimal_step.fit,
-    "dynamic": dynamic.fit,
-    "linear": kmeans_linear.fit,
-    "gaussian": kmeans_gaussian.fit,
-}
-WEIGHT_FITS: dict[str, Callable[..., WeightFormat]] = {
-    "optimal": optimal_step.fit_weights,
-    "dynamic": dynamic.fit_weights,
-    "kmeans": weight_kmeans.fit_weights,
-    "linear": kmeans_linear.fit_weights,
-    "gaussian": kmeans_gaussian.fit_weights,
-}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How activations are quantized."""
+
+    # (counts [2^qm] of the integers y from the smallest up, bits, qm, frac, signed, **options);
+    # y stands for y * 2^-frac
+    fit: Callable[..., Quantizer]
+    hardware: str  # the scheme that codes are stored and converted by
+    options: Mapping[str, tuple[Any, ...]]  # choices by name, the default first; names are its own
+
+    def widths(self, qm: int = QM_RANGE[1]) -> tuple[int, int]:
+        """The least and the most bits of a code; a nonuniform one is made from qm bits."""
+        low, high = WIDTHS[self.hardware]
+        return low, high if self.hardware == "uniform" else min(high, qm)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightFormat:
+    """The stored form of one layer's weights, as integers or as indices into a codebook.
+
+    Weights are signed; the engine multiplies integers of docs/formats.md 2.3 either way, so a
+    codebook changes the stored bits only.
+    """
+
+    scheme: str  # a name of WEIGHTS
+    bits: int  # width of a stored weight or index
+    frac: int  # F of the integers, which stand for integer * 2^-F
+    integers: np.ndarray  # int64, what is multiplied, in the shape of the float weights
+    # int32 [2^bits], rising, with every value in `integers`; None: the integers are stored
+    table: np.ndarray | None = None
+
+    @property
+    def multiplied_bits(self) -> int:
+        """Signed width of the integers."""
+        return self.bits if self.table is None else ENTRY_BITS
+
+
+@dataclass(frozen=True)
+class WeightScheme:
+    """How weights are quantized."""
+
+    fit: Callable[[np.ndarray, int], WeightFormat]  # of float weights of any shape, and bits
+    widths: tuple[int, int]  # of a stored weight or index
+    default: int  # width
+
+
+SCHEMES: dict[str, Scheme] = {}
+WEIGHTS: dict[str, WeightScheme] = {}
+
+
+def activations(scheme: str, hardware: str, **options: tuple[Any, ...]) -> Callable[[F], F]:
+    """Register a function as the fit of a `Scheme`."""
+
+    def register(fit: F) -> F:
+        SCHEMES[scheme] = Scheme(fit, hardware, options)
+        return fit
+
+    return register
+
+
+def weights(scheme: str, low: int, high: int, default: int) -> Callable[[F], F]:
+    """Register a function as the fit of a `WeightScheme`."""
+
+    def register(fit: F) -> F:
+        WEIGHTS[scheme] = WeightScheme(fit, (low, high), default)
+        return fit
+
+    return register
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+OWNERS = {option: name for name, scheme in SCHEMES.items() for option in scheme.options}
+
+
+def check_choice(key: str, value: Any, choices: tuple[Any, ...], where: str = "") -> None:
+    """Refuse, by UserError, a value that is no choice; `where` opens the sentence."""
+    if value not in choices:
+        raise UserError(f"{where}{key} must be one of {', '.join(map(str, choices))}, not {value}")
 
 
 def fit(
-    scheme: str, histogram: np.ndarray, bits: int, qm: int, frac: int, *, signed: bool = False,
-    **options: str | None,
+    name: str, histogram: np.ndarray, bits: int, qm: int, frac: int, *, signed: bool = False,
+    **options: Any,
 ) -> Quantizer:  # fmt: skip
     """Fit a quantizer of the named scheme to counts [2^qm] of the integers y = value * 2^frac.
 
     The first count is of y = -2^(qm - 1) where `signed`, else of 0.
     """
-    if scheme not in SCHEMES:
-        raise UserError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme}")
-    return SCHEMES[scheme](histogram, bits, qm, frac, signed=signed, **options)
+    check_choice("scheme", name, tuple(SCHEMES))
+    scheme = SCHEMES[name]
+    for key, value in options.items():
+        if key not in scheme.options:
+            raise UserError(f"{name} must have no {key}, not {value}; drop it")
+        check_choice(key, value, scheme.options[key])
+    chosen = {key: choices[0] for key, choices in scheme.options.items()} | options
+    return scheme.fit(histogram, bits, qm, frac, signed, **chosen)
+
+
+def fit_weights(scheme: str, values: np.ndarray, bits: int, name: str) -> WeightFormat:
+    """Quantize the float weights of the layer called `name` by a scheme of WEIGHTS.
+
+    Raises:
+        UserError: the width is out of range.
+    """
+    check_weight_bits(scheme, bits, name)
+    fitted = WEIGHTS[scheme].fit(values, bits)
+    if not _storable(fitted):
+        raise ValueError(f"layer {name}: {fitted.scheme} must give weights that can be stored")
+    return fitted
+
+
+def check_weight_bits(scheme: str, bits: int, name: str) -> None:
+    """Refuse, by UserError, a width of a layer's weights out of its scheme's range."""
+    low, high = WEIGHTS[scheme].widths
+    if not low <= bits <= high:
+        raise UserError(
+            f"weight_bits of layer {name} must be {low}..{high} for {scheme}, not {bits}"
+        )
+
+
+def _storable(fitted: WeightFormat) -> bool:
+    """Whether a scheme keeps the promises of WeightFormat that the formats rely on."""
+    table, half = fitted.table, 1 << (fitted.multiplied_bits - 1)
+    ends = fitted.integers if table is None else table
+    if not -half <= ends.min(initial=0) <= ends.max(initial=0) < half:
+        return False
+    if table is None:
+        return True
+    entries = np.zeros(2 * half, bool)
+    entries[table + half] = True
+    rising = table.shape == (1 << fitted.bits,) and bool((np.diff(table) > 0).all())
+    return rising and bool(entries[fitted.integers + half].all())

@@ -81,17 +81,3 @@ def uniform_error(
     """
     codes = Quantizer("uniform", bits, bits, out_frac, signed=signed)
     return signal_and_noise(histogram, lowest(qm, signed), frac, codes)[1]
-
-
-def only(scheme: str, options: dict[str, str | None], *known: str) -> None:
-    """Refuse, by UserError, options that a scheme does not have."""
-    unknown = sorted(key for key, value in options.items() if value is not None)
-    for key in unknown:
-        if key not in known:
-            raise UserError(f"{scheme} must have no {key}, not {options[key]}; drop it")
-
-
-def squared_error(histogram: np.ndarray, values: np.ndarray, first: int = 0) -> float:
-    """Total squared error when every y = first + i of a histogram [n] becomes values[i]."""
-    difference = values.astype(np.float64) - np.arange(first, first + len(histogram))
-    return float((histogram * difference**2).sum())

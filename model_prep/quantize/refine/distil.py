@@ -17,8 +17,8 @@ import torch.nn.functional as F
 
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import ToFloat
+from model_prep.quantize.plan import DISTIL_STEPS
 from model_prep.quantize.student import Student
-from model_prep.quantize.techniques import DISTIL_STEPS
 from model_prep.trainer import train
 
 _SMALL_PART = 0.12  # of all values that the maps compared with the teacher have together

@@ -12,10 +12,11 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from formats.arithmetic import lowest
-from formats.quantizer import Quantizer, thresholds
+from formats.quantizer import Quantizer
 from model_prep.quantize import quantizers
 from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.quantizers.codebook import table_quantizer
 from model_prep.quantize.quantizers.histogram import signal_and_noise
 
 _TOTAL = 1 << 36  # weights are scaled to integers of this sum, which the k-means holds exactly
@@ -52,11 +53,7 @@ def _knq(plan: LayerPlan, weights: np.ndarray, bits: int, qm: int, frac: int) ->
         scaled[0] = max(scaled[0], 1)
     centroid = exact_kmeans(scaled, 1 << bits, zero_first=not plan.signed)
     centroid += lowest(qm, plan.signed)
-    rule = plan.rule or "nearest"
-    return Quantizer(
-        "knq", bits, qm, frac, rule=rule, centroid=centroid, threshold=thresholds(centroid, rule),
-        signed=plan.signed,
-    )  # fmt: skip
+    return table_quantizer(centroid, qm, frac, plan.signed, **plan.options)
 
 
 def fit_one(
@@ -65,7 +62,7 @@ def fit_one(
     """(quantizer of least weighted error, factor for the layer's values).
 
     Args:
-        plan: scheme, rule, variant and sign.
+        plan: scheme, options and sign.
         weights: float64 [2^qm] of the integers y from the smallest up.
         bits: width of a code.
         qm, frac: width and F of y.
@@ -88,9 +85,7 @@ def fit_one(
         elif finer < -1 or finer > bits:
             continue
         else:
-            trial = Quantizer(
-                "enq", bits, qm, frac + finer, variant=plan.variant, signed=plan.signed
-            )
+            trial = Quantizer("enq", bits, qm, frac + finer, signed=plan.signed, **plan.options)
         for factor in factors:
             error = weighted_error(trial, weights, qm, frac, float(factor))
             if best is None or error < best[0]:
