@@ -39,7 +39,7 @@ def codegen(options: Options) -> None:
 
 def csim(options: Options) -> int:
     """Compile and run the C-simulation; 1 where it differs."""
-    from codegen.emit.simulate import simulate
+    from codegen.emit.csim import simulate
 
     return simulate(options)
 

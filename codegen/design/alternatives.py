@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from codegen.design.array import Array
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
-from codegen.design.search import limited
-from codegen.design.space import Bound, points
+from codegen.design.search import LIMIT, Bound, limited, points
 from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.hardware import Part
 from formats.network import Network
@@ -24,58 +23,46 @@ from formats.network import Network
 LANE_ADDER_LUTS, LANE_RAM_LUTS, RAM_DEPTH = 24, 24, 32
 LUT_SHARE = 0.5  # of the part's LUTs for such lanes
 
+Candidate = tuple[int, str, list[float]]  # lanes, their shape, cycles of every layer
+
 
 @dataclass(frozen=True)
 class Speed:
-    """What a compute stage reaches.
+    """What a compute stage reaches."""
 
-    Attributes:
-        stage: "multiply", "pairs" or "sums".
-        lanes: multiply-accumulates a cycle where the layer allows it.
-        shape: how the lanes are arranged.
-        conv_gops: 10^9 operations a second of the convolutions alone.
-        images_per_second: of the whole network, weights' traffic included.
-    """
-
-    stage: str
-    lanes: int
-    shape: str
-    conv_gops: float
-    images_per_second: float
+    stage: str  # "multiply", "pairs" or "sums"
+    lanes: int  # multiply-accumulates a cycle where the layer allows it
+    shape: str  # how the lanes are arranged
+    conv_gops: float  # 10^9 operations a second of the convolutions alone
+    images_per_second: float  # of the whole network, weights' traffic included
 
 
-def compare(network: Network, part: Part, images: int, limit: float = 0.9) -> list[Speed]:
-    """The fastest arrangement of each compute stage on a part, for a batch of images.
-
-    Args:
-        network: widths of its activations decide which layers an alternative can speed up.
-        part: the FPGA.
-        images: of a batch, which shares the weights of fully connected layers.
-        limit: fraction of the part that may be used.
-    """
-    bound = Bound(network, part, images)
-    space = list(points(limited(part, limit), bound.weight_bits, bound.value_bits, {}))
-    found = []
-    for stage, candidates in (
-        ("multiply", _multiply(bound, space, paired=False)),
-        ("pairs", _multiply(bound, space, paired=True)),
-        ("sums", _sums(bound, part, limit)),
-    ):
+def compare(network: Network, part: Part, images: int) -> list[Speed]:
+    """The fastest arrangement of each compute stage on a part, for a batch of images."""
+    bound, usable = Bound(network, part, images), limited(part, LIMIT)
+    space = points(usable, bound.weight_bits, bound.value_bits, {})
+    shapes = sorted({(point.simd, point.pe, point.pixels) for point in space})
+    stages = {
+        "multiply": _multiply(bound, shapes, paired=False),
+        "pairs": _multiply(bound, shapes, paired=True),
+        "sums": _sums(bound, part),
+    }
+    speeds = []
+    for stage, candidates in stages.items():
         best = min(candidates, key=lambda item: sum(item[2]), default=None)
         if best is not None:
-            lanes, shape, cycles = best
-            found.append(_speed(stage, lanes, shape, bound, cycles))
-    return found
+            speeds.append(_speed(stage, best, bound))
+    return speeds
 
 
-def _speed(stage: str, lanes: int, shape: str, bound: Bound, cycles: list[float]) -> Speed:
+def _speed(stage: str, candidate: Candidate, bound: Bound) -> Speed:
     """Cycles of every layer's MAC stage become rates; weights come from DRAM in the meantime."""
-    clock, part = bound.part.clock_mhz * 1e6, bound.part
+    lanes, shape, cycles = candidate
+    clock, rate = bound.part.clock_mhz * 1e6, bound.part.ddr_gbs * 1e9
     conv_seconds = seconds = 0.0
     conv_macs = 0
     for layer, count in zip(bound.network.layers, cycles, strict=True):
-        traffic = layer.weight.size * layer.weight_bits / 8 / (part.ddr_gbs * 1e9)
-        time = max(count / clock, traffic)
+        time = max(count / clock, layer.weight.size * layer.weight_bits / 8 / rate)
         seconds += time
         if layer.kind == "conv":
             conv_seconds += time
@@ -95,17 +82,16 @@ def pair_bits(part: Part, weight_bits: int) -> int:
 
 
 def _multiply(
-    bound: Bound, space: list[Array], paired: bool
-) -> Iterator[tuple[int, str, list[float]]]:
-    """(lanes, shape, cycles of every layer) of arrays of multipliers, with or without pairs."""
+    bound: Bound, shapes: list[tuple[int, int, int]], paired: bool
+) -> Iterator[Candidate]:
+    """Arrays of multipliers, with or without pairs."""
     most = pair_bits(bound.part, bound.weight_bits) if paired else 0
-    shapes = sorted({(point.simd, point.pe, point.pixels) for point in space})
+    factor = 2 if paired else 1
     for simd, pe, pixels in shapes:
         cycles = []
         for row in bound.rows(simd, pe):
             fits = not row.in_signed and row.in_bits <= most
-            cycles.append(_steps(row, simd, pixels * (2 if fits else 1), bound.images))
-        factor = 2 if paired else 1
+            cycles.append(_steps(row, simd, pixels * (factor if fits else 1), bound.images))
         yield simd * pe * pixels * factor, f"{simd}x{pe}x{pixels * factor}", cycles
 
 
@@ -113,39 +99,36 @@ def _steps(row: Row, simd: int, pixels: int, images: int) -> float:
     """Cycles of a layer's MAC stage."""
     if not row.is_conv:
         return 0.0
-    steps = ceil_div(row.kernel_taps * row.blocks, simd // BLOCK_CODES) * row.tiles
-    if row.conv_width == 1 and row.conv_height == 1:  # a batch's images are the pixels
+    steps = row.steps(row.blocks, Array(simd)) * row.tiles
+    if row.conv_width == row.conv_height == 1:  # a batch's images are the pixels
         return steps * ceil_div(images, pixels)
     return steps * row.conv_height * ceil_div(row.conv_width, pixels) * images
 
 
-def _sums(bound: Bound, part: Part, limit: float) -> Iterator[tuple[int, str, list[float]]]:
-    """(lanes, shape, cycles of every layer) of accumulate-per-code lanes.
+def _sums(bound: Bound, part: Part) -> Iterator[Candidate]:
+    """Accumulate-per-code lanes: output channels x output pixels; one input a cycle.
 
-    Lanes are output channels x output pixels; one input a cycle. Layers whose input is not made of
-    codes of at most 5 bits (the image) run on the DSP blocks, one product each a cycle.
+    Layers whose input is not made of codes of at most 5 bits (the image) run on the DSP blocks, one
+    product each a cycle.
     """
-    dsp = int(part.dsp * limit) // multiplier_blocks(bound.weight_bits, bound.value_bits, part)
+    dsp = int(part.dsp * LIMIT) // multiplier_blocks(bound.weight_bits, bound.value_bits, part)
     rows = bound.rows(BLOCK_CODES, BLOCK_CODES)
-    coded = [row for row in rows if _is_coded(row)]
-    if not coded:
+    depths = [1 << row.in_bits for row in rows if _is_coded(row)]
+    if not depths:
         return
-    depth = max(1 << row.in_bits for row in coded)
-    rams = ceil_div(2 * depth, RAM_DEPTH)  # two sets of sums
+    rams = ceil_div(2 * max(depths), RAM_DEPTH)  # two sets of sums
     lane_luts = LANE_ADDER_LUTS + rams * LANE_RAM_LUTS
     most = int(part.lut * LUT_SHARE) // lane_luts
     for channels in (8, 16, 32, 64, 128):
         pixels = min(most // channels, 64)
         if pixels < 1:
             continue
-        cycles = []
-        for row in rows:
-            if not row.is_conv:
-                cycles.append(0.0)
-            elif _is_coded(row):
-                cycles.append(_sum_steps(row, channels, pixels, dsp, bound.images))
-            else:
-                cycles.append(_steps(row, BLOCK_CODES, 1, bound.images) * BLOCK_CODES**2 / dsp)
+        cycles = [
+            _sum_steps(row, channels, pixels, dsp, bound.images)
+            if _is_coded(row)
+            else _steps(row, BLOCK_CODES, 1, bound.images) * BLOCK_CODES**2 / dsp
+            for row in rows
+        ]
         yield channels * pixels, f"{channels}x{pixels}, {lane_luts} LUT each", cycles
 
 
@@ -157,12 +140,11 @@ def _sum_steps(row: Row, channels: int, pixels: int, dsp: int, images: int) -> f
     """Cycles of one layer: inputs of a lane, or the multiplications of its sums, which overlap."""
     inputs = row.kernel_taps * row.blocks * BLOCK_CODES
     products = channels * pixels * ((1 << row.in_bits) - 1) / dsp
-    per_group = ceil_div(row.out_channels // row.conv_groups, channels)
-    maps = row.conv_groups * per_group
-    if row.conv_width == 1 and row.conv_height == 1:
-        return maps * ceil_div(images, pixels) * max(inputs, products)
-    places = ceil_div(row.conv_height * row.conv_width, pixels)
-    return maps * places * images * max(inputs, products)
+    maps = row.conv_groups * ceil_div(row.out_channels // row.conv_groups, channels)
+    places = row.conv_height * row.conv_width
+    # a batch's images are the pixels of a fully connected layer
+    groups = ceil_div(images, pixels) if places == 1 else ceil_div(places, pixels) * images
+    return maps * groups * max(inputs, products)
 
 
 def table(network: Network, parts: list[Part], images: int) -> str:

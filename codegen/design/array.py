@@ -8,7 +8,7 @@ from formats.errors import UserError
 from formats.hardware import Part
 from formats.packing import WORD_BITS
 
-MODES = ("auto", "chip", "ddr")
+MODES = ("auto", "chip", "ddr")  # feature maps: on chip as far as that is sensible, all, none
 WEIGHT_PORTS = (1, 2, 3, 4, 6)  # what may be asked for
 MAX_PIXELS = 8
 FEATURE_MAP_PORTS = 1  # fm_in only reads, fm_out only writes: one port's two directions
@@ -16,26 +16,14 @@ FEATURE_MAP_PORTS = 1  # fm_in only reads, fm_out only writes: one port's two di
 
 @dataclass(frozen=True, order=True)
 class Array:
-    """The engine's size.
+    """The engine's size; UserError where an engine cannot have a value."""
 
-    Attributes:
-        simd, pe: input and output channels a cycle, multiples of 8.
-        pixels: output pixels of a row a cycle.
-        weight_ports: memory ports that weights come through.
-        qk_units: requantizers and encoders, a divisor of `pe`; 0 until the planner has chosen.
-        fm: where feature maps live: "auto" (on chip as far as that is sensible), "chip" (all of
-            them) or "ddr" (none).
-
-    Raises:
-        UserError: a value is none that an engine can have.
-    """
-
-    simd: int = 8
-    pe: int = 24
-    pixels: int = 1
-    weight_ports: int = 1
-    qk_units: int = 0
-    fm: str = "auto"
+    simd: int = 8  # input channels a cycle
+    pe: int = 24  # output channels a cycle
+    pixels: int = 1  # output pixels of a row a cycle
+    weight_ports: int = 1  # memory ports that weights come through
+    qk_units: int = 0  # requantizers and encoders, a divisor of `pe`; 0: not yet chosen
+    fm: str = "auto"  # where feature maps live, one of MODES
 
     def __post_init__(self) -> None:
         for name, value in (("SIMD", self.simd), ("PE", self.pe)):
@@ -96,6 +84,16 @@ class Array:
     def groups(self, width: int) -> int:
         """Groups of neighbouring pixels in an output row of so many."""
         return ceil_div(width, self.pixels)
+
+    def steps(self, taps: int, channels: int) -> int:
+        """Cycles of the multipliers for one group of pixels of a convolution.
+
+        Its list of (tap, block) is cut into pieces of SIMD channels wherever taps end.
+
+        >>> Array(24).steps(9, 64), Array(24).steps(9, 8)
+        (24, 3)
+        """
+        return ceil_div(taps * ceil_div(channels, BLOCK_CODES), self.blocks)
 
     def efficiency(self, macs: int, cycles: int) -> float:
         """Share of the multipliers' capacity that `macs` multiply-accumulates use."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from codegen.design.array import Array
-from codegen.design.cost import array_work, stage_counts
+from codegen.design.cost import array_work, batches, stage_counts
 from codegen.design.design import Design
 from codegen.design.rows import Row
 from formats.design import STAGES
@@ -27,19 +27,12 @@ CAUSES = ("multiply", "idle lanes", "first rows", "weights", "input", "QK/QE uni
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Seconds of one layer for all images, by cause (keys: CAUSES).
-
-    Attributes:
-        name: of the layer.
-        causes: seconds; they add up to the layer's time.
-        macs: multiply-accumulates for all images.
-        bytes_moved: between chip and DRAM.
-    """
+    """Time of one layer for all images."""
 
     name: str
-    causes: dict[str, float]
-    macs: int
-    bytes_moved: int
+    causes: dict[str, float]  # seconds by cause, one of CAUSES each; the layer's time in sum
+    macs: int  # multiply-accumulates
+    bytes_moved: int  # between chip and DRAM
 
     @property
     def seconds(self) -> float:
@@ -62,29 +55,25 @@ class LayerTime:
         return 2 * self.macs / self.seconds / 1e9
 
 
-def layer_times(plan: Design) -> list[LayerTime]:
-    """The time of every layer of a plan, in execution order."""
-    clock, times = plan.part.clock_mhz * 1e6, []
-    for layer, row, cost in zip(plan.layers, plan.rows, plan.costs, strict=True):
-        macs = layer.macs * plan.images
-        cycles = _cycles(row, plan.array, plan.images, plan.batch, macs)
-        causes = {cause: cycles.get(cause, 0.0) / clock for cause in CAUSES}
-        waiting = cost.bytes_moved / (plan.part.ddr_gbs * 1e9) - sum(causes.values())
+def layer_times(design: Design) -> list[LayerTime]:
+    """The time of every layer of a design, in execution order."""
+    clock, times = design.part.clock_mhz * 1e6, []
+    for layer, row, cost in zip(design.layers, design.rows, design.costs, strict=True):
+        macs = layer.macs * design.images
+        causes = {cause: cycles / clock for cause, cycles in _cycles(row, design, macs).items()}
+        waiting = cost.bytes_moved / (design.part.ddr_gbs * 1e9) - sum(causes.values())
         causes["DRAM"] = max(0.0, waiting)
         times.append(LayerTime(layer.name, causes, macs, cost.bytes_moved))
     return times
 
 
-def _cycles(row: Row, array: Array, images: int, batch: int, macs: int) -> dict[str, float]:
-    """Cycles of a layer by cause, for `images` images in batches."""
-    full, rest = divmod(images, batch)
+def _cycles(row: Row, design: Design, macs: int) -> dict[str, float]:
+    """Cycles of a layer for all images by cause, all of CAUSES."""
     total = dict.fromkeys(CAUSES, 0.0)
-    for size, times in ((batch, full), (rest, 1)):
-        if size == 0 or times == 0:
-            continue
-        for cause, cycles in _batch_cycles(row, array, size).items():
+    for size, times in batches(design.images, design.batch):
+        for cause, cycles in _batch_cycles(row, design.array, size).items():
             total[cause] += times * cycles
-    useful = min(macs / array.multipliers, total["idle lanes"])
+    useful = min(macs / design.array.multipliers, total["idle lanes"])
     total["multiply"] = useful
     total["idle lanes"] -= useful
     return total
@@ -103,9 +92,7 @@ def _batch_cycles(row: Row, array: Array, images: int) -> dict[str, float]:
         "first rows": float((compute - work).sum()),
         "weights": float(load[0] + np.maximum(np.append(load[1:], 0) - body, 0).sum()),
     }
-    for index, stage in enumerate(STAGES[1:]):
-        if stage in STAGE_CAUSES:
-            excess = float(np.where(longest == index, body - compute, 0).sum())
-            cause = STAGE_CAUSES[stage]
-            cycles[cause] = cycles.get(cause, 0.0) + excess
+    for stage, cause in STAGE_CAUSES.items():
+        excess = np.where(longest == STAGES.index(stage) - 1, body - compute, 0).sum()
+        cycles[cause] = cycles.get(cause, 0.0) + float(excess)
     return cycles

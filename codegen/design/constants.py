@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from codegen.design.array import Array
 from codegen.design.design import Design
-from codegen.design.rows import Row
+from codegen.design.rows import Row, Scheme
 from codegen.design.sizes import gear_bits
 from formats.arithmetic import ceil_div
 from formats.packing import WORD_BITS, WORD_BYTES, touched_words
-from formats.quantizer import SCHEMES
 
 
 def native_bits(bits: int) -> int:
@@ -32,18 +31,12 @@ def native_bits(bits: int) -> int:
 
 @dataclass(frozen=True)
 class CType:
-    """One integer type of the generated C++.
-
-    Attributes:
-        name: of the typedef.
-        bits, signed: its exact width.
-        fast_bits: width of the native type; 128 is unsigned __int128, above it ap_uint stays.
-    """
+    """One integer type of the generated C++."""
 
     name: str
-    bits: int
+    bits: int  # exact width
     signed: bool
-    fast_bits: int
+    fast_bits: int  # of the native type; 128 is unsigned __int128, above it ap_uint stays
 
     @property
     def exact_typedef(self) -> str:
@@ -70,11 +63,11 @@ class CType:
 
 @dataclass(frozen=True)
 class Constant:
-    """One `static const` member: C++ type, name, value as C++ text, and what it is."""
+    """One `static const` member."""
 
     type: str
     name: str
-    value: str
+    value: str  # as C++ text
     comment: str
 
 
@@ -126,6 +119,7 @@ def types(design: Design) -> list[CType]:
 def bounds(design: Design) -> dict[str, tuple[int, str]]:
     """The integer constants, name to (value, comment), without DESIGN_ID."""
     rows, sizes, array = design.rows, design.sizes, design.array
+    widths, pass_blocks = weight_widths(design), max(row.blocks * row.sources for row in rows)
 
     def most(*names: str) -> int:
         return max(getattr(row, name) for row in rows for name in names)
@@ -142,15 +136,9 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "CODE_BITS": (sizes.code_bits, "largest T"),
         "WEIGHT_ROWS": (sizes.weight_rows, "rows of one side of the weight buffer"),
         "WEIGHT_PORTS": (array.weight_ports, "memory ports for weights"),
-        "WEIGHT_WIDTHS": (len(weight_widths(design)), "widths at which weights are stored"),
-        "ROW_WORDS": (
-            array.row_words(max(weight_widths(design))),
-            "bus words a row of weights at most",
-        ),
-        "BIAS_WORDS": (
-            array.bias_words,
-            "bus words of a tile's biases, from each port",
-        ),
+        "WEIGHT_WIDTHS": (len(widths), "widths at which weights are stored"),
+        "ROW_WORDS": (array.row_words(max(widths)), "bus words a row of weights at most"),
+        "BIAS_WORDS": (array.bias_words, "bus words of a tile's biases, from each port"),
         "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
         "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer copy"),
         "LINE_LOW_BITS": (sizes.line_low_bits, "bits of a code that every entry holds"),
@@ -166,13 +154,10 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "MAX_IMAGES": (design.batch, "images a call"),
         "MAX_HEIGHT": (most("in_height", "conv_height", "out_height"), "rows of a map"),
         "MAX_WIDTH": (most("in_width", "conv_width", "out_width"), "columns of a map"),
-        "MAX_BLOCKS": (
-            max(row.blocks * row.sources for row in rows),
-            "channel blocks of a pass's inputs",
-        ),
+        "MAX_BLOCKS": (pass_blocks, "channel blocks of a pass's inputs"),
         "MAX_ROW_WORDS": (max(_row_words(row, array.pe) for row in rows), "bus words of a row"),
         "MAX_ROW_STEPS": (max(_row_steps(row, array) for row in rows), "cycles of an output row"),
-        "MAX_PASSES": (max(row.passes for row in rows), "passes of a layer"),
+        "MAX_PASSES": (most("passes"), "passes of a layer"),
         "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
         "IN_WIDTHS": (len(in_widths(design)), "widths T that are read"),
         "OUT_WIDTHS": (len(out_widths(design)), "widths T that are written"),
@@ -183,12 +168,6 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "INPUT_ADDR": (design.arena.address["input"], "word address of the input"),
         "INPUT_WORDS": (design.input_words, "bus words of one packed input"),
     }
-
-
-def schemes_used(design: Design) -> tuple[bool, bool]:
-    """Whether ENQ and KNQ units are needed."""
-    found = {row.out_scheme for row in design.rows if not row.raw}
-    return SCHEMES.index("enq") in found, SCHEMES.index("knq") in found
 
 
 def design_id(design: Design) -> str:
@@ -206,24 +185,21 @@ def design_id(design: Design) -> str:
 
 def constants(design: Design) -> list[Constant]:
     """The `static const` members of struct Network."""
-    enq, knq = schemes_used(design)
-    ops = any(not row.is_conv for row in design.rows)
-    lrn, average = design.sizes.lrn_tables > 0, design.sizes.averages
-    coded = design.sizes.table_entries > 0
-    items = [
+    schemes = {row.out_scheme for row in design.rows if not row.raw}
+    operations = any(not row.is_conv for row in design.rows)
+    flags = {
+        "HAS_ENQ": (Scheme.ENQ in schemes, "whether QE and CE exist"),
+        "HAS_KNQ": (Scheme.KNQ in schemes, "whether QK and CK exist"),
+        "HAS_OPS": (operations, "whether layers without weights exist"),
+        "HAS_LRN": (design.sizes.lrn_tables > 0, "whether a normalisation exists"),
+        "HAS_CODEBOOK": (design.sizes.table_entries > 0, "whether weight codebooks exist"),
+        "HAS_AVERAGE": (design.sizes.averages, "whether an average pool exists"),
+    }
+    return [
         Constant("uint32_t", "DESIGN_ID", f"0x{design_id(design)}u", "network and plan"),
-        Constant("bool", "HAS_ENQ", str(enq).lower(), "whether QE and CE exist"),
-        Constant("bool", "HAS_KNQ", str(knq).lower(), "whether QK and CK exist"),
-        Constant("bool", "HAS_OPS", str(ops).lower(), "whether layers without weights exist"),
-        Constant("bool", "HAS_LRN", str(lrn).lower(), "whether a normalisation exists"),
-        Constant("bool", "HAS_CODEBOOK", str(coded).lower(), "whether weight codebooks exist"),
-        Constant("bool", "HAS_AVERAGE", str(average).lower(), "whether an average pool exists"),
+        *(Constant("bool", key, str(on).lower(), text) for key, (on, text) in flags.items()),
+        *(Constant("int32_t", key, str(n), text) for key, (n, text) in bounds(design).items()),
     ]
-    items += [
-        Constant("int32_t", name, str(value), comment)
-        for name, (value, comment) in bounds(design).items()
-    ]
-    return items
 
 
 def _row_words(row: Row, pe: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from codegen.design.array import Array
 from codegen.design.rows import Place, Row, tile_planes
 from formats.arithmetic import ceil_div
-from formats.design import STAGES
+from formats.design import STAGES, TRAFFIC
 from formats.packing import WORD_BYTES, touched_words
 
 _COUNTED = tuple(item.name for item in fields(Row) if item.metadata["cost"])
@@ -25,21 +25,14 @@ _counted = attrgetter(*_COUNTED)
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Counts of one layer for a batch.
+    """Counts of one layer for some images."""
 
-    Attributes:
-        counts: iterations per stage, summed over passes.
-        cycles: of the whole layer.
-        ddr_read, ddr_written: words of feature maps that pass between DRAM and chip; counts of read
-            and write also hold those that stay on chip.
-        weight_ports: words of weights that an iteration of `load` brings.
-    """
-
-    counts: dict[str, int]
+    counts: dict[str, int]  # iterations of each stage, in all passes
     cycles: int
+    # words of feature maps between DRAM and chip: `counts` hold those that stay on chip, too
     ddr_read: int
     ddr_written: int
-    weight_ports: int = 1
+    weight_ports: int = 1  # words of weights that an iteration of `load` brings
 
     @property
     def bytes_read(self) -> int:
@@ -61,27 +54,10 @@ class LayerCost:
         """Bytes between DRAM and chip."""
         return self.bytes_read + self.bytes_written + self.bytes_weights
 
-    def __add__(self, other: "LayerCost") -> "LayerCost":
-        """Costs of two batches, one after the other."""
-        counts = {stage: self.counts[stage] + other.counts[stage] for stage in STAGES}
-        return LayerCost(
-            counts,
-            self.cycles + other.cycles,
-            self.ddr_read + other.ddr_read,
-            self.ddr_written + other.ddr_written,
-            self.weight_ports,
-        )
-
-    def times(self, batches: int) -> "LayerCost":
-        """Cost of equal batches, one after the other."""
-        counts = {stage: count * batches for stage, count in self.counts.items()}
-        return LayerCost(
-            counts,
-            self.cycles * batches,
-            self.ddr_read * batches,
-            self.ddr_written * batches,
-            self.weight_ports,
-        )
+    @property
+    def totals(self) -> dict[str, int]:
+        """What the C-simulation counts beside the stages, by the names of report and design."""
+        return {name: getattr(self, name) for name in ("cycles", *TRAFFIC)}
 
 
 def layer_cost(row: Row, array: Array, images: int) -> LayerCost:
@@ -119,9 +95,8 @@ def stage_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
 
 def array_work(row: Row, array: Array, images: int) -> np.ndarray:
     """Cycles in which the multiplier array has something to do, int64 [passes]."""
-    groups = images * row.conv_height * array.groups(row.conv_width)
-    blocks = pass_blocks(row, array)
-    return groups * np.array([row.steps(int(item), array) for item in blocks])
+    steps = np.array([row.steps(int(blocks), array) for blocks in pass_blocks(row, array)])
+    return images * row.pixel_groups(array) * steps
 
 
 def input_words(row: Row, second: bool, array: Array) -> int:
@@ -151,11 +126,26 @@ def _ddr_read(row: Row, array: Array) -> int:
     return total
 
 
+def batches(images: int, batch: int) -> list[tuple[int, int]]:
+    """(images, how many) of the batches of at most `batch` images.
+
+    >>> batches(7, 3), batches(2, 3)
+    ([(3, 2), (1, 1)], [(2, 1)])
+    """
+    sizes = ((batch, images // batch), (images % batch, 1))
+    return [(size, times) for size, times in sizes if size and times]
+
+
 def batched_cost(row: Row, array: Array, images: int, batch: int) -> LayerCost:
     """Cost of `images` images in batches of at most `batch`."""
-    full, rest = divmod(images, batch)
-    total = layer_cost(row, array, min(batch, images)).times(max(full, 1))
-    return total + layer_cost(row, array, rest) if full and rest else total
+    costs = [(layer_cost(row, array, size), times) for size, times in batches(images, batch)]
+    return LayerCost(
+        {stage: sum(times * cost.counts[stage] for cost, times in costs) for stage in STAGES},
+        sum(times * cost.cycles for cost, times in costs),
+        sum(times * cost.ddr_read for cost, times in costs),
+        sum(times * cost.ddr_written for cost, times in costs),
+        array.weight_ports,
+    )
 
 
 def pass_blocks(row: Row, array: Array) -> np.ndarray:
@@ -228,17 +218,11 @@ def _row_counts(rows: int, width: int, bits: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Compute:
-    """The compute process in a pass that no other pass helps.
-
-    Attributes:
-        cycles: of the whole pass.
-        row_work: cycles of the multiplier array for one output row.
-        last_arriving: blocks taken in during the last row of the last image.
-    """
+    """The compute process in a pass that no other pass helps."""
 
     cycles: int
-    row_work: int
-    last_arriving: int
+    row_work: int  # cycles of the multiplier array for one output row
+    last_arriving: int  # blocks taken in during the last row of the last image
 
 
 def _compute(row: Row, array: Array, images: int, blocks: int, length: int) -> _Compute:

@@ -6,13 +6,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from codegen.design.array import Array
-from codegen.design.chip import Chip, choose_chip, depths, place_fields
 from codegen.design.cost import LayerCost, batched_cost
 from codegen.design.lowering import Lowered
-from codegen.design.memory import Arena, Tensor, allocate, join_concats, lifetimes, peak_words
-from codegen.design.resources import Resources, estimate
+from codegen.design.memory import (
+    Arena,
+    Chip,
+    Tensor,
+    allocate,
+    choose_chip,
+    depths,
+    join_concats,
+    lifetimes,
+    peak_words,
+    place_fields,
+)  # fmt: skip
+from codegen.design.resources import RESOURCES, Resources, estimate, memories
 from codegen.design.rows import Row
-from codegen.design.sizes import Sizes
+from codegen.design.sizes import Memory, Sizes
 from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.errors import UserError
 from formats.hardware import Part
@@ -21,35 +31,24 @@ from formats.packing import Gather, plane_words
 from formats.rules import INPUT
 
 INT32_MAX = (1 << 31) - 1
-RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")
 
 
 @dataclass(frozen=True)
 class Design:
-    """How one network runs on one part.
-
-    Attributes:
-        network, part, images: what was asked for.
-        layers: the network's layers, lowered to what the engine runs.
-        gather: how the host lays out the input.
-        rows: one for each layer.
-        sizes, resources: widths and depths, and what they take.
-        tensors: feature maps and regions of them, with their lives.
-        arena: feature map addresses in DRAM.
-        chip: feature maps on chip.
-    """
+    """How one network runs on one part."""
 
     network: Network
     part: Part
     images: int
-    layers: tuple[Layer, ...]
-    gather: Gather
-    rows: tuple[Row, ...]
+    layers: tuple[Layer, ...]  # the network's, lowered to what the engine runs
+    gather: Gather  # how the host lays out the input
+    rows: tuple[Row, ...]  # one for each layer
     sizes: Sizes
+    memories: tuple[Memory, ...]  # on-chip memories
     resources: Resources
-    tensors: tuple[Tensor, ...]
-    arena: Arena
-    chip: Chip
+    tensors: tuple[Tensor, ...]  # feature maps and regions of them, with their lives
+    arena: Arena  # feature maps in DRAM
+    chip: Chip  # feature maps on chip
 
     @property
     def array(self) -> Array:
@@ -107,13 +106,11 @@ class Design:
 
     def efficiency(self, *kinds: str) -> float:
         """Share of the multipliers' cycles that layers of these kinds use; all layers for none."""
-        chosen = [
-            (layer.macs, cost.cycles)
-            for layer, cost in zip(self.layers, self.costs, strict=True)
-            if not kinds or layer.kind in kinds
-        ]
-        macs, cycles = (sum(column) for column in zip(*chosen, strict=True)) if chosen else (0, 1)
-        return self.array.efficiency(macs * self.images, cycles)
+        macs = cycles = 0
+        for layer, cost in zip(self.layers, self.costs, strict=True):
+            if not kinds or layer.kind in kinds:
+                macs, cycles = macs + layer.macs, cycles + cost.cycles
+        return self.array.efficiency(macs * self.images, max(1, cycles))
 
 
 def packed_words(gather: Gather, bits: int) -> int:
@@ -136,16 +133,10 @@ def assemble(
     addresses = {**arena.address, **chip.address}
     placed, weights = [], 0
     for layer, row in zip(network.layers, rows, strict=True):
-        maps = zip(("in_addr", "in2_addr"), layer.inputs, strict=False)
-        placed.append(
-            replace(
-                row,
-                **{key: addresses[name] for key, name in maps},
-                out_addr=addresses[layer.name],
-                weight_addr=weights,
-                **place_fields(layer, chip),
-            )
-        )
+        fields = {"out_addr": addresses[layer.name], "weight_addr": weights}
+        for name, source in zip(("in_addr", "in2_addr"), layer.inputs, strict=False):
+            fields[name] = addresses[source]
+        placed.append(replace(row, **fields, **place_fields(layer, chip)))
         weights += row.weight_words(sizes.array)
     if max(weights, arena.words * sizes.batch) > INT32_MAX:
         raise UserError(
@@ -163,6 +154,7 @@ def assemble(
         gather=lowered.gather,
         rows=tuple(placed),
         sizes=sizes,
+        memories=tuple(memories(sizes, part)),
         resources=estimate(sizes, part),
         tensors=tuple(tensors),
         arena=arena,

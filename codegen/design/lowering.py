@@ -2,42 +2,38 @@
 """Rewrites the layers of a network into convolutions that suit the engine, results unchanged.
 
 The convolution that reads the network's input, where there is but one reader, has its kernel taps
-packed into lanes (lanes.py); grouped convolutions are merged until their groups are whole channel
-blocks. Operations without weights keep their windows. Each layer then is a row of the layer table,
-before it is cut into chunks and placed in memory.
+packed into lanes: per axis, taps become channels, none, `stride` of them (space-to-depth) or all.
+The host gathers the input accordingly. Grouped convolutions are merged until their groups are whole
+channel blocks. Operations without weights keep their windows. Each layer then is a row of the layer
+table, before it is cut into chunks and placed in memory.
 """
 
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 import numpy as np
 
 from codegen.design.array import WEIGHT_PORTS, Array
-from codegen.design.lanes import choose, pack_lanes, rows_used
 from codegen.design.rows import Operation, Row, Scheme, tile_planes
-from formats.arithmetic import BLOCK_CODES, MAX_INDEX_BITS, ceil_div
+from formats.arithmetic import BLOCK_CODES, MAX_INDEX_BITS, Window, ceil_div
 from formats.errors import UserError
 from formats.network import Layer, Network, Storage
-from formats.packing import Gather, plane_words
+from formats.packing import Gather, plane_words, touched_words
 from formats.quantizer import Quantizer
 from formats.rules import INPUT
+
+NO_POOL = Window((1, 1), (1, 1), (0, 0, 0, 0))
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network as an array runs it.
+    """A network as an array runs it."""
 
-    Attributes:
-        network: with the layers as they were.
-        array: for which they are lowered.
-        layers: convolutions after lane packing and merging of groups, stored with a 0.
-        gather: how the host lays out the input.
-    """
-
-    network: Network
+    network: Network  # with the layers as they were
     array: Array
-    layers: tuple[Layer, ...]
-    gather: Gather
+    layers: tuple[Layer, ...]  # after lane packing and merging of groups, stored with a 0
+    gather: Gather  # how the host lays out the input
 
     def rows(self) -> list[Row]:
         """A row for each layer; what depends on chunks and addresses is 0.
@@ -55,7 +51,7 @@ class Lowered:
 
     def _row(self, layer: Layer, tables: dict[int, int], normalised: list[str]) -> Row:
         (_, in_height, in_width), quantizer = layer.in_shape, layer.quantizer
-        (_, out_height, out_width), pool = layer.out_shape, layer.pool
+        (_, out_height, out_width), pool = layer.out_shape, layer.pool or NO_POOL
         per_group = layer.conv_shape[0] // layer.groups
         first = self.source(layer.inputs[0])
         return Row(
@@ -63,12 +59,9 @@ class Lowered:
             in_width=in_width,
             rows_used=rows_used(layer),
             in_plane_words=plane_words(in_height, in_width, first.bits),
-            kernel_h=layer.kernel[0],
-            kernel_w=layer.kernel[1],
-            stride_h=layer.stride[0],
-            stride_w=layer.stride[1],
-            dilation_h=layer.dilation[0],
-            dilation_w=layer.dilation[1],
+            **_sides("kernel", layer.kernel),
+            **_sides("stride", layer.stride),
+            **_sides("dilation", layer.dilation),
             pad_top=layer.pads[0],
             pad_left=layer.pads[1],
             conv_height=layer.conv_shape[1],
@@ -76,12 +69,10 @@ class Lowered:
             conv_groups=layer.groups,
             group_out_planes=ceil_div(per_group, BLOCK_CODES),
             out_channels=layer.conv_shape[0],
-            pool_h=pool.kernel[0] if pool else 1,
-            pool_w=pool.kernel[1] if pool else 1,
-            pool_stride_h=pool.stride[0] if pool else 1,
-            pool_stride_w=pool.stride[1] if pool else 1,
-            pool_pad_top=pool.pads[0] if pool else 0,
-            pool_pad_left=pool.pads[1] if pool else 0,
+            **_sides("pool", pool.kernel),
+            **_sides("pool_stride", pool.stride),
+            pool_pad_top=pool.pads[0],
+            pool_pad_left=pool.pads[1],
             out_height=out_height,
             out_width=out_width,
             bias_shift=layer.bias_shift,
@@ -140,6 +131,11 @@ class Lowered:
         return fields
 
 
+def _sides(name: str, values: tuple[int, int]) -> dict[str, int]:
+    """Fields of a window, down and across."""
+    return {f"{name}_h": values[0], f"{name}_w": values[1]}
+
+
 def _decoder(prefix: str, source: Quantizer, tables: dict[int, int]) -> dict[str, int]:
     """Fields of the decoder of one input."""
     return {
@@ -168,13 +164,10 @@ def _encoder(layer: Layer, quantizer: Quantizer, tables: dict[int, int]) -> dict
 
 
 def lower(network: Network, array: Array, max_taps: int, compact: bool = False) -> Lowered:
-    """Lower a network.
+    """Lower a network for the lanes and pixels of an array.
 
-    Args:
-        network: the quantized network.
-        array: lanes and pixels a cycle.
-        max_taps: largest kernel that the weight buffer can hold.
-        compact: take the smallest packed input instead of the fastest.
+    A packed kernel has at most `max_taps` taps, what the weight buffer can hold; `compact` takes
+    the smallest packed input instead of the fastest.
     """
     readers = sum(layer.inputs.count(INPUT) for layer in network.layers)
     gather = Gather(network.input.shape, network.input.shape, (1, 1), (1, 1), (0, 0))
@@ -182,7 +175,7 @@ def lower(network: Network, array: Array, max_taps: int, compact: bool = False) 
     for original in network.layers:
         layer = merge_groups(original, array) if original.has_weights else original
         if layer.has_weights and layer.source == INPUT and readers == 1:
-            axes = choose(layer, network.input.bits, array, max_taps, compact)
+            axes = choose_packing(layer, network.input.bits, array, max_taps, compact)
             layer, gather = pack_lanes(layer, *axes)
         layers.append(replace(layer, weight_storage=with_zero(layer, array)))
     return Lowered(network, array, tuple(layers), gather)
@@ -209,8 +202,8 @@ def source(network: Network, name: str) -> Quantizer:
 def merge_groups(layer: Layer, array: Array) -> Layer:
     """The convolution with groups of whole channel blocks.
 
-    Of all mergers that give whole blocks the one with the fewest steps is taken; one
-    group (dense, zeros between the old groups) is always possible, and what the last layer gets.
+    Of all mergers that give whole blocks the one with the fewest steps is taken; one group (dense,
+    zeros between the old groups) is always possible, and what the last layer gets.
     """
     groups = layer.groups
     cin, cout = layer.in_shape[0] // groups, layer.conv_shape[0] // groups
@@ -219,11 +212,10 @@ def merge_groups(layer: Layer, array: Array) -> Layer:
         whole = cin * merged % BLOCK_CODES == 0 and cout * merged % BLOCK_CODES == 0
         if groups % merged or not (merged == groups or (whole and layer.quantizer)):
             continue
-        items = prod(layer.kernel) * ceil_div(cin * merged, BLOCK_CODES)
         tiles = groups // merged * ceil_div(cout * merged, array.pe)
-        choices.append((tiles * ceil_div(items, array.blocks), merged))
+        choices.append((tiles * array.steps(prod(layer.kernel), cin * merged), merged))
     merged = min(choices)[1]
-    weight = spread_weight(layer.weight, groups, merged)
+    weight = layer.weight if merged == 1 else spread_weight(layer.weight, groups, merged)
     return replace(layer, groups=groups // merged, weight=weight)
 
 
@@ -256,8 +248,6 @@ def spread_weight(weight: np.ndarray, groups: int, merged: int) -> np.ndarray:
     >>> spread_weight(np.array([1, 2, 3, 4]).reshape(4, 1, 1, 1), 2, 2).reshape(4, 2).tolist()
     [[1, 0], [2, 0], [0, 3], [0, 4]]
     """
-    if merged == 1:
-        return weight
     out, cin = weight.shape[:2]
     wide = np.zeros((out, merged * cin, *weight.shape[2:]), dtype=weight.dtype)
     for group in range(groups):
@@ -265,3 +255,120 @@ def spread_weight(weight: np.ndarray, groups: int, merged: int) -> np.ndarray:
         first = group % merged * cin
         wide[rows, first : first + cin] = weight[rows]
     return wide
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a packing."""
+
+    taps: int  # packed[d][y] = code[y*step + d - pad] for 0 <= d < taps
+    step: int
+    pad: int
+    kernel: int  # this and what follows are of the convolution that remains
+    stride: int
+    engine_pad: int
+    size: int
+
+
+def axis_options(
+    size: int, kernel: int, stride: int, dilation: int, pad: int, out: int
+) -> list[Axis]:
+    """The ways to pack one axis, plain first.
+
+    >>> [(a.taps, a.step, a.kernel, a.size) for a in axis_options(224, 11, 4, 1, 2, 55)]
+    [(1, 1, 11, 224), (4, 4, 3, 57), (11, 4, 1, 55)]
+    """
+    options = [Axis(1, 1, 0, kernel, stride, pad, size)]
+    if dilation > 1:
+        return options  # the taps of a dilated kernel are not neighbours
+    for taps in dict.fromkeys((stride, kernel)):
+        if 1 < taps <= kernel:
+            rest = ceil_div(kernel - taps, stride) + 1
+            options.append(Axis(taps, stride, pad, rest, 1, 0, out + rest - 1))
+    return options
+
+
+def pack_shape(layer: Layer, rows: Axis, columns: Axis) -> Layer:
+    """The convolution that remains after packing; its weights are still those of `layer`."""
+    return replace(
+        layer,
+        in_shape=(layer.in_shape[0] * rows.taps * columns.taps, rows.size, columns.size),
+        kernel=(rows.kernel, columns.kernel),
+        stride=(rows.stride, columns.stride),
+        pads=(rows.engine_pad, columns.engine_pad, *layer.pads[2:]),
+    )
+
+
+def pack_lanes(layer: Layer, rows: Axis, columns: Axis) -> tuple[Layer, Gather]:
+    """The packed convolution, and the host's side of the packing."""
+    packed = pack_shape(layer, rows, columns)
+    gather = Gather(
+        shape=layer.in_shape,
+        packed_shape=packed.in_shape,
+        taps=(rows.taps, columns.taps),
+        steps=(rows.step, columns.step),
+        pads=(rows.pad, columns.pad),
+    )
+    return replace(packed, weight=pack_weight(layer.weight, rows, columns)), gather
+
+
+def pack_weight(weight: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
+    """Weights [O, C, KH, KW] become [O, TY*TX*C, KH', KW'], 0 beyond the kernel."""
+    out, channels, kernel_h, kernel_w = weight.shape
+    packed = np.zeros(
+        (out, rows.taps, columns.taps, channels, rows.kernel, columns.kernel), dtype=weight.dtype
+    )
+    for qy, dy in product(range(rows.kernel), range(rows.taps)):
+        for qx, dx in product(range(columns.kernel), range(columns.taps)):
+            ky, kx = qy * rows.step + dy, qx * columns.step + dx
+            if ky < kernel_h and kx < kernel_w:
+                packed[:, dy, dx, :, qy, qx] = weight[:, :, ky, kx]
+    return packed.reshape(out, -1, rows.kernel, columns.kernel)
+
+
+def rows_used(layer: Layer) -> int:
+    """Rows of one image that the windows reach."""
+    steps = (layer.conv_shape[1] - 1) * layer.stride[0]
+    reach = steps + (layer.kernel[0] - 1) * layer.dilation[0] + 1
+    return min(layer.in_shape[1], reach - layer.pads[0])
+
+
+def packing_cost(layer: Layer, bits: int, array: Array) -> tuple[int, int]:
+    """(cycles that bound a packed convolution, words read), for one image."""
+    (channels, _, width), (out_channels, conv_height, conv_width) = layer.in_shape, layer.conv_shape
+    blocks, rows = ceil_div(channels, BLOCK_CODES), rows_used(layer)
+    arriving = rows * width * blocks
+    steps = array.steps(prod(layer.kernel), channels)
+    compute = conv_height * array.groups(conv_width) * steps
+    read = int(touched_words(rows, width, bits).sum()) * blocks
+    return ceil_div(out_channels, array.pe) * max(compute, arriving, read), read
+
+
+def choose_packing(
+    layer: Layer, bits: int, array: Array, max_taps: int, compact: bool = False
+) -> tuple[Axis, Axis]:
+    """The cheapest packing (rows, columns) whose kernel has at most `max_taps` taps.
+
+    With `compact`, that of the smallest packed input. A group's channels have to stay together, so
+    grouped convolutions are not packed.
+    """
+
+    def axes(axis: int) -> list[Axis]:
+        return axis_options(
+            layer.in_shape[1 + axis], layer.kernel[axis], layer.stride[axis],
+            layer.dilation[axis], layer.pads[axis], layer.conv_shape[1 + axis],
+        )  # fmt: skip
+
+    options = list(product(axes(0), axes(1)))
+    if layer.groups > 1:
+        return options[0]
+
+    def rank(pair: tuple[Axis, Axis]) -> tuple[int, ...]:
+        packed = pack_shape(layer, *pair)
+        cost = packing_cost(packed, bits, array)
+        channels, height, width = packed.in_shape
+        size = ceil_div(channels, BLOCK_CODES) * height * width
+        return (size, *cost) if compact else cost
+
+    fitting = [pair for pair in options if pair[0].kernel * pair[1].kernel <= max_taps]
+    return min(fitting or options, key=rank)

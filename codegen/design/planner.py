@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import product, takewhile
 
 from codegen.design.array import Array
-from codegen.design.chip import all_on_chip
 from codegen.design.cost import batched_cost
 from codegen.design.design import Design, assemble
 from codegen.design.lowering import Lowered, lower
+from codegen.design.memory import all_on_chip
 from codegen.design.resources import estimate, shortage
 from codegen.design.rows import Row
 from codegen.design.sizes import Sizes, sizes_of

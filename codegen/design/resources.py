@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Estimates of what a design takes of an FPGA part: DSP, BRAM36, LUT, FF, with their formulas.
 
-Block RAM follows the geometries of a RAMB18 (UG473, UG573): 512x36, 1024x18, 2048x9, 4096x4,
-8192x2, 16384x1. LUT and FF are rough: only synthesis knows them.
+LUT and FF are rough: only synthesis knows them.
 """
 
 from dataclasses import dataclass, fields, replace
 
-from codegen.design.blockram import Memory, line_memories
-from codegen.design.sizes import Sizes
+from codegen.design.sizes import Memory, Sizes, line_memories
 from codegen.design.unit_luts import QM, lut_estimate
 from formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, RECIPROCAL_BITS, ceil_div
 from formats.hardware import Part
 
+FEATURE_MAPS = "feature maps"  # memories A and B
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
 FEATURE_MAP_ADAPTERS = 2  # one reads, one writes
 PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest
@@ -26,20 +25,12 @@ class Resources:
 
     dsp: int
     bram36: int
+    uram: int
     lut: int
     ff: int
-    uram: int = 0
 
 
-def feature_map_memories(sizes: Sizes, part: Part) -> list[Memory]:
-    """Memories A and B of feature maps on chip; in URAM where the part has enough of it."""
-    made, free = [], part.uram
-    for name, words in zip("AB", sizes.chip_words, strict=True):
-        ultra = Memory(f"feature maps {name}", 1, words, 64, ultra=True)
-        use = words >= ULTRA_DEPTH and ultra.uram <= free
-        free -= ultra.uram if use else 0
-        made.append(ultra if use else replace(ultra, ultra=False))
-    return made
+RESOURCES = tuple(item.name for item in fields(Resources))
 
 
 def memories(sizes: Sizes, part: Part) -> list[Memory]:
@@ -50,36 +41,36 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
     return [
         # one 64-bit word per bank; both halves of a ping-pong buffer are one memory, the half being
         # an address bit (so the RTL that Vitis HLS writes for an array between two processes)
-        Memory(
-            "weight buffer",
-            sizes.array.row_words(sizes.weight_bits),
-            2 * sizes.weight_rows,
-            64,
-        ),
+        Memory("weight buffer", array.row_words(sizes.weight_bits), 2 * sizes.weight_rows, 64),
         *line_memories(
-            sizes.line_blocks,
-            sizes.line_low_bits,
-            sizes.line_high_blocks,
-            sizes.code_bits,
-            copies=sizes.array.pixels * sizes.array.blocks,  # a read port for each block of a cycle
+            sizes.line_blocks, sizes.line_low_bits, sizes.line_high_blocks, sizes.code_bits,
+            copies=array.pixels * array.blocks,  # a read port for each block of a cycle
         ),
         Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
         Memory("pool rows", 1 if pool else 0, max(1, pool), pixel),
         Memory("output row", 1, sizes.pack_width, pixel),
-        Memory("bus buffers", FEATURE_MAP_ADAPTERS + sizes.array.weight_ports, BURST_WORDS, 64),
+        Memory("bus buffers", FEATURE_MAP_ADAPTERS + array.weight_ports, BURST_WORDS, 64),
         Memory("word streams", 2, FIFO_DEPTH_WORDS, 64),
         Memory("code streams", 2, FIFO_DEPTH_CODES, pixel),
         # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit
         Memory(
-            "normalisation factors",
-            1 if sizes.lrn_tables else 0,
-            LRN_ENTRIES * max(1, sizes.lrn_tables),
-            LRN_FACTOR_BITS,
-            copies=sizes.array.qk_units,
+            "normalisation factors", 1 if sizes.lrn_tables else 0,
+            LRN_ENTRIES * max(1, sizes.lrn_tables), LRN_FACTOR_BITS, copies=array.qk_units,
         ),
         Memory("sum stream", 1, FIFO_DEPTH_SUMS, sums),
-        *feature_map_memories(sizes, part),
-    ]
+        *_feature_maps(sizes, part),
+    ]  # fmt: skip
+
+
+def _feature_maps(sizes: Sizes, part: Part) -> list[Memory]:
+    """Memories A and B, in URAM where the part has enough of it."""
+    chosen, free = [], part.uram
+    for name, words in zip("AB", sizes.chip_words, strict=True):
+        memory = Memory(f"{FEATURE_MAPS} {name}", 1, words, 64, ultra=words >= ULTRA_DEPTH)
+        memory = memory if memory.uram <= free else replace(memory, ultra=False)
+        free -= memory.uram
+        chosen.append(memory)
+    return chosen
 
 
 def estimate(sizes: Sizes, part: Part) -> Resources:
@@ -97,17 +88,16 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the
     weight row (collecting and reading), 8,000 for the rest.
     """
-    products = sizes.array.multipliers
+    array, used = sizes.array, memories(sizes, part)
+    products, lanes = array.multipliers, array.pixels * array.pe
     dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
-    dsp += sizes.array.qk_units * _factor_blocks(sizes, part)
-    used = memories(sizes, part)
-    bram18 = sum(memory.bram18 for memory in used)
+    dsp += array.qk_units * _factor_blocks(sizes, part)
     levels = sizes.knq_levels
-    units = conversion_luts(sizes) + sizes.array.qk_units * 6 * sizes.acc_bits
     lut = (
         products * sizes.tree_bits // 2
-        + sizes.array.pixels * sizes.array.pe * sizes.acc_bits
-        + units
+        + lanes * sizes.acc_bits
+        + conversion_luts(sizes)
+        + array.qk_units * 6 * sizes.acc_bits
         + 2 * 5 * sizes.gear_bits
         + sum(memory.lut for memory in used)
         + weight_luts(sizes)
@@ -116,12 +106,13 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
     ff = (
         products * (sizes.weight_bits + sizes.tree_bits)
-        + 2 * sizes.array.simd * sizes.array.pe * sizes.weight_bits
-        + sizes.array.pixels * sizes.array.pe * sizes.acc_bits * 2
+        + 2 * array.simd * array.pe * sizes.weight_bits
+        + lanes * sizes.acc_bits * 2
         + tables
         + 8000
     )
-    return Resources(dsp, ceil_div(bram18, 2), lut, ff, sum(memory.uram for memory in used))
+    bram36 = ceil_div(sum(memory.bram18 for memory in used), 2)
+    return Resources(dsp, bram36, sum(memory.uram for memory in used), lut, ff)
 
 
 def conversion_luts(sizes: Sizes) -> int:
@@ -178,12 +169,12 @@ def _factor_blocks(sizes: Sizes, part: Part) -> int:
 def shortage(sizes: Sizes, part: Part) -> str | None:
     """One clause that says what is short, or None where the design fits."""
     used = estimate(sizes, part)
-    for field in fields(used):
-        needed, available = getattr(used, field.name), getattr(part, field.name)
+    for name in RESOURCES:
+        needed, available = getattr(used, name), getattr(part, name)
         if needed <= available:
             continue
-        text = f"{field.name.upper()}: needs {needed}, {part.name} has {available}"
-        if field.name == "bram36":
+        text = f"{name.upper()}: needs {needed}, {part.name} has {available}"
+        if name == "bram36":
             largest = max(memories(sizes, part), key=lambda memory: memory.bram18)
             text += f"; largest: {largest.name} {ceil_div(largest.bram18, 2)}"
         return text

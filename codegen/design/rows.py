@@ -6,6 +6,7 @@ once, here: struct LayerDesc of the generated C++ (layer_desc.hpp) and the table
 section 5, come from these fields.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from operator import attrgetter
@@ -44,13 +45,7 @@ class Scheme(IntEnum):
 
 
 def column(meaning: str, unit: str = "", *, cost: bool = True) -> Any:
-    """A field of Row, 0 where nothing sets it.
-
-    Args:
-        meaning: what docs/formats.md and the C++ say it is.
-        unit: what is counted.
-        cost: whether cycles or traffic can depend on it.
-    """
+    """A field of Row, 0 where nothing sets it; `cost`: cycles or traffic can depend on it."""
     return field(default=0, metadata={"meaning": meaning, "unit": unit, "cost": cost})
 
 
@@ -153,8 +148,7 @@ class Row:
     @property
     def values(self) -> tuple[int, ...]:
         """All fields, in the order of LayerDesc."""
-        values: tuple[int, ...] = _values(self)
-        return values
+        return _values(self)
 
     @property
     def is_conv(self) -> bool:
@@ -196,6 +190,11 @@ class Row:
         return self.ring_rows * self.in_width * self.chunk_blocks
 
     @property
+    def output_place(self) -> str:
+        """Where the output is: "ddr", or on-chip memory "A" or "B"."""
+        return "BA"[self.chip_swap] if self.out_chip else "ddr"
+
+    @property
     def output_words(self) -> int:
         """64-bit words of the layer's output for one image."""
         if self.raw:
@@ -235,18 +234,20 @@ class Row:
     def steps(self, blocks: int, array: Array) -> int:
         """Cycles of the multipliers for one group of pixels in a pass of so many blocks.
 
-        A convolution's list of (tap, block) is cut into pieces of SIMD channels wherever taps end;
-        an operation fills up each tap.
+        Only a convolution's pieces of SIMD channels go across taps.
 
         >>> row = Row(kernel_h=3, kernel_w=3, sources=1)
-        >>> row.steps(8, Array(24)), row.steps(1, Array(24))
-        (24, 3)
-        >>> replace(row, op=Operation.SUM).steps(8, Array(24))
-        27
+        >>> row.steps(8, Array(24)), replace(row, op=Operation.SUM).steps(8, Array(24))
+        (24, 27)
         """
+        channels = blocks * BLOCK_CODES
         if self.is_conv:
-            return ceil_div(self.kernel_taps * blocks, array.blocks)
-        return self.kernel_taps * self.sources * ceil_div(blocks, array.blocks)
+            return array.steps(self.kernel_taps, channels)
+        return self.kernel_taps * self.sources * array.steps(1, channels)
+
+    def pixel_groups(self, array: Array) -> int:
+        """Groups of neighbouring pixels of one image."""
+        return self.conv_height * array.groups(self.conv_width)
 
     def weight_words(self, array: Array) -> int:
         """64-bit words of the layer in each port's section of weights.bin."""
@@ -258,9 +259,7 @@ class Row:
     def cut(self, array: Array, weight_rows: int, line_blocks: int) -> "Row | None":
         """The row with equal chunks of input channels that fit both buffers; None where none can.
 
-        Args:
-            array: whose blocks a cycle chunks of operations are multiples of.
-            weight_rows, line_blocks: capacity of the weight buffer and of the line buffer.
+        Chunks of an operation are multiples of the array's blocks a cycle.
         """
         ring = self.ring(prefetch=False)
         if not self.is_conv:
@@ -277,7 +276,7 @@ class Row:
 
 
 FIELDS = tuple(item.name for item in fields(Row))
-_values = attrgetter(*FIELDS)
+_values: Callable[[Row], tuple[int, ...]] = attrgetter(*FIELDS)
 ENUMS = {"OP": Operation, "PLACE": Place, "SCHEME": Scheme}  # by the prefix of their C++ names
 
 

@@ -1,44 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact search of the design space: the fastest design that fits, and the Pareto front.
 
-Points come in order of a lower bound of their time. One is planned unless a design that fits, has
-no more multipliers and is at least as fast as the bound is known: then it can be neither the
-fastest nor on the front of time against multipliers.
+A point of the space is an Array but for its QK units: what the planner chooses by itself (buffer
+depths, chunks, QK units, batch, lane packing) is no axis. Points come in order of a lower bound of
+their time. One is planned unless a design that fits, has no more multipliers and is at least as
+fast as the bound is known: then it can be neither the fastest nor on the front of time against
+multipliers.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from functools import cache
+from itertools import product
+from math import ceil, prod
+from typing import Any
 
 from tqdm import tqdm
 
 from codegen.design import planner
-from codegen.design.array import Array
-from codegen.design.design import RESOURCES, Design
-from codegen.design.space import Axes, Bound, points, smallest
+from codegen.design.array import MAX_PIXELS, Array, part_ports
+from codegen.design.design import Design
+from codegen.design.lowering import lower
+from codegen.design.resources import RESOURCES, multiplier_blocks
+from codegen.design.rows import Row
+from codegen.design.sizes import operand_bits
+from formats.arithmetic import BLOCK_CODES
 from formats.errors import UserError
 from formats.hardware import Part
 from formats.network import Network
+from formats.packing import WORD_BYTES
+from formats.rules import INPUT
 
 LIMIT = 0.9  # of each resource: what placement and routing leave usable
+MAX_LANES = 128  # of SIMD and of PE: beyond, nothing fans out to so many multipliers
+
+Axes = Mapping[str, int | str]  # what the user has set of an array, by field; the rest is free
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        best: the fastest design.
-        front: designs that no other one beats in time and in all resources, fastest first.
-        points: how many the space has.
-        planned: how many of them were planned; the bound decided on the others.
+    best: Design  # the fastest
+    front: tuple[Design, ...]  # that no other one beats in time and in all resources, fastest first
+    points: int  # of the space
+    planned: int  # how many of them were planned; the bound decided on the others
+
+
+def smallest(axes: Axes) -> Array:
+    """The smallest array with these axes; UserError where an engine cannot have a value."""
+    return Array(**{"pe": BLOCK_CODES, **axes})  # type: ignore[arg-type]
+
+
+def points(part: Part, weight_bits: int, value_bits: int, axes: Axes) -> Iterator[Array]:
+    """Every array whose multipliers and weight buffer the part could hold.
+
+    `weight_bits` and `value_bits` are the operand widths of a multiplier.
     """
+    most = part.dsp // multiplier_blocks(weight_bits, value_bits, part)
+    lanes = range(BLOCK_CODES, MAX_LANES + 1, BLOCK_CODES)
+    free: dict[str, Sequence[Any]] = {
+        "simd": lanes, "pe": lanes, "pixels": range(1, MAX_PIXELS + 1),
+        "weight_ports": part_ports(part), "qk_units": (0,), "fm": ("auto",),
+    }  # fmt: skip
+    values: list[Any] = [[axes[name]] if name in axes else free[name] for name in free]
+    for choice in product(*values):
+        array = Array(*choice)
+        # a row of weights is read at once: each of its words is a BRAM36 at least
+        if array.multipliers <= most and array.row_words(weight_bits) <= part.bram36:
+            yield array
 
-    best: Design
-    front: tuple[Design, ...]
-    points: int
-    planned: int
+
+class Bound:
+    """Lower bounds of the time of points, without planning them."""
+
+    def __init__(self, network: Network, part: Part, images: int) -> None:
+        self.network, self.part, self.images = network, part, images
+        lowered = lower(network, Array(BLOCK_CODES, BLOCK_CODES), planner.WEIGHT_ROWS[0])
+        self.weight_bits, self.value_bits = operand_bits(lowered)  # of a multiplier
+        self.rows = cache(self._rows)
+
+    def _rows(self, simd: int, pe: int) -> list[Row]:
+        """The layers as an engine of these lanes sees them, before chunks."""
+        return lower(self.network, Array(simd, pe), planner.WEIGHT_ROWS[0]).rows()
+
+    def seconds(self, array: Array) -> float:
+        """No design is faster: multipliers and weights of each layer, whichever takes longer.
+
+        Chunks, first rows and the other processes only add to it. Arrays whose lanes suit no
+        layout of the network (a normalisation needs PE of 24) have no rows: UserError.
+        """
+        clock = self.part.clock_mhz * 1e6
+        total = 0.0
+        for layer, row in zip(self.network.layers, self.rows(array.simd, array.pe), strict=True):
+            if not row.is_conv:
+                continue
+            steps = row.steps(row.blocks, array)
+            if layer.source == INPUT:
+                # its taps may be laid out in several ways, none of which saves products
+                channels = layer.in_shape[0] // layer.groups * prod(layer.kernel)
+                steps = min(steps, array.steps(1, channels))
+            steps *= row.tiles
+            words = steps * row.row_words  # of all ports: the rows are lowered for one
+            compute = steps * row.pixel_groups(array) * self.images / clock
+            load = words / array.weight_ports / clock
+            traffic = words * WORD_BYTES / (self.part.ddr_gbs * 1e9)
+            total += max(compute, load, traffic)
+        return total
 
 
 def limited(part: Part, limit: float) -> Part:
@@ -52,14 +121,7 @@ def limited(part: Part, limit: float) -> Part:
 def explore(
     network: Network, part: Part, images: int = 1, axes: Axes | None = None, limit: float = LIMIT
 ) -> Exploration:
-    """Search the whole space.
-
-    Args:
-        network: the quantized network.
-        part: the FPGA.
-        images: batch that the time is for.
-        axes: what the user has set of the array.
-        limit: fraction of each resource that may be used.
+    """Search the whole space for a batch of images, with a fraction of each resource.
 
     Raises:
         UserError: no design fits; the sentence is of the smallest one.

@@ -1,40 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes: the widths and depths that a cut network needs of the engine."""
+"""Sizes: the widths and depths that a cut network needs of the engine, and its line buffer.
+
+Block RAM follows the geometries of a RAMB18 (UG473, UG573): 512x36, 1024x18, 2048x9, 4096x4,
+8192x2, 16384x1.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codegen.design.array import Array
-from codegen.design.blockram import line_memories
 from codegen.design.lowering import Lowered
 from codegen.design.rows import Operation, Row
-from formats.arithmetic import ceil_log2, signed_bits, unsigned_bits
+from formats.arithmetic import BLOCK_CODES, ceil_div, ceil_log2, signed_bits, unsigned_bits
 from formats.network import Layer
 from formats.packing import WORD_BITS
 from formats.quantizer import Quantizer
 
+RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
+LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
 
-def tree_bits(weight_bits: int, value_bits: int, simd: int) -> int:
-    """Width of the sum of `simd` full products; no input can overflow it.
 
-    >>> tree_bits(14, 13, 8), tree_bits(14, 13, 24)
-    (30, 32)
-    """
-    return weight_bits + value_bits + ceil_log2(simd)
+@dataclass(frozen=True)
+class Memory:
+    """One on-chip memory: `banks` memories of depth x width, `copies` of each."""
+
+    name: str
+    banks: int
+    depth: int
+    width: int
+    copies: int = 1
+    ultra: bool = False
+
+    @property
+    def impl(self) -> str:
+        """Where it is, by the names of Vitis HLS."""
+        return "uram" if self.ultra else "bram" if self.depth > LUTRAM_DEPTH else "lutram"
+
+    @property
+    def uram(self) -> int:
+        """URAM288 blocks, 4096x72 each (UG573)."""
+        one = ceil_div(self.depth, 4096) * ceil_div(self.width, 72) if self.ultra else 0
+        return self.banks * self.copies * one
+
+    @property
+    def bram18(self) -> int:
+        """RAMB18 blocks; 0 where the memory goes into LUTs."""
+        if self.depth <= LUTRAM_DEPTH or self.ultra:
+            return 0
+        one = min(ceil_div(self.depth, d) * ceil_div(self.width, w) for d, w in RAMB18)
+        return self.banks * self.copies * one
+
+    @property
+    def lut(self) -> int:
+        """LUTs of a memory that is not in block RAM: one holds 32 bits of each of two columns."""
+        if self.depth > LUTRAM_DEPTH or self.ultra:
+            return 0
+        return self.banks * self.copies * ceil_div(self.depth, 32) * ceil_div(self.width, 2) * 2
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Everything that resources depend on; names as in struct Network (network.hpp).
-
-    Attributes:
-        batch: images a call of the accelerator at most.
-        chip_words: depths of the memories A and B of feature maps.
-        plain_weights: whether some layer's weights are stored without a codebook.
-    """
+    """Everything that resources depend on; names as in struct Network (network.hpp)."""
 
     array: Array
-    batch: int
+    batch: int  # images a call of the accelerator at most
     weight_rows: int
     weight_bits: int
     value_bits: int
@@ -51,18 +80,18 @@ class Sizes:
     pool_rows: int
     pool_width: int
     pack_width: int
-    quant_signed: bool = False
-    knq_tables: int = 0
-    enq_bits: int = 0
-    decoders: int = 1
-    wide_bits: int = 2
-    lrn_reach: int = 0
-    lrn_tables: int = 0
-    averages: bool = False
-    chip_words: tuple[int, int] = (1, 1)
-    weight_widths: tuple[int, ...] = (14,)
-    table_entries: int = 0
-    plain_weights: bool = True
+    quant_signed: bool
+    knq_tables: int
+    enq_bits: int
+    decoders: int
+    wide_bits: int
+    lrn_reach: int
+    lrn_tables: int
+    averages: bool
+    weight_widths: tuple[int, ...]
+    table_entries: int
+    plain_weights: bool  # some layer's weights are stored without a codebook
+    chip_words: tuple[int, int] = (1, 1)  # depths of the memories A and B of feature maps
 
 
 def operand_bits(lowered: Lowered) -> tuple[int, int]:
@@ -80,30 +109,27 @@ def sizes_of(
 ) -> Sizes:
     """The sizes of a network whose rows are cut into chunks."""
     layers = lowered.layers
-    weighted = [layer for layer in layers if layer.has_weights]
     stored = [layer.quantizer for layer in layers if layer.quantizer]
     knq = [item for item in stored if item.scheme == "knq"]
     pooled = [row for row in rows if row.pooled]
+    waiting = [batch * row.pixel_groups(array) for row in rows if row.chunks > 1]
     widths = {row.code_bits for row in rows} | {row.out_bits for row in rows} - {0}
     weight_bits, value_bits = operand_bits(lowered)
-    code_bits = max(widths)
-    low_bits, high_blocks = split_line(rows, code_bits)
-    waiting = [
-        batch * row.conv_height * array.groups(row.conv_width) for row in rows if row.chunks > 1
-    ]
-    aligns = max(shift for layer in layers for shift in layer.in_aligns)
+    low_bits, high_blocks = split_line(rows, max(widths))
+    # no sum of SIMD full products overflows; an aligned value passes where such a sum does
+    sum_bits = weight_bits + value_bits + ceil_log2(array.simd)
+    aligned_bits = value_bits + max(shift for layer in layers for shift in layer.in_aligns)
     return Sizes(
         array=array,
         batch=batch,
         weight_rows=weight_rows,
         weight_bits=weight_bits,
         value_bits=value_bits,
-        # an aligned value passes where a sum of products does
-        tree_bits=max(tree_bits(weight_bits, value_bits, array.simd), value_bits + aligns),
+        tree_bits=max(sum_bits, aligned_bits),
         acc_bits=max(layer.acc_bits for layer in layers),
         quant_bits=quant_bits(rows, stored),
         quant_signed=any(item.signed for item in stored),
-        code_bits=code_bits,
+        code_bits=max(widths),
         gear_bits=max(gear_bits(width) for width in widths),
         line_blocks=max(row.line_entries for row in rows),
         line_low_bits=low_bits,
@@ -122,7 +148,7 @@ def sizes_of(
         averages=any(row.reciprocal or row.exclude_pad for row in rows),
         weight_widths=tuple(sorted({row.weight_bits for row in rows if row.is_conv})),
         table_entries=max(row.weight_table for row in rows),
-        plain_weights=any(layer.stored.table is None for layer in weighted),
+        plain_weights=any(row.is_conv and not row.weight_table for row in rows),
     )
 
 
@@ -156,6 +182,17 @@ def gear_bits(width: int) -> int:
     """
     step = 8 if width % 8 == 0 else width & -width
     return max(WORD_BITS + 8, 8 * (8 - step + width))
+
+
+def line_memories(
+    blocks: int, low_bits: int, high_blocks: int, code_bits: int, copies: int = 1
+) -> list[Memory]:
+    """The two parts of the line buffer: the low bits of every code, the others of wide codes."""
+    memories = [Memory("line buffer", 1, blocks, BLOCK_CODES * low_bits, copies)]
+    if code_bits > low_bits:
+        width = BLOCK_CODES * (code_bits - low_bits)
+        memories.append(Memory("line buffer, wide codes", 1, high_blocks, width, copies))
+    return memories
 
 
 def split_line(rows: Sequence[Row], code_bits: int) -> tuple[int, int]:

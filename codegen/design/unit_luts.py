@@ -19,35 +19,36 @@ MODEL = Path(__file__).with_name("lut_model.json")
 QM = (2, 16)  # what a value may have
 BITS = {"knq": (1, 8), "enq": (1, 16)}  # and a code of each scheme
 
-# The terms of each formula; every one has a meaning in the circuit.
-TERMS: dict[str, tuple[str, Callable[[int, int, int], tuple[float, ...]]]] = {
+# The terms of each formula, as functions of a code's and a value's width; every one has a meaning
+# in the circuit.
+Terms = tuple[str, Callable[[int, int], tuple[float, ...]]]
+# one comparator a step; multiplexers over all thresholds but the first
+_TREE: Terms = (
+    "thresholds*qm, bits*qm, bits, 1", lambda b, q: (_thresholds(b) * q, b * q, b, 1)
+)  # fmt: skip
+# a shifter over a few distances
+_SHIFTER: Terms = ("bits, qm, 1", lambda b, q: (b, q, 1))
+TERMS: dict[str, Terms] = {
     # comparators: qm bits each; encoder: one input each
     "qk lane": ("thresholds*qm, thresholds, 1",
-                lambda b, q, n: (_thresholds(b) * q, _thresholds(b), 1)),
-    # one comparator a step; multiplexers over all thresholds but the first
-    "qk_tree lane": ("thresholds*qm, bits*qm, bits, 1",
-                     lambda b, q, n: (_thresholds(b) * q, b * q, b, 1)),
+                lambda b, q: (_thresholds(b) * q, _thresholds(b), 1)),
+    "qk_tree lane": _TREE,
     # a multiplexer of 2^bits inputs for each bit of the value
-    "ck lane": ("levels*qm, qm, 1", lambda b, q, n: ((1 << b) * q, q, 1)),
+    "ck lane": ("levels*qm, qm, 1", lambda b, q: ((1 << b) * q, q, 1)),
     # 32-deep memories hold 6 bits in 4 LUTs, 64-deep ones 3
-    "ck_ram lane": ("blocks", lambda b, q, n: (_ram_blocks(b, q),)),
-    # a shifter over a few distances
-    "qe lane": ("bits, qm, 1", lambda b, q, n: (b, q, 1)),
-    "ce lane": ("bits, qm, 1", lambda b, q, n: (b, q, 1)),
+    "ck_ram lane": ("blocks", lambda b, q: (_ram_blocks(b, q),)),
+    "qe lane": _SHIFTER,
+    "ce lane": _SHIFTER,
     # a function of the layer index for each bit of the table; few distinct ones with few layers
-    "qk table": ("thresholds*qm", lambda b, q, n: (_thresholds(b) * q,)),
-    "ck table": ("levels*qm", lambda b, q, n: ((1 << b) * q,)),
+    "qk table": ("thresholds*qm", lambda b, q: (_thresholds(b) * q,)),
+    "ck table": ("levels*qm", lambda b, q: ((1 << b) * q,)),
     # whole units of one lane: constants of the layer index merge with what they feed
     "qk unit": ("thresholds*qm, thresholds, bits, 1",
-                lambda b, q, n: (_thresholds(b) * q, _thresholds(b), b, 1)),
-    "qk_tree unit": ("thresholds*qm, bits*qm, bits, 1",
-                     lambda b, q, n: (_thresholds(b) * q, b * q, b, 1)),
-    "ck unit": (
-        "levels*qm, levels, qm, 1",
-        lambda b, q, n: ((1 << b) * q, 1 << b, q, 1),
-    ),
-    "qe unit": ("bits, qm, 1", lambda b, q, n: (b, q, 1)),
-    "ce unit": ("bits, qm, 1", lambda b, q, n: (b, q, 1)),
+                lambda b, q: (_thresholds(b) * q, _thresholds(b), b, 1)),
+    "qk_tree unit": _TREE,
+    "ck unit": ("levels*qm, levels, qm, 1", lambda b, q: ((1 << b) * q, 1 << b, q, 1)),
+    "qe unit": _SHIFTER,
+    "ce unit": _SHIFTER,
 }  # fmt: skip
 
 
@@ -70,19 +71,13 @@ def _ram_blocks(bits: int, qm: int) -> int:
 def lut_estimate(kind: str, bits: int, qm: int, layers: int = 0, lanes: int = 1) -> float:
     """LUTs of a unit as an engine uses it: one table, and lanes that convert one value each.
 
-    Args:
-        kind: "qe", "ce", "qk", "qk_tree", "ck" or "ck_ram".
-        bits: width of a code.
-        qm: width of a value.
-        layers: number of layer indices that the table chooses from; 0 or 1 for no table, where its
-            constants come from elsewhere (registers, a memory).
-        lanes: values converted at once.
+    The table chooses from so many layers' constants; with 0 or 1 there is none, they come from
+    elsewhere (registers, a memory).
     """
-    lane = formula(kind, "lane", bits, qm, 0)
-    table = 0.0
+    luts = lanes * formula(kind, "lane", bits, qm, 0)
     if layers > 1 and kind[:2] in ("qk", "ck"):
-        table = formula(kind[:2], "table", bits, qm, layers)
-    return table + lanes * lane
+        luts += formula(kind[:2], "table", bits, qm, layers)
+    return luts
 
 
 def formula(kind: str, part: str, bits: int, qm: int, layers: int) -> float:
@@ -94,13 +89,11 @@ def formula(kind: str, part: str, bits: int, qm: int, layers: int) -> float:
         if not low <= value <= high:
             raise UserError(f"{kind}: {name} must be {low}..{high}, not {value}")
     _, terms = TERMS[f"{kind} {part}"]
-    found = _coefficients()[f"{kind} {part}"]
-    values = terms(bits, qm, layers)
-    known = sorted(int(key) for key in found)
+    measured = _coefficients()[f"{kind} {part}"]
+    luts = [float(np.dot(factors, terms(bits, qm))) for factors in measured.values()]
     # between measured numbers of layers the cost grows with their logarithm
-    place = np.interp(math.log2(max(1, layers)), [math.log2(max(1, k)) for k in known],
-                      [float(np.dot(found[str(k)], values)) for k in known])  # fmt: skip
-    return max(0.0, float(place))
+    places = [math.log2(max(1, int(key))) for key in measured]
+    return max(0.0, float(np.interp(math.log2(max(1, layers)), places, luts)))
 
 
 @cache

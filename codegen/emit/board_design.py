@@ -56,7 +56,7 @@ def _layer(design: Design, index: int, crc: int) -> board.Layer:
         out_address=row.out_addr,
         out_words=row.output_words,
         out_shape=layer.out_shape,
-        memory="ddr" if not row.out_chip else "A" if row.chip_swap else "B",
+        memory=row.output_place,
         bits=quantizer.bits if quantizer else 64,
         scheme=quantizer.scheme if quantizer else "raw",
         qm=quantizer.qm if quantizer else None,
@@ -66,8 +66,5 @@ def _layer(design: Design, index: int, crc: int) -> board.Layer:
         weight_bits=stored.bits if stored else 0,
         weight_crc=crc,
         macs=layer.macs,
-        cycles=cost.cycles,
-        bytes_read=cost.bytes_read,
-        bytes_written=cost.bytes_written,
-        bytes_weights=cost.bytes_weights,
+        **cost.totals,
     )

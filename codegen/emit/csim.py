@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the generated C++ with g++ and runs its test bench: the open-source C-simulation.
+"""The open-source C-simulation: compile the generated C++ with g++, run its test bench, judge it.
 
-Headers ap_int.h and hls_stream.h come from Vitis HLS (XILINX_HLS) or from the PyPI package hls4ml,
-whose folder is found without importing it.
+The test bench compares codes; here its counters are compared with the cycle model and its logits
+with the reference, image by image. report.json is extended by the result.
 """
 
 import subprocess
 from pathlib import Path
 
-from codegen.emit.report_model import Csim
+import numpy as np
+
+from codegen.emit.report_model import Agreement, Csim, Report, read_report
+from codegen.emit.report_page import write_report
 from formats.build import compile_cpp
+from formats.design import TRAFFIC
 from formats.errors import UserError
 from formats.options import Options
 
 FLAGS = (
-    "-std=c++14",
-    "-O3",
-    "-march=native",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wno-unknown-pragmas",
+    "-std=c++14", "-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
     "-Wno-unused-label",
-)
+)  # fmt: skip
 # ap_private's constructors clear spare bits before any bit is set, which g++ reports in whoever
 # uses them. Fast mode keeps ap_uint only for gearboxes of more than 128 bits.
 AP_TYPES = {
@@ -30,53 +28,99 @@ AP_TYPES = {
     "exact": ("-Wno-uninitialized", "-Wno-maybe-uninitialized"),
     "threads": ("-DCSIM_FAST", "-DCSIM_THREADS", "-pthread", "-Wno-maybe-uninitialized"),
 }
-SANITIZE = (
-    "-g",
-    "-O1",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
-)
+SANITIZE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # ap_private sign-extends by shifting negative numbers left, which g++ defines as C++20 does.
 SANITIZE_TYPES = {"fast": (), "exact": ("-fno-sanitize=shift-base",), "threads": ()}
 
 
+def simulate(options: Options) -> int:
+    """Compile, run, report; 0 where everything is equal, else 1 or the test bench's own status."""
+    report = read_report(options.folder)
+    status = run_bench(options, compile_bench(options), report.images)
+    path = options.folder / "csim" / "csim.json"
+    if not path.is_file():  # it stopped before writing it
+        return status or 1
+    result = Csim.model_validate_json(path.read_text())
+    problems = counter_problems(report, result)
+    result.accuracy = accuracy(options, report)
+    if result.accuracy and result.accuracy.same_logits != report.images:
+        problems.append(
+            "the C-simulation's outputs must equal the Python reference's, image by image"
+        )
+    for problem in problems:
+        print(f"FAILED: {problem}")
+    report.csim = result
+    write_report(options.folder, report)
+    return status or (1 if problems else 0)
+
+
 def compile_bench(options: Options) -> Path:
     """Compile hls/*.cpp; return the program. Does nothing where sources and flags are unchanged."""
-    sources = sorted((options.folder / "hls").glob("*.cpp"))
+    folder, types = options.folder / "hls", options.csim_types
+    sources = sorted(folder.glob("*.cpp"))
     if not sources:
-        raise UserError(
-            f"{options.folder / 'hls'} must hold generated sources; run `nuq codegen` first"
-        )
-    flags = [*FLAGS, *AP_TYPES[options.csim_types]]
+        raise UserError(f"{folder} must hold generated sources; run `nuq codegen` first")
+    flags = [*FLAGS, *AP_TYPES[types]]
     if options.sanitize:
-        flags += [*SANITIZE, *SANITIZE_TYPES[options.csim_types]]
-    program = (
-        options.folder
-        / "csim"
-        / f"csim_{options.csim_types}{'_sanitize' if options.sanitize else ''}"
-    )
-    return compile_cpp(flags, sources, sorted((options.folder / "hls").glob("*.hpp")), program)
+        flags += [*SANITIZE, *SANITIZE_TYPES[types]]
+    name = f"csim_{types}{'_sanitize' if options.sanitize else ''}"
+    program = options.folder / "csim" / name
+    return compile_cpp(flags, sources, sorted(folder.glob("*.hpp")), program)
 
 
 def run_bench(options: Options, program: Path, images: int) -> int:
     """Run the test bench, its output going straight through; return its exit status."""
     for name in ("csim.json", "logits.bin"):
         (options.folder / "csim" / name).unlink(missing_ok=True)
-    command = [
-        str(program),
-        str(options.folder / "params"),
-        str(options.folder / "golden"),
-        str(options.folder / "csim"),
-        str(images),
-    ]
+    folders = [str(options.folder / name) for name in ("params", "golden", "csim")]
+    command = [str(program), *folders, str(images)]
     if options.first_layers:
         command.append(str(options.first_layers))
     return subprocess.run(command, check=False).returncode
 
 
-def read_result(options: Options) -> Csim | None:
-    """csim.json of the last run, or None where it stopped before writing it."""
-    path = options.folder / "csim" / "csim.json"
+def counter_problems(report: Report, result: Csim) -> list[str]:
+    """One sentence for the first layer whose counted iterations are not the predicted ones."""
+    for layer, counted in zip(report.layers, result.layers, strict=False):
+        same = {name: getattr(layer, name) for name in ("cycles", *TRAFFIC)}
+        predicted = {**dict(layer.counts), **same}
+        for name, value in predicted.items():
+            count = getattr(counted, name)
+            if count != value:
+                return [f"layer {layer.name}: {name} must be the predicted {value}, not {count}"]
+    return []
+
+
+def accuracy(options: Options, report: Report) -> Agreement | None:
+    """Compare logits of float, Python-integer and C-simulation; None where only some layers ran.
+
+    Prints one line where the images have labels.
+    """
+    path = options.folder / "csim" / "logits.bin"
     if not path.is_file():
         return None
-    return Csim.model_validate_json(path.read_text())
+    images, last = report.images, report.layers[-1]
+    channels, height, width = last.out_shape
+    logits = np.fromfile(path, dtype="<i8")
+    if logits.size != images * channels * height * width:
+        return None
+    simulated = logits.reshape(images, height * width, channels).transpose(0, 2, 1)
+    with np.load(options.folder / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
+        integer = vectors[last.name][:images].reshape(images, channels, -1)
+        floating = vectors["float_logits"][:images].reshape(images, -1)
+        labels = vectors["labels"][:images]
+    same = int((simulated == integer).all(axis=(1, 2)).sum())
+    known = labels >= 0
+    outputs = {"float": floating, "integer": integer, "csim": simulated}
+    shares: dict[str, float | None] = {}
+    for name, values in outputs.items():
+        hits = values.reshape(images, -1).argmax(axis=1)[known] == labels[known]
+        shares[f"{name}_top1"] = round(100 * float(hits.mean()), 3) if known.any() else None
+    if known.any():
+        print(
+            f"top-1 accuracy on {known.sum()} images: float {shares['float_top1']:.2f}%, "
+            f"integer (Python) {shares['integer_top1']:.2f}%, "
+            f"C-simulation {shares['csim_top1']:.2f}%; "
+            f"the last two agree on {same} of {images} images"
+        )
+    return Agreement(images=int(known.sum()), same_logits=same, **shares)

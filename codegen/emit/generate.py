@@ -9,8 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from codegen.design.design import Design
-from codegen.design.search import choose
-from codegen.design.space import Axes
+from codegen.design.search import Axes, choose
 from codegen.emit import board_design, golden, render, report, report_page, weights_file
 from formats import network
 from formats.build import atomic_dir, digest, program_files, write_atomic

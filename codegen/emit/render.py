@@ -24,7 +24,7 @@ from codegen.design.constants import (
 )
 from codegen.design.design import Design
 from codegen.design.lowering import knq_tables, lrn_layers
-from codegen.design.resources import feature_map_memories
+from codegen.design.resources import FEATURE_MAPS
 from codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
 from codegen.emit.golden import golden_name
 from codegen.emit.templates import environment
@@ -150,7 +150,7 @@ def context(design: Design) -> dict[str, Any]:
             "weights": design.weight_words // design.array.weight_ports,
             "feature_maps": design.arena.words * design.batch,
         },
-        "chip_impl": [item.impl for item in feature_map_memories(design.sizes, part)],
+        "chip_impl": [m.impl for m in design.memories if m.name.startswith(FEATURE_MAPS)],
         "on_chip": bool(design.chip.memory),
         "fields": list(FIELDS),
         "field_comment": textwrap.wrap(", ".join(FIELDS), LINE_WIDTH),

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a plan: what was generated and what it costs.
 
-Memory figures follow the papers (NB, ratio to half precision) and the memory map (packed bytes,
-peak live bytes).
+Memory figures follow the papers (NB, elements times bits summed over the layers, and its ratio to
+half precision: IEEE papers 000/001, table V) and the memory map (packed bytes, peak live bytes).
 """
 
+from dataclasses import asdict
+from math import prod
 from typing import Any
 
 from codegen import VERSION
 from codegen.design.constants import design_id
 from codegen.design.design import Design
-from codegen.design.memory import Footprint, paper_footprint, stored_footprint
-from codegen.design.resources import memories
+from codegen.design.resources import RESOURCES
 from codegen.design.rows import Place, Row
-from codegen.emit.report_model import Report
+from codegen.emit.report_model import Footprint, Report
 from formats.arithmetic import ceil_div
+from formats.network import Layer
 from formats.packing import WORD_BYTES
 from formats.rules import INPUT
 
@@ -74,10 +76,7 @@ def _layer(plan: Design, index: int) -> dict[str, Any]:
         "packed_bytes": row.output_words * WORD_BYTES,
         "memory": _places(row),
         "chunks": row.chunks,
-        "bytes_read": cost.bytes_read,
-        "bytes_written": cost.bytes_written,
-        "bytes_weights": cost.bytes_weights,
-        "cycles": cost.cycles,
+        **cost.totals,
         "utilisation": plan.array.efficiency(layer.macs * plan.images, cost.cycles),
         "counts": dict(cost.counts),
     }
@@ -85,17 +84,10 @@ def _layer(plan: Design, index: int) -> dict[str, Any]:
 
 def _places(row: Row) -> dict[str, Any]:
     """Where the inputs and the output of a layer are: "ddr", "A" or "B"; "copy" of a DDR input."""
-    read, written = ("B", "A") if row.chip_swap else ("A", "B")
-    names: dict[int, str] = {
-        Place.DDR: "ddr",
-        Place.CHIP: read,
-        Place.CACHE: f"ddr, copy in {read}",
-    }
+    read = "AB"[row.chip_swap]
+    names = {Place.DDR: "ddr", Place.CHIP: read, Place.CACHE: f"ddr, copy in {read}"}
     places = [row.in_chip, row.in2_chip][: row.sources]
-    return {
-        "inputs": [names[place] for place in places],
-        "output": written if row.out_chip else "ddr",
-    }
+    return {"inputs": [names[Place(place)] for place in places], "output": row.output_place}
 
 
 def ddr_traffic(plan: Design) -> dict[str, int]:
@@ -126,13 +118,9 @@ def _weights(plan: Design, index: int) -> dict[str, Any] | None:
 
 def _memory(plan: Design) -> dict[str, Any]:
     layers = plan.network.layers
-    stored = stored_footprint(layers)
     packed = [row.output_words for row in plan.rows if not row.raw]
     return {
-        "activations": stored.activations,
-        "nb_bits": stored.nb_bits,
-        "half_precision_bits": stored.half_bits,
-        "ratio": stored.ratio,
+        **dict(stored_footprint(layers)),
         "packed_bytes": sum(packed) * WORD_BYTES,
         "peak_live_bytes": plan.peak_words() * WORD_BYTES,
         "peak_live_bytes_without_input": plan.peak_words(with_input=False) * WORD_BYTES,
@@ -141,17 +129,26 @@ def _memory(plan: Design) -> dict[str, Any]:
         "ddr": ddr_traffic(plan),
         "weight_bytes": plan.weight_words * WORD_BYTES,
         "weight_section_bytes": plan.weight_words // plan.array.weight_ports * WORD_BYTES,
-        "conv_before_pool": _footprint(paper_footprint(layers)),
+        "conv_before_pool": paper_footprint(layers),
     }
 
 
-def _footprint(part: Footprint) -> dict[str, Any]:
-    return {
-        "activations": part.activations,
-        "nb_bits": part.nb_bits,
-        "half_precision_bits": part.half_bits,
-        "ratio": part.ratio,
-    }
+def stored_footprint(layers: tuple[Layer, ...]) -> Footprint:
+    """What is stored: every quantized output after its pool. The raw last layer does not count."""
+    return _footprint([(layer.out_shape, layer) for layer in layers])
+
+
+def paper_footprint(layers: tuple[Layer, ...]) -> Footprint:
+    """The papers' count: outputs of the convolutional layers before their pool."""
+    return _footprint([(layer.conv_shape, layer) for layer in layers if layer.kind == "conv"])
+
+
+def _footprint(items: list[tuple[tuple[int, int, int], Layer]]) -> Footprint:
+    counts = [(prod(shape), item.quantizer.bits) for shape, item in items if item.quantizer]
+    activations, bits = sum(count for count, _ in counts), sum(map(prod, counts))
+    half = 16 * activations
+    ratio = bits / half if half else 0.0
+    return Footprint(activations=activations, nb_bits=bits, half_precision_bits=half, ratio=ratio)
 
 
 def _performance(plan: Design) -> dict[str, Any]:
@@ -169,20 +166,8 @@ def _performance(plan: Design) -> dict[str, Any]:
 def _resources(plan: Design) -> dict[str, Any]:
     used, part = plan.resources, plan.part
     return {
-        "estimate": {
-            "dsp": used.dsp,
-            "bram36": used.bram36,
-            "lut": used.lut,
-            "ff": used.ff,
-            "uram": used.uram,
-        },
-        "available": {
-            "dsp": part.dsp,
-            "bram36": part.bram36,
-            "lut": part.lut,
-            "ff": part.ff,
-            "uram": part.uram,
-        },
+        "estimate": asdict(used),
+        "available": {name: getattr(part, name) for name in RESOURCES},
         "memories": [
             {
                 "name": item.name,
@@ -192,6 +177,6 @@ def _resources(plan: Design) -> dict[str, Any]:
                 "bram36": item.bram18 / 2,
                 "uram": item.uram,
             }
-            for item in memories(plan.sizes, part)
+            for item in plan.memories
         ],
     }

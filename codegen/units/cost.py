@@ -21,7 +21,7 @@ def fit(costs: Mapping[Point, Cost]) -> dict[str, dict[str, list[float]]]:
         for layers in sorted({point.layers for point in chosen}):
             rows = [p for p in chosen if p.layers == layers]
             measured = np.array([max(1, costs[p].lut) for p in rows], float)
-            design = np.array([terms(p.bits, p.qm, layers) for p in rows], float)
+            design = np.array([terms(p.bits, p.qm) for p in rows], float)
             # a line of relative errors: what matters is the share that an estimate is off
             solution = np.linalg.lstsq(design / measured[:, None], np.ones(len(rows)), rcond=None)
             model[key][str(layers)] = [round(float(value), 4) for value in solution[0]]

@@ -16,7 +16,7 @@ from test_codegen_csim import check, run
 
 from codegen.design.array import Array
 from codegen.design.cost import layer_cost
-from codegen.design.lanes import packing_cost
+from codegen.design.lowering import packing_cost
 from codegen.design.planner import line_capacities, plan, use_line_buffer
 from codegen.design.rows import Row
 from codegen.emit.weights_file import order_rows

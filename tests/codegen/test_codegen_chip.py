@@ -12,8 +12,8 @@ from test_codegen_csim import check, chunked, grouped, run
 from test_codegen_operations import inception, residual
 
 from codegen.design.array import Array
-from codegen.design.chip import CHIP_SHARE, all_on_chip
 from codegen.design.design import Design
+from codegen.design.memory import CHIP_SHARE, all_on_chip
 from codegen.design.planner import plan
 from codegen.design.rows import Place
 from formats.commands import main

@@ -15,9 +15,18 @@ from codegen.design.array import Array
 from codegen.design.bounds import CAUSES, layer_times
 from codegen.design.design import Design
 from codegen.design.planner import plan
-from codegen.design.search import LIMIT, choose, dominates, explore, limited
-from codegen.design.space import Axes, Bound, points
+from codegen.design.search import (
+    LIMIT,
+    Axes,
+    Bound,
+    choose,
+    dominates,
+    explore,
+    limited,
+    points,
+)
 from codegen.emit import explore_page as report
+from codegen.emit.render import context
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from formats.hardware import Part, clocked, find_part, load_parts
@@ -116,6 +125,16 @@ def test_the_front_is_not_dominated_and_holds_the_pick() -> None:
     assert found.front[0].seconds == found.best.seconds
     assert not any(dominates(a, b) for a in found.front for b in found.front)
     assert found.planned <= found.points
+
+
+def test_memories_are_those_that_the_search_counted() -> None:
+    """What a part keeps free counts: a map that needs all of its URAM is in block RAM."""
+    network, axes = full_size("alexnet", 3), {"simd": 8, "pe": 24, "pixels": 1, "weight_ports": 1}
+    part = replace(find_part("XCZU7EV"), bram36=5000)
+    blocks = explore(network, part, 1, axes).best.resources.uram
+    made = explore(network, replace(part, uram=blocks), 1, axes).best
+    assert blocks > made.resources.uram == sum(memory.uram for memory in made.memories)
+    assert context(made)["chip_impl"].count("uram") == 1
 
 
 def test_axes_that_are_set_stay() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen.design.array import Array
-from codegen.design.lanes import axis_options, choose, pack_lanes
+from codegen.design.lowering import axis_options, choose_packing, pack_lanes
 from formats.network import Layer
 from formats.packing import touched_words
 
@@ -68,13 +68,13 @@ def test_every_option_gives_the_same_sums(
 def test_dilated_and_grouped_layers_stay_as_they_are() -> None:
     assert len(axis_options(20, 3, 2, 2, 0, 8)) == 1
     grouped = conv((8, 20, 20), (8, 9, 9), (3, 3), (2, 2), groups=2)
-    rows, columns = choose(grouped, 10, Array(8, 24), 512)
+    rows, columns = choose_packing(grouped, 10, Array(8, 24), 512)
     assert (rows.taps, columns.taps) == (1, 1)
 
 
 def test_vgg_first_layer_becomes_pointwise() -> None:
     layer = full_size("vgg16", 5).layers[0]
-    packed, _ = pack_lanes(layer, *choose(layer, 10, Array(8, 24), 512))
+    packed, _ = pack_lanes(layer, *choose_packing(layer, 10, Array(8, 24), 512))
     assert (packed.in_shape[0], packed.kernel) == (27, (1, 1))
     # cheaper than the plain layer although it reads more
     assert int(touched_words(224, 224, 10).sum()) * 4 < 224 * 224 * 9
@@ -82,6 +82,6 @@ def test_vgg_first_layer_becomes_pointwise() -> None:
 
 def test_alexnets_first_kernel_becomes_lanes() -> None:
     layer = full_size("alexnet", 3).layers[0]
-    rows, columns = choose(layer, 10, Array(8, 24), 512)
+    rows, columns = choose_packing(layer, 10, Array(8, 24), 512)
     assert (rows.taps, columns.taps) == (11, 4)
     assert pack_lanes(layer, rows, columns)[0].kernel == (1, 3)

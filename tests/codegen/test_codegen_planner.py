@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen.design.array import Array
-from codegen.design.blockram import Memory
 from codegen.design.lowering import merge_groups
 from codegen.design.planner import plan
 from codegen.design.resources import conversion_luts
 from codegen.design.rows import Row
-from codegen.design.sizes import gear_bits
+from codegen.design.sizes import Memory, gear_bits
 from codegen.design.unit_luts import lut_estimate
 from formats.errors import UserError
 from formats.hardware import find_part

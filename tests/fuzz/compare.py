@@ -13,9 +13,9 @@ import numpy as np
 
 from codegen.design import planner
 from codegen.design.array import Array
-from codegen.design.chip import CHIP_SHARE
 from codegen.design.design import Design, assemble
 from codegen.design.lowering import knq_tables, lower, lrn_layers
+from codegen.design.memory import CHIP_SHARE
 from codegen.design.resources import estimate
 from codegen.design.sizes import sizes_of
 from codegen.emit import golden, weights_file
