@@ -150,7 +150,6 @@ def accumulator_bits(weight: np.ndarray, bias: np.ndarray, bias_shift: int, magn
     Args:
         weight: integers [out, ...] of 16 bits or less.
         bias: integers [out], used as b << bias_shift.
-        bias_shift: left shift of the bias.
         magnitude: largest magnitude of an input value.
 
     >>> accumulator_bits(np.array([[3, -4]]), np.array([1]), 2, 15)
@@ -170,15 +169,11 @@ class Window:
     """A window that slides over a map: a max pool, fused or all there is of a layer.
 
     Padding never wins a maximum.
-
-    Attributes:
-        kernel, stride: (rows, columns).
-        pads: (top, left, bottom, right) in pixels.
     """
 
-    kernel: Pair
+    kernel: Pair  # rows, columns
     stride: Pair
-    pads: Pads = (0, 0, 0, 0)
+    pads: Pads = (0, 0, 0, 0)  # top, left, bottom, right in pixels
 
     def out_size(self, height: int, width: int) -> Pair:
         """Rows and columns of window positions on a padded map, floor mode.
@@ -203,16 +198,6 @@ class Window:
     def size(self) -> int:
         """Elements of a window."""
         return self.kernel[0] * self.kernel[1]
-
-    def clipped(self, height: int, width: int) -> bool:
-        """Whether a window reaches beyond the map."""
-        ends = [
-            (count - 1) * stride - pad + kernel
-            for count, stride, pad, kernel in zip(
-                self.out_size(height, width), self.stride, self.pads, self.kernel, strict=False
-            )
-        ]
-        return any(self.pads[:2]) or ends[0] > height or ends[1] > width
 
     def counts(self, height: int, width: int) -> np.ndarray:
         """The elements of a window inside the map, at every position: int64 [rows, columns].
@@ -240,13 +225,9 @@ def dilated(kernel: Pair, dilation: Pair) -> Pair:
 
 @dataclass(frozen=True)
 class Average(Window):
-    """An average pool; what lies outside the map counts as 0.
+    """An average pool; what lies outside the map counts as 0."""
 
-    Attributes:
-        count_include_pad: whether the divisor counts window elements outside the map.
-    """
-
-    count_include_pad: bool = False
+    count_include_pad: bool = False  # whether the divisor counts window elements outside the map
 
     def divisors(self, height: int, width: int) -> np.ndarray:
         """What the sum at every output position is divided by, int64 [rows, columns]."""

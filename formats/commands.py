@@ -17,23 +17,16 @@ from formats.options import SCHEME_OPTIONS, Options, default_text, meant, table,
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """One command."""
 
-    Attributes:
-        package: where its function is: PACKAGE.commands, by the command's name.
-        help: what it does.
-        takes: names of GROUPS and of options.
-        needs: the command whose result it reads, and whose options it takes, too.
-        only_with: the flag without which it needs nothing.
-        checks: a function of PACKAGE.commands that refuses before anything is built.
-    """
-
-    package: str
+    package: str  # where its function is: PACKAGE.commands, by the command's name
     help: str
-    takes: str = ""
-    needs: str | None = None
-    only_with: str | None = None
-    checks: str | None = None
+    takes: str = ""  # names of GROUPS and of options
+    needs: str | None = None  # the command whose result it reads, and whose options it takes, too
+    only_with: str | None = None  # the flag without which it needs nothing
+    checks: str | None = (
+        None  # a function of PACKAGE.commands that refuses before anything is built
+    )
 
 
 GROUPS: Mapping[str, tuple[str, str]] = {

@@ -5,13 +5,14 @@ The code generator writes it, the bundle carries it, and the driver on the board
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from formats.errors import UserError, existing
 from formats.images import Preprocessing, Reader
 from formats.packing import WORD_BYTES, Gather
+from formats.schema import check, from_json, schema_of
 
 DESIGN = "design.json"
 TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")  # that cross the memory ports
@@ -21,38 +22,24 @@ COUNTERS = (*TRAFFIC, "cycles", *STAGES)  # of the engine, docs/formats.md secti
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer; addresses and sizes in words of 8 bytes.
+    """One layer; addresses and sizes in words of 8 bytes."""
 
-    Attributes:
-        name, kind: as in the quantized network.
-        out_address, out_words: place of its output in an image's part of the memory.
-        out_shape: [C, H, W]; bits: T of a stored code, 64 for raw accumulators.
-        memory: where the output is: "ddr", or on-chip memory "A" or "B".
-        scheme, qm: of the output's quantizer, "raw" and None for the last layer.
-        weight_address: its place in every port's section of weights.bin.
-        weight_words, bias_words: its words in all sections; those of biases and codebook.
-        weight_bits: of a stored weight or index; 0 where there is none.
-        weight_crc: CRC-32 of its words, section after section.
-        macs: of one image.
-        cycles, bytes_read, bytes_written, bytes_weights: predicted for `Design.predicted_images`.
-    """
-
-    name: str
+    name: str  # this and the next: as in the quantized network
     kind: str
-    out_address: int
+    out_address: int  # place of its output in an image's part of the memory
     out_words: int
-    out_shape: tuple[int, int, int]
-    memory: str
-    bits: int
-    scheme: str
-    qm: int | None
-    weight_address: int
-    weight_words: int
-    bias_words: int
-    weight_bits: int
-    weight_crc: int
-    macs: int
-    cycles: int
+    out_shape: tuple[int, int, int]  # C, H, W
+    memory: str  # where the output is: "ddr", or on-chip memory "A" or "B"
+    bits: int  # T of a stored code, 64 for raw accumulators
+    scheme: str  # of the output's quantizer, "raw" for the last layer
+    qm: int | None  # None for the last layer
+    weight_address: int  # its place in every port's section of weights.bin
+    weight_words: int  # in all sections
+    bias_words: int  # those of them that hold biases and the codebook
+    weight_bits: int  # of a stored weight or index; 0 where there is none
+    weight_crc: int  # CRC-32 of its words, section after section
+    macs: int  # of one image
+    cycles: int  # this and the next three: predicted for `Design.predicted_images`
     bytes_read: int
     bytes_written: int
     bytes_weights: int
@@ -70,45 +57,30 @@ class Layer:
 
 @dataclass(frozen=True)
 class Design:
-    """The network as the accelerator was generated for it.
-
-    Attributes:
-        network, part: names; design_id: what the ID register must say.
-        clock_mhz: the engine's clock; predicted_images: images of the predictions.
-        batch: images that one call can take.
-        arena_words, input_address, input_words: the feature map memory of one image.
-        chip_words: of one image, in on-chip memories A and B.
-        input_shape, input_bits: of the pixels; gather: lane packing; preprocessing: of pictures.
-        weight_words, weight_bits: of weights.bin; the widest weight that is stored.
-        weight_ports: memory ports for weights, and sections of weights.bin.
-        output_frac, output_divisor: value of a logit = accumulator * 2^-frac / divisor.
-        classes: names of the classes, may be empty.
-        layers: in execution order.
-        accuracy: of the reference, in percent, or None.
-    """
+    """The network as the accelerator was generated for it."""
 
     network: str
     part: str
-    design_id: int
-    clock_mhz: float
-    predicted_images: int
-    batch: int
-    arena_words: int
+    design_id: int  # what the ID register must say
+    clock_mhz: float  # of the engine
+    predicted_images: int  # images of the predictions
+    batch: int  # images that one call can take
+    arena_words: int  # the feature map memory of one image
     input_address: int
-    chip_words: tuple[int, int]
+    chip_words: tuple[int, int]  # of one image, in on-chip memories A and B
     input_words: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int]  # of the pixels
     input_bits: int
-    gather: Gather
-    preprocessing: Preprocessing
-    weight_words: int
-    weight_bits: int
-    weight_ports: int
-    output_frac: int
+    gather: Gather  # lane packing
+    preprocessing: Preprocessing  # of pictures
+    weight_words: int  # of weights.bin
+    weight_bits: int  # the widest weight that is stored
+    weight_ports: int  # memory ports for weights, and sections of weights.bin
+    output_frac: int  # value of a logit = accumulator * 2^-frac / divisor
     output_divisor: int
-    classes: tuple[str, ...]
-    layers: tuple[Layer, ...]
-    accuracy: dict[str, Any] | None
+    classes: tuple[str, ...]  # names, may be none
+    layers: tuple[Layer, ...]  # in execution order
+    accuracy: dict[str, Any] | None  # of the reference, in percent
 
     @property
     def reader(self) -> Reader:
@@ -120,10 +92,6 @@ class Design:
     def identity(self) -> str:
         """The ID in hexadecimal, as messages and reports have it."""
         return f"{self.design_id:08x}"
-
-    def entry(self) -> dict[str, Any]:
-        """The fields as JSON holds them."""
-        return asdict(self)
 
     @property
     def arena_bytes(self) -> int:
@@ -164,30 +132,14 @@ class Design:
 
 
 def read_design(folder: Path) -> Design:
-    """design.json of a folder; UserError where a field is missing or unknown."""
+    """design.json of a folder; UserError where a field is missing, unknown or wrong."""
     path = existing(folder / DESIGN, "run `make codegen` first")
     try:
-        fields = _frozen(json.loads(path.read_text(encoding="utf-8")))
-        return Design(
-            **{
-                **fields,
-                "gather": Gather(**fields["gather"]),
-                "preprocessing": Preprocessing.of(fields["preprocessing"]),
-                "layers": tuple(Layer(**layer) for layer in fields["layers"]),
-            }
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"design.json must have this program's fields ({error})") from None
-
-
-def _frozen(value: Any) -> Any:
-    """JSON's lists as tuples.
-
-    >>> _frozen([1, {"a": [2, [3]]}])
-    (1, {'a': (2, (3,))})
-    """
-    if isinstance(value, list):
-        return tuple(_frozen(item) for item in value)
-    if isinstance(value, dict):
-        return {name: _frozen(item) for name, item in value.items()}
-    return value
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fault = check(schema_of(Design), content)
+    except ValueError as error:
+        fault = str(error)
+    if fault is not None:
+        raise UserError(f"design.json must have this program's fields ({fault})")
+    design: Design = from_json(Design, content)
+    return design

@@ -58,58 +58,40 @@ def _is_multiplier(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """One FPGA part.
-
-    Attributes:
-        name, device: short name, and the vendor's full name with package and speed grade.
-        processor: its processing system, one of PROCESSORS.
-        dsp, bram36, uram, lut, ff: blocks available.
-        multiplier: signed operand widths (larger, smaller) of one DSP block.
-        clock_mhz: planned clock of the engine.
-        ports: ports from the fabric to the processor's DRAM.
-        source: where the figures come from, by SOURCES and "ddr".
-        ddr_gbs: peak bandwidth of the DRAM, 10^9 bytes a second; left out in a file, it is that of
-            the slowest board with the part.
-        reserved: whether what a design had better leave free is already taken off the figures;
-            never in a file.
-    """
+    """One FPGA part."""
 
     name: str = _text()
-    device: str = _text()
+    device: str = _text()  # the vendor's full name with package and speed grade
     processor: str = _rule(f"one of {', '.join(PROCESSORS)}", lambda v: v in PROCESSORS)
-    dsp: int = _count(1)
+    dsp: int = _count(1)  # this and the next four: blocks available
     bram36: int = _count(1)
     uram: int = _count(0)
     lut: int = _count(1)
     ff: int = _count(1)
+    # signed operand widths (larger, smaller) of one DSP block
     multiplier: tuple[int, int] = _rule("two widths, the larger first", _is_multiplier)
-    clock_mhz: float = _rate()
-    ports: int = _count(1)
+    clock_mhz: float = _rate()  # planned, of the engine
+    ports: int = _count(1)  # from the fabric to the processor's DRAM
+    # where the figures come from, by SOURCES and "ddr"
     source: dict[str, str] = _rule(f"a table of texts for {', '.join(SOURCES)}", _is_source)
+    # peak bandwidth of the DRAM, 10^9 bytes a second; left out in a file, it is that of the slowest
+    # board with the part
     ddr_gbs: float = _rate(default=0.0)
+    # whether what a design had better leave free is already taken off the figures; never in a file
     reserved: bool = False
 
 
 @dataclass(frozen=True)
 class Board:
-    """One board; its name is that of its file.
-
-    Attributes:
-        name, part: of the board and of its FPGA part.
-        ddr_gbs, ddr_source: peak bandwidth of the processor's DRAM, 10^9 bytes a second, and where
-            that comes from.
-        board_part: pattern of the board file's name in Vivado; the newest version is taken.
-        files: who provides that board file.
-        contiguous_mib: contiguous memory under PYNQ, 2^20 bytes; 0 where unknown: the driver asks
-            the kernel.
-    """
+    """One board; its name is that of its file."""
 
     name: str
     part: str = _text()
-    ddr_gbs: float = _rate()
-    ddr_source: str = _text()
-    board_part: str = _text()
-    files: str = _text()
+    ddr_gbs: float = _rate()  # peak bandwidth of the processor's DRAM, 10^9 bytes a second
+    ddr_source: str = _text()  # where that comes from
+    board_part: str = _text()  # pattern of the board file's name in Vivado; the newest is taken
+    files: str = _text()  # who provides that board file
+    # contiguous memory under PYNQ, 2^20 bytes; 0 where unknown: the driver asks the kernel
     contiguous_mib: int = _count(1, default=0)
 
 
@@ -173,13 +155,7 @@ def find_part(name: str) -> Part:
     """
     if name.lower().endswith(".toml"):
         return read_part(Path(name))
-    parts = load_parts()
-    if name.upper() not in parts:
-        raise UserError(
-            f"PART must be one of {', '.join(parts)} or a TOML file, not {name!r}; "
-            "docs/parts.md says how to add one"
-        )
-    return parts[name.upper()]
+    return _called(name, name.upper(), load_parts(), "PART", " or a TOML file")
 
 
 def find_board(name: str) -> Board:
@@ -188,13 +164,16 @@ def find_board(name: str) -> Board:
     >>> find_board("pynq-z2").part
     'XC7Z020'
     """
-    boards = load_boards()
-    if name.lower() not in boards:
+    return _called(name, name.lower(), load_boards(), "BOARD")
+
+
+def _called(name: str, key: str, table: dict[str, Kind], option: str, more: str = "") -> Kind:
+    if key not in table:
         raise UserError(
-            f"BOARD must be one of {', '.join(boards)}, not {name!r}; "
+            f"{option} must be one of {', '.join(table)}{more}, not {name!r}; "
             "docs/parts.md says how to add one"
         )
-    return boards[name.lower()]
+    return table[key]
 
 
 def clocked(part: Part, clock_mhz: float | None) -> Part:

@@ -12,7 +12,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +26,20 @@ LEVELS = 256  # of a pixel
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The published way from an image file to a network's input.
+    """The published way from an image file to a network's input."""
 
-    Attributes:
-        resize: length of the shorter side before the middle is cut out, in pixels; None: the whole
-            image is resized to the input.
-        scale: a pixel p becomes (p * scale - mean[c]) / std[c].
-        mean, std: per channel.
-        pixel_max: largest pixel value (255, or 16 for scikit-learn's digits).
-    """
-
+    # length of the shorter side before the middle is cut out, in pixels; None: the whole image is
+    # resized to the input
     resize: int | None
-    scale: float
-    mean: tuple[float, ...]
+    scale: float  # a pixel p becomes (p * scale - mean[c]) / std[c]
+    mean: tuple[float, ...]  # per channel
     std: tuple[float, ...]
-    pixel_max: int = LEVELS - 1
-
-    @classmethod
-    def of(cls, entry: dict[str, Any]) -> "Preprocessing":
-        """Of the fields as JSON holds them.
-
-        >>> published = Preprocessing(256, 1.0, (0.5,), (0.25,))
-        >>> Preprocessing.of(published.entry()) == published
-        True
-        """
-        return cls(**{**entry, "mean": tuple(entry["mean"]), "std": tuple(entry["std"])})
+    pixel_max: int = LEVELS - 1  # largest pixel value (16 for scikit-learn's digits)
 
     @classmethod
     def plain(cls, channels: int) -> "Preprocessing":
         """Images resized to the input, pixels as they are."""
         return cls(None, 1.0, (0.0,) * channels, (1.0,) * channels)
-
-    def entry(self) -> dict[str, Any]:
-        """The fields as JSON holds them."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     def values(self) -> np.ndarray:
         """Network input (float64 [C, 256]) of each pixel value.
@@ -73,19 +53,12 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of a network's input size.
+    """Images of a network's input size."""
 
-    Attributes:
-        pixels: uint8 [N, C, H, W].
-        labels: int64 [N], -1 where unknown.
-        classes: names, or None.
-        source: where they come from, for reports.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
+    pixels: np.ndarray  # uint8 [N, C, H, W]
+    labels: np.ndarray  # int64 [N], -1 where unknown
     classes: list[str] | None
-    source: str
+    source: str  # where they come from, for reports
 
     def __len__(self) -> int:
         """Number of images."""
@@ -144,21 +117,13 @@ def percent_correct(logits: np.ndarray, labels: np.ndarray, top: int = 1) -> flo
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads DATA for one network.
+    """Reads DATA for one network."""
 
-    Attributes:
-        network: name, for messages.
-        shape: (channels, rows, columns) of the input.
-        outputs: labels are 0..outputs-1, or -1 where unknown.
-        preprocessing: from a picture to pixels.
-        classes: names of the outputs, which class folders may bear; may be empty.
-    """
-
-    network: str
-    shape: tuple[int, int, int]
-    outputs: int
-    preprocessing: Preprocessing
-    classes: tuple[str, ...] = ()
+    network: str  # name, for messages
+    shape: tuple[int, int, int]  # channels, rows, columns of the input
+    outputs: int  # labels are 0..outputs-1, or -1 where unknown
+    preprocessing: Preprocessing  # from a picture to pixels
+    classes: tuple[str, ...] = ()  # names of the outputs, which class folders may bear
 
     def load(
         self, source: str | Path, limit: int | None = None, progress: Progress = iter

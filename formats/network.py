@@ -8,11 +8,11 @@ checks everything that its readers rely on.
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from formats.arithmetic import (
     Shape,
     Size,
     Window,
-    accumulator_bits,
     reciprocal,
 )  # fmt: skip
 from formats.build import atomic_dir, sha256_file
@@ -64,20 +63,14 @@ Percent = Annotated[float, Limits(minimum=0, maximum=100)] | None
 
 @dataclass(frozen=True, eq=False)
 class InputFormat:
-    """The network's input: signed fixed point from a table.
+    """The network's input: signed fixed point from a table."""
 
-    Attributes:
-        shape: (channels, rows, columns).
-        bits: width of a code.
-        frac: a code stands for code * 2^-frac.
-        table: int16 [channels, 256], the code of each pixel value; normalisation is folded in.
-        preprocessing: from an image file to pixels, for who reads images later.
-    """
-
-    shape: Shape
+    shape: Shape  # channels, rows, columns
     bits: Annotated[int, Limits(minimum=2, maximum=16)]
-    frac: int
+    frac: int  # a code stands for code * 2^-frac
+    # int16 [channels, 256], the code of each pixel value; normalisation is folded in
     table: np.ndarray = stored(array="input/table")
+    # from an image file to pixels, for who reads images later
     preprocessing: Preprocessing  # type: ignore[misc]  # `stored` gives the table no default
 
     @property
@@ -92,17 +85,11 @@ class InputFormat:
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """How a layer's weights are stored: `bits` each, as integers or as indices into `table`.
+    """How a layer's weights are stored: `bits` each, as integers or as indices into `table`."""
 
-    Attributes:
-        scheme: who chose them, for reports: one of STORAGE_SCHEMES.
-        bits: width of a stored weight or index.
-        table: int32 [2^bits], strictly increasing, or None.
-    """
-
-    scheme: Annotated[str, Limits(enum=[*STORAGE_SCHEMES])]
-    bits: Annotated[int, Limits(minimum=1, maximum=16)]
-    table: np.ndarray | None = stored(
+    scheme: Annotated[str, Limits(enum=[*STORAGE_SCHEMES])]  # who chose them, for reports
+    bits: Annotated[int, Limits(minimum=1, maximum=16)]  # of a stored weight or index
+    table: np.ndarray | None = stored(  # int32 [2^bits], strictly increasing
         array="weight_table", kind=bool, write=lambda table: table is not None, default=None
     )
 
@@ -124,66 +111,46 @@ class Divisor:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layer:
-    """One layer in integers: a convolution or an operation without weights, encoder, max pool.
-
-    Attributes:
-        name, kind: identifier, one of KINDS.
-        inputs: feature maps that it reads: layers, concats or INPUT; two for "add".
-        in_shape, conv_shape, out_shape: (C, H, W) of the input, before and after the max pool.
-        kernel, stride, dilation, pads: of the convolution or the average pool.
-        relu: whether a ReLU follows.
-        macs: multiply-accumulates for one image, padding included; 0 without weights.
-        pool: the max pool, fused or all there is of a layer, or None.
-        weight_bits, weight_frac: a weight that is multiplied stands for w * 2^-weight_frac.
-        weight_storage: None: as integers of weight_bits.
-        bias_bits, bias_frac, bias_shift: a bias enters the accumulator as b << bias_shift.
-        acc_bits: signed width that no input can overflow.
-        requant_shift: s of docs/formats.md 2.3; None for the last layer.
-        quantizer: of the stored output; None for the last layer.
-        in_aligns: add: left shift of each input.
-        average: of an avgpool, or None.
-        lrn: of an lrn, or None.
-        out_frac: F of the stored values.
-        sqnr_db: output SQNR against float on calibration images, or None.
-        weight: int16 [out, in / groups, kernel rows, kernel columns].
-        bias: int32 [out].
-        scale: float32 [C], stored values are the float network's times this; None for 1.
-    """
+    """One layer in integers: a convolution or an operation without weights, encoder, max pool."""
 
     name: Name
     kind: Annotated[str, Limits(enum=[*KINDS])]
+    # feature maps that it reads: layers, concats or INPUT; two for "add"
     inputs: Annotated[tuple[Name, ...], Limits(minItems=1)]
     in_shape: Shape
-    conv_shape: Shape
+    conv_shape: Shape  # before the max pool, out_shape behind it
     out_shape: Shape = field(init=False)
-    kernel: Pair
+    kernel: Pair  # this and the next three: of the convolution or the average pool
     stride: Pair
     dilation: Pair
     pads: Pads
     groups: Size
-    relu: bool
-    macs: int = -1
-    pool: Window | None
+    relu: bool  # whether a ReLU follows
+    macs: int = -1  # multiply-accumulates for one image, padding included; 0 without weights
+    pool: Window | None  # the max pool, fused or all there is of a layer
     weight_bits: Annotated[int, Limits(minimum=0, maximum=16)]
-    weight_frac: int
-    weight_storage: Storage | None = None
+    weight_frac: int  # a weight that is multiplied stands for w * 2^-weight_frac
+    weight_storage: Storage | None = None  # None: as integers of weight_bits
     bias_bits: Annotated[int, Limits(minimum=0, maximum=32)]
     bias_frac: int
-    bias_shift: Annotated[int, Limits(minimum=0, maximum=62)]
+    bias_shift: Annotated[int, Limits(minimum=0, maximum=62)]  # the sum begins at b << bias_shift
+    # signed width that no input can overflow
     acc_bits: Annotated[int, Limits(minimum=1, maximum=MAX_ACC_BITS)]
-    requant_shift: int | None
-    quantizer: Quantizer | None
-    in_aligns: Annotated[
+    requant_shift: int | None  # s of docs/formats.md 2.3; None for the last layer
+    quantizer: Quantizer | None  # of the stored output; None for the last layer
+    in_aligns: Annotated[  # add: left shift of each input
         tuple[Annotated[int, Limits(minimum=0, maximum=52)], ...], {"minItems": 1, "maxItems": 2}
     ] = (0,)
     average: Divisor | None = None
     lrn: LrnTable | None = None
-    out_frac: int
-    sqnr_db: float | None = None
-    weight: np.ndarray = stored(
+    out_frac: int  # F of the stored values
+    sqnr_db: float | None = None  # of the output against float on calibration images
+    weight: np.ndarray = stored(  # int16 [out, in / groups, kernel rows, kernel columns]
         array="weight", default_factory=lambda: np.zeros((0, 0, 1, 1), np.int16)
     )
+    # int32 [out]
     bias: np.ndarray = stored(array="bias", default_factory=lambda: np.zeros(0, np.int32))
+    # float32 [C], stored values are the float network's times this; None for 1
     scale: np.ndarray | None = stored(array="scale", default=None)
 
     def __post_init__(self) -> None:
@@ -220,11 +187,7 @@ class Layer:
     def exclude_pad(self) -> bool:
         """Whether the average pool's divisor depends on the window's place."""
         average = self.averaging
-        return (
-            average is not None
-            and not average.count_include_pad
-            and average.clipped(*self.in_shape[1:])
-        )
+        return bool(average and (average.divisors(*self.in_shape[1:]) != average.size).any())
 
     @property
     def y_range(self) -> tuple[int, int] | None:
@@ -256,25 +219,20 @@ class Layer:
             return self.acc_bits + most.bit_length()
         return self.acc_bits + (LRN_FACTOR_BITS if self.lrn else 0)
 
-    def needed_bits(self, magnitudes: Sequence[int]) -> int:
-        """Signed width of the accumulator, given the largest magnitude of each input's values."""
-        if self.has_weights:
-            return accumulator_bits(self.weight, self.bias, self.bias_shift, magnitudes[0])
-        aligned = sum(m << align for m, align in zip(magnitudes, self.in_aligns, strict=True))
-        return 1 + (aligned * self.kernel[0] * self.kernel[1]).bit_length()
 
-
-class CalibrationEntry(TypedDict):
+@dataclass
+class CalibrationEntry:
     """What a network's tables were measured on."""
 
     source: str
     images: Size
     labels: bool
     includes_test_images: bool
-    refine: NotRequired[list[str]]
+    refine: list[str] = field(default_factory=list)
 
 
-class AccuracyEntry(TypedDict):
+@dataclass
+class AccuracyEntry:
     """Percentages of some images; top-5 is None for 10 classes or fewer."""
 
     images: Size
@@ -285,7 +243,8 @@ class AccuracyEntry(TypedDict):
     agreement: Percent
 
 
-class ConcatEntry(TypedDict):
+@dataclass
+class ConcatEntry:
     """A channel concatenation of layers."""
 
     name: Name
@@ -294,35 +253,20 @@ class ConcatEntry(TypedDict):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network:
-    """A network in integers, with where it came from.
+    """A network in integers, with where it came from."""
 
-    Attributes:
-        format: version of the files.
-        name: of the network.
-        weights: origin: "published", "file", "seeded" or "trained".
-        weights_sha256: of the float32 parameters.
-        arrays_sha256: of arrays.npz, once it is written.
-        settings_sha256: of everything that the folder depends on, so that it can be left alone.
-        qm: width of a decoded activation.
-        input: format of the network's input.
-        layers: in execution order; the last one is not quantized.
-        concats: channel concatenations, names of layers by name.
-        classes: class names, or None.
-        calibration: what the tables were measured on.
-        accuracy: None or percentages, see docs/formats.md 1.1.
-        folder, manifest_sha256: of a network that was read.
-    """
-
-    format: Literal[1] = field(default=1, init=False)
+    format: Literal[1] = field(default=1, init=False)  # version of the files
     name: Name = stored(name="network")
     weights: Annotated[str, Limits(enum=["published", "file", "seeded", "trained"])]
-    weights_sha256: Hash
-    arrays_sha256: Hash = ""
+    weights_sha256: Hash  # of the float32 parameters
+    arrays_sha256: Hash = ""  # of arrays.npz, once it is written
+    # of everything that the folder depends on, so that it can be left alone
     settings_sha256: Hash = ""
-    qm: Annotated[int, Limits(minimum=2, maximum=16)]
+    qm: Annotated[int, Limits(minimum=2, maximum=16)]  # width of a decoded activation
     input: InputFormat
+    # in execution order; the last one is not quantized
     layers: Annotated[tuple[Layer, ...], Limits(minItems=1)]
-    concats: dict[str, tuple[str, ...]] = stored(
+    concats: dict[str, tuple[str, ...]] = stored(  # names of layers by name
         kind=list[ConcatEntry],
         write=lambda concats: [{"name": n, "parts": list(parts)} for n, parts in concats.items()],
         read=lambda entries: {entry["name"]: tuple(entry["parts"]) for entry in entries},
@@ -331,7 +275,7 @@ class Network:
     classes: list[str] | None = None
     calibration: dict[str, Any] = stored(kind=CalibrationEntry, default_factory=dict)
     accuracy: dict[str, Any] | None = stored(kind=AccuracyEntry | None, default=None)
-    folder: Path = absent(default=Path())
+    folder: Path = absent(default=Path())  # this and the next: of a network that was read
     manifest_sha256: str = absent(default="")
 
     def parts_of(self, name: str) -> tuple[str, ...]:
@@ -359,13 +303,8 @@ def save(network: Network, vectors: Mapping[str, np.ndarray], folder: Path) -> N
     """Write manifest.json, arrays.npz and vectors.npz; the folder appears complete or not at all.
 
     Args:
-        network: what to save.
         vectors: the contents of vectors.npz, docs/formats.md 1.3.
-        folder: is replaced where it exists.
-
-    Raises:
-        UserError: the folder cannot be written.
-        ValueError: the network does not follow its schema, a fault of this program.
+        folder: is replaced where it exists; UserError where it cannot be written.
     """
     with atomic_dir(folder) as temporary:
         np.savez(temporary / "arrays.npz", **_arrays(network))
@@ -373,7 +312,7 @@ def save(network: Network, vectors: Mapping[str, np.ndarray], folder: Path) -> N
         digest = sha256_file(temporary / "arrays.npz")
         entry = to_json(replace(network, arrays_sha256=digest))
         fault = check(schema(), entry)
-        if fault is not None:
+        if fault is not None:  # of this program, not of its user
             raise ValueError(f"manifest.json must follow its schema: {fault}")
         text = json.dumps(entry, indent=2) + "\n"
         (temporary / "manifest.json").write_text(text, encoding="utf-8")

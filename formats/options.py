@@ -21,21 +21,13 @@ DIGITS_IMAGES = 360  # of the digits that are kept apart as test images
 
 @dataclass(frozen=True)
 class Option:
-    """What the table says of an option beyond its name and type.
-
-    Attributes:
-        help: what it means.
-        unset: what happens where it has no value, for options whose default is None.
-        choices: the words that it may be; none: any.
-        interval: of a number, as "[1, 16]", "[1," for 1 or more, "(0, 1]" for above 0.
-        file: whether it may name a file or folder that results depend on.
-    """
+    """What the table says of an option beyond its name and type."""
 
     help: str
-    unset: str = ""
-    choices: tuple[str, ...] = ()
-    interval: str = ""
-    file: bool = False
+    unset: str = ""  # what happens where it has no value, for options whose default is None
+    choices: tuple[str, ...] = ()  # the words that it may be; none: any
+    interval: str = ""  # of a number, as "[1, 16]", "[1," for 1 or more, "(0, 1]" for above 0
+    file: bool = False  # whether it may name a file or folder that results depend on
 
 
 def option(default: Any, help: str, unset: str = "", *, choices: str = "", interval: str = "",

@@ -24,18 +24,13 @@ class Gather:
     """Lane packing: how the host lays out the input; codes outside the map are 0.
 
     packed[(dy*TX + dx)*C + c][y][x] = code[c][y*SY + dy - PT][x*SX + dx - PL]
-
-    Attributes:
-        shape: (C, H, W) of the network's input.
-        packed_shape: (TY*TX*C, rows, columns) of what the engine reads.
-        taps, steps, pads: (rows, columns) each: (TY, TX), (SY, SX), (PT, PL).
     """
 
-    shape: tuple[int, int, int]
-    packed_shape: tuple[int, int, int]
-    taps: tuple[int, int]
-    steps: tuple[int, int]
-    pads: tuple[int, int]
+    shape: tuple[int, int, int]  # C, H, W of the network's input
+    packed_shape: tuple[int, int, int]  # TY*TX*C, rows, columns of what the engine reads
+    taps: tuple[int, int]  # TY, TX
+    steps: tuple[int, int]  # SY, SX
+    pads: tuple[int, int]  # PT, PL
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """Gather codes [N, C, H, W] into [N, *packed_shape], same dtype.

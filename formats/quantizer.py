@@ -52,28 +52,19 @@ def check_qm(qm: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Quantizer:
-    """How one layer's activations are stored.
-
-    Attributes:
-        scheme: "knq", "enq" or "uniform".
-        bits: width T of a stored code.
-        qm: width of the integer y that is encoded; equals `bits` for uniform.
-        frac: F, y stands for y * 2^-F.
-        variant: enq "floor", "mid" or "round"; otherwise None.
-        rule: knq "nearest" or "floor"; otherwise None.
-        centroid, threshold: int32 [2^bits], knq only.
-        signed: whether y, and codes other than knq's, are two's complement.
-    """
+    """How one layer's activations are stored."""
 
     scheme: Annotated[str, Limits(enum=[*WIDTHS])]
-    bits: Annotated[int, Limits(minimum=1, maximum=16)]
+    bits: Annotated[int, Limits(minimum=1, maximum=16)]  # width T of a stored code
+    # width of the integer y that is encoded; equals `bits` for uniform
     qm: Annotated[int, Limits(minimum=2, maximum=16)]
-    frac: int
-    variant: str | None = None
-    rule: str | None = None
+    frac: int  # F, y stands for y * 2^-F
+    variant: str | None = None  # of VARIANTS, enq only
+    rule: str | None = None  # of RULES, knq only
+    # int32 [2^bits], knq only
     centroid: np.ndarray | None = stored(array="centroid", default=None)
     threshold: np.ndarray | None = stored(array="threshold", default=None)
-    signed: bool = False
+    signed: bool = False  # whether y, and codes other than knq's, are two's complement
     SCHEMA_RULES: ClassVar[dict[str, Any]] = {
         "allOf": [
             {

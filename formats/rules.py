@@ -7,7 +7,7 @@ that no input can overflow.
 
 from __future__ import annotations  # rules and network name each other's types
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from formats.arithmetic import (
     SQUARES_BITS,
     Shape,
     Window,
+    accumulator_bits,
     dilated,
 )  # fmt: skip
 from formats.errors import UserError
@@ -39,169 +40,134 @@ KINDS = (*WEIGHTED, "add", "maxpool", "avgpool", "lrn")
 LAST_KINDS = ("conv", "fc", "add", "avgpool")  # accumulators that leave the engine as they are
 
 
+def _refuse(thing: str, faults: Iterable[str]) -> None:
+    """UserError with the first fault, if there is one."""
+    for fault in faults:
+        raise UserError(f"{thing}: {fault}")
+
+
 def check_layer(layer: Layer, out_shape: Shape) -> None:
     """UserError where the fields of a layer do not go together."""
+    _refuse(f"layer {layer.name}", _layer_faults(layer, out_shape))
+
+
+def _layer_faults(layer: Layer, out_shape: Shape) -> Iterator[str]:
     expected = 2 if layer.kind == "add" else 1
     if len(layer.inputs) != expected:
-        raise UserError(
-            f"layer {layer.name}: inputs must be {expected} of a layer of kind {layer.kind}, "
+        yield (
+            f"inputs must be {expected} of a layer of kind {layer.kind}, "
             f"not {len(layer.inputs)}; join the parts before quantizing"
         )
     if INPUT in layer.inputs and not layer.has_weights:
-        raise UserError(f"layer {layer.name}: only convolutions must read the network's input")
-    _check_shapes(layer, out_shape)
-    check_arrays(layer)
+        yield "only convolutions must read the network's input"
+    yield from _shape_faults(layer, out_shape)
+    yield from _array_faults(layer)
     if not layer.has_weights:
-        _check_operation(layer)
+        yield from _operation_faults(layer)
     if layer.quantizer is None and layer.kind not in LAST_KINDS:
-        raise UserError(
-            f"layer {layer.name}: the last layer must be one of {', '.join(LAST_KINDS)}, "
-            f"not {layer.kind}"
-        )
+        yield f"the last layer must be one of {', '.join(LAST_KINDS)}, not {layer.kind}"
     pooled = layer.pool is not None and not layer.pool.trivial
     if pooled and layer.quantizer is not None and layer.quantizer.signed:
-        raise UserError(
-            f"layer {layer.name}: a max pool must have values of 0 or more, not signed ones; "
+        yield (
+            "a max pool must have values of 0 or more, not signed ones; "
             "put the ReLU before the pool"
         )
 
 
-def _check_shapes(layer: Layer, out_shape: Shape) -> None:
+def _shape_faults(layer: Layer, out_shape: Shape) -> Iterator[str]:
     window = Window(dilated(layer.kernel, layer.dilation), layer.stride, layer.pads)
     channels = layer.conv_shape[0] if layer.has_weights else layer.in_shape[0]
     conv = (channels, *window.out_size(*layer.in_shape[1:]))
-    out = conv
-    if layer.pool:
-        out = (channels, *layer.pool.out_size(*conv[1:]))
+    out = (channels, *layer.pool.out_size(*conv[1:])) if layer.pool else conv
     if (layer.conv_shape, out_shape) != (conv, out) or min(*conv, *out) < 1:
-        raise UserError(
-            f"layer {layer.name}: conv_shape and out_shape must follow from the windows, "
+        yield (
+            "conv_shape and out_shape must follow from the windows, "
             f"{conv} and {out}, not {layer.conv_shape} and {out_shape}"
         )
     if layer.in_shape[0] % layer.groups or channels % layer.groups:
-        raise UserError(f"layer {layer.name}: groups must divide its channels, not {layer.groups}")
+        yield f"groups must divide its channels, not {layer.groups}"
 
 
-def _check_operation(layer: Layer) -> None:
-    """Rules of the kinds without weights."""
-    name = layer.name
+def _operation_faults(layer: Layer) -> Iterator[str]:
+    """Of the kinds without weights."""
     windowed = (*layer.kernel, *layer.stride, *layer.pads) != (1, 1, 1, 1, 0, 0, 0, 0)
     if layer.dilation != (1, 1) or (windowed and layer.kind != "avgpool") or layer.groups > 1:
-        raise UserError(f"layer {name}: only convolutions and average pools must have windows")
+        yield "only convolutions and average pools must have windows"
     if layer.kind == "maxpool" and layer.pool is None:
-        raise UserError(f"layer {name}: pool must be given for kind maxpool")
+        yield "pool must be given for kind maxpool"
     if (layer.kind == "lrn") != (layer.lrn is not None):
-        raise UserError(f"layer {name}: lrn must be given for kind lrn, and only there")
+        yield "lrn must be given for kind lrn, and only there"
     if layer.lrn and not 1 <= layer.lrn.size <= MAX_LRN_SIZE:
-        raise UserError(f"layer {name}: lrn size must be 1..{MAX_LRN_SIZE}, not {layer.lrn.size}")
+        yield f"lrn size must be 1..{MAX_LRN_SIZE}, not {layer.lrn.size}"
     if len(layer.in_aligns) != len(layer.inputs) or min(layer.in_aligns) < 0:
-        raise UserError(
-            f"layer {name}: in_aligns must be one shift of 0 or more for each input, "
-            f"not {list(layer.in_aligns)}"
+        yield (
+            f"in_aligns must be one shift of 0 or more for each input, not {list(layer.in_aligns)}"
         )
     if layer.exclude_pad and layer.quantizer is None:
-        raise UserError(
-            f"layer {name}: the average pool at the end must divide by the same number everywhere; "
-            "use no padding"
+        yield (
+            "the average pool at the end must divide by the same number everywhere; use no padding"
         )
     if layer.exclude_pad and prod(layer.kernel) > MAX_COUNT:
-        raise UserError(
-            f"layer {name}: an average pool that leaves padding out must have at most {MAX_COUNT} "
-            f"elements a window, not {prod(layer.kernel)}"
+        yield (
+            f"an average pool that leaves padding out must have at most {MAX_COUNT} elements "
+            f"a window, not {prod(layer.kernel)}"
         )
 
 
-def check_concat(name: str, parts: Sequence[Layer]) -> Shape:
-    """(C, H, W) of a concat; UserError where its parts cannot lie behind each other."""
-    if not parts:
-        raise UserError(f"concat {name}: parts must be one layer or more")
-    first = parts[0]
-    for part in parts:
-        if first.quantizer is None or part.quantizer is None:
-            raise UserError(f"concat {name}: parts must not be the last layer, {part.name}")
-        if part.out_shape[1:] != first.out_shape[1:]:
-            raise UserError(
-                f"concat {name}: parts must have {first.out_shape[1:]} rows and columns, "
-                f"not {part.out_shape[1:]} as {part.name}"
-            )
-        if part.quantizer.key != first.quantizer.key:
-            raise UserError(
-                f"concat {name}: parts must share one quantizer, unlike {first.name} and "
-                f"{part.name}; quantize again"
-            )
-        if part.out_shape[0] % BLOCK_CODES and part is not parts[-1]:
-            raise UserError(
-                f"concat {name}: parts but the last must have a multiple of {BLOCK_CODES} "
-                f"channels, not {part.out_shape[0]} as {part.name}"
-            )
-    return (sum(part.out_shape[0] for part in parts), *first.out_shape[1:])
-
-
-def check_squares(layer: Layer, magnitude: int) -> None:
-    """UserError where a normalisation's sum of squares could leave its table."""
-    if layer.lrn and layer.lrn.size * magnitude**2 >= 1 << SQUARES_BITS:
-        raise UserError(
-            f"layer {layer.name}: sums of squares must be below 2^{SQUARES_BITS}, not "
-            f"{layer.lrn.size} times {magnitude}^2; use a smaller qm for its input"
-        )
-
-
-def check_exact(layer: Layer) -> None:
-    """UserError where float64 or a 64-bit shift could not hold a layer's integers."""
-    shift, bits = layer.requant_shift or 0, layer.product_bits
-    if layer.acc_bits > MAX_ACC_BITS:
-        raise UserError(
-            f"layer {layer.name}: accumulator must fit {MAX_ACC_BITS} bits, not {layer.acc_bits}; "
-            "use fewer weight_bits or a smaller qm"
-        )
-    if bits > MAX_PRODUCT_BITS:
-        raise UserError(
-            f"layer {layer.name}: products must fit {MAX_PRODUCT_BITS} bits, not {bits}; use a "
-            "smaller QM"
-        )
-    if shift > MAX_SHIFT or bits - shift > 63:
-        raise UserError(
-            f"layer {layer.name}: requantize shift must be {bits - 63}..{MAX_SHIFT}, "
-            f"not {shift}; check the scale of its weights"
-        )
-
-
-def check_arrays(layer: Layer) -> None:
-    """UserError where weights or factors are not what the manifest says about them."""
-    name, bits, weight = layer.name, layer.weight_bits, layer.weight
+def _array_faults(layer: Layer) -> Iterator[str]:
+    """Weights or factors that are not what the manifest says about them."""
+    bits, weight = layer.weight_bits, layer.weight
     half = 1 << (bits - 1) if bits else 0
     if layer.has_weights and (weight.min() < -half or weight.max() >= half):
-        raise UserError(f"layer {name}: weights must fit {bits} bits; quantize again")
+        yield f"weights must fit {bits} bits; quantize again"
     if layer.lrn and not 0 <= layer.lrn.table.min() <= layer.lrn.table.max() < 1 << LRN_FACTOR_BITS:
-        raise UserError(f"layer {name}: factors of a normalisation must fit {LRN_FACTOR_BITS} bits")
+        yield f"factors of a normalisation must fit {LRN_FACTOR_BITS} bits"
     storage = layer.weight_storage
     if storage is None or not layer.has_weights:
         return
     table = storage.table
     if table is None:
         if storage.bits != bits:
-            raise UserError(
-                f"layer {name}: weights without a table must be stored in their {bits} bits, not "
+            yield (
+                f"weights without a table must be stored in their {bits} bits, not "
                 f"{storage.bits}; quantize again"
             )
         return
     if storage.bits > MAX_INDEX_BITS or bits > ENTRY_BITS:
-        raise UserError(
-            f"layer {name}: a weight table must have at most 2^{MAX_INDEX_BITS} entries of "
-            f"{ENTRY_BITS} bits; quantize again"
+        yield (
+            f"a weight table must have at most 2^{MAX_INDEX_BITS} entries of {ENTRY_BITS} bits; "
+            "quantize again"
         )
     if (np.diff(table) < 1).any() or table[0] < -half or table[-1] >= half:
-        raise UserError(
-            f"layer {name}: the weight table must increase strictly within "
-            f"{-half}..{half - 1}; quantize again"
+        yield (
+            f"the weight table must increase strictly within {-half}..{half - 1}; quantize again"
         )
-    entries = np.zeros(2 * half, dtype=bool)
-    entries[table + half] = True
-    good = entries[weight.reshape(-1) + half]
-    if not good.all():
-        raise UserError(
-            f"layer {name}: weights must be entries of its weight table, not "
-            f"{int(weight.reshape(-1)[good.argmin()])}; quantize again"
+    strange = ~np.isin(weight, table)
+    if strange.any():
+        yield (
+            f"weights must be entries of its weight table, not {int(weight[strange][0])}; "
+            "quantize again"
+        )
+
+
+def check_exact(layer: Layer) -> None:
+    """UserError where float64 or a 64-bit shift could not hold a layer's integers."""
+    _refuse(f"layer {layer.name}", _exact_faults(layer))
+
+
+def _exact_faults(layer: Layer) -> Iterator[str]:
+    shift, bits = layer.requant_shift or 0, layer.product_bits
+    if layer.acc_bits > MAX_ACC_BITS:
+        yield (
+            f"accumulator must fit {MAX_ACC_BITS} bits, not {layer.acc_bits}; "
+            "use fewer weight_bits or a smaller qm"
+        )
+    if bits > MAX_PRODUCT_BITS:
+        yield f"products must fit {MAX_PRODUCT_BITS} bits, not {bits}; use a smaller QM"
+    if shift > MAX_SHIFT or bits - shift > 63:
+        yield (
+            f"requantize shift must be {bits - 63}..{MAX_SHIFT}, not {shift}; "
+            "check the scale of its weights"
         )
 
 
@@ -212,15 +178,17 @@ def check_network(network: Network) -> None:
     layers: dict[str, Layer] = {}
     waiting = dict(network.concats)
     for layer in network.layers:
-        for name, parts in [item for item in waiting.items() if set(item[1]) <= set(layers)]:
-            del waiting[name]
+        for name in [name for name, parts in waiting.items() if set(parts) <= set(layers)]:
+            parts = [layers[part] for part in waiting.pop(name)]
             if name in shapes:
                 raise UserError(f"concat {name}: its name must be no other feature map's")
-            shapes[name] = check_concat(name, [layers[part] for part in parts])
-            magnitudes[name] = magnitudes[parts[0]]
+            _refuse(f"concat {name}", _concat_faults(parts))
+            shapes[name] = (sum(part.out_shape[0] for part in parts), *parts[0].out_shape[1:])
+            magnitudes[name] = magnitudes[parts[0].name]
         if layer.name in shapes:
             raise UserError(f"layer {layer.name}: its name must be no other feature map's")
-        _check_inputs(layer, shapes, magnitudes)
+        _refuse(f"layer {layer.name}", _input_faults(layer, shapes, magnitudes))
+        check_exact(layer)
         last = layer is network.layers[-1]
         if last != (layer.quantizer is None) or (last and layer.pool):
             raise UserError(
@@ -230,24 +198,53 @@ def check_network(network: Network) -> None:
         shapes[layer.name] = layer.out_shape
         magnitudes[layer.name] = layer.quantizer.magnitude if layer.quantizer else 0
         layers[layer.name] = layer
-    for name, parts in waiting.items():
-        raise UserError(f"concat {name}: parts must be layers, not {', '.join(parts)}")
+    for name, missing in waiting.items():
+        raise UserError(f"concat {name}: parts must be layers, not {', '.join(missing)}")
 
 
-def _check_inputs(layer: Layer, shapes: dict[str, Shape], magnitudes: dict[str, int]) -> None:
-    """The feature maps that a layer reads are there, and its accumulator holds them."""
+def _concat_faults(parts: Sequence[Layer]) -> Iterator[str]:
+    """Why the parts cannot lie behind each other."""
+    if not parts:
+        yield "parts must be one layer or more"
+    first = parts[0]
+    for part in parts:
+        if first.quantizer is None or part.quantizer is None:
+            yield f"parts must not be the last layer, {part.name}"
+            return
+        if part.out_shape[1:] != first.out_shape[1:]:
+            yield (
+                f"parts must have {first.out_shape[1:]} rows and columns, "
+                f"not {part.out_shape[1:]} as {part.name}"
+            )
+        if part.quantizer.key != first.quantizer.key:
+            yield (
+                f"parts must share one quantizer, unlike {first.name} and {part.name}; "
+                "quantize again"
+            )
+        if part.out_shape[0] % BLOCK_CODES and part is not parts[-1]:
+            yield (
+                f"parts but the last must have a multiple of {BLOCK_CODES} channels, "
+                f"not {part.out_shape[0]} as {part.name}"
+            )
+
+
+def _input_faults(
+    layer: Layer, shapes: dict[str, Shape], magnitudes: dict[str, int]
+) -> Iterator[str]:
+    """Feature maps that are not there, or that its table or its accumulator cannot take."""
     for source in layer.inputs:
         if shapes.get(source) != layer.in_shape:
-            raise UserError(
-                f"layer {layer.name}: input must be an earlier feature map of shape "
-                f"{layer.in_shape}, not {source}"
-            )
+            yield f"input must be an earlier feature map of shape {layer.in_shape}, not {source}"
     reach = [magnitudes[source] for source in layer.inputs]
-    check_squares(layer, reach[0])
-    needed = layer.needed_bits(reach)
-    if layer.acc_bits < needed:
-        raise UserError(
-            f"layer {layer.name}: acc_bits must be at least {needed}, "
-            f"not {layer.acc_bits}; quantize again"
+    if layer.lrn and layer.lrn.size * reach[0] ** 2 >= 1 << SQUARES_BITS:
+        yield (
+            f"sums of squares must be below 2^{SQUARES_BITS}, not {layer.lrn.size} times "
+            f"{reach[0]}^2; use a smaller qm for its input"
         )
-    check_exact(layer)
+    if layer.has_weights:
+        needed = accumulator_bits(layer.weight, layer.bias, layer.bias_shift, reach[0])
+    else:
+        aligned = sum(m << align for m, align in zip(reach, layer.in_aligns, strict=True))
+        needed = 1 + (aligned * prod(layer.kernel)).bit_length()
+    if layer.acc_bits < needed:
+        yield f"acc_bits must be at least {needed}, not {layer.acc_bits}; quantize again"

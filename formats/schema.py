@@ -7,21 +7,13 @@ Limits(minimum=1)]` adds keywords of JSON schema. A field's metadata say what di
 readers, as the class checks itself when it is made.
 """
 
+import itertools
+import operator
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)  # fmt: skip
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -50,7 +42,8 @@ def stored(
 
     Args:
         array: its key in an archive of arrays; it is no JSON property unless `kind` is given.
-        kind: type of the JSON property, where that is another than the field's.
+        kind: type of the JSON property, where that is another than the field's; without `read`
+            the field holds what was read.
         name: of the JSON property, where that is another than the field's.
         write, read: from the field to the property and back.
         options: of `dataclasses.field`.
@@ -91,25 +84,14 @@ def schema_of(kind: Any) -> dict[str, Any]:
     if origin in (tuple, list):
         return {"type": "array", "items": schema_of(arguments[0])}
     if is_dataclass(kind):
-        forms = {name: schema_of(form) for name, (_, form) in properties(kind).items()}
-        required = [name for name, (item, _) in properties(kind).items() if _required(item)]
-        return {**_object(forms, required), **getattr(kind, "SCHEMA_RULES", {})}
-    if is_typeddict(kind):
-        hints = get_type_hints(kind, include_extras=True)
-        forms = {name: schema_of(_plain(form)) for name, form in hints.items()}
-        return _object(
-            forms, [n for n, form in hints.items() if get_origin(form) is not NotRequired]
-        )
-    return {"type": _TYPES[kind]}
-
-
-def _plain(form: Any) -> Any:
-    return get_args(form)[0] if get_origin(form) is NotRequired else form
-
-
-def _object(forms: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    return {"type": "object", "properties": forms, "required": required,
-            "additionalProperties": False}  # fmt: skip
+        return {
+            "type": "object",
+            "properties": {name: schema_of(form) for name, (_, form) in properties(kind).items()},
+            "required": [name for name, (item, _) in properties(kind).items() if _required(item)],
+            "additionalProperties": False,
+            **getattr(kind, "SCHEMA_RULES", {}),
+        }
+    return {"type": "object" if origin is dict else _TYPES[kind]}
 
 
 def _required(item: Field[Any]) -> bool:
@@ -124,41 +106,42 @@ def check(schema: Mapping[str, Any], value: Any, path: str = "$") -> str | None:
     """
     if "anyOf" in schema:
         return None if value is None else check(schema["anyOf"][0], value, path)
-    fault = next((text for text in _faults(schema, value)), None)
-    if fault is not None:
-        return f"{path}: {fault}"
-    if isinstance(value, dict):
-        inside = (
-            (schema["properties"][name], one, f"{path}.{name}") for name, one in value.items()
-        )
+    faults = (f"{path}: {fault}" for fault in _faults(schema, value))
+    return next(itertools.chain(faults, _faults_inside(schema, value, path)), None)
+
+
+def _faults_inside(schema: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict) and "properties" in schema:
+        parts = [(schema["properties"][name], one, f"{path}.{name}") for name, one in value.items()]
     elif isinstance(value, list):
-        inside = ((schema["items"], one, f"{path}[{i}]") for i, one in enumerate(value))
+        parts = [(schema["items"], one, f"{path}[{i}]") for i, one in enumerate(value)]
     else:
-        return None
-    return next((text for item in inside if (text := check(*item)) is not None), None)
+        return
+    yield from filter(None, (check(*part) for part in parts))
 
 
-def _faults(schema: Mapping[str, Any], value: Any) -> Any:
-    """Yields what is wrong with the value itself, in the words of the jsonschema package."""
+# What a keyword asks of a value, and the jsonschema package's words where it is not so.
+_KEYWORDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "enum": (lambda value, words: value in words, "{!r} is not one of {!r}"),
+    "minimum": (operator.ge, "{!r} is less than the minimum of {!r}"),
+    "maximum": (operator.le, "{!r} is greater than the maximum of {!r}"),
+    "exclusiveMinimum": (operator.gt, "{!r} is less than or equal to the minimum of {!r}"),
+    "pattern": (lambda value, pattern: bool(re.search(pattern, value)), "{!r} does not match {!r}"),
+    "minItems": (lambda value, least: len(value) >= least, "{!r} is too short"),
+    "maxItems": (lambda value, most: len(value) <= most, "{!r} is too long"),
+}
+
+
+def _faults(schema: Mapping[str, Any], value: Any) -> Iterator[str]:
+    """What is wrong with the value itself."""
     kind = schema.get("type")
     if kind is not None and not _is(value, kind):
         yield f"{value!r} is not of type {kind!r}"
         return
-    if "enum" in schema and value not in schema["enum"]:
-        yield f"{value!r} is not one of {schema['enum']!r}"
-    if "minimum" in schema and value < schema["minimum"]:
-        yield f"{value!r} is less than the minimum of {schema['minimum']}"
-    if "maximum" in schema and value > schema["maximum"]:
-        yield f"{value!r} is greater than the maximum of {schema['maximum']}"
-    if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
-        yield f"{value!r} is less than or equal to the minimum of {schema['exclusiveMinimum']}"
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        yield f"{value!r} does not match {schema['pattern']!r}"
-    if "minItems" in schema and len(value) < schema["minItems"]:
-        yield f"{value!r} is too short"
-    if "maxItems" in schema and len(value) > schema["maxItems"]:
-        yield f"{value!r} is too long"
-    if kind == "object":
+    for keyword, (holds, words) in _KEYWORDS.items():
+        if keyword in schema and not holds(value, schema[keyword]):
+            yield words.format(value, schema[keyword])
+    if kind == "object" and "properties" in schema:
         for name in schema["required"]:
             if name not in value:
                 yield f"{name!r} is a required property"
@@ -210,9 +193,10 @@ def from_json(kind: Any, value: Any, arrays: Mapping[str, np.ndarray] | None = N
     given = {}
     for name, (item, form) in properties(kind).items():
         if item.init and name in value and not item.metadata.get("array"):
-            read = item.metadata.get("read")
-            content = value[name]
-            given[item.name] = read(content) if read else from_json(form, content, arrays)
+            read, content = item.metadata.get("read"), value[name]
+            if not read and not item.metadata.get("kind"):
+                content = from_json(form, content, arrays)
+            given[item.name] = read(content) if read else content
     for item in fields(kind):
         key = item.metadata.get("array")
         if key and arrays and key in arrays:

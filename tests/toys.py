@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from formats.images import Preprocessing
+from formats.schema import to_json
 from tests import naive
 
 CONVOLUTIONS = ("conv", "fc")
@@ -336,7 +337,7 @@ def write_toy(folder: Path, toy: Toy) -> Made:
         "settings_sha256": "0" * 64, "qm": 12,
         "input": {
             "shape": list(toy.in_shape), "bits": toy.in_bits, "frac": 2,
-            "preprocessing": Preprocessing.plain(toy.in_shape[0]).entry(),
+            "preprocessing": to_json(Preprocessing.plain(toy.in_shape[0])),
         },
         "layers": made.entries, "classes": None, "accuracy": None,
         "concats": [{"name": name, "parts": parts} for name, parts in toy.concats.items()],

@@ -17,6 +17,7 @@ from formats.design import DESIGN
 from formats.errors import UserError, existing
 from formats.hardware import clocked, find_part
 from formats.options import Options
+from formats.schema import to_json
 
 OUTPUTS = ("hls", "params", "golden")
 
@@ -50,7 +51,7 @@ def generate(options: Options) -> Design | None:
             (hls / name).write_text(text, encoding="utf-8")
         checks = weights_file.write_weights(plan, params / "weights.bin")
         golden.write_golden(plan, vectors, checks)
-    design = board_design.describe(plan, checks).entry()
+    design = to_json(board_design.describe(plan, checks))
     write_atomic(options.folder / DESIGN, json.dumps(design, indent=1) + "\n")
     report_page.write_report(options.folder, report.build_report(plan, settings_sha256))
     return plan
