@@ -32,7 +32,7 @@ from formats.arithmetic import (
     reciprocal,
 )  # fmt: skip
 from formats.build import atomic_dir, sha256_file
-from formats.errors import UserError
+from formats.errors import UserError, existing
 from formats.images import Preprocessing, look_up
 from formats.quantizer import Quantizer
 from formats.rules import KINDS, WEIGHTED, check_layer, check_network
@@ -309,8 +309,7 @@ def save(network: Network, vectors: Mapping[str, np.ndarray], folder: Path) -> N
     with atomic_dir(folder) as temporary:
         np.savez(temporary / "arrays.npz", **_arrays(network))
         np.savez(temporary / "vectors.npz", **vectors)
-        digest = sha256_file(temporary / "arrays.npz")
-        entry = to_json(replace(network, arrays_sha256=digest))
+        entry = to_json(replace(network, arrays_sha256=sha256_file(temporary / "arrays.npz")))
         fault = check(schema(), entry)
         if fault is not None:  # of this program, not of its user
             raise ValueError(f"manifest.json must follow its schema: {fault}")
@@ -326,26 +325,21 @@ def schema() -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The contents of folder/manifest.json, checked against the schema; UserError if it fails."""
-    path = folder / "manifest.json"
+    path = existing(folder / "manifest.json", "run `nuq quantize` first")
     try:
-        entry: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} must exist; run `nuq quantize` first") from None
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} must be a readable JSON file, not one with: {error}") from None
-    fault = check(schema(), entry)
+    fault = check(schema(), manifest)
     if fault is not None:
         raise UserError(f"{path} must follow its schema: {fault}; quantize again")
-    manifest: dict[str, Any] = entry
     return manifest
 
 
 def load(folder: Path) -> Network:
     """Read and check manifest.json and arrays.npz in `folder`; UserError names what is wrong."""
     manifest = read_manifest(folder)
-    path = folder / "arrays.npz"
-    if not path.is_file():
-        raise UserError(f"{path} must exist; run `nuq quantize` again")
+    path = existing(folder / "arrays.npz", "run `nuq quantize` again")
     digest = sha256_file(path)
     if digest != manifest["arrays_sha256"]:
         raise UserError(

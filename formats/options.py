@@ -7,7 +7,8 @@ come from it and from the list of commands (formats.commands).
 
 import difflib
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType
@@ -263,30 +264,31 @@ def _one(name: str, text: str, kind: Any, entry: Option) -> Any:
         number = kind(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number) or not _inside(number, entry.interval):
+    inside = all(ENDS[bracket][0](number, float(end)) for bracket, end in _ends(entry.interval))
+    if not math.isfinite(number) or not inside:
         noun = "an integer" if kind is int else "a number"
         raise UserError(f"{name} must be {noun}{range_text(entry.interval)}, not {text!r}")
     return number
 
 
-def _ends(interval: str) -> tuple[str, str, str, str]:
-    """Opening bracket, low end, high end and closing bracket of an interval.
+# What an end of an interval asks of a number, and the words for it.
+ENDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "[": (operator.ge, " of {} or more"),
+    "(": (operator.gt, " above {}"),
+    "]": (operator.le, " and at most {}"),
+    ")": (operator.lt, " and below {}"),
+}
+
+
+def _ends(interval: str) -> list[tuple[str, str]]:
+    """The ends of an interval, bracket and number.
 
     >>> _ends("(0, 1]"), _ends("[1,")
-    (('(', '0', '1', ']'), ('[', '1', '', ''))
+    ([('(', '0'), (']', '1')], [('[', '1')])
     """
-    low, high = interval[1:].split(",")
-    return interval[0], low, high.strip(" )]"), interval[-1] if high else ""
-
-
-def _inside(number: float, interval: str) -> bool:
-    if not interval:
-        return True
-    opening, low, high, closing = _ends(interval)
-    above = number > float(low) or (opening == "[" and number == float(low))
-    return above and (
-        not high or number < float(high) or (closing == "]" and number == float(high))
-    )
+    low, _, high = interval.partition(",")
+    ends = [(low[:1], low[1:]), (high[-1:], high[:-1].strip())]
+    return [(bracket, number) for bracket, number in ends if bracket]
 
 
 def range_text(interval: str) -> str:
@@ -295,14 +297,10 @@ def range_text(interval: str) -> str:
     >>> range_text("[1,"), range_text("[1, 16]"), range_text("(0, 1)")
     (' of 1 or more', ' from 1 to 16', ' above 0 and below 1')
     """
-    if not interval:
-        return ""
-    opening, low, high, closing = _ends(interval)
-    if opening == "[" and closing == "]":
-        return f" from {low} to {high}"
-    first = f" of {low} or more" if opening == "[" else f" above {low}"
-    last = {"": "", "]": f" and at most {high}", ")": f" and below {high}"}[closing]
-    return first + last
+    ends = _ends(interval)
+    if [bracket for bracket, _ in ends] == ["[", "]"]:
+        return f" from {ends[0][1]} to {ends[1][1]}"
+    return "".join(ENDS[bracket][1].format(number) for bracket, number in ends)
 
 
 def default_text(name: str) -> str:
