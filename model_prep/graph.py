@@ -176,6 +176,10 @@ class Graph:
         """The layers behind a name: a concat's parts, or the name itself."""
         return self.concats.get(name, (name,))
 
+    def sources_of(self, layer: Layer) -> list[str]:
+        """The layers (or INPUT) that a layer reads, parts of concatenations one by one."""
+        return [part for name in layer.inputs for part in self.parts_of(name)]
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""

@@ -264,8 +264,8 @@ def calibrate(
     qm = QM_RANGE[1] if plan.qm == AUTO else plan.qm
     calibration = Calibration(graph, pixels, to_float, qm, few)
     evaluator = Evaluator(Sample.of(calibration, FakeQuantized(graph, source, plan.layers), labels))
-    delta = evaluator.metric.delta if plan.delta is None else plan.delta
-    return calibration, evaluator, fracs.choose(calibration, plan, evaluator, delta)
+    formats = fracs.choose(calibration, plan, evaluator, evaluator.delta(plan.delta))
+    return calibration, evaluator, formats
 
 
 def quantization(
@@ -285,8 +285,8 @@ def quantization(
     )  # fmt: skip
     plan = replace(plan, qm=formats.qm)
     if plan.searches_bits:
-        delta = evaluator.metric.delta if plan.delta is None else plan.delta
-        plan = fracs.smallest_width(plan, formats, evaluator, formats.score - delta)
+        goal = formats.score - evaluator.delta(plan.delta)
+        plan = fracs.smallest_width(plan, formats, evaluator, goal)
     scales: Mapping[str, np.ndarray] = {}
     if plan.refine:
         measured = pipeline.measure(graph, plan, formats.qm, pixels, to_float)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from formats.errors import UserError
 from model_prep.allocate.measure import Measure
-from model_prep.allocate.problem import Problem, Widths
+from model_prep.allocate.problem import Problem, Widths, with_width
 from model_prep.quantize.score import inverse_sqnr
 
 _MOST_STATES = 100_000  # of the dynamic programme; beyond, NB is divided into so many cells
@@ -22,59 +22,42 @@ _MOST_STATES = 100_000  # of the dynamic programme; beyond, NB is divided into s
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The table of single-group losses.
+    """The table of single-group losses."""
 
-    Attributes:
-        groups: names of their first layers.
-        widths: by group, the widths measured.
-        scores: by group and width, the score with all other groups at full width, in `unit`.
-        sqnr_db: the same as output SQNR.
-        full_score, full_sqnr_db: of the qm-bit uniform network.
-        unit: what scores are measured in.
-    """
-
-    groups: tuple[str, ...]
-    widths: tuple[tuple[int, ...], ...]
+    groups: tuple[str, ...]  # names of their first layers
+    widths: tuple[Widths, ...]  # by group, those measured
+    # by group and width, with all other groups at full width, in `unit`
     scores: tuple[tuple[float, ...], ...]
-    sqnr_db: tuple[tuple[float, ...], ...]
-    full_score: float
+    sqnr_db: tuple[tuple[float, ...], ...]  # the same as output SQNR
+    full_score: float  # of the qm-bit uniform network
     full_sqnr_db: float
     unit: str
 
     def noise(self, number: int) -> np.ndarray:
         """Inverse output SQNR that a group adds at each of its widths, float64, never below 0."""
         floor = inverse_sqnr(self.full_sqnr_db)
-        found = np.array([inverse_sqnr(db) for db in self.sqnr_db[number]])
-        return np.maximum(found - floor, 0.0)
+        noise = np.array([inverse_sqnr(db) for db in self.sqnr_db[number]])
+        return np.maximum(noise - floor, 0.0)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the front.
+    """One point of the front."""
 
-    Attributes:
-        nb: bits of all activations of one image.
-        widths: one per group; `layers` has them by layer name.
-        predicted_db: output SQNR that the table predicts.
-        measured: score of the whole choice, in the measure's unit; `measured_db` its output SQNR.
-        swaps: measured improvements since the prediction's optimum.
-    """
-
-    nb: int
-    widths: Widths
-    layers: dict[str, int]
-    predicted_db: float
-    measured: float
-    measured_db: float
-    swaps: int = 0
+    nb: int  # bits of all activations of one image
+    widths: Widths  # one per group
+    layers: dict[str, int]  # the same by layer name
+    predicted_db: float  # output SQNR that the table predicts
+    measured: float  # score of the whole choice, in the measure's unit
+    measured_db: float  # its output SQNR
+    swaps: int = 0  # measured improvements since the prediction's optimum
 
 
 def sensitivity(problem: Problem, measure: Measure) -> Sensitivity:
     """Measure every group at every width, the last group first, with all others at full width."""
     base = problem.full_width()
-    full_score, full_sqnr = measure.score(base)
-    scores: list[tuple[float, ...]] = []
-    ratios: list[tuple[float, ...]] = []
+    full = measure.score(base)
+    table: list[list[tuple[float, float]]] = []
     total = sum(len(group.widths) for group in problem.groups)
     with tqdm(total=total, desc="sensitivity", unit="width", disable=None, leave=False) as bar:
         for number in reversed(range(len(problem.groups))):
@@ -82,12 +65,11 @@ def sensitivity(problem: Problem, measure: Measure) -> Sensitivity:
             for bits in problem.groups[number].widths:
                 row.append(measure.score(problem.with_group(base, number, bits), base))
                 bar.update()
-            scores.insert(0, tuple(score for score, _ in row))
-            ratios.insert(0, tuple(sqnr for _, sqnr in row))
+            table.insert(0, row)
+    scores, ratios = (tuple(tuple(one[i] for one in row) for row in table) for i in (0, 1))
     return Sensitivity(
         tuple(group.name for group in problem.groups),
-        tuple(group.widths for group in problem.groups),
-        tuple(scores), tuple(ratios), full_score, full_sqnr, measure.unit,
+        tuple(group.widths for group in problem.groups), scores, ratios, *full, measure.unit,
     )  # fmt: skip
 
 
@@ -133,28 +115,29 @@ def _undominated(cost: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return kept
 
 
+def check_nb(problem: Problem, nb: int) -> None:
+    """Refuse, by UserError, a number of bits that not even the narrowest codes keep."""
+    least = problem.nb(problem.narrowest)
+    if nb < least:
+        raise UserError(f"NB must be at least {least} bits, the narrowest codes, not {nb}")
+
+
 def best_for(
     problem: Problem, measure: Measure, table: Sensitivity, nb: int, swaps: int = 20,
     candidates: Sequence[Widths] | None = None,
 ) -> Point:  # fmt: skip
-    """The least loss for at most `nb` bits.
+    """The least loss for at most `nb` bits: see `check_nb`.
 
     Args:
         problem, measure, table: the groups, the judge and the measured table.
         nb: bits of all activations of one image.
         swaps: candidates to try for measured improvements.
         candidates: from `predicted_front`, if it is at hand.
-
-    Raises:
-        UserError: not even the narrowest codes are small enough.
     """
-    front = predicted_front(problem, table) if candidates is None else candidates
-    fitting = [widths for widths in front if problem.nb(widths) <= nb]
-    if not fitting:
-        raise UserError(
-            f"NB must be at least {problem.nb(front[0])} bits, the narrowest codes, not {nb}"
-        )
-    widths = fitting[-1]
+    check_nb(problem, nb)
+    candidates = predicted_front(problem, table) if candidates is None else candidates
+    fitting = [widths for widths in candidates if problem.nb(widths) <= nb]
+    widths = fitting[-1] if fitting else problem.narrowest
     best = measure.score(problem.choice(widths))
     done = 0
     trials = _swaps(problem, table, widths, nb)
@@ -165,9 +148,9 @@ def best_for(
             continue
         tried.add(trial)
         swaps -= 1
-        found = measure.score(problem.choice(trial), problem.choice(widths))
-        if found > best:
-            widths, best, done = trial, found, done + 1
+        score = measure.score(problem.choice(trial), problem.choice(widths))
+        if score > best:
+            widths, best, done = trial, score, done + 1
             trials = _swaps(problem, table, widths, nb)
     return Point(
         problem.nb(widths), widths, problem.by_name(widths), predicted_db(table, widths), *best,
@@ -177,49 +160,44 @@ def best_for(
 
 def _swaps(problem: Problem, table: Sensitivity, widths: Widths, nb: int) -> list[Widths]:
     """Neighbours within `nb`, the best prediction first: one group wider, none or one narrower."""
-    found = []
-    for wider in range(len(widths)):
-        for narrower in [None, *range(len(widths))]:
-            trial = list(widths)
-            moves = [(wider, 1)] if narrower in (None, wider) else [(wider, 1), (narrower, -1)]
-            for number, step in moves:
-                trial[number] += step
-            allowed = all(trial[n] in problem.groups[n].widths for n, _ in moves)
-            if allowed and problem.nb(tuple(trial)) <= nb:
-                found.append(tuple(trial))
-    unique = sorted(set(found))
-    return sorted(unique, key=lambda trial: -predicted_db(table, trial))
+    trials = set[Widths]()
+    numbers = range(len(widths))
+    for wider in numbers:
+        more = with_width(widths, wider, widths[wider] + 1)
+        trials.add(more)
+        trials.update(with_width(more, n, more[n] - 1) for n in numbers if n != wider)
+    allowed = [
+        trial
+        for trial in sorted(trials)
+        if all(bits in group.widths for bits, group in zip(trial, problem.groups, strict=True))
+        and problem.nb(trial) <= nb
+    ]
+    return sorted(allowed, key=lambda trial: -predicted_db(table, trial))
 
 
 def front(
     problem: Problem, measure: Measure, table: Sensitivity | None = None, points: int = 12,
     swaps: int = 4,
 ) -> list[Point]:  # fmt: skip
-    """The front of loss against NB, by rising NB, measured.
+    """The measured front of loss against NB, by rising NB: none beats another in both.
 
     Args:
         problem, measure: the groups and the judge.
         table: from `sensitivity`; None measures it.
         points: how many budgets, in equal ratios between the narrowest and the widest codes.
         swaps: candidates to try at each for measured improvements.
-
-    Returns:
-        Points none of which beats another in both NB and measured loss.
     """
     table = sensitivity(problem, measure) if table is None else table
     candidates = predicted_front(problem, table)
     low, high = problem.nb(candidates[0]), problem.nb(candidates[-1])
-    found: list[Point] = []
     budgets = np.geomspace(low, high, points).round().astype(np.int64).tolist()
+    best = dict[Widths, Point]()
     for nb in tqdm(budgets, desc="front", unit="point", disable=None, leave=False):
         point = best_for(problem, measure, table, max(nb, low), swaps, candidates)
-        if all(point.widths != other.widths for other in found):
-            found.append(point)
-    found.sort(key=lambda point: (point.nb, -point.measured, -point.measured_db))
+        best.setdefault(point.widths, point)
     kept: list[Point] = []
-    for point in found:
-        if not kept or (point.measured, point.measured_db) > (
-            kept[-1].measured, kept[-1].measured_db
-        ):  # fmt: skip
+    for point in sorted(best.values(), key=lambda one: (one.nb, -one.measured, -one.measured_db)):
+        quality = point.measured, point.measured_db
+        if not kept or quality > (kept[-1].measured, kept[-1].measured_db):
             kept.append(point)
     return kept

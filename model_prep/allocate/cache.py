@@ -6,9 +6,10 @@ quantizers. Where all quantizers of a layer share the integers y (knq, enq) thos
 is exact in 2 bytes a value; else float32. What is not kept is computed again from what is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from formats.build import free_memory
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import fake_quant
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.run import last, run
+from model_prep.quantize.fake_quant import FakeQuantized, floats
+from model_prep.run import last, run, tensor_of
 
 _DEFAULT_SHARE = 0.25  # of the free memory
 _GB = 1e9
@@ -26,25 +27,45 @@ _WIDE = 4  # bytes of a value of the last candidate, which is made narrow when i
 _COMPACT_BITS = 15  # y of so many bits, with or without a sign, fits int16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
-    """One candidate of a search.
+    """One candidate of a search; a cache knows it by its identity."""
 
-    Attributes:
-        quantizers: by layer name; a layer without one stays float.
-        weights: float32 tensors that replace the network's own, by layer name. Two choices have
-            the same weights in a layer if `labels` has the same entry for it.
-        labels: what tells replaced weights apart, by layer name, such as (scheme, bits).
-    """
-
-    quantizers: Mapping[str, Quantizer]
+    quantizers: Mapping[str, Quantizer]  # by layer name; a layer without one stays float
+    # float32 tensors that replace the network's own, by layer name
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    # what tells them apart, such as (scheme, bits): equal labels stand for the same weights
     labels: Mapping[str, object] = field(default_factory=dict)
+
+
+class FloatBase:
+    """The float network as a base, and choices that store some of its weights otherwise."""
+
+    def __init__(
+        self, graph: Graph, store: Callable[[np.ndarray, Any], tuple[np.ndarray, int]]
+    ) -> None:
+        """`store` gives integers and F of a layer's weights under a label, which must be hashable.
+
+        Every label is stored once a layer.
+        """
+        self.weights = {layer.name: layer.weight for layer in graph.layers if layer.has_weights}
+        exact = {name: tensor_of(values) for name, values in self.weights.items()}
+        self.base = Choice({}, exact, dict.fromkeys(exact, "float"))
+        self._stored = cache(lambda name, label: floats(*store(self.weights[name], label)))
+
+    def choice(self, labels: Mapping[str, Any], quantizers: Mapping[str, Quantizer]) -> Choice:
+        """The float network with these weights stored and these activations quantized."""
+        stored = {name: self._stored(name, label) for name, label in labels.items()}
+        weights = {**self.base.weights, **stored}
+        return Choice(dict(quantizers), weights, {**self.base.labels, **labels})
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A layer's values before quantization: float32, or y as int16 where `key` is not None."""
+    """A layer's values before quantization: float32, or y as int32 or int16 where there is a key.
+
+    y is made narrow only when a candidate is accepted: most are never needed again.
+    """
 
     tensor: torch.Tensor
     key: tuple[int, int, bool] | None
@@ -55,6 +76,9 @@ class _Kept:
             return fake_quant.quantize(self.tensor, quantizer)
         return fake_quant.values(self.tensor.to(torch.int32), quantizer)
 
+    def narrow(self) -> "_Kept":
+        return self if self.key is None else _Kept(self.tensor.to(torch.int16), self.key)
+
 
 def _integers_key(quantizer: Quantizer | None) -> tuple[int, int, bool] | None:
     """What two quantizers must have in common to see the same y; None: y is not worth keeping.
@@ -64,6 +88,13 @@ def _integers_key(quantizer: Quantizer | None) -> tuple[int, int, bool] | None:
     if quantizer is None or quantizer.scheme == "uniform" or quantizer.qm > _COMPACT_BITS:
         return None
     return quantizer.frac, quantizer.qm, quantizer.signed
+
+
+def _kept(raw: torch.Tensor, quantizer: Quantizer | None) -> _Kept:
+    key = _integers_key(quantizer)
+    if key is None or quantizer is None:
+        return _Kept(raw, None)
+    return _Kept(fake_quant.integers(raw, quantizer), key)
 
 
 def _same(one: Quantizer | None, other: Quantizer | None) -> bool:
@@ -82,13 +113,8 @@ def layers_to_keep(
     """The layers whose values are kept so that all images stay within `limit` bytes.
 
     All of them where they fit; else the tensors that are alive at every second point of the
-    network, every third and so on, until they do. An empty set is no cache.
-
-    Args:
-        graph: the network.
-        quantizers: a typical choice, which tells the size of a value.
-        images: number of images.
-        limit: bytes.
+    network, every third and so on, until they do. An empty set is no cache. `quantizers` are a
+    typical choice, which tells the size of a value.
     """
     layers = graph.layers[:-1]
     size = {
@@ -97,10 +123,7 @@ def layers_to_keep(
         for layer in layers
     }  # fmt: skip
     last_use = {
-        part: index
-        for index, layer in enumerate(graph.layers)
-        for name in layer.inputs
-        for part in graph.parts_of(name)
+        part: index for index, layer in enumerate(graph.layers) for part in graph.sources_of(layer)
     }
     for stride in range(1, len(layers) + 1):
         keep = {
@@ -129,24 +152,13 @@ class BatchRun:
         self._last: Choice | None = None  # the last candidate, which the search may accept
         self._pending: dict[str, _Kept] = {}  # what to keep then
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes that the cache holds now."""
-        tables = (self._kept, self._pending)
-        return sum(kept.tensor.nbytes for table in tables for kept in table.values())
+    def outputs(self, base: Choice | None, choice: Choice) -> np.ndarray:
+        """The outputs float32 [N, classes] of a candidate; the cache is then kept for `base`.
 
-    def plain(self, choice: Choice) -> np.ndarray:
-        """The outputs float32 [N, classes] without any use of the cache."""
-        return last(self._network.run(self._pixels, choice.quantizers, choice.weights)).numpy()
-
-    def logits(self, base: Choice, choice: Choice) -> np.ndarray:
-        """The outputs float32 [N, classes] of a candidate.
-
-        Args:
-            base: what the cache is to be kept for; candidates best differ from it late in the
-                network.
-            choice: the candidate.
+        Candidates best differ from their base late in the network. None makes no use of the cache.
         """
+        if base is None:
+            return last(self._network.run(self._pixels, choice.quantizers, choice.weights)).numpy()
         with torch.inference_mode():
             if base is not self._base:
                 self._rebase(base)
@@ -157,8 +169,9 @@ class BatchRun:
         graph = self._network.graph
         changed, stored = set[str](), set[str]()
         for layer in graph.layers:
-            name, parts = layer.name, {p for one in layer.inputs for p in graph.parts_of(one)}
-            if old.labels.get(name) != new.labels.get(name) or not parts.isdisjoint(stored):
+            name = layer.name
+            reads_changed = not stored.isdisjoint(graph.sources_of(layer))
+            if reads_changed or old.labels.get(name) != new.labels.get(name):
                 changed.add(name)
                 stored.add(name)
             elif not _same(old.quantizers.get(name), new.quantizers.get(name)):
@@ -173,7 +186,7 @@ class BatchRun:
         if base is self._last:
             while self._pending:  # one by one, so that no layer is long held twice
                 name, kept = self._pending.popitem()
-                self._kept[name] = _narrow(kept)
+                self._kept[name] = kept.narrow()
         self._base = base
 
     def _run(self, base: Choice, choice: Choice) -> torch.Tensor:
@@ -187,29 +200,13 @@ class BatchRun:
                 given[name] = partial(kept.stored, quantizer)
 
         def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
-            raw = self._network.raw(layer, inputs, choice.weights.get(layer.name))
-            keep = self._pending if layer.name in changed else self._kept
-            return self._finish(layer.name, raw, choice.quantizers.get(layer.name), keep)
+            name, quantizer = layer.name, choice.quantizers.get(layer.name)
+            value = _kept(self._network.raw(layer, inputs, choice.weights.get(name)), quantizer)
+            if name in self._keep and name in changed:
+                self._pending[name] = value
+            elif name in self._keep:
+                self._kept[name] = value.narrow()
+            return value.stored(quantizer)
 
         start = partial(self._network.start, self._pixels)
         return last(run(self._network.graph, start, stored, given))
-
-    def _finish(
-        self, name: str, raw: torch.Tensor, quantizer: Quantizer | None, kept: dict[str, _Kept]
-    ) -> torch.Tensor:
-        """Quantize what a layer computed, and keep it in `kept` if the layer is to be kept."""
-        key = _integers_key(quantizer)
-        if key is None or quantizer is None:
-            if name in self._keep:
-                kept[name] = _Kept(raw, None)
-            return fake_quant.quantize(raw, quantizer)
-        y = fake_quant.integers(raw, quantizer)
-        if name in self._keep:
-            wide = _Kept(y, key)  # most candidates' values are never needed again
-            kept[name] = wide if kept is self._pending else _narrow(wide)
-        return fake_quant.values(y, quantizer)
-
-
-def _narrow(kept: _Kept) -> _Kept:
-    """The same values in the type that they are kept in."""
-    return kept if kept.key is None else _Kept(kept.tensor.to(torch.int16), kept.key)

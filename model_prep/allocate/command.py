@@ -1,32 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `allocate`: images and formats to a problem, a method,
-plan.toml and JSON.
-"""
+"""The command `allocate`: images and formats to a problem, a method, plan.toml and JSON."""
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from typing import Any
 
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.options import Options
-from model_prep.allocate import budget, loss, predicted, quenn, search
-from model_prep.allocate.cache import cache_bytes, layers_to_keep
-from model_prep.allocate.measure import Measure
+from model_prep.allocate import budget, filling, loss, quenn, search
+from model_prep.allocate.measure import Measure, goal_of, measuring
 from model_prep.allocate.problem import Problem
-from model_prep.allocate.scheduler import connect, open_pool
+from model_prep.allocate.scheduler import connect
 from model_prep.footprint import average_bits, plan_bits
 from model_prep.graph import Graph
 from model_prep.quantize import plan_file
-from model_prep.quantize.calibrate import FloatMaps, batches
+from model_prep.quantize.calibrate import FloatMaps
 from model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
 from model_prep.quantize.plan_file import read_toml
 from model_prep.quantize.refine import pipeline
-from model_prep.quantize.score import Evaluator, Sample
+from model_prep.quantize.score import Sample
 from model_prep.stages import Subject, calibrate, search_images
 
 _QUENN_IMAGES = 50  # paper 004
@@ -35,118 +31,70 @@ _TRYING = "search, budget or quenn"
 _OF_OTHERS = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
               "metric": _TRYING, "scheduler": _TRYING, "cache_gb": _TRYING}  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Seconds:
-    """Time on the clock, and of the processor over all threads of this process.
-
-    The second hardly depends on what else the machine does. It leaves out a cluster's workers.
-    """
-
-    wall: float
-    cpu: float
-
-    @staticmethod
-    def now() -> "Seconds":
-        """Both clocks; only differences mean something."""
-        return Seconds(time.perf_counter(), time.process_time())
-
-    def __sub__(self, other: "Seconds") -> "Seconds":
-        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
-
-    def __str__(self) -> str:
-        return f"{self.cpu:.1f} s of CPU, {self.wall:.1f} s"
+Maps = Callable[[], FloatMaps]
+Outcome = tuple[Plan, dict[str, Any]]  # what a method chose, and what allocation.json says of it
 
 
-@contextmanager
-def measuring(
-    problem: Problem, sample: Sample, metric: str | None = None, scheduler: str | None = None,
-    cache_gb: float | None = None, cached: bool = True, floats: bool = True,
-) -> Iterator[Measure]:  # fmt: skip
-    """A Measure of a problem, its pool closed at the end.
-
-    Args:
-        problem: the network and its open widths.
-        sample: images to search on.
-        metric: a key of `score.METRICS`; default: accuracy with labels, else sqnr.
-        scheduler: address of a Dask scheduler; None: the cores of this machine.
-        cache_gb: size of the activation cache; None: a quarter of the free memory.
-        cached: False evaluates every candidate from the pixels on.
-        floats: whether bases hold uniform or float layers, whose cache is twice as large.
-    """
-    Evaluator(sample, metric)  # refuses before anything is sent
-    typical = {} if floats else problem.choice(problem.widest).quantizers
-    limit = cache_bytes(cache_gb)
-    keep = layers_to_keep(problem.graph, typical, len(sample.pixels), limit)
-    with open_pool(scheduler, sample.network, list(batches(sample.pixels)), keep) as pool:
-        yield Measure(sample, pool, metric, cached)
-
-
-def delta_of(problem: Problem, measure: Measure) -> float:
-    """What a search may lose."""
-    delta = problem.open_plan.delta
-    return measure.metric.delta if delta is None else delta
-
-
-def goal_of(problem: Problem, measure: Measure) -> float:
-    """The least score: A' (of the qm-bit uniform network) less delta."""
-    return measure.score(problem.full_width())[0] - delta_of(problem, measure)
-
-
-def run_search(
-    problem: Problem, sample: Sample, options: Options, cached: bool = True
-) -> tuple[search.SearchResult, Seconds]:
-    """The search that the options ask for, and the time that it took."""
+def _measuring(
+    problem: Problem, sample: Sample, options: Options, cached: bool = True, floats: bool = True
+) -> AbstractContextManager[Measure]:
     pool = (options.metric, options.scheduler, options.cache_gb)
-    with measuring(problem, sample, *pool, cached=cached, floats=False) as measure:
+    return measuring(problem, sample, *pool, cached, floats)
+
+
+def _without_plan(result: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(result).items() if name != "plan"}
+
+
+def _timed_search(
+    problem: Problem, sample: Sample, options: Options, cached: bool = True
+) -> tuple[search.SearchResult, dict[str, float]]:
+    """The search, and its seconds on the clock ("wall") and of the processor ("cpu").
+
+    The processor's, over all threads of this process, hardly depend on what else the machine does.
+    They leave out a cluster's workers.
+    """
+    with _measuring(problem, sample, options, cached, floats=False) as measure:
         goal = goal_of(problem, measure)
-        start = Seconds.now()
+        wall, cpu = time.perf_counter(), time.process_time()
         if options.exhaustive:
-            found = search.exhaustive(problem, measure, goal)
+            result = search.exhaustive(problem, measure, goal)
         else:
-            found = search.coordinate(problem, measure, goal, options.order)
-        return found, Seconds.now() - start
+            result = search.coordinate(problem, measure, goal, options.order)
+        return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
-def _search(
-    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
-) -> tuple[Plan, dict[str, Any]]:
-    found, seconds = run_search(problem, sample, options)
+def _search(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Outcome:
+    done, seconds = _timed_search(problem, sample, options)
     print(
-        f"search: {found.nb} bits ({100 * found.nb / found.start_nb:.1f}% of {found.start_bits} "
-        f"everywhere), {found.score:.2f} {found.unit}, goal {found.goal:.2f}, "
-        f"{found.evaluations} candidates in {seconds.wall:.1f} s"
+        f"search: {done.nb} bits ({100 * done.nb / done.start_nb:.1f}% of {done.start_bits} "
+        f"everywhere), {done.score:.2f} {done.unit}, goal {done.goal:.2f}, "
+        f"{done.evaluations} candidates in {seconds['wall']:.1f} s"
     )
-    result = {name: value for name, value in asdict(found).items() if name != "plan"}
+    result = _without_plan(done)
     if options.compare_cache:
-        again, slow = run_search(problem, sample, options, cached=False)
-        same = again == found
-        ratio, wall_ratio = seconds.cpu / slow.cpu, seconds.wall / slow.wall
-        print(f"with the cache: {seconds}; without it: {slow}; ratio {ratio:.3f} of CPU, "
+        again, slow = _timed_search(problem, sample, options, cached=False)
+        ratio, wall_ratio = (seconds[key] / slow[key] for key in ("cpu", "wall"))
+        texts = [f"{one['cpu']:.1f} s of CPU, {one['wall']:.1f} s" for one in (seconds, slow)]
+        print(f"with the cache: {texts[0]}; without it: {texts[1]}; ratio {ratio:.3f} of CPU, "
               f"{wall_ratio:.3f} of wall-clock time; "
-              f"results {'identical' if same else 'DIFFERENT'}")  # fmt: skip
-        if not same:
+              f"results {'identical' if again == done else 'DIFFERENT'}")  # fmt: skip
+        if again != done:
             raise RuntimeError("the cache changed a result")
-        result["cache"] = {"seconds": asdict(seconds), "seconds_without": asdict(slow),
-                           "ratio": ratio, "wall_ratio": wall_ratio}  # fmt: skip
-    return found.plan, result
+        result["cache"] = {"seconds": seconds, "seconds_without": slow, "ratio": ratio,
+                           "wall_ratio": wall_ratio}  # fmt: skip
+    return done.plan, result
 
 
-def _budget(
-    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
-) -> tuple[Plan, dict[str, Any]]:
-    with measuring(problem, sample, options.metric, options.scheduler, options.cache_gb) as measure:
+def _budget(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Outcome:
+    with _measuring(problem, sample, options) as measure:
         if options.nb is not None:
-            least = problem.nb(tuple(group.widths[0] for group in problem.groups))
-            if options.nb < least:
-                raise UserError(f"NB must be at least {least} bits, the narrowest codes, not "
-                                f"{options.nb}")  # fmt: skip
+            budget.check_nb(problem, options.nb)
         table = budget.sensitivity(problem, measure)
         if options.nb is None:
             points = budget.front(problem, measure, table, options.points)
-            near = goal_of(problem, measure)
-            good = [point for point in points if point.measured >= near]
-            chosen = good[0] if good else points[-1]
+            goal = goal_of(problem, measure)
+            chosen = next((point for point in points if point.measured >= goal), points[-1])
         else:
             chosen = budget.best_for(problem, measure, table, options.nb)
             points = [chosen]
@@ -159,39 +107,40 @@ def _budget(
     return problem.plan(chosen.widths), result
 
 
-def _quenn(
-    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
-) -> tuple[Plan, dict[str, Any]]:
-    with measuring(problem, sample, options.metric, options.scheduler, options.cache_gb) as measure:
-        found = quenn.explore(problem, measure, maps(), delta_of(problem, measure))
-    best = found.best
+def _quenn(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Outcome:
+    with _measuring(problem, sample, options) as measure:
+        delta = measure.delta(problem.open_plan.delta)
+        done = quenn.explore(problem, measure, maps(), delta)
+    best = done.best
     print(
         f"quenn: weights {best.weights_saved:.1f}% and activations {best.activations_saved:.1f}% "
-        f"smaller than float, {best.score:.2f} {found.unit}, output norm {best.norm:.4g}"
+        f"smaller than float, {best.score:.2f} {done.unit}, output norm {best.norm:.4g}"
     )
-    result = {name: value for name, value in asdict(found).items() if name != "plan"}
-    return found.plan, {**result, "normalised_norms": quenn.normalised(found.norms)}
+    return done.plan, {**_without_plan(done), "normalised_norms": quenn.normalised(done.norms)}
 
 
-def _sqnr(
-    problem: Problem, sample: Sample, maps: Callable[[], FloatMaps], options: Options
-) -> tuple[Plan, dict[str, Any]]:
-    found = predicted.allocate(
+def _sqnr(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Outcome:
+    graph = problem.graph
+    done = filling.allocate(
         problem, sample.network.source, maps(), options.target_db, options.rho or "activations",
-        options.kappa, options.weights_db, _weights_kept(problem.graph, options),
+        options.kappa, options.weights_db, _weights_kept(graph, options),
     )  # fmt: skip
     print(f"{'layer':<34}{'bits':>6}{'weights':>9}{'predicted dB':>14}{'measured dB':>13}")
-    for layer in found.plan.layers:
+    for layer in done.plan.layers:
         bits = "-" if layer.bits is None else layer.bits
-        weights = layer.weight_bits if problem.graph.layer(layer.name).has_weights else "-"
-        print(f"{layer.name:<34}{bits:>6}{weights:>9}{found.predicted_db[layer.name]:>14.2f}"
-              f"{found.measured_db[layer.name]:>13.2f}")  # fmt: skip
-    print(f"sqnr: {found.nb} bits, {found.nb / problem.values:.2f} an activation, target "
-          f"{found.target_db:.2f} dB")  # fmt: skip
-    result = {name: value for name, value in asdict(found).items() if name != "plan"}
-    widths = {layer.name: layer.bits for layer in found.plan.layers if layer.bits is not None}
-    weights_bits = {layer.name: layer.weight_bits for layer in found.plan.layers}
-    return found.plan, {"widths": widths, "weight_bits": weights_bits, **result}
+        weights = layer.weight_bits if graph.layer(layer.name).has_weights else "-"
+        print(f"{layer.name:<34}{bits:>6}{weights:>9}{done.predicted_db[layer.name]:>14.2f}"
+              f"{done.measured_db[layer.name]:>13.2f}")  # fmt: skip
+    print(f"sqnr: {done.nb} bits, {average_bits(graph, done.plan):.2f} an activation, target "
+          f"{done.target_db:.2f} dB")  # fmt: skip
+    weight_bits = {layer.name: layer.weight_bits for layer in done.plan.layers}
+    return done.plan, {
+        "widths": _widths(done.plan), "weight_bits": weight_bits, **_without_plan(done)
+    }  # fmt: skip
+
+
+def _widths(plan: Plan) -> dict[str, int]:
+    return {layer.name: layer.bits for layer in plan.layers if layer.bits is not None}
 
 
 def _weights_kept(graph: Graph, options: Options) -> frozenset[str]:
@@ -227,10 +176,6 @@ def _check_options(options: Options) -> None:
 
 def allocate(subject: Subject, options: Options) -> None:
     """The command: run the method, write options.out/plan.toml and options.out/allocation.json.
-
-    Args:
-        subject: the network and its calibration images.
-        options: of the command line.
 
     Raises:
         UserError: fewer images than IMAGES, or a plan without open widths.
@@ -270,8 +215,7 @@ def _loss(subject: Subject, options: Options) -> None:
     losses = loss.losses(plan, measured)
     for average in options.average:
         one = loss.allocate(plan, measured.exact, losses, average)
-        widths = {layer.name: layer.bits for layer in one.layers if layer.bits is not None}
-        result = {"widths": widths, "nb": plan_bits(subject.graph, one), "losses": losses}
+        result = {"widths": _widths(one), "nb": plan_bits(subject.graph, one), "losses": losses}
         suffix = f"_{average:g}" if len(options.average) > 1 else ""
         _write(subject, options, len(pixels), one, measured.fracs, result, suffix)
 
@@ -289,18 +233,9 @@ def _write(
     )
     entry = {"method": options.method, "network": name, "images": images,
              "labels": subject.labels is not None, **result}  # fmt: skip
+    # JSON cannot hold infinite numbers: they become null
+    entry = json.loads(json.dumps(entry), parse_constant=lambda _: None)
     paths = folder / f"plan{suffix}.toml", folder / f"allocation{suffix}.json"
     write_atomic(paths[0], plan_file.text(plan, fracs, text))
-    write_atomic(paths[1], json.dumps(_plain(entry), indent=1) + "\n")
+    write_atomic(paths[1], json.dumps(entry, indent=1) + "\n")
     print(f"written: {paths[0]}, {paths[1]}, {average:.3f} bits an activation")
-
-
-def _plain(value: Any) -> Any:
-    """The value with infinite numbers as null, which JSON can hold."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

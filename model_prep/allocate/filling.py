@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Water-filling on a network: a plan's activations or weights as steps, and their widths.
+"""Water-filling on a network: its activations and weights as steps, their widths, their SQNR.
 
-Which layers take part, within which widths, and with what line of SQNR over the width (paper 002,
-section 5).
+Which layers take part, within which widths, with what line of SQNR over the width (paper 002,
+section 5), and what that predicts of every layer's output (table 6).
 """
 
 import math
@@ -14,31 +14,33 @@ import numpy as np
 
 from formats.arithmetic import lowest
 from formats.errors import UserError
+from formats.network import InputFormat
+from formats.quantizer import Quantizer
 from model_prep.allocate import sqnr
-from model_prep.allocate.sqnr import MEASURED, Efficiency, Limits, Step
-from model_prep.graph import Graph
-from model_prep.quantize.calibrate import Formats
-from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers import WEIGHTS
+from model_prep.allocate.problem import Group, Problem
+from model_prep.allocate.sqnr import Efficiency, Limits, Step
+from model_prep.graph import INPUT, Graph
+from model_prep.quantize.calibrate import FloatMaps, Formats
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.plan import Plan
+from model_prep.quantize.quantizers import WEIGHTS, fit_weights
+from model_prep.quantize.quantizers.histogram import signal_and_noise
+from model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
 
-FIXED_POINT = ("uniform", "dynamic")  # schemes of weights that have no codebook
+DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
+MEASURED = range(3, 9)  # widths that kappa is measured at
+COSTS = ("parameters", "activations", "macs")
+_FIXED_POINT = ("uniform", "dynamic")  # schemes of weights that have no codebook
 Measurement = Callable[[Iterable[int]], dict[int, float]]  # SQNR in dB by width
 
 
 @dataclass
 class Filling:
-    """Layers whose widths water-filling is to choose, against one target.
+    """Layers whose widths water-filling is to choose, against one target."""
 
-    Attributes:
-        kappa: dB per bit of all steps; None: measure each step's line.
-        steps, limits: by layer name.
-        settled: widths by layer name that are known without filling, as they cause no noise.
-    """
-
-    kappa: float | None
-    steps: dict[str, Step] = field(default_factory=dict)
-    limits: dict[str, Limits] = field(default_factory=dict)
-    settled: dict[str, int] = field(default_factory=dict)
+    kappa: float | None  # dB per bit of all steps; None: measure each step's line
+    steps: dict[str, Step] = field(default_factory=dict)  # by layer name
+    settled: dict[str, int] = field(default_factory=dict)  # widths of layers without noise
 
     def add(self, name: str, rho: float, limits: Limits, dead: bool, measure: Measurement) -> None:
         """One more layer.
@@ -57,7 +59,7 @@ class Filling:
         if isinstance(line, int):
             self.settled[name] = line
         else:
-            self.steps[name], self.limits[name] = Step(name, rho, line), limits
+            self.steps[name] = Step(rho, line, limits)
 
     def _line(self, name: str, limits: Limits, measure: Measurement) -> Efficiency | int:
         """The line of a layer, or the narrowest width without noise where there is no line."""
@@ -78,11 +80,11 @@ class Filling:
     def sqnr_db(self, bits: int) -> float:
         """SQNR in dB of one width everywhere, as near as the limits allow, by the lines."""
         return sqnr.output_sqnr_db(
-            step.efficiency.sqnr_db(min(max(bits, self.limits[name][0]), self.limits[name][1]))
-            for name, step in self.steps.items()
+            step.efficiency.sqnr_db(min(max(bits, step.limits[0]), step.limits[1]))
+            for step in self.steps.values()
         )
 
-    def widths(self, target_db: float, option: str) -> dict[str, int]:
+    def widths(self, target_db: float, option: str = "the target") -> dict[str, int]:
         """Widths by layer name that reach a target in dB.
 
         Raises:
@@ -91,58 +93,107 @@ class Filling:
         remedy = "lower it"
         if self.kappa is not None:
             remedy = f"lower {option}, raise KAPPA or leave KAPPA out"
-        found = dict(self.settled)
-        if self.steps:
-            steps, limits = list(self.steps.values()), list(self.limits.values())
-            bits = sqnr.integer_widths(steps, target_db, limits, option, remedy)
-            found.update(zip(self.steps, bits, strict=True))
-        return found
+        if not self.steps:
+            return dict(self.settled)
+        bits = sqnr.integer_widths(list(self.steps.values()), target_db, option, remedy)
+        return {**self.settled, **dict(zip(self.steps, bits, strict=True))}
 
 
-def of_activations(
-    plan: Plan, formats: Formats, rho: Mapping[str, float], widths: Mapping[str, Sequence[int]],
-    kappa: float | None = None,
-) -> Filling:  # fmt: skip
-    """The open widths of a plan's activations; layers that share count as one step.
+def costs(graph: Graph, kind: str) -> dict[str, int]:
+    """rho by layer name, what a bit more costs there: one of COSTS.
 
-    A step that costs nothing (an addition or a pool reads it, nothing that multiplies) is given the
-    least cost of any map, so that it gets no fewer bits than the cheapest of the others would.
+    "activations" are the stored values of every layer but the last; others are of layers with
+    weights.
+    """
+    weighted = [layer for layer in graph.layers if layer.has_weights]
+    if kind == "parameters":
+        return {layer.name: layer.weight.size for layer in weighted}
+    return graph.elements if kind == "activations" else {one.name: one.macs for one in weighted}
+
+
+def reading_costs(graph: Graph, kind: str) -> dict[str, float]:
+    """rho of the stored maps by layer name, the last left out: what a bit more costs its readers.
+
+    A bit of an activation is paid by the layers that multiply by it. Of "macs" and "parameters" a
+    map has those of all layers that read it; of a concatenation's, each part has the share of its
+    channels. "activations" are the stored values themselves. Readers without weights cost nothing,
+    so a map may have 0, which `of_activations` replaces.
+    """
+    paid = costs(graph, kind)
+    if kind == "activations":
+        return dict(paid)
+    read = {layer.name: 0.0 for layer in graph.layers[:-1]}
+    for layer in graph.layers:
+        for part in graph.sources_of(layer):
+            if part != INPUT:
+                share = graph.source_shape(part)[0] / layer.in_shape[0]
+                read[part] += paid.get(layer.name, 0) * share
+    return read
+
+
+def weight_sqnr_db(
+    values: np.ndarray, widths: Iterable[int] = MEASURED, scheme: str = "uniform"
+) -> dict[int, float]:
+    """SQNR in dB by width of weights in a scheme (equation 4)."""
+    exact = np.asarray(values, np.float64)
+    measured = {}
+    for bits in widths:
+        stored = fit_weights(scheme, exact, bits, scheme)
+        noise = float(np.square(stored.integers * 2.0**-stored.frac - exact).sum())
+        measured[bits] = sqnr_db(float(np.square(exact).sum()), noise)
+    return measured
+
+
+def code_sqnr_db(formats: Formats, names: Sequence[str], own: Quantizer) -> float:
+    """SQNR in dB of the activations of layers, together, in a quantizer's codes (equation 4)."""
+    counts = np.sum([formats.counts[name] for name in names], axis=0)
+    first, frac = lowest(formats.qm, own.signed), formats.fracs[names[0]]
+    return sqnr_db(*signal_and_noise(counts, first, frac, own))
+
+
+def of_activations(problem: Problem, kind: str, kappa: float | None = None) -> Filling:
+    """The groups of a problem as steps.
+
+    A group that costs nothing (an addition or a pool reads it, nothing that multiplies) is given
+    the least cost of any map, so that it gets no fewer bits than the cheapest of the others would.
 
     Args:
-        plan: with open widths; fixed ones are not part of the target.
-        formats: what quantizers are fitted to.
-        rho: cost of a bit by layer name, see `sqnr.reading_costs`.
-        widths: those to choose from, rising, by the name of the first layer that shares.
+        problem: the groups; fixed widths are not part of the target.
+        kind: what a bit costs, see `reading_costs`.
         kappa: dB per bit; None: measured for each step.
 
     Raises:
         UserError: names a layer whose SQNR no line fits.
     """
-    shared: dict[str, list[LayerPlan]] = {}
-    for layer in plan.layers:
-        if layer.scheme and layer.bits is None:
-            shared.setdefault(layer.owner, []).append(layer)
+    rho, formats = reading_costs(problem.graph, kind), problem.formats
     least = min((cost for cost in rho.values() if cost > 0), default=1.0)
     filling = Filling(kappa)
-    for owner, members in shared.items():
-        seen = [layer for layer in members if layer.counted] or members
-        histogram = np.sum([formats.counts[layer.name] for layer in seen], axis=0)
-        dead = not np.delete(histogram, -lowest(formats.qm, members[0].signed)).any()
+    for group in problem.groups:
+        layers = problem.members[group.name]
+        names = [layer.name for layer in layers if layer.counted]
+        zero = -lowest(formats.qm, layers[0].signed)
+        dead = not any(np.delete(formats.counts[name], zero).any() for name in names)
         filling.add(
-            owner, sum(rho[layer.name] for layer in members) or least,
-            (widths[owner][0], widths[owner][-1]), dead,
-            partial(
-                sqnr.activation_sqnr_db, members[0], histogram, formats.qm, formats.fracs[owner]
-            ),
+            group.name, sum(rho[name] for name in group.layers) or least,
+            (group.widths[0], group.widths[-1]), dead, partial(_measure, problem, group, names),
         )  # fmt: skip
     return filling
+
+
+def _measure(
+    problem: Problem, group: Group, names: Sequence[str], widths: Iterable[int]
+) -> dict[int, float]:
+    return {
+        bits: code_sqnr_db(problem.formats, names, problem.quantizer(group, bits))
+        for bits in widths
+    }
 
 
 def of_weights(
     graph: Graph, plan: Plan, kappa: float | None = None, kind: str = "parameters",
     keep: Collection[str] = (),
 ) -> Filling:  # fmt: skip
-    """The widths of a plan's weights in fixed point; those in codebooks are left out.
+    """The plan's weights in fixed point as steps (the paper's section 5.1); codebooks are left out.
 
     Args:
         graph: the float network.
@@ -154,28 +205,112 @@ def of_weights(
     Raises:
         UserError: names a layer whose SQNR no line fits.
     """
-    rho = sqnr.costs(graph, kind)
+    rho = costs(graph, kind)
     filling = Filling(kappa)
     for layer, chosen in zip(graph.layers, plan.layers, strict=True):
         scheme = chosen.weight_scheme
-        if layer.name in rho and layer.name not in keep and scheme in FIXED_POINT:
+        if layer.name in rho and layer.name not in keep and scheme in _FIXED_POINT:
             filling.add(
                 layer.name, rho[layer.name], WEIGHTS[scheme].widths,
-                not layer.weight.any(), partial(sqnr.weight_sqnr_db, layer.weight, scheme=scheme),
+                not layer.weight.any(), partial(weight_sqnr_db, layer.weight, scheme=scheme),
             )  # fmt: skip
     return filling
 
 
-def allocate_weights(
-    graph: Graph, plan: Plan, target_db: float, kappa: float | None = None, kind: str = "parameters"
-) -> Plan:
-    """The plan with its fixed-point weights' widths by water-filling (the paper's section 5.1).
+def predict(
+    graph: Graph, weights_db: Mapping[str, float], codes_db: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """SQNR in dB of every layer's output (002, equation 8) on any graph.
+
+    Inverse SQNRs add up along a chain; where maps join (concatenation, addition) the mean of the
+    parts' is taken. What quantizing the input and the biases and rounding to qm bits add is left
+    out.
 
     Args:
-        graph: the float network.
-        plan: any; its weight_bits are replaced where weights are in fixed point.
-        target_db: SQNR of all these weights together.
-        kappa, kind: as for `of_weights`.
+        graph: the network.
+        weights_db, codes_db: SQNR in dB of weights and of stored activations by layer name; what
+            is not named has no noise.
+
+    Returns:
+        (before the output itself is quantized, after it), by layer name.
     """
-    filling = of_weights(graph, plan, kappa, kind)
-    return plan.with_values("weight_bits", filling.widths(target_db, "the target"))
+    noise, before, after = {INPUT: 0.0}, dict[str, float](), dict[str, float]()
+    for layer in graph.layers:
+        name = layer.name
+        read = float(np.mean([noise[part] for part in graph.sources_of(layer)]))
+        computed = read + inverse_sqnr(weights_db.get(name, math.inf))
+        noise[name] = computed + inverse_sqnr(codes_db.get(name, math.inf))
+        before[name], after[name] = sqnr_db(1.0, computed), sqnr_db(1.0, noise[name])
+    return before, after
+
+
+def weight_steps(graph: Graph, plan: Plan) -> dict[str, float]:
+    """Measured SQNR in dB of stored weights in the plan's schemes and widths, by layer name."""
+    return {
+        layer.name: weight_sqnr_db(layer.weight, [own.weight_bits], own.weight_scheme)[
+            own.weight_bits
+        ]
+        for layer, own in zip(graph.layers, plan.layers, strict=True)
+        if layer.has_weights
+    }
+
+
+def code_steps(quantizers: Mapping[str, Quantizer], formats: Formats) -> dict[str, float]:
+    """Measured SQNR in dB of activations in their codes, by layer name."""
+    return {name: code_sqnr_db(formats, [name], own) for name, own in quantizers.items()}
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """Widths by water-filling."""
+
+    plan: Plan  # with all widths fixed
+    target_db: float  # SQNR of all open activations together that was asked for, or the default's
+    nb: int  # bits of all activations of one image
+    predicted_db: dict[str, float]  # SQNR of every layer's stored output, by layer name
+    measured_db: dict[str, float]
+
+
+def allocate(
+    problem: Problem, source: InputFormat, maps: FloatMaps, target_db: float | None = None,
+    rho: str = "activations", kappa: float | None = None, weights_db: float | None = None,
+    keep_weights: Collection[str] = (),
+) -> Allocated:  # fmt: skip
+    """Open widths of activations, and if asked those of weights, by water-filling.
+
+    Args:
+        problem: the open widths and histograms.
+        source: the input's format.
+        maps: of the float network on the images to measure on.
+        target_db: SQNR of all open activations together, in dB; None: what DEFAULT_BITS everywhere
+            would have.
+        rho: what a bit costs: see `reading_costs`, and for weights `costs`.
+        kappa: dB per bit; None: measured for each step.
+        weights_db: SQNR of all fixed-point weights together; None leaves their widths alone.
+        keep_weights: layers whose weights' widths stay in any case.
+
+    Raises:
+        UserError: no widths reach a target, or no weights have a width to choose.
+    """
+    graph = problem.graph
+    activations = of_activations(problem, rho, kappa)
+    target = activations.sqnr_db(DEFAULT_BITS) if target_db is None else target_db
+    bits = activations.widths(target, "TARGET_DB")
+    widths = tuple(bits[group.name] for group in problem.groups)
+    plan = problem.plan(widths)
+    if weights_db is not None:
+        kind = "macs" if rho == "macs" else "parameters"
+        weights = of_weights(graph, plan, kappa, kind, keep_weights)
+        weight_bits = weights.widths(weights_db, "WEIGHTS_DB")
+        if not weight_bits:
+            raise UserError(
+                "WEIGHTS_DB must have weights to choose widths for, in fixed point and without a "
+                "width of their own, not none; leave out WEIGHTS_DB, or set WEIGHT_SCHEME or "
+                "FC_WEIGHT_SCHEME to uniform and leave out WEIGHT_BITS and FC_WEIGHT_BITS"
+            )
+        plan = plan.with_values("weight_bits", weight_bits)
+    quantizers = problem.choice(widths).quantizers
+    codes = code_steps(quantizers, problem.formats)
+    _, stored = predict(graph, weight_steps(graph, plan), codes)
+    measured = layer_sqnr_db(FakeQuantized(graph, source, plan.layers), maps, quantizers)
+    return Allocated(plan, target, problem.nb(widths), stored, measured)

@@ -16,7 +16,6 @@ from model_prep.quantize.refine import pipeline, tables
 
 WIDTH_RANGE = (2, 8)
 
-
 Losses = Mapping[str, Mapping[int, float]]  # by owner of a quantizer and by width
 
 
@@ -27,43 +26,34 @@ def losses(plan: Plan, measured: pipeline.Measured) -> Losses:
         plan: schemes; its widths are not looked at.
         measured: by `pipeline.measure`, weighted histograms among it.
     """
-    weights, qm, fracs = measured.weights, measured.qm, measured.fracs
+    qm = measured.qm
     free = tables.free_owners(plan, pipeline.free_layers(measured.exact, plan))
-    found: dict[str, dict[int, float]] = {}
-    for layer in plan.layers:
-        if layer.scheme is None or layer.name != layer.owner:
-            continue
-        low, high = SCHEMES[layer.scheme].widths()
-        lowest, highest = max(WIDTH_RANGE[0], low), min(WIDTH_RANGE[1], high, qm)
-        found[layer.name] = {}
-        for bits in range(lowest, highest + 1):
-            frac = fracs[layer.name]
-            one, factor = tables.fit_one(
-                layer, weights[layer.name], bits, qm, frac, layer.name in free
-            )
-            found[layer.name][bits] = tables.weighted_error(
-                one, weights[layer.name], qm, frac, factor
-            )
-    return found
+    table: dict[str, dict[int, float]] = {}
+    for owner, (layer, *_) in plan.by_owner.items():
+        low, high = SCHEMES[str(layer.scheme)].widths(qm)
+        weights, frac = measured.weights[owner], measured.fracs[owner]
+        table[owner] = {}
+        for bits in range(max(WIDTH_RANGE[0], low), min(WIDTH_RANGE[1], high, qm) + 1):
+            one, factor = tables.fit_one(layer, weights, bits, qm, frac, owner in free)
+            table[owner][bits] = tables.weighted_error(one, weights, qm, frac, factor)
+    return table
 
 
-def allocate(plan: Plan, graph: Graph, found: Losses, average: float) -> Plan:
+def allocate(plan: Plan, graph: Graph, table: Losses, average: float) -> Plan:
     """The plan with the widths of least total loss at `average` bits or less.
 
     Args:
         plan: which layers share; its widths are not looked at.
         graph: gives the sizes.
-        found: by `losses`.
+        table: by `losses`.
         average: NB divided by the number of stored activations.
 
     Raises:
         UserError: the smallest widths take more.
     """
-    sizes = dict.fromkeys(found, 0)
-    for layer in plan.layers:
-        if layer.scheme is not None:
-            sizes[layer.owner] += graph.elements[layer.name]
-    bits = {owner: min(by_width) for owner, by_width in found.items()}
+    sharing = plan.by_owner
+    sizes = {owner: sum(graph.elements[one.name] for one in sharing[owner]) for owner in table}
+    bits = {owner: min(by_width) for owner, by_width in table.items()}
     used = sum(bits[owner] * sizes[owner] for owner in bits)
     budget = average * sum(sizes.values())
     if used > budget:
@@ -71,7 +61,7 @@ def allocate(plan: Plan, graph: Graph, found: Losses, average: float) -> Plan:
         raise UserError(f"the average width must be {least:.2f} bits or more, not {average}")
     while True:
         best: tuple[float, str, int] | None = None
-        for owner, by_width in found.items():
+        for owner, by_width in table.items():
             for width in range(bits[owner] + 1, max(by_width) + 1):
                 cost = (width - bits[owner]) * sizes[owner]
                 if used + cost > budget:

@@ -7,13 +7,15 @@ the same number of torch threads. `reaches` stops as soon as a candidate's fate 
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from formats.quantizer import Quantizer
-from model_prep.allocate.cache import Choice
-from model_prep.allocate.scheduler import Consume, Pool
+from model_prep.allocate.cache import Choice, cache_bytes, layers_to_keep
+from model_prep.allocate.problem import Problem
+from model_prep.allocate.scheduler import Consume, Pool, open_pool
 from model_prep.quantize.calibrate import batches
 from model_prep.quantize.score import Evaluator, Sample
 
@@ -21,27 +23,14 @@ _ROUNDING = 1e-9  # partial sums of losses may round otherwise than their total
 
 
 class Measure(Evaluator):
-    """An Evaluator whose candidates are choices that differ little from a base.
-
-    Attributes:
-        evaluations: candidates scored or judged so far.
-    """
+    """An Evaluator whose candidates are choices that differ little from a base."""
 
     def __init__(
         self, sample: Sample, pool: Pool, metric: str | None = None, cached: bool = True
     ) -> None:
-        """
-        Args:
-            sample: the images.
-            pool: made for `batches` of their pixels.
-            metric: a key of METRICS; None: accuracy with labels, else sqnr.
-            cached: whether to use the pool's cache.
-
-        Raises:
-            UserError: an unknown metric, or one that asks for labels where there are none.
-        """
+        """As for `Evaluator`; `pool` is made for `batches` of the pixels."""
         super().__init__(sample, metric)
-        self.evaluations = 0
+        self.evaluations = 0  # candidates scored or judged so far
         self._pool, self._cached = pool, cached
         ends = np.cumsum([len(batch) for batch in batches(sample.pixels)]).tolist()
         self._spans = [slice(*ends) for ends in itertools.pairwise([0, *ends])]
@@ -61,13 +50,11 @@ class Measure(Evaluator):
             quantizers: by layer name, or a choice with weights.
             base: a choice that this one differs little from; default: itself.
         """
-        return self.rate(self.outputs(quantizers, base))
-
-    def outputs(
-        self, quantizers: Mapping[str, Quantizer] | Choice, base: Choice | None = None
-    ) -> np.ndarray:
-        """The outputs of a choice for all images, float32 [N, classes]."""
         choice = quantizers if isinstance(quantizers, Choice) else Choice(quantizers)
+        return self.rate(self.outputs(choice, base))
+
+    def outputs(self, choice: Choice, base: Choice | None = None) -> np.ndarray:
+        """The outputs of a choice for all images, float32 [N, classes]."""
         self.evaluations += 1
         logits = np.empty_like(self.sample.logits)
 
@@ -104,3 +91,32 @@ class Measure(Evaluator):
 
         self._run(base, choice, consume)
         return sure() if left else self.rate(logits)[0] >= goal
+
+
+@contextmanager
+def measuring(
+    problem: Problem, sample: Sample, metric: str | None = None, scheduler: str | None = None,
+    cache_gb: float | None = None, cached: bool = True, floats: bool = True,
+) -> Iterator[Measure]:  # fmt: skip
+    """A Measure of a problem, its pool closed at the end.
+
+    Args:
+        problem: the network and its open widths.
+        sample: images to search on.
+        metric: a key of `score.METRICS`; default: accuracy with labels, else sqnr.
+        scheduler: address of a Dask scheduler; None: the cores of this machine.
+        cache_gb: size of the activation cache; None: a quarter of the free memory.
+        cached: False evaluates every candidate from the pixels on.
+        floats: whether bases hold uniform or float layers, whose cache is twice as large.
+    """
+    Evaluator(sample, metric)  # refuses before anything is sent
+    typical = {} if floats else problem.choice(problem.widest).quantizers
+    limit = cache_bytes(cache_gb)
+    keep = layers_to_keep(problem.graph, typical, len(sample.pixels), limit)
+    with open_pool(scheduler, sample.network, list(batches(sample.pixels)), keep) as pool:
+        yield Measure(sample, pool, metric, cached)
+
+
+def goal_of(problem: Problem, measure: Measure) -> float:
+    """The least score: A' (of the qm-bit uniform network) less delta."""
+    return measure.score(problem.full_width())[0] - measure.delta(problem.open_plan.delta)

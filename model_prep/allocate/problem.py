@@ -6,9 +6,8 @@ pools that hand codes on). NB is the papers' measure (000): bits to store all ac
 image.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from formats.errors import UserError
 from formats.quantizer import Quantizer
@@ -17,47 +16,43 @@ from model_prep.footprint import plan_bits
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import Formats
 from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.plan_file import check_widths
+from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.sharing import share
 
 Widths = tuple[int, ...]  # one per group
-_WIDEST = 16
 _CHOICES = 256  # remembered; a search goes back to its base and few others, or to nothing
+
+
+def with_width(widths: Widths, number: int, bits: int) -> Widths:
+    """The widths with another one of a group.
+
+    >>> with_width((8, 8, 8), 1, 4)
+    (8, 4, 8)
+    """
+    return (*widths[:number], bits, *widths[number + 1 :])
 
 
 @dataclass(frozen=True)
 class Group:
-    """Layers with one quantizer.
+    """Layers with one quantizer."""
 
-    Attributes:
-        name: of its first layer.
-        layers: all of them, in the order of the graph.
-        elements: stored activations of one image, all layers together.
-        widths: the code widths to choose from, rising.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    elements: int
-    widths: tuple[int, ...]
+    name: str  # of its first layer
+    layers: tuple[str, ...]  # in the order of the graph
+    elements: int  # stored activations of one image, all layers together
+    widths: Widths  # the code widths to choose from, rising
 
 
 class Problem:
-    """A plan with open widths, and the data to fit quantizers to.
-
-    Attributes:
-        graph: the network.
-        open_plan: the plan; its open widths are the variables.
-        formats: qm, F and histograms.
-        groups: the variables, in the order of the graph.
-    """
+    """A plan with open widths, and the data to fit quantizers to."""
 
     def __init__(self, graph: Graph, plan: Plan, formats: Formats) -> None:
-        """`plan` has open widths; UserError where it has none."""
-        self.graph, self.open_plan, self.formats = graph, replace(plan, qm=formats.qm), formats
-        self._fits: dict[tuple[object, ...], Quantizer] = {}
-        self._choices: OrderedDict[Widths, Choice] = OrderedDict()  # the latest last
-        self.groups = self._find_groups()
+        """The plan's open widths are the variables; UserError where it has none."""
+        self.graph, self.formats = graph, formats
+        self.open_plan = replace(plan, qm=formats.qm)
+        self.members = self.open_plan.by_owner
+        self.groups = tuple(
+            self._group(layers) for layers in self.members.values() if layers[0].bits is None
+        )
         if not self.groups:
             raise UserError(
                 "BITS must leave a layer's width open to allocate, not fix all of them; drop bits "
@@ -65,34 +60,18 @@ class Problem:
             )
         self._index = {name: i for i, group in enumerate(self.groups) for name in group.layers}
         self._fixed_nb = plan_bits(graph, plan)
+        self._fits: dict[str, dict[str, Quantizer]] = {}
+        # Equal widths give the same object, by which caches know their base, unless hundreds of
+        # others were asked for in between; then an equal one with the same quantizers.
+        self.choice = lru_cache(_CHOICES)(self._choice)
 
-    def _find_groups(self) -> tuple[Group, ...]:
-        members: dict[str, list[LayerPlan]] = {}
-        for layer in self.open_plan.layers:
-            if layer.scheme is not None and layer.bits is None:
-                members.setdefault(layer.owner, []).append(layer)
-        groups = []
-        for layers in members.values():
-            names = tuple(layer.name for layer in layers)
-            elements = sum(self.graph.elements[name] for name in names)
-            groups.append(Group(names[0], names, elements, self._widths(layers[0])))
-        return tuple(groups)
-
-    def _widths(self, layer: LayerPlan) -> tuple[int, ...]:
-        """The widths that the layer's scheme allows, at most qm."""
-        allowed = []
-        for bits in range(1, min(_WIDEST, self.formats.qm) + 1):
-            try:
-                check_widths(replace(self.open_plan, layers=(replace(layer, bits=bits),)))
-            except UserError:
-                continue
-            allowed.append(bits)
-        return tuple(allowed)
-
-    @cached_property
-    def values(self) -> int:
-        """Activations of one image that are stored as codes, those of fixed width included."""
-        return sum(self.graph.elements.values())
+    def _group(self, layers: tuple[LayerPlan, ...]) -> Group:
+        names = tuple(layer.name for layer in layers)
+        low, high = SCHEMES[str(layers[0].scheme)].widths()
+        return Group(
+            names[0], names, sum(self.graph.elements[name] for name in names),
+            tuple(range(low, min(high, self.formats.qm) + 1)),
+        )  # fmt: skip
 
     @cached_property
     def behind(self) -> tuple[float, ...]:
@@ -117,6 +96,11 @@ class Problem:
         return tuple(min(max(bits, group.widths[0]), group.widths[-1]) for group in self.groups)
 
     @property
+    def narrowest(self) -> Widths:
+        """The smallest width of every group."""
+        return tuple(group.widths[0] for group in self.groups)
+
+    @property
     def widest(self) -> Widths:
         """The largest width of every group."""
         return tuple(group.widths[-1] for group in self.groups)
@@ -125,33 +109,27 @@ class Problem:
         """The plan with these widths."""
         return share(self.graph, self.open_plan.with_values("bits", self.by_name(widths)))
 
-    def choice(self, widths: Widths) -> Choice:
-        """The fitted quantizers of these widths.
+    def quantizer(self, group: Group, bits: int) -> Quantizer:
+        """A group's quantizer at a width, the others' open."""
+        layers = tuple(replace(layer, bits=bits) for layer in self.members[group.name])
+        return self._fit_once(layers)[group.name]
 
-        Equal widths give the same object, by which caches know their base, unless hundreds of
-        others were asked for in between; then an equal one, whose quantizers are the same objects.
-        """
-        if widths not in self._choices:
-            self._choices[widths] = Choice(self._fit(self.plan(widths)))
-            if len(self._choices) > _CHOICES:
-                self._choices.popitem(last=False)
-        self._choices.move_to_end(widths)
-        return self._choices[widths]
+    def _choice(self, widths: Widths) -> Choice:
+        """The fitted quantizers of these widths."""
+        return Choice(self._fit(self.plan(widths)))
 
     def _fit(self, plan: Plan) -> dict[str, Quantizer]:
         """As `Formats.fit`, but no quantizer is fitted twice."""
-        sharing: dict[str, list[LayerPlan]] = {}
-        for layer in plan.layers:
-            if layer.scheme is not None:
-                sharing.setdefault(layer.owner, []).append(layer)
         fitted: dict[str, Quantizer] = {}
-        for layers in sharing.values():
-            key = tuple(repr(layer) for layer in layers)
-            if key not in self._fits:
-                done = self.formats.fit(replace(plan, layers=tuple(layers)))
-                self._fits[key] = done[layers[0].name]
-            fitted.update((layer.name, self._fits[key]) for layer in layers)
+        for layers in plan.by_owner.values():
+            fitted.update(self._fit_once(layers))
         return fitted
+
+    def _fit_once(self, layers: tuple[LayerPlan, ...]) -> dict[str, Quantizer]:
+        key = repr(layers)
+        if key not in self._fits:
+            self._fits[key] = self.formats.fit(replace(self.open_plan, layers=layers))
+        return self._fits[key]
 
     def full_width(self) -> Choice:
         """The qm-bit uniform network in the groups: what quantization is measured against."""
@@ -165,13 +143,9 @@ class Problem:
 
     def with_group(self, base: Choice, number: int, bits: int) -> Choice:
         """The base with one group at `bits`."""
-        key = tuple(
-            bits if i == number else group.widths[-1] for i, group in enumerate(self.groups)
-        )
-        own = self.choice(key).quantizers
-        return replace(
-            base, quantizers={**base.quantizers, **{n: own[n] for n in self.groups[number].layers}}
-        )
+        own = self.choice(with_width(self.widest, number, bits)).quantizers
+        changed = {name: own[name] for name in self.groups[number].layers}
+        return replace(base, quantizers={**base.quantizers, **changed})
 
     def by_name(self, widths: Widths) -> dict[str, int]:
         """The widths by layer name."""

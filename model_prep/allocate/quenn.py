@@ -11,16 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from formats.arithmetic import lowest, to_fixed
-from model_prep.allocate.cache import Choice
+from model_prep.allocate.cache import Choice, FloatBase
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem
 from model_prep.quantize.calibrate import FloatMaps
-from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan
+from model_prep.quantize.score import layer_gaps
 
 FRACTIONS = range(8, 21)  # fractional lengths tried, paper 004 section 3.2
 WEIGHT_WIDTHS = (4, 6, 8, 10, 12, 14)
@@ -31,23 +30,14 @@ _CONFIGURATIONS = 12
 
 @dataclass(frozen=True)
 class Format:
-    """Phase 1: one variable of one layer at one width.
-
-    Attributes:
-        layer, variable: name, and "weights" or "activations".
-        bits: the width.
-        integer_length: ceil(log2 max|V|), equation 2.
-        fractional_length: the one of least error among those tried; may be negative.
-        error: mean squared error with it.
-        minimum, maximum, mean, std: of the variable.
-    """
+    """Phase 1: one variable of one layer at one width."""
 
     layer: str
-    variable: str
+    variable: str  # "weights" or "activations"
     bits: int
-    integer_length: int
-    fractional_length: int
-    error: float
+    integer_length: int  # ceil(log2 max|V|), equation 2
+    fractional_length: int  # the one of least error among those tried; may be negative
+    error: float  # mean squared, with it
     minimum: float
     maximum: float
     mean: float
@@ -56,47 +46,30 @@ class Format:
 
 @dataclass(frozen=True)
 class Trial:
-    """Phase 2: one configuration and what it does.
+    """Phase 2: one configuration and what it does."""
 
-    Attributes:
-        what: the variables quantized, for reading.
-        weight_bits, activation_bits: by layer name; what is missing stays float.
-        norm: L2 distance of the output from float, averaged over the images.
-        score, sqnr_db: as the measure has them.
-        weights_saved, activations_saved: percent of the bits of 32-bit floats.
-    """
-
-    what: str
-    weight_bits: dict[str, int]
+    what: str  # is quantized, for reading
+    weight_bits: dict[str, int]  # by layer name; what is missing stays float
     activation_bits: dict[str, int]
-    norm: float
-    score: float
+    norm: float  # L2 distance of the output from float, averaged over the images
+    score: float  # as the measure has it
     sqnr_db: float
-    weights_saved: float
+    weights_saved: float  # percent of the bits of 32-bit floats
     activations_saved: float
 
 
 @dataclass(frozen=True)
 class QuennResult:
-    """Both phases' tables, and the configuration kept.
+    """Both phases' tables, and the configuration kept."""
 
-    Attributes:
-        formats: phase 1.
-        single, groups, everything: phase 2, in its order.
-        best: from `everything`.
-        plan: the best one's.
-        norms: by layer name, the best one's L2 distance from float averaged over the images.
-        float_score: what the float network scores, in `unit`.
-    """
-
-    formats: list[Format]
-    single: list[Trial]
+    formats: list[Format]  # phase 1
+    single: list[Trial]  # phase 2, in its order
     groups: list[Trial]
     everything: list[Trial]
-    best: Trial
-    plan: Plan
-    norms: dict[str, float]
-    float_score: float
+    best: Trial  # of `everything`
+    plan: Plan  # the best one's
+    norms: dict[str, float]  # by layer name, the best one's, as of a Trial
+    float_score: float  # what the float network scores, in `unit`
     unit: str
 
 
@@ -147,41 +120,36 @@ def layer_analysis(problem: Problem, weight_widths: Sequence[int] = WEIGHT_WIDTH
     return found
 
 
+# what is quantized, bits of weights and of activations by layer name
+Job = tuple[str, dict[str, int], dict[str, int]]
+
+
 class _Space:
     """Configurations of a problem as choices; the base is the float network."""
 
     def __init__(self, problem: Problem, measure: Measure) -> None:
         self.problem, self.measure = problem, measure
-        weighted = [layer for layer in problem.graph.layers if layer.has_weights]
-        self.weights = {layer.name: layer.weight for layer in weighted}
-        exact = {n: torch.from_numpy(np.ascontiguousarray(w)) for n, w in self.weights.items()}
-        self.base = Choice({}, exact, dict.fromkeys(exact, "float"))
-        self._rounded: dict[tuple[str, int], torch.Tensor] = {}
+        self._float = FloatBase(problem.graph, to_fixed)
+        self.sizes = {name: values.size for name, values in self._float.weights.items()}
 
     def choice(self, weight_bits: Mapping[str, int], bits: Mapping[str, int]) -> Choice:
         """The float network with these variables quantized."""
-        weights, labels = dict(self.base.weights), dict(self.base.labels)
-        for name, width in weight_bits.items():
-            weights[name], labels[name] = self._fixed(name, width), width
         widths = tuple(bits.get(group.name, group.widths[-1]) for group in self.problem.groups)
         fitted = self.problem.choice(widths).quantizers
-        return Choice({name: fitted[name] for name in bits}, weights, labels)
+        return self._float.choice(weight_bits, {name: fitted[name] for name in bits})
 
-    def _fixed(self, name: str, bits: int) -> torch.Tensor:
-        if (name, bits) not in self._rounded:
-            integers, frac = to_fixed(self.weights[name], bits)
-            self._rounded[name, bits] = torch.from_numpy((integers * 2.0**-frac).astype(np.float32))
-        return self._rounded[name, bits]
+    def run(self, title: str, jobs: Sequence[Job]) -> list[Trial]:
+        """Run configurations."""
+        bar = tqdm(jobs, desc=title, unit="run", disable=None, leave=False)
+        return [self._trial(*job) for job in bar]
 
-    def trial(self, what: str, weight_bits: Mapping[str, int], bits: Mapping[str, int]) -> Trial:
-        """Run a configuration."""
+    def _trial(self, what: str, weight_bits: dict[str, int], bits: dict[str, int]) -> Trial:
         measure = self.measure
-        outputs = measure.outputs(self.choice(weight_bits, bits), self.base)
+        outputs = measure.outputs(self.choice(weight_bits, bits), self._float.base)
         gap = (outputs - measure.sample.logits).astype(np.float64)
-        sizes = {name: values.size for name, values in self.weights.items()}
         return Trial(
-            what, dict(weight_bits), dict(bits), float(np.sqrt((gap**2).sum(axis=1)).mean()),
-            *measure.rate(outputs), _saved(weight_bits, sizes),
+            what, weight_bits, bits, float(np.sqrt((gap**2).sum(axis=1)).mean()),
+            *measure.rate(outputs), _saved(weight_bits, self.sizes),
             _saved(bits, self.problem.graph.elements),
         )  # fmt: skip
 
@@ -211,9 +179,9 @@ def explore(
     """
     space = _Space(problem, measure)
     formats = layer_analysis(problem, weight_widths)
-    single = _single(space, weight_widths)
-    groups = _grouped(space, weight_widths)
-    everything = _everything(space, single)
+    single = space.run("one at a time", _single(space, weight_widths))
+    groups = space.run("groups", _grouped(space, weight_widths))
+    everything = space.run("all variables", _everything(single))
     exact = measure.float_score
     goal = (exact if math.isfinite(exact) else max(t.score for t in everything)) - delta
     fine = [trial for trial in everything if trial.score >= goal]
@@ -222,8 +190,8 @@ def explore(
     choice = space.choice(best.weight_bits, best.activation_bits)
     return QuennResult(
         formats, single, groups, everything, best,
-        plan.with_values("weight_bits", best.weight_bits),
-        layer_norms(measure.sample.network, choice, maps), exact, measure.unit,
+        plan.with_values("weight_bits", best.weight_bits), _layer_norms(measure, choice, maps),
+        exact, measure.unit,
     )  # fmt: skip
 
 
@@ -231,73 +199,58 @@ def _saving(trial: Trial) -> tuple[float, float]:
     return trial.weights_saved + trial.activations_saved, -trial.norm
 
 
-def _single(space: _Space, weight_widths: Sequence[int]) -> list[Trial]:
+def _single(space: _Space, weight_widths: Sequence[int]) -> list[Job]:
     """One variable of one layer (or group) at a time, the last layers first for the cache."""
-    found = []
-    jobs: list[tuple[str, dict[str, int], dict[str, int]]] = []
-    for name in reversed(space.weights):
+    jobs: list[Job] = []
+    for name in reversed(space.sizes):
         jobs += [(f"{name} weights", {name: bits}, {}) for bits in weight_widths]
     for group in reversed(space.problem.groups):
         for bits in group.widths:
             jobs.append((f"{group.name} activations", {}, dict.fromkeys(group.layers, bits)))
-    for job in tqdm(jobs, desc="one at a time", unit="run", disable=None, leave=False):
-        found.append(space.trial(*job))
-    return found
+    return jobs
 
 
-def _grouped(space: _Space, weight_widths: Sequence[int]) -> list[Trial]:
+def _grouped(space: _Space, weight_widths: Sequence[int]) -> list[Job]:
     """All weights of a kind of layer, all weights, all activations, each at one width."""
-    kinds = {layer.name: layer.kind for layer in space.problem.graph.layers}
-    jobs: list[tuple[str, dict[str, int], dict[str, int]]] = []
-    for kind in (*dict.fromkeys(kinds[name] for name in space.weights), "all"):
-        names = [name for name in space.weights if kind in ("all", kinds[name])]
-        if kind == "all" and len({kinds[name] for name in space.weights}) == 1:
-            continue
+    kinds: dict[str, list[str]] = {}
+    for name in space.sizes:
+        kinds.setdefault(space.problem.graph.layer(name).kind, []).append(name)
+    if len(kinds) > 1:
+        kinds["all"] = list(space.sizes)
+    jobs: list[Job] = []
+    for kind, names in kinds.items():
         jobs += [(f"{kind} weights", dict.fromkeys(names, bits), {}) for bits in weight_widths]
     for bits in sorted({bits for group in space.problem.groups for bits in group.widths}):
         widths = space.problem.by_name(space.problem.uniform(bits))
         jobs.append(("all activations", {}, widths))
-    return [
-        space.trial(*job)
-        for job in tqdm(jobs, desc="groups", unit="run", disable=None, leave=False)
-    ]
+    return jobs
 
 
-def _everything(space: _Space, single: Sequence[Trial]) -> list[Trial]:
+def _everything(single: Sequence[Trial]) -> list[Job]:
     """All variables: each at the smallest width whose own norm stays below a common limit."""
-    choices: dict[str, list[Trial]] = {}
+    by_variable: dict[str, list[Trial]] = {}
     for trial in single:
-        choices.setdefault(trial.what, []).append(trial)
-    norms = sorted(trial.norm for trial in single if trial.norm > 0)
-    if not norms:
-        norms = [1.0]
-    limits = np.quantile(norms, np.linspace(0, 1, _CONFIGURATIONS)).tolist()
-    found: list[Trial] = []
-    seen = set[tuple[object, ...]]()
-    for limit in tqdm(limits, desc="all variables", unit="run", disable=None, leave=False):
+        by_variable.setdefault(trial.what, []).append(trial)
+    norms = [trial.norm for trial in single if trial.norm > 0] or [1.0]
+    jobs: list[Job] = []
+    for limit in np.quantile(norms, np.linspace(0, 1, _CONFIGURATIONS)).tolist():
         weight_bits: dict[str, int] = {}
         bits: dict[str, int] = {}
-        for trials in choices.values():
+        for trials in by_variable.values():
             fine = [trial for trial in trials if trial.norm <= limit] or trials[-1:]
             weight_bits.update(fine[0].weight_bits)
             bits.update(fine[0].activation_bits)
-        key = (*sorted(weight_bits.items()), *sorted(bits.items()))
-        if key not in seen:
-            seen.add(key)
-            found.append(space.trial(f"norms up to {limit:.3g}", weight_bits, bits))
-    return found
+        if all(job[1:] != (weight_bits, bits) for job in jobs):
+            jobs.append((f"norms up to {limit:.3g}", weight_bits, bits))
+    return jobs
 
 
-def layer_norms(network: FakeQuantized, choice: Choice, maps: FloatMaps) -> dict[str, float]:
+def _layer_norms(measure: Measure, choice: Choice, maps: FloatMaps) -> dict[str, float]:
     """Equation 1 for every layer: L2 distance from float, averaged over the images."""
-    sums, images = {layer.name: 0.0 for layer in network.graph.layers}, 0
-    with torch.inference_mode():
-        for batch, exact in maps:
-            images += len(batch)
-            done = network.run(batch, choice.quantizers, choice.weights)
-            for want, (layer, got) in zip(exact, done, strict=True):
-                gap = (want - got).double().square().flatten(1).sum(dim=1).sqrt()
-                sums[layer.name] += float(gap.sum())
+    network, images = measure.sample.network, len(measure.sample.pixels)
+    sums = {layer.name: 0.0 for layer in network.graph.layers}
+    for name, _, gap in layer_gaps(network, maps, choice.quantizers, choice.weights):
+        sums[name] += float(gap.square().flatten(1).sum(dim=1).sqrt().sum())
     return {name: total / images for name, total in sums.items()}
 
 

@@ -9,18 +9,19 @@ import itertools
 import os
 import threading
 import uuid
-from collections import OrderedDict
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 
 from formats.errors import UserError
-from formats.quantizer import Quantizer
 from model_prep.allocate.cache import BatchRun, Choice
 from model_prep.quantize.fake_quant import FakeQuantized
 
@@ -31,8 +32,22 @@ _AHEAD = 2  # tasks given out beyond the workers, so that none waits for the nex
 Consume = Callable[[int, np.ndarray], bool]
 
 
-class Pool(Protocol):
-    """Runs candidates on all batches of images."""
+class Pool(ABC):
+    """Runs candidates on all batches of images, a task a batch."""
+
+    workers: int
+
+    @abstractmethod
+    def tasks(self, base: Choice | None, choice: Choice) -> Callable[[int], Any]:
+        """What starts a candidate's task of a batch; its `result()` are the outputs."""
+
+    @abstractmethod
+    def drop(self, task: Any) -> None:
+        """Stop a task whose result nobody wants."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the pool holds."""
 
     def run(
         self, base: Choice | None, choice: Choice, order: Sequence[int], consume: Consume
@@ -45,31 +60,20 @@ class Pool(Protocol):
             order: batch numbers.
             consume: takes a batch's number and its outputs float32 [N, classes].
         """
-
-    def close(self) -> None:
-        """Free what the pool holds."""
-
-
-def _stream(
-    submit: Callable[[int], Any], result: Callable[[Any], np.ndarray], drop: Callable[[Any], None],
-    order: Sequence[int], window: int, consume: Consume,
-) -> None:  # fmt: skip
-    """Keep `window` tasks under way, consume their results in order, drop the rest on a stop."""
-    numbers = iter(order)
-    tasks = [(number, submit(number)) for number in itertools.islice(numbers, window)]
-    try:
-        while tasks:
-            number, task = tasks.pop(0)
-            going = consume(number, result(task))
-            if not going:
-                return
-            tasks += [(ahead, submit(ahead)) for ahead in itertools.islice(numbers, 1)]
-    finally:
-        for _, task in tasks:
-            drop(task)
+        start, numbers = self.tasks(base, choice), iter(order)
+        under_way = [(n, start(n)) for n in itertools.islice(numbers, self.workers + _AHEAD)]
+        try:
+            while under_way:
+                number, task = under_way.pop(0)
+                if not consume(number, task.result()):
+                    return
+                under_way += [(ahead, start(ahead)) for ahead in itertools.islice(numbers, 1)]
+        finally:
+            for _, task in under_way:
+                self.drop(task)
 
 
-class Threads:
+class Threads(Pool):
     """The cores of this machine: a thread a core, one torch thread each.
 
     Intra-operator threads instead (`workers=1` leaves torch all cores) wait for each other at the
@@ -82,85 +86,73 @@ class Threads:
     ) -> None:  # fmt: skip
         """`batches` are uint8 [N, C, H, W]; `keep` as in `cache.layers_to_keep`."""
         cores = os.cpu_count() or 1
-        self._workers = workers or cores
+        self.workers = workers or cores
         self._runs = [BatchRun(network, pixels, keep) for pixels in batches]
-        each = max(1, cores // self._workers)
+        each = max(1, cores // self.workers)
         self._before = torch.get_num_threads()
         torch.set_num_threads(each)
         self._executor = ThreadPoolExecutor(
-            self._workers, initializer=torch.set_num_threads, initargs=(each,)
+            self.workers, initializer=torch.set_num_threads, initargs=(each,)
         )
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes in all caches."""
-        return sum(run.kept_bytes for run in self._runs)
+    def tasks(self, base: Choice | None, choice: Choice) -> Callable[[int], Any]:  # noqa: D102
+        def start(number: int) -> Future[np.ndarray]:
+            return self._executor.submit(self._runs[number].outputs, base, choice)
 
-    def run(
-        self, base: Choice | None, choice: Choice, order: Sequence[int], consume: Consume
-    ) -> None:
-        """See `Pool.run`."""
+        return start
 
-        def submit(number: int) -> Future[np.ndarray]:
-            run = self._runs[number]
-            if base is None:
-                return self._executor.submit(run.plain, choice)
-            return self._executor.submit(run.logits, base, choice)
+    def drop(self, task: Any) -> None:  # noqa: D102
+        if not task.cancel():
+            wait([task])  # a batch serves one task at a time
 
-        def drop(task: Future[np.ndarray]) -> None:
-            if not task.cancel():
-                wait([task], return_when=FIRST_EXCEPTION)  # a batch serves one task at a time
-
-        _stream(submit, Future.result, drop, order, self._workers + _AHEAD, consume)
-
-    def close(self) -> None:
-        """See `Pool.close`."""
+    def close(self) -> None:  # noqa: D102
         self._executor.shutdown()
         self._runs = []
         torch.set_num_threads(self._before)
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A choice on its way to a worker, with a number, as identity does not travel."""
+
+    number: int
+    choice: Choice = field(compare=False)
+
+
 # On a Dask worker: caches by (pool, batch), made when a task first needs them, so that a batch
-# which moves to another worker only costs its cache; by pool and number the latest choices, so that
-# all tasks have the same object for a base, and a base that was a candidate is known as such.
+# which moves to another worker only costs its cache; by pool the latest choices, so that all tasks
+# have the same object for a base, and a base that was a candidate is known as such. A forgotten one
+# costs a cache what it could have reused, and changes no result.
 _RUNS: dict[tuple[str, int], tuple[threading.Lock, BatchRun]] = {}
-_RUNS_LOCK = threading.Lock()
-_LATEST: dict[str, OrderedDict[int, Choice]] = {}
-_Numbered = tuple[int, Choice]  # identity does not travel to a worker
+_LATEST: dict[str, Any] = {}
+_LOCK = threading.Lock()
 
 
-def _known(pool: str, sent: _Numbered) -> Choice:
-    """The choice with this number that a task of the pool brought first, while it is remembered.
-
-    A forgotten one costs a cache what it could have reused, and changes no result.
-    """
-    latest = _LATEST.setdefault(pool, OrderedDict())
-    choice = latest.setdefault(*sent)
-    latest.move_to_end(sent[0])
-    while len(latest) > _REMEMBERED:
-        latest.popitem(last=False)
-    return choice
+def _known(pool: str, sent: _Sent) -> Choice:
+    """The choice with this number that a task of the pool brought first."""
+    latest = _LATEST.setdefault(pool, lru_cache(_REMEMBERED)(attrgetter("choice")))
+    first: Choice = latest(sent)
+    return first
 
 
 def _task(
     pool: str, number: int, network: FakeQuantized, pixels: np.ndarray, keep: frozenset[str],
-    base: _Numbered | None, choice: _Numbered,
+    base: _Sent | None, choice: _Sent,
 ) -> np.ndarray:  # fmt: skip
     """One batch of one candidate, on a worker."""
     torch.set_num_threads(1)
-    with _RUNS_LOCK:
-        if (pool, number) not in _RUNS:
-            _RUNS[pool, number] = (threading.Lock(), BatchRun(network, pixels, keep))
-        lock, run = _RUNS[pool, number]
+    with _LOCK:
+        made = threading.Lock(), BatchRun(network, pixels, keep)
+        lock, run = _RUNS.setdefault((pool, number), made)
         start = None if base is None else _known(pool, base)
         candidate = _known(pool, choice)
     with lock:
-        return run.plain(candidate) if start is None else run.logits(start, candidate)
+        return run.outputs(start, candidate)
 
 
 def _forget(pool: str) -> None:
     """Free a pool's caches on a worker."""
-    with _RUNS_LOCK:
+    with _LOCK:
         _LATEST.pop(pool, None)
         for key in [key for key in _RUNS if key[0] == pool]:
             _RUNS.pop(key, None)
@@ -168,9 +160,7 @@ def _forget(pool: str) -> None:
 
 def _slim(choice: Choice) -> Choice:
     """The same choice without the tables that a quantizer computes when it is used."""
-    slim: dict[int, Quantizer] = {}
-    for quantizer in choice.quantizers.values():
-        slim.setdefault(id(quantizer), replace(quantizer))
+    slim = {id(quantizer): replace(quantizer) for quantizer in choice.quantizers.values()}
     return replace(choice, quantizers={n: slim[id(q)] for n, q in choice.quantizers.items()})
 
 
@@ -195,7 +185,7 @@ def connect(address: str) -> Any:
         ) from None
 
 
-class Dask:
+class Dask(Pool):
     """The workers of a cluster: network and images are sent once, then candidates batch by batch.
 
     Workers need this project's modules and the same versions of numpy and torch.
@@ -205,54 +195,39 @@ class Dask:
         self, client: Any, network: FakeQuantized, batches: Sequence[np.ndarray],
         keep: frozenset[str],
     ) -> None:  # fmt: skip
-        """`client` is a distributed.Client; the others as for `Threads`."""
+        """`client` is a distributed.Client, which stays open; the others as for `Threads`."""
         self._client, self._keep, self._name = client, keep, uuid.uuid4().hex
         info = client.scheduler_info(n_workers=-1)["workers"]
         if not info:
             raise UserError(
                 "SCHEDULER must have workers, not none; start dask worker with its address"
             )
-        workers = sorted(info)
-        self._threads = sum(entry["nthreads"] for entry in info.values())
+        names = sorted(info)
+        self.workers = sum(entry["nthreads"] for entry in info.values())
         self._network = client.scatter(network, broadcast=True, hash=False)
-        self._home = [workers[number % len(workers)] for number in range(len(batches))]
+        self._home = [names[number % len(names)] for number in range(len(batches))]
         self._pixels = [
             client.scatter(pixels, workers=[home], hash=False)
             for pixels, home in zip(batches, self._home, strict=True)
         ]
-        self._numbers = itertools.count()
-        self._sent: OrderedDict[int, tuple[Choice, _Numbered]] = OrderedDict()  # by identity
+        numbers = itertools.count()
+        self._sent = lru_cache(_REMEMBERED)(lambda choice: _Sent(next(numbers), _slim(choice)))
 
-    def _numbered(self, choice: Choice) -> _Numbered:
-        """What is sent for a choice; the latest ones keep their numbers."""
-        key = id(choice)  # which is its own while the table holds the choice
-        if key not in self._sent:
-            self._sent[key] = (choice, (next(self._numbers), _slim(choice)))
-        self._sent.move_to_end(key)
-        while len(self._sent) > _REMEMBERED:
-            self._sent.popitem(last=False)
-        return self._sent[key][1]
+    def tasks(self, base: Choice | None, choice: Choice) -> Callable[[int], Any]:  # noqa: D102
+        first, second = None if base is None else self._sent(base), self._sent(choice)
 
-    def run(
-        self, base: Choice | None, choice: Choice, order: Sequence[int], consume: Consume
-    ) -> None:
-        """See `Pool.run`."""
-        start = None if base is None else self._numbered(base)
-        candidate = self._numbered(choice)
-
-        def submit(number: int) -> Any:
+        def start(number: int) -> Any:
             return self._client.submit(
-                _task, self._name, number, self._network, self._pixels[number], self._keep, start,
-                candidate, pure=False, workers=[self._home[number]], allow_other_workers=True,
+                _task, self._name, number, self._network, self._pixels[number], self._keep, first,
+                second, pure=False, workers=[self._home[number]], allow_other_workers=True,
             )  # fmt: skip
 
-        _stream(
-            submit, lambda task: task.result(), lambda task: task.cancel(), order,
-            self._threads + _AHEAD, consume,
-        )  # fmt: skip
+        return start
 
-    def close(self) -> None:
-        """See `Pool.close`; the client stays open."""
+    def drop(self, task: Any) -> None:  # noqa: D102
+        task.cancel()
+
+    def close(self) -> None:  # noqa: D102
         self._client.run(_forget, self._name)
 
 
@@ -263,15 +238,8 @@ def open_pool(
 ) -> Iterator[Pool]:  # fmt: skip
     """The pool that SCHEDULER asks for; None: this machine's cores."""
     if address is None:
-        pool: Pool = Threads(network, batches, keep)
-        try:
-            yield pool
-        finally:
-            pool.close()
-        return
-    with connect(address) as client:
-        pool = Dask(client, network, batches, keep)
-        try:
-            yield pool
-        finally:
-            pool.close()
+        with closing(Threads(network, batches, keep)) as threads:
+            yield threads
+    else:
+        with connect(address) as client, closing(Dask(client, network, batches, keep)) as cluster:
+            yield cluster

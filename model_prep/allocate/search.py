@@ -2,31 +2,35 @@
 """Smallest widths within delta of A': the search of papers 000/001 for E_i and T_i.
 
 `coordinate` lowers one group at a time from the smallest uniform width, then searches the last
-groups together; `exhaustive` tries all products of widths that could need fewer bits. All minimise
-NB.
+groups together (`Tail`); `exhaustive` tries all products of widths that could need fewer bits. All
+minimise NB.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
 from formats.errors import UserError
 from model_prep.allocate.measure import Measure
-from model_prep.allocate.problem import Problem, Widths
-from model_prep.allocate.tail import Judge, Tail
+from model_prep.allocate.problem import Problem, Widths, with_width
 from model_prep.quantize.plan import Plan
 
-ORDERS = ("size", "backward", "forward")
 _SLACK = 2  # bits lent to small groups at first
 _USUAL = 4  # bits of all groups that are tried first
 _MOST_PRODUCTS = 200_000
+_SHARE = 1 / 3  # of the network's MACs: no more lies behind a group of the tail
+_REACH = 2  # bits that a width of the tail may move from the descent's
+_LEAST_WORK = 0.01  # of a trial, in runs of the whole network: the last group has nothing behind
+
+# (widths to try, widths that the cache is kept for, number of the group that differs)
+Judge = Callable[[Widths, Widths, int], bool]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One candidate: a group's name, the width tried, whether it was good enough, NB with it."""
+    """One candidate of the descent or of the tail."""
 
     group: str
     bits: int
@@ -36,42 +40,31 @@ class Step:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """What a search comes to."""
 
-    Attributes:
-        widths: by layer name.
-        plan: with all widths fixed.
-        nb: bits of all activations of one image.
-        score, sqnr_db: of the result; `goal` is the least score allowed, in `unit`.
-        start_bits, start_nb: the smallest single width that reaches the goal, and its NB.
-        descent_nb: NB before the last groups were searched together.
-        evaluations: candidates run.
-        steps: the candidates of the descent and of the tail.
-    """
-
-    widths: dict[str, int]
-    plan: Plan
-    nb: int
+    widths: dict[str, int]  # by layer name
+    plan: Plan  # with all widths fixed
+    nb: int  # bits of all activations of one image
     score: float
     sqnr_db: float
-    goal: float
-    unit: str
-    start_bits: int
+    goal: float  # the least score allowed
+    unit: str  # of the scores
+    start_bits: int  # the smallest single width that reaches the goal
     start_nb: int
-    descent_nb: int
-    evaluations: int
+    descent_nb: int  # before the last groups were searched together
+    evaluations: int  # candidates run
     steps: list[Step] = field(default_factory=list)
 
 
-def smallest_uniform(problem: Problem, measure: Measure, goal: float) -> tuple[int, Widths]:
-    """(bits, widths): the single width that reaches the goal where one bit less does not.
+def smallest_uniform(problem: Problem, measure: Measure, goal: float) -> int:
+    """The single width that reaches the goal where one bit less does not.
 
     Every trial runs the whole network, so none is made far from where the answer usually is.
 
     Raises:
         UserError: not even the widest codes do.
     """
-    low, high = min(group.widths[0] for group in problem.groups), max(problem.widest)
+    low, high = min(problem.narrowest), max(problem.widest)
     base = problem.choice(problem.widest)
 
     def good(bits: int) -> bool:
@@ -81,10 +74,10 @@ def smallest_uniform(problem: Problem, measure: Measure, goal: float) -> tuple[i
     if good(first):
         while first > low and good(first - 1):
             first -= 1
-        return first, problem.uniform(first)
+        return first
     for bits in range(first + 1, high + 1):
         if good(bits):
-            return bits, problem.uniform(bits)
+            return bits
     score, _ = measure.score(base)
     raise UserError(
         f"METHOD=search must reach {goal:.2f} {measure.unit}, not {score:.2f} with the widest "
@@ -95,29 +88,23 @@ def smallest_uniform(problem: Problem, measure: Measure, goal: float) -> tuple[i
 def visiting_order(problem: Problem, order: str) -> list[int]:
     """Group numbers in the order in which a pass lowers them.
 
-    Args:
-        problem: with the groups.
-        order: "backward" (last layer first, so that what is accepted never spoils the cache of
-            what comes next), "forward", or "size" (most activations first).
+    "backward" is the last layer first, so that what is accepted never spoils the cache of what
+    comes next; "size" most activations first; else "forward".
     """
     numbers = list(range(len(problem.groups)))
-    if order == "backward":
-        return numbers[::-1]
     if order == "size":
         return sorted(numbers, key=lambda number: -problem.groups[number].elements)
-    if order != "forward":
-        raise UserError(f"ORDER must be one of {', '.join(ORDERS)}, not {order}")
-    return numbers
+    return numbers[::-1] if order == "backward" else numbers
 
 
 def coordinate(
-    problem: Problem, measure: Measure, goal: float, order: str = ORDERS[0], slack: int = _SLACK
+    problem: Problem, measure: Measure, goal: float, order: str = "size"
 ) -> SearchResult:
     """Coordinate descent from the smallest uniform width, then the last groups together.
 
     A pass lowers every group by one bit where the goal is still reached. A group that fails is
     left alone from then on: narrower codes elsewhere only add noise. The widths of the groups with
-    little work behind them are then searched together (`tail`), with at most as much work behind
+    little work behind them are then searched together (`Tail`), with at most as much work behind
     the groups that trials change as the passes had.
 
     Args:
@@ -125,11 +112,11 @@ def coordinate(
         measure: scores and judges.
         goal: least score.
         order: see `visiting_order`.
-        slack: bits more that small groups start with.
     """
     before = measure.evaluations
-    start, widths = smallest_uniform(problem, measure, goal)
-    start_nb, steps, failed = problem.nb(widths), list[Step](), list[Widths]()
+    start = smallest_uniform(problem, measure, goal)
+    uniform = problem.uniform(start)
+    steps, failed = list[Step](), list[Widths]()
     with tqdm(desc="width search", unit="candidate", disable=None, leave=False) as bar:
 
         def judge(trial: Widths, base: Widths, number: int) -> bool:
@@ -140,10 +127,14 @@ def coordinate(
                 failed.append(trial)
             return good
 
-        widths, work = _descend(problem, judge, _with_slack(problem, widths, slack), order)
-        descent_nb = problem.nb(widths)
-        widths = Tail(problem, judge, widths, work, failed).run()
-    return _result(problem, measure, widths, goal, start, start_nb, descent_nb, before, steps)
+        descent, work = _descend(problem, judge, _with_slack(problem, uniform), order)
+        widths = Tail(problem, judge, descent, work, failed).run()
+    score, sqnr = measure.score(problem.choice(widths))
+    return SearchResult(
+        problem.by_name(widths), problem.plan(widths), problem.nb(widths), score, sqnr, goal,
+        measure.unit, start, problem.nb(uniform), problem.nb(descent),
+        measure.evaluations - before, steps,
+    )  # fmt: skip
 
 
 def _descend(
@@ -165,33 +156,105 @@ def _descend(
     return widths, work
 
 
-def _with_slack(problem: Problem, widths: Widths, slack: int) -> Widths:
-    """The widths with `slack` bits more, if there are, in groups of fewer elements than average."""
+def _with_slack(problem: Problem, widths: Widths) -> Widths:
+    """The widths with _SLACK bits more, if there are, in groups smaller than average."""
     average = sum(group.elements for group in problem.groups) / len(problem.groups)
     return tuple(
-        min(bits + slack, group.widths[-1]) if group.elements < average else bits
+        min(bits + _SLACK, group.widths[-1]) if group.elements < average else bits
         for group, bits in zip(problem.groups, widths, strict=True)
     )
 
 
 def _lower(problem: Problem, widths: Widths, number: int) -> Widths | None:
-    """The widths with one group a step narrower; None at its narrowest."""
-    allowed = problem.groups[number].widths
-    place = allowed.index(widths[number])
-    if place == 0:
-        return None
-    return (*widths[:number], allowed[place - 1], *widths[number + 1 :])
+    """The widths with one group a bit narrower; None at its narrowest."""
+    bits = widths[number] - 1
+    return with_width(widths, number, bits) if bits >= problem.narrowest[number] else None
 
 
-def _result(
-    problem: Problem, measure: Measure, widths: Widths, goal: float, start: int, start_nb: int,
-    descent_nb: int, before: int, steps: list[Step],
-) -> SearchResult:  # fmt: skip
-    score, sqnr = measure.score(problem.choice(widths))
-    return SearchResult(
-        problem.by_name(widths), problem.plan(widths), problem.nb(widths), score, sqnr, goal,
-        measure.unit, start, start_nb, descent_nb, measure.evaluations - before, steps,
-    )  # fmt: skip
+class Tail:
+    """The widths of the last groups, searched together: what the activation cache makes cheap.
+
+    A descent one group at a time stops where every single step fails, even if one group's bit more
+    would let two others have one less. Behind the last groups there is little work, so all products
+    of their widths near the descent's can be searched by branch and bound, the other groups'
+    staying as they are.
+
+    A node fixes the widths up to a group and has the widest that it may have behind it. As in the
+    descent, narrower codes are taken to only add noise: what is nowhere wider than widths that
+    failed has failed, what is nowhere narrower than widths that were good is good, without a trial.
+    The answer itself always was tried.
+    """
+
+    def __init__(
+        self, problem: Problem, judge: Judge, widths: Widths, budget: float,
+        failed: Sequence[Widths] = (),
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            problem: the groups.
+            judge: whether widths reach the goal.
+            widths: reach the goal; the descent's result.
+            budget: work allowed, counted behind the group that a trial changes; 1 is a run of the
+                whole network.
+            failed: widths that are known not to reach the goal.
+        """
+        self._problem, self._judge, self._budget = problem, judge, budget
+        self._failed, self._passed = list(failed), [widths]
+        self.best = widths  # of least NB so far that reached the goal
+        self._first = first_of_tail(problem)
+        self._near = [
+            [bits for bits in group.widths if abs(bits - own) <= _REACH]
+            for group, own in zip(problem.groups, widths, strict=True)
+        ]
+        self._low = tuple(near[0] for near in self._near)
+        self._start = widths[: self._first] + tuple(near[-1] for near in self._near[self._first :])
+
+    def run(self) -> Widths:
+        """The widths of least NB that were found within the budget."""
+        if self._first < len(self._start) and self._good(self._start, self.best, self._first):
+            self._visit(self._start, self._first)
+        return self.best
+
+    def _good(self, widths: Widths, base: Widths, number: int) -> bool:
+        """Whether widths reach the goal; without a trial where others tell."""
+        if any(_within(widths, failed) for failed in self._failed):
+            return False
+        if any(_within(passed, widths) for passed in self._passed):
+            return True
+        self._budget -= max(_LEAST_WORK, self._problem.behind[number])
+        good = self._judge(widths, base, number)
+        (self._passed if good else self._failed).append(widths)
+        if good:
+            self.best = min(self.best, widths, key=self._problem.nb)
+        return good
+
+    def _visit(self, widths: Widths, number: int) -> None:
+        """The best of all widths that agree with these up to a group, without it."""
+        good = [widths]  # from wide to narrow
+        for bits in reversed([bits for bits in self._near[number] if bits < widths[number]]):
+            trial = with_width(widths, number, bits)
+            if self._budget <= 0 or not self._good(trial, good[-1], number):
+                break
+            good.append(trial)
+        behind = number + 1
+        if behind == len(widths):
+            return
+        for trial in reversed(good):
+            least = self._problem.nb(trial[:behind] + self._low[behind:])
+            if least >= self._problem.nb(self.best):
+                return
+            self._visit(trial, behind)
+
+
+def first_of_tail(problem: Problem) -> int:
+    """Where the last stretch of groups with at most a third of the work behind them begins."""
+    heavy = [number for number, share in enumerate(problem.behind) if share > _SHARE]
+    return heavy[-1] + 1 if heavy else 0
+
+
+def _within(one: Widths, other: Widths) -> bool:
+    """Whether no group is wider in the one than in the other."""
+    return all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
 
 
 def exhaustive(problem: Problem, measure: Measure, goal: float) -> SearchResult:
@@ -211,15 +274,14 @@ def exhaustive(problem: Problem, measure: Measure, goal: float) -> SearchResult:
             f"{products}; fix some widths in PLAN or leave EXHAUSTIVE out"
         )
     before = measure.evaluations
-    found = coordinate(problem, measure, goal)
-    names = [group.name for group in problem.groups]
-    best: list[Widths] = [tuple(found.widths[name] for name in names)]
-    narrowest = tuple(group.widths[0] for group in problem.groups)
+    start = coordinate(problem, measure, goal)
+    best: list[Widths] = [tuple(start.widths[group.name] for group in problem.groups)]
+    narrowest = problem.narrowest
     with tqdm(desc="exhaustive search", unit="candidate", disable=None, leave=False) as bar:
 
         def visit(head: Widths) -> None:
             rest = narrowest[len(head) :]
-            if problem.nb((*head, *rest)) >= problem.nb(best[0]):
+            if problem.nb(head + rest) >= problem.nb(best[-1]):
                 return
             if rest:
                 for bits in problem.groups[len(head)].widths:
@@ -228,13 +290,12 @@ def exhaustive(problem: Problem, measure: Measure, goal: float) -> SearchResult:
             bar.update()
             base = problem.choice((*head[:-1], narrowest[-1]))
             if measure.reaches(problem.choice(head), base, goal):
-                best[0] = head
+                best.append(head)
 
         visit(())
-    return _result(
-        problem, measure, best[0], goal, found.start_bits, found.start_nb, found.descent_nb, before,
-        found.steps,
+    score, sqnr = measure.score(problem.choice(best[-1]))
+    return replace(
+        start, widths=problem.by_name(best[-1]), plan=problem.plan(best[-1]),
+        nb=problem.nb(best[-1]), score=score, sqnr_db=sqnr,
+        evaluations=measure.evaluations - before,
     )  # fmt: skip
-
-
-Search = Callable[[Problem, Measure, float], SearchResult]

@@ -9,22 +9,13 @@ given output SQNR has rho * gamma constant (eq. 13).
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from formats.arithmetic import lowest
 from formats.errors import UserError
-from model_prep.graph import INPUT, Graph
-from model_prep.quantize import quantizers
-from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import SCHEMES, fit_weights
-from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.score import inverse_sqnr, sqnr_db
+from model_prep.quantize.score import inverse_sqnr
 
 KAPPA = 3.0  # dB per bit in section 5 of the paper, which measured 2 to 4
-MEASURED = range(3, 9)  # widths that kappa is measured at
-COSTS = ("parameters", "activations", "macs")
 Limits = tuple[int, int]  # narrowest and widest
 
 
@@ -51,24 +42,14 @@ class Efficiency:
         """1/gamma of a width."""
         return inverse_sqnr(self.sqnr_db(bits))
 
-    def bits(self, noise: float) -> float:
-        """The width, a real number, that has 1/gamma = `noise`."""
-        return (-10 * math.log10(noise) - self.offset) / self.kappa
-
 
 @dataclass(frozen=True)
 class Step:
-    """One quantization step.
+    """One quantization step: the weights or the activations of a layer."""
 
-    Attributes:
-        name: for example "conv1 weights".
-        rho: what a bit costs: number of parameters, of activations, or of multiply-accumulates.
-        efficiency: its SQNR over its width.
-    """
-
-    name: str
-    rho: float
+    rho: float  # what a bit costs: number of parameters, of activations, or of MACs
     efficiency: Efficiency = Efficiency()
+    limits: Limits = (2, 16)
 
 
 def offset_bits(rho: float, reference: float, kappa: float = KAPPA) -> float:
@@ -117,10 +98,7 @@ def predicted_sqnr_db(
 ) -> list[float]:
     """SQNR in dB of every layer's output before it is quantized itself (equation 8, table 6).
 
-    Args:
-        weight_bits: of every layer in order.
-        activation_bits: of every layer's input.
-        kappa: dB per bit.
+    Widths are of every layer's weights and of its input.
 
     >>> [round(value, 2) for value in predicted_sqnr_db([8, 6], [16, 16])]
     [23.98, 17.02]
@@ -139,7 +117,7 @@ def water_fill(steps: Sequence[Step], target_db: float) -> list[float]:
     With 1/gamma_i = lambda_i the sum of rho_i / kappa_i * log(1 / lambda_i) is least where lambda_i
     is in proportion to rho_i / kappa_i (equation 13, with a kappa for each step).
 
-    >>> [round(bits, 2) for bits in water_fill([Step("a", 1), Step("b", 8)], 20.0)]
+    >>> [round(bits, 2) for bits in water_fill([Step(1), Step(8)], 20.0)]
     [9.85, 6.84]
     """
     if not steps or min(step.rho for step in steps) <= 0:
@@ -155,10 +133,9 @@ def water_fill(steps: Sequence[Step], target_db: float) -> list[float]:
 
 
 def integer_widths(
-    steps: Sequence[Step], target_db: float, limits: Limits | Sequence[Limits] = (2, 16),
-    option: str = "the target", remedy: str = "lower it",
-) -> list[int]:  # fmt: skip
-    """Integer widths within `limits` that keep the target, near the water-filling solution.
+    steps: Sequence[Step], target_db: float, option: str = "the target", remedy: str = "lower it"
+) -> list[int]:
+    """Integer widths within each step's limits that keep the target, near water-filling's.
 
     Starting from its widths rounded down, one bit at a time goes where it removes most noise for
     its rho, until the target is kept; then bits that are not needed are taken back, the dearest
@@ -167,35 +144,30 @@ def integer_widths(
     Args:
         steps: to give bits to.
         target_db: their output SQNR.
-        limits: narrowest and widest width, of all steps or one pair per step.
         option, remedy: what the target is called and what to do, in the message where no widths
             reach it.
 
     Raises:
         UserError: the target cannot be reached.
 
-    >>> integer_widths([Step("a", 1), Step("b", 8)], 20.0)
+    >>> integer_widths([Step(1), Step(8)], 20.0)
     [9, 7]
     """
-    one = isinstance(limits[0], int)
-    pairs = cast(list[Limits], [limits] * len(steps) if one else list(limits))
     goal = 10 ** (-target_db / 10) * (1 + 1e-12)
     bits = [
-        math.floor(min(max(real, low), high))
-        for real, (low, high) in zip(water_fill(steps, target_db), pairs, strict=True)
+        math.floor(min(max(real, step.limits[0]), step.limits[1]))
+        for real, step in zip(water_fill(steps, target_db), steps, strict=True)
     ]
 
     def noise() -> float:
-        return sum(
-            step.efficiency.noise(width) for step, width in zip(steps, bits, strict=True)
-        )  # fmt: skip
+        return sum(step.efficiency.noise(width) for step, width in zip(steps, bits, strict=True))
 
     def gain(index: int) -> float:
         line = steps[index].efficiency
         return (line.noise(bits[index]) - line.noise(bits[index] + 1)) / steps[index].rho
 
     while noise() > goal:
-        open_ = [index for index in range(len(steps)) if bits[index] < pairs[index][1]]
+        open_ = [index for index, step in enumerate(steps) if bits[index] < step.limits[1]]
         if not open_:
             best = math.floor(-1000 * math.log10(noise())) / 100
             raise UserError(
@@ -204,92 +176,9 @@ def integer_widths(
             )
         bits[max(open_, key=gain)] += 1
     for index in sorted(range(len(steps)), key=lambda i: -steps[i].rho):
-        while bits[index] > pairs[index][0]:
+        while bits[index] > steps[index].limits[0]:
             bits[index] -= 1
             if noise() > goal:
                 bits[index] += 1
                 break
     return bits
-
-
-def costs(graph: Graph, kind: str) -> dict[str, int]:
-    """rho by layer name: what a bit more costs there.
-
-    Args:
-        graph: the network.
-        kind: "parameters" (of layers with weights), "activations" (stored values of every layer but
-            the last) or "macs" (of layers with weights).
-    """
-    if kind == "parameters":
-        return {layer.name: layer.weight.size for layer in graph.layers if layer.has_weights}
-    if kind == "activations":
-        return graph.elements
-    if kind == "macs":
-        return {layer.name: layer.macs for layer in graph.layers if layer.has_weights}
-    raise UserError(f"rho must be one of {', '.join(COSTS)}, not {kind}")
-
-
-def reading_costs(graph: Graph, kind: str) -> dict[str, float]:
-    """rho of the stored maps by layer name, the last left out: what a bit more costs its readers.
-
-    A bit of an activation is paid by the layers that multiply by it. Of "macs" and "parameters" a
-    map has those of all layers that read it; of a concatenation's, each part has the share of its
-    channels. Readers without weights cost nothing, so a map may have 0, which
-    `filling.of_activations` replaces.
-
-    Args:
-        graph: the network.
-        kind: as for `costs`; "activations" are the stored values themselves.
-    """
-    paid = costs(graph, kind)
-    if kind == "activations":
-        return dict(paid)
-    found = {layer.name: 0.0 for layer in graph.layers[:-1]}
-    for layer in graph.layers:
-        for part in (part for name in layer.inputs for part in graph.parts_of(name)):
-            if part != INPUT:
-                share = graph.source_shape(part)[0] / layer.in_shape[0]
-                found[part] += paid.get(layer.name, 0) * share
-    return found
-
-
-def weight_sqnr_db(
-    values: np.ndarray, widths: Iterable[int] = MEASURED, scheme: str = "uniform"
-) -> dict[int, float]:
-    """SQNR in dB by width of weights in a scheme (equation 4)."""
-    exact = np.asarray(values, np.float64)
-    measured = {}
-    for bits in widths:
-        stored = fit_weights(scheme, exact, bits, scheme)
-        noise = float(np.square(stored.integers * 2.0**-stored.frac - exact).sum())
-        measured[bits] = sqnr_db(float(np.square(exact).sum()), noise)
-    return measured
-
-
-def activation_sqnr_db(
-    layer: LayerPlan, counts: np.ndarray, qm: int, frac: int, widths: Iterable[int] = MEASURED
-) -> dict[int, float]:
-    """SQNR in dB by width of activations in the scheme of a plan (equation 4).
-
-    Args:
-        layer: scheme, options and sign.
-        counts: histogram [2^qm] of y.
-        qm, frac: width and F of y.
-        widths: those out of the scheme's range are left out.
-    """
-    low, high = _limits(layer, qm)
-    measured = {}
-    for bits in widths:
-        if low <= bits <= high:
-            fitted = quantizers.fit(
-                str(layer.scheme), counts, bits, qm, frac, signed=layer.signed, **layer.options
-            )
-            sums = signal_and_noise(counts, lowest(qm, layer.signed), frac, fitted)
-            measured[bits] = sqnr_db(*sums)
-    return measured
-
-
-def _limits(layer: LayerPlan, qm: int) -> Limits:
-    """Widths that a layer's scheme allows at this qm."""
-    low, high = SCHEMES[str(layer.scheme)].widths()
-    return low, min(high, qm)

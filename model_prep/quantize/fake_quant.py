@@ -43,8 +43,8 @@ class FakeQuantized:
             if layer.has_weights:
                 stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
                 self.stored[layer.name] = stored
-                bias = _floats(*to_fixed(layer.bias, plan.bias_bits))
-                self._parameters[layer.name] = (_floats(stored.integers, stored.frac), bias)
+                bias = floats(*to_fixed(layer.bias, plan.bias_bits))
+                self._parameters[layer.name] = (floats(stored.integers, stored.frac), bias)
 
     def start(self, pixels: np.ndarray) -> torch.Tensor:
         """The network's quantized input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
@@ -88,7 +88,7 @@ class FakeQuantized:
         return np.concatenate(parts)
 
 
-def _floats(integers: np.ndarray, frac: int) -> torch.Tensor:
+def floats(integers: np.ndarray, frac: int) -> torch.Tensor:
     """float32 values of fixed-point integers."""
     return torch.from_numpy((integers * 2.0**-frac).astype(np.float32))
 

@@ -80,6 +80,15 @@ class Plan:
         """Whether some width is still to be found."""
         return any(layer.scheme is not None and layer.bits is None for layer in self.layers)
 
+    @property
+    def by_owner(self) -> dict[str, tuple[LayerPlan, ...]]:
+        """The quantized layers by the one whose quantizer they have."""
+        shared: dict[str, list[LayerPlan]] = {}
+        for layer in self.layers:
+            if layer.scheme is not None:
+                shared.setdefault(layer.owner, []).append(layer)
+        return {owner: tuple(layers) for owner, layers in shared.items()}
+
     def each(self, change: Callable[[LayerPlan], Mapping[str, Any]]) -> "Plan":
         """The plan with those fields of every layer replaced that `change` gives for it."""
         layers = tuple(replace(layer, **change(layer)) for layer in self.layers)

@@ -6,7 +6,7 @@ and a score that falls with it, so that a search can stop as soon as a candidate
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,23 +43,32 @@ def energy(values: np.ndarray) -> float:
     return float((values.astype(np.float64) ** 2).sum())
 
 
-def layer_sqnr_db(
-    network: FakeQuantized, maps: FloatMaps, quantizers: Mapping[str, Quantizer]
-) -> dict[str, float]:
-    """SQNR of every layer's stored output against the float network, over all images.
+def layer_gaps(
+    network: FakeQuantized, maps: FloatMaps, quantizers: Mapping[str, Quantizer],
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """(layer, its stored output in float, how far from it quantization is), batch by batch.
 
     Args:
         network: the fake-quantized network.
         maps: of the float network with the same layers, whose weights may be others.
         quantizers: by layer name.
+        weights: see `FakeQuantized.run`.
     """
+    for batch, exact in maps:
+        for want, (layer, got) in zip(exact, network.run(batch, quantizers, weights), strict=True):
+            yield layer.name, want.double(), (want - got).double()
+
+
+def layer_sqnr_db(
+    network: FakeQuantized, maps: FloatMaps, quantizers: Mapping[str, Quantizer]
+) -> dict[str, float]:
+    """SQNR of every layer's stored output against the float network: see `layer_gaps`."""
     signal = {layer.name: 0.0 for layer in network.graph.layers}
     noise = dict(signal)
-    with torch.inference_mode():
-        for batch, exact in maps:
-            for want, (layer, got) in zip(exact, network.run(batch, quantizers), strict=True):
-                signal[layer.name] += float(want.double().square().sum())
-                noise[layer.name] += float((want - got).double().square().sum())
+    for name, want, gap in layer_gaps(network, maps, quantizers):
+        signal[name] += float(want.square().sum())
+        noise[name] += float(gap.square().sum())
     return {name: sqnr_db(signal[name], noise[name]) for name in signal}
 
 
@@ -184,6 +193,10 @@ class Evaluator:
     def float_score(self) -> float:
         """The float network's score: its accuracy, or infinite SQNR."""
         return self.rate(self.sample.logits)[0]
+
+    def delta(self, given: float | None) -> float:
+        """What a search may lose: DELTA, or what the metric has where that is not given."""
+        return self.metric.delta if given is None else given
 
     def score(self, quantizers: Mapping[str, Quantizer]) -> tuple[float, float]:
         """(score, output SQNR in dB): greater is better, the second decides between equals."""

@@ -68,8 +68,7 @@ def signed_layers(graph: Graph) -> frozenset[str]:
             if layer.kind in _OWN_SIGN:
                 negative = not layer.relu
             else:
-                sources = [p for name in layer.inputs for p in graph.parts_of(name)]
-                negative = any(source in signed for source in sources)
+                negative = any(source in signed for source in graph.sources_of(layer))
             if negative:
                 owner = sets.find(layer.name)
                 signed.update(name.name for name in layers if sets.find(name.name) == owner)
@@ -127,7 +126,7 @@ def _read_otherwise(graph: Graph, sets: _Sets) -> set[str]:
     """
     read = set()
     for layer in graph.layers:
-        for part in (part for name in layer.inputs for part in graph.parts_of(name)):
+        for part in graph.sources_of(layer):
             if part == INPUT:
                 continue
             passed_on = layer.kind == "maxpool" and sets.find(part) == sets.find(layer.name)

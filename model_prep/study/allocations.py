@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from model_prep import run
-from model_prep.allocate import command, search
+from model_prep.allocate import search
 from model_prep.allocate.cache import Choice
+from model_prep.allocate.measure import goal_of, measuring
 from model_prep.footprint import saved_percent
 from model_prep.graph import Layer
 from model_prep.study import papers, plots
@@ -32,8 +33,8 @@ def searched(study: Study, scheme: str) -> tuple[dict[str, Any], Choice]:
 
     def find() -> dict[str, Any]:
         floats = scheme in ("uniform", "clnq")
-        with command.measuring(problem, study.few(), floats=floats) as measure:
-            goal = command.goal_of(problem, measure)
+        with measuring(problem, study.few(), floats=floats) as measure:
+            goal = goal_of(problem, measure)
             found = search.coordinate(problem, measure, goal)
         return {
             "widths": found.widths, "nb": found.nb, "score": found.score, "goal": found.goal,

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from model_prep.allocate import budget, command
+from model_prep.allocate import budget
 from model_prep.allocate.cache import Choice
+from model_prep.allocate.measure import measuring
 from model_prep.stats import paired
 from model_prep.study import plots
 from model_prep.study.allocations import half_precision, searched
@@ -142,7 +143,7 @@ def front_points(study: Study) -> list[dict[str, Any]]:
     problem = study.problem("knq", _FIT_BITS)
 
     def run() -> list[dict[str, Any]]:
-        with command.measuring(problem, study.few(_IMAGES), "sqnr", floats=False) as measure:
+        with measuring(problem, study.few(_IMAGES), "sqnr", floats=False) as measure:
             points = budget.front(problem, measure, points=study.pick((_POINTS,), (4,))[0], swaps=2)
         return [asdict(point) for point in points]
 

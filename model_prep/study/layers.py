@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from formats.arithmetic import at_frac, largest_frac
 from formats.quantizer import Quantizer
-from model_prep.allocate import command
 from model_prep.allocate.cache import Choice
-from model_prep.allocate.measure import Measure
+from model_prep.allocate.measure import Measure, measuring
 from model_prep.graph import Layer
 from model_prep.quantize.quantizers import WEIGHTS
 from model_prep.study import papers, plots
@@ -177,7 +176,7 @@ def sensitivity(study: Study) -> Section:
 
     def run() -> dict[str, Any]:
         few = study.few(_IMAGES)
-        with command.measuring(study.problem("uniform"), few, "sqnr") as measure:
+        with measuring(study.problem("uniform"), few, "sqnr") as measure:
             return {"images": len(few.pixels),
                     "single": _sensitivity(space, measure, widths),
                     "techniques": _compare(space, measure)}  # fmt: skip

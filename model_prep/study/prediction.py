@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from formats.quantizer import Quantizer
-from model_prep.allocate import filling, predicted, sqnr
+from model_prep.allocate import filling, sqnr
 from model_prep.quantize.calibrate import float_maps
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan
@@ -27,8 +27,8 @@ def _steps(
     study: Study, plan: Plan, quantizers: Mapping[str, Quantizer]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Measured SQNR of weights, and of activations in their codes, by layer name."""
-    codes = predicted.code_steps(quantizers, study.fine)
-    return predicted.weight_steps(study.graph, plan), codes
+    codes = filling.code_steps(quantizers, study.fine)
+    return filling.weight_steps(study.graph, plan), codes
 
 
 def _measured(study: Study, plan: Plan, quantizers: Mapping[str, Quantizer]) -> dict[str, float]:
@@ -48,13 +48,14 @@ def prediction(study: Study) -> Section:
     gaps = []
     for number, target in enumerate(_TARGETS, 1):
         base = study.plan("uniform", study.qm)
-        plan = _with_floor(filling.allocate_weights(study.graph, base, target))
+        weight_bits = filling.of_weights(study.graph, base).widths(target)
+        plan = _with_floor(base.with_values("weight_bits", weight_bits))
         widths = {layer.name: layer.weight_bits for layer in plan.layers}
-        paper, _ = predicted.predict(
+        paper, _ = filling.predict(
             study.graph, {name: sqnr.KAPPA * widths[name] for name in rows},
             {name: sqnr.KAPPA * study.qm for name in quantizers},
         )  # fmt: skip
-        ours, _ = predicted.predict(study.graph, *_steps(study, plan, quantizers))
+        ours, _ = filling.predict(study.graph, *_steps(study, plan, quantizers))
         got = study.store.remember(
             f"layer SQNR {sorted(widths.items())}", partial(_measured, study, plan, quantizers)
         )

@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from formats.arithmetic import at_frac, to_fixed
-from model_prep.allocate import command, sqnr
+from model_prep.allocate import sqnr
 from model_prep.allocate.cache import Choice
-from model_prep.quantize.quantizers import WEIGHTS
+from model_prep.allocate.measure import measuring
 from model_prep.quantize.score import inverse_sqnr, sqnr_db
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
@@ -116,7 +116,7 @@ class Model:
         def run() -> dict[str, dict[int, float]]:
             problem, few = self.study.problem("uniform"), self.study.few(_SEARCHED)
             found: dict[str, dict[int, float]] = {}
-            with command.measuring(problem, few, "sqnr") as measure:
+            with measuring(problem, few, "sqnr") as measure:
                 names = list(reversed(self.layers))  # the last layers first, as the cache likes it
                 for name in tqdm(names, desc="weights", unit="layer", disable=None, leave=False):
                     found[name] = {
@@ -150,11 +150,11 @@ class Model:
 
     def optimised(self, lines: Mapping[str, sqnr.Efficiency], points: int) -> list[dict[str, int]]:
         """Widths by water-filling for the SQNR that equal widths of `_RANGE` would have."""
-        steps = [sqnr.Step(name, size, lines[name]) for name, size in self.sizes.items()]
+        steps = [sqnr.Step(size, lines[name]) for name, size in self.sizes.items()]
         found: list[dict[str, int]] = []
         for bits in np.linspace(*_RANGE, points):
             target = sqnr.output_sqnr_db(step.efficiency.sqnr_db(bits) for step in steps)
-            chosen = sqnr.integer_widths(steps, target, WEIGHTS["uniform"].widths)
+            chosen = sqnr.integer_widths(steps, target)
             widths = dict(zip(self.sizes, chosen, strict=True))
             if widths not in found:
                 found.append(widths)

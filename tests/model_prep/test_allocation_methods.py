@@ -20,8 +20,7 @@ from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import weights
 from model_prep.allocate import budget, quenn, search
-from model_prep.allocate.command import measuring
-from model_prep.allocate.measure import Measure
+from model_prep.allocate.measure import Measure, measuring
 from model_prep.quantize import plan_file
 from model_prep.quantize.calibrate import float_maps
 from model_prep.quantize.plan import Settings
@@ -56,7 +55,7 @@ def test_scores_are_the_evaluators(ready: Ready, metric: str) -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "sqnr"])
-@pytest.mark.parametrize("order", search.ORDERS)
+@pytest.mark.parametrize("order", ["size", "backward", "forward"])
 def test_cached_search_is_the_search(ready: Ready, metric: str, order: str) -> None:
     found = []
     for cached in (True, False):
@@ -222,11 +221,11 @@ def test_the_plan_file_keeps_what_is_to_be_refined(
 
 
 def test_few_choices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = ready_for(labels=False).problem
     monkeypatch.setattr("model_prep.allocate.problem._CHOICES", 3)
+    problem = ready_for(labels=False).problem
     base = problem.choice(problem.uniform(8))
     others = [problem.choice(problem.uniform(bits)) for bits in (2, 3, 4, 5)]
-    assert len(problem._choices) == 3
+    assert problem.choice.cache_info().currsize == 3
     assert problem.choice(problem.uniform(5)) is others[-1]
     for bits in (2, 3, 4, 6):  # what is asked for again and again stays
         problem.choice(problem.uniform(bits))
@@ -374,6 +373,10 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "IMAGES must be 1..1437, the calibration images, not 100000" in capsys.readouterr().err
     assert run(*options, "IMAGES=9", "METRIC=luck") == 2
     assert "METRIC must be one of accuracy, agreement, sqnr, not 'luck'" in capsys.readouterr().err
+    assert run(*options, "IMAGES=9", "RHO=bytes") == 2
+    assert "RHO must be one of" in capsys.readouterr().err
+    assert run(*options, "IMAGES=9", "ORDER=luck") == 2
+    assert "ORDER must be one of" in capsys.readouterr().err
     assert run(*options, "IMAGES=9", "METHOD=budget", "NB=1") == 2
     assert "NB must be at least 2304 bits" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

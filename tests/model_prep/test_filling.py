@@ -3,7 +3,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 
 from formats.arithmetic import Average, Window
 from formats.errors import UserError
-from model_prep.allocate import filling, predicted, sqnr
+from model_prep.allocate import filling
 from model_prep.allocate.filling import Filling
 from model_prep.allocate.problem import Problem
 from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
@@ -66,39 +65,30 @@ def problem_of(
     return Problem(graph, plan, Formats(QM, dict.fromkeys(counts, 6), counts))
 
 
-def fill(problem: Problem, kappa: float | None = None, rho: str = "activations") -> Filling:
-    return filling.of_activations(
-        problem.open_plan, problem.formats, sqnr.reading_costs(problem.graph, rho),
-        {group.name: group.widths for group in problem.groups}, kappa,
-    )  # fmt: skip
-
-
 def test_a_bit_costs_what_its_readers_multiply() -> None:
     graph = all_kinds()
     macs = {layer.name: layer.macs for layer in graph.layers}
-    found = sqnr.reading_costs(graph, "macs")
+    found = filling.reading_costs(graph, "macs")
     assert found == pytest.approx({
         "a": macs["b"] + macs["c"], "b": macs["d"] / 3, "c": macs["d"] * 2 / 3, "d": 0.0,
         "sum": 0.0, "pool": 0.0, "mean": macs["last"],
     })  # fmt: skip
-    sizes = sqnr.reading_costs(graph, "parameters")
+    sizes = filling.reading_costs(graph, "parameters")
     assert (sizes["a"], sizes["mean"]) == (8 * 8 + 16 * 8 * 9, 5 * 8)
     assert sizes["b"] + sizes["c"] == pytest.approx(graph.layer("d").weight.size)
-    elements = sqnr.reading_costs(graph, "activations")
+    elements = filling.reading_costs(graph, "activations")
     assert elements == {layer.name: math.prod(layer.out_shape) for layer in graph.layers[:-1]}
-    with pytest.raises(UserError, match="^rho must be one of"):
-        sqnr.reading_costs(graph, "bytes")
 
 
 @pytest.mark.parametrize("rho", ["macs", "parameters"])
 def test_maps_that_nothing_multiplies_cost_as_the_cheapest(rho: str) -> None:
     graph = all_kinds()
-    steps = fill(problem_of(graph), 6.0, rho).steps
-    costs = sqnr.reading_costs(graph, rho)
+    steps = filling.of_activations(problem_of(graph), rho, 6.0).steps
+    costs = filling.reading_costs(graph, rho)
     assert steps["d"].rho == min(cost for cost in costs.values() if cost)
     assert steps["b"].rho == pytest.approx(costs["b"] + costs["c"])
     alone = Graph("sums", (8, 2, 2), [conv("a", INPUT, 8), bare("mean", "add", "a", "a")])
-    assert fill(problem_of(alone), 6.0, rho).steps["a"].rho == 1.0
+    assert filling.of_activations(problem_of(alone), rho, 6.0).steps["a"].rho == 1.0
 
 
 def to_float(pixels: np.ndarray) -> torch.Tensor:
@@ -127,9 +117,9 @@ def test_any_network_is_allocated(seed: int) -> None:
     problem = problem_of(graph)
     source = random_graphs.random_input(random, graph)
     pixels = random.integers(0, 256, (2, *graph.in_shape), np.uint8)
-    for rho in sqnr.COSTS:
+    for rho in filling.COSTS:
         maps = float_maps(graph, pixels, to_float)
-        found = predicted.allocate(problem, source, maps, None, rho, weights_db=20.0)
+        found = filling.allocate(problem, source, maps, None, rho, weights_db=20.0)
         assert not found.plan.searches_bits
         assert found.predicted_db.keys() == found.measured_db.keys()
 
@@ -138,22 +128,22 @@ def test_each_layer_has_the_limits_of_its_scheme() -> None:
     graph = all_kinds()
     plan = resolve(graph, Settings(scheme="uniform", bits="auto", qm=QM), Settings())
     knq = {"scheme": "knq", "options": {"rule": "nearest"}}
-    plan = plan.each(lambda layer: knq if layer.name == "d" else {})
-    steps = fill(problem_of(graph, plan), 6.0)
-    assert (steps.limits["d"], steps.limits["a"]) == ((1, 8), (2, QM))
+    mixed = plan.each(lambda layer: knq if layer.name == "d" else {})
+    steps = filling.of_activations(problem_of(graph, mixed), "activations", 6.0)
+    assert (steps.steps["d"].limits, steps.steps["a"].limits) == ((1, 8), (2, QM))
     bits = steps.widths(steps.sqnr_db(16), "TARGET_DB")
-    assert bits == {name: limits[1] for name, limits in steps.limits.items()}
+    assert bits == {name: step.limits[1] for name, step in steps.steps.items()}
 
 
 def test_dead_layers_get_their_narrowest_width() -> None:
     graph = all_kinds()
     for kappa in (None, 6.0):
-        steps = fill(problem_of(graph, dead=["d", "mean"]), kappa)
+        steps = filling.of_activations(problem_of(graph, dead=["d", "mean"]), "activations", kappa)
         assert steps.settled == {"d": 1, "mean": 1}
         bits = steps.widths(steps.sqnr_db(6), "TARGET_DB")
         assert (bits["d"], bits["mean"]) == (1, 1) and bits["a"] > 3
     names = [layer.name for layer in graph.layers]
-    signed = fill(problem_of(graph, dead=names, scheme="uniform"))
+    signed = filling.of_activations(problem_of(graph, dead=names, scheme="uniform"), "activations")
     assert set(signed.widths(20.0, "TARGET_DB").values()) == {2}
 
 
@@ -178,11 +168,9 @@ def test_weights_in_codebooks_are_left_alone() -> None:
     graph = all_kinds()
     plan = resolve(graph, Settings(scheme="uniform", bits=8), Settings())
     schemes = {"a": "kmeans", "b": "dynamic"}
-    layers = [replace(layer, weight_scheme=schemes.get(layer.name, "uniform"))
-              for layer in plan.layers]  # fmt: skip
-    plan = replace(plan, layers=tuple(layers))
+    plan = plan.with_values("weight_scheme", schemes)
     assert list(filling.of_weights(graph, plan, keep=["c"]).steps) == ["b", "d", "last"]
     graph.layer("d").weight[:] = 0
     assert filling.of_weights(graph, plan, 6.0).settled == {"d": 2}
-    done = filling.allocate_weights(graph, plan, 20.0)
-    assert done.layers[0] == plan.layers[0] and done.layers[1] != plan.layers[1]
+    bits = filling.of_weights(graph, plan).widths(20.0)
+    assert "a" not in bits and bits["b"] != plan.layers[1].weight_bits

@@ -13,8 +13,7 @@ from digits_network import Ready, ready_for
 
 from formats.errors import UserError, run_cli
 from model_prep.allocate import scheduler, search
-from model_prep.allocate.command import measuring
-from model_prep.allocate.measure import Measure
+from model_prep.allocate.measure import Measure, measuring
 from model_prep.allocate.scheduler import Dask, Threads
 from model_prep.graph import Layer
 from model_prep.quantize import calibrate
@@ -73,8 +72,8 @@ def test_workers_remember_few_choices(
 
     def counted(pool: str, sent: Any) -> Any:
         found = known(pool, sent)
-        sizes.append(len(scheduler._LATEST[pool]))
-        bases.add(sent[0])
+        sizes.append(scheduler._LATEST[pool].cache_info().currsize)
+        bases.add(sent.number)
         return found
 
     monkeypatch.setattr(scheduler, "_known", counted)
@@ -82,7 +81,7 @@ def test_workers_remember_few_choices(
     found_by(ready, pool)
     assert len(bases) > 10
     assert max(sizes) <= scheduler._REMEMBERED
-    assert len(pool._sent) <= scheduler._REMEMBERED
+    assert pool._sent.cache_info().currsize <= scheduler._REMEMBERED
 
 
 def test_a_worker_knows_an_accepted_candidate(
@@ -103,9 +102,8 @@ def test_a_worker_knows_an_accepted_candidate(
 
     def task(base: int, number: int, choices: tuple[Any, Any]) -> np.ndarray:
         sent = [pickle.loads(pickle.dumps(scheduler._slim(one))) for one in choices]  # a copy each
-        return scheduler._task(
-            "pool", 0, network, batches[0], keep, (base, sent[0]), (number, sent[1])
-        )
+        numbered = map(scheduler._Sent, (base, number), sent)
+        return scheduler._task("pool", 0, network, batches[0], keep, *numbered)
 
     task(0, 0, (start, start))
     task(0, 1, (start, accepted))
@@ -117,7 +115,7 @@ def test_a_worker_knows_an_accepted_candidate(
     scheduler._forget("pool")
     assert not scheduler._RUNS
     assert not scheduler._LATEST
-    plain = scheduler.BatchRun(network, batches[0], keep).plain(next_one)
+    plain = scheduler.BatchRun(network, batches[0], keep).outputs(None, next_one)
     assert np.array_equal(got, plain)
 
 

@@ -67,8 +67,8 @@ def test_table_6_but_for_one_misprint(paper: dict[str, Any]) -> None:
 
 steps_of = st.lists(
     st.builds(
-        Step, st.just("step"), st.floats(1, 1000),
-        st.builds(Efficiency, st.floats(2, 6.1), st.floats(-8, 8)),
+        Step, st.floats(1, 1000), st.builds(Efficiency, st.floats(2, 6.1), st.floats(-8, 8)),
+        st.just((1, 32)),
     ),
     min_size=1, max_size=6,
 )  # fmt: skip
@@ -84,7 +84,9 @@ def test_water_filling_is_optimal(steps: list[Step], target: float, seed: int) -
     shares = np.random.default_rng(seed).dirichlet(np.ones(len(steps)))
     shares = 0.3 * shares + 0.7 * np.array(noise) / sum(noise)  # any other way to share the noise
     other = sum(
-        step.rho * step.efficiency.bits(10 ** (-target / 10) * share)
+        step.rho
+        * (target - 10 * math.log10(share) - step.efficiency.offset)
+        / step.efficiency.kappa
         for step, share in zip(steps, shares, strict=True)
     )
     assert cost <= other + 1e-9 * abs(other)
@@ -93,7 +95,7 @@ def test_water_filling_is_optimal(steps: list[Step], target: float, seed: int) -
 @settings(deadline=None)
 @given(steps_of, st.floats(10, 40))
 def test_integer_widths_keep_the_target(steps: list[Step], target: float) -> None:
-    bits = sqnr.integer_widths(steps, target, (1, 32))
+    bits = sqnr.integer_widths(steps, target)
     line = [step.efficiency.sqnr_db(b) for step, b in zip(steps, bits, strict=True)]
     assert sqnr.output_sqnr_db(line) >= target - 1e-9
     cost = sum(step.rho * b for step, b in zip(steps, bits, strict=True))
@@ -110,7 +112,7 @@ def test_integer_widths_keep_the_target(steps: list[Step], target: float) -> Non
 def test_integer_widths_are_near_the_best_of_all() -> None:
     rng = np.random.default_rng(5)
     for _ in range(20):
-        steps = [Step("s", float(rho)) for rho in rng.integers(1, 100, 3)]
+        steps = [Step(float(rho)) for rho in rng.integers(1, 100, 3)]
         cost = sum(s.rho * b for s, b in zip(steps, sqnr.integer_widths(steps, 18.0), strict=True))
         best = min(
             sum(step.rho * b for step, b in zip(steps, bits, strict=True))
@@ -121,18 +123,20 @@ def test_integer_widths_are_near_the_best_of_all() -> None:
 
 
 def test_limits_of_each_step() -> None:
-    steps = [Step("a", 1), Step("b", 1), Step("c", 1)]
-    assert sqnr.integer_widths(steps, 20.0) == [9, 8, 8]
-    assert sqnr.integer_widths(steps, 20.0, [(2, 7), (12, 16), (2, 16)]) == [7, 12, 10]
-    assert sqnr.integer_widths(steps, 20.0, [(2, 16), (2, 16), (8, 8)]) == [9, 8, 8]
+    def widths(*limits: sqnr.Limits) -> list[int]:
+        return sqnr.integer_widths([Step(1, Efficiency(), one) for one in limits], 20.0)
+
+    assert widths((2, 16), (2, 16), (2, 16)) == [9, 8, 8]
+    assert widths((2, 7), (12, 16), (2, 16)) == [7, 12, 10]
+    assert widths((2, 16), (2, 16), (8, 8)) == [9, 8, 8]
     with pytest.raises(UserError, match="^the target must be at most 17.9"):
-        sqnr.integer_widths(steps, 20.0, [(2, 6), (2, 16), (2, 16)])
+        widths((2, 6), (2, 16), (2, 16))
 
 
 @pytest.mark.parametrize("target", [5000.0, 1e300])
 @pytest.mark.parametrize("kappa", [1e-300, 5000.0, 1e300])
 def test_no_target_and_no_kappa_overflows(target: float, kappa: float) -> None:
-    steps = [Step(name, 1, Efficiency(kappa)) for name in "ab"]
+    steps = [Step(1, Efficiency(kappa))] * 2
     assert len(sqnr.water_fill(steps, target)) == 2
     if kappa * 16 > target:
         assert all(2 <= bits <= 16 for bits in sqnr.integer_widths(steps, target))
@@ -143,10 +147,10 @@ def test_no_target_and_no_kappa_overflows(target: float, kappa: float) -> None:
 
 def test_kappa_of_uniform_data_is_6_db_and_of_gaussian_data_less() -> None:
     rng = np.random.default_rng(2)
-    flat = sqnr.fit_efficiency(sqnr.weight_sqnr_db(rng.uniform(-1, 1, 50_000)))
+    flat = sqnr.fit_efficiency(filling.weight_sqnr_db(rng.uniform(-1, 1, 50_000)))
     assert flat.kappa == pytest.approx(6.02, abs=0.25)
     # with the optimal step the paper has about 5 dB; steps that are powers of two clip nothing
-    bell = sqnr.fit_efficiency(sqnr.weight_sqnr_db(rng.normal(0, 1, 50_000)))
+    bell = sqnr.fit_efficiency(filling.weight_sqnr_db(rng.normal(0, 1, 50_000)))
     assert 4.5 < bell.kappa <= 6.6
     assert bell.sqnr_db(6) < flat.sqnr_db(6)
 
@@ -158,9 +162,9 @@ def test_kappa_of_uniform_data_is_6_db_and_of_gaussian_data_less() -> None:
         (lambda: sqnr.fit_efficiency({3: 9.0, 4: math.inf}),
          "^kappa must be measured at two widths or more, not 1$"),
         (lambda: sqnr.water_fill([], 20), "^there must be steps"),
-        (lambda: sqnr.integer_widths([Step("a", 1), Step("b", 1)], 60),
+        (lambda: sqnr.integer_widths([Step(1), Step(1)], 60),
          "^the target must be at most 44.98 dB, what the widest widths have, not 60 dB; lower it$"),
-        (lambda: sqnr.integer_widths([Step("a", 1)], 60, [(2, 16)], "TARGET_DB", "pray"),
+        (lambda: sqnr.integer_widths([Step(1)], 60, "TARGET_DB", "pray"),
          "^TARGET_DB must be at most 48 dB, what the widest widths have, not 60 dB; pray$"),
     ],
 )  # fmt: skip
@@ -179,41 +183,30 @@ def formats_at(qm: int = 12) -> Formats:
 def test_activations_are_allocated_to_a_measured_target() -> None:
     formats = formats_at()
     problem = Problem(digits.graph(), digits.plan_of(bits="auto", scheme="uniform"), formats)
-    rho = sqnr.reading_costs(digits.graph(), "activations")
-    steps = filling.of_activations(
-        problem.open_plan, formats, rho, {group.name: group.widths for group in problem.groups}
-    )  # fmt: skip
+    steps = filling.of_activations(problem, "activations")
     bits = steps.widths(20.0, "TARGET_DB")
     done = problem.plan(tuple(bits.values()))
     assert not done.searches_bits
     fitted = formats.fit(done)
     reached = sqnr.output_sqnr_db(
-        sqnr.activation_sqnr_db(
-            layer, formats.counts[layer.name], 12, formats.fracs[layer.name], [layer.bits]
-        )[layer.bits]
-        for layer in done.layers
-        if layer.scheme
+        filling.code_sqnr_db(formats, [name], one) for name, one in fitted.items()
     )
-    assert reached == pytest.approx(20.0, abs=3.0) and fitted.keys() == rho.keys()
+    assert reached == pytest.approx(20.0, abs=3.0)
+    assert fitted.keys() == digits.graph().elements.keys()
     assert sum(steps.widths(32.0, "TARGET_DB").values()) > sum(bits.values())
 
 
 def test_weights_get_fewer_bits_where_there_are_more() -> None:
-    done = filling.allocate_weights(digits.graph(), digits.plan_of(), 25.0, kappa=6.0)
-    rho = sqnr.costs(digits.graph(), "parameters")
-    bits = {layer.name: layer.weight_bits for layer in done.layers if layer.name in rho}
+    rho = filling.costs(digits.graph(), "parameters")
+    bits, measured = (
+        filling.of_weights(digits.graph(), digits.plan_of(), kappa).widths(25.0)
+        for kappa in (6.0, None)
+    )
+    assert bits.keys() == rho.keys() == filling.costs(digits.graph(), "macs").keys()
     ordered = sorted(rho, key=lambda name: rho[name])
     assert all(bits[a] >= bits[b] for a, b in itertools.pairwise(ordered) if rho[b] > 4 * rho[a])
     assert sqnr.output_sqnr_db(6.0 * b for b in bits.values()) >= 25.0
-    assert (
-        filling.allocate_weights(digits.graph(), digits.plan_of(), 25.0) != done
-    )  # measured kappa
-
-
-def test_rho_by_kind() -> None:
-    assert set(sqnr.costs(digits.graph(), "macs")) == set(sqnr.costs(digits.graph(), "parameters"))
-    with pytest.raises(UserError, match="^rho must be one of parameters, activations, macs"):
-        sqnr.costs(digits.graph(), "bytes")
+    assert measured != bits
 
 
 # Clipping

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_prep.allocate.problem import Group, Problem, Widths
-from model_prep.allocate.tail import Tail, first_of_tail
+from model_prep.allocate.search import Tail, first_of_tail
 
 
 @dataclass

@@ -124,10 +124,8 @@ def fit_all(
 
 def free_owners(plan: Plan, scalable: Collection[str]) -> frozenset[str]:
     """Owners of quantizers all of whose layers with a format of their own may be scaled."""
-    groups: dict[str, list[str]] = {}
-    for layer in plan.layers:
-        if layer.scheme is not None:
-            groups.setdefault(layer.owner, []).append(layer.name)
     return frozenset(
-        owner for owner, names in groups.items() if all(name in scalable for name in names)
+        owner
+        for owner, layers in plan.by_owner.items()
+        if all(layer.name in scalable for layer in layers)
     )
