@@ -6,7 +6,7 @@ units.json  all figures      units.html  the same for reading      *.svg  the pl
 """
 
 import json
-import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,25 @@ from tqdm import tqdm
 
 from codegen import VERSION
 from codegen.design.unit_luts import MODEL
-from codegen.units import cost, plots
-from codegen.units.equivalence import shapes_equal
-from codegen.units.published import compare_published, explanation, measure_published
+from codegen.units import plots
+from codegen.units.checks import compare, shapes_equal
+from codegen.units.netlist import Cost
+from codegen.units.published import compare_published, measure_published
 from codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog, write_headers
 from codegen.units.report import html, print_summary
-from codegen.units.simulate import compare
-from codegen.units.sweep import RECORDED, SWEEPS, Sweep, points, recorded, run_sweep, to_json
-from codegen.units.synthesis import TARGETS, Cache, Cost, Design, synthesize
-from codegen.units.tables import decoder_tables, encoder_tables
-from codegen.units.yosys import find_yosys, yosys_version
+from codegen.units.sweep import (
+    RECORDED,
+    SWEEPS,
+    Point,
+    errors,
+    model_json,
+    points,
+    recorded,
+    run_sweep,
+    to_json,
+)
+from codegen.units.synthesis import TARGETS, find_yosys, synthesize, yosys_version
+from codegen.units.tables import network_tables
 from formats.build import atomic_dir, write_atomic
 from formats.errors import UserError
 from formats.network import Network, load
@@ -33,69 +42,45 @@ from formats.options import Options
 CACHE = "units_cache.json"  # beside the builds: measured modules, by content
 
 
-def record(sweep: Sweep, folder: Path) -> None:
-    """Measure a sweep and keep it with the source: sweep.json, and the formula fitted to it."""
-    cache = Cache(folder / CACHE)
-    total = len(sweep.targets) * sum(1 for _ in points(sweep))
-    with tqdm(total=total, desc="sweep", unit="module", disable=not sys.stderr.isatty()) as bar:
-        found = run_sweep(sweep, cache, bar.update)
-    write_atomic(RECORDED, to_json(found, yosys_version()))
-    write_atomic(MODEL, cost.model_json(found["xc7"], yosys_version()))
-    print(f"{RECORDED} and {MODEL} hold {len(found['xc7'])} points a target")
-
-
 def network_units(network: Network, lanes: int = 1, register: bool = False) -> list[Unit]:
     """The units that a network's nonuniform layers need; UserError where it has none."""
-    found = []
+    units = []
     for kind, scheme in KINDS.items():
-        if kind.startswith("q"):
-            candidates = {kind: encoder_tables(network, scheme)}
-        else:
-            # an addition decodes two feature maps at once
-            candidates = {
-                kind: decoder_tables(network, scheme),
-                f"{kind}_second": decoder_tables(network, scheme, place=1),
-            }
-        found += [
-            Unit(kind, tables, lanes, register, label)
-            for label, tables in candidates.items()
-            if tables
-        ]
-    if not found:
+        # an addition decodes two feature maps at once
+        places = {kind: None} if kind.startswith("q") else {kind: 0, f"{kind}_second": 1}
+        for label, place in places.items():
+            if tables := network_tables(network, scheme, place):
+                units.append(Unit(kind, tables, lanes, register, label))
+    if not units:
         raise UserError(
             f"{network.folder}: at least one layer must use ENQ or KNQ for values that are not "
             "negative; quantize with SCHEME=knq or SCHEME=enq"
         )
-    return found
+    return units
 
 
 def units(options: Options) -> int:
     """Render, simulate, prove, synthesize, report; 0, or 1 where anything differs."""
-    if options.record:
-        record(SWEEPS[options.sweep], options.folder.parent)
     network = load(options.folder / "quantized")
     find_yosys()  # before any work, because nothing goes without it
     units = network_units(network, options.lanes, options.register)
-    cache = Cache(options.folder.parent / CACHE)
+    cache = options.folder.parent / CACHE
     sweep = SWEEPS[options.sweep]
-    total = len(TARGETS) * len(units) + len(sweep.targets) * sum(1 for _ in points(sweep))
-    with tqdm(total=total, desc="synthesis", unit="module", disable=not sys.stderr.isatty()) as bar:
+    total = len(TARGETS) * len(units) + len(sweep.targets) * len(list(points(sweep)))
+    with tqdm(total=total, desc="synthesis", unit="module", disable=None) as bar:
         checks = check(units, options.simulators)
-        costs = {
-            target: synthesize(
-                [Design(u.name, verilog(u)) for u in units], target, cache, bar.update
-            )
-            for target in TARGETS
-        }
+        modules = {unit.name: verilog(unit) for unit in units}
+        costs = {target: synthesize(modules, target, cache, bar.update) for target in TARGETS}
         swept = run_sweep(sweep, cache, bar.update)
-    gates = measure_published("gates", cache)
-    data: dict[str, Any] = {
+    if options.record:
+        record(swept)
+    data = {
         "format": 1, "generator": f"codegen {VERSION}", "tool": yosys_version(),
         "network": network.name, "manifest_sha256": network.manifest_sha256,
         "lanes": options.lanes, "register": options.register,
         "units": {unit.name: describe(unit, costs) for unit in units},
-        "checks": checks, "published": published_json(gates, cache), "sweep": sweep_json(swept),
-        "formula": formula_json(sweep),
+        "checks": checks,
+        **compared(swept, cache),
     }  # fmt: skip
     pictures = plots.all_plots(recorded()[1], swept, data["published"]["ratios"])
     with atomic_dir(options.folder / "units") as folder:
@@ -115,64 +100,65 @@ def units(options: Options) -> int:
     return 1 if failed else 0
 
 
-def check(units: list[Unit], engines: tuple[str, ...]) -> dict[str, Any]:
+def check(units: Sequence[Unit], engines: Sequence[str]) -> dict[str, Any]:
     """Run all inputs on every simulator; prove QK's shapes equal where the network has QK."""
-    inputs, mismatches = {}, {}
-    for engine in engines:
-        outcome = compare(units, engine)
-        inputs[engine] = outcome.inputs
-        mismatches[engine] = [f"{engine}: {item}" for item in outcome.mismatches]
+    outcomes = {engine: compare(units, engine) for engine in engines}
     knq = next((unit.tables for unit in units if unit.kind == "qk"), None)
-    return {"inputs": inputs, "mismatches": mismatches,
-            "shapes_equal": shapes_equal(knq) if knq else None}  # fmt: skip
+    return {
+        "inputs": {engine: inputs for engine, (inputs, _) in outcomes.items()},
+        "mismatches": {
+            engine: [f"{engine}: {text}" for text in texts]
+            for engine, (_, texts) in outcomes.items()
+        },
+        "shapes_equal": shapes_equal(knq) if knq else None,
+    }
 
 
-def describe(unit: Unit, costs: dict[str, dict[str, Cost]]) -> dict[str, Any]:
+def record(swept: Mapping[str, Mapping[Point, Cost]]) -> None:
+    """Keep a sweep with the source: sweep.json, and the formula fitted to it."""
+    write_atomic(RECORDED, to_json(swept, yosys_version()))
+    write_atomic(MODEL, model_json(swept["xc7"], yosys_version()))
+    print(f"{RECORDED} and {MODEL} hold {len(swept['xc7'])} points a target")
+
+
+def describe(unit: Unit, costs: Mapping[str, Mapping[str, Cost]]) -> dict[str, Any]:
     """A unit in units.json."""
     return {
         "kind": unit.kind, "bits": unit.tables.bits, "qm": unit.tables.qm,
         "layers": [entry.name for entry in unit.tables.entries],
-        "cost": {target: asdict(found[unit.name]) for target, found in costs.items()},
+        "cost": {target: asdict(measured[unit.name]) for target, measured in costs.items()},
     }  # fmt: skip
 
 
-def published_json(gates: dict[str, Cost], cache: Cache) -> dict[str, Any]:
-    """The comparison with table V in units.json."""
-    ratios = [
-        {**asdict(item), "factor": item.factor, "why": explanation(item, gates)}
-        for item in compare_published(gates)
-    ]
-    fpga = measure_published("xc7", cache)
+def compared(swept: Mapping[str, Mapping[Point, Cost]], cache: Path) -> dict[str, Any]:
+    """In units.json: table V, the measured points, how far the formula is off the kept ones."""
+    gates = measure_published("gates", cache)
+    published = {"gates": gates, "xc7": measure_published("xc7", cache)}
+    tool, kept = recorded()
     return {
-        "gates": {name: asdict(item) for name, item in gates.items()},
-        "xc7": {name: asdict(item) for name, item in fpga.items()},
-        "ratios": ratios,
-    }
+        "published": {
+            **{target: {name: asdict(cost) for name, cost in costs.items()}
+               for target, costs in published.items()},
+            "ratios": [asdict(ratio) for ratio in compare_published(gates)],
+        },
+        "sweep": {
+            target: [{**asdict(point), **asdict(cost)} for point, cost in sorted(costs.items())]
+            for target, costs in swept.items()
+        },
+        "formula": {
+            "tool": tool, "points": len(kept["xc7"]),
+            "errors": {key: {"points": count, "mean": mean, "largest": largest}
+                       for key, (count, mean, largest) in errors(kept["xc7"]).items()},
+        },
+    }  # fmt: skip
 
 
-def sweep_json(swept: dict[str, Any]) -> dict[str, Any]:
-    """The measured points in units.json."""
-    return {
-        target: [{**asdict(point), **asdict(found)} for point, found in sorted(costs.items())]
-        for target, costs in swept.items()
-    }
-
-
-def formula_json(sweep: Sweep) -> dict[str, Any]:
-    """How far lut_estimate is off on the recorded figures."""
-    tool, found = recorded()
-    table = cost.errors(found["xc7"])
-    return {"tool": tool, "points": len(found["xc7"]),
-            "errors": {key: {"points": n, "mean": mean, "largest": largest}
-                       for key, (n, mean, largest) in table.items()}}  # fmt: skip
-
-
-def write_rtl(units: list[Unit], costs: dict[str, Cost], folder: Path) -> None:
+def write_rtl(units: Sequence[Unit], costs: Mapping[str, Cost], folder: Path) -> None:
     """Write the units and everything that a black box needs into a new folder."""
     folder.mkdir()
     for unit in units:
-        found = costs[unit.name]
+        cost = costs[unit.name]
         (folder / f"{unit.name}.v").write_text(verilog(unit))
         (folder / f"{unit.name}.cpp").write_text(model_cpp(unit))
-        (folder / f"{unit.name}.json").write_text(blackbox_json(unit, found.lut, found.ff))
+        (folder / f"{unit.name}.json").write_text(blackbox_json(unit, cost.lut, cost.ff))
     write_headers(folder)

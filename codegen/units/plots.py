@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from codegen.emit.plots import drawing
+from codegen.units.netlist import Cost
 from codegen.units.sweep import Point
-from codegen.units.synthesis import Cost
 
 LABELS = {"qk": "QK parallel", "qk_tree": "QK tree", "ck": "CK multiplexer", "ck_ram": "CK memory",
           "qe": "QE", "ce": "CE"}  # fmt: skip

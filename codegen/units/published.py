@@ -1,102 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
 """The papers' table V beside what is measured here, as ratios of area and of path.
 
-The units are VGG-16's as published: ENQ widths of table III index 6, KNQ centroids of table IV,
-12-bit values, one lane, combinational, generic gates.
+The units are VGG-16's as published (published/ilnq.json, paper 000 tables III-V): ENQ widths of
+table III index 6, KNQ centroids of table IV, 12-bit values, one lane, combinational, generic gates.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from codegen.units.netlist import Cost
 from codegen.units.render import Unit, verilog
-from codegen.units.synthesis import Cache, Cost, Design, synthesize
-from codegen.units.tables import published, published_enq, published_knq
+from codegen.units.synthesis import synthesize
+from codegen.units.tables import Entry, FreeQuantizer, Tables
+from formats.quantizer import Quantizer, thresholds
 
+PUBLISHED = Path(__file__).parent / "published" / "ilnq.json"
+QM = 12
 RATIOS = (("QK", "QE"), ("CK", "CE"), ("QK", "CE"), ("QK", "CK"), ("QE", "CE"))
+# fields of the paper's table and of Cost: NAND2 equivalents, FO4
 FIGURES = {"area": ("area_um2", "area"), "path": ("critical_path_ns", "delay")}
 FACTOR = 2.0  # a ratio that differs by more is explained
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One ratio.
+def published() -> dict[str, Any]:
+    """The published figures, as published/ilnq.json has them."""
+    data: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    return data
 
-    Attributes:
-        name: as "area QK/QE" or "path QK/QE".
-        paper: from table V.
-        measured: with QE as Fig. 2(a) draws it (floor).
-        rounding: with a QE that rounds and saturates (variant round).
+
+def published_knq(rule: str) -> Tables:
+    """VGG-16 with the centroids of table IV.
+
+    The table has no row for conv1_1, whose index is left without an entry. Its 4096 is one above
+    the largest 12-bit value; the paper clips at M = 2^12 - 1, so 4095 is what is meant. The row
+    conv1_2 begins with thirteen zeros, which are kept: its codes 0 to 11 are never given.
+
+    Args:
+        rule: "floor", the paper as written, or "nearest".
     """
-
-    name: str
-    paper: float
-    measured: float
-    rounding: float
-
-    @property
-    def factor(self) -> float:
-        """How far `measured` is off, at least 1."""
-        return max(self.measured / self.paper, self.paper / self.measured)
-
-
-def published_units() -> dict[str, Unit]:
-    """The units of table V by the names of RATIOS, and the variants that explain them."""
-    knq, enq = published_knq("floor"), published_enq("floor")
-    return {
-        "QE": Unit("qe", enq, label="paper_qe"),
-        "CE": Unit("ce", enq, label="paper_ce"),
-        "QK": Unit("qk", knq, label="paper_qk"),
-        "CK": Unit("ck", knq, label="paper_ck"),
-        "QK tree": Unit("qk_tree", knq, label="paper_qk_tree"),
-        "QK nearest": Unit("qk", published_knq("nearest"), label="paper_qk_nearest"),
-        "QE round": Unit("qe", published_enq("round"), label="paper_qe_round"),
-        "CE mid": Unit("ce", published_enq("mid"), label="paper_ce_mid"),
-    }
+    rows = published()["vgg16_knq_centroids"]
+    entries = []
+    for index, (name, row) in enumerate(rows.items(), start=1):
+        centroid = np.minimum(np.array(row, np.int32), (1 << QM) - 1)
+        quantizer = FreeQuantizer(
+            "knq", len(row).bit_length() - 1, QM, 0,
+            rule=rule, centroid=centroid, threshold=thresholds(centroid, rule),
+        )  # fmt: skip
+        entries.append(Entry(index, name, quantizer))
+    return Tables(f"VGG-16, paper table IV, rule {rule}", "knq", len(rows) + 1, tuple(entries))
 
 
-def measure_published(target: str, cache: Cache) -> dict[str, Cost]:
-    """Synthesize the published units."""
-    units = published_units()
-    designs = [Design(unit.name, verilog(unit)) for unit in units.values()]
-    costs = synthesize(designs, target, cache)
-    return {name: costs[unit.name] for name, unit in units.items()}
-
-
-def compare_published(gates: Mapping[str, Cost]) -> list[Comparison]:
-    """All ratios of area (NAND2 equivalents) and path (FO4), the papers' beside the measured."""
-    table = published()["table_v_tsmc90"]
-    found = []
-    for title, theirs, ours in (
-        ("area", "area_um2", "area"),
-        ("path", "critical_path_ns", "delay"),
-    ):
-        for over, under in RATIOS:
-            measured = getattr(gates[over], ours) / getattr(gates[under], ours)
-            top, bottom = (f"{n} round" if n == "QE" else n for n in (over, under))
-            rounding = getattr(gates[top], ours) / getattr(gates[bottom], ours)
-            found.append(Comparison(f"{title} {over}/{under}",
-                                    table[over][theirs] / table[under][theirs],
-                                    measured, rounding))  # fmt: skip
-    return found
-
-
-def explanation(item: Comparison, gates: Mapping[str, Cost]) -> str:
-    """Why a ratio differs by more than FACTOR; an empty text where it does not."""
-    if item.factor <= FACTOR:
-        return ""
-    if "QE" not in item.name:
-        return (
-            "Different libraries and constraints: areas here are transistor counts of a netlist "
-            "mapped for depth first, without sizing, buffers or wires."
-        )
-    table = published()["table_v_tsmc90"]
-    theirs, ours = FIGURES[item.name.split()[0]]
-    paper = table["QE"][theirs] / table["CE"][theirs]
-    here = getattr(gates["QE"], ours) / getattr(gates["CE"], ours)
-    rounds = getattr(gates["QE round"], ours) / getattr(gates["CE"], ours)
-    return (
-        f"Their QE has {paper:.2f} times the {item.name.split()[0]} of their CE, though Figs. 2(a) "
-        f"and 2(b) are mirror images, a multiplexer of the shift and a shifter; measured here it "
-        f"has {here:.2f} times. So their QE holds more than the figure draws. With rounding and "
-        f"saturation in QE it is {rounds:.2f} times, and this ratio becomes {item.rounding:.2f}."
+def published_enq(variant: str) -> Tables:
+    """VGG-16's convolutional layers with the code widths of table III, index 6."""
+    entries = tuple(
+        Entry(index, name, Quantizer("enq", bits, QM, 0, variant))
+        for index, (name, bits) in enumerate(published()["vgg16_enq_bits"].items())
+        if name.startswith("conv")
     )
+    source = f"VGG-16, paper table III index 6, variant {variant}"
+    return Tables(source, "enq", len(entries), entries)
+
+
+def measure_published(target: str, cache: Path) -> dict[str, Cost]:
+    """Costs of the units by the names of RATIOS, and of the variants that explain them."""
+    knq, enq = published_knq("floor"), published_enq("floor")
+    units = {
+        "QE": ("qe", enq), "CE": ("ce", enq), "QK": ("qk", knq), "CK": ("ck", knq),
+        "QK tree": ("qk_tree", knq), "QK nearest": ("qk", published_knq("nearest")),
+        "QE round": ("qe", published_enq("round")), "CE mid": ("ce", published_enq("mid")),
+    }  # fmt: skip
+    labels = {name: f"paper_{name.lower().replace(' ', '_')}" for name in units}
+    modules = {
+        labels[name]: verilog(Unit(kind, tables, label=labels[name]))
+        for name, (kind, tables) in units.items()
+    }
+    costs = synthesize(modules, target, cache)
+    return {name: costs[label] for name, label in labels.items()}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A row of the comparison."""
+
+    name: str  # as "area QK/QE" or "path QK/QE"
+    paper: float  # from table V
+    measured: float  # with QE as Fig. 2(a) draws it (floor)
+    rounding: float  # with a QE that rounds and saturates (variant round)
+    factor: float  # how far `measured` is off, at least 1
+    why: str  # it is off by more than FACTOR; else empty
+
+
+def compare_published(gates: Mapping[str, Cost]) -> list[Ratio]:
+    """All ratios of area and of path, the papers' beside the measured."""
+    rows = []
+    for figure, (theirs, ours) in FIGURES.items():
+        table = {unit: row[theirs] for unit, row in published()["table_v_tsmc90"].items()}
+        here = {unit: getattr(cost, ours) for unit, cost in gates.items()}
+        round_here = {**here, "QE": here["QE round"]}
+        for over, under in RATIOS:
+            name, paper = f"{figure} {over}/{under}", table[over] / table[under]
+            measured, rounding = here[over] / here[under], round_here[over] / round_here[under]
+            factor = max(measured / paper, paper / measured)
+            why = ""
+            if factor > FACTOR and "QE" not in name:
+                why = (
+                    "Different libraries and constraints: areas here are transistor counts of a "
+                    "netlist mapped for depth first, without sizing, buffers or wires."
+                )
+            elif factor > FACTOR:
+                why = (
+                    f"Their QE has {table['QE'] / table['CE']:.2f} times the {figure} of their CE, "
+                    "though Figs. 2(a) and 2(b) are mirror images, a multiplexer of the shift and "
+                    f"a shifter; measured here it has {here['QE'] / here['CE']:.2f} times. So "
+                    "their QE holds more than the figure draws. With rounding and saturation in "
+                    f"QE it is {here['QE round'] / here['CE']:.2f} times, and this ratio becomes "
+                    f"{rounding:.2f}."
+                )
+            rows.append(Ratio(name, paper, measured, rounding, factor, why))
+    return rows

@@ -47,25 +47,20 @@ def html(data: dict[str, Any], pictures: dict[str, str]) -> str:
 
 
 def _units(units: dict[str, Any]) -> Table:
-    rows = []
-    for name, unit in units.items():
-        fpga, plus, gates = (unit["cost"][target] for target in ("xc7", "xcup", "gates"))
-        rows.append(
-            (
-                *(name, unit["bits"], unit["qm"], len(unit["layers"])),
-                *(fpga[key] for key in ("lut", "carry", "mux", "ff", "levels")),
-                *(plus["lut"], plus["levels"]),
-                *(gates[key] for key in ("area", "levels", "delay")),
-            )
-        )
-    return Table(
-        (
-            *("unit", "bits", "qm", "layers", "7-series LUT", "carry", "MUXF", "FF", "levels"),
-            *("UltraScale+ LUT", "levels", "NAND2", "gate levels", "FO4"),
-        ),
-        rows,
-        digits=1,
-    )
+    """Costs of the network's units."""
+    shown = {
+        "xc7": {"lut": "7-series LUT", "carry": "carry", "mux": "MUXF", "ff": "FF",
+                "levels": "levels"},
+        "xcup": {"lut": "UltraScale+ LUT", "levels": "levels"},
+        "gates": {"area": "NAND2", "levels": "gate levels", "delay": "FO4"},
+    }  # fmt: skip
+    rows = [
+        (name, unit["bits"], unit["qm"], len(unit["layers"]),
+         *(unit["cost"][target][key] for target, titles in shown.items() for key in titles))
+        for name, unit in units.items()
+    ]  # fmt: skip
+    titles = (title for titles in shown.values() for title in titles.values())
+    return Table(("unit", "bits", "qm", "layers", *titles), rows, digits=1)
 
 
 def _checks(checks: dict[str, Any]) -> Table:
@@ -89,28 +84,25 @@ def _published(published: dict[str, Any]) -> tuple[Table, Table]:
         ("ratio", "paper (TSMC 90 nm)", "here", "here, QE rounds and saturates", "factor", "why"),
         [(*(item[key] for key in keys), why.format(item["why"])) for item in published["ratios"]],
     )
-    units = Table(
-        ("published unit", "NAND2", "gate levels", "FO4", "7-series LUT", "levels"),
-        [
-            (name, gates["area"], gates["levels"], gates["delay"], fpga["lut"], fpga["levels"])
-            for (name, gates), fpga in zip(
-                published["gates"].items(), published["xc7"].values(), strict=True
-            )
-        ],
-        digits=1,
-    )
-    return ratios, units
+    rows = []
+    for name, gates in published["gates"].items():
+        fpga = published["xc7"][name]
+        own = (gates["area"], gates["levels"], gates["delay"])
+        rows.append((name, *own, fpga["lut"], fpga["levels"]))
+    titles = ("published unit", "NAND2", "gate levels", "FO4", "7-series LUT", "levels")
+    return ratios, Table(titles, rows, digits=1)
 
 
 def _sweeps(sweeps: dict[str, Any]) -> list[Table]:
-    keys = ("kind", "part", "bits", "qm", "layers", "lut", "carry", "mux", "ff", "area", "levels")
+    titles = {
+        "kind": "module", "part": "part", "bits": "bits", "qm": "qm", "layers": "layers",
+        "lut": "LUT", "carry": "carry", "mux": "MUXF", "ff": "FF", "area": "NAND2",
+        "levels": "levels", "delay": "FO4",
+    }  # fmt: skip
     return [
         Table(
-            (
-                *("module", "part", "bits", "qm", "layers", "LUT", "carry", "MUXF", "FF"),
-                *("NAND2", "levels", "FO4"),
-            ),
-            [[row[key] for key in (*keys, "delay")] for row in rows],
+            tuple(titles.values()),
+            [[row[key] for key in titles] for row in rows],
             fold=f"{target}: {len(rows)} modules",
         )
         for target, rows in sweeps.items()

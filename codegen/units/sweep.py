@@ -3,40 +3,36 @@
 
 A unit is a table (layer index to constants) and a lane (what converts one value). Engines hold the
 table in registers and have several lanes, so both are measured on their own too. The figures of the
-largest sweep are kept in sweep.json; cost.py fits its formula to them.
+largest sweep are kept in sweep.json, and the formulas of design/unit_luts.py are fitted to them:
+lut_model.json.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from codegen.units.render import KINDS, Unit, memory_verilog, verilog
-from codegen.units.synthesis import TARGETS, Cache, Cost, Design, synthesize
+import numpy as np
+
+from codegen.design.unit_luts import TERMS, formula
+from codegen.units.netlist import Cost
+from codegen.units.render import KINDS, Unit, verilog
+from codegen.units.synthesis import TARGETS, synthesize
 from codegen.units.tables import seeded_tables
-from formats.errors import UserError
 
 RECORDED = Path(__file__).with_name("sweep.json")
-PARTS = ("unit", "lane", "table")
-FIELDS = ("kind", "part", "bits", "qm", "layers")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The points of a sweep.
+    """The points of a sweep."""
 
-    Attributes:
-        bits, qm, layers: values to combine; bits above qm are left out.
-        targets: synthesis targets.
-        more: a coarser grid beyond this one, on the same targets.
-    """
-
+    # values to combine; bits above qm are left out
     bits: tuple[int, ...]
     qm: tuple[int, ...]
     layers: tuple[int, ...]
-    targets: tuple[str, ...]
-    more: "Sweep | None" = None
+    targets: tuple[str, ...]  # of synthesis
+    more: "Sweep | None" = None  # a coarser grid beyond this one, on the same targets
 
 
 SWEEPS = {
@@ -55,51 +51,39 @@ SWEEPS = {
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """One module of a sweep.
+    """One module of a sweep."""
 
-    Attributes:
-        kind: "qe", "ce", "qk", "qk_tree", "ck", or "ck_ram" (a CK lane with a small memory).
-        part: "unit", "lane" or "table".
-        bits, qm: widths of code and value.
-        layers: number of layer indices; 0 for lanes, which do not depend on it.
-    """
+    kind: str  # of a unit, see render
+    part: str  # "unit", "lane" or "table"
+    bits: int  # width of a code
+    qm: int  # width of a value
+    layers: int  # number of layer indices; 0 for lanes, which do not depend on it
 
-    kind: str
-    part: str
-    bits: int
-    qm: int
-    layers: int
-
-    @property
-    def name(self) -> str:
-        """A Verilog name."""
-        return f"{self.kind}_b{self.bits}_q{self.qm}_l{self.layers}"
-
-    def design(self) -> Design:
-        """The module to synthesize; its tables are seeded by the point."""
-        if self.kind == "ck_ram":
-            return Design(self.name, memory_verilog(self.name, self.bits, self.qm))
+    def module(self) -> tuple[str, str]:
+        """Name and Verilog of the module to synthesize; its tables are seeded by the point."""
+        name = f"{self.kind}_b{self.bits}_q{self.qm}_l{self.layers}"
+        scheme = KINDS.get(self.kind, "knq")
         seed = 1 + self.bits + 32 * self.qm + 1024 * self.layers
-        layers = self.layers or 3
-        tables = seeded_tables(KINDS[self.kind], self.bits, self.qm, layers, seed)
-        text = verilog(Unit(self.kind, tables, label=self.name))
-        if self.part == "unit":
-            return Design(self.name, text)
+        tables = seeded_tables(scheme, self.bits, self.qm, self.layers or 3, seed)
+        if self.kind == "ck_ram":
+            tables = replace(tables, source=f"{self.bits}-bit codes, qm {self.qm}")
+        text = verilog(Unit(self.kind, tables, label=name))
+        if self.part == "unit" or self.kind == "ck_ram":
+            return name, text
         # a name of its own, because the unit may be measured in the same run
-        inner, top = f"{self.name}_{self.part}", f"{self.part}_{self.name}"
-        return Design(top, module_text(text, inner).replace(inner, top))
+        inner, top = f"{name}_{self.part}", f"{self.part}_{name}"
+        return top, module_text(text, inner).replace(inner, top)
 
 
 def module_text(text: str, name: str) -> str:
     """One module out of a Verilog file.
 
-    >>> module_text("module a;\\nendmodule\\nmodule b;\\nendmodule\\n", "b")
-    'module b;\\nendmodule\\n'
+    >>> module_text("module a (\\nendmodule\\nmodule b (\\nendmodule\\n", "b")
+    'module b (\\nendmodule\\n'
     """
-    found = re.search(rf"^module {re.escape(name)}\b.*?^endmodule$", text, re.DOTALL | re.MULTILINE)
-    if found is None:
-        raise UserError(f"the Verilog text must have a module {name}")
-    return found.group(0) + "\n"
+    end = "\nendmodule\n"
+    start = text.index(f"module {name} (")
+    return text[start : text.index(end, start) + len(end)]
 
 
 def points(sweep: Sweep) -> Iterator[Point]:
@@ -117,39 +101,76 @@ def points(sweep: Sweep) -> Iterator[Point]:
         yield from points(sweep.more)
 
 
-def run_sweep(sweep: Sweep, cache: Cache, progress: Callable[[int], object] = lambda n: None
+def run_sweep(sweep: Sweep, cache_file: Path, progress: Callable[[int], object]
               ) -> dict[str, dict[Point, Cost]]:  # fmt: skip
     """Measure every point on every target of the sweep."""
-    found: dict[str, dict[Point, Cost]] = {}
+    modules = {point: point.module() for point in points(sweep)}
+    swept = {}
     for target in sweep.targets:
-        designs = {point: point.design() for point in points(sweep)}
-        costs = synthesize(designs.values(), target, cache, progress)
-        found[target] = {point: costs[design.top] for point, design in designs.items()}
-    return found
+        costs = synthesize(dict(modules.values()), target, cache_file, progress)
+        swept[target] = {point: costs[top] for point, (top, _) in modules.items()}
+    return swept
 
 
-def to_json(found: dict[str, dict[Point, Cost]], version: str) -> str:
+def to_json(swept: Mapping[str, Mapping[Point, Cost]], version: str) -> str:
     """sweep.json: one row a point."""
-    cost_fields = tuple(asdict(Cost(0, 0, 0, 0, 0.0, 0, 0.0)))
-    lines = []
-    for target, costs in found.items():
+    columns = [field.name for field in (*fields(Point), *fields(Cost))]
+    lines = [f'  "tool": {json.dumps(version)}', f'  "columns": {json.dumps(columns)}']
+    for target, costs in swept.items():
         rows = ",\n".join(
             f"    {json.dumps([*asdict(point).values(), *asdict(cost).values()])}"
             for point, cost in sorted(costs.items())
         )
         lines.append(f'  "{target}": [\n{rows}\n  ]')
-    columns = json.dumps([*FIELDS, *cost_fields])
-    head = f'  "tool": {json.dumps(version)},\n  "columns": {columns},\n'
-    return "{\n" + head + ",\n".join(lines) + "\n}\n"
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def recorded(path: Path = RECORDED) -> tuple[str, dict[str, dict[Point, Cost]]]:
     """The tool's version and the kept figures of the largest sweep, by target."""
     data = json.loads(path.read_text(encoding="utf-8"))
-    split = len(FIELDS)
-    found = {
-        target: {Point(*row[:split]): Cost(*row[split:]) for row in rows}
-        for target, rows in data.items()
-        if isinstance(rows, list) and target != "columns"
+    split = len(fields(Point))
+    costs = {
+        target: {Point(*row[:split]): Cost(*row[split:]) for row in data[target]}
+        for target in TARGETS
+        if target in data
     }
-    return data["tool"], found
+    return data["tool"], costs
+
+
+def fit(costs: Mapping[Point, Cost]) -> dict[str, dict[str, list[float]]]:
+    """Coefficients by formula and number of layers (0 for lanes), by least relative squares."""
+    model: dict[str, dict[str, list[float]]] = {}
+    for key, (_, terms) in TERMS.items():
+        chosen = [point for point in costs if f"{point.kind} {point.part}" == key]
+        model[key] = {}
+        for layers in sorted({point.layers for point in chosen}):
+            rows = [point for point in chosen if point.layers == layers]
+            measured = np.array([max(1, costs[point].lut) for point in rows], float)
+            design = np.array([terms(point.bits, point.qm) for point in rows], float)
+            # a line of relative errors: what matters is the share that an estimate is off
+            solution = np.linalg.lstsq(design / measured[:, None], np.ones(len(rows)), rcond=None)
+            model[key][str(layers)] = [round(float(value), 4) for value in solution[0]]
+    return model
+
+
+def model_json(costs: Mapping[Point, Cost], tool: str) -> str:
+    """lut_model.json: the coefficients, and what they were fitted to."""
+    terms = [f"{json.dumps(key)}: {json.dumps(text)}" for key, (text, _) in TERMS.items()]
+    model = [f"{json.dumps(key)}: {json.dumps(sizes)}" for key, sizes in fit(costs).items()]
+    lines = [f'  "tool": {json.dumps(tool + ", synth_xilinx -family xc7")}']
+    lines.append(f'  "points": {len(costs)}')
+    for name, rows in (("terms", terms), ("model", model)):
+        lines.append(f'  "{name}": {{\n    ' + ",\n    ".join(rows) + "\n  }")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def errors(costs: Mapping[Point, Cost]) -> dict[str, tuple[int, float, float]]:
+    """By formula: points, mean and largest share that the formula is off; 4 LUTs are forgiven."""
+    shares: dict[str, list[float]] = {}
+    for point, cost in costs.items():
+        key = f"{point.kind} {point.part}"
+        if key in TERMS:
+            estimate = formula(point.kind, point.part, point.bits, point.qm, point.layers)
+            off = max(0.0, abs(estimate - cost.lut) - 4)
+            shares.setdefault(key, []).append(off / max(1, cost.lut))
+    return {key: (len(items), float(np.mean(items)), max(items)) for key, items in shares.items()}

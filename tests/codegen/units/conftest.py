@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the conversion units' tests: a skip that names what is missing."""
+"""Fixtures of the conversion units' tests."""
 
 import pytest
 
-from codegen.units.yosys import has_yosys
+from codegen.units.synthesis import find_yosys
+from formats.errors import UserError
 
 
 @pytest.fixture
 def yosys() -> None:
-    """Skips where no Yosys is installed."""
-    if not has_yosys():
-        pytest.skip("needs Yosys: `pip install pyosys`, or a program yosys on the PATH")
+    """Skips, naming what is missing, where no Yosys is installed."""
+    try:
+        find_yosys()
+    except UserError as error:
+        pytest.skip(str(error))

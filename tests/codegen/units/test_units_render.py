@@ -6,10 +6,9 @@ import re
 
 import pytest
 
+from codegen.units.published import published_enq, published_knq
 from codegen.units.render import Unit, blackbox_json, model_cpp, verilog
 from codegen.units.sweep import module_text
-from codegen.units.tables import published_enq, published_knq, seeded_tables
-from formats.errors import UserError
 
 KNQ, ENQ = published_knq("floor"), published_enq("floor")
 
@@ -59,14 +58,3 @@ def test_only_variants_that_need_them_have_adders() -> None:
 def test_comparators_are_as_many_as_thresholds() -> None:
     assert "for (j = 1; j < 32;" in verilog(Unit("qk", KNQ))
     assert "threshold[(j - 1) * 12 +: 12]" in verilog(Unit("qk", KNQ))
-
-
-def test_bad_units_are_refused() -> None:
-    with pytest.raises(UserError, match="^unit must be one of qe, ce, qk, qk_tree, ck, not qx"):
-        Unit("qx", KNQ)
-    with pytest.raises(UserError, match="^unit qe must have enq tables, not knq"):
-        Unit("qe", KNQ)
-    with pytest.raises(UserError, match="^unit qk: lanes must be at least 1, not 0"):
-        Unit("qk", KNQ, lanes=0)
-    with pytest.raises(UserError, match="^the Verilog text must have a module none"):
-        module_text(verilog(Unit("ck", seeded_tables("knq", 2, 4, 2, 1))), "none")

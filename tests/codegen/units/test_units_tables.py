@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 
 from codegen.units.commands import network_units
-from codegen.units.tables import (
-    Entry,
-    Tables,
-    decoder_tables,
-    encoder_tables,
-    published,
-    published_enq,
-    published_knq,
-    seeded_quantizer,
-    seeded_tables,
-)
+from codegen.units.published import published, published_enq, published_knq
+from codegen.units.tables import Entry, Tables, network_tables, seeded_quantizer, seeded_tables
 from formats.errors import UserError
 from formats.network import load
 from tests.checkout import paper_tables
+from tests.toys import Toy, ToyLayer
 
 
 def test_published_facts_equal_the_papers() -> None:
@@ -53,12 +45,12 @@ def test_units_follow_the_layers_that_they_serve(make_toy) -> None:
     network = load(make_toy() / "quantized")
     checked = 0
     for scheme in ("knq", "enq"):
-        decoders = decoder_tables(network, scheme)
+        decoders = network_tables(network, scheme, 0)
         for entry in decoders.entries if decoders else ():
             source = network.layers[entry.index].inputs[0]
             assert entry.quantizer is network.quantizer(source)
             checked += 1
-        encoders = encoder_tables(network, scheme)
+        encoders = network_tables(network, scheme)
         for entry in encoders.entries if encoders else ():
             assert entry.quantizer is network.layers[entry.index].quantizer
     assert checked > 0
@@ -72,7 +64,7 @@ def test_additions_have_a_second_decoder_and_signed_maps_none(make_toy) -> None:
     twice = (layers[knq].name, layers[knq].name)
     layers[knq + 1] = replace(layers[knq + 1], inputs=twice)
     both = replace(network, layers=tuple(layers))
-    second = decoder_tables(both, "knq", place=1)
+    second = network_tables(both, "knq", 1)
     assert second and [entry.index for entry in second.entries] == [knq + 1]
     assert "ck_second" in {unit.name for unit in network_units(both)}
     assert "ck_second" not in {unit.name for unit in network_units(network)}
@@ -82,7 +74,7 @@ def test_additions_have_a_second_decoder_and_signed_maps_none(make_toy) -> None:
         layers[knq].quantizer, bits=3, signed=True, centroid=table, threshold=table
     )
     layers[knq] = replace(layers[knq], quantizer=signed_knq)
-    signed = encoder_tables(replace(network, layers=tuple(layers)), "knq")
+    signed = network_tables(replace(network, layers=tuple(layers)), "knq")
     served = [entry.index for entry in signed.entries] if signed else []
     assert knq not in served
 
@@ -98,14 +90,7 @@ def test_narrow_layers_get_a_threshold_that_is_never_reached() -> None:
     assert seeded_tables("knq", 4, 8, 3, 1).table_width == 8
 
 
-def test_tables_without_entries_are_refused() -> None:
-    with pytest.raises(UserError, match="^nothing: a unit must have at least one knq layer"):
-        Tables("nothing", "knq", 4, ())
-
-
 def test_a_network_without_nonuniform_layers_is_refused(make_toy) -> None:
-    from tests.toys import Toy, ToyLayer
-
     build = make_toy(Toy(layers=[ToyLayer(4, scheme="uniform", bits=8), ToyLayer(4)]))
     with pytest.raises(UserError, match="at least one layer must use ENQ or KNQ"):
         network_units(load(build / "quantized"))
