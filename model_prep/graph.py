@@ -26,7 +26,7 @@ def no_bias() -> np.ndarray:
     return np.zeros(0, np.float32)
 
 
-@dataclass
+@dataclass(eq=False)
 class Layer:
     """One fused layer.
 
@@ -52,8 +52,8 @@ class Layer:
     name: str
     kind: str
     inputs: tuple[str, ...]
-    weight: np.ndarray
-    bias: np.ndarray
+    weight: np.ndarray = field(default_factory=no_weight)
+    bias: np.ndarray = field(default_factory=no_bias)
     stride: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)

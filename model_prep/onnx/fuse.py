@@ -1,40 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations to layers: what the engine does in one go becomes one operation.
 
-After `fuse` there are only conv, add, maxpool, avgpool, lrn and concat operations. Affine maps are
-folded into the convolution before them, or become depthwise 1x1 convolutions; ReLUs are absorbed by
-their producer (before its max pool, since the two commute), or become identity convolutions; pads
-move into what reads them.
+After `fuse` there are only the Graph's kinds, concats and the input. Affine maps are folded into
+the convolution before them, or become depthwise 1x1 convolutions; ReLUs are absorbed by their
+producer (before its max pool, since the two commute), or become identity convolutions; pads move
+into what reads them.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from formats.arithmetic import Window
 from formats.errors import UserError
-from model_prep.onnx.operations import Op, identity
+from model_prep.onnx.operations import Op, Pads, identity
 
-ABSORBS = ("conv", "add", "avgpool", "lrn")
+ABSORBS = ("conv", "fc", "add", "avgpool", "lrn")
 
 
 def reachable(output: Op) -> list[Op]:
     """The operations that `output` depends on, in topological order; no recursion."""
     order: list[Op] = []
-    seen: set[int] = set()
+    seen: set[Op] = set()
     stack: list[tuple[Op, bool]] = [(output, False)]
     while stack:
         op, done = stack.pop()
         if done:
             order.append(op)
-        elif id(op) not in seen:
-            seen.add(id(op))
+        elif op not in seen:
+            seen.add(op)
             stack.append((op, True))
-            stack.extend(
-                (source, False) for source in reversed(op.inputs) if id(source) not in seen
-            )
+            stack.extend((source, False) for source in reversed(op.sources) if source not in seen)
     return order
+
+
+def readers(order: Iterable[Op]) -> Counter[Op]:
+    """How often every operation is read."""
+    return Counter(source for op in order for source in op.sources)
+
+
+def fuse(output: Op) -> Op:
+    """The last operation of the fused network; its raw accumulators are the network's output."""
+    last = Fuser(output).run()
+    whole = last.average is not None and (
+        last.average.count_include_pad or not any(last.average.pads)
+    )
+    if ((last.has_weights and last.pool is None) or whole) and not last.relu:
+        return last
+    if last.kind == "input":
+        raise UserError("the model must compute something, not return its input")
+    end = identity(last, "output")
+    end.relu = end.nonnegative = False
+    return end
 
 
 class Fuser:
@@ -43,150 +62,139 @@ class Fuser:
     def __init__(self, output: Op) -> None:
         self._order = reachable(output)
         self._output = output
-        self._uses = Counter(id(source) for op in self._order for source in op.inputs)
-        self._uses[id(output)] += 1
-        self._now: dict[int, Op] = {}
-        self._padded: dict[int, Op] = {}
+        self._uses = readers(self._order)
+        self._uses[output] += 1
+        self._now: dict[Op, Op] = {}
+        self._padded: dict[Op, Op] = {}
 
     def run(self) -> Op:
         """The output of the rewritten operations."""
         rules = {
             "affine": self._affine, "relu": self._relu, "maxpool": self._max_pool,
-            "avgpool": self._average, "conv": self._conv, "input": self._keep,
-            "pad": self._pad, "add": self._join, "concat": self._join, "lrn": self._join,
+            "avgpool": self._average, "conv": self._conv, "fc": self._conv, "pad": self._pad,
         }  # fmt: skip
         for op in self._order:
-            self._now[id(op)] = rules[op.kind](op)
-        result = self._now[id(self._output)]
-        return self._solid(result) if result.kind == "pad" else result
+            self._now[op] = rules.get(op.kind, self._join)(op)
+        return self._solid(self._now[self._output])
 
-    def _source(self, op: Op, index: int = 0) -> Op:
-        return self._now[id(op.inputs[index])]
+    def _source(self, op: Op) -> Op:
+        return self._now[op.sources[0]]
 
     def _sole(self, op: Op) -> bool:
-        return self._uses[id(op)] == 1
+        return self._uses[op] == 1
 
     def _become(self, op: Op, source: Op) -> Op:
         """`op` is absorbed into `source`, which takes over its readers."""
         if op is not source:
-            self._uses[id(source)] += self._uses[id(op)] - 1
+            self._uses[source] += self._uses[op] - 1
         return source
-
-    def _keep(self, op: Op) -> Op:
-        return op
 
     def _new(self, op: Op, like: Op) -> Op:
         """A new operation that takes the place of `like`, with its readers."""
-        self._uses[id(op)] = self._uses[id(like)]
+        self._uses[op] = self._uses[like]
         return op
 
     def _solid(self, op: Op) -> Op:
         """`op`, or the identity convolution that does what the pad `op` asks for."""
         if op.kind != "pad":
             return op
-        if id(op) not in self._padded:
+        if op not in self._padded:
             if op.pad_value != 0.0:
                 raise UserError(
                     f"node {op.title} must pad with 0, not {op.pad_value:g}; only a MaxPool that "
                     "reads it takes -inf"
                 )
-            made = identity(op.inputs[0], op.title, op.pads)
-            self._padded[id(op)] = self._new(made, op)
-        return self._padded[id(op)]
+            self._padded[op] = self._new(identity(op.sources[0], op.title, op.pads), op)
+        return self._padded[op]
 
     def _bypass(self, pad: Op) -> Op:
         """What a pad reads, for a reader that takes over the padding itself."""
-        source = pad.inputs[0]
-        self._uses[id(source)] += 1
-        self._uses[id(pad)] -= 1
-        if not self._uses[id(pad)]:
-            self._uses[id(source)] -= 1
+        source = pad.sources[0]
+        self._uses[source] += 1
+        self._uses[pad] -= 1
+        if not self._uses[pad]:
+            self._uses[source] -= 1
         return source
 
     def _pad(self, op: Op) -> Op:
         source = self._source(op)
         if source.kind == "pad" and source.pad_value == op.pad_value:
             pads = _sum_pads(source.pads, op.pads)
-            return self._new(replace(op, inputs=[self._bypass(source)], pads=pads), op)
+            return self._new(replace(op, sources=[self._bypass(source)], pads=pads), op)
         source = self._solid(source)
-        return self._new(replace(op, inputs=[source], nonnegative=source.nonnegative), op)
+        return self._new(replace(op, sources=[source], nonnegative=source.nonnegative), op)
 
     def _conv(self, op: Op) -> Op:
         source = self._source(op)
         if source.kind == "pad" and source.pad_value == 0.0:
-            op.inputs = [self._bypass(source)]
+            op.sources = [self._bypass(source)]
             op.pads = _sum_pads(op.pads, source.pads)
         else:
-            op.inputs = [self._solid(source)]
+            op.sources = [self._solid(source)]
         return op
 
     def _join(self, op: Op) -> Op:
-        op.inputs = [self._solid(self._now[id(source)]) for source in op.inputs]
-        op.nonnegative = all(source.nonnegative for source in op.inputs)
+        if op.sources:
+            op.sources = [self._solid(self._now[source]) for source in op.sources]
+            op.nonnegative = all(source.nonnegative for source in op.sources)
         return op
 
     def _affine(self, op: Op) -> Op:
         source = self._solid(self._source(op))
-        scale, shift = op.kernels
-        if source.kind == "conv" and self._sole(source) and not (source.relu or source.pool):
-            weight, bias = source.kernels
+        if source.has_weights and self._sole(source) and not (source.relu or source.pool):
             with np.errstate(over="ignore"):
-                source.weight = weight * scale[:, None, None, None]
-                source.bias = bias * scale + shift
+                source.weight = source.weight * op.weight
+                source.bias = source.bias * op.weight.reshape(-1) + op.bias
             source.fixed = False
             if not (np.isfinite(source.weight).all() and np.isfinite(source.bias).all()):
                 raise UserError(f"node {op.title} must leave weights finite, not overflow them")
             return self._become(op, source)
-        made = Op(
-            "conv", [source], op.shape, op.title, weight=scale.reshape(-1, 1, 1, 1), bias=shift,
-            groups=op.shape[0],
-        )  # fmt: skip
-        return self._new(made, op)
+        return self._new(replace(op, kind="conv", sources=[source]), op)
 
     def _relu(self, op: Op) -> Op:
         source = self._solid(self._source(op))
-        if source.nonnegative and op.clip is None:
+        if source.nonnegative and op.clip_max is None:
             return self._become(op, source)
         result = self._rectified(source, op)
         return self._become(op, result) if result is source else self._new(result, op)
 
     def _rectified(self, source: Op, relu: Op) -> Op:
         """`source` with the ReLU in it, or a new convolution behind it that applies the ReLU."""
-        if source.kind == "maxpool" and self._sole(source) and source.pad_value == 0.0:
-            before = source.inputs[0]
+        if source.kind == "maxpool" and self._sole(source):
+            before = source.sources[0]
             inner = self._rectified(before, relu)
-            source.inputs = [inner]
+            source.sources = [inner]
             if inner is not before:
-                self._uses[id(inner)] = 1
+                self._uses[inner] = 1
             source.nonnegative = True
             return source
-        parts = source.inputs if source.kind == "concat" else [source]
+        parts = source.sources if source.kind == "concat" else [source]
         if self._sole(source) and all(
             part.kind in ABSORBS and (part is source or self._sole(part)) for part in parts
         ):
             for part in parts:
                 part.relu = part.nonnegative = True
-                part.clip = _lower(part.clip, relu.clip)
+                part.clip_max = _lower(part.clip_max, relu.clip_max)
             source.nonnegative = True
             return source
-        made = identity(source, relu.title)
-        made.relu, made.nonnegative, made.clip = True, True, relu.clip
-        return made
+        behind = identity(source, relu.title)
+        behind.relu, behind.nonnegative, behind.clip_max = True, True, relu.clip_max
+        return behind
 
     def _max_pool(self, op: Op) -> Op:
         source, pool = self._source(op), op.pool
         if source.kind == "pad" and pool:
             pads = _sum_pads(pool.pads, source.pads)
-            zero_wins_not = source.pad_value != 0.0 or source.nonnegative
-            if zero_wins_not and _inside(pads, pool.kernel):
+            zero_never_wins = source.pad_value != 0.0 or source.nonnegative
+            if zero_never_wins and _inside(pads, pool.kernel):
                 pool = Window(pool.kernel, pool.stride, pads)
                 source = self._bypass(source)
             else:
                 source = self._solid(source)
-        if source.kind == "conv" and self._sole(source) and source.pool is None:
+        if source.has_weights and self._sole(source) and source.pool is None:
             source.pool, source.shape = pool, op.shape
             return self._become(op, source)
-        op.inputs, op.pool, op.nonnegative = [source], pool, source.nonnegative
+        op.sources, op.pool, op.nonnegative = [source], pool, source.nonnegative
         return op
 
     def _average(self, op: Op) -> Op:
@@ -199,24 +207,21 @@ class Fuser:
                 source = self._bypass(source)
             else:
                 source = self._solid(source)
-        op.inputs, op.nonnegative = [source], source.nonnegative
+        op.sources, op.nonnegative = [source], source.nonnegative
         return op
 
 
-def _sum_pads(
-    first: tuple[int, int, int, int], second: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
+def _sum_pads(first: Pads, second: Pads) -> Pads:
     """Pads of two paddings in a row.
 
     >>> _sum_pads((1, 1, 1, 1), (0, 0, 1, 2))
     (1, 1, 2, 3)
     """
-    return (
-        first[0] + second[0], first[1] + second[1], first[2] + second[2], first[3] + second[3]
-    )  # fmt: skip
+    top, left, bottom, right = (one + other for one, other in zip(first, second, strict=True))
+    return top, left, bottom, right
 
 
-def _inside(pads: tuple[int, int, int, int], kernel: tuple[int, int]) -> bool:
+def _inside(pads: Pads, kernel: tuple[int, int]) -> bool:
     """Whether every window still touches the map."""
     return max(pads[0], pads[2]) < kernel[0] and max(pads[1], pads[3]) < kernel[1]
 
@@ -231,32 +236,16 @@ def _lower(first: float | None, second: float | None) -> float | None:
     return min(limits) if limits else None
 
 
-def finish(output: Op) -> Op:
-    """Make the last operation one whose raw accumulators are the network's output."""
-    whole = output.kind == "avgpool" and output.average is not None and (
-        output.average.count_include_pad or not any(output.average.pads)
-    )  # fmt: skip
-    plain_conv = output.kind == "conv" and output.pool is None
-    if (plain_conv or whole) and not output.relu:
-        return output
-    if output.kind == "input":
-        raise UserError("the model must compute something, not return its input")
-    last = identity(output, "output")
-    last.relu = last.nonnegative = False
-    return last
-
-
-def check(order: list[Op]) -> None:
+def check(output: Op) -> None:
     """UserError where an operation breaks a rule of the engine."""
-    for op in order:
-        if op.kind not in ("conv", "input") and any(s.kind == "input" for s in op.inputs):
+    for op in reachable(output):
+        if not op.has_weights and any(source.kind == "input" for source in op.sources):
             raise UserError(
                 f"node {op.title} ({op.kind}) must not read the network's input, which is signed; "
                 "only convolutions may: put a Conv before it"
             )
-        pooled = op.pool is not None
-        signed = not op.relu if op.kind == "conv" else not op.nonnegative
-        if pooled and signed:
+        signed = not op.relu if op.has_weights else not op.nonnegative
+        if op.pool is not None and signed:
             raise UserError(
                 f"the MaxPool at node {op.title} must have a ReLU before or behind it, because the "
                 "engine pools values of 0 and more; add one"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file may ask for: sizes that are refused before anything is allocated."""
+"""What a file may ask for: sizes that are refused before anything is allocated, and safe texts."""
 
-from collections.abc import Sequence
 from math import prod
 
 from formats.build import free_memory
@@ -11,9 +10,11 @@ MAX_CHANNELS = 1 << 20
 MAX_SIDE = 1 << 15  # rows or columns of a feature map
 MAX_WINDOW = 1 << 12  # kernel sides, strides, dilations and pads
 MAX_CONCAT_PARTS = 4096
+MAX_RANK = 16  # axes of a tensor
 MAX_FILE_BYTES = (1 << 31) - 1  # of a protobuf message
 FLOAT_BYTES = 4
 MEMORY_SHARE = 0.7  # of the free memory that one network may take
+SHOWN_LENGTH = 60
 
 
 class Budget:
@@ -59,7 +60,12 @@ def check_map(shape: tuple[int, int, int], what: str, budget: Budget) -> None:
     budget.check(prod(shape) * FLOAT_BYTES, what)
 
 
-def check_window(values: Sequence[int], lowest: int, what: str) -> None:
-    """UserError where a kernel, stride, dilation or pad is below `lowest` or absurdly large."""
-    if any(not lowest <= value <= MAX_WINDOW for value in values):
-        raise UserError(f"{what} must be {lowest} to {MAX_WINDOW}, not {list(values)}")
+def shown(text: str, length: int = SHOWN_LENGTH) -> str:
+    r"""`text` for a message: printable characters only, cut to `length`.
+
+    >>> shown("conv/1"), shown("a\x1b[2J\nb"), shown("x" * 70)[-5:]
+    ('conv/1', 'a?[2J?b', 'xx...')
+    """
+    cut = text[: length + 1]
+    plain = "".join(c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 else "?" for c in cut)
+    return plain if len(text) <= length else plain[: length - 3] + "..."

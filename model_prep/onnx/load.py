@@ -2,51 +2,48 @@
 """`load_onnx`: a path to an `ImportedNetwork`, or a UserError of one sentence."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
 
 from formats.errors import UserError
-from model_prep.graph import Graph
-from model_prep.onnx.concats import Padder, separate
-from model_prep.onnx.emit import emit
-from model_prep.onnx.fuse import Fuser, check, finish, reachable
-from model_prep.onnx.limits import Budget
+from model_prep.graph import INPUT, Graph, Layer
+from model_prep.onnx import convolutions, elementwise, views, windows  # noqa: F401
+from model_prep.onnx.concats import Padder, separate, spread_pools
+from model_prep.onnx.fuse import check, fuse, reachable
+from model_prep.onnx.limits import Budget, shown
 from model_prep.onnx.lowering import Context, lower
-from model_prep.onnx.operators import OPERATORS
+from model_prep.onnx.operations import Op, Shape
 from model_prep.onnx.reader import read
-from model_prep.onnx.spread import spread_pools
-from model_prep.onnx.tensors import TensorReader
-from model_prep.onnx.text import NAME_LENGTH, shown
-from model_prep.onnx.views import plain_order
 from model_prep.seeding import SEED, reseed
 
 SEEDED = "seeded"
 SEEDING_IMAGES = 2
+NAME_LENGTH = 40
+TITLE_LENGTH = 120
+RESERVED = frozenset((  # array names, C++ keywords, and names that Windows keeps
+    "input", "output", "images", "labels", "float_logits", "accelerator", "main", "int", "char",
+    "float", "double", "bool", "void", "auto", "const", "static", "struct", "class", "union",
+    "enum", "signed", "unsigned", "long", "short", "if", "else", "for", "while", "do", "switch",
+    "case", "default", "break", "continue", "return", "goto", "sizeof", "typedef", "template",
+    "typename", "namespace", "using", "new", "delete", "this", "operator", "inline", "volatile",
+    "register", "extern", "true", "false", "and", "or", "not", "xor", "con", "prn", "aux", "nul",
+))  # fmt: skip
 
 
 @dataclass
 class ImportedNetwork:
-    """A network from an ONNX file.
+    """A network from an ONNX file."""
 
-    Attributes:
-        graph: the network; its name is an identifier made from the file's name.
-        in_shape: (channels, rows, columns).
-        input_name, output_name: tensor names as they are in the file, for onnxruntime; never for
-            paths, code or pages.
-        logits_name: the tensor that the Graph computes; `output_name`, unless the host does more.
-        host: what the host applies to the Graph's output: "softmax", "logsoftmax" or "".
-        notes: what the importer did that the file does not say.
-    """
-
-    graph: Graph
-    in_shape: tuple[int, int, int]
+    graph: Graph  # its name is an identifier made from the file's name
+    in_shape: Shape
+    # tensor names as they are in the file, for onnxruntime; never for paths, code or pages
     input_name: str
     output_name: str
-    logits_name: str = ""
-    host: str = ""
-    notes: list[str] = field(default_factory=list)
+    logits_name: str  # the tensor that the Graph computes: the output, unless the host does more
+    host: str  # what the host applies to the Graph's output: "softmax", "logsoftmax" or ""
+    notes: list[str] = field(default_factory=list)  # what was done that the file does not say
 
 
 def load_onnx(
@@ -85,12 +82,12 @@ def load_onnx(
 def _load(path: Path) -> ImportedNetwork:
     budget = Budget()
     source = read(path, budget)
-    context = Context(source, TensorReader(path.parent, budget), budget)
-    value = lower(context, OPERATORS)
-    if not plain_order(value):
+    context = Context(source, path.parent, budget)
+    value = lower(context)
+    if not value.plain:
         raise UserError("the output must lie channel by channel, not be transposed")
-    output = finish(Fuser(value.op).run())
-    check(reachable(output))
+    output = fuse(value.op)
+    check(output)
     spread_pools(output)
     notes = context.notes
     if source.batch != 1:
@@ -102,11 +99,32 @@ def _load(path: Path) -> ImportedNetwork:
     output = padder.run()
     if padder.added:
         notes.append(f"{padder.added} zero channels, because concatenations address blocks of 8")
-    graph = emit(network_name(path), source.in_shape, output)
+    graph = _graph(network_name(path), source.in_shape, output)
     return ImportedNetwork(
         graph, source.in_shape, source.input_name, source.output_name,
         context.logits_name(), value.host, notes,
     )  # fmt: skip
+
+
+def _graph(name: str, in_shape: Shape, output: Op) -> Graph:
+    """The Graph of all that `output` depends on."""
+    namer = Namer()
+    names: dict[Op, str] = {}
+    layers: list[Layer] = []
+    concats: dict[str, tuple[str, ...]] = {}
+    for op in reachable(output):
+        inputs = tuple(names[source] for source in op.sources)
+        names[op] = INPUT if op.kind == "input" else namer.name(op.title, op.kind)
+        if op.kind == "concat":
+            concats[names[op]] = inputs
+        elif op.kind != "input":
+            values = {one.name: getattr(op, one.name) for one in fields(Layer)}
+            values |= {"name": names[op], "inputs": inputs, "title": shown(op.title, TITLE_LENGTH)}
+            layers.append(Layer(**values))
+    try:
+        return Graph(name, in_shape, layers, concats)
+    except ValueError as error:
+        raise UserError(f"the model must fit the engine's rules: {error}") from None
 
 
 def network_name(path: Path) -> str:
@@ -117,3 +135,39 @@ def network_name(path: Path) -> str:
     """
     name = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")[:NAME_LENGTH].strip("_")
     return name if name[:1].isalpha() else f"net_{name}".rstrip("_")
+
+
+class Namer:
+    """Gives every layer and concat its own identifier `[a-z][a-z0-9_]*`."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set(RESERVED)
+        self._counts: dict[str, int] = {}
+
+    def name(self, title: str, kind: str) -> str:
+        """An identifier that follows `title`, or `kind` and a number where that says nothing.
+
+        >>> namer = Namer()
+        >>> [namer.name(t, "conv") for t in ("/Conv 1", "/Conv 1", "n0", "../../etc", "")]
+        ['conv_1', 'conv_1_2', 'conv1', 'etc', 'conv2']
+        """
+        base = re.sub(r"[^a-z0-9]+", "_", title[:TITLE_LENGTH].lower()).strip("_")
+        base = base[:NAME_LENGTH].strip("_")
+        if base[:1].isdigit():
+            base = f"{kind}_{base}"
+        if sum(c.isalpha() for c in base) < 2 or base in RESERVED:
+            return self._numbered(kind, 1, "")
+        return base if self._take(base) else self._numbered(base, 2, "_")
+
+    def _numbered(self, base: str, first: int, between: str) -> str:
+        while True:
+            number = self._counts.get(base + between, first)
+            self._counts[base + between] = number + 1
+            if self._take(f"{base}{between}{number}"):
+                return f"{base}{between}{number}"
+
+    def _take(self, name: str) -> bool:
+        if name in self._taken:
+            return False
+        self._taken.add(name)
+        return True

@@ -1,141 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
 """Walks the nodes: each becomes an `Op`, a view, or a folded constant; all refusals are collected.
 
-The `convert_*` modules hold the operators; `Context` is what they work with.
+An operator is a function with the decorator `operator`; `Node` is what it works with.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from formats.errors import UserError
 from model_prep.graph import INPUT
-from model_prep.onnx.attributes import Attributes, UnsupportedError
-from model_prep.onnx.limits import Budget, check_map
-from model_prep.onnx.operations import Op, Value, feature_map, refused
-from model_prep.onnx.reader import DOMAINS, Source, node_title
-from model_prep.onnx.tensors import TensorReader
-from model_prep.onnx.text import shown
+from model_prep.onnx.limits import Budget, check_map, shown
+from model_prep.onnx.operations import Op, UnsupportedError, Value, feature_map, refused
+from model_prep.onnx.reader import DOMAINS, Source, node_title, to_array
 
-Handler = Callable[["Context", "Node"], None]
+Result = Value | np.ndarray
+Ints = tuple[int, ...]
 MAX_LISTED = 100  # nodes in one message
+TYPES: dict[Any, int] = {  # of an attribute, by a parameter's annotation
+    int: AttributeProto.INT, float: AttributeProto.FLOAT, str: AttributeProto.STRING,
+    tuple[int, ...]: AttributeProto.INTS, tuple[float, ...]: AttributeProto.FLOATS,
+    TensorProto: AttributeProto.TENSOR,
+}  # fmt: skip
+TYPES |= {kind | None: number for kind, number in TYPES.items()}
 
 
 @dataclass(frozen=True)
 class Operator:
-    """How one operator is converted: its function and the attributes that it understands."""
+    """A function that converts nodes, and the attributes that it understands."""
 
-    convert: Handler
-    attributes: frozenset[str]
+    convert: Callable[..., Result]
+    types: dict[str, int | None]  # by attribute, None where it has no effect
+    groups: dict[str, type]  # dataclasses whose fields are attributes, by parameter
 
 
-@dataclass(frozen=True)
-class Node:
-    """A node with checked attributes."""
+OPERATORS: dict[str, Operator] = {}  # by ONNX name
 
-    op_type: str
-    title: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Attributes
 
-    def has(self, index: int) -> bool:
-        """Whether input number `index` is connected."""
-        return index < len(self.inputs) and bool(self.inputs[index])
+def operator(
+    *names: str, ignored: Collection[str] = ()
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Let a function convert the nodes of some operators.
+
+    Its keyword parameters are the attributes that it understands, with type and default; one whose
+    type is a dataclass stands for the fields of that. Other attributes are refused.
+
+    Args:
+        names: of the operators in ONNX.
+        ignored: attributes that have no effect here.
+    """
+
+    def register(convert: Callable[..., Result]) -> Callable[..., Result]:
+        parameters = inspect.signature(convert).parameters.values()
+        given = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY}
+        groups = {name: given.pop(name) for name in list(given) if is_dataclass(given[name])}
+        given |= {one.name: one.type for group in groups.values() for one in fields(group)}
+        types = {name: TYPES[kind] for name, kind in given.items()} | dict.fromkeys(ignored)
+        OPERATORS.update(dict.fromkeys(names, Operator(convert, types, groups)))
+        return convert
+
+    return register
+
+
+def _arguments(one: Operator, proto: NodeProto) -> dict[str, Any]:
+    """A node's attributes as arguments; a setting that nobody reads is refused, not ignored."""
+    attributes: dict[str, AttributeProto] = {}
+    for attribute in proto.attribute:
+        if attribute.name in attributes:
+            raise UnsupportedError(f"attribute {shown(attribute.name)} must be given once only")
+        if attribute.ref_attr_name:
+            raise UnsupportedError(f"attribute {shown(attribute.name)} must not be a reference")
+        attributes[attribute.name] = attribute
+    unknown = sorted(shown(name) for name in attributes if name not in one.types)
+    if unknown:
+        raise UnsupportedError(f"attribute {unknown[0]} is not supported")
+    values: dict[str, Any] = {}
+    for name, attribute in attributes.items():
+        expected = one.types[name]
+        if expected is None:
+            continue
+        if attribute.type != expected:
+            raise UnsupportedError(
+                f"attribute {name} must be of type {AttributeProto.AttributeType.Name(expected)}"
+            )
+        value = helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    for name, group in one.groups.items():
+        own = [field.name for field in fields(group) if field.name in values]
+        values[name] = group(**{field: values.pop(field) for field in own})
+    return values
+
+
+@contextmanager
+def folding() -> Iterator[None]:
+    """Constants in numpy: sizes that do not fit each other are the file's fault."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, IndexError) as error:
+        raise UnsupportedError(f"constants must fit each other: {shown(str(error))}") from None
 
 
 class Context:
     """The state of a conversion: what every tensor name stands for."""
 
-    def __init__(self, source: Source, tensors: TensorReader, budget: Budget) -> None:
+    def __init__(self, source: Source, folder: Path, budget: Budget) -> None:
         self.source = source
-        self.tensors = tensors
         self.budget = budget
         self.notes: list[str] = []
-        self._values: dict[str, Value | np.ndarray] = {
-            source.input_name: feature_map(Op("input", [], source.in_shape, INPUT))
-        }
+        self._folder = folder
+        start = Op("input", sources=[], shape=source.in_shape, title=INPUT)
+        self._values: dict[str, Result] = {source.input_name: feature_map(start)}
         self._read_names = {name for node in source.nodes for name in node.input}
         self._read_names.add(source.output_name)
 
-    def value(self, name: str) -> Value | np.ndarray:
+    def array(self, tensor: TensorProto, name: str) -> np.ndarray:
+        """The values of a tensor in the file."""
+        return to_array(tensor, name, self._folder, self.budget)
+
+    def value(self, name: str) -> Result:
         """What a tensor name stands for; initialisers are decoded when they are first read."""
         if name not in self._values:
             if name not in self.source.initializers:
                 raise UnsupportedError(
                     f"output {shown(name)} of the node before it is not computed"
                 )
-            self._values[name] = self.tensors.array(self.source.initializers[name], name)
+            self._values[name] = self.array(self.source.initializers[name], name)
         return self._values[name]
 
-    def known(self, node: Node, index: int) -> bool:
-        """Whether input number `index` is a constant."""
-        return node.has(index) and isinstance(self.value(node.inputs[index]), np.ndarray)
-
-    def constant(self, node: Node, index: int) -> np.ndarray:
-        """Input number `index`, which must be a constant."""
-        value = self.value(node.inputs[index]) if node.has(index) else None
-        if not isinstance(value, np.ndarray):
-            raise UnsupportedError(f"input {index} must be a constant")
-        return value
-
-    def integers(self, node: Node, index: int) -> tuple[int, ...] | None:
-        """Input number `index` as integers, or None where it is not connected."""
-        if not node.has(index):
-            return None
-        array = self.constant(node, index)
-        if not np.issubdtype(array.dtype, np.integer) or array.ndim > 1 or array.size > 64:
-            raise UnsupportedError(f"input {index} must be a list of integers")
-        return tuple(int(value) for value in array.reshape(-1))
-
-    def weights(self, node: Node, index: int) -> np.ndarray:
-        """Input number `index` as finite float32 numbers."""
-        array = self.constant(node, index)
-        if not np.issubdtype(array.dtype, np.floating):
-            raise UnsupportedError(f"input {index} must hold float numbers, not {array.dtype}")
-        with np.errstate(over="ignore"):
-            values = np.array(array, np.float32, order="C")  # a copy that may be written
-        if not np.isfinite(values).all():
-            raise UnsupportedError(f"input {index} must be finite, but it holds NaN or Inf")
-        return values
-
-    def tensor(self, node: Node, index: int = 0) -> Value:
-        """Input number `index`, which must depend on the network's input."""
-        if not node.has(index):
-            raise UnsupportedError(f"input {index} must be connected")
-        value = self.value(node.inputs[index])
-        if isinstance(value, np.ndarray):
-            raise UnsupportedError(
-                f"input {index} must depend on the network's input, not be constant"
-            )
-        if value.host:
-            raise UnsupportedError(f"{value.host} must come last, because the host computes it")
-        return value
-
-    def map(self, node: Node, index: int = 0) -> Op:
-        """Input number `index` as a plain feature map [1, channels, rows, columns]."""
-        value = self.tensor(node, index)
-        if not value.is_map:
-            raise UnsupportedError(
-                f"input {index} must be a map (batch, channels, rows, columns), "
-                f"not reshaped or transposed to {list(value.dims)}"
-            )
-        return value.op
-
-    def emit(self, node: Node, op: Op, like: Value | None = None) -> None:
-        """Make `op` the node's result, seen as `like` was (default: as a plain map)."""
-        check_map(op.shape, f"the output of node {node.title}", self.budget)
-        self.set(node, feature_map(op) if like is None else Value(op, like.axes))
-
-    def set(self, node: Node, value: Value | np.ndarray) -> None:
-        """Make `value` the node's first output; others must have no reader."""
-        for name in node.outputs[1:]:
+    def convert(self, proto: NodeProto, title: str) -> None:
+        """Give a node's first output its value; others must have no reader."""
+        one = OPERATORS[proto.op_type]
+        arguments = _arguments(one, proto)
+        result = one.convert(Node(self, proto.op_type, title, tuple(proto.input)), **arguments)
+        for name in proto.output[1:]:
             if name and name in self._read_names:
                 raise UnsupportedError(f"output {shown(name)} must have no reader")
-        if not node.outputs or not node.outputs[0]:
+        if not proto.output or not proto.output[0]:
             raise UnsupportedError("output 0 must have a name")
-        self._values[node.outputs[0]] = value
+        # numpy gives scalars instead of arrays without axes
+        self._values[proto.output[0]] = result if isinstance(result, Value) else np.asarray(result)
+
+    def stand_in(self, name: str, dims: tuple[int, ...]) -> None:
+        """Let a refused node's output be a tensor of `dims`, so that its readers are checked."""
+        self._values[name] = refused(dims)
 
     def logits_name(self) -> str:
         """The tensor before what the host does at the end."""
@@ -147,12 +165,107 @@ class Context:
                 return name
             name = producers[name].input[0]
 
-    def stand_in(self, name: str, dims: tuple[int, ...]) -> None:
-        """Let a refused node's output be a tensor of `dims`, so that its readers are checked."""
-        self._values[name] = refused(dims)
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the file, as its operator's function sees it; inputs are called by number."""
+
+    context: Context
+    op_type: str
+    title: str
+    inputs: tuple[str, ...]
+
+    def has(self, index: int) -> bool:
+        """Whether the input is connected."""
+        return index < len(self.inputs) and bool(self.inputs[index])
+
+    def value(self, index: int = 0) -> Result:
+        """An input, constant or not."""
+        if not self.has(index):
+            raise UnsupportedError(f"input {index} must be connected")
+        return self.context.value(self.inputs[index])
+
+    def known(self, index: int) -> bool:
+        """Whether the input is a constant."""
+        return self.has(index) and isinstance(self.value(index), np.ndarray)
+
+    def constants(self) -> list[np.ndarray]:
+        """All connected inputs where all are constants, else none."""
+        connected = [index for index in range(len(self.inputs)) if self.has(index)]
+        if all(self.known(index) for index in connected):
+            return [self.constant(index) for index in connected]
+        return []
+
+    def constant(self, index: int) -> np.ndarray:
+        """An input that must be a constant."""
+        value = self.value(index) if self.has(index) else None
+        if not isinstance(value, np.ndarray):
+            raise UnsupportedError(f"input {index} must be a constant")
+        return value
+
+    def number(self, index: int, what: str, default: float) -> float:
+        """A constant input of one number, or `default` where it is not connected."""
+        if not self.has(index):
+            return default
+        array = self.constant(index)
+        if array.size != 1:
+            raise UnsupportedError(f"{what} must be one number")
+        return float(array.reshape(-1)[0])
+
+    def integers(self, index: int) -> Ints | None:
+        """A constant input of integers, or None where it is not connected."""
+        if not self.has(index):
+            return None
+        array = self.constant(index)
+        if not np.issubdtype(array.dtype, np.integer) or array.ndim > 1 or array.size > 64:
+            raise UnsupportedError(f"input {index} must be a list of integers")
+        return tuple(int(value) for value in array.reshape(-1))
+
+    def weights(self, index: int) -> np.ndarray:
+        """A constant input of finite numbers, float32."""
+        array = self.constant(index)
+        if not np.issubdtype(array.dtype, np.floating):
+            raise UnsupportedError(f"input {index} must hold float numbers, not {array.dtype}")
+        with np.errstate(over="ignore"):
+            values = np.array(array, np.float32, order="C")  # a copy that may be written
+        if not np.isfinite(values).all():
+            raise UnsupportedError(f"input {index} must be finite, but it holds NaN or Inf")
+        return values
+
+    def tensor(self, index: int = 0) -> Value:
+        """An input that must depend on the network's input."""
+        value = self.value(index)
+        if isinstance(value, np.ndarray):
+            raise UnsupportedError(
+                f"input {index} must depend on the network's input, not be constant"
+            )
+        if value.host:
+            raise UnsupportedError(f"{value.host} must come last, because the host computes it")
+        if value.opaque:
+            raise UnsupportedError("")
+        return value
+
+    def map(self, index: int = 0) -> Op:
+        """An input that must be a plain feature map [1, channels, rows, columns]."""
+        value = self.tensor(index)
+        if not value.is_map:
+            raise UnsupportedError(
+                f"input {index} must be a map (batch, channels, rows, columns), "
+                f"not reshaped or transposed to {list(value.shape)}"
+            )
+        return value.op
+
+    def take(self, size: int) -> None:
+        """Take the bytes of an output that is a constant."""
+        self.context.budget.take(size, f"the output of node {self.title}")
+
+    def result(self, op: Op, like: Value | None = None) -> Value:
+        """What the node computes, seen as `like` is (default: as a plain map)."""
+        check_map(op.shape, f"the output of node {self.title}", self.context.budget)
+        return feature_map(op) if like is None else Value(op, like.axes)
 
 
-def lower(context: Context, operators: dict[str, Operator]) -> Value:
+def lower(context: Context) -> Value:
     """Convert all nodes; return the network's output.
 
     Raises:
@@ -162,7 +275,7 @@ def lower(context: Context, operators: dict[str, Operator]) -> Value:
     lost: set[str] = set()  # tensors behind a refused node
     for index, proto in enumerate(context.source.nodes):
         title, op_type = node_title(proto, index), shown(proto.op_type, 30)
-        known = proto.op_type in operators and proto.domain in DOMAINS
+        known = proto.op_type in OPERATORS and proto.domain in DOMAINS
         if not known:
             domain = "" if proto.domain in DOMAINS else f" of domain {shown(proto.domain, 30)}"
             problems.append((op_type + domain, title, "not an operator of the engine"))
@@ -170,13 +283,10 @@ def lower(context: Context, operators: dict[str, Operator]) -> Value:
             lost.update(proto.output)
             continue
         try:
-            attributes = Attributes(proto)
-            operator = operators[proto.op_type]
-            attributes.only(operator.attributes)
-            node = Node(proto.op_type, title, tuple(proto.input), tuple(proto.output), attributes)
-            operator.convert(context, node)
+            context.convert(proto, title)
         except UnsupportedError as error:
-            problems.append((op_type, title, str(error)))
+            if str(error):
+                problems.append((op_type, title, str(error)))
             lost.update(proto.output)
             if error.dims and proto.output:
                 context.stand_in(proto.output[0], error.dims)

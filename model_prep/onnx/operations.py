@@ -1,71 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Op`, one operation on feature maps before fusing, and `Value`, what a tensor name stands for."""
+"""`Op`, a layer that is not fused yet, and `Value`, what a tensor name stands for."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
-from formats.arithmetic import Average, Lrn, Window
+from formats.errors import UserError
+from model_prep.graph import Layer
 
 Shape = tuple[int, int, int]
+Pads = tuple[int, int, int, int]
 Axes = tuple[tuple[str, ...], ...]
 LABELS = ("C", "H", "W")
 
 
-@dataclass(eq=False)
-class Op:
-    """One operation with a feature map [channels, rows, columns] as its result.
+class UnsupportedError(UserError):
+    """A node that the engine cannot run; the text says why, the caller adds which node.
 
-    Attributes:
-        kind: "input", "conv", "affine" (per channel: x * scale + shift), "relu", "maxpool",
-            "avgpool", "add", "concat", "lrn", "pad", or "refused" (stands for a node that cannot
-            be had, so that the nodes behind it can still be checked).
-        title: the node's name for messages and `Layer.title`.
-        weight, bias: of "conv"; scale and shift of "affine".
-        clip: upper limit of the ReLU, or None.
-        pad_value: what "pad" fills in, 0 or -inf.
-        nonnegative: whether no value can be below 0.
-        fixed: a convolution whose weights are structure.
+    The text is empty where only a node before it is to blame. `dims` are the sizes that the output
+    would have, where they are known.
     """
 
-    kind: str
-    inputs: "list[Op]"
-    shape: Shape
+    def __init__(self, reason: str, dims: tuple[int, ...] = ()) -> None:
+        super().__init__(reason)
+        self.dims = dims
+
+
+@dataclass(eq=False, kw_only=True)
+class Op(Layer):
+    """A layer without a name yet: it reads operations instead of names.
+
+    Until it is fused its kind may also be "input", "affine" (x * weight + bias per channel),
+    "relu", "pad", or "refused" (stands for a node that cannot be had, so that the nodes behind it
+    can still be checked); "concat" becomes a concat of the Graph.
+    """
+
+    name: str = ""
+    inputs: tuple[str, ...] = ()
     title: str = ""
-    weight: np.ndarray | None = None
-    bias: np.ndarray | None = None
-    stride: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-    full: bool = False  # a fully connected layer
     relu: bool = False
-    clip: float | None = None
-    pool: Window | None = None
-    average: Average | None = None
-    lrn: Lrn | None = None
-    pad_value: float = 0.0
-    nonnegative: bool = False
-    fixed: bool = False
-
-    @property
-    def kernels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Weight and bias of a convolution (scale and shift of an affine)."""
-        if self.weight is None or self.bias is None:
-            raise TypeError(f"{self.kind} {self.title} has no weights")
-        return self.weight, self.bias
+    sources: "list[Op]"
+    shape: Shape  # of the feature map that it computes, after its pool
+    pad_value: float = 0.0  # what "pad" fills in, 0 or -inf
+    nonnegative: bool = False  # no value can be below 0
 
 
-def identity(source: Op, title: str, pads: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Op:
-    """A depthwise 1x1 convolution that copies `source`, with zeros around it where padded."""
-    channels, height, width = source.shape
+def fixed_conv(
+    source: Op, title: str, weight: np.ndarray, groups: int = 1, pads: Pads = (0, 0, 0, 0)
+) -> Op:
+    """A 1x1 convolution whose weights are structure; it keeps the sign of what it reads."""
+    _, height, width = source.shape
     top, left, bottom, right = pads
     return Op(
-        "conv", [source], (channels, height + top + bottom, width + left + right), title,
-        weight=np.ones((channels, 1, 1, 1), np.float32), bias=np.zeros(channels, np.float32),
-        pads=pads, groups=channels, relu=source.nonnegative, nonnegative=source.nonnegative,
-        fixed=True,
+        "conv", sources=[source], title=title, weight=weight,
+        bias=np.zeros(len(weight), np.float32), groups=groups, pads=pads,
+        shape=(len(weight), height + top + bottom, width + left + right),
+        relu=source.nonnegative, nonnegative=source.nonnegative, fixed=True,
     )  # fmt: skip
+
+
+def identity(source: Op, title: str, pads: Pads = (0, 0, 0, 0)) -> Op:
+    """A depthwise 1x1 convolution that copies `source`, with zeros around it where padded."""
+    channels = source.shape[0]
+    weight = np.ones((channels, 1, 1, 1), np.float32)
+    return fixed_conv(source, title, weight, channels, pads)
 
 
 def map_axes(shape: Shape) -> Axes:
@@ -81,29 +81,28 @@ def map_axes(shape: Shape) -> Axes:
 class Value:
     """A tensor that depends on the input: a feature map, seen through reshapes and transposes.
 
-    Attributes:
-        op: what computes the feature map.
-        axes: for every axis of the tensor the map's axes that it runs over, slowest first.
-        host: "softmax" or "logsoftmax" where the host applies it, else "".
+    It has an array's `shape`, `ndim`, `reshape` and `transpose`. A view never moves data in the
+    engine: it is undone where a fully connected layer's weights are permuted, or at the output.
     """
 
     op: Op
-    axes: Axes
-    host: str = ""
-    dims: tuple[int, ...] = field(default=())
+    axes: Axes  # for every axis of the tensor the map's axes that it runs over, slowest first
+    host: str = ""  # "softmax" or "logsoftmax" where the host applies it
+    shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Derive the tensor's sizes where they are not given."""
-        if not self.dims:
-            object.__setattr__(self, "dims", tuple(self.size(labels) for labels in self.axes))
+        if not self.shape:
+            object.__setattr__(self, "shape", tuple(self.size(labels) for labels in self.axes))
 
-    def size(self, labels: tuple[str, ...]) -> int:
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.axes)
+
+    def size(self, labels: Sequence[str]) -> int:
         """Elements along some of the map's axes."""
-        sizes = dict(zip(LABELS, self.op.shape, strict=True))
-        total = 1
-        for label in labels:
-            total *= sizes[label]
-        return total
+        return prod(self.op.shape[LABELS.index(label)] for label in labels)
 
     @property
     def is_map(self) -> bool:
@@ -111,13 +110,45 @@ class Value:
         return self.axes == map_axes(self.op.shape)
 
     @property
+    def opaque(self) -> bool:
+        """Whether it is behind a refused node and more than its sizes is not known."""
+        return prod(self.shape) != prod(self.op.shape)
+
+    @property
     def order(self) -> tuple[str, ...]:
         """The map's axes in the order in which the tensor's elements lie."""
         return tuple(label for labels in self.axes for label in labels)
 
-    def seen(self, axes: Axes) -> "Value":
-        """The same elements with other axes."""
-        return replace(self, axes=axes, dims=())
+    @property
+    def plain(self) -> bool:
+        """Whether the elements lie as in [channels, rows, columns]."""
+        return self.order == tuple(label for label in LABELS if label in self.order)
+
+    def reshape(self, shape: Sequence[int]) -> "Value":
+        """The same elements with other sizes, as many."""
+        if self.opaque:
+            return refused(tuple(shape))
+        rest = list(self.order)
+        axes = []
+        for size in shape:
+            labels: list[str] = []
+            while self.size(labels) < size and rest:
+                labels.append(rest.pop(0))
+            if self.size(labels) != size:
+                raise UnsupportedError(
+                    "a reshape that splits channels, rows or columns is not supported", tuple(shape)
+                )
+            axes.append(tuple(labels))
+        return replace(self, axes=tuple(axes), shape=())
+
+    def transpose(self, order: Sequence[int]) -> "Value":
+        """The same elements with permuted axes."""
+        if self.opaque:
+            dims = tuple(self.shape[index] for index in order)
+            raise UnsupportedError(
+                "a transpose that moves parts of channels is not supported", dims
+            )
+        return replace(self, axes=tuple(self.axes[index] for index in order), shape=())
 
 
 def feature_map(op: Op) -> Value:
@@ -126,7 +157,9 @@ def feature_map(op: Op) -> Value:
 
 
 def refused(dims: tuple[int, ...]) -> Value:
-    """Stands for the output of a refused node: a map where `dims` has 4 axes, else opaque."""
-    if len(dims) == 4 and dims[0] == 1:
-        return feature_map(Op("refused", [], (dims[1], dims[2], dims[3]), nonnegative=True))
-    return Value(Op("refused", [], (1, 1, 1)), ((),) * len(dims), dims=dims)
+    """Stands for the output of a refused node: a map (or one flattened) where it can be one."""
+    if 2 <= len(dims) <= 4 and dims[0] == 1:
+        channels, height, width = (*dims[1:], 1, 1)[:3]
+        op = Op("refused", sources=[], shape=(channels, height, width), nonnegative=True)
+        return Value(op, map_axes(op.shape)[: len(dims)])
+    return Value(Op("refused", sources=[], shape=(1, 1, 1)), ((),) * len(dims), shape=dims)

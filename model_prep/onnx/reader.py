@@ -2,46 +2,55 @@
 """A file to a checked `Source`: nodes in execution order, initialisers, one input, one output.
 
 Nothing here trusts the file: sizes, names, cycles and references are checked before any node is
-interpreted.
+interpreted, and every tensor's size before memory is taken. External data is read only from regular
+files inside the model's folder.
 """
 
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
+from math import prod
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from formats.errors import UserError
-from model_prep.onnx.limits import MAX_FILE_BYTES, Budget, check_map
-from model_prep.onnx.text import shown
+from model_prep.onnx.limits import MAX_FILE_BYTES, Budget, check_map, shown
 
 OPSETS = range(7, 23)
 DOMAINS = ("", "ai.onnx")
 INPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+FLOATS: dict[int, int] = {
+    TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8, TensorProto.BFLOAT16: 2,
+}  # fmt: skip
+INTEGERS: dict[int, int] = {
+    TensorProto.INT64: 8, TensorProto.INT32: 4, TensorProto.INT16: 2, TensorProto.INT8: 1,
+    TensorProto.UINT64: 8, TensorProto.UINT32: 4, TensorProto.UINT16: 2, TensorProto.UINT8: 1,
+    TensorProto.BOOL: 1,
+}  # fmt: skip
+ITEM_BYTES: dict[int, int] = {**FLOATS, **INTEGERS}
+FIELDS: dict[int, str] = {  # where values lie that are not raw bytes
+    TensorProto.FLOAT: "float_data", TensorProto.DOUBLE: "double_data",
+    TensorProto.INT64: "int64_data", TensorProto.UINT32: "uint64_data",
+    TensorProto.UINT64: "uint64_data",
+}  # fmt: skip
+EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a file holds, checked but not interpreted.
+    """What a file holds, checked but not interpreted."""
 
-    Attributes:
-        nodes: in execution order.
-        initializers: by tensor name.
-        input_name, output_name: tensor names, as they are in the file.
-        in_shape: (channels, rows, columns).
-        batch: the batch size that the file declares, or None where it is free.
-        opset: version of the default operator set.
-    """
-
-    nodes: tuple[NodeProto, ...]
+    nodes: tuple[NodeProto, ...]  # in execution order
     initializers: dict[str, TensorProto]
-    input_name: str
+    input_name: str  # as it is in the file
     output_name: str
     in_shape: tuple[int, int, int]
-    batch: int | None
-    opset: int
+    batch: int | None  # size that the file declares, None where it is free
+    opset: int  # version of the default operator set
 
 
 def read(path: Path, budget: Budget) -> Source:
@@ -165,8 +174,7 @@ def _ordered(graph: GraphProto, given: set[str]) -> tuple[NodeProto, ...]:
             if name in producers or name in given:
                 raise UserError(f"tensor {shown(name)} must be computed once, not twice")
             producers[name] = index
-    readers: dict[int, list[int]] = {}
-    waiting = []
+    sorter: TopologicalSorter[int] = TopologicalSorter()
     for index, node in enumerate(graph.node):
         needs = {name for name in node.input if name and name not in given}
         for name in needs:
@@ -175,28 +183,112 @@ def _ordered(graph: GraphProto, given: set[str]) -> tuple[NodeProto, ...]:
                     f"node {node_title(node, index)} reads {shown(name)}, which must be an "
                     "initialiser, the input or a node's output, not missing"
                 )
-        sources = {producers[name] for name in needs}
-        waiting.append(len(sources))
-        for source in sources:
-            readers.setdefault(source, []).append(index)
-    ready = [index for index, count in enumerate(waiting) if not count]  # a heap: file order
-    order = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(index)
-        for reader in readers.get(index, ()):
-            waiting[reader] -= 1
-            if not waiting[reader]:
-                heapq.heappush(ready, reader)
-    if len(order) < len(waiting):
-        stuck = next(index for index, count in enumerate(waiting) if count)
+        sorter.add(index, *{producers[name] for name in needs})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        stuck = min(error.args[1])
         raise UserError(
             "the model's graph must not have a cycle, but node "
             f"{node_title(graph.node[stuck], stuck)} waits for one"
-        )
+        ) from None
+    ready: list[int] = []  # a heap: file order
+    order = []
+    while sorter.is_active():
+        for index in sorter.get_ready():
+            heapq.heappush(ready, index)
+        order.append(heapq.heappop(ready))
+        sorter.done(order[-1])
     return tuple(graph.node[index] for index in order)
 
 
 def node_title(node: NodeProto, index: int) -> str:
     """How messages call a node: its name, else its output, else its number."""
     return shown(node.name or (node.output[0] if node.output else "") or f"#{index}")
+
+
+def to_array(tensor: TensorProto, name: str, folder: Path, budget: Budget) -> np.ndarray:
+    """The tensor's values; bfloat16 becomes float32.
+
+    Raises:
+        UserError: unknown type, negative or absurd sizes, sizes that do not fit the data, or
+            external data outside the model's folder.
+    """
+    what = f"tensor {shown(name)}"
+    if tensor.data_type not in ITEM_BYTES:
+        kinds = TensorProto.DataType
+        known = tensor.data_type in kinds.values()
+        found = kinds.Name(tensor.data_type) if known else tensor.data_type
+        raise UserError(f"{what} must be of a float or integer type, not {found}")
+    dims = tuple(int(dim) for dim in tensor.dims)
+    if any(dim < 0 for dim in dims):
+        raise UserError(f"{what} must have sizes of 0 or more, not {list(dims)[:8]}")
+    if tensor.HasField("segment"):
+        raise UserError(f"{what} must be whole, not a segment")
+    elements, item = prod(dims), ITEM_BYTES[tensor.data_type]
+    budget.take(elements * item, what)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        tensor = _with_external(tensor, elements * item, what, folder.resolve())
+    elif tensor.HasField("raw_data"):
+        if len(tensor.raw_data) != elements * item:
+            raise UserError(
+                f"{what} must have {elements * item} bytes for its sizes, "
+                f"not {len(tensor.raw_data)}"
+            )
+    else:
+        values = len(getattr(tensor, FIELDS.get(tensor.data_type, "int32_data")))
+        if values != elements:
+            raise UserError(f"{what} must have {elements} values for its sizes, not {values}")
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{what} must be readable: {shown(str(error))}") from None
+    return array.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else array
+
+
+def _with_external(tensor: TensorProto, size: int, what: str, folder: Path) -> TensorProto:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    texts = all(isinstance(value, str) for value in entries.values())
+    if not texts or set(entries) - EXTERNAL_KEYS or "location" not in entries:
+        raise UserError(f"{what} must say a location for its external data, and nothing unknown")
+    path = _external_path(entries["location"], what, folder)
+    offset = _number(entries.get("offset", "0"), what)
+    length = _number(entries.get("length", str(size)), what)
+    if length != size or offset + size > path.stat().st_size:
+        raise UserError(
+            f"{what} must have {size} bytes of external data for its sizes, but its file has "
+            f"{path.stat().st_size} bytes and it names {length} from byte {offset}"
+        )
+    with path.open("rb") as file:
+        file.seek(offset)
+        raw = file.read(size)
+    return TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=raw)
+
+
+def _external_path(location: str, what: str, folder: Path) -> Path:
+    parts = PurePosixPath(location)
+    outside = UserError(
+        f"{what} must have its external data inside the model's folder, not at {shown(location)}"
+    )
+    if parts.is_absolute() or ".." in parts.parts or "\\" in location or "\0" in location:
+        raise outside
+    try:
+        path = (folder / parts).resolve()
+    except (OSError, RuntimeError):
+        raise outside from None
+    if not path.is_relative_to(folder):
+        raise outside
+    if not path.is_file():
+        raise UserError(f"{what} must have its external data in the file {shown(location)}")
+    return path
+
+
+def _number(text: str, what: str) -> int:
+    """A decimal number of at most 15 digits.
+
+    >>> _number("4096", "tensor w")
+    4096
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise UserError(f"{what} must have a number as external offset and length")
+    return int(text)

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reshape, Flatten, Squeeze, Unsqueeze and Transpose: other views of the same feature map.
+"""Nodes without arithmetic: views of a feature map or a constant, sizes, and constants.
 
-A view never moves data in the engine: it is undone where a fully connected layer's weights are
-permuted, or at the output.
+Every constant's size is known, and checked, before it is computed.
 """
 
 from collections.abc import Sequence
 from math import prod
 
-from model_prep.onnx.attributes import UnsupportedError
-from model_prep.onnx.operations import LABELS, Axes, Value, refused
+import numpy as np
+from onnx import TensorProto
+
+from model_prep.onnx.limits import MAX_RANK
+from model_prep.onnx.lowering import Ints, Node, Result, folding, operator
+from model_prep.onnx.operations import UnsupportedError, Value
+from model_prep.onnx.reader import FLOATS, ITEM_BYTES
+
+CASTS: dict[int, type] = {  # of constants
+    TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16,
+    TensorProto.INT64: np.int64, TensorProto.INT32: np.int32, TensorProto.BOOL: np.bool_,
+}  # fmt: skip
 
 
 def axis_index(axis: int, rank: int) -> int:
@@ -25,105 +34,199 @@ def axis_index(axis: int, rank: int) -> int:
 
 def axis_indices(axes: Sequence[int], rank: int) -> list[int]:
     """Non-negative, distinct axes."""
-    found = [axis_index(axis, rank) for axis in axes]
-    if len(set(found)) < len(found):
+    indices = [axis_index(axis, rank) for axis in axes]
+    if len(set(indices)) < len(indices):
         raise UnsupportedError(f"axes must differ, not {list(axes)}")
-    return found
+    return indices
 
 
-def target_dims(
-    value: Value, dims: Sequence[int], batch: int | None, allow_zero: bool = False
-) -> tuple[int, ...]:
-    """Sizes that a Reshape asks for, with 0 (copy) and -1 (the rest) filled in, batch 1."""
-    wanted = list(dims)
-    if wanted and batch is not None and batch > 1 and wanted[0] == batch:
+def axes_of(node: Node, axes: Ints | None) -> Ints | None:
+    """Axes that are an attribute in old files and input 1 in new ones."""
+    return node.integers(1) if axes is None else axes
+
+
+def _reshaped(node: Node, value: Result, shape: Sequence[int]) -> Result:
+    if isinstance(value, np.ndarray):
+        node.take(value.nbytes)  # numpy copies what was broadcast
+    return value.reshape(shape)
+
+
+@operator("Reshape")
+def reshape(node: Node, *, allowzero: int = 0) -> Result:
+    """Reshape that joins axes, or only adds and drops axes of size 1."""
+    value, sizes = node.value(), node.integers(1)
+    if sizes is None or len(sizes) > MAX_RANK:
+        raise UnsupportedError(f"sizes must be a constant list of at most {MAX_RANK}")
+    wanted, batch = list(sizes), node.context.source.batch
+    if isinstance(value, Value) and batch is not None and batch > 1 and wanted[:1] == [batch]:
         wanted[0] = 1
-    if allow_zero and 0 in wanted:
+    if allowzero and 0 in wanted:
         raise UnsupportedError("sizes must not be 0 with allowzero")
     for index, size in enumerate(wanted):
         if size == 0:
-            if index >= len(value.dims):
+            if index >= value.ndim:
                 raise UnsupportedError("a size of 0 must stand for an axis of the input")
-            wanted[index] = value.dims[index]
+            wanted[index] = value.shape[index]
     if wanted.count(-1) > 1 or any(size < -1 for size in wanted):
-        raise UnsupportedError(f"sizes must be positive, or -1 once, not {list(dims)[:8]}")
-    total = prod(value.dims)
-    known = prod(size for size in wanted if size != -1)
+        raise UnsupportedError(f"sizes must be positive, or -1 once, not {list(sizes)[:8]}")
+    elements = prod(value.shape)
     if -1 in wanted:
-        if known == 0 or total % known:
-            raise UnsupportedError(f"sizes {list(dims)[:8]} must fit {total} elements")
-        wanted[wanted.index(-1)] = total // known
-    if prod(wanted) != total:
-        raise UnsupportedError(f"sizes {list(dims)[:8]} must fit {total} elements")
-    return tuple(wanted)
+        others = -prod(wanted)
+        wanted[wanted.index(-1)] = elements // max(others, 1)
+    if prod(wanted) != elements:
+        raise UnsupportedError(f"sizes {list(sizes)[:8]} must fit {elements} elements")
+    return _reshaped(node, value, wanted)
 
 
-def regroup(value: Value, dims: Sequence[int]) -> Axes:
-    """The axes after a reshape to `dims`; UnsupportedError where it cuts a map's axis in pieces."""
-    rest = list(value.order)
-    axes = []
-    for size in dims:
-        labels: list[str] = []
-        while value.size(tuple(labels)) < size and rest:
-            labels.append(rest.pop(0))
-        if value.size(tuple(labels)) != size:
-            raise UnsupportedError(
-                "a reshape that splits channels, rows or columns is not supported", tuple(dims)
-            )
-        axes.append(tuple(labels))
-    return tuple(axes)
+@operator("Flatten")
+def flatten(node: Node, *, axis: int = 1) -> Result:
+    """Flatten: two axes, cut at `axis`."""
+    value = node.value()
+    if axis != value.ndim:
+        axis = axis_index(axis, value.ndim)
+    return _reshaped(node, value, (prod(value.shape[:axis]), prod(value.shape[axis:])))
 
 
-def reshape(value: Value, dims: Sequence[int]) -> Value:
-    """The value with other sizes."""
-    if value.op.kind == "refused":
-        return refused(tuple(dims))
-    return value.seen(regroup(value, dims))
-
-
-def flatten(value: Value, axis: int) -> Value:
-    """ONNX Flatten: two axes, cut at `axis`."""
-    rank = len(value.axes)
-    if axis != rank:
-        axis = axis_index(axis, rank)
-    front = tuple(label for labels in value.axes[:axis] for label in labels)
-    back = tuple(label for labels in value.axes[axis:] for label in labels)
-    return value.seen((front, back))
-
-
-def squeeze(value: Value, axes: Sequence[int] | None) -> Value:
-    """Drop axes of size 1: the given ones, or all."""
-    rank = len(value.axes)
-    chosen = (
-        [index for index in range(rank) if value.dims[index] == 1]
-        if axes is None
-        else axis_indices(axes, rank)
-    )
-    if any(value.dims[index] != 1 for index in chosen):
+@operator("Squeeze")
+def squeeze(node: Node, *, axes: Ints | None = None) -> Result:
+    """Squeeze: drop the given axes of size 1, or all."""
+    value, axes = node.value(), axes_of(node, axes)
+    if axes is None:
+        axes = tuple(index for index, size in enumerate(value.shape) if size == 1)
+    chosen = axis_indices(axes, value.ndim)
+    if any(value.shape[index] != 1 for index in chosen):
         raise UnsupportedError("squeezed axes must have size 1")
-    return value.seen(tuple(a for index, a in enumerate(value.axes) if index not in chosen))
+    rest = [size for index, size in enumerate(value.shape) if index not in chosen]
+    return _reshaped(node, value, rest)
 
 
-def unsqueeze(value: Value, axes: Sequence[int]) -> Value:
-    """Insert axes of size 1."""
-    rank = len(value.axes) + len(axes)
-    chosen = set(axis_indices(axes, rank))
-    rest = iter(value.axes)
-    return value.seen(tuple(() if index in chosen else next(rest) for index in range(rank)))
+@operator("Unsqueeze")
+def unsqueeze(node: Node, *, axes: Ints | None = None) -> Result:
+    """Unsqueeze: insert axes of size 1."""
+    value, axes = node.value(), axes_of(node, axes)
+    if axes is None or len(axes) + value.ndim > MAX_RANK:
+        raise UnsupportedError(f"axes must be given, for at most {MAX_RANK} in all")
+    shape = list(value.shape)
+    for index in sorted(axis_indices(axes, value.ndim + len(axes))):
+        shape.insert(index, 1)
+    return _reshaped(node, value, shape)
 
 
-def transpose(value: Value, perm: Sequence[int] | None) -> Value:
-    """Permute the axes."""
-    rank = len(value.axes)
+@operator("Transpose")
+def transpose(node: Node, *, perm: Ints | None = None) -> Result:
+    """Transpose; the order is undone in the next fully connected layer's weights."""
+    value = node.value()
+    rank = value.ndim
     order = list(reversed(range(rank))) if perm is None else list(perm)
     if sorted(order) != list(range(rank)):
         raise UnsupportedError(f"perm must be a permutation of {rank} axes, not {order[:8]}")
-    if value.op.kind == "refused" and not value.is_map:
-        dims = tuple(value.dims[index] for index in order)
-        raise UnsupportedError("a transpose that moves parts of channels is not supported", dims)
-    return value.seen(tuple(value.axes[index] for index in order))
+    return value.transpose(order)
 
 
-def plain_order(value: Value) -> bool:
-    """Whether the elements lie as in [channels, rows, columns]."""
-    return value.order == tuple(label for label in LABELS if label in value.order)
+@operator("Identity")
+def identity(node: Node) -> Result:
+    """Identity: the value itself."""
+    return node.value()
+
+
+@operator("Dropout", ignored=("ratio", "seed"))
+def dropout(node: Node) -> Result:
+    """Dropout in inference: nothing."""
+    if node.has(2) and np.any(node.constant(2)):
+        raise UnsupportedError("training_mode must be false")
+    return node.value()
+
+
+@operator("Cast", ignored=("saturate", "round_mode"))
+def cast(node: Node, *, to: int = 0) -> Result:
+    """Cast: nothing for a feature map, whose type must stay a float type."""
+    value = node.value()
+    if isinstance(value, Value):
+        if to not in FLOATS:
+            raise UnsupportedError("the type must be a float type")
+        return value
+    if to not in CASTS:
+        raise UnsupportedError("a constant's type must be a float type, int32, int64 or bool")
+    node.take(value.size * np.dtype(CASTS[to]).itemsize)
+    with folding():
+        return value.astype(CASTS[to])
+
+
+@operator("Shape")
+def shape(node: Node, *, start: int = 0, end: int | None = None) -> Result:
+    """Shape: known, since only the batch may be free, and that is 1."""
+    return np.asarray(node.value().shape[start:end], np.int64)
+
+
+@operator("Constant")
+def constant(
+    node: Node, *, value: TensorProto | None = None, value_float: float | None = None,
+    value_floats: tuple[float, ...] | None = None, value_int: int | None = None,
+    value_ints: Ints | None = None,
+) -> Result:  # fmt: skip
+    """Constant."""
+    if value is not None:
+        return node.context.array(value, node.title)
+    for numbers, kind in (
+        (value_float, np.float32), (value_floats, np.float32), (value_int, np.int64),
+        (value_ints, np.int64),
+    ):  # fmt: skip
+        if numbers is not None:
+            return np.asarray(numbers, kind)
+    raise UnsupportedError("the value must be a tensor, or float or integer numbers")
+
+
+@operator("ConstantOfShape")
+def constant_of_shape(node: Node, *, value: TensorProto | None = None) -> Result:
+    """ConstantOfShape: one value, broadcast without taking memory until it is used."""
+    dims = node.integers(0) or ()
+    if len(dims) > 8 or any(not 0 <= size < 1 << 31 for size in dims):
+        raise UnsupportedError(
+            f"sizes must be 0 to 2^31 - 1, at most 8 of them, not {list(dims)[:8]}"
+        )
+    array, item = np.zeros(1, np.float32), 4
+    if value is not None:
+        array, item = node.context.array(value, node.title), ITEM_BYTES[value.data_type]
+    if array.size != 1:
+        raise UnsupportedError("the value must be one number")
+    node.take(prod(dims) * item)
+    return np.broadcast_to(array.reshape(()), dims)
+
+
+def _constants(node: Node, least: int) -> list[np.ndarray]:
+    constants = node.constants()
+    if len(constants) < least:
+        raise UnsupportedError("inputs must be constants")
+    return constants
+
+
+@operator("Gather")
+@folding()
+def gather(node: Node, *, axis: int = 0) -> Result:
+    """Gather of constants."""
+    array, index = _constants(node, 2)
+    axis = axis_index(axis, max(array.ndim, 1))
+    limit = array.shape[axis] if array.ndim else 0
+    if not np.issubdtype(index.dtype, np.integer) or ((index < -limit) | (index >= limit)).any():
+        raise UnsupportedError(f"indices must be -{limit} to {limit - 1}")
+    node.take(array.nbytes // max(limit, 1) * index.size)
+    return np.take(array, index, axis)
+
+
+@operator("Slice")
+@folding()
+def cut(
+    node: Node, *, starts: Ints | None = None, ends: Ints | None = None, axes: Ints | None = None
+) -> Result:
+    """Slice of a constant."""
+    array = _constants(node, 1)[0]
+    starts = starts or node.integers(1) or ()
+    ends = ends or node.integers(2) or ()
+    axes = axes or node.integers(3) or tuple(range(len(starts)))
+    steps = node.integers(4) or (1,) * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise UnsupportedError("starts, ends, axes and steps must go together")
+    chosen = [slice(None)] * array.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        chosen[axis_index(axis, array.ndim)] = slice(start, end, step)
+    return array[tuple(chosen)]

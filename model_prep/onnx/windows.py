@@ -1,50 +1,101 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels, strides and pads of convolutions and pools, brought to floor mode with explicit pads."""
+"""What slides over rows and columns: `Sliding`, the pools, ReduceMean and Pad."""
 
 from dataclasses import dataclass
 
-from model_prep.onnx.attributes import Attributes, UnsupportedError
-from model_prep.onnx.limits import check_window
+import numpy as np
+
+from formats.arithmetic import Average, Window
+from model_prep.onnx.limits import MAX_WINDOW
+from model_prep.onnx.lowering import Ints, Node, operator
+from model_prep.onnx.operations import Op, Pads, UnsupportedError, Value
+from model_prep.onnx.views import axes_of, axis_indices
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class SlidingWindow:
-    """A sliding window in floor mode.
+class Positions:
+    """A sliding window in floor mode with explicit pads."""
 
-    Attributes:
-        kernel, stride, dilation: (rows, columns).
-        pads: (top, left, bottom, right).
-        out: positions (rows, columns).
-        overhang: whether ceil mode added windows that reach beyond the pads the node declares.
-    """
-
-    kernel: Pair
+    kernel: Pair  # (rows, columns)
     stride: Pair
     dilation: Pair
-    pads: tuple[int, int, int, int]
-    out: Pair
-    overhang: bool
+    pads: Pads
+    out: Pair  # positions (rows, columns)
+    overhang: bool  # ceil mode added windows that reach beyond the pads the node declares
 
 
-def pair(attributes: Attributes, name: str, default: int, lowest: int) -> Pair:
-    """An attribute of two integers (rows, columns)."""
-    values = attributes.integers(name)
+@dataclass(frozen=True)
+class Sliding:
+    """The attributes of a node that slides a window."""
+
+    auto_pad: str = "NOTSET"
+    dilations: Ints | None = None
+    kernel_shape: Ints | None = None
+    pads: Ints | None = None
+    strides: Ints | None = None
+
+    def over(self, source: Op, kernel: Pair, ceil: bool = False) -> Positions:
+        """The window's way over a map."""
+        check(kernel, 1, "kernel_shape")
+        stride = _pair(self.strides, "strides")
+        dilation = _pair(self.dilations, "dilations")
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        sizes = source.shape[1:]
+        pads = self.pads or (0, 0, 0, 0)
+        if len(pads) != 4:
+            raise UnsupportedError(
+                f"pads must have 4 values (top, left, bottom, right), not {len(pads)}"
+            )
+        check(pads, 0, "pads")
+        if self.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            upper = self.auto_pad == "SAME_UPPER"
+            rows, columns = (same_pads(sizes[i], reach[i], stride[i], upper) for i in range(2))
+            pads = (rows[0], columns[0], rows[1], columns[1])
+        elif self.auto_pad == "VALID":
+            pads = (0, 0, 0, 0)
+        elif self.auto_pad != "NOTSET":
+            raise UnsupportedError("auto_pad must be NOTSET, SAME_UPPER, SAME_LOWER or VALID")
+        rows, columns = (
+            side(sizes[i], reach[i], stride[i], pads[i], pads[i + 2], ceil) for i in range(2)
+        )
+        return Positions(
+            kernel, stride, dilation, (pads[0], pads[1], rows[1], columns[1]),
+            (rows[0], columns[0]), overhang=rows[1] > pads[2] or columns[1] > pads[3],
+        )  # fmt: skip
+
+    def pool(self, source: Op, ceil: bool) -> Positions:
+        """As `over`, with the rules of a pool."""
+        kernel = self.kernel_shape
+        if kernel is None or len(kernel) != 2:
+            raise UnsupportedError("kernel_shape must have 2 values (rows, columns)")
+        found = self.over(source, (kernel[0], kernel[1]), ceil)
+        same = self.auto_pad.startswith("SAME")
+        if same and any(found.stride[axis] > kernel[axis] for axis in range(2)):
+            raise UnsupportedError("auto_pad must not be SAME where strides exceed the kernel")
+        if found.dilation != (1, 1):
+            raise UnsupportedError(f"dilations must be 1, not {list(found.dilation)}")
+        if any(pad >= kernel[index % 2] for index, pad in enumerate(found.pads)):
+            raise UnsupportedError(
+                f"pads must be smaller than the kernel {list(kernel)}, not {list(found.pads)}"
+            )
+        return found
+
+
+def _pair(values: Ints | None, name: str) -> Pair:
     if values is None:
-        return default, default
+        return 1, 1
     if len(values) != 2:
         raise UnsupportedError(f"{name} must have 2 values (rows, columns), not {len(values)}")
-    check(values, lowest, name)
+    check(values, 1, name)
     return values[0], values[1]
 
 
-def check(values: tuple[int, ...], lowest: int, name: str) -> None:
-    """UnsupportedError where a value is out of range."""
-    try:
-        check_window(values, lowest, name)
-    except ValueError as error:
-        raise UnsupportedError(str(error)) from None
+def check(values: Ints, lowest: int, what: str) -> None:
+    """UnsupportedError where a kernel, stride or pad is below `lowest` or absurdly large."""
+    if any(not lowest <= value <= MAX_WINDOW for value in values):
+        raise UnsupportedError(f"{what} must be {lowest} to {MAX_WINDOW}, not {list(values)}")
 
 
 def side(
@@ -90,34 +141,116 @@ def same_pads(size: int, reach: int, stride: int, upper: bool) -> tuple[int, int
     return (small, large) if upper else (large, small)
 
 
-def window(attributes: Attributes, height: int, width: int, kernel: Pair) -> SlidingWindow:
-    """The window that a node's attributes describe on a (height, width) map."""
-    check(kernel, 1, "kernel_shape")
-    stride = pair(attributes, "strides", 1, 1)
-    dilation = pair(attributes, "dilations", 1, 1)
-    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
-    sizes = (height, width)
-    pads = attributes.integers("pads") or (0, 0, 0, 0)
-    if len(pads) != 4:
-        raise UnsupportedError(
-            f"pads must have 4 values (top, left, bottom, right), not {len(pads)}"
-        )
-    check(pads, 0, "pads")
-    auto = attributes.string("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        rows, columns = (
-            same_pads(sizes[i], reach[i], stride[i], auto == "SAME_UPPER") for i in range(2)
-        )
-        pads = (rows[0], columns[0], rows[1], columns[1])
-    elif auto == "VALID":
-        pads = (0, 0, 0, 0)
-    elif auto != "NOTSET":
-        raise UnsupportedError("auto_pad must be NOTSET, SAME_UPPER, SAME_LOWER or VALID")
-    ceil = attributes.integer("ceil_mode", 0) == 1
-    rows, columns = (
-        side(sizes[i], reach[i], stride[i], pads[i], pads[i + 2], ceil) for i in range(2)
-    )
-    return SlidingWindow(
-        kernel, stride, dilation, (pads[0], pads[1], rows[1], columns[1]), (rows[0], columns[0]),
-        overhang=rows[1] > pads[2] or columns[1] > pads[3],
+def _pooled(
+    node: Node, source: Op, out: Pair, pool: Window | None = None, average: Average | None = None
+) -> Op:
+    return Op(
+        "avgpool" if average else "maxpool", sources=[source], shape=(source.shape[0], *out),
+        title=node.title, pool=pool, average=average,
     )  # fmt: skip
+
+
+@operator("MaxPool", ignored=("storage_order",))
+def max_pool(node: Node, *, window: Sliding, ceil_mode: int = 0) -> Value:
+    """MaxPool; ceil mode becomes padding behind the map."""
+    source = node.map()
+    found = window.pool(source, ceil_mode == 1)
+    pool = Window(found.kernel, found.stride, found.pads)
+    return node.result(_pooled(node, source, found.out, pool))
+
+
+@operator("AveragePool")
+def average_pool(
+    node: Node, *, window: Sliding, ceil_mode: int = 0, count_include_pad: int = 0
+) -> Value:
+    """AveragePool, with or without the padding in the divisor."""
+    source = node.map()
+    found = window.pool(source, ceil_mode == 1)
+    include = bool(count_include_pad) and any(found.pads)
+    if include and found.overhang:
+        raise UnsupportedError(
+            "ceil_mode must not reach beyond the pads where count_include_pad is 1"
+        )
+    average = Average(found.kernel, found.stride, found.pads, include)
+    return node.result(_pooled(node, source, found.out, average=average))
+
+
+def _sides(source: Op) -> Pair:
+    """Rows and columns, the kernel of a pool over the whole map."""
+    _, *sides = source.shape
+    check(tuple(sides), 1, "the map's sides")
+    return sides[0], sides[1]
+
+
+@operator("GlobalMaxPool")
+def global_max(node: Node) -> Value:
+    """GlobalMaxPool: a max pool over the whole map."""
+    source = node.map()
+    return node.result(_pooled(node, source, (1, 1), Window(_sides(source), (1, 1))))
+
+
+@operator("GlobalAveragePool")
+def global_average(node: Node) -> Value:
+    """GlobalAveragePool: an average over the whole map."""
+    return node.result(_mean(node, node.map()))
+
+
+def _mean(node: Node, source: Op) -> Op:
+    return _pooled(node, source, (1, 1), average=Average(_sides(source), (1, 1)))
+
+
+@operator("ReduceMean", ignored=("noop_with_empty_axes",))
+def reduce_mean(node: Node, *, axes: Ints | None = None, keepdims: int = 1) -> Value:
+    """ReduceMean over rows and columns, in whatever order the axes are."""
+    value = node.tensor()
+    axes = axes_of(node, axes)
+    if not axes:
+        raise UnsupportedError("axes must be given: the rows and the columns")
+    chosen = axis_indices(axes, value.ndim)
+    labels = {label for index in chosen for label in value.axes[index]}
+    spatial = {label for label in ("H", "W") if value.size((label,)) > 1}
+    if labels != spatial:
+        raise UnsupportedError(f"axes must be the rows and the columns, not {list(axes)[:8]}")
+    seen = tuple(
+        () if index in chosen else labels
+        for index, labels in enumerate(value.axes)
+        if keepdims or index not in chosen
+    )
+    op = _mean(node, value.op)
+    return node.result(op, Value(op, seen))
+
+
+@operator("Pad")
+def pad(
+    node: Node, *, mode: str = "constant", pads: Ints | None = None, value: float = 0.0
+) -> Value:
+    """Pad of rows and columns with a constant; fused into what reads it where that pads too."""
+    source = node.map()
+    if mode != "constant":
+        raise UnsupportedError("mode must be constant")
+    full = _all_axes(pads or node.integers(1) or (), node.integers(3))
+    fill = node.number(2, "the padding value", value)
+    if any(full[index] for index in (0, 1, 4, 5)):
+        raise UnsupportedError("only rows and columns can be padded")
+    inner = (full[2], full[3], full[6], full[7])
+    check(inner, 0, "pads")
+    if fill not in (0.0, -np.inf):
+        raise UnsupportedError(
+            f"the padding value must be 0 (or -inf before a MaxPool), not {fill:g}"
+        )
+    channels, height, width = source.shape
+    shape = (channels, height + inner[0] + inner[2], width + inner[1] + inner[3])
+    return node.result(
+        Op("pad", sources=[source], shape=shape, title=node.title, pads=inner, pad_value=fill)
+    )
+
+
+def _all_axes(pads: Ints, axes: Ints | None) -> list[int]:
+    """Pads before all 4 axes, then behind them."""
+    chosen = list(range(4)) if axes is None else axis_indices(axes, 4)
+    if len(pads) != 2 * len(chosen):
+        raise UnsupportedError(f"pads must have {2 * len(chosen)} values, not {len(pads)}")
+    full = [0] * 8
+    for position, axis in enumerate(chosen):
+        full[axis], full[axis + 4] = pads[position], pads[position + len(chosen)]
+    return full

@@ -16,7 +16,7 @@ from onnx_models import build, compare, node, random, save
 from formats.errors import UserError
 from model_prep.onnx import load_onnx
 from model_prep.onnx.limits import Budget
-from model_prep.onnx.text import RESERVED, Namer
+from model_prep.onnx.load import RESERVED, Namer
 from tests.checkout import python
 
 TIMEOUT_S = 120

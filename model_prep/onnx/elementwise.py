@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activations, normalisations, arithmetic, Concat and what the host does at the end.
+
+Arithmetic with a constant per channel is an affine map, folded into the convolution before it.
+"""
+
+from math import isfinite, prod
+
+import numpy as np
+
+from formats.arithmetic import Lrn
+from model_prep.onnx.limits import MAX_CONCAT_PARTS
+from model_prep.onnx.lowering import Node, Result, folding, operator
+from model_prep.onnx.operations import Op, UnsupportedError, Value, map_axes
+from model_prep.onnx.views import axis_index
+
+MAX_LRN_SIZE = 255
+
+
+def _relu(node: Node, clip: float | None) -> Value:
+    value = node.tensor()
+    op = Op(
+        "relu", sources=[value.op], shape=value.op.shape, title=node.title, relu=True,
+        clip_max=clip, nonnegative=True,
+    )  # fmt: skip
+    return node.result(op, value)
+
+
+@operator("Relu")
+def relu(node: Node) -> Value:
+    """Relu."""
+    return _relu(node, None)
+
+
+@operator("Clip")
+def clip(node: Node, *, min: float | None = None, max: float | None = None) -> Value:
+    """Clip from 0: a ReLU with an upper limit."""
+    low = node.number(1, "min", -np.inf) if min is None else min
+    high = node.number(2, "max", np.inf) if max is None else max
+    if low != 0.0 or not high > 0.0:
+        raise UnsupportedError(f"limits must be 0 and a positive number, not {low:g} and {high:g}")
+    return _relu(node, high if isfinite(high) and high < 3e38 else None)
+
+
+@operator(
+    "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Sigmoid", "HardSigmoid", "Tanh",
+    "HardSwish", "Mish", "Softplus", "Softsign", "ThresholdedRelu", "Swish",
+    ignored=("alpha", "beta", "gamma", "approximate"),
+)  # fmt: skip
+def other_activation(node: Node) -> Value:
+    """Activations other than ReLU: refused, but what follows is still checked."""
+    raise UnsupportedError(
+        "the engine's activation is ReLU; train the network with it", node.tensor().shape
+    )
+
+
+@operator("BatchNormalization", ignored=("momentum",))
+def batch_norm(
+    node: Node, *, epsilon: float = 1e-5, spatial: int = 1, training_mode: int = 0
+) -> Value:
+    """BatchNormalization in inference mode: scale and shift per channel."""
+    value = node.tensor()
+    if training_mode or not spatial:
+        raise UnsupportedError("training_mode must be 0 and spatial 1")
+    if value.ndim < 2 or value.axes[1] not in ((), ("C",)):
+        raise UnsupportedError("channels must be axis 1")
+    channels = value.shape[1]
+    gamma, beta, mean, variance = (node.weights(index).astype(np.float64) for index in range(1, 5))
+    if any(array.shape != (channels,) for array in (gamma, beta, mean, variance)):
+        raise UnsupportedError(f"scale, bias, mean and variance must have {channels} values each")
+    spread = variance + epsilon
+    if not (spread > 0).all():
+        raise UnsupportedError("variance + epsilon must be positive")
+    scale = gamma / np.sqrt(spread)
+    return _affine(node, value, scale, beta - mean * scale)
+
+
+def _affine(node: Node, value: Value, scale: np.ndarray, shift: np.ndarray) -> Value:
+    """x * scale + shift; both [channels] or one number."""
+    channels = value.op.shape[0]
+    with np.errstate(over="ignore"):
+        factors = np.broadcast_to(scale, channels).astype(np.float32)
+        shifts = np.broadcast_to(shift, channels).astype(np.float32)
+    if not (np.isfinite(factors).all() and np.isfinite(shifts).all()):
+        raise UnsupportedError("scale and shift must be finite")
+    op = Op(
+        "affine", sources=[value.op], shape=value.op.shape, title=node.title,
+        weight=factors.reshape(-1, 1, 1, 1), bias=shifts, groups=channels,
+    )  # fmt: skip
+    return node.result(op, value)
+
+
+def _per_channel(node: Node, index: int, value: Value) -> np.ndarray:
+    """A constant input as float64 [channels] or one number."""
+    array = node.weights(index).astype(np.float64)
+    if array.size == 1 and array.ndim <= value.ndim:
+        return array.reshape(())
+    dims = (1,) * (value.ndim - array.ndim) + array.shape
+    axis = value.axes.index(("C",)) if ("C",) in value.axes else None
+    if axis is None or dims != tuple(
+        size if index == axis else 1 for index, size in enumerate(value.shape)
+    ):
+        raise UnsupportedError(
+            f"a constant must have one value, or one per channel, not the sizes {list(array.shape)}"
+        )
+    return array.reshape(-1)
+
+
+@operator("Add", "Sub", "Mul", "Div")
+def arithmetic(node: Node) -> Result:
+    """Add, Sub, Mul or Div of constants, or with one per channel; Add of two tensors."""
+    if len(node.constants()) == 2:
+        return _computed(node, *node.constants())
+    first = 1 if node.known(0) else 0
+    value, other = node.tensor(first), 1 - first
+    if not node.known(other):
+        if node.op_type != "Add":
+            raise UnsupportedError("one input must be a constant", value.shape)
+        return total(node)
+    constant = _per_channel(node, other, value)
+    one, zero = np.ones(()), np.zeros(())
+    if node.op_type == "Add":
+        scale, shift = one, constant
+    elif node.op_type == "Mul":
+        scale, shift = constant, zero
+    elif node.op_type == "Sub":
+        scale, shift = (one, -constant) if first == 0 else (-one, constant)
+    elif first == 0 and (constant != 0).all():
+        scale, shift = 1 / constant, zero
+    else:
+        raise UnsupportedError("the divisor must be a constant other than 0")
+    return _affine(node, value, scale, shift)
+
+
+@folding()
+def _computed(node: Node, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    if first.dtype != second.dtype or first.dtype == np.bool_:
+        raise UnsupportedError("constants must be numbers of one type")
+    node.take(prod(np.broadcast_shapes(first.shape, second.shape)) * first.itemsize)
+    if node.op_type == "Add":
+        return first + second
+    if node.op_type == "Sub":
+        return first - second
+    if node.op_type == "Mul":
+        return first * second
+    if not np.issubdtype(first.dtype, np.integer):
+        return first / second
+    if (second == 0).any() or (first < 0).any() or (second < 0).any():
+        raise UnsupportedError("integer division must be of positive numbers")
+    return first // second
+
+
+@operator("Sum")
+def total(node: Node) -> Value:
+    """Add or Sum of tensors of equal shape: a chain of two-input additions."""
+    values = [node.tensor(index) for index in range(len(node.inputs))]
+    if not values:
+        raise UnsupportedError("at least one input must be connected")
+    if any(value.axes != values[0].axes or value.shape != values[0].shape for value in values):
+        sizes = " and ".join(str(list(value.shape)) for value in values[:3])
+        raise UnsupportedError(f"inputs must have equal sizes, not {sizes}")
+    op = values[0].op
+    for value in values[1:]:
+        op = Op("add", sources=[op, value.op], shape=op.shape, title=node.title)
+    return node.result(op, values[0])
+
+
+@operator("Concat")
+def concat(node: Node, *, axis: int = 1) -> Result:
+    """Concat on the channel axis, or of constants."""
+    if constants := node.constants():
+        return _joined(node, constants, axis)
+    values = [node.tensor(index) for index in range(len(node.inputs))]
+    if not values or len(values) > MAX_CONCAT_PARTS:
+        raise UnsupportedError(f"inputs must be 1 to {MAX_CONCAT_PARTS}, not {len(values)}")
+    axis = axis_index(axis, values[0].ndim)
+    for value in values:
+        if axis != 1 or value.axes[0] or not (
+            value.is_map or value.shape == (1, value.op.shape[0])
+        ):  # fmt: skip
+            raise UnsupportedError("inputs must be maps, joined along their channels")
+        if value.ndim != values[0].ndim or value.shape[2:] != values[0].shape[2:]:
+            raise UnsupportedError("inputs must have equal rows and columns")
+    if len(values) == 1:
+        return values[0]
+    shape = (sum(value.op.shape[0] for value in values), *values[0].op.shape[1:])
+    op = Op("concat", sources=[value.op for value in values], shape=shape, title=node.title)
+    return node.result(op, Value(op, map_axes(shape)[: values[0].ndim]))
+
+
+@folding()
+def _joined(node: Node, arrays: list[np.ndarray], axis: int) -> np.ndarray:
+    node.take(sum(array.nbytes for array in arrays))
+    return np.concatenate(arrays, axis_index(axis, max(arrays[0].ndim, 1)))
+
+
+@operator("LRN")
+def lrn(
+    node: Node, *, size: int = 0, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Value:
+    """LRN over channels."""
+    source = node.map()
+    if not 1 <= size <= MAX_LRN_SIZE:
+        raise UnsupportedError(f"size must be 1 to {MAX_LRN_SIZE}, not {size}")
+    if not (isfinite(alpha) and alpha >= 0 and 0 <= beta <= 8 and 0 < bias < 1e6):
+        raise UnsupportedError(
+            f"alpha must be 0 or more, beta 0 to 8 and bias positive, not {alpha:g}, "
+            f"{beta:g} and {bias:g}"
+        )
+    return node.result(
+        Op("lrn", sources=[source], shape=source.shape, title=node.title,
+           lrn=Lrn(size, alpha, beta, bias))
+    )  # fmt: skip
+
+
+@operator("Softmax", "LogSoftmax")
+def softmax(node: Node, *, axis: int | None = None) -> Value:
+    """Softmax or LogSoftmax over the classes at the end: left to the host."""
+    value = node.tensor()
+    old = node.context.source.opset < 13
+    if axis is None:
+        axis = 1 if old else -1
+    axis = axis_index(axis, value.ndim)
+    covered = value.axes[axis:] if old else value.axes[axis : axis + 1]
+    labels = tuple(label for part in covered for label in part)
+    if ("C" not in labels and value.op.shape[0] > 1) or not value.plain:
+        raise UnsupportedError("the axis must be the channels (classes)")
+    if not old and labels != value.order and labels != ("C",):
+        raise UnsupportedError("the axis must be the channels (classes)")
+    name = node.op_type.lower()
+    node.context.notes.append(f"{name} {node.title} is left to the host")
+    return Value(value.op, value.axes, host=name)
