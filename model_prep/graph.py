@@ -129,7 +129,7 @@ class Graph:
             if any(shape != shapes[0] for shape in shapes):
                 raise ValueError(f"layer {layer.name}: inputs must have equal shapes, not {shapes}")
             layer.in_shape = shapes[0]
-            layer.conv_shape = _conv_shape(layer)
+            layer.conv_shape = computed_shape(layer)
             if min(layer.out_shape) < 1:
                 raise ValueError(
                     f"layer {layer.name}: the pool's kernel must fit its padded input, "
@@ -214,7 +214,7 @@ def _check_fields(layer: Layer) -> None:
         raise ValueError(f"layer {layer.name}: clip_max must be positive and go with relu")
 
 
-def _conv_shape(layer: Layer) -> tuple[int, int, int]:
+def computed_shape(layer: Layer) -> tuple[int, int, int]:
     """Output shape of a layer before its max pool, from its in_shape."""
     channels, height, width = layer.in_shape
     if layer.average:

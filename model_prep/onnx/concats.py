@@ -43,9 +43,10 @@ def spread_pools(output: Op) -> int:
         source = op.sources[0]
         below = _read_by_one(source, uses)
         for one in below:
-            one.shape = (one.shape[0], *op.shape[1:])
             if one.has_weights:
                 one.pool = op.pool
+            else:
+                one.conv_shape = (one.conv_shape[0], *op.out_shape[1:])
         if below:
             uses[source] = uses[op]
             instead[op] = source
@@ -70,7 +71,7 @@ def _read_by_one(source: Op, uses: Counter[Op]) -> list[Op]:
 def copy_of(source: Op) -> Op:
     """A layer that stores `source` a second time: a max pool over single pixels."""
     return Op(
-        "maxpool", sources=[source], shape=source.shape, title=f"copy of {source.title}",
+        "maxpool", sources=[source], title=f"copy of {source.title}",
         pool=Window((1, 1), (1, 1)), nonnegative=source.nonnegative,
     )  # fmt: skip
 
@@ -147,13 +148,13 @@ class Padder:
         }  # fmt: skip
         for op in self._order:
             if op.kind == "input":
-                self._set(op, np.arange(op.shape[0]), op.shape[0])
+                self._set(op, np.arange(op.conv_shape[0]), op.conv_shape[0])
             else:
                 rules.get(op.kind, self._follow)(op)
         return self._pack(self._output)
 
     def _set(self, op: Op, index: np.ndarray, width: int) -> None:
-        op.shape = (width, *op.shape[1:])
+        op.conv_shape = (width, *op.conv_shape[1:])
         self._places[op] = Places(index, width)
 
     def _follow(self, op: Op) -> None:

@@ -8,7 +8,7 @@ permuted where the map was transposed before it was flattened.
 import numpy as np
 
 from model_prep.onnx.lowering import Node, operator
-from model_prep.onnx.operations import LABELS, Op, UnsupportedError, Value, map_axes
+from model_prep.onnx.operations import LABELS, UnsupportedError, Value, map_axes
 from model_prep.onnx.windows import Sliding
 
 
@@ -25,20 +25,19 @@ def conv(node: Node, *, window: Sliding, group: int = 1) -> Value:
         raise UnsupportedError(
             f"kernel_shape must be the weights' {list(kernel)}, not {list(declared)[:4]}"
         )
-    out, columns = weight.shape[:2]
-    if group < 1 or out % group or source.shape[0] != columns * group:
+    (out, columns), channels = weight.shape[:2], source.out_shape[0]
+    if group < 1 or out % group or channels != columns * group:
         raise UnsupportedError(
-            f"weights {list(weight.shape)} in {group} groups must fit {source.shape[0]} channels"
+            f"weights {list(weight.shape)} in {group} groups must fit {channels} channels"
         )
     bias = node.weights(2) if node.has(2) else np.zeros(out, np.float32)
     if bias.shape != (out,):
         raise UnsupportedError(f"the bias must have {out} values, not the sizes {list(bias.shape)}")
-    found = window.over(source, kernel)
-    op = Op(
-        "conv", sources=[source], shape=(out, *found.out), title=node.title, weight=weight,
-        bias=bias, stride=found.stride, pads=found.pads, dilation=found.dilation, groups=group,
+    place, _ = window.over(source, kernel)
+    return node.op(
+        "conv", source, weight=weight, bias=bias, stride=place.stride, pads=place.pads,
+        dilation=window.dilation, groups=group,
     )  # fmt: skip
-    return node.result(op)
 
 
 @operator("Gemm")
@@ -86,9 +85,8 @@ def _connected(node: Node, value: Value, weight: np.ndarray, bias: np.ndarray) -
     order = [*value.order, *(label for label in LABELS if label not in value.order)]
     kernel = weight.reshape(outputs, *(value.size((label,)) for label in order))
     kernel = kernel.transpose(0, *(order.index(label) + 1 for label in LABELS))
-    op = Op(
-        "fc", sources=[value.op], shape=(outputs, 1, 1), title=node.title,
+    return node.op(
+        "fc", value.op, axes=map_axes((outputs, 1, 1))[:2],
         weight=np.ascontiguousarray(kernel, np.float32),
         bias=np.ascontiguousarray(bias, np.float32),
     )  # fmt: skip
-    return node.result(op, Value(op, map_axes(op.shape)[:2]))

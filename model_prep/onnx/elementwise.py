@@ -11,7 +11,7 @@ import numpy as np
 from formats.arithmetic import Lrn
 from model_prep.onnx.limits import MAX_CONCAT_PARTS
 from model_prep.onnx.lowering import Node, Result, folding, operator
-from model_prep.onnx.operations import Op, UnsupportedError, Value, map_axes
+from model_prep.onnx.operations import UnsupportedError, Value, map_axes
 from model_prep.onnx.views import axis_index
 
 MAX_LRN_SIZE = 255
@@ -19,11 +19,7 @@ MAX_LRN_SIZE = 255
 
 def _relu(node: Node, clip: float | None) -> Value:
     value = node.tensor()
-    op = Op(
-        "relu", sources=[value.op], shape=value.op.shape, title=node.title, relu=True,
-        clip_max=clip, nonnegative=True,
-    )  # fmt: skip
-    return node.result(op, value)
+    return node.op("relu", value.op, axes=value.axes, relu=True, clip_max=clip, nonnegative=True)
 
 
 @operator("Relu")
@@ -77,17 +73,14 @@ def batch_norm(
 
 def _affine(node: Node, value: Value, scale: np.ndarray, shift: np.ndarray) -> Value:
     """x * scale + shift; both [channels] or one number."""
-    channels = value.op.shape[0]
+    channels = value.op.out_shape[0]
     with np.errstate(over="ignore"):
         factors = np.broadcast_to(scale, channels).astype(np.float32)
         shifts = np.broadcast_to(shift, channels).astype(np.float32)
     if not (np.isfinite(factors).all() and np.isfinite(shifts).all()):
         raise UnsupportedError("scale and shift must be finite")
-    op = Op(
-        "affine", sources=[value.op], shape=value.op.shape, title=node.title,
-        weight=factors.reshape(-1, 1, 1, 1), bias=shifts, groups=channels,
-    )  # fmt: skip
-    return node.result(op, value)
+    weight = factors.reshape(-1, 1, 1, 1)
+    return node.op("affine", value.op, axes=value.axes, weight=weight, bias=shifts, groups=channels)
 
 
 def _per_channel(node: Node, index: int, value: Value) -> np.ndarray:
@@ -116,7 +109,7 @@ def arithmetic(node: Node) -> Result:
     if not node.known(other):
         if node.op_type != "Add":
             raise UnsupportedError("one input must be a constant", value.shape)
-        return total(node)
+        return add(node)
     constant = _per_channel(node, other, value)
     one, zero = np.ones(()), np.zeros(())
     if node.op_type == "Add":
@@ -137,21 +130,18 @@ def _computed(node: Node, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if first.dtype != second.dtype or first.dtype == np.bool_:
         raise UnsupportedError("constants must be numbers of one type")
     node.take(prod(np.broadcast_shapes(first.shape, second.shape)) * first.itemsize)
-    if node.op_type == "Add":
-        return first + second
-    if node.op_type == "Sub":
-        return first - second
-    if node.op_type == "Mul":
-        return first * second
-    if not np.issubdtype(first.dtype, np.integer):
-        return first / second
-    if (second == 0).any() or (first < 0).any() or (second < 0).any():
-        raise UnsupportedError("integer division must be of positive numbers")
-    return first // second
+    compute: dict[str, np.ufunc] = {
+        "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide,
+    }  # fmt: skip
+    if node.op_type == "Div" and np.issubdtype(first.dtype, np.integer):
+        if (second == 0).any() or (first < 0).any() or (second < 0).any():
+            raise UnsupportedError("integer division must be of positive numbers")
+        return first // second
+    return compute[node.op_type](first, second)
 
 
 @operator("Sum")
-def total(node: Node) -> Value:
+def add(node: Node) -> Value:
     """Add or Sum of tensors of equal shape: a chain of two-input additions."""
     values = [node.tensor(index) for index in range(len(node.inputs))]
     if not values:
@@ -159,10 +149,10 @@ def total(node: Node) -> Value:
     if any(value.axes != values[0].axes or value.shape != values[0].shape for value in values):
         sizes = " and ".join(str(list(value.shape)) for value in values[:3])
         raise UnsupportedError(f"inputs must have equal sizes, not {sizes}")
-    op = values[0].op
+    total = values[0]
     for value in values[1:]:
-        op = Op("add", sources=[op, value.op], shape=op.shape, title=node.title)
-    return node.result(op, values[0])
+        total = node.op("add", total.op, value.op, axes=value.axes)
+    return total
 
 
 @operator("Concat")
@@ -176,16 +166,17 @@ def concat(node: Node, *, axis: int = 1) -> Result:
     axis = axis_index(axis, values[0].ndim)
     for value in values:
         if axis != 1 or value.axes[0] or not (
-            value.is_map or value.shape == (1, value.op.shape[0])
+            value.is_map or value.shape == (1, value.op.out_shape[0])
         ):  # fmt: skip
             raise UnsupportedError("inputs must be maps, joined along their channels")
         if value.ndim != values[0].ndim or value.shape[2:] != values[0].shape[2:]:
             raise UnsupportedError("inputs must have equal rows and columns")
     if len(values) == 1:
         return values[0]
-    shape = (sum(value.op.shape[0] for value in values), *values[0].op.shape[1:])
-    op = Op("concat", sources=[value.op for value in values], shape=shape, title=node.title)
-    return node.result(op, Value(op, map_axes(shape)[: values[0].ndim]))
+    sources = [value.op for value in values]
+    shape = (sum(source.out_shape[0] for source in sources), *sources[0].out_shape[1:])
+    axes = map_axes(shape)[: values[0].ndim]
+    return node.op("concat", *sources, axes=axes, conv_shape=shape)
 
 
 @folding()
@@ -207,10 +198,7 @@ def lrn(
             f"alpha must be 0 or more, beta 0 to 8 and bias positive, not {alpha:g}, "
             f"{beta:g} and {bias:g}"
         )
-    return node.result(
-        Op("lrn", sources=[source], shape=source.shape, title=node.title,
-           lrn=Lrn(size, alpha, beta, bias))
-    )  # fmt: skip
+    return node.op("lrn", source, lrn=Lrn(size, alpha, beta, bias))
 
 
 @operator("Softmax", "LogSoftmax")
@@ -223,7 +211,7 @@ def softmax(node: Node, *, axis: int | None = None) -> Value:
     axis = axis_index(axis, value.ndim)
     covered = value.axes[axis:] if old else value.axes[axis : axis + 1]
     labels = tuple(label for part in covered for label in part)
-    if ("C" not in labels and value.op.shape[0] > 1) or not value.plain:
+    if ("C" not in labels and value.op.out_shape[0] > 1) or not value.plain:
         raise UnsupportedError("the axis must be the channels (classes)")
     if not old and labels != value.order and labels != ("C",):
         raise UnsupportedError("the axis must be the channels (classes)")

@@ -74,7 +74,12 @@ class Fuser:
             "avgpool": self._average, "conv": self._conv, "fc": self._conv, "pad": self._pad,
         }  # fmt: skip
         for op in self._order:
-            self._now[op] = rules.get(op.kind, self._join)(op)
+            result = rules.get(op.kind, self._join)(op)
+            self._now[op] = result
+            if result not in self._uses:
+                self._uses[result] = self._uses[op]
+            elif result is not op:  # absorbed
+                self._uses[result] += self._uses[op] - 1
         return self._solid(self._now[self._output])
 
     def _source(self, op: Op) -> Op:
@@ -82,17 +87,6 @@ class Fuser:
 
     def _sole(self, op: Op) -> bool:
         return self._uses[op] == 1
-
-    def _become(self, op: Op, source: Op) -> Op:
-        """`op` is absorbed into `source`, which takes over its readers."""
-        if op is not source:
-            self._uses[source] += self._uses[op] - 1
-        return source
-
-    def _new(self, op: Op, like: Op) -> Op:
-        """A new operation that takes the place of `like`, with its readers."""
-        self._uses[op] = self._uses[like]
-        return op
 
     def _solid(self, op: Op) -> Op:
         """`op`, or the identity convolution that does what the pad `op` asks for."""
@@ -104,7 +98,8 @@ class Fuser:
                     f"node {op.title} must pad with 0, not {op.pad_value:g}; only a MaxPool that "
                     "reads it takes -inf"
                 )
-            self._padded[op] = self._new(identity(op.sources[0], op.title, op.pads), op)
+            self._padded[op] = identity(op.sources[0], op.title, op.pads)
+            self._uses[self._padded[op]] = self._uses[op]
         return self._padded[op]
 
     def _bypass(self, pad: Op) -> Op:
@@ -120,9 +115,9 @@ class Fuser:
         source = self._source(op)
         if source.kind == "pad" and source.pad_value == op.pad_value:
             pads = _sum_pads(source.pads, op.pads)
-            return self._new(replace(op, sources=[self._bypass(source)], pads=pads), op)
+            return replace(op, sources=[self._bypass(source)], pads=pads)
         source = self._solid(source)
-        return self._new(replace(op, sources=[source], nonnegative=source.nonnegative), op)
+        return replace(op, sources=[source], nonnegative=source.nonnegative)
 
     def _conv(self, op: Op) -> Op:
         source = self._source(op)
@@ -148,15 +143,14 @@ class Fuser:
             source.fixed = False
             if not (np.isfinite(source.weight).all() and np.isfinite(source.bias).all()):
                 raise UserError(f"node {op.title} must leave weights finite, not overflow them")
-            return self._become(op, source)
-        return self._new(replace(op, kind="conv", sources=[source]), op)
+            return source
+        return replace(op, kind="conv", sources=[source])
 
     def _relu(self, op: Op) -> Op:
         source = self._solid(self._source(op))
         if source.nonnegative and op.clip_max is None:
-            return self._become(op, source)
-        result = self._rectified(source, op)
-        return self._become(op, result) if result is source else self._new(result, op)
+            return source
+        return self._rectified(source, op)
 
     def _rectified(self, source: Op, relu: Op) -> Op:
         """`source` with the ReLU in it, or a new convolution behind it that applies the ReLU."""
@@ -192,8 +186,8 @@ class Fuser:
             else:
                 source = self._solid(source)
         if source.has_weights and self._sole(source) and source.pool is None:
-            source.pool, source.shape = pool, op.shape
-            return self._become(op, source)
+            source.pool = pool
+            return source
         op.sources, op.pool, op.nonnegative = [source], pool, source.nonnegative
         return op
 

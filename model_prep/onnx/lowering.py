@@ -17,7 +17,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from formats.errors import UserError
 from model_prep.graph import INPUT
 from model_prep.onnx.limits import Budget, check_map, shown
-from model_prep.onnx.operations import Op, UnsupportedError, Value, feature_map, refused
+from model_prep.onnx.operations import Axes, Op, UnsupportedError, Value, map_axes, refused
 from model_prep.onnx.reader import DOMAINS, Source, node_title, to_array
 
 Result = Value | np.ndarray
@@ -119,8 +119,10 @@ class Context:
         self.budget = budget
         self.notes: list[str] = []
         self._folder = folder
-        start = Op("input", sources=[], shape=source.in_shape, title=INPUT)
-        self._values: dict[str, Result] = {source.input_name: feature_map(start)}
+        start = Op("input", sources=[], conv_shape=source.in_shape, title=INPUT)
+        self._values: dict[str, Result] = {
+            source.input_name: Value(start, map_axes(source.in_shape))
+        }
         self._read_names = {name for node in source.nodes for name in node.input}
         self._read_names.add(source.output_name)
 
@@ -259,10 +261,11 @@ class Node:
         """Take the bytes of an output that is a constant."""
         self.context.budget.take(size, f"the output of node {self.title}")
 
-    def result(self, op: Op, like: Value | None = None) -> Value:
-        """What the node computes, seen as `like` is (default: as a plain map)."""
-        check_map(op.shape, f"the output of node {self.title}", self.context.budget)
-        return feature_map(op) if like is None else Value(op, like.axes)
+    def op(self, kind: str, *sources: Op, axes: Axes | None = None, **fields: Any) -> Value:
+        """An operation of the node's name, see `Op`; its tensor's axes, default those of a map."""
+        op = Op(kind, sources=list(sources), title=self.title, **fields)
+        check_map(op.out_shape, f"the output of node {self.title}", self.context.budget)
+        return Value(op, map_axes(op.out_shape) if axes is None else axes)
 
 
 def lower(context: Context) -> Value:

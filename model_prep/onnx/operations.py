@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from formats.errors import UserError
-from model_prep.graph import Layer
+from model_prep.graph import Layer, computed_shape
 
 Shape = tuple[int, int, int]
 Pads = tuple[int, int, int, int]
@@ -42,28 +42,31 @@ class Op(Layer):
     title: str = ""
     relu: bool = False
     sources: "list[Op]"
-    shape: Shape  # of the feature map that it computes, after its pool
     pad_value: float = 0.0  # what "pad" fills in, 0 or -inf
     nonnegative: bool = False  # no value can be below 0
+
+    def __post_init__(self) -> None:
+        """Derive the shape where it is not given."""
+        super().__post_init__()
+        if not any(self.conv_shape):
+            self.in_shape = self.sources[0].out_shape
+            self.conv_shape = computed_shape(self)
 
 
 def fixed_conv(
     source: Op, title: str, weight: np.ndarray, groups: int = 1, pads: Pads = (0, 0, 0, 0)
 ) -> Op:
     """A 1x1 convolution whose weights are structure; it keeps the sign of what it reads."""
-    _, height, width = source.shape
-    top, left, bottom, right = pads
     return Op(
         "conv", sources=[source], title=title, weight=weight,
         bias=np.zeros(len(weight), np.float32), groups=groups, pads=pads,
-        shape=(len(weight), height + top + bottom, width + left + right),
         relu=source.nonnegative, nonnegative=source.nonnegative, fixed=True,
     )  # fmt: skip
 
 
 def identity(source: Op, title: str, pads: Pads = (0, 0, 0, 0)) -> Op:
     """A depthwise 1x1 convolution that copies `source`, with zeros around it where padded."""
-    channels = source.shape[0]
+    channels = source.out_shape[0]
     weight = np.ones((channels, 1, 1, 1), np.float32)
     return fixed_conv(source, title, weight, channels, pads)
 
@@ -102,17 +105,17 @@ class Value:
 
     def size(self, labels: Sequence[str]) -> int:
         """Elements along some of the map's axes."""
-        return prod(self.op.shape[LABELS.index(label)] for label in labels)
+        return prod(self.op.out_shape[LABELS.index(label)] for label in labels)
 
     @property
     def is_map(self) -> bool:
         """Whether the tensor is plainly [1, channels, rows, columns]."""
-        return self.axes == map_axes(self.op.shape)
+        return self.axes == map_axes(self.op.out_shape)
 
     @property
     def opaque(self) -> bool:
         """Whether it is behind a refused node and more than its sizes is not known."""
-        return prod(self.shape) != prod(self.op.shape)
+        return prod(self.shape) != prod(self.op.out_shape)
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -151,15 +154,10 @@ class Value:
         return replace(self, axes=tuple(self.axes[index] for index in order), shape=())
 
 
-def feature_map(op: Op) -> Value:
-    """The plain value of an operation."""
-    return Value(op, map_axes(op.shape))
-
-
 def refused(dims: tuple[int, ...]) -> Value:
     """Stands for the output of a refused node: a map (or one flattened) where it can be one."""
     if 2 <= len(dims) <= 4 and dims[0] == 1:
         channels, height, width = (*dims[1:], 1, 1)[:3]
-        op = Op("refused", sources=[], shape=(channels, height, width), nonnegative=True)
-        return Value(op, map_axes(op.shape)[: len(dims)])
-    return Value(Op("refused", sources=[], shape=(1, 1, 1)), ((),) * len(dims), shape=dims)
+        op = Op("refused", sources=[], conv_shape=(channels, height, width), nonnegative=True)
+        return Value(op, map_axes(op.out_shape)[: len(dims)])
+    return Value(Op("refused", sources=[], conv_shape=(1, 1, 1)), ((),) * len(dims), shape=dims)

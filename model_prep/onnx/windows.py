@@ -5,25 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from formats.arithmetic import Average, Window
+from formats.arithmetic import Average, Pair, Window, dilated
 from model_prep.onnx.limits import MAX_WINDOW
 from model_prep.onnx.lowering import Ints, Node, operator
-from model_prep.onnx.operations import Op, Pads, UnsupportedError, Value
+from model_prep.onnx.operations import Op, UnsupportedError, Value
 from model_prep.onnx.views import axes_of, axis_indices
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Positions:
-    """A sliding window in floor mode with explicit pads."""
-
-    kernel: Pair  # (rows, columns)
-    stride: Pair
-    dilation: Pair
-    pads: Pads
-    out: Pair  # positions (rows, columns)
-    overhang: bool  # ceil mode added windows that reach beyond the pads the node declares
 
 
 @dataclass(frozen=True)
@@ -36,13 +22,20 @@ class Sliding:
     pads: Ints | None = None
     strides: Ints | None = None
 
-    def over(self, source: Op, kernel: Pair, ceil: bool = False) -> Positions:
-        """The window's way over a map."""
+    @property
+    def dilation(self) -> Pair:
+        """(rows, columns)."""
+        return _pair(self.dilations, "dilations")
+
+    def over(self, source: Op, kernel: Pair, ceil: bool = False) -> tuple[Window, bool]:
+        """The window on a map, in floor mode with explicit pads.
+
+        Also whether ceil mode added positions that reach beyond the pads which the node declares.
+        """
         check(kernel, 1, "kernel_shape")
         stride = _pair(self.strides, "strides")
-        dilation = _pair(self.dilations, "dilations")
-        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-        sizes = source.shape[1:]
+        reach = dilated(kernel, self.dilation)
+        sizes = source.out_shape[1:]
         pads = self.pads or (0, 0, 0, 0)
         if len(pads) != 4:
             raise UnsupportedError(
@@ -57,30 +50,28 @@ class Sliding:
             pads = (0, 0, 0, 0)
         elif self.auto_pad != "NOTSET":
             raise UnsupportedError("auto_pad must be NOTSET, SAME_UPPER, SAME_LOWER or VALID")
-        rows, columns = (
-            side(sizes[i], reach[i], stride[i], pads[i], pads[i + 2], ceil) for i in range(2)
+        bottom, right = (
+            behind(sizes[i], reach[i], stride[i], pads[i], pads[i + 2], ceil) for i in range(2)
         )
-        return Positions(
-            kernel, stride, dilation, (pads[0], pads[1], rows[1], columns[1]),
-            (rows[0], columns[0]), overhang=rows[1] > pads[2] or columns[1] > pads[3],
-        )  # fmt: skip
+        overhang = bottom > pads[2] or right > pads[3]
+        return Window(kernel, stride, (pads[0], pads[1], bottom, right)), overhang
 
-    def pool(self, source: Op, ceil: bool) -> Positions:
+    def pool(self, source: Op, ceil: bool) -> tuple[Window, bool]:
         """As `over`, with the rules of a pool."""
         kernel = self.kernel_shape
         if kernel is None or len(kernel) != 2:
             raise UnsupportedError("kernel_shape must have 2 values (rows, columns)")
-        found = self.over(source, (kernel[0], kernel[1]), ceil)
+        place, overhang = self.over(source, (kernel[0], kernel[1]), ceil)
         same = self.auto_pad.startswith("SAME")
-        if same and any(found.stride[axis] > kernel[axis] for axis in range(2)):
+        if same and any(place.stride[axis] > kernel[axis] for axis in range(2)):
             raise UnsupportedError("auto_pad must not be SAME where strides exceed the kernel")
-        if found.dilation != (1, 1):
-            raise UnsupportedError(f"dilations must be 1, not {list(found.dilation)}")
-        if any(pad >= kernel[index % 2] for index, pad in enumerate(found.pads)):
+        if self.dilation != (1, 1):
+            raise UnsupportedError(f"dilations must be 1, not {list(self.dilation)}")
+        if any(pad >= kernel[index % 2] for index, pad in enumerate(place.pads)):
             raise UnsupportedError(
-                f"pads must be smaller than the kernel {list(kernel)}, not {list(found.pads)}"
+                f"pads must be smaller than the kernel {list(kernel)}, not {list(place.pads)}"
             )
-        return found
+        return place, overhang
 
 
 def _pair(values: Ints | None, name: str) -> Pair:
@@ -98,27 +89,25 @@ def check(values: Ints, lowest: int, what: str) -> None:
         raise UnsupportedError(f"{what} must be {lowest} to {MAX_WINDOW}, not {list(values)}")
 
 
-def side(
-    size: int, reach: int, stride: int, before: int, after: int, ceil: bool
-) -> tuple[int, int]:
-    """(positions, padding behind that they use) along one side.
+def behind(size: int, reach: int, stride: int, before: int, after: int, ceil: bool) -> int:
+    """Padding behind a side of `size` that windows use, of `after` that there is.
 
     In ceil mode a window may begin before the end of the map, but not in the padding behind it.
 
-    >>> side(54, 3, 2, 0, 0, True), side(54, 3, 2, 0, 0, False)
-    ((27, 1), (26, 0))
-    >>> side(3, 2, 3, 0, 1, True)
+    >>> behind(54, 3, 2, 0, 0, True), behind(54, 3, 2, 0, 0, False)
     (1, 0)
+    >>> behind(3, 2, 3, 0, 1, True)
+    0
     """
     space = size + before + after - reach
     if space < 0:
         raise UnsupportedError(
             f"the kernel must fit its padded input, not reach over {reach} of {size}"
         )
-    count = (-(-space // stride) if ceil else space // stride) + 1
-    if ceil and (count - 1) * stride >= size + before:
-        count -= 1
-    return count, max((count - 1) * stride + reach - size - before, 0)
+    last = -(-space // stride) if ceil else space // stride  # position
+    if ceil and last * stride >= size + before:
+        last -= 1
+    return max(last * stride + reach - size - before, 0)
 
 
 def same_pads(size: int, reach: int, stride: int, upper: bool) -> tuple[int, int]:
@@ -141,22 +130,12 @@ def same_pads(size: int, reach: int, stride: int, upper: bool) -> tuple[int, int
     return (small, large) if upper else (large, small)
 
 
-def _pooled(
-    node: Node, source: Op, out: Pair, pool: Window | None = None, average: Average | None = None
-) -> Op:
-    return Op(
-        "avgpool" if average else "maxpool", sources=[source], shape=(source.shape[0], *out),
-        title=node.title, pool=pool, average=average,
-    )  # fmt: skip
-
-
 @operator("MaxPool", ignored=("storage_order",))
 def max_pool(node: Node, *, window: Sliding, ceil_mode: int = 0) -> Value:
     """MaxPool; ceil mode becomes padding behind the map."""
     source = node.map()
-    found = window.pool(source, ceil_mode == 1)
-    pool = Window(found.kernel, found.stride, found.pads)
-    return node.result(_pooled(node, source, found.out, pool))
+    place, _ = window.pool(source, ceil_mode == 1)
+    return node.op("maxpool", source, pool=place)
 
 
 @operator("AveragePool")
@@ -165,38 +144,35 @@ def average_pool(
 ) -> Value:
     """AveragePool, with or without the padding in the divisor."""
     source = node.map()
-    found = window.pool(source, ceil_mode == 1)
-    include = bool(count_include_pad) and any(found.pads)
-    if include and found.overhang:
+    place, overhang = window.pool(source, ceil_mode == 1)
+    include = bool(count_include_pad) and any(place.pads)
+    if include and overhang:
         raise UnsupportedError(
             "ceil_mode must not reach beyond the pads where count_include_pad is 1"
         )
-    average = Average(found.kernel, found.stride, found.pads, include)
-    return node.result(_pooled(node, source, found.out, average=average))
+    average = Average(place.kernel, place.stride, place.pads, include)
+    return node.op("avgpool", source, average=average)
 
 
 def _sides(source: Op) -> Pair:
     """Rows and columns, the kernel of a pool over the whole map."""
-    _, *sides = source.shape
-    check(tuple(sides), 1, "the map's sides")
-    return sides[0], sides[1]
+    _, height, width = source.out_shape
+    check((height, width), 1, "the map's sides")
+    return height, width
 
 
 @operator("GlobalMaxPool")
 def global_max(node: Node) -> Value:
     """GlobalMaxPool: a max pool over the whole map."""
     source = node.map()
-    return node.result(_pooled(node, source, (1, 1), Window(_sides(source), (1, 1))))
+    return node.op("maxpool", source, pool=Window(_sides(source), (1, 1)))
 
 
 @operator("GlobalAveragePool")
 def global_average(node: Node) -> Value:
     """GlobalAveragePool: an average over the whole map."""
-    return node.result(_mean(node, node.map()))
-
-
-def _mean(node: Node, source: Op) -> Op:
-    return _pooled(node, source, (1, 1), average=Average(_sides(source), (1, 1)))
+    source = node.map()
+    return node.op("avgpool", source, average=Average(_sides(source), (1, 1)))
 
 
 @operator("ReduceMean", ignored=("noop_with_empty_axes",))
@@ -216,8 +192,7 @@ def reduce_mean(node: Node, *, axes: Ints | None = None, keepdims: int = 1) -> V
         for index, labels in enumerate(value.axes)
         if keepdims or index not in chosen
     )
-    op = _mean(node, value.op)
-    return node.result(op, Value(op, seen))
+    return node.op("avgpool", value.op, axes=seen, average=Average(_sides(value.op), (1, 1)))
 
 
 @operator("Pad")
@@ -238,11 +213,9 @@ def pad(
         raise UnsupportedError(
             f"the padding value must be 0 (or -inf before a MaxPool), not {fill:g}"
         )
-    channels, height, width = source.shape
+    channels, height, width = source.out_shape
     shape = (channels, height + inner[0] + inner[2], width + inner[1] + inner[3])
-    return node.result(
-        Op("pad", sources=[source], shape=shape, title=node.title, pads=inner, pad_value=fill)
-    )
+    return node.op("pad", source, conv_shape=shape, pads=inner, pad_value=fill)
 
 
 def _all_axes(pads: Ints, axes: Ints | None) -> list[int]:

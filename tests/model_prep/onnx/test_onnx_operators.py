@@ -206,6 +206,10 @@ CASES: dict[str, tuple[list[NodeProto], list[str]]] = {  # nodes, kinds of the l
          node("Concat", "n rest", "d", axis=0), node("Reshape", "r d", "f"),
          last("MatMul", "f matrix")], ["conv", "fc"],
     ),
+    "scale by a number of a node, and by a quotient": (
+        [*START, node("Constant", "", "k", value_float=3.0), node("Div", "two two", "q"),
+         node("Mul", "k q", "n"), last("Mul", "r n")], ["conv", "conv"],
+    ),
     "squeeze, dropout, identity, cast": (
         [*START, node("GlobalAveragePool", "r", "g"), node("Squeeze", "g axes", "s"),
          node("Dropout", "s", "d"), node("Identity", "d", "i"),
@@ -320,6 +324,19 @@ def test_same_padding_that_would_crop_is_refused(tmp_path: Path) -> None:
     model = build([node], {"w": random(3, 8, 4, 1, 1)}, (1, 4, 12, 13))
     with pytest.raises(UserError, match="strides .4. exceed the kernel .1."):
         load_onnx(save(model, tmp_path / "model.onnx"))
+
+
+def test_what_follows_a_refused_node_is_not_blamed(tmp_path: Path) -> None:
+    """Its output is flattened, or cut in pieces and joined again, then multiplied."""
+    pieces = [node("Reshape", "l split", "s"), node("Transpose", "s", "t", perm=[0, 2, 1, 3, 4])]
+    constants = {**{k: CONSTANTS[k] for k in ("w", "b", "flat", "matrix")},
+                 "split": np.array([1, 2, 4, 9, 8])}  # fmt: skip
+    for between, source in (([], "l"), (pieces, "t")):
+        nodes = [*START, node("LeakyRelu", "r", "l"), *between,
+                 node("Reshape", f"{source} flat", "f"), last("MatMul", "f matrix")]  # fmt: skip
+        with pytest.raises(UserError, match=r"not LeakyRelu \(node_l\)") as error:
+            load_onnx(save(build(nodes, constants), tmp_path / "model.onnx"))
+        assert "MatMul" not in str(error.value)
 
 
 def test_batch_axis_is_set_to_1_and_declared_sizes_of_it_are_followed(tmp_path: Path) -> None:
