@@ -2,30 +2,31 @@
 """The HLS subset: all rules over all files of a design; the command `hls-check`."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from codegen.hls_check import rules
-from codegen.hls_check.dataflow import check_dataflow
+from codegen.hls_check import dataflow, pragmas, rules  # noqa: F401  (they register their rules)
 from codegen.hls_check.lexer import lex
+from codegen.hls_check.program import RULES, Program
 from codegen.hls_check.syntax import parse
 from formats.errors import UserError
 
-RULES: tuple[rules.Rule, ...] = (
-    rules.check_head,
-    rules.check_parsed,
-    rules.check_heap,
-    rules.check_recursion,
-    rules.check_loops,
-    rules.check_arrays,
-    rules.check_dynamic,
-    rules.check_pointers,
-    rules.check_system,
-    rules.check_pragmas,
-    check_dataflow,
-)
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.
 SIMULATION_ONLY = ("testbench", "emulator", "threads")
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One violation."""
+
+    file: str
+    line: int
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.rule}: {self.message}"
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
@@ -44,13 +45,18 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def check_texts(texts: dict[str, str]) -> list[rules.Finding]:
+def check_texts(texts: dict[str, str]) -> list[Finding]:
     """All findings in files of these names and contents, in the order of files and lines."""
-    units = tuple(parse(lex(name, text)) for name, text in texts.items())
-    program = rules.Program(units)
-    return sorted({finding for rule in RULES for finding in rule(program)})
+    program = Program(tuple(parse(lex(name, text)) for name, text in texts.items()))
+    findings = {
+        Finding(unit.source.name, line, name, text)
+        for name, check in RULES
+        for unit in program.units
+        for line, text in check(program, unit)
+    }
+    return sorted(findings)
 
 
-def check_files(paths: Iterable[Path]) -> list[rules.Finding]:
+def check_files(paths: Iterable[Path]) -> list[Finding]:
     """All findings in files and folders, which are one design."""
     return check_texts({str(path): path.read_text(encoding="utf-8") for path in find_files(paths)})

@@ -4,216 +4,190 @@
 Every channel, a local stream or array, is written by one process and read by one later process.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator
 
-from codegen.hls_check.lexer import Token
 from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.rules import Finding, Program, constants, is_constant
-from codegen.hls_check.syntax import Function, Statement, closing, closing_angle, declared, split
+from codegen.hls_check.program import Program, constants, is_constant, rule
+from codegen.hls_check.syntax import (
+    LOOPS,
+    Call,
+    Declared,
+    Function,
+    Statement,
+    Tokens,
+    Unit,
+    calls,
+    closing,
+    declared,
+    split,
+)
 
+Findings = Iterator[tuple[int, str]]
 STREAMS = {"Fifo", "Stream", "stream"}
 DEFAULT_DEPTH = "2"  # of a stream without a pragma
 DEPTH = 8  # calls that a channel is followed through
 
 
-@dataclass
-class Channel:
-    """A local stream or array, and the calls that write and read it.
-
-    Attributes:
-        depth: of a stream, as its type says; "" where it does not, and for an array.
-    """
-
-    name: str
-    line: int
-    depth: str = ""
-    writers: list[int] = field(default_factory=list)
-    readers: list[int] = field(default_factory=list)
-
-
-def check_dataflow(program: Program) -> Iterator[Finding]:
-    """Every DATAFLOW region has the canonical form."""
-    for function in program.functions:
+def regions(unit: Unit) -> Iterator[tuple[Function, Statement]]:
+    """Functions with a region, and what it is the body of: the function's block, or a loop."""
+    for function in unit.functions:
         for item in function.body.walk():
-            is_region = item is function.body or item.kind in ("for", "while", "do")
-            if is_region and any(pragma_name(p) == "DATAFLOW" for p in item.pragmas()):
-                region = item.body[0] if item.kind != "block" else item
-                if item is not function.body:
-                    yield from _check_loop(program, function, item)
-                yield from _check_region(program, function, region)
+            names = [pragma_name(pragma) for pragma in item.pragmas()]
+            if "DATAFLOW" in names and (item is function.body or item.kind in LOOPS):
+                yield function, item
 
 
-def _check_loop(program: Program, function: Function, loop: Statement) -> Iterator[Finding]:
-    """A loop around a region counts from 0 by 1 up to a limit that it does not change."""
-    parts = [[token.text for token in part] for part in split(loop.tokens, ";")]
-    first, condition, step = parts if len(parts) == 3 else ([], [], [])
-    name = first[-3] if len(first) > 3 and first[-2:] == ["=", "0"] else ""
-    steps = ([name, "++"], ["++", name], [name, "+=", "1"])
-    if loop.kind != "for" or not name or condition[:2] != [name, "<"] or step not in steps:
-        text = "the loop around a region must count from 0 by 1 while it is below its limit"
-        yield Finding(function.source.name, loop.line, "dataflow", text)
-        return
-    limit = split(loop.tokens, ";")[1][2:]
-    fixed = constants(program, function) | _fixed_names(function)
-    if not is_constant(limit, fixed):
-        text = "the limit of the loop around a region must be a constant, a parameter or const"
-        yield Finding(function.source.name, loop.line, "dataflow", text)
+def process(item: Statement) -> Call | None:
+    """The call that a statement is; None for anything else."""
+    call = next(calls(item.tokens), None) if item.kind == "plain" else None
+    return call if call and (call.start, call.end) == (0, len(item.tokens) - 1) else None
 
 
-def _fixed_names(function: Function) -> set[str]:
-    """Parameters, and constants of the function's body."""
-    found = {parameter[-1].text for parameter in function.parameters if parameter}
-    for item in function.body.body:
-        texts = [token.text for token in item.tokens]
-        if item.kind == "plain" and texts[:1] == ["const"] and "=" in texts:
-            found.add(texts[texts.index("=") - 1])
-    return found
-
-
-def _returns_value(function: Function) -> bool:
-    """Whether a function returns something."""
-    texts = [token.text for token in function.tokens]
-    return "void" not in texts[: texts.index("(")]
-
-
-def _check_region(program: Program, function: Function, region: Statement) -> Iterator[Finding]:
-    def finding(line: int, text: str) -> Finding:
-        return Finding(function.source.name, line, "dataflow", text)
-
-    channels: dict[str, Channel] = {}
-    calls = 0
-    for item in region.body:
-        if item.kind == "pragma" or (item.kind == "plain" and not item.tokens):
-            continue
-        if item.kind != "plain":
-            yield finding(item.line, f"a {item.kind} statement must not stand in the region")
-            continue
-        call = parse_call(item.tokens)
-        if call is None:
-            if not declared(item.tokens):
-                yield finding(item.line, "the region must have declarations and calls only")
-            channels |= {channel.name: channel for channel in declared_channels(item.tokens)}
-            continue
-        name, arguments = call
-        if any(_returns_value(process) for process in program.named(name)):
-            yield finding(item.line, f"{name} must return nothing to be a process")
-        for place, argument in enumerate(arguments):
-            used = [token.text for token in argument if token.text in channels]
-            for channel in used:
-                directions = _directions(program, name, place, len(arguments), DEPTH)
-                if len(argument) != 1:
-                    text = f"channel {channel} must be an argument by itself"
-                    yield finding(item.line, text)
-                if not directions:
-                    yield finding(item.line, f"{name} must write or read channel {channel}")
-                if "write" in directions:
-                    channels[channel].writers.append(calls)
-                if "read" in directions:
-                    channels[channel].readers.append(calls)
-        calls += 1
-    depths = {
-        options.get("variable"): options.get("depth")
-        for item in region.body
-        if item.kind == "pragma" and pragma_name(item.tokens[0]) == "STREAM"
-        for options in [pragma_options(item.tokens[0])]
-    }
-    for made in channels.values():
-        yield from (finding(made.line, text) for text in _check_channel(made))
-        depth = depths.get(made.name) or DEFAULT_DEPTH
-        if made.depth not in ("", depth):
-            text = (
-                f"stream {made.name} must have one depth, not {made.depth} in its type and {depth}"
-            )
-            yield finding(made.line, text)
-
-
-def _check_channel(made: Channel) -> Iterator[str]:
-    for word, ends in (("writes", made.writers), ("reads", made.readers)):
-        if len(ends) != 1:
-            yield f"one process must be what {word} channel {made.name}, not {len(ends)}"
-    if len(made.writers) == len(made.readers) == 1 and made.writers[0] >= made.readers[0]:
-        yield f"channel {made.name} must be written before it is read"
-
-
-def parse_call(tokens: Sequence[Token]) -> tuple[str, list[Sequence[Token]]] | None:
-    """Name and arguments of a call statement; None for anything else."""
-    if not tokens or tokens[0].kind != "name":
-        return None
-    after = 1
-    if len(tokens) > 1 and tokens[1].text == "<":
-        after = (closing_angle(tokens, 1) or 0) + 1
-    if after >= len(tokens) or tokens[after].text != "(":
-        return None
-    end = closing(tokens, after)
-    return (tokens[0].text, split(tokens[after + 1 : end])) if end == len(tokens) - 1 else None
-
-
-def declared_channels(tokens: Sequence[Token]) -> list[Channel]:
+def channels(item: Statement) -> list[Declared]:
     """Streams and arrays among the names that a statement declares."""
-    channels = []
-    for item in declared(tokens):
-        depth, first = "", item.type[0].text
-        if first == "Stream":
-            depth = "".join(token.text for token in split(item.type[2:-1])[-1])
-        if item.sizes or any(token.text in STREAMS for token in item.type[:3]):
-            channels.append(Channel(item.name.text, item.name.line, depth))
-    return channels
+    return [
+        name
+        for name in (declared(item.tokens) if item.kind == "plain" and not process(item) else [])
+        if name.sizes or any(token.text in STREAMS for token in name.type[:3])
+    ]
 
 
-def _directions(program: Program, name: str, place: int, count: int, depth: int) -> set[str]:
-    """Whether a function writes or reads its parameter at `place`; empty where it is unknown."""
-    found: set[str] = set()
-    for function in program.named(name):
-        if len(function.parameters) == count and depth:
-            found |= _parameter(program, function, function.parameters[place], depth)
-    return found
+@rule("dataflow")
+def loop_of_region(program: Program, unit: Unit) -> Findings:
+    """A loop around a region counts from 0 by 1 up to a limit that it does not change."""
+    for function, loop in regions(unit):
+        if loop is function.body:
+            continue
+        parts = split(loop.tokens, ";")
+        texts = [[token.text for token in part] for part in parts]
+        first, condition, step = texts if len(parts) == 3 else ([], [], [])
+        name = first[-3] if len(first) > 3 and first[-2:] == ["=", "0"] else ""
+        steps = ([name, "++"], ["++", name], [name, "+=", "1"])
+        if loop.kind != "for" or not name or condition[:2] != [name, "<"] or step not in steps:
+            yield (
+                loop.line,
+                "the loop around a region must count from 0 by 1 while it is below its limit",
+            )
+            continue
+        fixed = constants(program, function)
+        fixed |= {parameter[-1].text for parameter in function.parameters if parameter}
+        for item in function.body.body:
+            words = [token.text for token in item.tokens]
+            if item.kind == "plain" and words[:1] == ["const"] and "=" in words:
+                fixed.add(words[words.index("=") - 1])
+        if not is_constant(parts[1][2:], fixed):
+            yield (
+                loop.line,
+                "the limit of the loop around a region must be a constant, a parameter or const",
+            )
 
 
-def _parameter(
-    program: Program, function: Function, parameter: Sequence[Token], depth: int
-) -> set[str]:
-    texts = [token.text for token in parameter]
-    end = texts.index("[") if "[" in texts else len(texts)
-    name = texts[end - 1]
-    found: set[str] = set()
+@rule("dataflow")
+def statements_of_region(program: Program, unit: Unit) -> Findings:
+    """A region has declarations and calls only, of functions that return nothing."""
+    for _function, region in regions(unit):
+        for item in region.statements:
+            if item.kind not in ("plain", "pragma"):
+                yield item.line, f"a {item.kind} statement must not stand in the region"
+            elif call := process(item):
+                heads = [_texts(f.tokens) for f in program.named(call.name)]
+                if any("void" not in head[: head.index("(")] for head in heads):
+                    yield item.line, f"{call.name} must return nothing to be a process"
+            elif item.kind == "plain" and item.tokens and not declared(item.tokens):
+                yield item.line, "the region must have declarations and calls only"
+
+
+@rule("dataflow")
+def ends_of_channels(program: Program, unit: Unit) -> Findings:
+    """Every channel is written by one process and read by one later process."""
+    for _function, region in regions(unit):
+        lines: dict[str, int] = {}  # of the channels
+        ends: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for number, item in enumerate(region.statements):
+            lines |= {channel.name.text: channel.name.line for channel in channels(item)}
+            if call := process(item):
+                used = [
+                    (place, text)
+                    for place, argument in enumerate(call.arguments)
+                    for text in _texts(argument)
+                    if text in lines
+                ]
+                for place, name in used:
+                    if len(call.arguments[place]) != 1:
+                        yield item.line, f"channel {name} must be an argument by itself"
+                    directions = call_directions(program, call, place, DEPTH)
+                    if not directions:
+                        yield item.line, f"{call.name} must write or read channel {name}"
+                    for direction in directions:
+                        ends[name, direction].append(number)
+        for name, line in lines.items():
+            writers, readers = ends[name, "write"], ends[name, "read"]
+            for word, processes in (("writes", writers), ("reads", readers)):
+                if len(processes) != 1:
+                    yield (
+                        line,
+                        f"one process must be what {word} channel {name}, not {len(processes)}",
+                    )
+            if len(writers) == len(readers) == 1 and writers[0] >= readers[0]:
+                yield line, f"channel {name} must be written before it is read"
+
+
+@rule("dataflow")
+def depths_of_streams(_: Program, unit: Unit) -> Findings:
+    """A stream's depth is that of its type in its pragma, too."""
+    for _function, region in regions(unit):
+        options = [pragma_options(p) for p in region.pragmas() if pragma_name(p) == "STREAM"]
+        depths = {option.get("variable"): option.get("depth") for option in options}
+        for channel in (channel for item in region.statements for channel in channels(item)):
+            name = channel.name.text
+            if channel.type[0].text == "Stream":
+                own = "".join(_texts(split(channel.type[2:-1])[-1]))
+                depth = depths.get(name) or DEFAULT_DEPTH
+                if own != depth:
+                    text = f"stream {name} must have one depth, not {own} in its type and {depth}"
+                    yield channel.name.line, text
+
+
+def _texts(tokens: Tokens) -> list[str]:
+    return [token.text for token in tokens]
+
+
+def call_directions(program: Program, call: Call, place: int, depth: int) -> set[str]:
+    """Whether a call writes or reads its argument at `place`; empty where it is unknown."""
+    directions: set[str] = set()
+    for function in program.named(call.name):
+        if len(function.parameters) == len(call.arguments) and depth:
+            directions |= _parameter_directions(program, function, place, depth)
+    return directions
+
+
+def _parameter_directions(program: Program, function: Function, place: int, depth: int) -> set[str]:
+    """What a function's body does with a parameter, and what the functions that it hands it to."""
+    texts = _texts(function.parameters[place])
+    name = texts[(texts.index("[") if "[" in texts else len(texts)) - 1]
     is_stream = bool(STREAMS & set(texts))
-    for item in function.body.walk():
-        tokens = item.tokens
+    directions: set[str] = set()
+    for tokens in (item.tokens for item in function.body.walk()):
         for i, token in enumerate(tokens):
             if token.text != name or (i and tokens[i - 1].text in (".", "->", "::")):
                 continue
-            follows = [t.text for t in tokens[i + 1 : i + 3]]
-            if is_stream and follows[:1] == ["."]:
-                found |= {"write"} & {w for w in follows[1:] if w.startswith("write")}
-                found |= {"read"} if follows[1].startswith("read") else set()
-            elif follows[:1] == ["["] and not is_stream:
-                found.add("write" if _is_assigned(tokens, i + 1) else "read")
+            follows = [*_texts(tokens[i + 1 : i + 3]), "", ""]
+            if is_stream and follows[0] == ".":
+                directions |= {word for word in ("write", "read") if follows[1].startswith(word)}
+            elif follows[0] == "[" and not is_stream:
+                directions.add("write" if _is_assigned(tokens, i + 1) else "read")
             else:
-                found |= _passed_on(program, tokens, i, depth)
-    return {"read"} if "const" in texts and not is_stream and found else found
+                around = [call for call in calls(tokens) if call.start < i <= call.end]
+                for number, argument in enumerate(around[-1].arguments if around else []):
+                    if any(part is token for part in argument):
+                        directions |= call_directions(program, around[-1], number, depth - 1)
+    return {"read"} if "const" in texts and not is_stream and directions else directions
 
 
-def _is_assigned(tokens: Sequence[Token], opening: int) -> bool:
+def _is_assigned(tokens: Tokens, opening: int) -> bool:
     """Whether an element, with its indices from `opening`, is what an assignment changes."""
     while opening < len(tokens) and tokens[opening].text == "[":
         opening = closing(tokens, opening) + 1
     sign = tokens[opening].text if opening < len(tokens) else ""
     return sign == "=" or (sign.endswith("=") and sign not in ("==", "<=", ">=", "!="))
-
-
-def _passed_on(program: Program, tokens: Sequence[Token], at: int, depth: int) -> set[str]:
-    """Directions of the call that a parameter is an argument of."""
-    level = 0
-    for i in range(at - 1, -1, -1):
-        level += {")": 1, "(": -1}.get(tokens[i].text, 0)
-        if level < 0:
-            start = i - 1
-            if tokens[start].text == ">":
-                while start > 0 and tokens[start].text != "<":
-                    start -= 1
-                start -= 1
-            arguments = split(tokens[i + 1 : closing(tokens, i)])
-            place = next((n for n, a in enumerate(arguments) if any(t is tokens[at] for t in a)), 0)
-            return _directions(program, tokens[start].text, place, len(arguments), depth - 1)
-    return set()

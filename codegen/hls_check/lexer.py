@@ -24,27 +24,23 @@ JINJA_VALUE = re.compile(r"""\{\{(?:'[^']*'|"[^"]*"|[^'"])*?\}\}""")
 
 @dataclass(frozen=True)
 class Token:
-    """One token.
+    """One token."""
 
-    Attributes:
-        text: of a pragma, #pragma with its indentation; rest: what follows; reason: its comment.
-    """
-
-    text: str
+    text: str  # of a pragma, #pragma with its indentation
     line: int
-    kind: str
-    rest: str = ""
-    reason: str = ""
+    kind: str  # string, name, number, sign or pragma
+    rest: str = ""  # of a pragma: what follows
+    reason: str = ""  # of a pragma: its comment
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file's tokens, the headers that synthesis includes, and the lines as they are."""
+    """A file as synthesis sees it."""
 
     name: str
     tokens: tuple[Token, ...]
-    includes: tuple[tuple[str, int], ...]
-    lines: tuple[str, ...]
+    includes: tuple[tuple[str, int], ...]  # headers and their lines
+    lines: tuple[str, ...]  # as they are
 
 
 def plain_template(text: str) -> str:

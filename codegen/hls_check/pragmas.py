@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 
 from codegen.hls_check.lexer import PRAGMA, Token
-from codegen.hls_check.syntax import Function
+from codegen.hls_check.program import Program, rule
+from codegen.hls_check.syntax import Function, Unit
 
 # A line each: name, options with a value, and behind the stroke the words that stand alone. An
 # option with an exclamation mark is one without which the pragma says nothing.
@@ -82,8 +83,17 @@ def pragma_options(token: Token) -> dict[str, str | None]:
     return values | dict.fromkeys(words.split())
 
 
-def check_pragma(token: Token, function: Function | None) -> Iterator[str]:
-    """What is wrong with a pragma."""
+@rule("pragma")
+def pragmas(_: Program, unit: Unit) -> Iterator[tuple[int, str]]:
+    """Every pragma and option is Vitis HLS's, names a variable that exists, and has its reason."""
+    owners = {id(token): function for function in unit.functions for token in function.tokens}
+    for token in unit.source.tokens:
+        if token.kind == "pragma":
+            for text in _wrong(token, owners.get(id(token))):
+                yield token.line, text
+
+
+def _wrong(token: Token, function: Function | None) -> Iterator[str]:
     name = pragma_name(token)
     if token.text != PRAGMA:
         yield "a pragma must begin its line"

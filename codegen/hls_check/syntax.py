@@ -1,33 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens -> functions and their statements, as far as the rules need: no types, no expressions."""
+"""Tokens -> functions, statements and calls, as far as the rules need: no types, no expressions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from codegen.hls_check.lexer import Source, Token
 
+Tokens = Sequence[Token]
 OPENING, CLOSING = {"(": ")", "[": "]", "{": "}"}, {")", "]", "}"}
-CONTROL = ("for", "while", "do", "if", "switch")
+LOOPS = ("for", "while", "do")
+CONTROL = (*LOOPS, "if", "switch")
 CLASSES = ("struct", "class", "union", "enum")
 # What begins a statement that declares no variable.
 STATEMENTS = ("return", "using", "typedef", "goto", "case", "delete", "template", "operator")
+MEMBER = (".", "->")
 
 
 @dataclass
 class Statement:
-    """A statement of a function body.
+    """A statement of a function body."""
 
-    Attributes:
-        kind: for, while, do, if, switch, block, pragma, plain.
-        tokens: of a plain statement or pragma; of a control statement those in its parentheses.
-        label: the name in front of it, or "".
-        body: statements inside.
-    """
-
-    kind: str
+    kind: str  # for, while, do, if, switch, block, pragma, plain
     line: int
-    tokens: Sequence[Token] = ()
-    label: str = ""
+    tokens: Tokens = ()  # of a control statement those in its parentheses
+    label: str = ""  # the name in front of it
     body: "list[Statement]" = field(default_factory=list)
 
     def walk(self) -> "Iterator[Statement]":
@@ -36,32 +32,27 @@ class Statement:
         for item in self.body:
             yield from item.walk()
 
+    @property
+    def statements(self) -> "list[Statement]":
+        """What stands in the body, without the block around it."""
+        return self.body[0].body if [item.kind for item in self.body] == ["block"] else self.body
+
     def pragmas(self) -> list[Token]:
-        """Pragmas at the beginning of the body, after declarations, too."""
-        items = self.body[0].body if [i.kind for i in self.body] == ["block"] else self.body
-        return [item.tokens[0] for item in items if item.kind == "pragma"]
+        """Pragmas of the body itself, after declarations, too."""
+        return [item.tokens[0] for item in self.statements if item.kind == "pragma"]
 
 
 @dataclass
 class Function:
-    """A function definition.
+    """A function definition."""
 
-    Attributes:
-        name, owner: its name and its class, "" for a free function.
-        parameters: tokens of each parameter.
-        template: tokens of its template parameters.
-        body: one block statement.
-        tokens: everything from the name to the end.
-    """
-
-    source: Source
     name: str
-    owner: str
+    owner: str  # its class, "" for a free function
     line: int
-    parameters: list[Sequence[Token]]
-    template: Sequence[Token]
-    body: Statement
-    tokens: Sequence[Token]
+    parameters: list[Tokens]
+    template: Tokens  # template parameters
+    body: Statement  # one block
+    tokens: Tokens  # everything from the head to the end
 
 
 @dataclass
@@ -73,45 +64,58 @@ class Unit:
     declarations: list[Statement] = field(default_factory=list)
 
 
-def parse(source: Source) -> Unit:
-    """Functions and declarations of a file."""
-    unit = Unit(source)
-    _Scope(unit, source.tokens).run(0, len(source.tokens), "")
-    return unit
+@dataclass
+class Declared:
+    """A name that a statement declares."""
+
+    name: Token
+    sizes: list[Tokens]  # dimensions of an array
+    type: Tokens
 
 
-def closing(tokens: Sequence[Token], start: int) -> int:
+@dataclass
+class Call:
+    """NAME(...) or NAME<...>(...) from index `start` to `end`."""
+
+    name: str
+    start: int
+    end: int
+    arguments: list[Tokens]
+
+
+def closing(tokens: Tokens, start: int) -> int:
     """Index of the bracket that closes the one at `start`; the end where there is none."""
     depth = 0
     for i in range(start, len(tokens)):
-        if tokens[i].text in OPENING:
-            depth += 1
-        elif tokens[i].text in CLOSING:
-            depth -= 1
-            if depth == 0:
-                return i
+        depth += (tokens[i].text in OPENING) - (tokens[i].text in CLOSING)
+        if depth == 0 and tokens[i].text in CLOSING:
+            return i
     return len(tokens) - 1
 
 
-def closing_angle(tokens: Sequence[Token], start: int) -> int | None:
+def closing_angle(tokens: Tokens, start: int) -> int | None:
     """Index of the > that closes the < at `start`, None where that < is a comparison."""
     depth = 0
     for i in range(start, min(len(tokens), start + 200)):
         text = tokens[i].text
-        if text == "<":
-            depth += 1
-        elif text == ">":
-            depth -= 1
-            if depth == 0:
-                return i
-        elif text in (";", "{", "}", "&&", "||"):
+        depth += (text == "<") - (text == ">")
+        if depth == 0:
+            return i
+        if text in (";", "{", "}", "&&", "||"):
             return None
     return None
 
 
-def split(tokens: Sequence[Token], sign: str = ",") -> list[Sequence[Token]]:
+def after_template(tokens: Tokens, name: int) -> int:
+    """Index behind a name and its template arguments."""
+    if name + 1 < len(tokens) and tokens[name + 1].text == "<":
+        return (closing_angle(tokens, name + 1) or name) + 1
+    return name + 1
+
+
+def split(tokens: Tokens, sign: str = ",") -> list[Tokens]:
     """Parts between signs outside of all brackets and template arguments."""
-    parts: list[Sequence[Token]] = []
+    parts: list[Tokens] = []
     start = i = 0
     while i < len(tokens):
         text = tokens[i].text
@@ -126,16 +130,17 @@ def split(tokens: Sequence[Token], sign: str = ",") -> list[Sequence[Token]]:
     return [*parts, tokens[start:]] if start < len(tokens) or parts else []
 
 
-@dataclass
-class Declared:
-    """A name that a statement declares: its place, the dimensions of an array, and the type."""
+def calls(tokens: Tokens) -> Iterator[Call]:
+    """All calls, outer ones before those in their arguments."""
+    for i, token in enumerate(tokens):
+        if token.kind == "name":
+            opening = after_template(tokens, i)
+            if opening < len(tokens) and tokens[opening].text == "(":
+                end = closing(tokens, opening)
+                yield Call(token.text, i, end, split(tokens[opening + 1 : end]))
 
-    name: Token
-    sizes: list[Sequence[Token]]
-    type: Sequence[Token]
 
-
-def declared(tokens: Sequence[Token]) -> list[Declared]:
+def declared(tokens: Tokens) -> list[Declared]:
     """What a statement declares: a type, then names; nothing for anything else."""
     i = 0
     while i < len(tokens) and tokens[i].text in ("static", "const", "constexpr", "typename"):
@@ -145,34 +150,39 @@ def declared(tokens: Sequence[Token]) -> list[Declared]:
     texts = [*(token.text for token in tokens), "", ""]
     while texts[i + 1] == "::":
         i += 2
-    if texts[i + 1] == "<":
-        i = closing_angle(tokens, i + 1) or i
+    i = after_template(tokens, i) - 1
     while texts[i + 1] in ("*", "&", "const", "int", "long", "__int128"):
         i += 1
     if i + 1 >= len(tokens) or tokens[i + 1].kind != "name":
         return []
-    found = []
+    names = []
     for part in split(tokens[i + 1 :]):
         at = next((n for n, token in enumerate(part) if token.kind == "name"), None)
         if at is not None:
-            found.append(Declared(part[at], list(_dimensions(part, at + 1)), tokens[: i + 1]))
-    return found
+            sizes, opening = [], at + 1
+            while opening < len(part) and part[opening].text == "[":
+                end = closing(part, opening)
+                sizes.append(part[opening + 1 : end])
+                opening = end + 1
+            names.append(Declared(part[at], sizes, tokens[: i + 1]))
+    return names
 
 
-def _dimensions(tokens: Sequence[Token], i: int) -> Iterator[Sequence[Token]]:
-    while i < len(tokens) and tokens[i].text == "[":
-        end = closing(tokens, i)
-        yield tokens[i + 1 : end]
-        i = end + 1
+def parse(source: Source) -> Unit:
+    """Functions and declarations of a file."""
+    unit = Unit(source)
+    _Parser(source.tokens, unit).scope(0, len(source.tokens), "")
+    return unit
 
 
-class _Scope:
-    """Goes through a namespace or class scope."""
+class _Parser:
+    """Recursive descent over namespaces, classes and statements."""
 
-    def __init__(self, unit: Unit, tokens: Sequence[Token]) -> None:
-        self.unit, self.tokens = unit, tokens
+    def __init__(self, tokens: Tokens, unit: Unit) -> None:
+        self.tokens, self.unit = tokens, unit
 
-    def run(self, start: int, end: int, owner: str) -> None:
+    def scope(self, start: int, end: int, owner: str) -> None:
+        """Read what a file, a namespace or a class holds."""
         i = begin = start
         while i < end:
             text = self.tokens[i].text
@@ -184,32 +194,29 @@ class _Scope:
             elif text == "(":
                 i = closing(self.tokens, i)
             elif text == ";" or self.tokens[i].kind == "pragma":
-                self._declare(begin, i)
+                if begin < i:
+                    tokens = self.tokens[begin:i]
+                    self.unit.declarations.append(Statement("plain", tokens[0].line, tokens))
                 begin = i + 1
             elif text == ":" and self.tokens[i - 1].text in ("public", "private", "protected"):
                 begin = i + 1
             i += 1
 
-    def _declare(self, begin: int, end: int) -> None:
-        tokens = self.tokens[begin:end]
-        if tokens:
-            self.unit.declarations.append(Statement("plain", tokens[0].line, tokens))
-
     def _enter(self, begin: int, brace: int, last: int, owner: str) -> bool:
         """Handle the braces after a head; whether they end the item."""
         head = list(self.tokens[begin:brace])
-        template: Sequence[Token] = ()
+        template: Tokens = ()
         while head and head[0].text == "template":
             end = closing_angle(head, 1) or 1
             template, head = head[2:end], head[end + 1 :]
         texts = [token.text for token in head]
         if not head or texts[0] in ("namespace", "extern"):
-            self.run(brace + 1, last, owner)
+            self.scope(brace + 1, last, owner)
             return True
         if texts[0] in CLASSES and "(" not in texts and "=" not in texts:
             name = texts[1] if len(texts) > 1 and texts[1] != "class" else ""
             if texts[0] != "enum":
-                self.run(brace + 1, last, name)
+                self.scope(brace + 1, last, name)
             return False  # up to the semicolon
         if "(" not in texts or "=" in texts[: texts.index("(")]:
             return False  # an initializer
@@ -219,51 +226,36 @@ class _Scope:
         name = texts[opening - 1] if texts[opening - 1] != ")" else "operator()"
         if opening > 2 and texts[opening - 2] == "::":
             owner = texts[opening - 3]
-        body, _ = _Body(self.tokens).statement(brace)
-        self.unit.functions.append(
-            Function(
-                self.unit.source,
-                name,
-                owner,
-                head[opening - 1].line,
-                split(head[opening + 1 : closing(head, opening)]),
-                template,
-                body,
-                self.tokens[begin : last + 1],
-            )
-        )
+        parameters = split(head[opening + 1 : closing(head, opening)])
+        body, _ = self.statement(brace)
+        tokens, line = self.tokens[begin : last + 1], head[opening - 1].line
+        function = Function(name, owner, line, parameters, template, body, tokens)
+        self.unit.functions.append(function)
         return True
-
-
-class _Body:
-    """Recursive descent over statements."""
-
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self.tokens = tokens
 
     def statement(self, i: int) -> tuple[Statement, int]:
         """The statement at i and the index behind it."""
         token = self.tokens[i]
+        following = self.tokens[i + 1].text if i + 1 < len(self.tokens) else ""
         if token.kind == "pragma":
             return Statement("pragma", token.line, (token,)), i + 1
         if token.text == "{":
-            end, made, i = closing(self.tokens, i), Statement("block", token.line), i + 1
+            end, block, i = closing(self.tokens, i), Statement("block", token.line), i + 1
             while i < end:
-                item, i = self.statement(i)
-                made.body.append(item)
-            return made, end + 1
-        if token.kind == "name" and self._is_label(i):
+                i = self._inside(block, i)
+            return block, end + 1
+        labels = token.kind == "name" and token.text not in ("default", "public", "private")
+        if labels and following == ":":
             inner, after = self.statement(i + 2)
             inner.label = token.text
             return inner, after
-        if token.text in CONTROL:
-            return self._control(i)
-        return self._plain(i)
+        return self._control(i) if token.text in CONTROL else self._plain(i)
 
-    def _is_label(self, i: int) -> bool:
-        name = self.tokens[i].text
-        follows = i + 1 < len(self.tokens) and self.tokens[i + 1].text == ":"
-        return follows and name not in ("default", "public", "private")
+    def _inside(self, outer: Statement, i: int) -> int:
+        """Put the statement at i into another; the index behind it."""
+        inner, after = self.statement(i)
+        outer.body.append(inner)
+        return after
 
     def _plain(self, i: int) -> tuple[Statement, int]:
         start = i
@@ -275,18 +267,15 @@ class _Body:
         return Statement("plain", self.tokens[start].line, self.tokens[start:i]), i + 1
 
     def _control(self, i: int) -> tuple[Statement, int]:
-        made = Statement(self.tokens[i].text, self.tokens[i].line)
-        if made.kind == "do":
-            inner, i = self.statement(i + 1)
-            made.body.append(inner)
+        statement = Statement(self.tokens[i].text, self.tokens[i].line)
+        if statement.kind == "do":
+            i = self._inside(statement, i + 1)
             end = closing(self.tokens, i + 1)
-            made.tokens = self.tokens[i + 2 : end]
-            return made, end + 2
+            statement.tokens = self.tokens[i + 2 : end]
+            return statement, end + 2
         end = closing(self.tokens, i + 1)
-        made.tokens = self.tokens[i + 2 : end]
-        inner, i = self.statement(end + 1)
-        made.body.append(inner)
-        if made.kind == "if" and i < len(self.tokens) and self.tokens[i].text == "else":
-            inner, i = self.statement(i + 1)
-            made.body.append(inner)
-        return made, i
+        statement.tokens = self.tokens[i + 2 : end]
+        i = self._inside(statement, end + 1)
+        if statement.kind == "if" and i < len(self.tokens) and self.tokens[i].text == "else":
+            i = self._inside(statement, i + 1)
+        return statement, i

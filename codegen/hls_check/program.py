@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All files of a design, what is constant in them, and the registry of rules.
+
+A rule is a function that `@rule(NAME)` registers: it is called with the program and one of its
+files, and yields line and text of everything that breaks the sentence of its docstring.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from codegen.hls_check.syntax import Function, Tokens, Unit, after_template
+
+CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*$")  # names of constants
+TYPE = re.compile(r"sizeof|int|unsigned|char|short|long|const|typename|u?int\d*_t")
+
+
+@dataclass(frozen=True)
+class Program:
+    """All files of a design."""
+
+    units: tuple[Unit, ...]
+
+    @property
+    def functions(self) -> list[Function]:
+        """All function definitions."""
+        return [function for unit in self.units for function in unit.functions]
+
+    def named(self, name: str) -> list[Function]:
+        """Functions of a name."""
+        return [function for function in self.functions if function.name == name]
+
+
+Check = Callable[[Program, Unit], Iterator[tuple[int, str]]]
+RULES: list[tuple[str, Check]] = []
+
+
+def rule(name: str) -> Callable[[Check], Check]:
+    """Register a function under the name that its findings have; several may share one."""
+
+    def register(check: Check) -> Check:
+        RULES.append((name, check))
+        return check
+
+    return register
+
+
+def constants(program: Program, function: Function) -> set[str]:
+    """Names with a value at compile time: template parameters, constants, constexpr functions."""
+    names = {token.text for token in function.template if token.kind == "name"}
+    names |= {f.name for f in program.functions if any(t.text == "constexpr" for t in f.tokens[:4])}
+    outside = [item for unit in program.units for item in unit.declarations]
+    for item in [*outside, *(i for i in function.body.walk() if i.kind == "plain")]:
+        texts = [token.text for token in item.tokens]
+        if "=" in texts and texts[0] in ("const", "constexpr", "static"):
+            place = texts.index("=")
+            fixed = "const" in texts or "constexpr" in texts
+            if fixed and is_constant(item.tokens[place + 1 :], names):
+                names.add(texts[place - 1])
+    return names
+
+
+def is_constant(tokens: Tokens, names: set[str]) -> bool:
+    """Whether an expression has a value at compile time, where `names` have one."""
+    i = 0
+    while i < len(tokens):
+        token, after = tokens[i], after_template(tokens, i)
+        if token.kind == "name" and after < len(tokens) and tokens[after].text == "::":
+            i = after  # Type<C>::NAME
+            continue
+        value = CONSTANT.match(token.text) or token.text in names or TYPE.fullmatch(token.text)
+        if token.kind == "name" and not value:
+            return False
+        i += 1
+    return bool(tokens)
