@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Searches for widths: `uniform` for qm and F of the whole network, `single` for one code width.
+"""Searches for a width per layer, the methods of `command`: `search`, `budget`, `quenn`, `filling`.
 
-`search`, `budget` and `quenn` find a width per layer (`command` runs them); they share `problem`
-(groups and fits), `measure` (scores), `cache` (activations) and `scheduler` (cores or a cluster).
+They share `problem` (groups and fits), `measure` (scores), `cache` (activations) and `scheduler`
+(cores or a cluster). `model_prep.quantize.fracs` finds F, qm and one width for all layers.
 """

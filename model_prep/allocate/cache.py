@@ -18,7 +18,7 @@ from formats.build import free_memory
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import fake_quant
-from model_prep.quantize.fake_quant import FakeQuantized, floats
+from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.run import last, run, tensor_of
 
 _DEFAULT_SHARE = 0.25  # of the free memory
@@ -41,17 +41,12 @@ class Choice:
 class FloatBase:
     """The float network as a base, and choices that store some of its weights otherwise."""
 
-    def __init__(
-        self, graph: Graph, store: Callable[[np.ndarray, Any], tuple[np.ndarray, int]]
-    ) -> None:
-        """`store` gives integers and F of a layer's weights under a label, which must be hashable.
-
-        Every label is stored once a layer.
-        """
+    def __init__(self, graph: Graph, store: Callable[[np.ndarray, Any], torch.Tensor]) -> None:
+        """`store` gives what is left (float32) of a layer's weights under a hashable label."""
         self.weights = {layer.name: layer.weight for layer in graph.layers if layer.has_weights}
         exact = {name: tensor_of(values) for name, values in self.weights.items()}
         self.base = Choice({}, exact, dict.fromkeys(exact, "float"))
-        self._stored = cache(lambda name, label: floats(*store(self.weights[name], label)))
+        self._stored = cache(lambda name, label: store(self.weights[name], label))
 
     def choice(self, labels: Mapping[str, Any], quantizers: Mapping[str, Quantizer]) -> Choice:
         """The float network with these weights stored and these activations quantized."""

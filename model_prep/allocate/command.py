@@ -11,7 +11,7 @@ from typing import Any
 from formats.build import write_atomic
 from formats.errors import UserError
 from formats.options import Options
-from model_prep.allocate import budget, filling, loss, quenn, search
+from model_prep.allocate import budget, filling, quenn, search
 from model_prep.allocate.measure import Measure, goal_of, measuring
 from model_prep.allocate.problem import Problem
 from model_prep.allocate.scheduler import connect
@@ -212,9 +212,9 @@ def _loss(subject: Subject, options: Options) -> None:
         raise UserError("QM must be a number to allocate widths, not auto; set QM")
     plan = replace(plan, refine=plan.refine or TECHNIQUES)
     measured = pipeline.measure(subject.graph, plan, qm, pixels, subject.to_float)
-    losses = loss.losses(plan, measured)
+    losses = budget.expected_losses(plan, measured)
     for average in options.average:
-        one = loss.allocate(plan, measured.exact, losses, average)
+        one = budget.for_average(plan, measured.exact, losses, average)
         result = {"widths": _widths(one), "nb": plan_bits(subject.graph, one), "losses": losses}
         suffix = f"_{average:g}" if len(options.average) > 1 else ""
         _write(subject, options, len(pixels), one, measured.fracs, result, suffix)

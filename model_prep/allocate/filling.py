@@ -31,7 +31,7 @@ DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
 MEASURED = range(3, 9)  # widths that kappa is measured at
 COSTS = ("parameters", "activations", "macs")
 _FIXED_POINT = ("uniform", "dynamic")  # schemes of weights that have no codebook
-Measurement = Callable[[Iterable[int]], dict[int, float]]  # SQNR in dB by width
+Measurement = Callable[[Iterable[int]], dict[int, float]]  # SQNR in dB by width of those given
 
 
 @dataclass
@@ -43,14 +43,7 @@ class Filling:
     settled: dict[str, int] = field(default_factory=dict)  # widths of layers without noise
 
     def add(self, name: str, rho: float, limits: Limits, dead: bool, measure: Measurement) -> None:
-        """One more layer.
-
-        Args:
-            name: of the layer.
-            rho: what a bit costs.
-            limits: its narrowest and widest width.
-            dead: whether all of its values are 0; it gets its narrowest width.
-            measure: SQNR in dB by width of the widths given, or of those among them that can be.
+        """One more layer; where it is `dead`, its values all 0, it gets its narrowest width.
 
         Raises:
             UserError: SQNR that no line over the width fits.
@@ -152,18 +145,10 @@ def code_sqnr_db(formats: Formats, names: Sequence[str], own: Quantizer) -> floa
 
 
 def of_activations(problem: Problem, kind: str, kappa: float | None = None) -> Filling:
-    """The groups of a problem as steps.
+    """The groups of a problem as steps, a bit's cost as in `reading_costs`.
 
     A group that costs nothing (an addition or a pool reads it, nothing that multiplies) is given
     the least cost of any map, so that it gets no fewer bits than the cheapest of the others would.
-
-    Args:
-        problem: the groups; fixed widths are not part of the target.
-        kind: what a bit costs, see `reading_costs`.
-        kappa: dB per bit; None: measured for each step.
-
-    Raises:
-        UserError: names a layer whose SQNR no line fits.
     """
     rho, formats = reading_costs(problem.graph, kind), problem.formats
     least = min((cost for cost in rho.values() if cost > 0), default=1.0)
@@ -195,15 +180,7 @@ def of_weights(
 ) -> Filling:  # fmt: skip
     """The plan's weights in fixed point as steps (the paper's section 5.1); codebooks are left out.
 
-    Args:
-        graph: the float network.
-        plan: schemes of weights.
-        kappa: dB per bit; None: measured layer by layer.
-        kind: rho, "parameters" (the paper's) or "macs".
-        keep: layers whose widths stay as they are.
-
-    Raises:
-        UserError: names a layer whose SQNR no line fits.
+    A bit costs `kind`, "parameters" (the paper's) or "macs". Widths of the layers in `keep` stay.
     """
     rho = costs(graph, kind)
     filling = Filling(kappa)
@@ -224,12 +201,7 @@ def predict(
 
     Inverse SQNRs add up along a chain; where maps join (concatenation, addition) the mean of the
     parts' is taken. What quantizing the input and the biases and rounding to qm bits add is left
-    out.
-
-    Args:
-        graph: the network.
-        weights_db, codes_db: SQNR in dB of weights and of stored activations by layer name; what
-            is not named has no noise.
+    out, and so are weights and stored activations whose SQNR is not given by layer name.
 
     Returns:
         (before the output itself is quantized, after it), by layer name.

@@ -18,6 +18,7 @@ from model_prep.allocate.cache import Choice, FloatBase
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem
 from model_prep.quantize.calibrate import FloatMaps
+from model_prep.quantize.fake_quant import floats
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.score import layer_gaps
 
@@ -129,7 +130,7 @@ class _Space:
 
     def __init__(self, problem: Problem, measure: Measure) -> None:
         self.problem, self.measure = problem, measure
-        self._float = FloatBase(problem.graph, to_fixed)
+        self._float = FloatBase(problem.graph, lambda weight, bits: floats(*to_fixed(weight, bits)))
         self.sizes = {name: values.size for name, values in self._float.weights.items()}
 
     def choice(self, weight_bits: Mapping[str, int], bits: Mapping[str, int]) -> Choice:

@@ -85,18 +85,6 @@ def smallest_uniform(problem: Problem, measure: Measure, goal: float) -> int:
     )
 
 
-def visiting_order(problem: Problem, order: str) -> list[int]:
-    """Group numbers in the order in which a pass lowers them.
-
-    "backward" is the last layer first, so that what is accepted never spoils the cache of what
-    comes next; "size" most activations first; else "forward".
-    """
-    numbers = list(range(len(problem.groups)))
-    if order == "size":
-        return sorted(numbers, key=lambda number: -problem.groups[number].elements)
-    return numbers[::-1] if order == "backward" else numbers
-
-
 def coordinate(
     problem: Problem, measure: Measure, goal: float, order: str = "size"
 ) -> SearchResult:
@@ -111,7 +99,9 @@ def coordinate(
         problem: the groups and their quantizers.
         measure: scores and judges.
         goal: least score.
-        order: see `visiting_order`.
+        order: in which a pass lowers groups: "size" (most activations first), "backward" (last
+            layer first, so that what is accepted never spoils the cache of what comes next) or
+            "forward".
     """
     before = measure.evaluations
     start = smallest_uniform(problem, measure, goal)
@@ -141,13 +131,17 @@ def _descend(
     problem: Problem, judge: Judge, widths: Widths, order: str
 ) -> tuple[Widths, float]:  # fmt: skip
     """(where no group can be lowered, the work of all trials in runs of the whole network)."""
-    alive, work = visiting_order(problem, order), 0.0
+    alive, work = list(range(len(widths))), 0.0
+    if order == "size":
+        alive.sort(key=lambda number: -problem.groups[number].elements)
+    elif order == "backward":
+        alive.reverse()
     while alive:
         left = []
         for number in alive:
-            trial = _lower(problem, widths, number)
-            if trial is None:
+            if widths[number] == problem.groups[number].widths[0]:
                 continue
+            trial = with_width(widths, number, widths[number] - 1)
             work += problem.behind[number]
             if judge(trial, widths, number):
                 widths = trial
@@ -163,12 +157,6 @@ def _with_slack(problem: Problem, widths: Widths) -> Widths:
         min(bits + _SLACK, group.widths[-1]) if group.elements < average else bits
         for group, bits in zip(problem.groups, widths, strict=True)
     )
-
-
-def _lower(problem: Problem, widths: Widths, number: int) -> Widths | None:
-    """The widths with one group a bit narrower; None at its narrowest."""
-    bits = widths[number] - 1
-    return with_width(widths, number, bits) if bits >= problem.narrowest[number] else None
 
 
 class Tail:

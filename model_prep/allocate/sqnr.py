@@ -103,12 +103,9 @@ def predicted_sqnr_db(
     >>> [round(value, 2) for value in predicted_sqnr_db([8, 6], [16, 16])]
     [23.98, 17.02]
     """
-    steps: list[float] = []
-    outputs = []
-    for weight, activation in zip(weight_bits, activation_bits, strict=True):
-        steps += [kappa * weight, kappa * activation]
-        outputs.append(output_sqnr_db(steps))
-    return outputs
+    widths = zip(weight_bits, activation_bits, strict=True)
+    steps = [kappa * bits for pair in widths for bits in pair]
+    return [output_sqnr_db(steps[:end]) for end in range(2, len(steps) + 1, 2)]
 
 
 def water_fill(steps: Sequence[Step], target_db: float) -> list[float]:

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from formats.arithmetic import at_frac, largest_frac
 from formats.quantizer import Quantizer
-from model_prep.allocate.cache import Choice
+from model_prep.allocate.cache import Choice, FloatBase
 from model_prep.allocate.measure import Measure, measuring
 from model_prep.graph import Layer
+from model_prep.quantize.fake_quant import floats
 from model_prep.quantize.quantizers import WEIGHTS
 from model_prep.study import papers, plots
 from model_prep.study.context import Study
@@ -33,39 +34,17 @@ _IMAGES = 50
 _MANY = 12  # layers, above which fewer widths are measured
 
 
-def stored_weights(technique: str, weight: np.ndarray, bits: int) -> torch.Tensor:
-    """A layer's weights in a technique, as float32."""
-    made = WEIGHTS[technique].fit(weight, bits)
-    return torch.from_numpy((made.integers * 2.0**-made.frac).astype(np.float32))
+def _stored(weight: np.ndarray, label: tuple[str, int]) -> torch.Tensor:
+    stored = WEIGHTS[label[0]].fit(weight, label[1])
+    return floats(stored.integers, stored.frac)
 
 
-class Space:
-    """Configurations with the float network as their base."""
+class Space(FloatBase):
+    """Configurations with the float network as their base, weights by (technique, bits)."""
 
     def __init__(self, study: Study) -> None:
+        super().__init__(study.graph, _stored)
         self.study = study
-        self.weights = {
-            layer.name: layer.weight for layer in study.graph.layers if layer.has_weights
-        }
-        exact = {name: torch.from_numpy(values) for name, values in self.weights.items()}
-        self.base = Choice({}, exact, dict.fromkeys(exact, "float"))
-        self._stored: dict[tuple[str, str, int], torch.Tensor] = {}
-
-    def choice(
-        self, weights: Mapping[str, tuple[str, int]], quantizers: Mapping[str, Quantizer]
-    ) -> Choice:
-        """The float network with some weights (technique, bits) and activations quantized."""
-        made = {
-            name: self._made(name, technique, bits) for name, (technique, bits) in weights.items()
-        }
-        return Choice(dict(quantizers), {**self.base.weights, **made},
-                      {**self.base.labels, **weights})  # fmt: skip
-
-    def _made(self, name: str, technique: str, bits: int) -> torch.Tensor:
-        key = name, technique, bits
-        if key not in self._stored:
-            self._stored[key] = stored_weights(technique, self.weights[name], bits)
-        return self._stored[key]
 
     def codes(self, technique: str, bits: int) -> dict[str, Quantizer]:
         """All activations in a technique; k-means is KNQ."""
@@ -77,8 +56,7 @@ class Space:
         largest = max(float(np.abs(values).max()) for values in self.weights.values())
         frac = largest_frac(largest, (1 << (bits - 1)) - 1)
         made = {
-            name: torch.from_numpy((at_frac(v, bits, frac) * 2.0**-frac).astype(np.float32))
-            for name, v in self.weights.items()
+            name: floats(at_frac(values, bits, frac), frac) for name, values in self.weights.items()
         }
         common = largest_frac(max(self.study.calibration.maxima.values()), (1 << bits) - 1)
         signed = self.study.plan("knq").signed

@@ -20,7 +20,7 @@ from formats.errors import UserError
 from formats.images import percent_correct
 from formats.options import Options
 from formats.quantizer import Quantizer
-from model_prep.allocate import loss
+from model_prep.allocate import budget
 from model_prep.allocate.cache import Choice
 from model_prep.footprint import average_bits
 from model_prep.graph import Graph
@@ -70,7 +70,8 @@ class Refiner:
     def allocated(self, scheme: str, bits: float) -> Plan:
         """A scheme at `bits` bits on average, widths by expected loss, without labels."""
         plan = self.plan(scheme, int(bits))
-        return loss.allocate(plan, self.study.graph, loss.losses(plan, self.measured), bits)
+        losses = budget.expected_losses(plan, self.measured)
+        return budget.for_average(plan, self.study.graph, losses, bits)
 
     def score(self, plan: Plan) -> dict[str, Any]:
         """Of the refined network: see `rate`."""

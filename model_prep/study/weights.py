@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from formats.arithmetic import at_frac, to_fixed
 from model_prep.allocate import sqnr
-from model_prep.allocate.cache import Choice
+from model_prep.allocate.cache import Choice, FloatBase
 from model_prep.allocate.measure import measuring
 from model_prep.quantize.score import inverse_sqnr, sqnr_db
 from model_prep.study import papers, plots
@@ -56,25 +56,12 @@ class Model:
         if not self.layers:
             self.layers, self.rest = self.rest, {}
         self.sizes = {name: weight.size for name, weight in self.layers.items()}
-        self._known: dict[tuple[str, int], torch.Tensor] = {}
-
-    def _fixed(self, name: str, weight: np.ndarray, bits: int) -> torch.Tensor:
-        if (name, bits) not in self._known:
-            self._known[name, bits] = fixed(weight, bits)
-        return self._known[name, bits]
+        self._float = FloatBase(study.graph, lambda weight, label: fixed(weight, label[1]))
 
     def choice(self, widths: Mapping[str, int]) -> Choice:
         """Float activations; layers that are not named keep float weights."""
-        every = {**self.layers, **self.rest}
         bits = {**dict.fromkeys(self.rest, _FC_BITS), **widths}
-        weights = {
-            name: self._fixed(name, weight, bits[name])
-            if name in bits
-            else torch.from_numpy(weight)
-            for name, weight in every.items()
-        }
-        labels = {name: ("fixed", bits[name]) if name in bits else "float" for name in every}
-        return Choice({}, weights, labels)
+        return self._float.choice({name: ("fixed", own) for name, own in bits.items()}, {})
 
     def bits(self, widths: Mapping[str, int]) -> int:
         """Size of the optimised layers' weights in bits."""

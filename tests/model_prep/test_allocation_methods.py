@@ -21,6 +21,7 @@ from formats.errors import UserError, run_cli
 from model_prep import weights
 from model_prep.allocate import budget, quenn, search
 from model_prep.allocate.measure import Measure, measuring
+from model_prep.allocate.problem import with_width
 from model_prep.quantize import plan_file
 from model_prep.quantize.calibrate import float_maps
 from model_prep.quantize.plan import Settings
@@ -77,8 +78,8 @@ def test_no_group_can_be_lowered_further(ready: Ready, measure: Measure) -> None
     result = search.coordinate(ready.problem, measure, goal)
     widths = tuple(result.widths[group.name] for group in ready.problem.groups)
     for number in range(len(widths)):
-        lower = search._lower(ready.problem, widths, number)
-        if lower is not None:
+        lower = with_width(widths, number, widths[number] - 1)
+        if widths[number] > ready.problem.narrowest[number]:
             assert measure.score(ready.problem.choice(lower))[0] < goal
 
 

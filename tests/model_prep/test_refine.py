@@ -18,7 +18,7 @@ from formats.commands import main
 from formats.errors import UserError
 from formats.quantizer import Quantizer
 from model_prep import data, networks, run, weights
-from model_prep.allocate import loss
+from model_prep.allocate import budget
 from model_prep.footprint import average_bits, plan_bits
 from model_prep.graph import Graph, Layer
 from model_prep.quantize import plan_file
@@ -222,13 +222,13 @@ def test_allocation_stays_in_its_budget_and_beats_one_width(
 ) -> None:
     plan = plan_of(graph)
     measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
-    found = loss.losses(plan, measured)
-    done = loss.allocate(plan, graph, found, average)
+    found = budget.expected_losses(plan, measured)
+    done = budget.for_average(plan, graph, found, average)
     assert average_bits(graph, done) <= average
     total = sum(found[one.name][one.bits] for one in done.layers if one.bits is not None)
     assert total <= sum(by_width[int(average)] for by_width in found.values()) * (1 + 1e-9)
     with pytest.raises(UserError, match="^the average width must be 2.00 bits or more"):
-        loss.allocate(plan, graph, found, 1.5)
+        budget.for_average(plan, graph, found, 1.5)
 
 
 def test_nb_counts_what_is_stored_and_the_plan_file_gives_the_plan_again(
@@ -236,7 +236,7 @@ def test_nb_counts_what_is_stored_and_the_plan_file_gives_the_plan_again(
 ) -> None:
     plan = plan_of(graph)
     measured = pipeline.measure(graph, plan, 12, pixels, TO_FLOAT)
-    done = loss.allocate(plan, graph, loss.losses(plan, measured), 3.4)
+    done = budget.for_average(plan, graph, budget.expected_losses(plan, measured), 3.4)
     done = replace(done, distil_steps=7)
     path = tmp_path / "plan.toml"
     path.write_text(plan_file.text(done, measured.fracs))
