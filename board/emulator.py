@@ -24,8 +24,7 @@ from pynq.buffer import PynqBuffer
 from pynqmetadata.frontends import Metadata
 
 from board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
-from board.registers import weight_names
-from formats.design import COUNTERS
+from formats.design import COUNTERS, MAP_PORTS, weight_pointers
 from formats.packing import WORD_BYTES
 
 try:
@@ -166,7 +165,7 @@ class Fabric:
         self.faults = faults
         self.library: Any = None
         self.calls = 0
-        self.pointers = weight_names(1)
+        self.pointers = weight_pointers(1)
         self._layout = register_layout()
         self._words: dict[int, int] = {}
         self._state = AP_IDLE
@@ -189,7 +188,7 @@ class Fabric:
         self.library.emulator_run.argtypes = [ctypes.c_void_p, u64, u64, i32, i32, i32]
         self.library.emulator_run.argtypes += [ctypes.c_void_p, ctypes.c_void_p]
         self.library.emulator_run.restype = None
-        self.pointers = weight_names(self.library.emulator_weight_ports())
+        self.pointers = weight_pointers(self.library.emulator_weight_ports())
         self._layout = register_layout(len(self.pointers))
         self._words.clear()
         self._state = AP_IDLE
@@ -262,7 +261,7 @@ class Fabric:
         shift = self.bank.host - CMA_ADDRESS
         weights = [(self._pointer(name) + shift) % 2**64 for name in self.pointers]
         sections = np.array(weights, dtype=np.uint64)
-        maps = [(self._pointer(name) + shift) % 2**64 for name in ("fm_in", "fm_out")]
+        maps = [(self._pointer(name) + shift) % 2**64 for name in MAP_PORTS]
         self.library.emulator_run(
             sections.ctypes.data, *maps, first, end, images, counters.ctypes.data,
             identity.ctypes.data,
@@ -300,7 +299,7 @@ class Fabric:
             if end > start and not self.bank.holds(weights, (end - start) * WORD_BYTES):
                 return f"{name} at {weights + CMA_ADDRESS:#x}"
         size = images * library.emulator_arena_words() * WORD_BYTES
-        for name in ("fm_in", "fm_out"):
+        for name in MAP_PORTS:
             if not self.bank.holds(self._pointer(name) - CMA_ADDRESS, size):
                 return f"{name} at {self._pointer(name):#x}"
         return None

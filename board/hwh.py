@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from board.registers import weight_names
-from formats.design import COUNTERS
+from formats.design import COUNTERS, MAP_PORTS, SCALARS, weight_pointers
 
 IP_NAME = "accelerator_0"
 BASE_ADDRESS = 0x43C00000
 ADDRESS_RANGE = 0x10000
 FIRST_ARGUMENT = 0x10
 WORD = 4
-SCALARS = ("first", "last", "images")
 CTRL_FIELDS = (
     ("AP_START", 0, 1, "read-write"),
     ("AP_DONE", 1, 1, "read-only"),
@@ -74,7 +72,7 @@ def register_layout(weight_ports: int = 1) -> dict[str, Register]:
         return Register(name, offset, 32, access, ((name, 0, 32, field_access),))
 
     offset = FIRST_ARGUMENT
-    for name in (*weight_names(weight_ports), "fm_in", "fm_out"):
+    for name in (*weight_pointers(weight_ports), *MAP_PORTS):
         registers += [data(f"{name}_1", offset), data(f"{name}_2", offset + WORD)]
         offset += 3 * WORD
     for name in SCALARS:

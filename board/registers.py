@@ -11,22 +11,12 @@ import warnings
 from typing import Any
 
 from board.errors import DesignError
-from formats.design import COUNTERS
+from formats.design import COUNTERS, MAP_PORTS, SCALARS, weight_pointers
 
-ARGUMENTS = ("fm_in", "fm_out", "first", "last", "images", "design_id")
 STATE = ("AP_START", "AP_DONE", "AP_IDLE", "AP_READY")
 BUSY_POLLS = 20  # polls before the first sleep: short calls are not slowed down
 POLL_SECONDS = 0.0002
 MASK = (1 << 32) - 1
-
-
-def weight_names(ports: int) -> tuple[str, ...]:
-    """Names of the weight pointers.
-
-    >>> weight_names(3)
-    ('weights', 'weights_1', 'weights_2')
-    """
-    return ("weights", *(f"weights_{q}" for q in range(1, ports)))
 
 
 class Registers:
@@ -35,7 +25,7 @@ class Registers:
     Args:
         ip: the overlay's IP (pynq.DefaultIP): `register_map`, `mmio`.
         registers: its entry `registers` of ip_dict: name to offset and size.
-        weight_ports: how many weight pointers there are: weights, weights_1, ...
+        weight_ports: how many weight pointers there are.
     """
 
     def __init__(
@@ -49,10 +39,10 @@ class Registers:
         self._names = set(registers)
         counters = registers.get("Memory_counters", registers.get("counters", {}))
         self._counters = int(counters.get("address_offset", 0))
-        self.pointers = (*weight_names(weight_ports), "fm_in", "fm_out")
+        self.pointers = (*weight_pointers(weight_ports), *MAP_PORTS)
         # With pointers of 64 bits the register weights_1 is the lower half of the pointer weights.
-        self._halved = self._names.isdisjoint(("weights", "fm_in", "fm_out"))
-        self.arguments = (*weight_names(weight_ports), *ARGUMENTS)
+        self._halved = self._names.isdisjoint(("weights", *MAP_PORTS))
+        self.arguments = (*self.pointers, *SCALARS, "design_id")
         missing = [name for name in self.arguments if not self._parts(name)]
         missing += [] if "CTRL" in registers else ["CTRL"]
         missing += [] if self._names & {"Memory_counters", "counters"} else ["Memory_counters"]

@@ -18,6 +18,17 @@ DESIGN = "design.json"
 TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")  # that cross the memory ports
 STAGES = ("load", "read", "unpack", "compute", "finish", "pool", "pack", "write")  # of the engine
 COUNTERS = (*TRAFFIC, "cycles", *STAGES)  # of the engine, docs/formats.md section 7
+MAP_PORTS = ("fm_in", "fm_out")  # pointers to feature maps: one only reads, one only writes
+SCALARS = ("first", "last", "images")  # the other arguments of the accelerator
+
+
+def weight_pointers(count: int) -> tuple[str, ...]:
+    """Names of the pointers to weights.
+
+    >>> weight_pointers(3)
+    ('weights', 'weights_1', 'weights_2')
+    """
+    return ("weights", *(f"weights_{q}" for q in range(1, count)))
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,10 @@ class Part:
     # whether what a design had better leave free is already taken off the figures; never in a file
     reserved: bool = False
 
+    def seconds(self, cycles: float, moved: float) -> float:
+        """Time of so many cycles, or of so many bytes between chip and DRAM if that is longer."""
+        return max(cycles / (self.clock_mhz * 1e6), moved / (self.ddr_gbs * 1e9))
+
 
 @dataclass(frozen=True)
 class Board:

@@ -58,11 +58,10 @@ def compare(network: Network, part: Part, images: int) -> list[Speed]:
 def _speed(stage: str, candidate: Candidate, bound: Bound) -> Speed:
     """Cycles of every layer's MAC stage become rates; weights come from DRAM in the meantime."""
     lanes, shape, cycles = candidate
-    clock, rate = bound.part.clock_mhz * 1e6, bound.part.ddr_gbs * 1e9
     conv_seconds = seconds = 0.0
     conv_macs = 0
     for layer, count in zip(bound.network.layers, cycles, strict=True):
-        time = max(count / clock, layer.weight.size * layer.weight_bits / 8 / rate)
+        time = bound.part.seconds(count, layer.weight.size * layer.weight_bits / 8)
         seconds += time
         if layer.kind == "conv":
             conv_seconds += time

@@ -51,11 +51,7 @@ class Array:
 
     @property
     def multipliers(self) -> int:
-        """Multiply-accumulates a cycle.
-
-        >>> Array(24, 8, pixels=2).multipliers
-        384
-        """
+        """Multiply-accumulates a cycle."""
         return self.simd * self.pe * self.pixels
 
     @property

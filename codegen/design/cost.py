@@ -61,10 +61,7 @@ class LayerCost:
 
 
 def layer_cost(row: Row, array: Array, images: int) -> LayerCost:
-    """Iteration counts and cycles of one layer for a batch of images.
-
-    Results are kept: the planner asks for the same layer in many designs.
-    """
+    """Counts of one layer for a batch; kept, as the planner asks for one layer in many designs."""
     return _layer_cost(_counted(row), array, images)
 
 
@@ -190,9 +187,7 @@ def _pass_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     compute = [_compute(row, array, images, int(item), int(length))
                for item, length in zip(distinct, lengths, strict=True)]  # fmt: skip
     width = row.in_width
-    last = np.array([item.last_arriving for item in compute])[kind]
-    work = np.array([item.row_work for item in compute])[kind]
-    counts["compute"] = np.array([item.cycles for item in compute])[kind]
+    counts["compute"], work, last = np.array(compute)[kind].T
     counts["compute"] += np.maximum(last + first_rows * width * following, work)
     counts["compute"] -= np.maximum(last, work)
     if ahead:
@@ -216,17 +211,13 @@ def _row_counts(rows: int, width: int, bits: int) -> tuple[int, int]:
     return words, int((width + (WORD_BYTES - offset < bits)).sum())
 
 
-@dataclass(frozen=True)
-class _Compute:
-    """The compute process in a pass that no other pass helps."""
+def _compute(row: Row, array: Array, images: int, blocks: int, length: int) -> tuple[int, int, int]:
+    """The compute process in a pass of so many blocks, `length` cycles a group of pixels.
 
-    cycles: int
-    row_work: int  # cycles of the multiplier array for one output row
-    last_arriving: int  # blocks taken in during the last row of the last image
-
-
-def _compute(row: Row, array: Array, images: int, blocks: int, length: int) -> _Compute:
-    """Iterations of the compute process in a pass of so many blocks, `length` cycles a group."""
+    Returns:
+        Its cycles where no other pass helps, the multipliers' for one output row, and the blocks
+        taken in during the last row of the last image.
+    """
     needed = row.rows_needed
     row_blocks = row.in_width * blocks * row.sources
     work = array.groups(row.conv_width) * length
@@ -237,8 +228,8 @@ def _compute(row: Row, array: Array, images: int, blocks: int, length: int) -> _
     rows = int(np.maximum(arriving[:-1], work).sum())
     if row.prefetch_next:
         others = (images - 1) * (rows + max(last + first_rows, work))
-        return _Compute(first_rows + others + rows + max(last, work), work, last)
-    return _Compute(images * (first_rows + rows + max(last, work)), work, last)
+        return first_rows + others + rows + max(last, work), work, last
+    return images * (first_rows + rows + max(last, work)), work, last
 
 
 def _tile_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
@@ -247,14 +238,9 @@ def _tile_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     stored = images * row.out_height * row.out_width
     number = np.arange(row.tiles, dtype=np.int64)
     if row.raw:
-        lanes = np.minimum(array.pe, row.out_channels - number * array.pe)
-        zero = np.zeros_like(number)
-        return {
-            "finish": zero + pixels,
-            "pool": zero,
-            "pack": stored * lanes,
-            "write": stored * lanes,
-        }
+        words = stored * np.minimum(array.pe, row.out_channels - number * array.pe)
+        finish, pool = np.full_like(number, pixels), np.zeros_like(number)
+        return {"finish": finish, "pool": pool, "pack": words, "write": words}
     planes = written_planes(row, array)
     window = row.pool_h * row.pool_w if row.pooled else 0
     steps = 2 if row.out_bits > WORD_BYTES else 1

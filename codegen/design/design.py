@@ -92,8 +92,7 @@ class Design:
     @cached_property
     def seconds(self) -> float:
         """Estimated time for all images: cycles or memory traffic, whichever takes longer."""
-        clock, rate = self.part.clock_mhz * 1e6, self.part.ddr_gbs * 1e9
-        return sum(max(cost.cycles / clock, cost.bytes_moved / rate) for cost in self.costs)
+        return sum(self.part.seconds(cost.cycles, cost.bytes_moved) for cost in self.costs)
 
     @property
     def use(self) -> dict[str, float]:

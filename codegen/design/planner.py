@@ -34,7 +34,7 @@ MIN_LINE_ENTRIES = 512  # the depth of one RAMB18: a smaller line buffer saves n
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to cut the network: rows with chunks, the sizes that they need, and their cycles."""
+    """One way to cut the network into chunks."""
 
     rows: tuple[Row, ...]
     sizes: Sizes
@@ -84,8 +84,7 @@ def _plan(lowered: Lowered, part: Part, images: int) -> Design:
                 reasons.append((estimate(sizes, part).bram36, reason))
         for best in _order(fitting, part):
             design = assemble(lowered, part, images, best.rows, best.sizes)
-            everything = all_on_chip(network.layers, design.rows) is None
-            if lowered.array.fm != "chip" or everything:
+            if lowered.array.fm != "chip" or all_on_chip(network.layers, design.rows) is None:
                 break
         if fitting:
             return design
@@ -98,10 +97,7 @@ def _plan(lowered: Lowered, part: Part, images: int) -> Design:
 
 
 def _order(fitting: list[Candidate], part: Part) -> list[Candidate]:
-    """The best first, then the others, the fastest first.
-
-    The best has the fewest BRAM36 among those within NEAR_BEST of the fewest cycles.
-    """
+    """The one with the fewest BRAM36 within NEAR_BEST of the fewest cycles; then the fastest."""
     limit = min((item.cycles for item in fitting), default=0) * (1 + NEAR_BEST)
 
     def rank(item: Candidate) -> tuple[bool, int, int]:
@@ -163,10 +159,7 @@ def use_line_buffer(row: Row, batch: int, capacity: int) -> Row:
 
 
 def _unit_choices(candidate: Candidate, images: int) -> Iterator[Sizes]:
-    """The fewest QK/QE units that lose at most FINISH_SLACK of all cycles, then fewer.
-
-    Fewer take less room.
-    """
+    """The fewest QK/QE units that lose at most FINISH_SLACK of all cycles, then ever fewer."""
     array = candidate.sizes.array
     choices = [
         replace(candidate.sizes, array=replace(array, qk_units=units))

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields, replace
 from codegen.design.sizes import Memory, Sizes, line_memories
 from codegen.design.unit_luts import QM, lut_estimate
 from formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, RECIPROCAL_BITS, ceil_div
+from formats.design import MAP_PORTS
 from formats.hardware import Part
 
 FEATURE_MAPS = "feature maps"  # memories A and B
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
-FEATURE_MAP_ADAPTERS = 2  # one reads, one writes
 PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest
 BURST_WORDS = 256  # that the adapter of a port holds
 FIFO_DEPTH_WORDS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 64, 64, 16  # as in engine.hpp
@@ -49,7 +49,7 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
         Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
         Memory("pool rows", 1 if pool else 0, max(1, pool), pixel),
         Memory("output row", 1, sizes.pack_width, pixel),
-        Memory("bus buffers", FEATURE_MAP_ADAPTERS + array.weight_ports, BURST_WORDS, 64),
+        Memory("bus buffers", len(MAP_PORTS) + array.weight_ports, BURST_WORDS, 64),
         Memory("word streams", 2, FIFO_DEPTH_WORDS, 64),
         Memory("code streams", 2, FIFO_DEPTH_CODES, pixel),
         # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit

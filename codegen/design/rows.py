@@ -157,11 +157,7 @@ class Row:
 
     @property
     def kernel_taps(self) -> int:
-        """Taps of the kernel.
-
-        >>> Row(kernel_h=3, kernel_w=5).kernel_taps
-        15
-        """
+        """Taps of the kernel."""
         return self.kernel_h * self.kernel_w
 
     @property

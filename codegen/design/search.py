@@ -91,7 +91,6 @@ class Bound:
         Chunks, first rows and the other processes only add to it. Arrays whose lanes suit no
         layout of the network (a normalisation needs PE of 24) have no rows: UserError.
         """
-        clock = self.part.clock_mhz * 1e6
         total = 0.0
         for layer, row in zip(self.network.layers, self.rows(array.simd, array.pe), strict=True):
             if not row.is_conv:
@@ -103,10 +102,9 @@ class Bound:
                 steps = min(steps, array.steps(1, channels))
             steps *= row.tiles
             words = steps * row.row_words  # of all ports: the rows are lowered for one
-            compute = steps * row.pixel_groups(array) * self.images / clock
-            load = words / array.weight_ports / clock
-            traffic = words * WORD_BYTES / (self.part.ddr_gbs * 1e9)
-            total += max(compute, load, traffic)
+            compute = steps * row.pixel_groups(array) * self.images
+            cycles = max(compute, words / array.weight_ports)
+            total += self.part.seconds(cycles, words * WORD_BYTES)
         return total
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from codegen.design.design import Design
 from codegen.design.rows import NUMPY_TYPE, Row
-from formats.errors import UserError
+from formats.errors import UserError, existing
 from formats.network import Layer
 from formats.packing import pack_maps
 from formats.rules import INPUT
@@ -61,18 +61,11 @@ def row_check(row: Row) -> int:
 
 
 def table_check(layer: Layer) -> int:
-    """CRC-32 of the layer's centroids, thresholds and normalisation factors that exist, as int32.
-
-    0 where it has none.
-    """
+    """CRC-32 of centroids, thresholds and normalisation factors as int32; 0 without any."""
     quantizer, lrn = layer.quantizer, layer.lrn
     tables = [quantizer.centroid, quantizer.threshold] if quantizer else []
     tables.append(lrn.table if lrn else None)
-    crc = 0
-    for table in tables:
-        if table is not None:
-            crc = zlib.crc32(table.astype("<i4").tobytes(), crc)
-    return crc
+    return zlib.crc32(b"".join(t.astype("<i4").tobytes() for t in tables if t is not None))
 
 
 def _write(path: Path, maps: np.ndarray, bits: int, phantom: int) -> None:
@@ -82,9 +75,7 @@ def _write(path: Path, maps: np.ndarray, bits: int, phantom: int) -> None:
 
 
 def _open(folder: Path) -> np.lib.npyio.NpzFile:
-    path = folder / "vectors.npz"
-    if not path.is_file():
-        raise UserError(f"{path} must exist; quantize again")
+    path = existing(folder / "vectors.npz", "quantize again")
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
@@ -94,7 +85,7 @@ def _open(folder: Path) -> np.lib.npyio.NpzFile:
 def _take(
     vectors: np.lib.npyio.NpzFile, key: str, design: Design, shape: tuple[int, int, int]
 ) -> np.ndarray:
-    """The first `images` items of vectors[key], [N, *shape]."""
+    """vectors[key] of the design's images, [N, *shape]."""
     if key not in vectors.files:
         raise UserError(f"vectors.npz must hold {key}; quantize again")
     values = vectors[key]

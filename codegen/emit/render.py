@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders the C++ and Tcl of one plan from hls_templates/: Python computes, templates only print.
+"""Renders the C++ and Tcl of a design from hls_templates/: Python computes, templates only print.
 
-render_all returns file names and contents; writing is done elsewhere, and equal plans give equal
-bytes.
+Equal designs give equal bytes.
 """
 
 import json
@@ -14,14 +13,7 @@ from typing import Any
 import jinja2
 
 from codegen import VERSION
-from codegen.design.constants import (
-    constants,
-    design_id,
-    in_widths,
-    out_widths,
-    types,
-    weight_widths,
-)
+from codegen.design.constants import constants, in_widths, out_widths, types, weight_widths
 from codegen.design.design import Design
 from codegen.design.lowering import knq_tables, lrn_layers
 from codegen.design.resources import FEATURE_MAPS
@@ -29,6 +21,7 @@ from codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
 from codegen.emit.golden import golden_name
 from codegen.emit.templates import environment
 from formats.arithmetic import MAX_COUNT, reciprocal
+from formats.design import weight_pointers
 from formats.errors import UserError
 from formats.quantizer import Quantizer
 
@@ -56,9 +49,10 @@ def render(template: str, context: dict[str, Any], folder: Path = TEMPLATES) -> 
 
 def render_all(design: Design, folder: Path = TEMPLATES) -> dict[str, str]:
     """All files of build/NET/hls: rendered templates, and the static headers as they are."""
-    made, files = context(design), headers(folder)
+    values, files = context(design), headers(folder)
     for path in [*folder.glob("rendered/*.j2"), *folder.glob("sim/*.j2"), folder / HLS_SCRIPT]:
-        files[path.stem] = render(path.name, made, folder)
+        if path.stem not in files:
+            files[path.stem] = render(path.name, values, folder)
     return dict(sorted(files.items()))
 
 
@@ -112,68 +106,50 @@ def braced(lines: Iterable[str], names: Iterable[str]) -> list[str]:
 def context(design: Design) -> dict[str, Any]:
     """What all templates see."""
     network, part = design.network, design.part
-    made = constants(design)
-    layers = _layers(design)
-    names = [layer["name"] for layer in layers]
+    members, layers = constants(design), network.layers
+    names = [layer.name for layer in layers]
     centroid, threshold = knq_rows(knq_tables(network), design.sizes.knq_levels)
-    quantized = [(layer.name, layer.quantizer) for layer in network.layers]
+    quantized = [(layer.name, layer.quantizer) for layer in layers]
     owners = [name for name, item in quantized if item and item.scheme == "knq"] or ["unused"]
-    table = align([layer["row"] for layer in layers])
+    golden = [golden_name(index, name, len(names)) for index, name in enumerate(names)]
     info = [
-        [
-            json.dumps(layer["name"]),
-            json.dumps(layer["golden_file"]),
-            layer["out_shape"][0],
-            layer["macs"],
-        ]
-        for layer in layers
+        [json.dumps(layer.name), json.dumps(file), layer.out_shape[0], layer.macs]
+        for layer, file in zip(layers, golden, strict=True)
     ]
     return {
         "net": {
             "name": network.name,
             "generator": f"codegen {VERSION}",
             "sha256": network.manifest_sha256,
-            "design_id": design_id(design),
             "part": part.name,
             "device": part.device,
             "clock_mhz": part.clock_mhz,
             "images": design.images,
         },
         "types": types(design),
-        "constants": made,
-        "const": {item.name: item.value for item in made},
+        "constants": members,
+        "const": {item.name: item.value for item in members},
         "in_widths": in_widths(design),
         "out_widths": out_widths(design),
         "weight_widths": weight_widths(design),
-        "weight_ports": weight_ports(design.array.weight_ports),
+        "weight_ports": weight_pointers(design.array.weight_ports),
         "depth": {
             "weights": design.weight_words // design.array.weight_ports,
             "feature_maps": design.arena.words * design.batch,
         },
         "chip_impl": [m.impl for m in design.memories if m.name.startswith(FEATURE_MAPS)],
         "on_chip": bool(design.chip.memory),
-        "fields": list(FIELDS),
         "field_comment": textwrap.wrap(", ".join(FIELDS), LINE_WIDTH),
         "layers": layers,
-        "table_rows": braced(table, names),
+        "table_rows": braced(align([row.values for row in design.rows]), names),
         "info_rows": [f"{{{line}}}," for line in align(info)],
         "knq_rows": len(centroid),
         "knq_levels": design.sizes.knq_levels,
         "centroid_rows": braced(align(centroid), owners),
         "threshold_rows": braced(align(threshold), owners),
         "lrn_table_rows": _lrn(design) or ["{0},"],
-        **row_context(),
         "reciprocal_rows": textwrap.wrap(", ".join(map(str, reciprocals())), LINE_WIDTH),
     }
-
-
-def weight_ports(ports: int) -> list[str]:
-    """Names of the top function's weight pointers.
-
-    >>> weight_ports(3)
-    ['weights', 'weights_1', 'weights_2']
-    """
-    return ["weights", *(f"weights_{q}" for q in range(1, ports))]
 
 
 def reciprocals() -> list[int]:
@@ -183,25 +159,6 @@ def reciprocals() -> list[int]:
     ([0, 16777216, 8388608, 5592405], 65)
     """
     return [0, *(reciprocal(n) for n in range(1, MAX_COUNT + 1))]
-
-
-def _layers(design: Design) -> list[dict[str, Any]]:
-    network, layers = design.network, []
-    for index, (layer, row) in enumerate(zip(network.layers, design.rows, strict=True)):
-        layers.append(
-            {
-                "index": index,
-                "name": layer.name,
-                "kind": layer.kind,
-                "macs": layer.macs,
-                "row": row.values,
-                "golden_file": golden_name(index, layer.name, len(network.layers)),
-                "in_shape": layer.in_shape,
-                "conv_shape": layer.conv_shape,
-                "out_shape": layer.out_shape,
-            }
-        )
-    return layers
 
 
 def _lrn(design: Design) -> list[str]:

@@ -84,30 +84,24 @@ def order_rows(weight: np.ndarray, blocks: int, array: Array) -> np.ndarray:
     """
     lanes, channels, kernel_h, kernel_w = weight.shape
     simd, pe = array.simd, array.pe
-    items = ceil_div(kernel_h * kernel_w * blocks * BLOCK_CODES, simd) * simd
-    rows = np.zeros((items, pe), dtype=weight.dtype)
-    taps = rows[: kernel_h * kernel_w * blocks * BLOCK_CODES].reshape(
-        kernel_h, kernel_w, blocks * BLOCK_CODES, pe
-    )
+    items = kernel_h * kernel_w * blocks * BLOCK_CODES
+    rows = np.zeros((ceil_div(items, simd) * simd, pe), dtype=weight.dtype)
+    taps = rows[:items].reshape(kernel_h, kernel_w, blocks * BLOCK_CODES, pe)
     taps[:, :, :channels, :lanes] = weight.transpose(2, 3, 1, 0)
     return rows.reshape(-1, simd, pe)
 
 
 def write_weights(design: Design, path: Path) -> list[int]:
     """Write weights.bin; return the CRC-32 of each layer's bytes."""
-    checks: list[int] = []
-    ports = design.array.weight_ports
     if not design.weight_words:
         path.write_bytes(b"")
         return [0] * len(design.rows)
-    sections = np.memmap(path, dtype="<u8", mode="w+", shape=(ports, design.weight_words // ports))
-    start = 0
+    checks: list[int] = []
+    shape = (design.array.weight_ports, design.weight_words // design.array.weight_ports)
+    sections = np.memmap(path, dtype="<u8", mode="w+", shape=shape)
+    start, quiet = 0, not sys.stderr.isatty()
     with tqdm(
-        total=design.weight_words * 8,
-        desc="weights",
-        unit="B",
-        unit_scale=True,
-        disable=not sys.stderr.isatty(),
+        total=sections.nbytes, desc="weights", unit="B", unit_scale=True, disable=quiet
     ) as progress:
         for layer, row in zip(design.layers, design.rows, strict=True):
             end = start
