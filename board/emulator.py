@@ -185,8 +185,8 @@ class Fabric:
                     f"{bitstream} must be an emulated bitstream ({error}); run `make emulate`"
                 ) from None
         u64, i32 = ctypes.c_uint64, ctypes.c_int32
-        self.library.emulator_run.argtypes = [ctypes.c_void_p, u64, u64, i32, i32, i32]
-        self.library.emulator_run.argtypes += [ctypes.c_void_p, ctypes.c_void_p]
+        pointer, maps = ctypes.c_void_p, [u64] * len(MAP_PORTS)
+        self.library.emulator_run.argtypes = [pointer, *maps, i32, i32, i32, pointer, pointer]
         self.library.emulator_run.restype = None
         self.pointers = weight_pointers(self.library.emulator_weight_ports())
         self._layout = register_layout(len(self.pointers))

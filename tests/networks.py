@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random small networks of all supported operators, from a seed.
+"""Networks for tests: random small ones of all operators, and AlexNet and VGG-16 for the planner.
 
 A draft keeps the shapes of what it has built; whatever does not fit is drawn again, and `make` of
 the naive model has the last word.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from codegen.design.array import Array
+from codegen.design.design import Design
+from codegen.design.planner import plan
+from formats.arithmetic import Window
+from formats.hardware import Part, find_part
+from formats.images import Preprocessing
+from formats.network import InputFormat, Layer, Network
+from formats.quantizer import Quantizer
 from tests.fuzz.builds import Build
 from tests.toys import Toy, ToyLayer
 
@@ -317,3 +325,64 @@ def draw_weights(rng: np.random.Generator, build: Build, toy: Toy) -> None:
             indices = [n for n in fitting if n <= min(8, layer.weight_bits, 14)]
             if indices and layer.weight_bits <= 14 and rng.integers(0, 2):
                 layer.index_bits = int(rng.choice(indices))
+
+
+# name, output channels, kernel, stride, pad, whether a max pool follows
+CLASSIFIER = [("fc7", 4096, 1, 1, 0, False), ("fc8", 1000, 1, 1, 0, False)]
+FULL_SIZE = {
+    "alexnet": [
+        ("conv1", 64, 11, 4, 2, True),
+        ("conv2", 192, 5, 1, 2, True),
+        ("conv3", 384, 3, 1, 1, False),
+        ("conv4", 256, 3, 1, 1, False),
+        ("conv5", 256, 3, 1, 1, True),
+        ("fc6", 4096, 6, 1, 0, False),
+        *CLASSIFIER,
+    ],
+    "vgg16": [
+        *[
+            (f"conv{block}_{item}", 64 << min(block - 1, 3), 3, 1, 1, item == items)
+            for block, items in ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3))
+            for item in range(1, items + 1)
+        ],
+        ("fc6", 4096, 7, 1, 0, False),
+        *CLASSIFIER,
+    ],
+}
+POOLS = {"alexnet": 3, "vgg16": 2}
+BITS = {"alexnet": 3, "vgg16": 5}  # as published
+
+
+def full_size(name: str, bits: int | None = None) -> Network:
+    """`alexnet` or `vgg16` at 224x224: KNQ everywhere, 14-bit weights that take no memory."""
+    bits, pool = bits or BITS[name], POOLS[name]
+    centroid = np.arange(1 << bits, dtype=np.int32) * (4095 // ((1 << bits) - 1))
+    quantizer = Quantizer("knq", bits, 12, 0, None, "nearest", centroid, centroid)
+    layers: list[Layer] = []
+    source, shape = "input", (3, 224, 224)
+    for layer, out, kernel, stride, pad, pooled in FULL_SIZE[name]:
+        size = (shape[1] + 2 * pad - kernel) // stride + 1
+        last = layer == "fc8"
+        layers.append(Layer(
+            name=layer, kind="fc" if layer[:2] == "fc" else "conv", inputs=(source,),
+            in_shape=shape, conv_shape=(out, size, size), kernel=(kernel, kernel),
+            stride=(stride, stride), dilation=(1, 1), pads=(pad, pad, pad, pad), groups=1,
+            relu=True, pool=Window((pool, pool), (2, 2), (0, 0, 0, 0)) if pooled else None,
+            weight_bits=14, weight_frac=0, bias_bits=14, bias_frac=0, bias_shift=0, acc_bits=36,
+            requant_shift=0 if last else 14, quantizer=None if last else replace(quantizer),
+            weight=np.broadcast_to(np.int16(0), (out, shape[0], kernel, kernel)),
+            bias=np.zeros(out, np.int32), out_frac=0,
+        ))  # fmt: skip
+        source, shape = layer, layers[-1].out_shape
+    pixels = InputFormat((3, 224, 224), 10, 2, np.zeros((3, 256), np.int16), Preprocessing.plain(3))
+    return Network(
+        name=name, weights="seeded", weights_sha256="0" * 64, manifest_sha256="0" * 64, qm=12,
+        input=pixels, layers=tuple(layers),
+    )  # fmt: skip
+
+
+def planned(
+    name: str, array: Array | None = None, images: int = 1, part: str | Part = "XC7Z020"
+) -> Design:
+    """`alexnet` or `vgg16` as the planner lays it out on a part."""
+    return plan(full_size(name), find_part(part) if isinstance(part, str) else part, array, images)

@@ -6,6 +6,7 @@ A Toy says what a test cares about; parameters are drawn from its seed.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from formats.commands import main
+from formats.design import COUNTERS
 from formats.images import Preprocessing
 from formats.schema import to_json
 from tests import naive
@@ -347,6 +350,36 @@ def write_toy(folder: Path, toy: Toy) -> Made:
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return made
+
+
+def read_json(build: Path, name: str = "report") -> dict[str, Any]:
+    """report.json of a build, or another file."""
+    content: dict[str, Any] = json.loads((build / f"{name}.json").read_text())
+    return content
+
+
+def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a file holds."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def simulated(build: Path, *options: str, layers: int | None = None) -> dict[str, Any]:
+    """Runs csim on a build; asserts that no code differs and every predicted count is the counted.
+
+    Returns:
+        report.json, of whose layers so many ran, all by default.
+    """
+    assert main(["csim", f"OUT={build}", *options]) == 0
+    report = read_json(build)
+    assert report["csim"]["mismatches"] == 0
+    assert len(report["csim"]["layers"]) == (layers or len(report["layers"]))
+    for predicted, counted in zip(report["layers"], report["csim"]["layers"], strict=False):
+        for name in COUNTERS:
+            expected = predicted["counts"].get(name, predicted.get(name))
+            assert counted[name] == expected, (predicted["name"], name)
+    return report
 
 
 POOL1 = {"kernel": [1, 1], "stride": [1, 1], "pads": [0, 0, 0, 0]}

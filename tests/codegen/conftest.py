@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from formats.commands import main
+from formats.network import Network, load
 from tests.toys import Toy, mixed_layers, write_toy
 
 
@@ -19,3 +21,21 @@ def make_toy(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def load_toy(make_toy: Callable[..., Path]) -> Callable[..., Network]:
+    """Factory: a toy as codegen reads it."""
+    return lambda *arguments: load(make_toy(*arguments) / "quantized")
+
+
+@pytest.fixture
+def generated(make_toy: Callable[..., Path]) -> Callable[..., Path]:
+    """Factory: generated(toy, "PE=16") makes a toy and runs codegen; its build folder."""
+
+    def generate(toy: Toy | None = None, *options: str) -> Path:
+        build = make_toy(toy)
+        assert main(["codegen", f"OUT={build}", *options]) == 0
+        return build
+
+    return generate

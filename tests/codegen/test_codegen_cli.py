@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it writes, what it leaves alone, and how it refuses."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from formats.commands import main
 from formats.errors import run_cli
 from formats.packing import unpack_maps
 from tests.checkout import python
-from tests.toys import Toy, ToyLayer
+from tests.toys import Toy, ToyLayer, change_json, read_json
 
 SMALL = Toy(in_shape=(3, 6, 6), layers=[ToyLayer(10, pads=(1, 1, 1, 1)), ToyLayer(5)])
 
@@ -44,7 +43,7 @@ def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixt
     assert {"accelerator.cpp", "network.hpp", "tables.hpp", "engine.hpp", "run_hls.tcl"} <= {
         path.name for path in (build / "hls").iterdir()
     }
-    report = json.loads((build / "report.json").read_text())
+    report = read_json(build)
     assert report["csim"] is None and report["weights"] == "seeded"
     assert (build / "params" / "weights.bin").stat().st_size == report["memory"]["weight_bytes"]
     before = (build / "report.json").stat().st_mtime_ns
@@ -67,7 +66,7 @@ def test_golden_holds_the_reference(build: Path) -> None:
 
 def test_packed_bytes_are_within_a_percent_of_nb(build: Path) -> None:
     assert main(["codegen", f"OUT={build}"]) == 0
-    layer = json.loads((build / "report.json").read_text())["layers"][0]
+    layer = read_json(build)["layers"][0]
     planes = -(-layer["out_shape"][0] // 8)
     whole = layer["nb_bits"] / 8 * planes * 8 / layer["out_shape"][0]
     assert whole <= layer["packed_bytes"] <= 1.01 * whole + 8 * planes
@@ -75,7 +74,7 @@ def test_packed_bytes_are_within_a_percent_of_nb(build: Path) -> None:
 
 def test_fewer_images(build: Path, refused: Callable[..., str]) -> None:
     assert main(["codegen", f"OUT={build}", "IMAGES=1"]) == 0
-    assert json.loads((build / "report.json").read_text())["images"] == 1
+    assert read_json(build)["images"] == 1
     text = refused("codegen", "IMAGES=3")
     assert text == "error: IMAGES must be at most the 2 that were quantized, not 3\n"
 
@@ -126,10 +125,7 @@ def test_changed_arrays_are_refused(build: Path, refused: Callable[..., str]) ->
 def test_bad_manifest(
     build: Path, change: Callable[[dict], object], text: str, refused: Callable[..., str]
 ) -> None:
-    path = build / "quantized" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+    change_json(build / "quantized" / "manifest.json", change)
     assert text in refused("codegen")
     assert [item.name for item in build.iterdir()] == ["quantized"]
 
@@ -172,7 +168,7 @@ def test_a_failure_keeps_what_was_there(
 
 def test_report_escapes_text(build: Path) -> None:
     assert main(["codegen", f"OUT={build}"]) == 0
-    report = json.loads((build / "report.json").read_text())
+    report = read_json(build)
     page = render_html(
         Report.model_construct(
             **{**dict(Report.model_validate(report)), "network": "<script>alert(1)</script>"}
@@ -184,10 +180,7 @@ def test_report_escapes_text(build: Path) -> None:
 
 def test_report_follows_its_schema(build: Path, refused: Callable[..., str]) -> None:
     assert main(["codegen", f"OUT={build}"]) == 0
-    path = build / "report.json"
-    report = json.loads(path.read_text())
-    report["layers"][0]["cycles"] = "many"
-    path.write_text(json.dumps(report))
+    change_json(build / "report.json", lambda report: report["layers"][0].update(cycles="many"))
     text = refused("report")
     assert "report.json must follow its schema: layers/0/cycles: " in text
 

@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generated C++ against the naive integer model: bit-exact, and as many cycles as predicted."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from codegen.design import planner
 from codegen.emit import csim
 from formats.build import find_compiler, find_headers
-from formats.commands import main
 from formats.errors import UserError
 from formats.options import Options
 from tests.checkout import needs_compiler
-from tests.toys import POOL2, POOL3, Toy, ToyLayer, mixed_layers
+from tests.toys import POOL1, POOL2, POOL3, Toy, ToyLayer, mixed_layers, simulated
+
+CEIL_POOL = {"kernel": [3, 3], "stride": [2, 2], "pads": [0, 1, 2, 1]}
+EXACT = ("CSIM_TYPES=exact", "SANITIZE=1")
+
+
+def mixed() -> Toy:
+    """All schemes, through a classifier."""
+    return Toy(in_shape=(3, 14, 13), layers=mixed_layers())
 
 
 def grouped() -> Toy:
@@ -41,74 +48,136 @@ def chunked() -> Toy:
     return Toy(in_shape=(8, 9, 9), layers=layers, images=4, seed=7)
 
 
-def run(build: Path, *options: str) -> dict:
-    """Run csim on a generated folder; return report.json."""
-    assert main(["csim", f"OUT={build}", *options]) == 0
-    return json.loads((build / "report.json").read_text())
+def awkward() -> Toy:
+    """5 and 7 blocks, 11 and 13 columns, strides, dilation, groups, an add, a classifier."""
+    layers = [
+        ToyLayer(40, (3, 3), pads=(1, 1, 1, 1), scheme="knq", bits=4),
+        ToyLayer(56, (5, 3), (2, 1), (2, 1, 1, 0), scheme="enq", bits=5),
+        ToyLayer(56, (3, 3), pads=(2, 2, 2, 2), dilation=(2, 2), scheme="knq", bits=3, signed=True),
+        ToyLayer(kind="add", source2="layer1", scheme="knq", bits=5),
+        ToyLayer(32, (2, 2), groups=2, scheme="uniform", bits=9, pool=POOL2),
+        ToyLayer(70, (2, 4), kind="fc", scheme="knq", bits=3),
+        ToyLayer(19, (1, 1)),
+    ]
+    return Toy((3, 13, 11), layers, images=3)
 
 
-def check(report: dict, layers: int) -> None:
-    """No mismatch, and every predicted count is the counted one."""
-    assert report["csim"]["mismatches"] == 0
-    assert len(report["csim"]["layers"]) == layers
-    for predicted, counted in zip(report["layers"], report["csim"]["layers"], strict=False):
-        assert {key: counted[key] for key in predicted["counts"]} == predicted["counts"]
-        for key in ("cycles", "bytes_read", "bytes_written", "bytes_weights"):
-            assert counted[key] == predicted[key], (predicted["name"], key)
+def residual() -> Toy:
+    """Adds of different quantizers and F, a max pool with pads as ceil mode gives them, depthwise
+    and three-channel groups, a global average pool at the end."""
+    layers = [
+        ToyLayer(24, (3, 3), (2, 2), (1, 1, 1, 1), bits=4, frac=3),
+        ToyLayer(24, pads=(1, 1, 1, 1), scheme="enq", bits=5, signed=True, variant="mid", frac=5),
+        ToyLayer(kind="add", source2="layer0", scheme="knq", bits=5),
+        ToyLayer(24, (1, 1), signed=True, scheme="knq", bits=6, frac=1),
+        ToyLayer(kind="add", source="layer2", source2="layer3", scheme="uniform", bits=9),
+        ToyLayer(kind="maxpool", pool=CEIL_POOL, scheme="enq", bits=4, variant="round"),
+        ToyLayer(40, (1, 1), scheme="uniform", bits=8, signed=True),
+        ToyLayer(40, pads=(1, 1, 1, 1), groups=40, scheme="knq", bits=4),
+        ToyLayer(kind="add", source2="layer6", signed=True, scheme="enq", bits=7, variant="floor"),
+        ToyLayer(30, groups=10, pads=(1, 1, 1, 1), scheme="uniform", bits=6),
+        ToyLayer(30, groups=10, pads=(1, 1, 1, 1), scheme="knq", bits=3, rule="floor"),
+        ToyLayer(kind="avgpool", kernel=(4, 4)),
+    ]
+    return Toy((3, 15, 13), layers, images=3)
+
+
+def inception() -> Toy:
+    """A concat of several sources, a copy of a signed map, average pools of both kinds, LRN."""
+    average = {"kernel": (3, 3), "pads": (1, 1, 1, 1), "scheme": "knq", "signed": True}
+    layers = [
+        ToyLayer(16, scheme="knq", bits=4, frac=3),
+        ToyLayer(kind="lrn", lrn_size=5, scheme="knq", bits=5),
+        ToyLayer(21, scheme="uniform", bits=8, signed=True),
+        ToyLayer(kind="lrn", lrn_size=3, signed=True, scheme="enq", bits=6, variant="round"),
+        ToyLayer(kind="avgpool", kernel=(3, 2), stride=(2, 1), pads=(1, 1, 1, 0), signed=True,
+                 scheme="uniform", bits=7),
+        ToyLayer(kind="maxpool", pool=POOL1, signed=True, scheme="enq", bits=4, variant="mid"),
+        ToyLayer(8, (1, 1), scheme="knq", bits=3, name="a", frac=2),
+        ToyLayer(kind="avgpool", source="layer4", bits=3, count_include_pad=True, **average),
+        ToyLayer(16, pads=(1, 1, 1, 1), like="a", source="layer7", name="b"),
+        ToyLayer(5, (1, 1), like="a", source="layer5", name="c"),
+        ToyLayer(kind="maxpool", pool=POOL2, source="cat", scheme="knq", bits=2),
+        ToyLayer(33, (1, 1), source="cat", scheme="knq", bits=3),
+        ToyLayer(kind="avgpool", bits=5, **average),
+        ToyLayer(7, (2, 2)),
+    ]  # fmt: skip
+    return Toy((3, 12, 11), layers, images=2, concats={"cat": ["b", "a", "c"]})
+
+
+def normalised(channels: int, size: int) -> Toy:
+    """LRN on channel counts around the edges of tiles, signed values."""
+    layers = [
+        ToyLayer(channels, scheme="uniform", bits=9, signed=True),
+        ToyLayer(kind="lrn", lrn_size=size, scheme="enq", bits=8, variant="round", signed=True),
+        ToyLayer(9, (1, 1), scheme="enq", bits=3, variant="round"),
+        ToyLayer(3, (1, 1)),
+    ]
+    return Toy((4, 6, 5), layers, images=1, seed=channels + size)
+
+
+def cases() -> Iterator[Any]:
+    """(toy, options of codegen, options of csim), with a name."""
+    large = "PART=XC7Z045"
+
+    def case(toy: Toy, name: str, options: str, *csim_options: str) -> Any:
+        return pytest.param(toy, options.split(), csim_options, id=f"{name} {options}")
+
+    yield case(mixed(), "mixed", "SIMD=8 PE=24")
+    yield case(mixed(), "mixed", "SIMD=16 PE=8")
+    yield case(grouped(), "grouped", f"{large} SIMD=16")
+    for simd, pe, pixels in ((24, 8, 1), (24, 8, 2), (40, 8, 2), (8, 8, 8), (72, 8, 1)):
+        yield case(awkward(), "awkward", f"SIMD={simd} PE={pe} PIXELS={pixels} {large}")
+    yield case(awkward(), "awkward", f"SIMD=24 PE=16 PIXELS=2 {large}", *EXACT)
+    for network in (residual, inception):
+        for size in ("SIMD=8 PE=24", "SIMD=16 PE=32"):
+            yield case(network(), network.__name__, f"{size} {large}", "SANITIZE=1")
+        yield case(network(), network.__name__, large, *EXACT)
+    for channels, size in ((7, 3), (8, 5), (24, 3), (25, 17)):  # around the edges of tiles
+        name = f"{channels} channels, LRN of {size}"
+        yield case(normalised(channels, size), name, f"PE=32 {large}")
 
 
 @needs_compiler
-@pytest.mark.parametrize(("simd", "pe"), [(8, 24), (16, 8)])
-def test_mixed_network(make_toy: Callable[..., Path], simd: int, pe: int) -> None:
-    build = make_toy()
-    assert main(["codegen", f"OUT={build}", f"SIMD={simd}", f"PE={pe}"]) == 0
-    report = run(build)
-    check(report, 6)
-    assert report["csim"]["accuracy"]["same_logits"] == 2
-
-
-@needs_compiler
-def test_groups_dilation_branches(make_toy: Callable[..., Path]) -> None:
-    build = make_toy(grouped())
-    assert main(["codegen", f"OUT={build}", "PART=XC7Z045", "SIMD=16"]) == 0
-    check(run(build), 6)
+@pytest.mark.parametrize(("toy", "options", "csim_options"), list(cases()))
+def test_bit_exact(
+    generated: Callable[..., Path], toy: Toy, options: list[str], csim_options: tuple[str, ...]
+) -> None:
+    report = simulated(generated(toy, *options), *csim_options, layers=len(toy.layers))
+    assert report["csim"]["accuracy"]["same_logits"] == toy.images
+    for option in options:
+        name, _, value = option.lower().partition("=")
+        assert name == "part" or report["engine"][name] == int(value)
 
 
 @needs_compiler
 @pytest.mark.parametrize("batch", [2, 256])
 def test_chunks_and_batches(
-    make_toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, batch: int
+    generated: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     monkeypatch.setattr(planner, "WEIGHT_ROWS", (40,))
     monkeypatch.setattr(planner, "MAX_BATCH", batch)
-    build = make_toy(chunked())
-    assert main(["codegen", f"OUT={build}", "PE=16"]) == 0
-    report = run(build)
-    check(report, 4)
+    report = simulated(generated(chunked(), "PE=16"), layers=4)
     assert report["engine"]["batch"] == min(batch, 4)
     assert max(layer["chunks"] for layer in report["layers"]) > 2
 
 
 @needs_compiler
-def test_exact_types_and_sanitizers_agree(make_toy: Callable[..., Path]) -> None:
-    build = make_toy(Toy(in_shape=(3, 14, 13), layers=mixed_layers(), weight_bits=16, images=1))
-    assert main(["codegen", f"OUT={build}"]) == 0
-    fast = run(build)
+def test_exact_types_and_sanitizers_agree(generated: Callable[..., Path]) -> None:
+    build = generated(Toy((3, 14, 13), mixed_layers(), weight_bits=16, images=1))
+    simulated(build, layers=6)
     logits = (build / "csim" / "logits.bin").read_bytes()
-    exact = run(build, "CSIM_TYPES=exact", "SANITIZE=1")
-    assert exact["csim"]["types"] == "exact"
-    check(exact, len(fast["layers"]))
+    assert simulated(build, *EXACT, layers=6)["csim"]["types"] == "exact"
     assert (build / "csim" / "logits.bin").read_bytes() == logits
-    check(run(build, "CSIM_TYPES=exact", "SANITIZE=1", "FIRST_LAYERS=2"), 2)
+    simulated(build, *EXACT, "FIRST_LAYERS=2", layers=2)
 
 
 @needs_compiler
 def test_program_is_built_once(
-    make_toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    generated: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csim, "FLAGS", ("-std=c++14", "-O0"))
-    build = make_toy(Toy(in_shape=(3, 6, 6), layers=[ToyLayer(8), ToyLayer(5)]))
-    assert main(["codegen", f"OUT={build}"]) == 0
+    build = generated(Toy(in_shape=(3, 6, 6), layers=[ToyLayer(8), ToyLayer(5)]))
     options = Options(out=build)
     program = csim.compile_bench(options)
     before = program.stat().st_mtime_ns

@@ -1,14 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arena: nothing that is live at the same time overlaps."""
+"""Feature map memories: nothing that is live at the same time overlaps; what stays on chip, what
+then crosses the bus, and that codes are the same.
+"""
 
-from itertools import combinations
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations, pairwise
+from pathlib import Path
 
-from full_size_networks import full_size
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_codegen_csim import chunked, grouped, inception, residual
 
-from codegen.design.memory import Tensor, allocate, peak_words
+from codegen.design.array import Array
+from codegen.design.memory import CHIP_SHARE, Tensor, all_on_chip, allocate, peak_words
+from codegen.design.planner import plan
+from codegen.design.rows import Place
 from codegen.emit.report import paper_footprint, stored_footprint
+from formats.commands import main
+from formats.errors import UserError
+from formats.hardware import find_part
+from formats.network import Network
+from tests.checkout import needs_compiler
+from tests.networks import full_size, planned
+from tests.toys import Toy, read_json, simulated
+
+DDR = Array(fm="ddr")
 
 tensors = st.lists(
     st.tuples(st.integers(1, 50), st.integers(-1, 12), st.integers(0, 5)), min_size=1, max_size=14
@@ -33,7 +51,7 @@ def test_a_chain_needs_no_more_than_its_worst_moment() -> None:
 
 def test_vgg16_activations_are_the_papers() -> None:
     # papers 000/001: 13.55 million activations, 27 MB in half precision, 8.4 MB at 5 bits
-    paper = paper_footprint(full_size("vgg16", 5).layers)
+    paper = paper_footprint(full_size("vgg16").layers)
     assert paper.activations == 13_547_520
     assert round(paper.half_precision_bits / 8e6, 1) == 27.1
     assert round(paper.nb_bits / 8e6, 1) == 8.5
@@ -41,7 +59,104 @@ def test_vgg16_activations_are_the_papers() -> None:
 
 
 def test_stored_activations_are_counted_after_the_pool() -> None:
-    layers = full_size("alexnet", 3).layers
+    layers = full_size("alexnet").layers
     expected = 64 * 27 * 27 + 192 * 13 * 13 + (384 + 256) * 13 * 13 + 256 * 6 * 6 + 2 * 4096
     assert stored_footprint(layers).activations == expected
     assert stored_footprint(layers).nb_bits == 3 * expected
+
+
+def test_alexnet_moves_its_input_and_its_logits_only() -> None:
+    made = planned("alexnet")
+    first, last = made.costs[0], made.costs[-1]
+    assert made.activation_bytes == first.bytes_read + last.bytes_written
+    assert first.bytes_read == made.input_words * 8 and last.bytes_written == 8000
+    used, part = made.resources, made.part
+    assert used.bram36 <= CHIP_SHARE * part.bram36 and used.dsp <= CHIP_SHARE * part.dsp
+    assert used.lut <= CHIP_SHARE * part.lut
+    assert made.cycles <= 1.01 * planned("alexnet", DDR).cycles
+
+
+def test_in_ddr_nothing_is_on_chip() -> None:
+    made = planned("alexnet", DDR)
+    assert made.chip.words == (0, 0) and made.sizes.chip_words == (1, 1)
+    for row, cost in zip(made.rows, made.costs, strict=True):
+        assert not row.in_chip and not row.out_chip
+        assert (cost.ddr_read, cost.ddr_written) == (cost.counts["read"], cost.counts["write"])
+
+
+@pytest.mark.parametrize("toy", [inception, residual, grouped])
+def test_a_layer_never_reads_the_memory_that_it_writes(
+    load_toy: Callable[..., Network], toy: Callable[[], Toy]
+) -> None:
+    made = plan(load_toy(toy()), find_part("XCZU7EV"), Array(16, 32))
+    memory = made.chip.memory
+    assert memory
+    for layer, row in zip(made.layers, made.rows, strict=True):
+        read = {memory[name] for name in layer.inputs if name in memory}
+        if row.in_chip == Place.CACHE:
+            read.add(made.chip.cache[layer.name][0])
+        assert len(read) <= 1
+        assert layer.name not in memory or memory[layer.name] not in read
+        assert row.out_chip == int(layer.name in memory)
+        if row.out_chip:
+            assert row.out_addr + row.output_words <= made.chip.words[memory[layer.name]]
+
+
+def test_maps_that_live_at_once_do_not_overlap() -> None:
+    made = planned("vgg16", part="XCZU7EV")
+    assert all_on_chip(made.network.layers, made.rows) is None
+    for row, after in pairwise(made.rows):
+        assert after.in_chip == Place.CHIP and after.in_addr == row.out_addr
+        assert after.chip_swap != row.chip_swap
+    assert made.resources.uram <= CHIP_SHARE * made.part.uram
+
+
+def test_less_block_ram_keeps_fewer_maps() -> None:
+    part = find_part("XC7Z020")
+    kept = []
+    for blocks in (140, 100, 85, 76):
+        made = planned("alexnet", part=replace(part, bram36=blocks))
+        assert made.resources.bram36 <= blocks
+        kept.append(made.activation_bytes)
+    assert kept == sorted(kept) and kept[0] < kept[-1]
+
+
+def test_what_does_not_fit_on_chip_is_said() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"^vgg16 with FM=chip: XC7Z020 must have room on chip for the output of layer "
+        r"conv1_1 \([\d,]+ bytes\); use FM=auto, fewer IMAGES or PE, or a larger PART$",
+    ):
+        planned("vgg16", Array(fm="chip"))
+    with pytest.raises(UserError, match="^FM must be one of auto, chip, ddr, not 'bram'"):
+        Array(fm="bram")
+
+
+def test_all_on_chip_takes_a_smaller_batch_where_it_must() -> None:
+    made = planned("alexnet", Array(fm="chip"), 8)
+    assert made.batch == 1 and all_on_chip(made.network.layers, made.rows) is None
+    assert planned("alexnet", images=8).batch == 8
+
+
+@needs_compiler
+@pytest.mark.parametrize("toy", [inception, residual, grouped, chunked])
+def test_bit_exact_wherever_the_maps_are(
+    generated: Callable[..., Path], toy: Callable[[], Toy]
+) -> None:
+    ddr, auto = (
+        simulated(generated(toy(), "PART=XC7Z045", f"FM={fm}"))["memory"] for fm in ("ddr", "auto")
+    )
+    assert auto["ddr"]["other_bytes"] < ddr["ddr"]["other_bytes"] and auto["chip_bytes"] > 0
+
+
+@needs_compiler
+def test_a_wrong_word_on_chip_is_found(generated: Callable[..., Path], capfd) -> None:
+    """The test bench looks into the memories, not into what it hopes was written to DRAM."""
+    build = generated(grouped(), "PART=XC7Z045")
+    assert any(layer["memory"]["output"] != "ddr" for layer in read_json(build)["layers"])
+    path, right = build / "hls" / "packing.hpp", "chip[address + i] = words.read();"
+    text = path.read_text()
+    assert text.count(right) == 1
+    path.write_text(text.replace(right, right.replace(";", " ^ 1;")))
+    assert main(["csim", f"OUT={build}"]) == 1
+    assert "MISMATCH in layer" in capfd.readouterr().out

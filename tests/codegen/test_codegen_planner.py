@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The planner at full size: what fits, what is chosen, and what is said where nothing fits."""
+"""The planner at full size: what fits, what is chosen, and what is said where nothing fits.
+
+Lanes cross taps, several pixels a cycle, inputs stay on chip.
+"""
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from full_size_networks import full_size
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen.design.array import Array
-from codegen.design.lowering import merge_groups
-from codegen.design.planner import plan
+from codegen.design.cost import layer_cost
+from codegen.design.lowering import merge_groups, packing_cost
+from codegen.design.planner import line_capacities, plan, use_line_buffer
 from codegen.design.resources import conversion_luts
 from codegen.design.rows import Row
 from codegen.design.sizes import Memory, gear_bits
 from codegen.design.unit_luts import lut_estimate
+from codegen.emit.weights_file import order_rows
+from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import find_part
 from formats.network import load
 from tests.checkout import ROOT, python
 from tests.naive import convolve
+from tests.networks import full_size, planned
 
 
-@pytest.mark.parametrize(("name", "bits"), [("alexnet", 3), ("vgg16", 5)])
+@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
 @pytest.mark.parametrize("images", [1, 4])
-def test_published_networks_fit_the_default_part(name: str, bits: int, images: int) -> None:
-    part = find_part("XC7Z020")
-    made = plan(full_size(name, bits), part, images=images)
-    used = made.resources
+def test_published_networks_fit_the_default_part(name: str, images: int) -> None:
+    made = planned(name, images=images)
+    used, part = made.resources, made.part
     assert used.dsp <= part.dsp and used.bram36 <= part.bram36 and used.lut <= part.lut
     for row in made.rows:
         assert row.steps(row.chunk_blocks, made.array) <= made.sizes.weight_rows
@@ -42,41 +49,113 @@ def test_published_networks_fit_the_default_part(name: str, bits: int, images: i
 
 
 def test_vgg16_deep_layers_run_as_two_chunks() -> None:
-    made = plan(full_size("vgg16", 5), find_part("XC7Z020"))
+    made = planned("vgg16")
     chunks = {layer.name: row.chunks for layer, row in zip(made.layers, made.rows, strict=True)}
     assert (chunks["conv4_2"], chunks["conv5_3"], chunks["conv4_1"]) == (2, 2, 1)
     assert made.sizes.psum_groups == 784
 
 
 def test_a_batch_shares_the_weights_of_fully_connected_layers() -> None:
-    part = find_part("XC7Z020")
-    one = plan(full_size("alexnet", 3), part, images=1)
-    four = plan(full_size("alexnet", 3), part, images=4)
+    one, four = planned("alexnet"), planned("alexnet", images=4)
     assert four.batch == 4
     assert four.costs[5].bytes_weights == one.costs[5].bytes_weights
     assert four.cycles < 2 * one.cycles
 
 
 def test_more_multipliers_are_faster_on_a_larger_part() -> None:
-    network = full_size("alexnet", 3)
-    small = plan(network, find_part("XC7Z045"), Array(8, 24))
-    large = plan(network, find_part("XC7Z045"), Array(16, 48))
+    small, large = (
+        planned("alexnet", array, part="XC7Z045") for array in (Array(8), Array(16, 48))
+    )
     assert large.cycles < small.cycles
 
 
-def test_what_is_short_is_said() -> None:
-    with pytest.raises(
-        UserError,
-        match=r"^alexnet with SIMD=8 PE=48 must fit XC7Z020: DSP: needs 384, XC7Z020 has 220; "
-        r"use a smaller PE or SIMD, or a larger PART$",
-    ):
-        plan(full_size("alexnet", 3), find_part("XC7Z020"), Array(8, 48))
-    with pytest.raises(
-        UserError,
-        match=r"^alexnet with SIMD=24 PE=40 must fit XCK26: BRAM36: needs \d+, XCK26 has 144; "
-        r"largest: weight buffer 210; use a smaller PE",
-    ):
-        plan(full_size("alexnet", 3), find_part("XCK26"), Array(24, 40))
+@pytest.mark.parametrize(
+    ("name", "array", "part", "text"),
+    [
+        ("alexnet", Array(8, 48), "XC7Z020",
+         r"alexnet with SIMD=8 PE=48 must fit XC7Z020: DSP: needs 384, XC7Z020 has 220; use a "
+         r"smaller PE or SIMD, or a larger PART$"),
+        ("alexnet", Array(24, 40), "XCK26",
+         r"alexnet with SIMD=24 PE=40 must fit XCK26: BRAM36: needs \d+, XCK26 has 144; largest: "
+         r"weight buffer 210; use a smaller PE"),
+        ("vgg16", Array(24, 8, 2), "XC7Z020",
+         r"vgg16 with SIMD=24 PE=8 PIXELS=2 must fit XC7Z020: DSP: needs 384, "),
+    ],
+)  # fmt: skip
+def test_what_is_short_is_said(name: str, array: Array, part: str, text: str) -> None:
+    with pytest.raises(UserError, match=f"^{text}"):
+        planned(name, array, part=part)
+
+
+@pytest.mark.parametrize("pixels", ["0", "9", "x"])
+def test_bad_pixels(make_toy: Callable[..., Path], pixels: str) -> None:
+    rule = "an integer, not 'x'" if pixels == "x" else f"1..8, not {pixels}"
+    with pytest.raises(UserError, match=f"^PIXELS must be {rule}$"):
+        main(["codegen", f"OUT={make_toy()}", f"PIXELS={pixels}"])
+
+
+@pytest.mark.parametrize(("name", "images", "least"), [("vgg16", 1, 0.98), ("alexnet", 8, 0.97)])
+def test_multipliers_are_busy(name: str, images: int, least: float) -> None:
+    made = planned(name, Array(24, 8), images)
+    assert made.efficiency("conv") >= least > made.efficiency()
+    assert made.resources.bram36 <= made.part.bram36 and made.resources.dsp == 192
+
+
+def test_taps_are_no_border_for_lanes() -> None:
+    """64 channels, 3x3, 24 lanes: 24 cycles a pixel, not the 27 of three groups a tap."""
+    array = Array(24, 8)
+    assert Row(kernel_h=3, kernel_w=3, sources=1).steps(8, array) == 24
+    weight = np.arange(8 * 64 * 9).reshape(8, 64, 3, 3)
+    rows = order_rows(weight, 8, array)
+    assert rows.shape == (24, 24, 8)
+    for item in range(72):
+        tap, block = divmod(item, 8)
+        found = rows[item // 3, item % 3 * 8 : item % 3 * 8 + 8]
+        wanted = weight[:, block * 8 : block * 8 + 8, tap // 3, tap % 3]
+        assert np.array_equal(found, wanted.T)
+
+
+def test_a_resident_input_is_read_once() -> None:
+    made = planned("alexnet", Array(24, 8), 8)
+    index = next(i for i, layer in enumerate(made.layers) if layer.name == "fc7")
+    plain = replace(made.rows[index], chunks=1, chunk_blocks=512, ring_rows=1, resident=0)
+    row = use_line_buffer(plain, 8, 8 * 512)
+    assert (row.resident, row.ring_rows, row.line_entries) == (1, 8, 4096)
+    assert line_capacities([plain], 8) == [512, 4096]
+    cost = layer_cost(row, made.array, 8)
+    assert cost.counts["read"] == 8 * 512 and cost.counts["unpack"] == 8 * 512
+    streamed = layer_cost(replace(row, resident=0, prefetch_next=0), made.array, 8)
+    assert streamed.counts["read"] == 512 * cost.counts["read"]
+    assert streamed.cycles >= cost.cycles
+
+
+def test_the_first_rows_of_the_next_pass_are_hidden() -> None:
+    """With prefetching only the layer's first pass waits for its first rows."""
+    made = planned("vgg16", Array(24, 8))
+    row = made.rows[12]  # conv5_3: 14x14, 64 blocks, 64 tiles
+    assert row.prefetch_next and row.chunk_sizes == [64]
+    early = layer_cost(row, made.array, 1).counts["compute"]
+    late = layer_cost(replace(row, prefetch_next=0), made.array, 1).counts["compute"]
+    assert late - early == 63 * 2 * 14 * 64
+
+
+def test_wide_codes_take_a_shallow_memory() -> None:
+    made = planned("vgg16", Array(24, 8))
+    assert made.sizes.code_bits == 10 and made.sizes.line_low_bits == 5
+    assert made.sizes.line_high_blocks < made.sizes.line_blocks // 2
+
+
+def test_lane_packing_knows_the_array() -> None:
+    conv = full_size("vgg16").layers[0]
+    assert packing_cost(conv, 10, Array(24, 8))[0] == 8 * 224 * 224 * 3
+    assert packing_cost(conv, 10, Array(24, 8, 2))[0] == 8 * 224 * 112 * 3
+    assert packing_cost(conv, 10, Array(24, 8, 3))[0] == 8 * 224 * 280  # reading 10-bit codes
+
+
+def test_efficiency_counts_all_multipliers() -> None:
+    array = Array(24, 8, 2)
+    assert array.efficiency(384 * 50, 100) == 0.5
+    assert replace(array, pixels=1).multipliers == 192
 
 
 @pytest.mark.parametrize(("simd", "pe"), [(12, 24), (0, 24), (8, 20), (8, -8)])
@@ -86,7 +165,7 @@ def test_simd_and_pe_are_multiples_of_8(simd: int, pe: int) -> None:
 
 
 def test_kernel_too_large_for_any_weight_buffer() -> None:
-    network = full_size("alexnet", 3)
+    network = full_size("alexnet")
     layer = network.layers[-1]
     wide = replace(
         layer, kernel=(80, 80), in_shape=(4096, 80, 80), pads=(0, 0, 0, 0),
@@ -147,7 +226,7 @@ def test_the_ring_holds_every_window_and_what_arrives(
 
 
 def grouped_layer(groups: int, cin: int, cout: int, last: bool = False):
-    layer = full_size("alexnet", 3).layers[-1 if last else 2]
+    layer = full_size("alexnet").layers[-1 if last else 2]
     weight = np.random.default_rng(0).integers(-9, 9, (groups * cout, cin, 3, 3)).astype(np.int16)
     return replace(
         layer, groups=groups, in_shape=(groups * cin, 6, 6), conv_shape=(groups * cout, 4, 4),

@@ -6,23 +6,21 @@ import re
 from pathlib import Path
 
 import pytest
-from full_size_networks import full_size
 
 from codegen.design.array import Array
 from codegen.design.constants import design_id
-from codegen.design.planner import plan
 from codegen.design.rows import FIELDS, describe
 from codegen.emit.render import context, headers, render, render_all
 from formats.errors import UserError
-from formats.hardware import find_part
 from tests.checkout import ROOT
+from tests.networks import planned
 
 COPIES = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("name", ["network.hpp", "tables.hpp"])
 def test_golden_copy_of_alexnet(name: str) -> None:
-    text = render_all(plan(full_size("alexnet", 3), find_part("XC7Z020")))[name]
+    text = render_all(planned("alexnet"))[name]
     path = COPIES / f"alexnet_{name}"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)
@@ -30,13 +28,11 @@ def test_golden_copy_of_alexnet(name: str) -> None:
 
 
 def test_equal_plans_give_equal_files() -> None:
-    made = [render_all(plan(full_size("alexnet", 3), find_part("XC7Z020"))) for _ in range(2)]
-    assert made[0] == made[1]
+    assert render_all(planned("alexnet")) == render_all(planned("alexnet"))
 
 
 def test_design_id_changes_with_the_plan() -> None:
-    part = find_part("XC7Z045")
-    ids = {design_id(plan(full_size("alexnet", 3), part, Array(8, pe))) for pe in (8, 16, 24)}
+    ids = {design_id(planned("alexnet", Array(8, pe), part="XC7Z045")) for pe in (8, 16, 24)}
     assert len(ids) == 3
 
 
@@ -69,7 +65,7 @@ def test_documentation_has_the_fields_of_a_row() -> None:
 
 
 def test_unused_thresholds_are_out_of_reach() -> None:
-    made = context(plan(full_size("alexnet", 3), find_part("XC7Z020")))
+    made = context(planned("alexnet"))
     assert made["knq_rows"] == 7 and made["knq_levels"] == 8
     names = [item.name for item in made["constants"]]
     assert len(names) == len(set(names))

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stored weights: own widths, codebooks and several ports, from the file's bytes to the engine."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from full_size_networks import full_size
 
 from codegen.design import planner
 from codegen.design.array import Array
@@ -17,13 +16,14 @@ from codegen.design.lowering import lower
 from codegen.design.resources import weight_luts
 from codegen.emit import generate, weights_file
 from formats import network
-from formats.commands import main
+from formats.build import sha256_file
 from formats.errors import UserError
 from formats.hardware import find_part
 from formats.options import Options
 from formats.packing import WORD_BYTES
 from tests.checkout import needs_compiler
-from tests.toys import POOL2, Toy, ToyLayer
+from tests.networks import planned
+from tests.toys import POOL2, Toy, ToyLayer, change_json, read_json, simulated
 
 PORTS = (1, 2, 3, 4, 6)
 
@@ -38,14 +38,6 @@ def coded() -> Toy:
         ToyLayer(10, (1, 1), kind="fc", weight_bits=4),
     ]
     return Toy(in_shape=(3, 20, 19), layers=layers, images=2, seed=9)
-
-
-def widths_of(build: Path) -> list[tuple[int, int]]:
-    """(bits, codebook entries) of each layer in the report."""
-    report = json.loads((build / "report.json").read_text())
-    return [
-        (item["weights"]["bits"], item["weights"]["table_entries"]) for item in report["layers"]
-    ]
 
 
 @pytest.fixture
@@ -66,18 +58,13 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
         settings = Options(out=build, part="XC7Z045", simd=8, pe=48, weight_ports=ports)
     generate.generate(settings)
     # layer1's and layer3's channels are filled up, so their codebooks may have got one bit more
-    found = widths_of(build)
+    stored = [layer["weights"] for layer in read_json(build)["layers"]]
+    found = [(item["bits"], item["table_entries"]) for item in stored]
     assert found[0] == (12, 0) and found[4] == (4, 0)
     assert found[1] in ((4, 16), (5, 32)) and found[3] in ((2, 4), (3, 8))
-    assert main(["csim", f"OUT={build}"]) == 0
-    report = json.loads((build / "report.json").read_text())
-    stored = json.loads((build / "design.json").read_text())["layers"]
-    for predicted, counted, layer in zip(
-        report["layers"], report["csim"]["layers"], stored, strict=True
-    ):
-        for key in ("cycles", "load", "bytes_weights"):
-            want = predicted["counts"]["load"] if key == "load" else predicted[key]
-            assert counted[key] == want, (predicted["name"], key)
+    report = simulated(build)
+    layers = read_json(build, "design")["layers"]
+    for counted, layer in zip(report["csim"]["layers"], layers, strict=True):
         assert counted["bytes_weights"] == WORD_BYTES * layer["weight_words"]
 
 
@@ -86,7 +73,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
 def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:
     build = make_toy(coded())
     generate.generate(Options(out=build, simd=8, pe=16, weight_ports=2))
-    assert main(["csim", f"OUT={build}", "CSIM_TYPES=exact"]) == 0
+    simulated(build, "CSIM_TYPES=exact")
 
 
 def fields(words: np.ndarray, width: int) -> np.ndarray:
@@ -132,9 +119,10 @@ def read_weights(plan: Design, data: np.ndarray) -> Iterator[np.ndarray]:
 
 @pytest.mark.parametrize("ports", [1, 2, 4])
 @pytest.mark.usefixtures("any_ports")
-def test_file_holds_the_weights(make_toy: Callable[..., Path], tmp_path: Path, ports: int) -> None:
-    loaded = network.load(make_toy(coded()) / "quantized")
-    plan = planner.plan(loaded, find_part("XC7Z045"), Array(8, 32, weight_ports=ports))
+def test_file_holds_the_weights(
+    load_toy: Callable[..., network.Network], tmp_path: Path, ports: int
+) -> None:
+    plan = planner.plan(load_toy(coded()), find_part("XC7Z045"), Array(8, 32, weight_ports=ports))
     weights_file.write_weights(plan, tmp_path / "weights.bin")
     data = np.fromfile(tmp_path / "weights.bin", dtype="<u8")
     assert data.size == plan.weight_words
@@ -144,14 +132,13 @@ def test_file_holds_the_weights(make_toy: Callable[..., Path], tmp_path: Path, p
         assert np.array_equal(weight, layer.weight), layer.name
 
 
-def test_rows_shrink_with_their_width(make_toy: Callable[..., Path]) -> None:
+def test_rows_shrink_with_their_width(load_toy: Callable[..., network.Network]) -> None:
     layers = [ToyLayer(48, (1, 1)), ToyLayer(48, (1, 1), kind="fc")]
     rows = {}
     for bits in (14, 8, 6, 4):
         layers[1].index_bits = 0 if bits == 14 else bits
         toy = Toy(in_shape=(16, 1, 1), layers=layers, images=1)
-        loaded = network.load(make_toy(toy, f"bits{bits}") / "quantized")
-        plan = planner.plan(loaded, find_part("XC7Z020"))
+        plan = planner.plan(load_toy(toy, f"bits{bits}"), find_part("XC7Z020"))
         rows[bits] = plan.rows[1].row_words
         assert plan.sizes.weight_bits == 14 and plan.rows[1].weight_bits == bits
     assert rows == {14: 42, 8: 24, 6: 18, 4: 12}
@@ -160,10 +147,12 @@ def test_rows_shrink_with_their_width(make_toy: Callable[..., Path]) -> None:
 def store(folder: Path, arrays: dict[str, np.ndarray], **changes: int) -> None:
     """Write changed arrays, and fields of the first layer, as if they had been quantized so."""
     np.savez(folder / "arrays.npz", **arrays)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["arrays_sha256"] = network.sha256_file(folder / "arrays.npz")
-    manifest["layers"][0].update(changes)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["arrays_sha256"] = sha256_file(folder / "arrays.npz")
+        manifest["layers"][0].update(changes)
+
+    change_json(folder / "manifest.json", change)
 
 
 def small(index_bits: int, out: int = 16) -> Toy:
@@ -217,8 +206,8 @@ def test_bad_tables_are_refused(make_toy: Callable[..., Path], change: str, text
     assert str(found.value).startswith(text)
 
 
-def test_ports_must_fit_the_part(make_toy: Callable[..., Path]) -> None:
-    loaded = network.load(make_toy() / "quantized")
+def test_ports_must_fit_the_part(load_toy: Callable[..., network.Network]) -> None:
+    loaded = load_toy()
     text = "^WEIGHT_PORTS must be one of 1, 2, 3 on XC7Z020, whose 4 memory ports also serve"
     for ports in (0, 4, 5):
         with pytest.raises(UserError, match=text):
@@ -228,7 +217,7 @@ def test_ports_must_fit_the_part(make_toy: Callable[..., Path]) -> None:
 
 def test_lut_formula() -> None:
     """192 lanes: 16 entries in 7 LUTs and a choice of 14; two widths, the wider of 14 bits."""
-    sizes = planner.plan(full_size("alexnet", 3), find_part("XC7Z020")).sizes
+    sizes = planned("alexnet").sizes
     assert weight_luts(sizes) == 0
     array = Array(8, 24, weight_ports=2)
     both = replace(sizes, weight_widths=(4, 14), table_entries=16, array=array)

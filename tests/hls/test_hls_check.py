@@ -5,16 +5,14 @@ import re
 
 import pytest
 
-from codegen.design.planner import plan
 from codegen.emit.render import TEMPLATES, headers, render_all
 from codegen.hls_check.check import check_files, check_texts
 from codegen.hls_check.lexer import lex, plain_template
 from codegen.hls_check.program import RULES
 from codegen.hls_check.syntax import parse
 from formats.commands import main
-from formats.hardware import find_part
 from tests.checkout import error_line, python
-from tests.codegen.full_size_networks import full_size
+from tests.networks import planned
 
 GOOD = """// SPDX-License-Identifier: Apache-2.0
 // A source that keeps to all rules,
@@ -244,7 +242,7 @@ def test_engine_without_a_process_is_found(process):
 
 
 def test_rendered_network_keeps_to_the_subset(tmp_path):
-    for name, text in render_all(plan(full_size("alexnet", 3), find_part("XC7Z020"))).items():
+    for name, text in render_all(planned("alexnet")).items():
         (tmp_path / name).write_text(text)
     assert check_files([tmp_path]) == []
 
