@@ -165,7 +165,7 @@ def requantize(acc: np.ndarray, shift: int, quantizer: Any, relu: bool) -> np.nd
     return np.clip(y, 0 if relu else low, high).astype(np.int64)
 
 
-def _sums(layer: Any, sources: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def sums(layer: Any, sources: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Accumulators of a layer, and what is requantized: the same, but for factors."""
     values = sources[0]
     if layer.kind == "add":
@@ -192,7 +192,7 @@ def run(network: Any, codes: np.ndarray) -> dict[str, np.ndarray]:
             parts = network.concats.get(name, (name,))
             values = [decode(stored[part], quantizers[part]) for part in parts]
             sources.append(np.concatenate(values, axis=1))
-        acc, product = _sums(layer, sources)
+        acc, product = sums(layer, sources)
         assert np.abs(acc).max() < 1 << (layer.acc_bits - 1), layer.name
         stored[layer.name] = acc
         if layer.quantizer:

@@ -12,16 +12,17 @@ import numpy as np
 from codegen.design.array import Array
 from codegen.design.design import Design
 from codegen.design.planner import plan
-from formats.arithmetic import Window
+from formats.arithmetic import Window, dilated
 from formats.hardware import Part, find_part
 from formats.images import Preprocessing
 from formats.network import InputFormat, Layer, Network
 from formats.quantizer import Quantizer
 from tests.fuzz.builds import Build
-from tests.toys import Toy, ToyLayer
+from tests.toys import POOL1, Toy, ToyLayer
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 8, 9, 12, 16, 16, 17, 24, 24, 25, 32, 40, 48, 64)
 TRIES = 200
+PLAIN = {"kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Draft:
         return f"l{len(self.toy.layers)}"
 
 
-def window(draft: Draft, size: tuple[int, int], most: int = 5) -> dict[str, tuple[int, ...]]:
-    """Kernel, stride and pads that fit a map; every window reaches into it."""
+def window(draft: Draft, size: tuple[int, int], most: int = 5) -> Window:
+    """A window that fits a map, and everywhere reaches into it."""
     kernel, stride, before, after = [], [], [], []
     for axis in range(2):
         k = draft.pick(1, min(most, size[axis]))
@@ -71,17 +72,7 @@ def window(draft: Draft, size: tuple[int, int], most: int = 5) -> dict[str, tupl
         padded = k > 1 and draft.chance(0.6)
         before.append(draft.pick(0, k - 1) if padded else 0)
         after.append(draft.pick(0, k - 1) if padded else 0)
-    return {"kernel": tuple(kernel), "stride": tuple(stride), "pads": (*before, *after)}
-
-
-def out_size(size: tuple[int, int], win: dict[str, tuple[int, ...]], dilation=(1, 1)):
-    """Rows and columns after a window, floor mode."""
-    return tuple(
-        (size[i] + win["pads"][i] + win["pads"][i + 2] - dilation[i] * (win["kernel"][i] - 1) - 1)
-        // win["stride"][i]
-        + 1
-        for i in range(2)
-    )
+    return Window(tuple(kernel), tuple(stride), (*before, *after))
 
 
 def quantizer(draft: Draft, signed: bool) -> dict[str, object]:
@@ -110,10 +101,9 @@ def append(draft: Draft, layer: ToyLayer, size: tuple[int, ...]) -> Map | None:
         return None
     free = not layer.signed and layer.pool is None
     if free and draft.chance(0.2) and min(size) > 1:
-        win = window(draft, size, 3)
-        layer.pool = {key: list(value) for key, value in win.items()}
+        layer.pool = window(draft, size, 3)
     if layer.pool:
-        size = out_size(size, {key: tuple(value) for key, value in layer.pool.items()})
+        size = layer.pool.out_size(*size)
     if min(size) < 1:
         return None
     made = Map(layer.name or "", (layer.out, *size), layer.signed, value_bits(layer))
@@ -136,13 +126,12 @@ def convolution(draft: Draft, source: Map | None = None, **fixed: object) -> Map
     signed = draft.chance(0.3)
     layer = ToyLayer(
         out, dilation=dilation, groups=groups, source=source.name, name=draft.name(),
-        frac=draft.pick(-2, 8), **win, **quantizer(draft, signed),
+        frac=draft.pick(-2, 8), **vars(win), **quantizer(draft, signed),
     )  # fmt: skip
     for key, value in fixed.items():
         setattr(layer, key, value)
-    found = out_size(size, {"kernel": layer.kernel, "stride": layer.stride, "pads": layer.pads},
-                     layer.dilation)  # fmt: skip
-    return append(draft, layer, found)
+    reach = Window(dilated(layer.kernel, layer.dilation), layer.stride, layer.pads)
+    return append(draft, layer, reach.out_size(*size))
 
 
 def add(draft: Draft) -> Map | None:
@@ -153,8 +142,7 @@ def add(draft: Draft) -> Map | None:
     others = [item for item in draft.maps[1:] if item.shape == first.shape]
     second = others[draft.pick(0, len(others) - 1)]
     if second is first and draft.chance(0.8):
-        same = {"kernel": (3, 3), "stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1),
-                "groups": 1, "out": first.shape[0]}  # fmt: skip
+        same = {**PLAIN, "kernel": (3, 3), "pads": (1, 1, 1, 1), "out": first.shape[0]}
         made = convolution(draft, first, **same)
         if made is None:
             return None
@@ -174,12 +162,10 @@ def max_pool(draft: Draft) -> Map | None:
         return None
     win = window(draft, source.shape[1:], 4)
     if source.signed and draft.chance(0.5):
-        win = {"kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0)}
-    trivial = win["kernel"] == win["stride"] == (1, 1) and not any(win["pads"])
+        win = POOL1
     layer = ToyLayer(
-        source.shape[0], kind="maxpool", source=source.name, name=draft.name(),
-        pool={key: list(value) for key, value in win.items()},
-        **quantizer(draft, source.signed and trivial),
+        source.shape[0], kind="maxpool", source=source.name, name=draft.name(), pool=win,
+        **quantizer(draft, source.signed and win.trivial),
     )  # fmt: skip
     return append(draft, layer, source.shape[1:])
 
@@ -192,12 +178,12 @@ def average_pool(draft: Draft) -> Map | None:
     if source.name == "input":
         return None
     if draft.chance(0.2):
-        win = {"kernel": size, "stride": (1, 1), "pads": (0, 0, 0, 0)}
+        win = Window(size, (1, 1))
     layer = ToyLayer(
         source.shape[0], kind="avgpool", source=source.name, name=draft.name(),
-        count_include_pad=draft.chance(0.4), **win, **quantizer(draft, source.signed),
+        count_include_pad=draft.chance(0.4), **vars(win), **quantizer(draft, source.signed),
     )  # fmt: skip
-    return append(draft, layer, out_size(size, win))
+    return append(draft, layer, win.out_size(*size))
 
 
 def normalisation(draft: Draft) -> Map | None:
@@ -217,14 +203,11 @@ def concat(draft: Draft) -> Map | None:
     """Several layers that share one quantizer, at times one max pool each, all alike."""
     source = draft.source()
     size = source.shape[1:]
-    same: dict[str, object] = {
-        "kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1,
-        "pool": None,
-    }  # fmt: skip
+    same: dict[str, object] = {**PLAIN, "pool": None}
     if min(size) > 1 and draft.chance(0.3):
         win = window(draft, size, 4)
-        size = out_size(size, win)
-        same.update(signed=False, pool={key: list(value) for key, value in win.items()})
+        size = win.out_size(*size)
+        same.update(signed=False, pool=win)
     parts: list[Map] = []
     count, first = draft.pick(2, 3), len(draft.toy.layers)
     for index in range(count):
@@ -267,10 +250,8 @@ def finish(draft: Draft) -> bool:
     elif kind == "fc":
         source = draft.source()
         size = source.shape[1:]
-        made = convolution(
-            draft, source, kind="fc", kernel=size, stride=(1, 1), pads=(0, 0, 0, 0),
-            dilation=(1, 1), groups=1, out=draft.pick(1, 40),
-        )  # fmt: skip
+        fixed = {**PLAIN, "kernel": size, "out": draft.pick(1, 40)}
+        made = convolution(draft, source, kind="fc", **fixed)
     else:
         made = average_pool(draft) if kind == "avgpool" else add(draft)
     if made is None:

@@ -1,19 +1,114 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples in docs/ are run: the plan file through the parser, the packing example bit by bit."""
+"""README's commands and files exist; tables and examples in docs/ are those of the code."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
+import pytest
 
+from formats.commands import COMMANDS, GROUPS, main
+from formats.options import default_text, table
 from formats.packing import pack_maps
+from tests.checkout import ROOT, execute, make
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text()
+LINES = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+
+
+MAIN = "NET WEIGHTS DATA IMAGES SCHEME BITS RULE QM PLAN REFINE PART CLOCK FM CSIM_TYPES OUT"
+
+
+def option_row(name: str) -> str:
+    """A row of a table of options: name, meaning, default."""
+    _, entry, _ = table()[name]
+    words = f": {', '.join(f'`{word}`' for word in entry.choices)}" if entry.choices else ""
+    return f"| `{name}` | {entry.help}{words} | {default_text(name)} |"
+
+
+def option_table(word: str, names: Iterable[str]) -> str:
+    """A table of options with help and default, `word` above their names."""
+    head = [f"| {word} | meaning | default |", "| --- | --- | --- |"]
+    return "\n".join([*head, *map(option_row, names)])
+
+
+def commands_table() -> str:
+    """The other table of docs/options.md: what each command needs first and takes itself."""
+    rows = ["| command | what it does | needs | options |", "| --- | --- | --- | --- |"]
+    for name, command in COMMANDS.items():
+        takes = [
+            GROUPS[word][0] if word in GROUPS else f"`{word}`" for word in command.takes.split()
+        ]
+        before = f"`{command.needs}`" if command.needs else ""
+        rows.append(f"| `{name}` | {command.help} | {before} | {', '.join(takes)} |")
+    return "\n".join(rows)
+
+
+def groups_table() -> str:
+    """What the names of groups in the table of commands stand for."""
+    return "\n".join(
+        f"- {title}: {' '.join(f'`{name}`' for name in names.split())}"
+        for title, names in GROUPS.values()
+    )
+
+
+def test_there_are_commands():
+    assert "make csim" in LINES and "make test" in LINES
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_every_command_is_one_that_make_knows(command, tmp_path):
+    words = command.split()
+    assert words[0] == "make"
+    execute(*words, "-n", f"OUT={tmp_path}", status=0)
+
+
+def test_make_help_names_every_option_and_target():
+    done = make("help", status=0)
+    assert make(status=0).stdout == done.stdout
+    listing, names = done.stdout.split("Options, as NAME=VALUE:\n")
+    assert names.partition("For developers:")[0].split() == list(table())
+    targets = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
+    assert {*COMMANDS, "test", "test-all", "lint", "format", "bench", "fuzz", "clean"} <= targets
+
+
+@pytest.mark.parametrize(
+    ("page", "wanted"),
+    [
+        ("README.md", option_table("variable", MAIN.split())),
+        ("docs/options.md", option_table("option", table())),
+        ("docs/options.md", commands_table()),
+        ("docs/options.md", groups_table()),
+    ],
+)
+def test_pages_have_the_table(page, wanted):
+    """Mismatch: put the expected table, which pytest shows, into the page."""
+    assert wanted in (ROOT / page).read_text(), wanted
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_no_gap_is_left():
+    assert "<!--" not in README
+
+
+def test_ci_runs_the_test_command():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set", "cd"))]
+    assert commands == ["make test"]
 
 
 def test_the_plan_example_quantizes_digits(tmp_path):
-    from formats.commands import main
-
     text = re.search(r"```toml\n(.*?)```", (DOCS / "plan.md").read_text(), re.DOTALL)
     assert text
     (tmp_path / "plan.toml").write_text(text.group(1))

@@ -126,10 +126,3 @@ def test_an_output_folder_that_cannot_be_made(tmp_path):
     blocker.write_text("")
     line = error_line(make("csim", "NET=digits", f"OUT={blocker / 'out'}"))
     assert "the output folder must be writable" in line
-
-
-def test_help_lists_every_target():
-    done = make()
-    assert done.returncode == 0
-    for target in ("csim", "codegen", "test", "test-all", "lint", "train", "bench", "clean"):
-        assert f"make {target} " in done.stdout

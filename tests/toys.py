@@ -7,17 +7,19 @@ A Toy says what a test cares about; parameters are drawn from its seed.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from formats.arithmetic import Window
 from formats.commands import main
 from formats.design import COUNTERS
 from formats.images import Preprocessing
-from formats.schema import to_json
+from formats.quantizer import Quantizer, thresholds
+from formats.schema import arrays_in, to_json
 from tests import naive
 
 CONVOLUTIONS = ("conv", "fc")
@@ -28,15 +30,7 @@ MAX_SHIFT, MAX_BITS = 53, 63
 class ToyLayer:
     """What a test says about a layer; the rest is drawn at random.
 
-    Attributes:
-        source, source2: feature maps read; None: the layer before, or the input.
-        relu: None: where the output is unsigned.
-        frac: F of a convolution's output; that of an operation follows from what it reads.
-        like: the layer whose quantizer and F this one shares, as parts of a concat must.
-        shift_more: added to the requantize shift that suits the data.
-        kind: operations take kernel, stride and pads for "avgpool", else `pool`.
-        weight_bits: of the weights that are multiplied; None: the network's.
-        index_bits: weights come from a codebook of 2^index_bits entries; 0: there is none.
+    An average pool takes kernel, stride and pads, other operations `pool`.
     """
 
     out: int = 0
@@ -45,25 +39,25 @@ class ToyLayer:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
-    pool: dict[str, list[int]] | None = None
+    pool: Window | None = None
     scheme: str = "knq"
     bits: int = 3
     variant: str = "floor"
     rule: str = "nearest"
     qm: int = 12
-    source: str | None = None
+    source: str | None = None  # feature map read; None: the layer before, or the input
     kind: str = "conv"
     source2: str | None = None
     signed: bool = False
-    relu: bool | None = None
-    frac: int = 0
-    like: str | None = None
-    shift_more: int = 0
+    relu: bool | None = None  # None: where the output is unsigned
+    frac: int = 0  # F of a convolution's output; an operation's follows from what it reads
+    like: str | None = None  # the layer whose quantizer and F it shares, as parts of a concat must
+    shift_more: int = 0  # added to the requantize shift that suits the data
     count_include_pad: bool = False
     lrn_size: int = 5
     name: str | None = None
-    weight_bits: int | None = None
-    index_bits: int = 0
+    weight_bits: int | None = None  # of the weights that are multiplied; None: the network's
+    index_bits: int = 0  # weights come from a codebook of 2^index_bits entries; 0: there is none
 
 
 @dataclass
@@ -77,32 +71,6 @@ class Toy:
     images: int = 2
     seed: int = 1
     concats: dict[str, list[str]] = field(default_factory=dict)
-
-
-@dataclass
-class Quantizer:
-    """A quantizer as the manifest has it, with its KNQ tables."""
-
-    scheme: str
-    bits: int
-    qm: int
-    frac: int
-    variant: str | None
-    rule: str | None
-    signed: bool
-    centroid: np.ndarray | None = None
-    threshold: np.ndarray | None = None
-
-    @property
-    def tables(self) -> dict[str, np.ndarray]:
-        """KNQ's tables by name."""
-        if self.centroid is None or self.threshold is None:
-            return {}
-        return {"centroid": self.centroid, "threshold": self.threshold}
-
-    def entry(self) -> dict[str, Any]:
-        """The manifest's entry."""
-        return {k: v for k, v in asdict(self).items() if k not in ("centroid", "threshold")}
 
 
 @dataclass
@@ -127,41 +95,30 @@ class Made:
 
 @dataclass
 class Sum:
-    """What is requantized.
+    """What is requantized."""
 
-    Attributes:
-        acc: raw accumulators; product: acc times a factor.
-        bits: of acc. frac: F of product.
-        fields: manifest entries of the kind.
-    """
-
-    acc: np.ndarray
-    product: np.ndarray
-    bits: int
-    frac: int
-    fields: dict[str, Any]
+    acc: np.ndarray  # raw accumulators
+    product: np.ndarray  # acc times a factor
+    bits: int  # of acc
+    frac: int  # F of product
+    fields: dict[str, Any]  # manifest entries of the kind
 
 
 def make_quantizer(layer: ToyLayer, rng: np.random.Generator) -> Quantizer:
     """The quantizer of a layer, with random KNQ tables."""
-    qm = layer.bits if layer.scheme == "uniform" else layer.qm
-    made = Quantizer(
-        layer.scheme, layer.bits, qm, 0, layer.variant if layer.scheme == "enq" else None,
-        layer.rule if layer.scheme == "knq" else None, layer.signed,
-    )  # fmt: skip
-    if layer.scheme == "knq":
-        if layer.signed:
-            drawn = rng.choice(1 << qm, size=1 << layer.bits, replace=False) - (1 << (qm - 1))
-            centroid = np.sort(drawn).astype(np.int32)
-        else:
-            drawn = rng.choice(np.arange(1, 1 << qm), (1 << layer.bits) - 1, replace=False)
-            centroid = np.concatenate([[0], np.sort(drawn)]).astype(np.int32)
-        threshold = centroid.copy()
-        if layer.rule == "nearest":
-            threshold[1:] = (centroid[:-1] + centroid[1:] + 1) // 2
-        threshold[0] = 0
-        made.centroid, made.threshold = centroid, threshold
-    return made
+    if layer.scheme != "knq":
+        qm = layer.bits if layer.scheme == "uniform" else layer.qm
+        variant = layer.variant if layer.scheme == "enq" else None
+        return Quantizer(layer.scheme, layer.bits, qm, 0, variant, signed=layer.signed)
+    qm = layer.qm
+    if layer.signed:
+        drawn = rng.choice(1 << qm, size=1 << layer.bits, replace=False) - (1 << (qm - 1))
+        centroid = np.sort(drawn).astype(np.int32)
+    else:
+        drawn = rng.choice(np.arange(1, 1 << qm), (1 << layer.bits) - 1, replace=False)
+        centroid = np.concatenate([[0], np.sort(drawn)]).astype(np.int32)
+    tables = (centroid, thresholds(centroid, layer.rule))
+    return Quantizer("knq", layer.bits, qm, 0, None, layer.rule, *tables, layer.signed)
 
 
 def convolution(
@@ -185,9 +142,8 @@ def convolution(
         storage = {"scheme": "kmeans", "bits": layer.index_bits, "table": True}
     bias = rng.integers(-5000, 5000, layer.out).astype(np.int32)
     bias_shift = int(rng.integers(0, 3))
-    acc = (
-        naive.convolve(values, weight, layer) + (bias.astype(np.int64) << bias_shift)[:, None, None]
-    )
+    drawn = {"weight": weight, "bias": bias, "bias_shift": bias_shift}
+    acc, _ = naive.sums(SimpleNamespace(**vars(layer), **drawn), [values])
     bound = np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3)) * largest
     bound += np.abs(bias.astype(np.int64)) << bias_shift
     made.arrays[f"{name}/weight"], made.arrays[f"{name}/bias"] = weight, bias
@@ -202,57 +158,52 @@ def operation(
     made: Made, layer: ToyLayer, name: str, sources: list[str], rng: np.random.Generator
 ) -> Sum:
     """An add, a pool or a normalisation."""
-    values, largest, frac = made.read(sources[0])
+    inputs, magnitudes, fracs = zip(*map(made.read, sources), strict=True)
+    frac, aligns = max(fracs), [max(fracs) - frac for frac in fracs]
     fields: dict[str, Any] = {"weight_bits": 0, "bias_bits": 0, "bias_shift": 0, "macs": 0}
+    parameters: dict[str, Any] = {"in_aligns": aligns}
+    reach = sum(m << align for m, align in zip(magnitudes, aligns, strict=True))
+    more = 0  # fractional bits of a factor
     if layer.kind == "add":
-        other, largest2, frac2 = made.read(sources[1])
-        if other.shape != values.shape:
+        if inputs[0].shape != inputs[1].shape:
             raise ValueError("an add's inputs must have one shape")
-        aligns = [max(frac, frac2) - frac, max(frac, frac2) - frac2]
-        acc = values * (1 << aligns[0]) + other * (1 << aligns[1])
-        bits = 1 + ((largest << aligns[0]) + (largest2 << aligns[1])).bit_length()
-        return Sum(acc, acc, bits, max(frac, frac2), {**fields, "in_aligns": aligns})
-    bits = 1 + largest.bit_length()
-    if layer.kind == "maxpool":
-        return Sum(values, values, bits, frac, fields)
-    if layer.kind == "avgpool":
-        sums, inside = naive.window_sums(values, layer)
-        window = layer.kernel[0] * layer.kernel[1]
-        count = np.full_like(inside, window) if layer.count_include_pad else inside
-        reciprocal = ((1 << 24) + count // 2) // count
+        fields["in_aligns"] = aligns
+    elif layer.kind == "avgpool":
         fields["average"] = {"count_include_pad": layer.count_include_pad}
-        bits = 1 + (largest * window).bit_length()
-        return Sum(sums, sums * reciprocal, bits, frac + 24, fields)
-    size, scale = layer.lrn_size, 4.0 ** rng.uniform(-2, 2)
-    if layer.lrn_size * largest**2 >= 1 << 36:
-        raise ValueError("sums of squares must be below 2^36")
-    alpha = size * scale / largest**2 * 2.0 ** (2 * frac)
-    settings = {"size": size, "alpha": alpha, "beta": 0.75, "k": float(rng.choice([1.0, 2.0]))}
-    table, table_frac = naive.lrn_table(**settings, frac=frac)
-    made.arrays[f"{name}/lrn_table"] = table
-    fields["lrn"] = {**settings, "table_frac": table_frac}
-    return Sum(values, naive.normalise(values, size, table), bits, frac + table_frac, fields)
+        parameters["average"] = layer
+        reach, more = reach * layer.kernel[0] * layer.kernel[1], 24
+    elif layer.kind == "lrn":
+        size, scale = layer.lrn_size, 4.0 ** rng.uniform(-2, 2)
+        if size * reach**2 >= 1 << 36:
+            raise ValueError("sums of squares must be below 2^36")
+        alpha = size * scale / reach**2 * 2.0 ** (2 * frac)
+        settings = {"size": size, "alpha": alpha, "beta": 0.75, "k": float(rng.choice([1.0, 2.0]))}
+        table, more = naive.lrn_table(**settings, frac=frac)
+        made.arrays[f"{name}/lrn_table"] = table
+        fields["lrn"] = {**settings, "table_frac": more}
+        parameters["lrn"] = SimpleNamespace(size=size, table=table)
+    acc, product = naive.sums(SimpleNamespace(**vars(layer), **parameters), list(inputs))
+    return Sum(acc, product, 1 + reach.bit_length(), frac + more, fields)
 
 
 def store(
     made: Made, layer: ToyLayer, name: str, found: Sum, rng: np.random.Generator
 ) -> tuple[np.ndarray, Quantizer, int, int]:
     """Requantize, encode and pool; (codes, quantizer, shift, weight_frac)."""
-    shared = made.state[layer.like][1] if layer.like else make_quantizer(layer, rng)
-    if shared is None:
+    quantizer = made.state[layer.like][1] if layer.like else make_quantizer(layer, rng)
+    if quantizer is None:
         raise ValueError("the last layer has no quantizer to share")
-    quantizer = replace(shared)
-    made.arrays.update({f"{name}/{key}": table for key, table in quantizer.tables.items()})
+    made.arrays.update({f"{name}/{key}": table for key, table in arrays_in(quantizer).items()})
     spread = (1 << quantizer.qm) / (6 if quantizer.signed else 3)  # so that all codes occur
     shift = int(np.floor(np.log2(max(found.product.std(), 1) / spread))) + layer.shift_more
     weight_frac = 0
     if layer.kind in CONVOLUTIONS:
-        quantizer.frac = quantizer.frac if layer.like else layer.frac
+        quantizer = quantizer if layer.like else replace(quantizer, frac=layer.frac)
         weight_frac = shift - found.frac + quantizer.frac
     elif layer.like:
         shift = found.frac - quantizer.frac
     else:
-        quantizer.frac = found.frac - shift
+        quantizer = replace(quantizer, frac=found.frac - shift)
     bits = found.bits + {"avgpool": 25, "lrn": 16}.get(layer.kind, 0)
     if shift > MAX_SHIFT or bits - min(shift, 0) >= MAX_BITS:
         raise ValueError("requantize shift out of range")
@@ -262,7 +213,7 @@ def store(
     if layer.pool:
         if quantizer.signed and layer.pool != POOL1:
             raise ValueError("signed maps are not pooled")
-        out = naive.max_pool(out, SimpleNamespace(**layer.pool))
+        out = naive.max_pool(out, layer.pool)
     return out, quantizer, shift, weight_frac
 
 
@@ -298,10 +249,10 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
         "pads": list(layer.pads) if windowed else [0, 0, 0, 0],
         "groups": layer.groups if layer.kind in CONVOLUTIONS else 1,
         "relu": bool(layer.relu if layer.relu is not None else not (last or layer.signed)),
-        "pool": layer.pool, "weight_frac": weight_frac,
+        "pool": to_json(layer.pool), "weight_frac": weight_frac,
         "bias_frac": source_frac + weight_frac - fields["bias_shift"] if fields["macs"] else 0,
         "acc_bits": found.bits, "requant_shift": shift,
-        "quantizer": quantizer.entry() if quantizer else None, "out_frac": frac,
+        "quantizer": to_json(quantizer), "out_frac": frac,
         "in_aligns": [0] * len(sources), "average": None, "lrn": None, "sqnr_db": None, **fields,
     })  # fmt: skip
 
@@ -382,9 +333,9 @@ def simulated(build: Path, *options: str, layers: int | None = None) -> dict[str
     return report
 
 
-POOL1 = {"kernel": [1, 1], "stride": [1, 1], "pads": [0, 0, 0, 0]}
-POOL2 = {"kernel": [2, 2], "stride": [2, 2], "pads": [0, 0, 0, 0]}
-POOL3 = {"kernel": [3, 3], "stride": [2, 2], "pads": [1, 1, 1, 1]}
+POOL1 = Window((1, 1), (1, 1))
+POOL2 = Window((2, 2), (2, 2))
+POOL3 = Window((3, 3), (2, 2), (1, 1, 1, 1))
 
 
 def mixed_layers() -> list[ToyLayer]:

@@ -9,13 +9,14 @@ import pytest
 
 from codegen.design import planner
 from codegen.emit import csim
+from formats.arithmetic import Window
 from formats.build import find_compiler, find_headers
 from formats.errors import UserError
 from formats.options import Options
 from tests.checkout import needs_compiler
 from tests.toys import POOL1, POOL2, POOL3, Toy, ToyLayer, mixed_layers, simulated
 
-CEIL_POOL = {"kernel": [3, 3], "stride": [2, 2], "pads": [0, 1, 2, 1]}
+CEIL_POOL = Window((3, 3), (2, 2), (0, 1, 2, 1))
 EXACT = ("CSIM_TYPES=exact", "SANITIZE=1")
 
 

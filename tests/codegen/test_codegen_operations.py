@@ -16,6 +16,7 @@ from formats.errors import UserError
 from formats.hardware import find_part
 from formats.network import Network, load
 from formats.quantizer import Quantizer
+from formats.schema import to_json
 from tests import naive
 from tests.toys import POOL2, Toy, ToyLayer, change_json, read_json
 
@@ -88,7 +89,7 @@ def of(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     [
         (lambda m: of(m, "layer1").update(lrn=None), "layer layer1: lrn must be given"),
         (lambda m: of(m, "layer1")["lrn"].update(size=18), "lrn size must be 1..17, not"),
-        (lambda m: of(m, "layer5").update(pool=POOL2), "layer layer5: conv_shape and out"),
+        (lambda m: of(m, "layer5").update(pool=to_json(POOL2)), "layer layer5: conv_shape and out"),
         (lambda m: of(m, "b")["quantizer"].update(frac=9),
          "concat cat: parts must share one quantizer, unlike b and a"),
         (lambda m: m["concats"][0].update(parts=["c", "a", "b"]),

@@ -4,29 +4,19 @@
 Also the seeded bugs ("mutations") that a copy of its sources can be given.
 """
 
-import hashlib
-import shutil
-import subprocess
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from codegen.emit import csim
 from codegen.emit.render import headers
-from formats.build import find_compiler, find_headers
+from formats.build import compile_cpp, write_atomic
 
 SOURCE = Path(__file__).with_name("engine.cpp")
 
 
 @dataclass(frozen=True)
 class Build:
-    """One configuration of the engine.
-
-    Attributes:
-        types: "fast" or "exact".
-        weight_rows, line_blocks, psum_groups: buffer depths; small ones force chunks.
-        images: the largest batch.
-    """
+    """One configuration of the engine."""
 
     name: str
     simd: int
@@ -34,10 +24,10 @@ class Build:
     weight_bits: int
     qk_units: int
     types: str = "fast"
-    weight_rows: int = 256
+    weight_rows: int = 256  # this and the next two: buffer depths; small ones force chunks
     line_blocks: int = 4096
     psum_groups: int = 4096
-    images: int = 4
+    images: int = 4  # the largest batch
     knq_levels: int = 256
     arena_words: int = 1 << 16
     chip_words: int = 1 << 14
@@ -48,10 +38,8 @@ class Build:
     @property
     def defines(self) -> list[str]:
         """Compiler options that set the constants."""
+        names = [item.name for item in fields(self) if item.name not in ("name", "types")]
         value = "int32_t" if self.weight_bits <= 14 else "int64_t"
-        names = ("simd", "pe", "weight_bits", "qk_units", "weight_rows", "line_blocks",
-                 "psum_groups", "images", "knq_levels", "arena_words",
-                 "chip_words", "pixels", "low_bits", "weight_ports")  # fmt: skip
         return [f"-DFUZZ_VALUE={value}"] + [
             f"-DFUZZ_{name.upper()}={getattr(self, name)}" for name in names
         ]
@@ -138,30 +126,18 @@ def compile_build(
     build: Build, folder: Path, sanitize: bool = False, mutation: Mutation | None = None
 ) -> Path:
     """Compile a build into `folder` unless it is there already; return the program."""
-    folder.mkdir(parents=True, exist_ok=True)
     flags = [flag for flag in csim.FLAGS if flag not in ("-O3", "-Werror")] + ["-O1"]
     flags += [*csim.AP_TYPES[build.types], *(["-w"] if mutation else [])]
     if sanitize:
         flags += [*csim.SANITIZE, *csim.SANITIZE_TYPES[build.types]]
-    command = [find_compiler(), *flags, *build.defines, "-isystem", str(find_headers())]
     texts = headers()
     if mutation:
         text = texts[mutation.file]
         if text.count(mutation.old) < 1:
             raise ValueError(f"mutation {mutation.name}: {mutation.file} lacks {mutation.old!r}")
         texts[mutation.file] = text.replace(mutation.old, mutation.new)
-    key = hashlib.sha256("\0".join([*command, SOURCE.read_text(), *texts.values()]).encode())
-    program = folder / f"{build.name}_{key.hexdigest()[:16]}"
-    if program.is_file():
-        return program
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        place = Path(temporary)
-        for name, text in texts.items():
-            (place / name).write_text(text)
-        shutil.copy(SOURCE, place / SOURCE.name)
-        new = place / "program"
-        subprocess.run(
-            [*command, "-I", str(place), str(place / SOURCE.name), "-o", str(new)], check=True
-        )
-        new.replace(program)
-    return program
+    place = folder / "_".join([build.name, build.types, *([mutation.name] if mutation else [])])
+    for name, text in texts.items():
+        write_atomic(place / name, text)
+    flags += [*build.defines, "-I", str(place)]
+    return compile_cpp(flags, [SOURCE], [place / name for name in texts], place / "engine")

@@ -3,11 +3,12 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from formats import schema
 from tests.fuzz.builds import BUILDS, Build
 from tests.fuzz.compare import Case, UnfitError, prepare
 from tests.networks import TRIES, draw
@@ -40,14 +41,11 @@ def make_case(seed: int, index: int, only: str | None = None) -> tuple[Toy, Buil
 
 def to_json(toy: Toy, build: Build, failure: str) -> str:
     """A regression case as text, a layer a line; only fields that differ from their defaults."""
-    entry = asdict(toy)
-    plain = ToyLayer()
-    entry["layers"] = [
-        {item.name: getattr(layer, item.name) for item in fields(layer)
-         if getattr(layer, item.name) != getattr(plain, item.name)}
-        for layer in toy.layers
-    ]  # fmt: skip
-    layers = ",\n ".join(json.dumps(layer) for layer in entry.pop("layers"))
+    entry, plain = schema.to_json(toy), schema.to_json(ToyLayer())
+    layers = ",\n ".join(
+        json.dumps({name: value for name, value in layer.items() if value != plain[name]})
+        for layer in entry.pop("layers")
+    )
     head = json.dumps({"failure": failure, "build": build.name, "network": entry})
     return f'{head[:-2]}, "layers": [\n {layers}\n]}}}}\n'
 
@@ -55,14 +53,7 @@ def to_json(toy: Toy, build: Build, failure: str) -> str:
 def from_json(text: str) -> tuple[Toy, Build]:
     """The inverse of to_json."""
     entry = json.loads(text)
-    network = entry["network"]
-    layers = [
-        ToyLayer(**{key: tuple(value) if isinstance(value, list) else value
-                    for key, value in layer.items()})
-        for layer in network.pop("layers")
-    ]  # fmt: skip
-    network["in_shape"] = tuple(network["in_shape"])
-    return Toy(layers=layers, **network), find_build(entry["build"])
+    return schema.from_json(Toy, entry["network"]), find_build(entry["build"])
 
 
 def shrink(toy: Toy, build: Build, fails: Callable[[Case], bool]) -> Toy:

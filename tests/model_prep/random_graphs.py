@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from formats.arithmetic import Average, Lrn, Window
+from formats.arithmetic import Average, Lrn
 from formats.network import InputFormat, Network
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer, no_bias, no_weight
@@ -22,7 +22,7 @@ MOST_VALUES = 4000  # of all maps of a network: what runs many of them ends in s
 
 def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels: int) -> Layer:
     """A layer with random weights that reads `channels` channels."""
-    fields: dict[str, object] = {"pool": Window(**_tuples(spec.pool)) if spec.pool else None}
+    fields: dict[str, object] = {"pool": spec.pool}
     weight, bias = no_weight(), no_bias()
     inputs = [spec.source or "", *([spec.source2 or ""] if spec.kind == "add" else [])]
     window = {"stride": spec.stride, "pads": spec.pads}
@@ -40,10 +40,6 @@ def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels:
     relu = spec.relu if spec.relu is not None else not spec.signed
     relu = relu and spec.kind in ("conv", "fc", "add") and spec is not toy.layers[-1]
     return Layer(spec.name or "", spec.kind, tuple(inputs), weight, bias, relu=relu, **fields)  # type: ignore[arg-type]
-
-
-def _tuples(window: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value) for key, value in window.items()}
 
 
 def random_graph(random: np.random.Generator) -> Graph:
