@@ -91,9 +91,7 @@ def open_source(net: str, source: str | None, recipe: Recipe) -> Source:
             f"MEAN, STD, SCALE and RESIZE must go with an ONNX file, not with {net}, which has its "
             "published recipe"
         )
-    # Its zero weights take no memory until they are touched.
-    state = {name: np.zeros(shape, np.float32) for name, shape in spec.state_shapes.items()}
-    return Source(spec, spec.build(state), lambda pixels: weights.load(spec, source, pixels))
+    return Source(spec, spec.empty(), lambda pixels: weights.load(spec, source, pixels))
 
 
 def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:

@@ -43,16 +43,11 @@ _WRAPPERS = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning, t
 
 @dataclass(frozen=True)
 class WeightsResult:
-    """A Graph and where its weights came from.
-
-    Attributes:
-        origin: "file", "trained" (in this repository), "published" or "seeded".
-        sha256: over the float32 bytes of weight, then bias, layer by layer.
-    """
+    """A Graph and where its weights came from."""
 
     graph: Graph
-    origin: str
-    sha256: str
+    origin: str  # "file", "trained" (in this repository), "published" or "seeded"
+    sha256: str  # over the float32 bytes of weight, then bias, layer by layer
 
 
 def load(spec: NetworkSpec, source: str | None, pixels: np.ndarray) -> WeightsResult:
@@ -79,7 +74,8 @@ def load(spec: NetworkSpec, source: str | None, pixels: np.ndarray) -> WeightsRe
         if file is not None:
             return result_of(spec.build(read_state(spec, file)), "published")
     warn_seeded(spec.name, why, "give trained ones with WEIGHTS=file.pth")
-    return result_of(_seeded(spec, pixels), "seeded")
+    x = data.to_float(spec, pixels[:SCALING_IMAGES])
+    return result_of(reseed(spec.empty(), x), "seeded")
 
 
 def warn_seeded(name: str, why: str, remedy: str) -> None:
@@ -239,12 +235,6 @@ def _download(url: str, file: Path, prefix: str) -> str:
 def _os_reason(error: Exception) -> str:
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     return str(getattr(reason, "strerror", None) or reason or type(error).__name__)
-
-
-def _seeded(spec: NetworkSpec, pixels: np.ndarray) -> Graph:
-    """The network with seeded weights, scaled from the first images."""
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in spec.state_shapes.items()}
-    return reseed(spec.build(zeros), data.to_float(spec, pixels[:SCALING_IMAGES]))
 
 
 def result_of(graph: Graph, origin: str) -> WeightsResult:

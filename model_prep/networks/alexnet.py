@@ -6,52 +6,22 @@ pool is the identity.
 """
 
 from formats.arithmetic import Window
-from model_prep.graph import INPUT, Graph
-from model_prep.networks.spec import (
-    IMAGENET,
-    NetworkSpec,
-    State,
-    conv,
-    conv_shapes,
-    linear,
-    linear_shapes,
-)
+from model_prep.networks.spec import IMAGENET, Step, chain
 
 POOL = Window((3, 3), (2, 2))
-
-
-def build(state: State) -> Graph:
-    """The Graph from a torchvision state dictionary."""
-    return Graph(
-        "alexnet",
-        NETWORK.in_shape,
-        [
-            conv(state, "features.0", "conv1", INPUT, stride=4, pad=2, pool=POOL),
-            conv(state, "features.3", "conv2", "conv1", pad=2, pool=POOL),
-            conv(state, "features.6", "conv3", "conv2", pad=1),
-            conv(state, "features.8", "conv4", "conv3", pad=1),
-            conv(state, "features.10", "conv5", "conv4", pad=1, pool=POOL),
-            linear(state, "classifier.1", "fc6", "conv5", (256, 6, 6)),
-            linear(state, "classifier.4", "fc7", "fc6", (4096, 1, 1)),
-            linear(state, "classifier.6", "fc8", "fc7", (4096, 1, 1), relu=False),
-        ],
-    )
-
-
-NETWORK = NetworkSpec(
-    name="alexnet",
-    in_shape=(3, 224, 224),
-    state_shapes={
-        **conv_shapes("features.0", 64, 3, 11),
-        **conv_shapes("features.3", 192, 64, 5),
-        **conv_shapes("features.6", 384, 192, 3),
-        **conv_shapes("features.8", 256, 384, 3),
-        **conv_shapes("features.10", 256, 256, 3),
-        **linear_shapes("classifier.1", 4096, 9216),
-        **linear_shapes("classifier.4", 4096, 4096),
-        **linear_shapes("classifier.6", 1000, 4096),
-    },
-    build=build,
+NETWORK = chain(
+    "alexnet",
+    (3, 224, 224),
+    [
+        Step("conv1", 64, 11, stride=4, pad=2, pool=POOL, tensors="features.0"),
+        Step("conv2", 192, 5, pad=2, pool=POOL, tensors="features.3"),
+        Step("conv3", 384, 3, pad=1, tensors="features.6"),
+        Step("conv4", 256, 3, pad=1, tensors="features.8"),
+        Step("conv5", 256, 3, pad=1, pool=POOL, tensors="features.10"),
+        Step("fc6", 4096, tensors="classifier.1"),
+        Step("fc7", 4096, tensors="classifier.4"),
+        Step("fc8", 1000, tensors="classifier.6"),
+    ],
     preprocessing=IMAGENET,
     default_data="photographs",
     default_scheme="knq",

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NetworkSpec: what the registry knows about a network; helpers to build its Graph from tensors."""
+"""NetworkSpec: what the registry knows about a network; `chain` makes it of a list of layers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from formats.arithmetic import Window
 from formats.images import Preprocessing, Reader
-from model_prep.graph import Graph, Layer
+from model_prep.graph import INPUT, Graph, Layer
 
 State = Mapping[str, np.ndarray]
 
@@ -20,31 +21,25 @@ IMAGENET = Preprocessing(256, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One network of the registry.
+    """One network of the registry."""
 
-    Attributes:
-        name: what NET= selects.
-        in_shape: (channels, rows, columns) of the input.
-        state_shapes: tensor names and shapes of a checkpoint, in order.
-        build: Graph from such a state (float32 arrays).
-        preprocessing: see Preprocessing.
-        default_data: "photographs" or "digits", what DATA= defaults to.
-        default_scheme, default_bits: what SCHEME= and BITS= default to.
-        url: published weights, or None; the file name ends in "-" and the first digits of the
-            file's SHA-256.
-        packaged: weights in this repository, or None.
-    """
-
-    name: str
-    in_shape: tuple[int, int, int]
-    state_shapes: Mapping[str, tuple[int, ...]]
-    build: Callable[[State], Graph]
+    name: str  # what NET= selects
+    in_shape: tuple[int, int, int]  # (channels, rows, columns)
+    state_shapes: Mapping[str, tuple[int, ...]]  # tensors of a checkpoint by name, in order
+    build: Callable[[State], Graph]  # from such a state, float32 arrays
     preprocessing: Preprocessing
-    default_data: str
+    default_data: str  # what DATA= defaults to, "photographs" or "digits"
     default_scheme: str
     default_bits: str
+    # published weights; the file name ends in "-" and the first digits of the file's SHA-256
     url: str | None = None
-    packaged: Path | None = None
+    packaged: Path | None = None  # weights in this repository
+
+    def empty(self) -> Graph:
+        """The structure; its zero weights take no memory until they are touched."""
+        return self.build(
+            {name: np.zeros(shape, np.float32) for name, shape in self.state_shapes.items()}
+        )
 
     @property
     def outputs(self) -> int:
@@ -62,42 +57,58 @@ class NetworkSpec:
         return sum(prod(shape) for shape in self.state_shapes.values())
 
 
-def conv_shapes(prefix: str, out: int, channels: int, kernel: int) -> dict[str, tuple[int, ...]]:
-    """State entries of one convolution.
+@dataclass(frozen=True)
+class Step:
+    """One layer of a chain, with a ReLU unless it is the last."""
 
-    >>> conv_shapes("features.0", 64, 3, 11)
-    {'features.0.weight': (64, 3, 11, 11), 'features.0.bias': (64,)}
+    name: str
+    out: int  # channels
+    kernel: int = 0  # its side; 0 for a fully connected layer, whose kernel covers its input
+    stride: int = 1
+    pad: int = 0
+    pool: Window | None = None
+    tensors: str = ""  # prefix of its tensors in a checkpoint, if that is not its name
+
+
+def chain(
+    name: str, in_shape: tuple[int, int, int], steps: Sequence[Step], **recipe: Any
+) -> NetworkSpec:
+    """A network whose layers read one another in turn.
+
+    Args:
+        name, in_shape: of the network.
+        steps: its layers.
+        recipe: other fields of its NetworkSpec.
     """
-    return {f"{prefix}.weight": (out, channels, kernel, kernel), f"{prefix}.bias": (out,)}
+    state_shapes: dict[str, tuple[int, ...]] = {}
+    kernels = []
+    channels, *sides = in_shape
+    for step in steps:
+        tensors = step.tensors or step.name
+        kernel = (step.kernel, step.kernel) if step.kernel else (sides[0], sides[1])
+        kernels.append((step.out, channels, *kernel))
+        flat = (step.out, prod(kernels[-1][1:]))
+        state_shapes[f"{tensors}.weight"] = kernels[-1] if step.kernel else flat
+        state_shapes[f"{tensors}.bias"] = (step.out,)
+        for window in (_window(step, kernel), step.pool):
+            sides = [*window.out_size(*sides)] if window else sides
+        channels = step.out
+
+    def build(state: State) -> Graph:
+        layers: list[Layer] = []
+        for step, kernel in zip(steps, kernels, strict=True):
+            tensors = step.tensors or step.name
+            window = _window(step, kernel[2:])
+            layers.append(Layer(
+                step.name, "conv" if step.kernel else "fc",
+                (layers[-1].name if layers else INPUT,),
+                state[f"{tensors}.weight"].reshape(kernel), state[f"{tensors}.bias"],
+                stride=window.stride, pads=window.pads, pool=step.pool, relu=step is not steps[-1],
+            ))  # fmt: skip
+        return Graph(name, in_shape, layers)
+
+    return NetworkSpec(name, in_shape, state_shapes, build, **recipe)
 
 
-def linear_shapes(prefix: str, out: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    """State entries of one fully connected layer.
-
-    >>> linear_shapes("fc", 10, 64)
-    {'fc.weight': (10, 64), 'fc.bias': (10,)}
-    """
-    return {f"{prefix}.weight": (out, inputs), f"{prefix}.bias": (out,)}
-
-
-def conv(
-    state: State, prefix: str, name: str, source: str, stride: int = 1, pad: int = 0,
-    pool: Window | None = None,
-) -> Layer:  # fmt: skip
-    """A convolution layer with ReLU from a checkpoint's tensors."""
-    return Layer(
-        name=name, kind="conv", inputs=(source,), weight=state[f"{prefix}.weight"],
-        bias=state[f"{prefix}.bias"], stride=(stride, stride), pads=(pad, pad, pad, pad), pool=pool,
-    )  # fmt: skip
-
-
-def linear(
-    state: State, prefix: str, name: str, source: str, in_shape: tuple[int, int, int],
-    relu: bool = True,
-) -> Layer:  # fmt: skip
-    """A fully connected layer as a convolution whose kernel covers its input map."""
-    weight = state[f"{prefix}.weight"]
-    return Layer(
-        name=name, kind="fc", inputs=(source,), weight=weight.reshape(weight.shape[0], *in_shape),
-        bias=state[f"{prefix}.bias"], relu=relu,
-    )  # fmt: skip
+def _window(step: Step, kernel: tuple[int, int]) -> Window:
+    return Window(kernel, (step.stride, step.stride), (step.pad,) * 4)
