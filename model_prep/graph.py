@@ -28,45 +28,29 @@ def no_bias() -> np.ndarray:
 
 @dataclass(eq=False)
 class Layer:
-    """One fused layer.
+    """One fused layer."""
 
-    Attributes:
-        name: identifier, `[a-z][a-z0-9_]*`, unique in the graph.
-        kind: "conv" or "fc" (the same operation, but plans and reports tell them apart), "add",
-            "maxpool", "avgpool" or "lrn".
-        inputs: names of the layers, concats or INPUT that it reads: two for "add", else one.
-        weight: float32 [out channels, in channels / groups, kernel rows, kernel columns];
-            shape (0, 0, 1, 1) for kinds without weights.
-        bias: float32 [out channels]; shape (0,) for kinds without weights.
-        stride, dilation: (rows, columns).
-        pads: (top, left, bottom, right) in pixels; padding is the value 0.
-        relu: whether a ReLU follows; without it the output is signed.
-        pool: the max pool (fused behind the ReLU, or all there is of a "maxpool"), or None.
-        average: of an "avgpool", else None; stride and pads repeat it.
-        lrn: of an "lrn", else None.
-        clip_max: the ReLU's upper limit (6.0 for ReLU6), or None.
-        title: the layer's name in the file it came from; for reading only, never for paths.
-        fixed: whether the weights are structure (an identity), which seeding leaves alone.
-    """
-
-    name: str
+    name: str  # identifier, `[a-z][a-z0-9_]*`, unique in the graph
+    # "add", "maxpool", "avgpool", "lrn", "conv" or "fc": the last two are the same operation, but
+    # plans and reports tell them apart
     kind: str
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # layers, concats or INPUT that it reads: two for "add", else one
+    # float32 [out channels, in channels / groups, kernel rows, kernel columns] and [out channels]
     weight: np.ndarray = field(default_factory=no_weight)
     bias: np.ndarray = field(default_factory=no_bias)
-    stride: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    stride: tuple[int, int] = (1, 1)  # (rows, columns)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)  # (top, left, bottom, right), with the value 0
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
-    relu: bool = True
-    pool: Window | None = None
+    relu: bool = True  # without it the output is signed
+    pool: Window | None = None  # max pool, fused behind the ReLU, or all there is of a "maxpool"
     in_shape: tuple[int, int, int] = field(default=(0, 0, 0))
-    conv_shape: tuple[int, int, int] = field(default=(0, 0, 0))
-    average: Average | None = None
+    conv_shape: tuple[int, int, int] = field(default=(0, 0, 0))  # before the max pool
+    average: Average | None = None  # of an "avgpool"; stride and pads repeat it
     lrn: Lrn | None = None
-    clip_max: float | None = None
-    title: str | None = None
-    fixed: bool = False
+    clip_max: float | None = None  # the ReLU's upper limit (6.0 for ReLU6)
+    title: str | None = None  # name in the file it came from; for reading only, never for paths
+    fixed: bool = False  # the weights are structure (an identity), which seeding leaves alone
 
     def __post_init__(self) -> None:
         """Let stride and pads of an average pool say what its `average` says."""

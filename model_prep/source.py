@@ -34,34 +34,15 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class OnnxSpec(NetworkSpec):
-    """What the registry would know about a network, for one from a file."""
-
-    classes: int = 1
-
-    @property
-    def outputs(self) -> int:
-        """Number of classes."""
-        return self.classes
-
-
-@dataclass(frozen=True)
 class Source:
-    """A network that is not loaded yet.
-
-    Attributes:
-        spec: name, input shape, recipe and defaults.
-        graph: its structure, for the plan; the weights need not be the final ones.
-        load: from images (uint8 [N, C, H, W], which seeded weights are scaled from) to weights.
-        imported: what the importer found, or None for a network of the registry.
-        path: of the ONNX file, or None.
-    """
+    """A network that is not loaded yet."""
 
     spec: NetworkSpec
-    graph: Graph
+    graph: Graph  # its structure, for the plan; the weights need not be the final ones
+    # from images (uint8 [N, C, H, W], which seeded weights are scaled from) to weights
     load: Callable[[np.ndarray], weights.WeightsResult]
-    imported: ImportedNetwork | None = None
-    path: Path | None = None
+    imported: ImportedNetwork | None = None  # of an ONNX file
+    path: Path | None = None  # of the ONNX file
 
     @property
     def defaults(self) -> Settings:
@@ -99,12 +80,12 @@ def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
         raise UserError(f"NET must be an existing ONNX file, not {path}")
     imported = load_onnx(path)
     graph = imported.graph
-    spec = OnnxSpec(
+    spec = NetworkSpec(
         name=graph.name, in_shape=imported.in_shape, state_shapes=_shapes(graph),
         build=lambda state: _filled(graph, state),
         preprocessing=preprocessing(imported.in_shape, recipe),
         default_data="photographs", default_scheme="knq", default_bits="5",
-        classes=int(np.prod(graph.layers[-1].out_shape)),
+        outputs=int(np.prod(graph.layers[-1].out_shape)),
     )  # fmt: skip
 
     def load(pixels: np.ndarray) -> weights.WeightsResult:

@@ -43,20 +43,13 @@ _TOP5_CLASSES = 10  # fewer classes have no meaningful top-5
 
 @dataclass(frozen=True)
 class Images:
-    """What is calibrated on, and what goes into vectors.npz.
+    """What is calibrated on, and what goes into vectors.npz."""
 
-    Attributes:
-        everything: all images that were read.
-        calibration, test: the two sets.
-        overlap: whether calibration includes the test images, as there were too few.
-        given: whether they are the user's.
-    """
-
-    everything: ImageSet
+    everything: ImageSet  # all images that were read
     calibration: ImageSet
     test: ImageSet
-    overlap: bool
-    given: bool
+    overlap: bool  # calibration includes the test images, as there were too few
+    given: bool  # they are the user's
 
     def held_out(self, number: int | None) -> ImageSet:
         """Labelled images to measure on that were not calibrated on.
@@ -212,28 +205,17 @@ def is_current(folder: Path, settings: str) -> bool:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a network is quantized: what the searches come to.
+    """How a network is quantized: what the searches come to; mappings are by layer name."""
 
-    Attributes:
-        plan: with every width fixed.
-        qm: width of a decoded activation.
-        quantizers: by layer name.
-        sqnr_db: by layer name, fake-quantized against float on the search images.
-        uniform_score, score: of the qm-bit uniform network and of the result, in `unit`.
-        unit: what scores are measured in.
-        network: with the weights to quantize.
-        scales: factors of the stored channels against the network's, by layer name.
-    """
-
-    plan: Plan
-    qm: int
+    plan: Plan  # with every width fixed
+    qm: int  # width of a decoded activation
     quantizers: Mapping[str, Quantizer]
-    sqnr_db: Mapping[str, float]
-    uniform_score: float
-    score: float
-    unit: str
-    network: FakeQuantized
-    scales: Mapping[str, np.ndarray]
+    sqnr_db: Mapping[str, float]  # fake-quantized against float on the search images
+    uniform_score: float  # of the qm-bit uniform network
+    score: float  # of the result
+    unit: str  # of both scores
+    network: FakeQuantized  # with the weights to quantize
+    scales: Mapping[str, np.ndarray]  # of the stored channels against the network's
 
     @property
     def graph(self) -> Graph:

@@ -20,25 +20,14 @@ _SEED = 20
 
 @dataclass(frozen=True)
 class Paired:
-    """A difference of two rates over the same images, in points of percent.
+    """A difference of two rates over the same images, in points of percent."""
 
-    Attributes:
-        difference: second rate minus first.
-        low, high: 95% bootstrap interval.
-        lost, gained: images that only the first, or only the second, has right.
-        p_value: of the exact McNemar test that both are equally good.
-    """
-
-    difference: float
-    low: float
+    difference: float  # second rate minus first
+    low: float  # ends of the 95% bootstrap interval
     high: float
-    lost: int
-    gained: int
-    p_value: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, for a JSON file."""
-        return asdict(self)
+    lost: int  # images that only the first has right
+    gained: int  # images that only the second has right
+    p_value: float  # of the exact McNemar test that both are equally good
 
 
 def rate_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -99,7 +88,7 @@ def compare(
         best = best_classes(other, top)
         before = (best_classes(exact, top) == labels[:, None]).any(axis=1)
         after = (best == labels[:, None]).any(axis=1)
-        found[f"top{top}"] = paired(before, after).as_dict()
+        found[f"top{top}"] = asdict(paired(before, after))
         same = int((best == first[:, None]).any(axis=1).sum())
         low, high = rate_interval(same, len(first))
         found[f"agreement{top}"] = {"percent": 100 * same / len(first), "low": low, "high": high}

@@ -27,6 +27,7 @@ class NetworkSpec:
     in_shape: tuple[int, int, int]  # (channels, rows, columns)
     state_shapes: Mapping[str, tuple[int, ...]]  # tensors of a checkpoint by name, in order
     build: Callable[[State], Graph]  # from such a state, float32 arrays
+    outputs: int  # number of classes
     preprocessing: Preprocessing
     default_data: str  # what DATA= defaults to, "photographs" or "digits"
     default_scheme: str
@@ -40,11 +41,6 @@ class NetworkSpec:
         return self.build(
             {name: np.zeros(shape, np.float32) for name, shape in self.state_shapes.items()}
         )
-
-    @property
-    def outputs(self) -> int:
-        """Number of classes: the length of the last bias."""
-        return list(self.state_shapes.values())[-1][0]
 
     @property
     def reader(self) -> Reader:
@@ -107,7 +103,7 @@ def chain(
             ))  # fmt: skip
         return Graph(name, in_shape, layers)
 
-    return NetworkSpec(name, in_shape, state_shapes, build, **recipe)
+    return NetworkSpec(name, in_shape, state_shapes, build, steps[-1].out, **recipe)
 
 
 def _window(step: Step, kernel: tuple[int, int]) -> Window:

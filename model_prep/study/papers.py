@@ -89,7 +89,7 @@ def comparison() -> list[Table]:
     )  # fmt: skip
     saved = figures()["saved_vgg16_pct"]
     named = {"enq": saved["discrete"], "knq": saved["kmeans"], "clnq": saved["nonuniform"]}
-    ours = footprint.table_vii(footprint.VGG16, {"half": 50.0, **named})
+    ours = footprint.table_vii(footprint.VGG16_CONV, {"half": 50.0, **named})
     again = Table(
         "NB of VGG-16 computed again: 54 MB of floats times what 001's table VII does not save",
         ["scheme", "saved, %", "computed, MB", "printed, MB", "computed NNB", "printed NNB"],

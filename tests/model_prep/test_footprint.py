@@ -2,26 +2,53 @@
 """NB of papers 000/001: which reading gives which cell of their tables VII (docs/papers.md)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from model_prep.footprint import (
-    ALEXNETS,
-    MEGABYTE,
-    VGG16,
-    bits_stored,
-    megabytes,
-    saved_percent,
-    table_vii,
-)
+from model_prep.footprint import VGG16_CONV, saved_percent, table_vii
 from tests.checkout import paper_tables
 
 CONVOLUTIONS = (
     "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3",
     "conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3",
 )  # fmt: skip
+UNITS = {"MB": 10**6, "MiB": 2**20}
+Shapes = tuple[tuple[int, int], ...]  # of square maps, (channels, side)
+VGG16_POOLS = ((64, 112), (128, 56), (256, 28), (512, 14), (512, 7))
+FC = 4096 + 4096 + 1000
+# outputs of convolutions, of pools and of normalisations, and the input, of two AlexNets
+ALEXNETS: dict[str, tuple[Shapes, Shapes, Shapes, Shapes]] = {
+    "two groups, 227 pixels": (
+        ((96, 55), (256, 27), (384, 13), (384, 13), (256, 13)),
+        ((96, 27), (256, 13), (256, 6)), ((96, 55), (256, 27)), ((3, 227),),
+    ),
+    "one tower, 224 pixels": (
+        ((64, 55), (192, 27), (384, 13), (256, 13), (256, 13)),
+        ((64, 27), (192, 13), (256, 6)), (), ((3, 224),),
+    ),
+}  # fmt: skip
 pytestmark = pytest.mark.data
+
+
+def sizes(shapes: Shapes) -> list[int]:
+    return [channels * side * side for channels, side in shapes]
+
+
+def readings(net: str) -> dict[str, int]:
+    """How many values are stored, for every way to say which maps count."""
+    conv, *others = (sum(sizes(shapes)) for shapes in ALEXNETS[net])
+    found = {"conv": conv, "conv, each twice": 2 * conv}
+    for name, size in zip(("pools", "norms", "image", "fc"), [*others, FC], strict=True):
+        if size:
+            found.update({f"{old} + {name}": n + size for old, n in list(found.items())})
+    return found
+
+
+def megabytes(values: Sequence[int], bits: Sequence[int], unit: str = "MB") -> float:
+    """Values times their bits."""
+    return sum(n * width for n, width in zip(values, bits, strict=True)) / 8 / UNITS[unit]
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +71,14 @@ def clnq(tables: dict[str, Any], row: int) -> list[int]:
 
 
 def test_vgg16_has_13_55_million_values() -> None:
-    assert sum(VGG16.conv) == 13_547_520
+    assert sum(VGG16_CONV) == 13_547_520
 
 
 def test_half_precision_and_knq_are_the_convolutions_outputs(tables: dict[str, Any]) -> None:
     """27 and 8.4 MB: 10^6 bytes, outputs of the convolutions only, 8.47 cut off."""
     paper = tables["ilnq"]["comparison"]["vgg16"]
     for name, bits in (("half", 16), ("knq", 5)):
-        exact = megabytes(bits_stored(VGG16.conv, [bits] * 13))
+        exact = megabytes(VGG16_CONV, [bits] * 13)
         digits = 0 if name == "half" else 1
         assert math.floor(exact * 10**digits) / 10**digits == paper[name]["nb_mb"]
 
@@ -62,7 +89,7 @@ def test_every_vgg16_cell_is_54_mb_times_a_rounded_percentage(tables: dict[str, 
         "half": 50.0, "enq": rows["discrete"]["memory_saved_pct"],
         "knq": rows["kmeans"]["memory_saved_pct"], "clnq": rows["nonuniform"]["memory_saved_pct"],
     }  # fmt: skip
-    found = table_vii(VGG16, saved)
+    found = table_vii(VGG16_CONV, saved)
     paper = tables["ilnq"]["comparison"]["vgg16"]
     for name, cells in paper.items():
         assert round(found[name], 1) == cells["nb_mb"], name
@@ -87,19 +114,19 @@ def test_the_percentages_are_plain_means_of_the_widths(tables: dict[str, Any]) -
 
 def direct_readings(row: list[int], fc6: int) -> dict[str, float]:
     """NB in both units, for outputs and pools, at a layer's own or at its reader's width."""
-    pools = dict(zip((1, 3, 6, 9, 12), VGG16.pool, strict=True))
-    pooled = [pools.get(index, size) for index, size in enumerate(VGG16.conv)]
-    both = [size + pools.get(index, 0) for index, size in enumerate(VGG16.conv)]
-    inputs = [VGG16.image, *pooled[:-1]]
+    pools = dict(zip((1, 3, 6, 9, 12), sizes(VGG16_POOLS), strict=True))
+    pooled = [pools.get(index, size) for index, size in enumerate(VGG16_CONV)]
+    both = [size + pools.get(index, 0) for index, size in enumerate(VGG16_CONV)]
+    inputs = [3 * 224 * 224, *pooled[:-1]]
     reader = [*row[1:], fc6]
     found = {}
-    for unit in MEGABYTE:
-        for name, sizes, bits in (
-            ("outputs", VGG16.conv, row), ("pooled", pooled, row), ("both", both, row),
-            ("inputs", inputs, row), ("outputs, reader's width", VGG16.conv, reader),
+    for unit in UNITS:
+        for name, values, bits in (
+            ("outputs", VGG16_CONV, row), ("pooled", pooled, row), ("both", both, row),
+            ("inputs", inputs, row), ("outputs, reader's width", VGG16_CONV, reader),
             ("both, reader's width", both, reader),
         ):  # fmt: skip
-            found[f"{name}, {unit}"] = megabytes(bits_stored(sizes, bits), unit)
+            found[f"{name}, {unit}"] = megabytes(values, bits, unit)
     return found
 
 
@@ -122,10 +149,10 @@ def test_alexnet_cells_agree_with_each_other_and_with_no_alexnet(tables: dict[st
         assert round(paper[name]["nb_mb"] / paper["clnq"]["nb_mb"], 2) == paper[name]["nnb"]
     assert round(saved_percent(3), 1) == tables["memory_efficient"]["alexnet_memory_saved_pct"]
     found = {
-        (net, reading, unit, bits): megabytes(bits * values, unit)
-        for net, maps in ALEXNETS.items()
-        for reading, values in maps.readings().items()
-        for unit in MEGABYTE
+        (net, reading, unit, bits): megabytes([values], [bits], unit)
+        for net in ALEXNETS
+        for reading, values in readings(net).items()
+        for unit in UNITS
         for bits in (16, 32)
     }
     assert [key for key, value in found.items() if round(value, 2) == half] == []
