@@ -40,20 +40,12 @@ class CType:
 
     @property
     def exact_typedef(self) -> str:
-        """The typedef for synthesis and for the exact C-simulation.
-
-        >>> CType("acc_t", 34, True, 64).exact_typedef
-        'typedef ap_int<34> acc_t;'
-        """
+        """The typedef for synthesis and for the exact C-simulation."""
         return f"typedef {'ap_int' if self.signed else 'ap_uint'}<{self.bits}> {self.name};"
 
     @property
     def fast_typedef(self) -> str:
-        """The typedef for the fast C-simulation.
-
-        >>> CType("acc_t", 34, True, 64).fast_typedef
-        'typedef int64_t acc_t;'
-        """
+        """The typedef for the fast C-simulation."""
         if self.fast_bits > 128:
             return self.exact_typedef
         if self.fast_bits == 128:
@@ -71,22 +63,6 @@ class Constant:
     comment: str
 
 
-def in_widths(design: Design) -> list[int]:
-    """Widths T of feature maps that are read."""
-    second = {row.in2_bits for row in design.rows if row.sources > 1}
-    return sorted({row.in_bits for row in design.rows} | second)
-
-
-def out_widths(design: Design) -> list[int]:
-    """Widths T of feature maps that are written packed; [1] where only raw outputs are."""
-    return sorted({row.out_bits for row in design.rows if not row.raw}) or [1]
-
-
-def weight_widths(design: Design) -> list[int]:
-    """Widths of stored weights or indices; that of a weight where there are none."""
-    return list(design.sizes.weight_widths) or [design.sizes.weight_bits]
-
-
 def types(design: Design) -> list[CType]:
     """The typedefs of struct Network.
 
@@ -96,8 +72,8 @@ def types(design: Design) -> list[CType]:
     sizes = design.sizes
     wide_product = sizes.weight_bits + sizes.value_bits > 32
     value_fast = 64 if wide_product else max(16, native_bits(sizes.value_bits))
-    in_gear = max(gear_bits(width) for width in in_widths(design))
-    out_gear = max(gear_bits(width) for width in out_widths(design))
+    in_gear = max(gear_bits(width) for width in sizes.in_widths)
+    out_gear = max(gear_bits(width) for width in sizes.out_widths)
     high_bits = max(1, sizes.code_bits - sizes.line_low_bits)
     quant_fast = max(16, native_bits(sizes.quant_bits))
     return [
@@ -119,7 +95,8 @@ def types(design: Design) -> list[CType]:
 def bounds(design: Design) -> dict[str, tuple[int, str]]:
     """The integer constants, name to (value, comment), without DESIGN_ID."""
     rows, sizes, array = design.rows, design.sizes, design.array
-    widths, pass_blocks = weight_widths(design), max(row.blocks * row.sources for row in rows)
+    row_words = array.row_words(max(sizes.weight_widths))
+    pass_blocks = max(row.blocks * row.sources for row in rows)
 
     def most(*names: str) -> int:
         return max(getattr(row, name) for row in rows for name in names)
@@ -136,8 +113,8 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "CODE_BITS": (sizes.code_bits, "largest T"),
         "WEIGHT_ROWS": (sizes.weight_rows, "rows of one side of the weight buffer"),
         "WEIGHT_PORTS": (array.weight_ports, "memory ports for weights"),
-        "WEIGHT_WIDTHS": (len(widths), "widths at which weights are stored"),
-        "ROW_WORDS": (array.row_words(max(widths)), "bus words a row of weights at most"),
+        "WEIGHT_WIDTHS": (len(sizes.weight_widths), "widths at which weights are stored"),
+        "ROW_WORDS": (row_words, "bus words a row of weights at most"),
         "BIAS_WORDS": (array.bias_words, "bus words of a tile's biases, from each port"),
         "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
         "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer copy"),
@@ -159,8 +136,8 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "MAX_ROW_STEPS": (max(_row_steps(row, array) for row in rows), "cycles of an output row"),
         "MAX_PASSES": (most("passes"), "passes of a layer"),
         "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
-        "IN_WIDTHS": (len(in_widths(design)), "widths T that are read"),
-        "OUT_WIDTHS": (len(out_widths(design)), "widths T that are written"),
+        "IN_WIDTHS": (len(sizes.in_widths), "widths T that are read"),
+        "OUT_WIDTHS": (len(sizes.out_widths), "widths T that are written"),
         "WEIGHT_WORDS": (design.weight_words, "bus words of weights.bin, a section for each port"),
         "ARENA_WORDS": (design.arena.words, "bus words of one image's feature maps"),
         "CHIP_A_WORDS": (sizes.chip_words[0] // design.batch, "bus words of an image in memory A"),

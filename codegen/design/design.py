@@ -5,21 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from codegen.design import memory
 from codegen.design.array import Array
 from codegen.design.cost import LayerCost, batched_cost
 from codegen.design.lowering import Lowered
-from codegen.design.memory import (
-    Arena,
-    Chip,
-    Tensor,
-    allocate,
-    choose_chip,
-    depths,
-    join_concats,
-    lifetimes,
-    peak_words,
-    place_fields,
-)  # fmt: skip
 from codegen.design.resources import RESOURCES, Resources, estimate, memories
 from codegen.design.rows import Row
 from codegen.design.sizes import Memory, Sizes
@@ -46,9 +35,9 @@ class Design:
     sizes: Sizes
     memories: tuple[Memory, ...]  # on-chip memories
     resources: Resources
-    tensors: tuple[Tensor, ...]  # feature maps and regions of them, with their lives
-    arena: Arena  # feature maps in DRAM
-    chip: Chip  # feature maps on chip
+    tensors: tuple[memory.Tensor, ...]  # feature maps and regions of them, with their lives
+    arena: memory.Arena  # feature maps in DRAM
+    chip: memory.Chip  # feature maps on chip
 
     @property
     def array(self) -> Array:
@@ -82,7 +71,9 @@ class Design:
 
     def peak_words(self, with_input: bool = True) -> int:
         """64-bit words of feature maps that are live at once at the worst moment."""
-        return peak_words([item for item in self.tensors if with_input or item.name != INPUT])
+        return memory.peak_words(
+            [item for item in self.tensors if with_input or item.name != INPUT]
+        )
 
     @property
     def cycles(self) -> int:
@@ -124,18 +115,20 @@ def assemble(
     """The design of rows that are cut into chunks: places of feature maps and weights."""
     network = lowered.network
     words = [row.output_words for row in rows]
-    tensors = lifetimes(network.layers, packed_words(lowered.gather, network.input.bits), words)
-    tensors = join_concats(tensors, network.layers, network.concats)
-    chip = choose_chip(network, tensors, rows, sizes, part)
-    sizes = replace(sizes, chip_words=depths(chip.words, sizes.batch))
-    arena = allocate([tensor for tensor in tensors if tensor.name not in chip.memory])
+    tensors = memory.lifetimes(
+        network.layers, packed_words(lowered.gather, network.input.bits), words
+    )
+    tensors = memory.join_concats(tensors, network.layers, network.concats)
+    chip = memory.choose_chip(network, tensors, rows, sizes, part)
+    sizes = replace(sizes, chip_words=memory.depths(chip.words, sizes.batch))
+    arena = memory.allocate([tensor for tensor in tensors if tensor.name not in chip.memory])
     addresses = {**arena.address, **chip.address}
     placed, weights = [], 0
     for layer, row in zip(network.layers, rows, strict=True):
         fields = {"out_addr": addresses[layer.name], "weight_addr": weights}
         for name, source in zip(("in_addr", "in2_addr"), layer.inputs, strict=False):
             fields[name] = addresses[source]
-        placed.append(replace(row, **fields, **place_fields(layer, chip)))
+        placed.append(replace(row, **fields, **memory.place_fields(layer, chip)))
         weights += row.weight_words(sizes.array)
     if max(weights, arena.words * sizes.batch) > INT32_MAX:
         raise UserError(

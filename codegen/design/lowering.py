@@ -270,16 +270,12 @@ class Axis:
     size: int
 
 
-def axis_options(
-    size: int, kernel: int, stride: int, dilation: int, pad: int, out: int
-) -> list[Axis]:
-    """The ways to pack one axis, plain first.
-
-    >>> [(a.taps, a.step, a.kernel, a.size) for a in axis_options(224, 11, 4, 1, 2, 55)]
-    [(1, 1, 11, 224), (4, 4, 3, 57), (11, 4, 1, 55)]
-    """
-    options = [Axis(1, 1, 0, kernel, stride, pad, size)]
-    if dilation > 1:
+def axis_options(layer: Layer, axis: int) -> list[Axis]:
+    """The ways to pack the rows (0) or the columns (1), plain first."""
+    kernel, stride, pad = layer.kernel[axis], layer.stride[axis], layer.pads[axis]
+    out = layer.conv_shape[1 + axis]
+    options = [Axis(1, 1, 0, kernel, stride, pad, layer.in_shape[1 + axis])]
+    if layer.dilation[axis] > 1:
         return options  # the taps of a dilated kernel are not neighbours
     for taps in dict.fromkeys((stride, kernel)):
         if 1 < taps <= kernel:
@@ -352,14 +348,7 @@ def choose_packing(
     With `compact`, that of the smallest packed input. A group's channels have to stay together, so
     grouped convolutions are not packed.
     """
-
-    def axes(axis: int) -> list[Axis]:
-        return axis_options(
-            layer.in_shape[1 + axis], layer.kernel[axis], layer.stride[axis],
-            layer.dilation[axis], layer.pads[axis], layer.conv_shape[1 + axis],
-        )  # fmt: skip
-
-    options = list(product(axes(0), axes(1)))
+    options = list(product(axis_options(layer, 0), axis_options(layer, 1)))
     if layer.groups > 1:
         return options[0]
 

@@ -139,7 +139,7 @@ def weight_luts(sizes: Sizes) -> int:
     the first: PORT_LUT.
     """
     lanes, bits, entries = sizes.array.simd * sizes.array.pe, sizes.weight_bits, sizes.table_entries
-    widths = sizes.weight_widths or (bits,)
+    widths = sizes.weight_widths
     luts = max(widths) * ceil_div(len(widths) - 1, 3)
     if entries:
         luts += ceil_div(bits, 2) if entries <= 32 else bits * ceil_div(entries, 64)

@@ -88,7 +88,9 @@ class Sizes:
     lrn_reach: int
     lrn_tables: int
     averages: bool
-    weight_widths: tuple[int, ...]
+    in_widths: tuple[int, ...]  # T of the feature maps that are read
+    out_widths: tuple[int, ...]  # T of those that are written packed; 1 where none is
+    weight_widths: tuple[int, ...]  # of stored weights or indices
     table_entries: int
     plain_weights: bool  # some layer's weights are stored without a codebook
     chip_words: tuple[int, int] = (1, 1)  # depths of the memories A and B of feature maps
@@ -113,6 +115,7 @@ def sizes_of(
     knq = [item for item in stored if item.scheme == "knq"]
     pooled = [row for row in rows if row.pooled]
     waiting = [batch * row.pixel_groups(array) for row in rows if row.chunks > 1]
+    second = {row.in2_bits for row in rows if row.sources > 1}
     widths = {row.code_bits for row in rows} | {row.out_bits for row in rows} - {0}
     weight_bits, value_bits = operand_bits(lowered)
     low_bits, high_blocks = split_line(rows, max(widths))
@@ -146,7 +149,10 @@ def sizes_of(
         lrn_reach=max(row.lrn_size // 2 for row in rows),
         lrn_tables=sum(row.op == Operation.LRN for row in rows),
         averages=any(row.reciprocal or row.exclude_pad for row in rows),
-        weight_widths=tuple(sorted({row.weight_bits for row in rows if row.is_conv})),
+        in_widths=tuple(sorted({row.in_bits for row in rows} | second)),
+        out_widths=tuple(sorted({row.out_bits for row in rows if not row.raw})) or (1,),
+        weight_widths=tuple(sorted({row.weight_bits for row in rows if row.is_conv}))
+        or (weight_bits,),
         table_entries=max(row.weight_table for row in rows),
         plain_weights=any(row.is_conv and not row.weight_table for row in rows),
     )

@@ -9,12 +9,7 @@ from formats import design as board
 
 
 def describe(design: Design, weight_checks: list[int]) -> board.Design:
-    """The driver's view of a design.
-
-    Args:
-        design: what was generated.
-        weight_checks: CRC-32 of each layer's weights, of `weights_file.write_weights`.
-    """
+    """The driver's view of a design whose layers' weights have these CRC-32."""
     network, last = design.network, design.layers[-1]
     layers = tuple(_layer(design, index, crc) for index, crc in enumerate(weight_checks))
     chip_a, chip_b = (words // design.batch for words in design.sizes.chip_words)

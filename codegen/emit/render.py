@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from codegen import VERSION
-from codegen.design.constants import constants, in_widths, out_widths, types, weight_widths
+from codegen.design.constants import constants, types
 from codegen.design.design import Design
 from codegen.design.lowering import knq_tables, lrn_layers
 from codegen.design.resources import FEATURE_MAPS
@@ -94,12 +94,13 @@ def align(rows: Sequence[Sequence[object]]) -> list[str]:
     ]
 
 
-def braced(lines: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Table rows as C++ initialisers, each with its name as a comment.
+def wrapped(items: Iterable[object]) -> list[str]:
+    """A list, separated by commas, as lines."""
+    return textwrap.wrap(", ".join(map(str, items)), LINE_WIDTH)
 
-    >>> braced(["1, 2"], ["conv1"])
-    ['{1, 2},  // conv1']
-    """
+
+def braced(lines: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Table rows as C++ initialisers, each with its name as a comment."""
     return [f"{{{line}}},  // {name}" for line, name in zip(lines, names, strict=True)]
 
 
@@ -129,9 +130,9 @@ def context(design: Design) -> dict[str, Any]:
         "types": types(design),
         "constants": members,
         "const": {item.name: item.value for item in members},
-        "in_widths": in_widths(design),
-        "out_widths": out_widths(design),
-        "weight_widths": weight_widths(design),
+        "in_widths": design.sizes.in_widths,
+        "out_widths": design.sizes.out_widths,
+        "weight_widths": design.sizes.weight_widths,
         "weight_ports": weight_pointers(design.array.weight_ports),
         "depth": {
             "weights": design.weight_words // design.array.weight_ports,
@@ -139,7 +140,7 @@ def context(design: Design) -> dict[str, Any]:
         },
         "chip_impl": [m.impl for m in design.memories if m.name.startswith(FEATURE_MAPS)],
         "on_chip": bool(design.chip.memory),
-        "field_comment": textwrap.wrap(", ".join(FIELDS), LINE_WIDTH),
+        "field_comment": wrapped(FIELDS),
         "layers": layers,
         "table_rows": braced(align([row.values for row in design.rows]), names),
         "info_rows": [f"{{{line}}}," for line in align(info)],
@@ -148,17 +149,9 @@ def context(design: Design) -> dict[str, Any]:
         "centroid_rows": braced(align(centroid), owners),
         "threshold_rows": braced(align(threshold), owners),
         "lrn_table_rows": _lrn(design) or ["{0},"],
-        "reciprocal_rows": textwrap.wrap(", ".join(map(str, reciprocals())), LINE_WIDTH),
+        # of windows of n = 1..64 elements, docs/formats.md 2.7
+        "reciprocal_rows": wrapped([0, *map(reciprocal, range(1, MAX_COUNT + 1))]),
     }
-
-
-def reciprocals() -> list[int]:
-    """RECIPROCAL: round(2^24 / n) for windows of n = 1..64 elements, docs/formats.md 2.7.
-
-    >>> reciprocals()[:4], len(reciprocals())
-    ([0, 16777216, 8388608, 5592405], 65)
-    """
-    return [0, *(reciprocal(n) for n in range(1, MAX_COUNT + 1))]
 
 
 def _lrn(design: Design) -> list[str]:
@@ -167,8 +160,8 @@ def _lrn(design: Design) -> list[str]:
     for layer in lrn_layers(design.network):
         if layer.lrn is None:
             raise ValueError("a normalisation has factors")
-        text = textwrap.wrap(", ".join(map(str, layer.lrn.table.tolist())), LINE_WIDTH)
-        rows.append("{" + "\n     ".join(text) + f"}},  // {layer.name}")
+        text = "\n     ".join(wrapped(layer.lrn.table.tolist()))
+        rows.append(f"{{{text}}},  // {layer.name}")
     return rows
 
 

@@ -8,12 +8,7 @@ import jinja2
 
 
 def environment(folders: Sequence[Path], autoescape: bool = False) -> jinja2.Environment:
-    """Templates of these folders; a missing or misspelt name in one is an error.
-
-    Args:
-        folders: searched in order.
-        autoescape: whether values are escaped, as pages need it.
-    """
+    """Templates of these folders, in order; a missing or misspelt name in one is an error."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders),
         undefined=jinja2.StrictUndefined,

@@ -15,7 +15,6 @@ from codegen.design.design import Design
 from codegen.design.planner import plan
 from codegen.design.search import (
     LIMIT,
-    Axes,
     Bound,
     choose,
     dominates,
@@ -133,20 +132,6 @@ def test_axes_that_are_set_stay() -> None:
     made = choose(network, part, 1, {"simd": 8, "weight_ports": 1, "fm": "ddr"})
     assert (made.array.simd, made.array.weight_ports) == (8, 1)
     assert not any(row.out_chip for row in made.rows)
-
-
-@pytest.mark.parametrize(
-    ("axes", "text"),
-    [
-        ({"simd": 12}, "SIMD must be a positive multiple of 8, not 12"),
-        ({"pixels": 9}, "PIXELS must be 1..8, not 9"),
-        ({"weight_ports": 4}, "WEIGHT_PORTS must be one of 1, 2, 3"),
-        ({"pe": 256}, "DSP: needs 2048"),
-    ],
-)
-def test_axes_out_of_range(axes: Axes, text: str) -> None:
-    with pytest.raises(UserError, match=text):
-        choose(full_size("alexnet"), find_part("XC7Z020"), 1, axes)
 
 
 def test_command_writes_pages_and_pictures(

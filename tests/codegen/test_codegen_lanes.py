@@ -40,8 +40,7 @@ def test_every_option_gives_the_same_sums(
     pads = (*before, *after)
     layer = conv((channels, *shape), (3, *outs), kernel, stride, pads, weight=weight)
     expected = convolve(codes, weight, layer)
-    options = [axis_options(shape[i], kernel[i], stride[i], 1, pads[i], outs[i]) for i in range(2)]
-    for pair in product(*options):
+    for pair in product(axis_options(layer, 0), axis_options(layer, 1)):
         packed, gather = pack_lanes(layer, *pair)
         found = gather(codes)
         assert found.shape[1:] == gather.packed_shape
@@ -51,7 +50,8 @@ def test_every_option_gives_the_same_sums(
 
 
 def test_dilated_and_grouped_layers_stay_as_they_are() -> None:
-    assert len(axis_options(20, 3, 2, 2, 0, 8)) == 1
+    dilated = conv((8, 20, 20), (8, 8, 8), (3, 3), (2, 2), dilation=(2, 2))
+    assert len(axis_options(dilated, 0)) == len(axis_options(dilated, 1)) == 1
     grouped = conv((8, 20, 20), (8, 9, 9), (3, 3), (2, 2), groups=2)
     rows, columns = choose_packing(grouped, 10, Array(8, 24), 512)
     assert (rows.taps, columns.taps) == (1, 1)
@@ -67,6 +67,8 @@ def test_vgg_first_layer_becomes_pointwise() -> None:
 
 def test_alexnets_first_kernel_becomes_lanes() -> None:
     layer = full_size("alexnet").layers[0]
+    options = [(axis.taps, axis.step, axis.kernel, axis.size) for axis in axis_options(layer, 0)]
+    assert options == [(1, 1, 11, 224), (4, 4, 3, 57), (11, 4, 1, 55)]
     rows, columns = choose_packing(layer, 10, Array(8, 24), 512)
     assert (rows.taps, columns.taps) == (11, 4)
     assert pack_lanes(layer, rows, columns)[0].kernel == (1, 3)

@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_tables import random_tables
 
 from codegen.units.checks import all_inputs, compare, shapes_equal
 from codegen.units.commands import network_units
 from codegen.units.published import published_enq, published_knq
 from codegen.units.render import Unit
-from codegen.units.tables import Entry, seeded_tables
+from codegen.units.tables import Entry, Tables, seeded_quantizer, seeded_tables
 from formats.errors import UserError
 from formats.network import load
 
@@ -46,6 +45,21 @@ def test_network_with_mixed_schemes(engine: str, make_toy) -> None:
     units = network_units(load(make_toy() / "quantized"), register=True)
     assert {unit.kind for unit in units} == {"qk", "qk_tree", "ck", "qe", "ce"}
     assert compare(units, engine)[1] == []
+
+
+def random_tables(scheme: str, count: int, seed: int, variant: str = "floor") -> Tables:
+    """Tables of `count` layers with random widths, at random layer indices."""
+    rng = np.random.default_rng(seed)
+    places = np.sort(rng.choice(2 * count + 1, size=count, replace=False)).tolist()
+    entries = []
+    for index in places:
+        qm = int(rng.integers(4, 14))
+        bits = int(rng.integers(1, min(qm, 6) + 1))
+        quantizer = seeded_quantizer(rng, scheme, bits, qm)
+        if scheme == "enq":
+            quantizer = type(quantizer)("enq", bits, qm, 0, variant, None)
+        entries.append(Entry(index, f"layer{index}", quantizer))
+    return Tables(f"seed {seed}", scheme, 2 * count + 1, tuple(entries))
 
 
 @pytest.mark.parametrize("engine", ["cxxrtl", "cpp"])
