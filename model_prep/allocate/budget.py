@@ -106,14 +106,14 @@ def predicted_front(problem: Problem, table: Sensitivity) -> list[Widths]:
         options = np.array(group.widths)
         cost = (costs[:, None] + group.elements * options).ravel()
         noise = (noises[:, None] + added).ravel()
-        best = _undominated(cost, noise)
+        best = undominated(cost, noise)
         costs, noises = cost[best], noise[best]
         before, option = np.divmod(best, len(options))
         chosen = np.column_stack([chosen[before], options[option].astype(np.int8)])
     return [tuple(int(bits) for bits in row) for row in chosen]
 
 
-def _undominated(cost: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def undominated(cost: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Positions of the points that no other beats, by rising cost."""
     order = np.lexsort((noise, cost))
     best = np.minimum.accumulate(noise[order])

@@ -15,6 +15,7 @@ from model_prep.allocate.cache import Choice
 from model_prep.footprint import plan_bits
 from model_prep.graph import Graph
 from model_prep.quantize.calibrate import Formats
+from model_prep.quantize.fracs import uniform_codes
 from model_prep.quantize.plan import LayerPlan, Plan
 from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.sharing import share
@@ -134,12 +135,8 @@ class Problem:
     def full_width(self) -> Choice:
         """The qm-bit uniform network in the groups: what quantization is measured against."""
         fixed = self.choice(self.widest).quantizers
-        qm, signed = self.formats.qm, self.open_plan.signed
-        whole = {
-            name: Quantizer("uniform", qm, qm, self.formats.fracs[name], signed=name in signed)
-            for name in self._index
-        }
-        return Choice({**fixed, **whole})
+        fracs = {name: self.formats.fracs[name] for name in self._index}
+        return Choice({**fixed, **uniform_codes(self.formats.qm, fracs, self.open_plan.signed)})
 
     def with_group(self, base: Choice, number: int, bits: int) -> Choice:
         """The base with one group at `bits`."""

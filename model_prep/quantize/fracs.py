@@ -56,15 +56,20 @@ def network_fracs(maxima: Mapping[str, float], frac: int, signed: Set[str]) -> d
     return {name: frac - (name in signed) for name in maxima}
 
 
+def uniform_codes(bits: int, fracs: Mapping[str, int], signed: Set[str]) -> dict[str, Quantizer]:
+    """Uniform quantizers of one width with these F, by layer name."""
+    return {
+        name: Quantizer("uniform", bits, bits, frac, signed=name in signed)
+        for name, frac in fracs.items()
+    }
+
+
 def uniform_network(
     evaluator: Evaluator, qm: int, fracs: Mapping[str, int], signed: Set[str] = frozenset()
 ) -> Formats:
     """The qm-bit uniform network with these F and its score; without histograms."""
-    codes = {
-        name: Quantizer("uniform", qm, qm, frac, signed=name in signed)
-        for name, frac in fracs.items()
-    }
-    return Formats(qm, dict(fracs), {}, *evaluator.score(codes))
+    score = evaluator.score(uniform_codes(qm, fracs, signed))
+    return Formats(qm, dict(fracs), {}, *score)
 
 
 def best_fracs(evaluator: Evaluator, maxima: Mapping[str, float], qm: int, plan: Plan) -> Formats:

@@ -1,21 +1,165 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of the study (formats.commands): each a function of the options."""
+"""The commands of the study (formats.commands): each a function of the options.
 
+A section whose results are in study.json, made with the same settings, is not run again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from markupsafe import Markup
+from tqdm import tqdm
+
+from codegen.emit import page
+from formats.build import digest, write_atomic
+from formats.errors import UserError
+from formats.images import ImageSet
 from formats.options import Options
 from model_prep.commands import subject_of
-from model_prep.study import command as studying
-from model_prep.study.refined import write_table
+from model_prep.quantize.plan import AUTO
+from model_prep.stages import Subject, divide
+from model_prep.study import activations, front, layers, papers, plots, weights
+from model_prep.study.context import Study
+from model_prep.study.results import BOTH, PAPER, Section, Store
 
-
-def refinement(options: Options) -> None:
-    """Every scheme at several average widths, plain and refined; OUT/refine_table.json."""
-    steps = options.distil_steps or None  # 0 leaves rows out; a plan has no such number
-    write_table(subject_of(replace(options, distil_steps=steps), 1), options)
+SECTIONS: dict[str, tuple[str, Callable[[Study], Section]]] = {
+    "histograms": ("Activations by layer", activations.histograms),
+    "uniform": ("Uniform widths", activations.uniform),
+    "widths": ("ENQ and KNQ widths by layer", activations.widths),
+    "bounds": ("The bound M, floor and nearest", activations.bounds),
+    "comparison": ("Half precision, CLNQ, ENQ and KNQ", activations.comparison),
+    "sqnr": ("SQNR predicted and measured", weights.prediction),
+    "sizes": ("Model size against error", weights.sizes),
+    "sensitivity": ("Sensitivity of layers, techniques", layers.sensitivity),
+    "schemes": ("Accuracy against NB", front.schemes),
+    "front": ("The Pareto front", front.front),
+}
+_ORIGIN = {PAPER: "Paper", BOTH: "Paper and here"}
 
 
 def study(options: Options) -> None:
     """The papers' tables on this network; OUT/study/report.html."""
-    studying.chosen(options.sections)  # before images and weights are loaded
-    studying.run(subject_of(options, 1), options)
+    names = chosen(options.sections)  # before images and weights are loaded
+    subject, test = with_test_images(subject_of(options, 1), options.images)
+    qm = subject.plan.qm
+    if qm == AUTO:
+        raise UserError("QM must be a number for a study, not auto; leave it out for 12")
+    folder = options.folder / "study"
+    settings = digest([subject.settings_sha256(test), options.quick])
+    store = Store(folder / "study.json", settings)
+    context = Study(subject, test, store, qm, options.quick)
+    store.about = about(context)
+    missing = [name for name in names if name not in store.sections]
+    for name in names:
+        if name not in missing:
+            print(f"{name:<12} up to date")
+    with tqdm(missing, desc="study", unit="section", disable=None) as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            start = time.perf_counter()
+            title, run = SECTIONS[name]
+            section = run(context)
+            seconds = time.perf_counter() - start
+            store.keep(name, title, section, seconds)
+            tqdm.write(f"{name:<12} {seconds:8.1f} s")
+    store.save()
+    write_atomic(folder / "report.html", render(store.about, store.sections))
+    print(f"written: {folder / 'report.html'}, {folder / 'study.json'}")
+
+
+def refinement(options: Options) -> None:
+    """Every scheme at several average widths, plain and refined; OUT/refine_table.json."""
+    distilled = options.distil_steps != 0  # 0 leaves rows out; a plan has no such number
+    subject = subject_of(replace(options, distil_steps=options.distil_steps or None), 1)
+    test, qm = subject.images.held_out(options.images), subject.plan.qm
+    if qm == AUTO:
+        raise UserError("QM must be a number for this table, not auto; set QM")
+    context = Study(subject, test, Store(options.folder / "study" / "study.json", ""), qm)
+    done = []
+    print(front.HEADER)
+    for row in front.rows(context, options.schemes, options.average, distilled):
+        done.append({key: value for key, value in row.items() if key != "rate"})
+        print(front.line(row), flush=True)
+    path = options.folder / "refine_table.json"
+    write_atomic(path, json.dumps(done, indent=2) + "\n")
+    print(f"written: {path}")
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The sections of SECTIONS in their order; none is all.
+
+    >>> chosen(("front", "uniform"))
+    ['uniform', 'front']
+    """
+    unknown = sorted(set(names) - SECTIONS.keys())
+    if unknown:
+        raise UserError(f"SECTIONS must be of {', '.join(SECTIONS)}, not {unknown[0]!r}")
+    return [name for name in SECTIONS if name in (names or SECTIONS)]
+
+
+def with_test_images(subject: Subject, number: int | None) -> tuple[Subject, ImageSet]:
+    """(subject, test images): those that do not calibrate with labels, else half of all."""
+    images = subject.images
+    if images.test.labelled and not images.overlap:
+        return subject, images.held_out(number)
+    total = len(images.everything)
+    images = divide(images.everything, images.given, number or max(1, total // 2))
+    loaded = subject.source.load(images.calibration.pixels)
+    return replace(subject, images=images, loaded=loaded), images.test
+
+
+def about(context: Study) -> dict[str, Any]:
+    """What the page says at its top."""
+    subject, graph, images = context.subject, context.graph, context.subject.images
+    name = subject.spec.name
+    facts = {
+        "network": f"{name}, {len(graph.layers)} layers, {graph.macs / 1e6:,.1f} M "
+        "multiply-accumulates",
+        "weights": subject.loaded.origin,
+        "images": f"{context.test.source}: {len(images.calibration)} to calibrate and search, "
+        f"{len(context.test)} to test" + (", the same ones" if images.overlap else ""),
+        "formats": f"qm {context.qm} bits, weights and biases 14 bits unless a table says "
+        "otherwise",
+        "judged by": "labels" if context.labels else "agreement with the float network, as labels "
+        "or trained weights are missing: percentages compare schemes, not accuracies",
+        "sources": "; ".join(papers.figures()["sources"].values()),
+    }  # fmt: skip
+    lead = (
+        "The tables and figures of the papers, measured again. Tables on a tinted ground quote a "
+        "paper; all others were made on the network, weights and images named here."
+    )
+    return {"title": f"Quantization study: {name}", "where": context.where, "lead": lead,
+            "facts": facts}  # fmt: skip
+
+
+def render(about: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """report.html from what study.json keeps.
+
+    Args:
+        about: title, lead, where (network, weights, images) and facts, name to text.
+        sections: by key.
+    """
+    parts = []
+    for key in (key for key in SECTIONS if key in sections):
+        entry = sections[key]
+        figures = [plots.draw(f"{key}{n}", one) for n, one in enumerate(entry["figures"])]
+        tables = [_table(table, about["where"]) for table in entry["tables"]]
+        parts.append(page.Section(entry["title"], (entry["lead"], *figures, *tables)))
+    return page.render(
+        page.Page(about["title"], about["lead"], parts, facts=about["facts"], contents=True)
+    )
+
+
+def _table(table: Mapping[str, Any], where: str) -> page.Table:
+    """One table with its origin; columns without a figure are left out."""
+    origin = table["origin"]
+    kept = [column for column in zip(table["columns"], *table["rows"], strict=True)
+            if any(cell is not None for cell in column[1:])]  # fmt: skip
+    columns, *rows = zip(*kept, strict=True)
+    caption = Markup("<b>{}.</b> {}").format(_ORIGIN.get(origin, "Here"), table["caption"])
+    if origin != PAPER:
+        caption += Markup(" [{}]").format(where)
+    return page.Table(columns, rows, caption, table["note"], table["digits"], origin)

@@ -9,48 +9,58 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from formats.images import ImageSet, percent_correct
-from formats.quantizer import Quantizer
+from formats.arithmetic import at_frac, to_fixed
+from formats.images import ImageSet, best_classes, percent_correct
 from model_prep import run
-from model_prep.allocate.cache import Choice
+from model_prep.allocate.cache import Choice, FloatBase
 from model_prep.allocate.problem import Problem
 from model_prep.allocate.scheduler import open_pool
 from model_prep.footprint import megabytes
 from model_prep.quantize import fracs
-from model_prep.quantize.calibrate import (
-    ACTIVATION_FRAC,
-    FINER,
-    Calibration,
-    Formats,
-    batches,
-)
-from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.calibrate import ACTIVATION_FRAC, FINER, Calibration, Formats, batches
+from model_prep.quantize.fake_quant import FakeQuantized, floats
 from model_prep.quantize.plan import AUTO, Plan, Settings
 from model_prep.quantize.plan_file import resolve
+from model_prep.quantize.quantizers import WEIGHTS
 from model_prep.quantize.score import Evaluator, Sample, energy, sqnr_db
 from model_prep.stages import Subject
-from model_prep.study.results import Store
+from model_prep.stats import Paired, paired
+from model_prep.study.results import Item, Store
 
 SEARCH_IMAGES = 256  # at most, of the calibration images
-BOUNDS = ("network", "none", "error")
+SCORES = ("good", "top5", "agreement", "sqnr_db")
 _TOP5_CLASSES = 10  # fewer classes have no meaningful top-5
-_MEASURED_IMAGES = 50  # per-layer comparisons, as in paper 004
-
-Item = TypeVar("Item")
+_FINER = 3  # bits of F that fixed-point weights may have more than fit all of them
 
 
 def kilobytes(bits: float) -> float:
-    """Bits as thousands of bytes.
-
-    >>> kilobytes(8000)
-    1.0
-    """
+    """Bits as thousands of bytes."""
     return 1000 * megabytes(bits)
+
+
+def fixed(weight: np.ndarray, bits: int) -> np.ndarray:
+    """Weights in fixed point with the F of least squared error (float32); few may saturate."""
+    exact = weight.astype(np.float64)
+    _, frac = to_fixed(exact, bits)
+    trials = (at_frac(exact, bits, frac + more) * 2.0 ** -(frac + more)
+              for more in range(_FINER + 1))  # fmt: skip
+    best = min(trials, key=lambda values: float(np.square(values - exact).sum()))
+    return best.astype(np.float32)
+
+
+def _stored(weight: np.ndarray, label: tuple[str, int]) -> torch.Tensor:
+    """A layer's weights (float32) in a technique of WEIGHTS or "fixed", and bits."""
+    technique, bits = label
+    if technique == "fixed":
+        return torch.from_numpy(fixed(weight, bits))
+    form = WEIGHTS[technique].fit(weight, bits)
+    return floats(form.integers, form.frac)
 
 
 def _hexadecimal(flags: np.ndarray) -> str:
@@ -58,42 +68,29 @@ def _hexadecimal(flags: np.ndarray) -> str:
     return np.packbits(flags).tobytes().hex()
 
 
-class OneStep(Problem):
-    """CLNQ with one F: a narrower code keeps the step and saturates earlier (000, section II)."""
-
-    def _fit(self, plan: Plan) -> dict[str, Quantizer]:
-        fracs = self.formats.fracs
-        return {
-            layer.name: Quantizer(
-                "uniform", layer.bits, layer.bits, fracs[layer.name], signed=layer.signed
-            )
-            for layer in plan.layers
-            if layer.bits is not None and layer.scheme is not None
-        }
-
-
 class Study:
-    """A subject and its test images, with all that sections share, computed when first asked for.
-
-    Attributes:
-        subject: the network and its calibration images.
-        test: images that scores are measured on; apart from those, unless there are too few.
-        labels: whether labels may judge.
-        store: what is measured already.
-        qm: width of a decoded activation.
-        quick: whether fewer points are measured.
-    """
+    """A subject, its test images, and what sections share, computed when first asked for."""
 
     def __init__(
         self, subject: Subject, test: ImageSet, store: Store, qm: int = 12, quick: bool = False
     ) -> None:
+        """
+        Args:
+            subject: the network and its calibration images.
+            test: images that scores are measured on; apart from those, unless there are too few.
+            store: what is measured already.
+            qm: width of a decoded activation.
+            quick: whether fewer points are measured.
+        """
         self.subject, self.test, self.store, self.qm, self.quick = subject, test, store, qm, quick
-        self.labels = subject.labels is not None
+        self.labels = subject.labels is not None  # whether they may judge
         self.graph, self.to_float = subject.graph, subject.to_float
         self.elements = self.graph.elements
         self.values = sum(self.elements.values())
-        self._made: dict[tuple[object, ...], Any] = {}  # choices and problems, which take fitting
-        self._batches = list(batches(test.pixels))
+        self.variants = FloatBase(self.graph, _stored)
+        self.weights = self.variants.weights
+        self.batches = list(batches(test.pixels))
+        self._fits: dict[tuple[object, ...], Any] = {}  # choices and problems, which take fitting
 
     def pick(self, full: Sequence[Item], quick: Sequence[Item]) -> list[Item]:
         """The points to measure."""
@@ -102,16 +99,30 @@ class Study:
     # Words for captions.
 
     @property
-    def goodness(self) -> str:
+    def judge(self) -> str:
         """What the first figure of a score is."""
-        return "top-1, %" if self.labels else "agreement with float, %"
+        return "top-1" if self.labels else "agreement with float"
+
+    @property
+    def goodness(self) -> str:
+        """The heading of that figure."""
+        return f"{self.judge}, %"
+
+    def headings(self, scores: Sequence[str] = SCORES) -> list[str]:
+        """Of columns with these parts of a score."""
+        names = (self.goodness, "top-5, %", "agreement with float, %", "output SQNR, dB")
+        return [name for key, name in zip(SCORES, names, strict=True) if key in scores]
+
+    def cells(self, score: Mapping[str, Any], scores: Sequence[str] = SCORES) -> list[Any]:
+        """Under these headings."""
+        return [score[key] for key in scores]
 
     @property
     def where(self) -> str:
         """On which network, weights and images figures were measured."""
         subject = self.subject
-        known = {"seeded": "seeded random weights", "file": "the file's weights"}
-        weights = known.get(subject.loaded.origin, "trained weights")
+        origins = {"seeded": "seeded random weights", "file": "the file's weights"}
+        weights = origins.get(subject.loaded.origin, "trained weights")
         kept = f"{len(subject.images.calibration)} others calibrate"
         if subject.images.overlap:
             kept = "the same images calibrate, as there are too few"
@@ -154,10 +165,10 @@ class Study:
     def uniform_format(self, qm: int) -> Formats:
         """The uniform network of a width with the best F (papers 000/001)."""
 
-        def find() -> Any:
+        def find() -> dict[str, Any]:
             maxima, plan = self.calibration.maxima, self.plan("knq")
-            found = fracs.best_fracs(Evaluator(self.sample), maxima, qm, plan)
-            return {"fracs": found.fracs, "score": found.score, "sqnr_db": found.sqnr_db}
+            best = fracs.best_fracs(Evaluator(self.sample), maxima, qm, plan)
+            return {"fracs": best.fracs, "score": best.score, "sqnr_db": best.sqnr_db}
 
         return Formats(qm, counts={}, **self.store.remember(f"uniform format {qm}", find))
 
@@ -188,7 +199,14 @@ class Study:
         if bound == "none":
             chosen = {name: min(frac, self.fitting[name]) for name, frac in chosen.items()}
         key = ("formats", *sorted(chosen.items()))
-        return self._once(key, lambda: self.calibration.formats(self.qm, chosen))
+        return self.once(key, lambda: self.calibration.formats(self.qm, chosen))
+
+    def once(self, key: tuple[object, ...], make: Callable[[], Item]) -> Item:
+        """What `make` gives, made on the first call of a key."""
+        if key not in self._fits:
+            self._fits[key] = make()
+        fit: Item = self._fits[key]
+        return fit
 
     def choice(
         self, scheme: str, bits: int, bound: str = "network", rule: str | None = None
@@ -199,33 +217,24 @@ class Study:
             plan = self.plan(scheme, bits, rule)
             return Choice(self.formats(plan, bound).fit(plan))
 
-        return self._once(("choice", scheme, bits, bound, rule), make)
-
-    def _once(self, key: tuple[object, ...], make: Callable[[], Item]) -> Item:
-        """What `make` gives, made on the first call of a key."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: Item = self._made[key]
-        return made
+        return self.once(("choice", scheme, bits, bound, rule), make)
 
     def problem(self, scheme: str, bits: int | None = None) -> Problem:
         """Open widths of a scheme; with `bits`, F of least error at this width.
 
-        Scheme "clnq" is uniform codes that all have the uniform network's F.
+        Scheme "clnq" is uniform codes that all have the uniform network's F: a narrower code keeps
+        the step and saturates earlier (000, section II).
         """
 
         def make() -> Problem:
-            kind, own = (OneStep, "uniform") if scheme == "clnq" else (Problem, scheme)
-            plan = self.plan(own, bits)
-            formats = self.formats(plan, "network" if bits is None else "error")
-            return kind(self.graph, self.plan(own), formats)
+            own = "uniform" if scheme == "clnq" else scheme
+            plan, bound = self.plan(own), "network" if bits is None else "error"
+            formats = self.formats(self.plan(own, bits), bound)
+            if scheme == "clnq":
+                plan = plan.with_values("frac", formats.fracs)
+            return Problem(self.graph, plan, formats)
 
-        return self._once(("problem", scheme, bits), make)
-
-    @property
-    def measured_pixels(self) -> np.ndarray:
-        """Test images that layers are compared on one by one, uint8 [N, C, H, W]."""
-        return self.test.pixels[:_MEASURED_IMAGES]
+        return self.once(("problem", scheme, bits), make)
 
     # Scores on the test images.
 
@@ -238,25 +247,23 @@ class Study:
     @cached_property
     def exact(self) -> dict[str, Any]:
         """The float network's own score."""
-        found: dict[str, Any] = self.store.remember("float", lambda: self.rate(self.float_logits))
-        return found
+        return self.store.remember("float", lambda: self.rate(self.float_logits))
 
     def score(self, choice: Choice) -> dict[str, Any]:
         """Scores of a candidate on the test images: see `rate`; measured once."""
         key = {name: quantizer.key for name, quantizer in sorted(choice.quantizers.items())}
         text = repr((key, sorted(choice.labels.items(), key=str)))
         name = "score " + hashlib.sha256(text.encode()).hexdigest()[:24]
-        found: dict[str, Any] = self.store.remember(name, lambda: self.rate(self.outputs(choice)))
-        return found
+        return self.store.remember(name, lambda: self.rate(self.outputs(choice)))
 
     def outputs(self, choice: Choice, network: FakeQuantized | None = None) -> np.ndarray:
         """Outputs for the test images, float32 [N, classes], of this or another network."""
         logits = np.empty_like(self.float_logits)
-        ends = np.cumsum([len(batch) for batch in self._batches])
+        ends = np.cumsum([len(batch) for batch in self.batches])
         total = len(self.test)
         with (
             tqdm(total=total, desc="test", unit="image", disable=None, leave=False) as bar,
-            open_pool(None, network or self.network, self._batches, frozenset()) as pool,
+            open_pool(None, network or self.network, self.batches, frozenset()) as pool,
         ):
 
             def consume(number: int, part: np.ndarray) -> bool:
@@ -264,34 +271,39 @@ class Study:
                 bar.update(len(part))
                 return True
 
-            pool.run(None, choice, range(len(self._batches)), consume)
+            pool.run(None, choice, range(len(self.batches)), consume)
         return logits
 
     def rate(self, logits: np.ndarray) -> dict[str, Any]:
-        """top1 and top5 (with labels), agreement with float, all in percent; output SQNR in dB.
+        """Top-1 (with labels, else agreement), top-5, agreement with float, in percent; SQNR in dB.
 
-        `good` is the first of top1 and agreement that there is, `right` which images were right or
-        agreed, as hexadecimal digits; `right5` the same of top5.
+        `right` is which images were right or agreed, as hexadecimal digits; `right5` the same of
+        top-5.
         """
-        labels, exact = self.test.labels, self.float_logits
-        truth = labels if self.labels else exact.argmax(axis=1)
-        best = np.argsort(-logits, axis=1, kind="stable")
-        right = best[:, 0] == truth
+        exact = self.float_logits
+        answers = exact.argmax(axis=1)
+        truth = self.test.labels if self.labels else answers
         five = self.labels and logits.shape[1] > _TOP5_CLASSES
+        best = best_classes(logits, 5) == truth[:, None]
         return {
-            "good": 100 * float(right.mean()),
-            "top1": percent_correct(logits, labels) if self.labels else None,
-            "top5": percent_correct(logits, labels, 5) if five else None,
-            "agreement": percent_correct(logits, exact.argmax(axis=1)),
+            "good": percent_correct(logits, truth),
+            "top5": percent_correct(logits, truth, 5) if five else None,
+            "agreement": percent_correct(logits, answers),
             "sqnr_db": sqnr_db(energy(exact), energy(logits - exact)),
-            "right": _hexadecimal(right),
-            "right5": _hexadecimal((best[:, :5] == labels[:, None]).any(axis=1)) if five else None,
+            "right": _hexadecimal(best[:, 0]),
+            "right5": _hexadecimal(best.any(axis=1)) if five else None,
         }
 
     def right(self, score: Mapping[str, Any], which: str = "right") -> np.ndarray:
         """Which test images a score had right (or, of `right5`, among its first five), bool [N]."""
         packed = np.frombuffer(bytes.fromhex(score[which]), np.uint8)
         return np.unpackbits(packed)[: len(self.test)].astype(bool)
+
+    def paired(
+        self, first: Mapping[str, Any], second: Mapping[str, Any], which: str = "right"
+    ) -> Paired:
+        """The second score less the first, image by image."""
+        return paired(self.right(first, which), self.right(second, which))
 
     def nb(self, choice: Choice) -> int:
         """Bits to store all activations of one image."""

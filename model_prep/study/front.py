@@ -1,246 +1,325 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sections 9 and 10: accuracy against NB for every scheme with intervals, and the Pareto front.
 
-Differences are paired, image by image, as the same images are hard for every network.
+Differences are paired, image by image, as the same images are hard for every network. Refined
+networks have the same widths, weights and tables moved; refinement sees the calibration images
+without their labels.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
 
+from formats.images import percent_correct
+from formats.quantizer import Quantizer
 from model_prep.allocate import budget
 from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import measuring
-from model_prep.stats import paired
-from model_prep.study import plots
-from model_prep.study.allocations import half_precision, searched
+from model_prep.footprint import average_bits
+from model_prep.graph import Graph
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.plan import TECHNIQUES, Plan
+from model_prep.quantize.refine import pipeline
+from model_prep.quantize.sharing import share
+from model_prep.stats import compare
+from model_prep.study.activations import half_precision, searched
 from model_prep.study.context import Study, kilobytes
-from model_prep.study.plots import Figure
-from model_prep.study.refined import NAMES, refined
+from model_prep.study.plots import Figure, Panel, Series, label
 from model_prep.study.results import Section, Table
 
 SCHEMES = ("knq", "enq", "uniform")
+NAMES = {
+    "knq": "KNQ, refined",
+    "enq": "ENQ, rounded, refined",
+    "uniform": "uniform, refined",
+    "best": "KNQ, refined, widths by expected loss",
+}
+_OPTIONS = {"knq": {"rule": "nearest"}, "enq": {"variant": "round"}}  # ENQ rounds, as the others do
+_REFINED_WIDTHS = (3.0, 4.0)
+_AVERAGES = (3.0, 3.25, 4.0)  # bits of an activation where every layer has a width of its own
 _WIDTHS = (3, 4, 5, 6)
 _POINTS = 9
 _IMAGES = 24  # the front is searched on
 _FIT_BITS = 4  # width that F of the front is chosen for
+_FRONT_SCORES = ("good", "agreement", "sqnr_db")
 
 
-def at_widths(study: Study) -> dict[str, dict[int, Choice]]:
-    """Every scheme at every width, with the bound of least error."""
-    widths = study.pick(_WIDTHS, (3, 5))
+def equal_widths(study: Study, scheme: str, bits: float) -> Plan:
+    """One width for all layers, refined by all techniques."""
+    own = {"scheme": scheme, "bits": int(bits), "options": _OPTIONS.get(scheme, {})}
+    plan = study.subject.plan.each(lambda one: own if one.scheme else {})
+    return share(study.graph, replace(plan, refine=TECHNIQUES))
+
+
+def _measured(study: Study) -> pipeline.Measured:
+    """Channel scales and weighted histograms, the same for all schemes and widths."""
+    plan, pixels = equal_widths(study, "knq", 3), study.calibration.pixels
+    measure = partial(pipeline.measure, study.graph, plan, study.qm, pixels, study.to_float)
+    return study.once(("measured",), measure)
+
+
+def allocated(study: Study, scheme: str, bits: float) -> Plan:
+    """A scheme at `bits` bits on average, widths by expected loss, without labels."""
+    plan = equal_widths(study, scheme, bits)
+    losses = budget.expected_losses(plan, _measured(study))
+    return budget.for_average(plan, study.graph, losses, bits)
+
+
+def score(study: Study, plan: Plan) -> dict[str, Any]:
+    """Of the refined network: see `rate`."""
+    pixels, source = study.calibration.pixels, study.subject.input
+    done = pipeline.refine(_measured(study), plan, source, pixels, study.to_float)
+    return rate(study, plan, done.graph, done.quantizers)
+
+
+def rate(
+    study: Study, plan: Plan, graph: Graph, quantizers: Mapping[str, Quantizer]
+) -> dict[str, Any]:
+    """NB, accuracy in percent, comparison with float (`stats.compare`), and `Study.rate`."""
+    choice = Choice(quantizers)
+    outputs = study.outputs(choice, FakeQuantized(graph, study.subject.input, plan.layers))
+    exact, labels = study.float_logits, study.test.labels
     return {
-        scheme: {bits: study.choice(scheme, bits, "error") for bits in widths} for scheme in SCHEMES
+        "nb": study.nb(choice), "average_bits": average_bits(graph, plan),
+        "percent1": percent_correct(outputs, labels),
+        "percent5": percent_correct(outputs, labels, 5),
+        "divergence": divergence(exact, outputs), "rate": study.rate(outputs),
+        **compare(exact, outputs, labels),
+    }  # fmt: skip
+
+
+def divergence(exact: np.ndarray, other: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence of the outputs' probabilities from float's, in nats.
+
+    Args:
+        exact, other: logits [N, classes] of the float and the other network.
+    """
+    answer, reply = (F.log_softmax(torch.from_numpy(one).double(), 1) for one in (exact, other))
+    return float(F.kl_div(reply, answer, reduction="batchmean", log_target=True))
+
+
+def refined(study: Study) -> dict[tuple[str, float], dict[str, Any]]:
+    """Scores with NB, by (scheme, bits) and, for widths by expected loss, ("best", bits)."""
+    keys = [(scheme, bits) for scheme in study.pick(SCHEMES, ()) for bits in _REFINED_WIDTHS]
+    keys += [("best", bits) for bits in study.pick(_AVERAGES, _AVERAGES[:1])]
+
+    def measure(scheme: str, bits: float) -> dict[str, Any]:
+        best = scheme == "best"
+        plan = allocated(study, "knq", bits) if best else equal_widths(study, scheme, bits)
+        scores = score(study, plan)
+        return {"nb": scores["nb"], **scores["rate"]}
+
+    return {
+        key: study.store.remember(f"refined {key[0]} {key[1]:g}", partial(measure, *key))
+        for key in tqdm(keys, desc="refinement", unit="network", disable=None, leave=False)
     }
 
 
-def _point(
-    study: Study, exact: np.ndarray, score: Mapping[str, Any], nb: int
-) -> list[float]:  # fmt: skip
-    """[NB in kB, difference from float in points, and its 95% interval]."""
-    found = paired(exact, study.right(score))
-    return [kilobytes(nb), found.difference, found.low, found.high]
+HEADER = (
+    f"{'scheme':<8}{'bits':>5}  {'kind':<10}{'NB/n':>7}{'top-1':>8}{'top-5':>8}{'d top-1':>9}"
+    f"{'d top-5':>9}  {'95% interval':<16}{'agree':>7}{'KL':>9}"
+)
 
 
-def _cells(study: Study, score: Mapping[str, Any], point: Sequence[float]) -> list[Any]:
-    """A row behind scheme and bits; the last three are None where top-5 means nothing."""
-    five: list[float | None] = [None, None, None]
-    if score["right5"] is not None:
-        found = paired(study.right(study.exact, "right5"), study.right(score, "right5"))
-        five = [found.difference, found.low, found.high]
-    return [point[0], score["good"], score["top5"], score["agreement"], score["sqnr_db"],
-            *point[1:], *five]  # fmt: skip
+def line(row: Mapping[str, Any]) -> str:
+    """A row as text: percentages, points against float, agreement in percent, divergence (nats)."""
+    one, five = row["top1"], row.get("top5")
+    interval = "" if five is None else f"{five['low']:+.2f}..{five['high']:+.2f}"
+    change = "-" if five is None else f"{five['difference']:+.2f}"
+    return (
+        f"{row['scheme']:<8}{row['asked']:>5g}  {row['kind']:<10}{row['average_bits']:>7.3f}"
+        f"{row['percent1']:>8.2f}{row['percent5']:>8.2f}{one['difference']:>+9.2f}{change:>9}"
+        f"  {interval:<16}{row['agreement1']['percent']:>7.2f}{row['divergence']:>9.4f}"
+    )
+
+
+def rows(
+    study: Study, schemes: Sequence[str], averages: Sequence[float], distilled: bool
+) -> Iterator[dict[str, Any]]:
+    """One row a scheme, average width and kind: plain, allocated, refined.
+
+    "plain" has one width for all layers and the scheme's own fit to plain histograms, F per layer;
+    "allocated" spends the same NB by expected loss, with the techniques that need no learning;
+    "refined" adds distillation.
+
+    Args:
+        study: the network and its images.
+        schemes: names of quantizers.
+        averages: stored bits an activation; one that is no integer has no plain row.
+        distilled: whether there are rows with distillation.
+    """
+    kinds = {"allocated": TECHNIQUES[:-1], **({"refined": TECHNIQUES} if distilled else {})}
+    for scheme in schemes:
+        for average in averages:
+            start = {"scheme": scheme, "asked": average}
+            if average == int(average):
+                plan = equal_widths(study, scheme, average)
+                formats = study.calibration.formats(study.qm, study.fitting)
+                plain = rate(study, plan, study.graph, formats.fit(plan))
+                yield {**start, "kind": "plain", **plain}
+            for kind, techniques in kinds.items():
+                plan = replace(allocated(study, scheme, average), refine=techniques)
+                yield {**start, "kind": kind, **score(study, plan)}
+
+
+def at_widths(study: Study) -> dict[tuple[str, int], Choice]:
+    """Every scheme at every width, with the bound of least error."""
+    widths = study.pick(_WIDTHS, (3, 5))
+    return {
+        (scheme, bits): study.choice(scheme, bits, "error") for scheme in SCHEMES for bits in widths
+    }
+
+
+def _row(study: Study, name: str, width: float, score: Mapping[str, Any], nb: int) -> list[Any]:
+    """Scores and paired differences from float; of top-5 None where it means nothing."""
+    differences: list[float | None] = []
+    for which in ("right", "right5"):
+        change = score[which] and study.paired(study.exact, score, which)
+        differences += [change.difference, change.low, change.high] if change else [None] * 3
+    return [name, width, kilobytes(nb), *study.cells(score), *differences]
 
 
 def schemes(study: Study) -> Section:
     """Schemes at equal widths, with paired intervals."""
-    exact = study.exact
-    float_right = study.right(exact)
-    rows: list[list[Any]] = []
-    against: list[list[Any]] = []
-    data: dict[str, Any] = {"goodness": study.goodness, "float": exact["good"]}
     choices = at_widths(study)
-    scores = {
-        scheme: {bits: study.score(choice) for bits, choice in by_bits.items()}
-        for scheme, by_bits in choices.items()
-    }
-    for scheme, by_bits in choices.items():
-        points = []
-        for bits, choice in by_bits.items():
-            score, nb = scores[scheme][bits], study.nb(choice)
-            points.append(_point(study, float_right, score, nb))
-            rows.append([plots.label(scheme), float(bits), *_cells(study, score, points[-1])])
-        data[scheme] = points
-    data["refined"] = {}
-    for name, score in refined(study).items():
-        scheme, width = name.split()
-        point = _point(study, float_right, score, score["nb"])
-        data["refined"].setdefault(scheme, []).append(point)
-        what = NAMES[scheme]
-        rows.append([what, float(width), *_cells(study, score, point)])
-    for bits in choices["knq"]:
-        right = study.right(scores["knq"][bits])
-        for other in SCHEMES[1:]:
-            found = paired(study.right(scores[other][bits]), right)
-            against.append([bits, f"KNQ less {plots.label(other)}", found.difference, found.low,
-                            found.high, found.p_value])  # fmt: skip
-    interval = "95% interval"
+    scores = {key: study.score(choice) for key, choice in choices.items()}
+    plain: dict[str, list[list[Any]]] = {}
+    moved: dict[str, list[list[Any]]] = {}
+    for (scheme, bits), score in scores.items():
+        row = _row(study, label(scheme), float(bits), score, study.nb(choices[scheme, bits]))
+        plain.setdefault(scheme, []).append(row)
+    for (scheme, width), score in refined(study).items():
+        row = _row(study, NAMES[scheme], width, score, score["nb"])
+        moved.setdefault(scheme, []).append(row)
+    rows = sum([*plain.values(), *moved.values()], [])
+    against: list[list[Any]] = []
+    for bits in (bits for scheme, bits in scores if scheme == "knq"):
+        for other in ("enq", "uniform"):
+            gain = study.paired(scores[other, bits], scores["knq", bits])
+            against.append([bits, f"KNQ less {label(other)}", gain.difference, gain.low, gain.high,
+                            gain.p_value])  # fmt: skip
+    ends = ["95% interval, from", "to"]
     tables = [
         Table("Every layer at one width, bound of least error, and refined; difference in points",
-              ["scheme", "bits", "NB, kB", study.goodness, "top-5, %", "agreement with float, %",
-               "output SQNR, dB", "difference", f"{interval}, from", "to", "top-5 difference",
-               f"{interval}, from", "to"], rows,
+              ["scheme", "bits", "NB, kB", *study.headings(), "difference", *ends,
+               "top-5 difference", *ends], rows,
               note="Differences are from float, with bootstrap intervals of paired differences. "
               "'Refined' moves weights and tables towards float's outputs on unlabelled "
               "calibration images; widths, tables' sizes and hardware stay. ENQ is the papers' "
               "floor except where it says 'rounded'."),
         Table("KNQ against the others at equal NB, points",
-              ["bits", "difference of", "points", f"{interval}, from", "to", "p (McNemar)"],
-              against, digits=3),
+              ["bits", "difference of", "points", *ends, "p (McNemar)"], against, digits=3),
     ]  # fmt: skip
-    least = min(choices["knq"])
-    gains = [row for row in against if row[0] == least]
-    lead = (
-        f"At {least} bits KNQ is {gains[0][2]:+.1f} points against ENQ and {gains[1][2]:+.1f} "
-        "against uniform codes of F by layer. "
-    )
+    least = against[0][0]
     best = max((row for row in rows if row[1] == least), key=lambda row: row[3])
-    lead += f"The best at {least} bits is {best[0]}, {best[7]:+.1f} points from float "
-    lead += f"({best[8]:+.1f} to {best[9]:+.1f}). No label is used to make any of these networks."
-    return Section(lead, tables, data)
+    lead = (
+        f"At {least} bits KNQ is {against[0][2]:+.1f} points against ENQ and {against[1][2]:+.1f} "
+        f"against uniform codes of F by layer. The best at {least} bits is {best[0]}, "
+        f"{best[7]:+.1f} points from float ({best[8]:+.1f} to {best[9]:+.1f}). No label is used "
+        "to make any of these networks."
+    )
+    return Section(lead, tables, [_scheme_figure(study, plain, moved)])
 
 
-def scheme_figures(data: dict[str, Any]) -> list[Figure]:
+def _scheme_figure(
+    study: Study, plain: Mapping[str, list[list[Any]]], moved: Mapping[str, list[list[Any]]]
+) -> Figure:
     """Difference from float over NB, with intervals."""
-    with plots.drawing("schemes", 1, 1, (7.2, 3.6)) as (axes, done):
-        axis = axes[0, 0]
-        keys = [key for key in SCHEMES if key in data]
-        for number, key in enumerate(keys):
-            nb, middle, low, high = np.array(data[key], np.float64).T
-            shift = 1 + 0.012 * (number - (len(keys) - 1) / 2)
-            axis.errorbar(
-                nb * shift, middle, yerr=[middle - low, high - middle], capsize=2.5, elinewidth=1,
-                marker=plots.MARKERS[key], color=plots.COLOURS[key], label=plots.label(key),
-            )  # fmt: skip
-        for key, points in data["refined"].items():
-            nb, middle, _, _ = np.array(points, np.float64).T
-            colour = "refined" if key == "best" else key
-            name = "KNQ, refined, own widths" if key == "best" else NAMES[key]
-            axis.plot(nb, middle, marker="*", markersize=9, linestyle=(0, (2, 2)),
-                      color=plots.COLOURS[colour], label=name)  # fmt: skip
-        plots.level(axis, 0.0, "float")
-        axis.set_xlabel("NB, kB an image")
-        axis.set_ylabel(f"{data['goodness'].removesuffix(', %')}, points from float")
-        axis.legend()
-    return [Figure(done[0], "Loss against float by memory for activations, with 95% intervals of "
-                   "the paired difference; stars are refined networks.")]  # fmt: skip
+    series = []
+    for number, (key, rows) in enumerate(plain.items()):
+        nb, middle, low, high = (np.array([row[i] for row in rows]) for i in (2, 7, 8, 9))
+        shift = 1 + 0.012 * (number - 1)  # so that intervals lie beside each other
+        series.append(Series(key, shift * nb, middle, ends=(low, high)))
+    for key, rows in moved.items():
+        own, name = ("refined", "KNQ, refined, own widths") if key == "best" else (key, NAMES[key])
+        nb, middle = (np.array([row[i] for row in rows]) for i in (2, 7))
+        series.append(Series(own, nb, middle, name, "stars"))
+    panel = Panel(series, x_label="NB, kB an image", y_label=f"{study.judge}, points from float",
+                  level=0.0, legend=1)  # fmt: skip
+    caption = (
+        "Loss against float by memory for activations, with 95% intervals of the paired "
+        "difference; stars are refined networks."
+    )
+    return Figure(caption, [panel], (7.2, 3.6))
 
 
 def front_points(study: Study) -> list[dict[str, Any]]:
     """The label-free front of KNQ: widths per layer for output SQNR, by rising NB."""
     problem = study.problem("knq", _FIT_BITS)
 
-    def run() -> list[dict[str, Any]]:
+    def search() -> list[dict[str, Any]]:
+        (number,) = study.pick((_POINTS,), (4,))
         with measuring(problem, study.few(_IMAGES), "sqnr", floats=False) as measure:
-            points = budget.front(problem, measure, points=study.pick((_POINTS,), (4,))[0], swaps=2)
+            points = budget.front(problem, measure, points=number, swaps=2)
         return [asdict(point) for point in points]
 
-    found: list[dict[str, Any]] = study.store.remember(f"front {study.quick}", run)
-    return found
+    return study.store.remember(f"front {study.quick}", search)
 
 
 def _candidates(study: Study) -> list[tuple[str, str, Mapping[str, Any], int]]:
     """(scheme, what, score, NB) of all points."""
     problem = study.problem("knq", _FIT_BITS)
-    found: list[tuple[str, str, Mapping[str, Any], int]] = []
-    for point in front_points(study):
-        score = study.score(problem.choice(tuple(point["widths"])))
-        found.append(("budget", "KNQ, widths for output SQNR", score, point["nb"]))
-    for scheme, by_bits in at_widths(study).items():
-        for bits, choice in by_bits.items():
-            what = f"{plots.label(scheme)}, {bits} bits"
-            found.append((scheme, what, study.score(choice), study.nb(choice)))
-    for scheme in (*SCHEMES, "clnq"):
-        choice = searched(study, scheme)[1]
-        what = f"{plots.label(scheme)}, smallest widths"
-        found.append((scheme, what, study.score(choice), study.nb(choice)))
-    for name, score in refined(study).items():
-        scheme, width = name.split()
-        what = NAMES[scheme]
-        found.append(("refined", f"{what}, {width} bits", score, score["nb"]))
-    found.append(("half", "half precision", half_precision(study), 16 * study.values))
-    return found
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Positions of the points (cost, gain) that no other beats, by rising cost.
-
-    >>> pareto([(1.0, 5.0), (2.0, 4.0), (3.0, 9.0), (1.0, 6.0)])
-    [3, 2]
-    """
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
-    kept: list[int] = []
-    for index in order:
-        if not kept or points[index][1] > points[kept[-1]][1]:
-            kept.append(index)
-    return kept
+    front = (problem.choice(tuple(point["widths"])) for point in front_points(study))
+    choices = [("budget", label("budget"), choice) for choice in front]
+    choices += [
+        (scheme, f"{label(scheme)}, {bits} bits", choice)
+        for (scheme, bits), choice in at_widths(study).items()
+    ]
+    choices += [
+        (scheme, f"{label(scheme)}, smallest widths", searched(study, scheme)[1])
+        for scheme in (*SCHEMES, "clnq")
+    ]
+    return [
+        *((key, what, study.score(choice), study.nb(choice)) for key, what, choice in choices),
+        *(("refined", f"{NAMES[scheme]}, {width:g} bits", score, score["nb"])
+          for (scheme, width), score in refined(study).items()),
+        ("half", label("half"), half_precision(study), 16 * study.values),
+    ]  # fmt: skip
 
 
 def front(study: Study) -> Section:
     """All measured points, and those that no other beats."""
     points = _candidates(study)
-    best = set(pareto([(nb, score["good"]) for _, _, score, nb in points]))
-    clean = set(pareto([(nb, score["sqnr_db"] or 1e9) for _, _, score, nb in points]))
+    nb = np.array([kilobytes(bits) for *_, bits in points])
+    good = np.array([score["good"] for _, _, score, _ in points])
+    sqnr = np.array([score["sqnr_db"] for _, _, score, _ in points], np.float64)
+    best = budget.undominated(nb, -good)
+    clean = budget.undominated(nb, -np.nan_to_num(sqnr, nan=1e9))
     rows = [
-        [what, kilobytes(nb), nb / study.values, score["good"], score["agreement"],
-         score["sqnr_db"], index in best, index in clean]
-        for index, (_, what, score, nb) in enumerate(points)
+        [what, nb[index], bits / study.values, *study.cells(score, _FRONT_SCORES), index in best,
+         index in clean]
+        for index, (_, what, score, bits) in enumerate(points)
     ]  # fmt: skip
     rows.sort(key=lambda row: row[1])
     table = Table(
         "All points measured on the test images",
-        ["codes", "NB, kB", "bits on average", study.goodness, "agreement with float, %",
-         "output SQNR, dB", "on the front", "on the front of SQNR"], rows,
+        ["codes", "NB, kB", "bits on average", *study.headings(_FRONT_SCORES), "on the front",
+         "on the front of SQNR"], rows,
     )  # fmt: skip
-    names = [points[index][1] for index in sorted(best, key=lambda i: points[i][3])]
     lead = (
-        f"{len(best)} of {len(points)} points are beaten by no other in NB and "
-        f"{study.goodness.removesuffix(', %')}; from the smallest: {', '.join(names[:4])}."
+        f"{len(best)} of {len(points)} points are beaten by no other in NB and {study.judge}; "
+        f"from the smallest: {', '.join(points[index][1] for index in best[:4])}."
     )
-    data = {
-        "points": [[key, kilobytes(nb), score["good"], score["sqnr_db"]]
-                   for key, _, score, nb in points],
-        "float": study.exact["good"], "goodness": study.goodness,
-    }  # fmt: skip
-    return Section(lead, [table], data)
-
-
-def front_figures(data: dict[str, Any]) -> list[Figure]:
-    """Both fronts as steps through the measured points."""
-    names = {"budget": "KNQ, widths for output SQNR"}
-    with plots.drawing("front", 1, 2, (10.2, 3.8)) as (axes, done):
-        for axis, column, title in (
-            (axes[0, 0], 2, data["goodness"]), (axes[0, 1], 3, "output SQNR, dB"),
-        ):  # fmt: skip
-            points = [point for point in data["points"] if point[column] is not None]
-            best = pareto([(point[1], point[column]) for point in points])
-            axis.plot(
-                [points[i][1] for i in best], [points[i][column] for i in best],
-                drawstyle="steps-post", color=plots.INK, linewidth=1, zorder=1,
-            )  # fmt: skip
-            for key in dict.fromkeys(point[0] for point in points):
-                own = [point for point in points if point[0] == key]
-                axis.scatter(
-                    [point[1] for point in own], [point[column] for point in own], s=30, zorder=2,
-                    marker=plots.MARKERS[key], color=plots.COLOURS[key],
-                    label=names.get(key, plots.label(key)),
-                )  # fmt: skip
-            plots.logarithmic(axis)
-            axis.set_xlabel("NB, kB an image (logarithmic)")
-            axis.set_ylabel(title)
-        plots.level(axes[0, 0], data["float"], "float")
-        axes[0, 1].legend(fontsize=8)
-    return [Figure(done[0], "Every measured point; the line joins those that no other beats in "
-                   "both memory and quality.")]  # fmt: skip
+    panels = []
+    for values, title in ((good, study.goodness), (sqnr, "output SQNR, dB")):
+        there = np.flatnonzero(~np.isnan(values))
+        corners = there[budget.undominated(nb[there], -values[there])]
+        series = [Series("best", nb[corners], values[corners], kind="front")]
+        for key in dict.fromkeys(points[index][0] for index in there):
+            own = [index for index in there if points[index][0] == key]
+            series.append(Series(key, nb[own], values[own], kind="points"))
+        panels.append(
+            Panel(series, x_label="NB, kB an image (logarithmic)", y_label=title, logarithmic="x",
+                  level=study.exact["good"] if values is good else None,
+                  legend=int(values is sqnr))
+        )  # fmt: skip
+    caption = (
+        "Every measured point; the line joins those that no other beats in both memory and quality."
+    )
+    return Section(lead, [table], [Figure(caption, panels, (10.2, 3.8))])

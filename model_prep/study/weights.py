@@ -1,27 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Section 7: model size against error for equal and optimised widths of weights (002, Figs. 3, 4).
+"""Sections 6 and 7: SQNR by layer and widths of weights (paper 002).
 
-Fully connected layers stay at 16 bits and outside the size, activations stay float, as in the
-paper's section 5.1.
+SQNR predicted and measured (table 6), step sizes and offsets (tables 1, 3 and 5), and model size
+against error for equal and optimised widths (Figs. 3, 4): there fully connected layers stay at 16
+bits and outside the size, activations stay float, as in section 5.1.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from formats.arithmetic import at_frac, to_fixed
-from model_prep.allocate import sqnr
-from model_prep.allocate.cache import Choice, FloatBase
+from formats.quantizer import Quantizer
+from model_prep.allocate import filling, sqnr
+from model_prep.allocate.budget import undominated
+from model_prep.allocate.cache import Choice
 from model_prep.allocate.measure import measuring
-from model_prep.quantize.score import inverse_sqnr, sqnr_db
-from model_prep.study import papers, plots
-from model_prep.study.context import Study
-from model_prep.study.plots import Figure
-from model_prep.study.results import PAPER, Section, Table
+from model_prep.quantize.calibrate import float_maps
+from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.quantize.plan import Plan
+from model_prep.quantize.quantizers import optimal_step
+from model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
+from model_prep.study import papers
+from model_prep.study.context import Study, fixed
+from model_prep.study.plots import Figure, Panel, Series
+from model_prep.study.results import BOTH, Section, Table
 
+_IMAGES = 50  # that layers are compared on
+_TARGETS = (25.0, 15.0)  # dB of all weights together
+_LIMITS = (4, 16)  # bits of weights that the examples are about
+_LINES = {"uniform": "predicted, kappa 3", "predicted": "", "measured": ""}
 _EQUAL = (10, 8, 7, 6, 5, 4, 3, 2)
 _OPTIMISED = 24  # points of each optimised curve
 _RANGE = (2.5, 10.0)  # bits whose SQNR is asked for
@@ -31,18 +41,102 @@ _PRICES = (1e-7, 10.0)  # of a bit, in parts of the output's power over the size
 _FC_BITS = 16
 _LEVELS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)  # points of error above float
 _HOPELESS = 40.0  # points of error above float, beyond which smaller models are not measured
-_FINER = 3
-_SEARCHED = 256  # images at most that a layer's effect on the output is measured on
+_DRAWN = 30.0  # points of error above float
+
+Widths = Mapping[str, int]  # by layer name
+Point = list[Any]  # Mbit, error in percent, output SQNR in dB, bits on average, bits by layer
 
 
-def fixed(weight: np.ndarray, bits: int) -> torch.Tensor:
-    """Weights in fixed point with the F of least squared error (float32); few may saturate."""
-    exact = weight.astype(np.float64)
-    _, frac = to_fixed(exact, bits)
-    trials = [at_frac(exact, bits, frac + more) * 2.0 ** -(frac + more) for more in
-              range(_FINER + 1)]  # fmt: skip
-    best = min(trials, key=lambda values: float(np.square(values - exact).sum()))
-    return torch.from_numpy(best.astype(np.float32))
+def _measured(study: Study, plan: Plan, quantizers: Mapping[str, Quantizer]) -> dict[str, float]:
+    """SQNR of every layer's stored output on test images."""
+    network = FakeQuantized(study.graph, study.subject.input, plan.layers)
+    maps = float_maps(study.graph, study.test.pixels[:_IMAGES], study.to_float)
+    return layer_sqnr_db(network, maps, quantizers)
+
+
+def _example(study: Study, target: float) -> list[list[Any]]:
+    """[bits of weights, SQNR by kappa 3, by measured steps, measured] of layers with weights."""
+    quantizers = study.choice("uniform", study.qm).quantizers
+    base = study.plan("uniform", study.qm)
+    plan = base.with_values("weight_bits", filling.of_weights(study.graph, base).widths(target))
+    plan = plan.each(lambda layer: {"weight_bits": int(np.clip(layer.weight_bits, *_LIMITS))})
+    widths = {layer.name: layer.weight_bits for layer in plan.layers}
+    paper, _ = filling.predict(
+        study.graph, {name: sqnr.KAPPA * widths[name] for name in study.weights},
+        {name: sqnr.KAPPA * study.qm for name in quantizers},
+    )  # fmt: skip
+    steps = filling.weight_steps(study.graph, plan)
+    ours, _ = filling.predict(study.graph, steps, filling.code_steps(quantizers, study.fine))
+    key = f"layer SQNR {sorted(widths.items())}"
+    measured = study.store.remember(key, partial(_measured, study, plan, quantizers))
+    return [[part[name] for part in (widths, paper, ours, measured)] for name in study.weights]
+
+
+def prediction(study: Study) -> Section:
+    """Two examples with weight widths by water-filling."""
+    names = list(study.weights)
+    examples = [_example(study, target) for target in _TARGETS]
+    rows = [[name, *one, *other] for name, one, other in zip(names, *examples, strict=True)]
+    columns = ["layer"]
+    for number in (1, 2):
+        columns += [f"{number}: weight bits", f"{number}: kappa 3, dB",
+                    f"{number}: measured steps, dB", f"{number}: measured, dB"]  # fmt: skip
+    table = Table(
+        f"SQNR of layers, activations {study.qm} bits uniform, weights by water-filling for "
+        f"{_TARGETS[0]:g} and {_TARGETS[1]:g} dB; {min(_IMAGES, len(study.test))} test images",
+        columns, rows,
+        note="'kappa 3' predicts from widths alone, as the paper does; 'measured steps' adds up "
+        "the measured noise of each quantizer. Fused max pools and ReLU change noise, too.",
+    )  # fmt: skip
+    gaps = [
+        abs(ours - measured)
+        for example in examples for _, _, ours, measured in example if measured is not None
+    ]  # fmt: skip
+    lead = (
+        "Noise of all quantizers before a layer adds up, so predictions fall along the network. "
+        f"Adding up each quantizer's own noise is off by {np.mean(gaps):.1f} dB on average."
+    )
+    panels = [
+        Panel([Series(key, range(len(names)), [row[column] for row in example], name)
+               for column, (key, name) in enumerate(_LINES.items(), 1)],
+              f"example {number}", y_label="SQNR of the layer, dB", names=names,
+              legend=int(number == 2))
+        for number, example in enumerate(examples, 1)
+    ]  # fmt: skip
+    caption = "SQNR of each layer with weights, predicted and measured."
+    tables = [
+        *papers.quoted("sqnr"), table, _predictions(),
+        papers.computed("step", lambda density, bits, _: optimal_step.computed_step(density, bits)),
+        *(_offsets(network) for network in ("cifar10", "alexnet")),
+    ]  # fmt: skip
+    return Section(lead, tables, [Figure(caption, panels, (10.2, 3.4), share=True)])
+
+
+def _predictions() -> Table:
+    """002's predictions of table 6 computed again from widths alone."""
+    offsets = [0, *(row[2] for row in papers.rows("offsets_cifar10"))]
+    one, two = (
+        sqnr.predicted_sqnr_db([first + offset for offset in offsets], [16] * 6)[1:]
+        for first in (13, 12)
+    )
+    rows = [
+        [layer, first, one[index], second, two[index]]
+        for index, (layer, first, _, second, _) in enumerate(papers.rows("sqnr"))
+    ]
+    return Table(
+        "002, table 6: predictions printed and computed, dB",
+        ["layer", "1: printed", "1: computed", "2: printed", "2: computed"], rows, BOTH,
+        "Activations 16 bits, table 3's widths with conv0 at 13 and 12 bits. Conv4 of example 1 is "
+        "a misprint (docs/papers.md).",
+    )  # fmt: skip
+
+
+def _offsets(network: str) -> Table:
+    """002, tables 3 and 5: more bits than the first layer's, by their numbers of weights."""
+    first = papers.figures()["first_layer_millions"][network]
+    return papers.computed(
+        f"offsets_{network}", lambda _, params, __: round(sqnr.offset_bits(params, first))
+    )
 
 
 class Model:
@@ -50,102 +144,91 @@ class Model:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        weighted = [layer for layer in study.graph.layers if layer.has_weights]
-        self.layers = {one.name: one.weight for one in weighted if one.kind != "fc"}
-        self.rest = {one.name: one.weight for one in weighted if one.kind == "fc"}
-        if not self.layers:
-            self.layers, self.rest = self.rest, {}
-        self.sizes = {name: weight.size for name, weight in self.layers.items()}
-        self._float = FloatBase(study.graph, lambda weight, label: fixed(weight, label[1]))
+        full = {layer.name for layer in study.graph.layers if layer.kind == "fc"}
+        layers = [name for name in study.weights if name not in full] or list(study.weights)
+        self.sizes = {name: study.weights[name].size for name in layers}
+        self.total = sum(self.sizes.values())
 
-    def choice(self, widths: Mapping[str, int]) -> Choice:
-        """Float activations; layers that are not named keep float weights."""
-        bits = {**dict.fromkeys(self.rest, _FC_BITS), **widths}
-        return self._float.choice({name: ("fixed", own) for name, own in bits.items()}, {})
+    def choice(self, widths: Widths) -> Choice:
+        """Float activations; of the optimised layers those not named keep float weights."""
+        rest = dict.fromkeys(self.study.weights.keys() - self.sizes.keys(), _FC_BITS)
+        named = {**rest, **widths}
+        return self.study.variants.choice(
+            {name: ("fixed", bits) for name, bits in named.items()}, {}
+        )
 
-    def bits(self, widths: Mapping[str, int]) -> int:
+    def bits(self, widths: Widths) -> int:
         """Size of the optimised layers' weights in bits."""
         return sum(size * widths[name] for name, size in self.sizes.items())
 
-    def point(self, widths: Mapping[str, int]) -> list[Any]:
-        """[size in Mbit, error in percent, output SQNR in dB, bits on average, widths]."""
-        score = self.study.score(self.choice(widths))
-        size = self.bits(widths)
-        return [size / 1e6, 100 - score["good"], score["sqnr_db"],
-                size / sum(self.sizes.values()), " ".join(map(str, widths.values()))]  # fmt: skip
-
-    def curve(self, choices: Sequence[Mapping[str, int]]) -> list[list[Any]]:
+    def curve(self, choices: Sequence[Widths]) -> list[Point]:
         """Points from the largest model down, as long as the error is of interest."""
-        found: list[list[Any]] = []
+        points: list[Point] = []
         most = 100 - self.study.exact["good"] + _HOPELESS
         for widths in sorted(choices, key=self.bits, reverse=True):
-            found.append(self.point(widths))
-            if found[-1][1] > most:
+            score, size = self.study.score(self.choice(widths)), self.bits(widths)
+            points.append([size / 1e6, 100 - score["good"], score["sqnr_db"], size / self.total,
+                           " ".join(map(str, widths.values()))])  # fmt: skip
+            if points[-1][1] > most:
                 break
-        return found
+        return points
 
-    def own_lines(self) -> dict[str, sqnr.Efficiency]:
+    def lines(self) -> dict[str, sqnr.Efficiency]:
         """SQNR of each layer's weights over their width: the paper's steps."""
 
-        def measured(weight: np.ndarray) -> sqnr.Efficiency:
+        def line(weight: np.ndarray) -> sqnr.Efficiency:
             signal = float(np.square(weight.astype(np.float64)).sum())
-            return sqnr.fit_efficiency({
-                bits: sqnr_db(signal, float(np.square(fixed(weight, bits).numpy() - weight).sum()))
-                for bits in _LINE
-            })  # fmt: skip
+            noise = {bits: float(np.square(fixed(weight, bits) - weight).sum()) for bits in _LINE}
+            return sqnr.fit_efficiency({bits: sqnr_db(signal, noise[bits]) for bits in _LINE})
 
-        return {name: measured(weight) for name, weight in self.layers.items()}
+        return {name: line(self.study.weights[name]) for name in self.sizes}
 
     def output_noise(self) -> dict[str, dict[int, float]]:
         """Inverse SQNR that one layer's weights alone cause in the output, by width, measured."""
-        base = self.choice({})
+        study, base = self.study, self.choice({})
 
-        def run() -> dict[str, dict[int, float]]:
-            problem, few = self.study.problem("uniform"), self.study.few(_SEARCHED)
-            found: dict[str, dict[int, float]] = {}
-            with measuring(problem, few, "sqnr") as measure:
-                names = list(reversed(self.layers))  # the last layers first, as the cache likes it
+        def measure_all() -> dict[str, Any]:
+            noise = {}
+            with measuring(study.problem("uniform"), study.few(), "sqnr") as measure:
+                names = list(reversed(self.sizes))  # the last layers first, as the cache likes it
                 for name in tqdm(names, desc="weights", unit="layer", disable=None, leave=False):
-                    found[name] = {
+                    noise[name] = {
                         bits: inverse_sqnr(measure.score(self.choice({name: bits}), base)[1])
-                        for bits in self.study.pick(_TRIED, (2, 3, 4, 6, 8, 10))
+                        for bits in study.pick(_TRIED, (2, 3, 4, 6, 8, 10))
                     }
-            return found
+            return noise
 
-        found = self.study.store.remember(f"output noise {self.study.quick}", run)
-        return {name: {int(bits): noise for bits, noise in found[name].items()}
-                for name in self.layers}  # fmt: skip
+        noise = study.store.remember(f"output noise {study.quick}", measure_all)
+        return {name: {int(bits): one for bits, one in noise[name].items()} for name in self.sizes}
 
-    def balanced(self, noise: Mapping[str, Mapping[int, float]], points: int,
-                 ) -> list[dict[str, int]]:  # fmt: skip
+    def balanced(self, noise: Mapping[str, Mapping[int, float]], points: int) -> list[Widths]:
         """Widths of least total noise + price * size over a range of prices.
 
         As inverse SQNRs add up (002, equation 9), each is the least measured noise for its size.
         """
-        found: list[dict[str, int]] = []
-        for price in np.geomspace(_PRICES[0], _PRICES[1], 400) / sum(self.sizes.values()):
+        choices: list[Widths] = []
+        for price in np.geomspace(*_PRICES, 400) / self.total:
             widths = {
                 name: min(by_bits, key=lambda b: by_bits[b] + price * self.sizes[name] * b)  # noqa: B023
                 for name, by_bits in noise.items()
             }
-            if not found or widths != found[-1]:
-                found.append(widths)
-        low, high = (self.bits(dict.fromkeys(self.sizes, round(bits))) for bits in _RANGE)
-        near = [widths for widths in found if low <= self.bits(widths) <= high] or found
-        step = max(1, len(near) // points)
-        return near[::-step]
+            if not choices or widths != choices[-1]:
+                choices.append(widths)
+        low, high = (self.total * round(bits) for bits in _RANGE)
+        near = [widths for widths in choices if low <= self.bits(widths) <= high] or choices
+        return near[:: -max(1, len(near) // points)]
 
-    def optimised(self, lines: Mapping[str, sqnr.Efficiency], points: int) -> list[dict[str, int]]:
+    def optimised(self, lines: Mapping[str, sqnr.Efficiency], points: int) -> list[Widths]:
         """Widths by water-filling for the SQNR that equal widths of `_RANGE` would have."""
         steps = [sqnr.Step(size, lines[name]) for name, size in self.sizes.items()]
-        found: list[dict[str, int]] = []
+        choices: list[Widths] = []
         for bits in np.linspace(*_RANGE, points):
             target = sqnr.output_sqnr_db(step.efficiency.sqnr_db(bits) for step in steps)
             chosen = sqnr.integer_widths(steps, target)
             widths = dict(zip(self.sizes, chosen, strict=True))
-            if widths not in found:
-                found.append(widths)
-        return found
+            if widths not in choices:
+                choices.append(widths)
+        return choices
 
 
 def size_at(points: Sequence[Sequence[float]], error: float) -> float | None:
@@ -161,18 +244,11 @@ def size_at(points: Sequence[Sequence[float]], error: float) -> float | None:
     >>> size_at([(1.0, 30.0), (2.0, 10.0), (3.0, 12.0), (4.0, 8.0)], 20.0)
     1.5
     """
-    ordered = sorted((point[0], point[1]) for point in points)
-    before: tuple[float, float] | None = None
-    for size, value in ordered:
-        if before is not None and value >= before[1]:
-            continue
-        if value <= error:
-            if before is None:
-                return None
-            share = (before[1] - error) / (before[1] - value)
-            return before[0] + share * (size - before[0])
-        before = (size, value)
-    return None
+    curve = np.array([point[:2] for point in points], np.float64)
+    sizes, errors = curve[undominated(*curve.T)].T
+    if not errors[-1] <= error < errors[0]:
+        return None
+    return float(np.interp(error, errors[::-1], sizes[::-1]))
 
 
 def savings(
@@ -196,81 +272,59 @@ def sizes(study: Study) -> Section:
     """Size against error for equal widths and two ways to optimise them."""
     model = Model(study)
     exact = 100 - study.exact["good"]
-    equal = model.curve([
-        dict.fromkeys(model.sizes, bits) for bits in study.pick(_EQUAL, (10, 8, 4, 3, 2))
-    ])  # fmt: skip
-    count = study.pick((_OPTIMISED,), (4,))[0]
-    ways = {
-        "weights' SQNR (002)": model.optimised(model.own_lines(), count),
-        "output SQNR, measured": model.balanced(model.output_noise(), count),
+    equal = [dict.fromkeys(model.sizes, bits) for bits in study.pick(_EQUAL, (10, 8, 4, 3, 2))]
+    (count,) = study.pick((_OPTIMISED,), (4,))
+    ways: dict[str, Sequence[Widths]] = {
+        "equal": equal,
+        "by weights' SQNR (002)": model.optimised(model.lines(), count),
+        "by output SQNR, measured": model.balanced(model.output_noise(), count),
     }
-    curves = {name: model.curve(found) for name, found in ways.items()}
-    rows = savings(equal, curves, exact)
+    curves = {name: model.curve(choices) for name, choices in ways.items()}
+    points = [[name, *point] for name, curve in curves.items() for point in curve]
+    others = {name: curve for name, curve in curves.items() if name != "equal"}
+    rows = savings(curves["equal"], others, exact)
     columns = ["error, %", "equal widths, Mbit"]
-    for name in curves:
-        columns += [f"by {name}, Mbit", "smaller, %"]
-    points = [["equal", *row] for row in equal] + [
-        [f"by {name}", *row] for name, found in curves.items() for row in found
-    ]
-    tables = [
-        Table("Paper 002, section 5.1: model size at equal error, CIFAR-10",
-              ["optimised against equal widths"],
-              [[f"more than {papers.figures()['smaller_at_equal_error_pct']}% smaller below about "
-                "25 Mbit"]], PAPER),
-        *(_at_equal_error(columns, rows) if rows else []),
-        Table("All measured points: fixed point with the F of least squared error, activations "
-              "float, fully connected layers 16 bits",
-              ["widths", "Mbit", "error, %", "output SQNR, dB", "bits on average", "bits by layer"],
-              points),
-    ]  # fmt: skip
-    data = {
-        "equal": [row[:2] for row in equal], "exact": exact, "goodness": study.goodness,
-        "curves": {name: [row[:2] for row in found] for name, found in curves.items()},
-    }  # fmt: skip
-    return Section(_lead(rows, list(curves)), tables, data)
-
-
-def _at_equal_error(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Table]:
+    for name in others:
+        columns += [f"{name}, Mbit", "smaller, %"]
     note = (
         "Sizes between measured points are interpolated linearly on each curve (size against the "
         "least error up to that size); levels are float error plus 1 to 20 points. Levels that the "
         "equal widths do not cross are left out."
     )
-    return [Table("Size of the weights at equal error", columns, rows, note=note)]
+    tables = [
+        *papers.quoted("sizes"),
+        *([Table("Size of the weights at equal error", columns, rows, note=note)] if rows else []),
+        Table("All measured points: fixed point with the F of least squared error, activations "
+              "float, fully connected layers 16 bits",
+              ["widths", "Mbit", "error, %", "output SQNR, dB", "bits on average", "bits by layer"],
+              points),
+    ]  # fmt: skip
+    lines = [
+        Series(key, [point[0] for point in curve], [point[1] for point in curve],
+               "" if name == "equal" else name)
+        for key, (name, curve) in zip(("equal", "optimised", "budget"), curves.items(), strict=True)
+    ]  # fmt: skip
+    panel = Panel(
+        lines, x_label="size of the weights, Mbit", y_label=f"error, % (100 less {study.judge})",
+        level=exact, limits=(max(0, exact - 2), min(100, exact + _DRAWN)), legend=1,
+    )  # fmt: skip
+    caption = (
+        f"Error against the size of the weights, down to {_DRAWN:g} points above float: a curve "
+        "further to the left needs less memory."
+    )
+    return Section(_lead(rows, list(others)), tables, [Figure(caption, [panel], (7.2, 3.6))])
 
 
 def _lead(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> str:
     """What the savings come to."""
     parts = []
-    for number, name in enumerate(names):
-        saved = [row[3 + 2 * number] for row in rows if row[3 + 2 * number] is not None]
+    for column, name in enumerate(names):
+        saved = [row[3 + 2 * column] for row in rows if row[3 + 2 * column] is not None]
         if saved:
             parts.append(
-                f"widths by {name} change the size by {-np.mean(saved):+.0f}% on average "
+                f"widths {name} change the size by {-np.mean(saved):+.0f}% on average "
                 f"({-min(saved):+.0f} to {-max(saved):+.0f}%)"
             )
     if not parts:
         return "The curves do not cross a common error level on this network."
     return "At equal error, " + "; ".join(parts) + ". The paper reports more than 20% less."
-
-
-def size_figures(data: dict[str, Any]) -> list[Figure]:
-    """Size against error."""
-    with plots.drawing("sizes", 1, 1, (7.2, 3.6)) as (axes, done):
-        axis = axes[0, 0]
-        curves = {"equal widths": ("equal", data["equal"])}
-        for key, (name, points) in zip(
-            ("optimised", "budget"), data["curves"].items(), strict=True
-        ):
-            curves[f"by {name}"] = (key, points)
-        for name, (key, points) in curves.items():
-            size, error = np.array(sorted(points)).T
-            plots.line(axis, key, size, error, label=name)
-        plots.level(axis, data["exact"], "float")
-        axis.set_xlabel("size of the weights, Mbit")
-        axis.set_ylabel(f"error, % (100 less {data['goodness'].removesuffix(', %')})")
-        top = data["exact"] + 30
-        axis.set_ylim(max(0, data["exact"] - 2), min(100, top))
-        axis.legend()
-    return [Figure(done[0], "Error against the size of the weights, down to 30 points above float: "
-                   "a curve further to the left needs less memory.")]  # fmt: skip

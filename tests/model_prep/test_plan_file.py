@@ -17,7 +17,7 @@ from formats.errors import run_cli
 from model_prep.quantize import plan_file
 from model_prep.quantize.plan import Settings
 from model_prep.quantize.plan_file import resolve
-from model_prep.study.refined import divergence
+from model_prep.study.front import divergence
 
 DEFAULTS = Settings(scheme="enq", bits=8)
 

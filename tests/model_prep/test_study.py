@@ -11,7 +11,7 @@ import pytest
 from formats.commands import main
 from formats.errors import UserError
 from model_prep.study import papers
-from model_prep.study.command import PARTS
+from model_prep.study.commands import SECTIONS
 from model_prep.study.results import PAPER
 
 VOID = {"meta", "br", "link", "img", "hr"}
@@ -77,7 +77,7 @@ def page(made: Path) -> Page:
 
 
 def test_every_section_has_rows_from_runs(content: dict[str, Any]) -> None:
-    assert list(content["sections"]) == list(PARTS)
+    assert list(content["sections"]) == list(SECTIONS)
     for name, section in content["sections"].items():
         ours = [table for table in section["tables"] if table["origin"] == "ours"]
         assert ours, name
@@ -85,7 +85,7 @@ def test_every_section_has_rows_from_runs(content: dict[str, Any]) -> None:
             assert table["rows"], table["caption"]
             for row in table["rows"]:
                 assert len(row) == len(table["columns"]), table["caption"]
-        assert section["lead"] and section["data"]
+        assert section["lead"] and section["figures"]
 
 
 def test_page_stands_alone(page: Page, made: Path) -> None:
@@ -94,7 +94,7 @@ def test_page_stands_alone(page: Page, made: Path) -> None:
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     text = (made / "report.html").read_text()
-    assert text.count("<svg ") >= len(PARTS) and "<script" not in text and "@import" not in text
+    assert text.count("<svg ") >= len(SECTIONS) and "<script" not in text and "@import" not in text
     assert "url(http" not in text
 
 
@@ -145,7 +145,7 @@ def test_a_second_run_measures_nothing(
     made: Path, content: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(options(made.parent)) == 0
-    assert capsys.readouterr().out.count("up to date") == len(PARTS)
+    assert capsys.readouterr().out.count("up to date") == len(SECTIONS)
     assert json.loads((made / "study.json").read_text()) == content
 
 
