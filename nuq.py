@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from formats import commands
-from formats.build import write_atomic
+from formats.build import is_current, write_atomic
 from formats.commands import COMMANDS, function, taken
 from formats.errors import UserError, run_cli
 from formats.options import Options, table
@@ -86,8 +86,7 @@ def run_stage(stage: str, options: Options) -> bool:
     """Make a stage's result; False where it was up to date."""
     results, _ = STAGES[stage]
     stamp = options.folder / f"{stage}.stamp"
-    made = stamp.is_file() and all((options.folder / name).exists() for name in results)
-    if made and stamp.read_text() == state(stage, options):
+    if is_current(stamp, state(stage, options), [options.folder / name for name in results]):
         return False
     stamp.unlink(missing_ok=True)
     function(stage)(options)

@@ -128,6 +128,19 @@ def digest(settings: Any, files: Iterable[Path] = ()) -> str:
     return result.hexdigest()
 
 
+def is_current(record: Path, digest: str, outputs: Iterable[Path] = ()) -> bool:
+    """Whether all outputs stand, and `record`, a stamp or manifest, says what they were made from.
+
+    Args:
+        record: the file that was written last.
+        digest: of all that the outputs depend on now.
+        outputs: files and folders.
+    """
+    if not record.is_file() or not all(path.exists() for path in outputs):
+        return False
+    return digest.encode() in record.read_bytes()
+
+
 def program_files(*folders: str) -> list[Path]:
     """Sources, templates and data of this package and of others beside it.
 
@@ -206,7 +219,7 @@ def compile_cpp(
     command = [find_compiler(), *flags, "-isystem", str(find_headers())]
     current = digest(command, [*sources, *headers])
     stamp = program.with_name(f"{program.name}.sha256")
-    if program.is_file() and stamp.is_file() and stamp.read_text() == current:
+    if is_current(stamp, current, [program]):
         return program
     with atomic_file(program) as new:
         result = subprocess.run(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from formats.build import is_current, sha256_file
 from formats.network import Network, load, save
 from formats.options import Options
 from model_prep.allocate import command as allocation
@@ -22,7 +23,6 @@ from model_prep.stages import (
     Subject,
     build,
     choose_images,
-    is_current,
     run_reference,
 )
 from model_prep.stages import accuracy as measured_accuracy
@@ -84,8 +84,10 @@ def quantize(options: Options) -> None:
 
 def make_folder(subject: Subject, folder: Path) -> None:
     """Write the folder of a quantized network, or leave it where it is up to date."""
-    settings = subject.settings_sha256()
-    if is_current(folder, settings):
+    settings, manifest = subject.settings_sha256(), folder / "manifest.json"
+    arrays = folder / "arrays.npz"
+    stands = is_current(manifest, settings, [arrays, folder / "vectors.npz"])
+    if stands and is_current(manifest, sha256_file(arrays)):
         print(f"up to date: {folder}")
         return
     network, done = build(subject, settings)
@@ -130,12 +132,8 @@ def finetune(options: Options) -> None:
     torch.set_grad_enabled(False)
     source, plan = opened(options)
     images = tuning.load_images(source.spec, options.data, options.test, labels=not options.distil)
-    settings = tuning.Options(
-        options.epochs or tuning.Options.epochs, options.lr, options.minibatch, options.seed,
-        options.distil,
-    )  # fmt: skip
     out = options.folder / "finetuned"
-    tuning.show(tuning.finetune(source, plan, images, settings, out), out)
+    tuning.show(tuning.finetune(source, plan, images, options, out), out)
 
 
 def networks(_: Options) -> None:

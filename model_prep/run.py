@@ -211,20 +211,30 @@ def max_pool(pool: Window, x: torch.Tensor) -> torch.Tensor:
 def average_pool(average: Average, x: torch.Tensor) -> torch.Tensor:
     """Average pool: the sum over the window, 0 outside the map, divided by the element count."""
     counts = tensor_of(average.divisors(x.shape[2], x.shape[3])).to(x.dtype)
-    top, left, bottom, right = average.pads
-    if any(average.pads):
+    return window_sums(average, x) / counts
+
+
+def window_sums(window: Window, x: torch.Tensor) -> torch.Tensor:
+    """The sum over every window of a floating-point map, 0 outside it."""
+    top, left, bottom, right = window.pads
+    if any(window.pads):
         x = F.pad(x, (left, right, top, bottom))
-    return F.avg_pool2d(x, average.kernel, average.stride, divisor_override=1) / counts
+    return F.avg_pool2d(x, window.kernel, window.stride, divisor_override=1)
 
 
 def normalise(lrn: Lrn, x: torch.Tensor) -> torch.Tensor:
     """Local response normalisation over channels, see `Lrn`."""
-    channels = x.shape[1]
-    squares = F.pad(x * x, (0, 0, 0, 0, (lrn.size - 1) // 2, lrn.size // 2))
-    total = squares[:, :channels].clone()
-    for offset in range(1, lrn.size):
-        total += squares[:, offset : offset + channels]
-    return x * (lrn.k + lrn.alpha / lrn.size * total) ** -lrn.beta
+    return x * (lrn.k + lrn.alpha / lrn.size * near_squares(x, lrn.size)) ** -lrn.beta
+
+
+def near_squares(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Sums of squares over each channel of [..., C, H, W] and its neighbours, `size` in all."""
+    channels = x.shape[-3]
+    squares = F.pad(x * x, (0, 0, 0, 0, (size - 1) // 2, size // 2))
+    total = squares.narrow(-3, 0, channels).clone()
+    for offset in range(1, size):
+        total += squares.narrow(-3, offset, channels)
+    return total
 
 
 def activate(layer: Layer, x: torch.Tensor) -> torch.Tensor:

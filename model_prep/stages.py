@@ -9,16 +9,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from formats.build import digest, program_files, sha256_file
+from formats.build import digest, program_files
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
-from formats.network import InputFormat, Network, read_manifest
+from formats.network import InputFormat, Network
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph
@@ -188,19 +187,6 @@ def _structure(graph: Graph) -> list[Any]:
         for layer in graph.layers
     ]  # fmt: skip
     return [graph.name, graph.in_shape, layers, graph.concats]
-
-
-def is_current(folder: Path, settings: str) -> bool:
-    """Whether the folder is complete and was made from the same settings."""
-    try:
-        entry = read_manifest(folder)
-        return (
-            entry["settings_sha256"] == settings
-            and (folder / "vectors.npz").is_file()
-            and sha256_file(folder / "arrays.npz") == entry["arrays_sha256"]
-        )
-    except (UserError, OSError):
-        return False
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ What is learned depends on seeds, images and settings only, not on the number of
 divided into as many shards as its caller says, and torch's sums run on one thread.
 """
 
+import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -30,6 +31,13 @@ def reproducible(seed: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def checkpoint(state: Mapping[str, torch.Tensor]) -> bytes:
+    """The file of a state_dict."""
+    buffer = io.BytesIO()
+    torch.save({name: tensor.detach() for name, tensor in state.items()}, buffer)
+    return buffer.getvalue()
 
 
 def train(

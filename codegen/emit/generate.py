@@ -12,7 +12,7 @@ from codegen.design.design import Design
 from codegen.design.search import Axes, choose
 from codegen.emit import board_design, golden, render, report, report_page, weights_file
 from formats import network
-from formats.build import atomic_dir, digest, program_files, write_atomic
+from formats.build import atomic_dir, digest, is_current, program_files, write_atomic
 from formats.design import DESIGN
 from formats.errors import UserError, existing
 from formats.hardware import clocked, find_part
@@ -34,7 +34,8 @@ def generate(options: Options) -> Design | None:
     quantized = quantized_folder(options.folder)
     part = clocked(find_part(options.part), options.clock)
     settings_sha256 = settings_digest(options, quantized)
-    if is_current(options.folder, settings_sha256):
+    outputs = [options.folder / name for name in (*OUTPUTS, DESIGN)]
+    if is_current(options.folder / "report.json", settings_sha256, outputs):
         return None
     loaded = network.load(quantized)
     available = golden.count_images(quantized)
@@ -69,14 +70,3 @@ def settings_digest(options: Options, quantized: Path) -> str:
     settings = [part, options.clock, options.images, dict(axes(options))]
     files = [*program_files("codegen", "hls_templates"), *sorted(quantized.glob("*"))]
     return digest(settings, files)
-
-
-def is_current(build: Path, settings_sha256: str) -> bool:
-    """Whether report.json was written for these settings and all outputs stand."""
-    path = build / "report.json"
-    if not path.is_file() or not all((build / name).exists() for name in (*OUTPUTS, DESIGN)):
-        return False
-    try:
-        return bool(json.loads(path.read_text()).get("settings_sha256") == settings_sha256)
-    except ValueError:
-        return False

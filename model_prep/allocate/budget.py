@@ -22,7 +22,7 @@ from model_prep.allocate.problem import Problem, Widths, with_width
 from model_prep.graph import Graph
 from model_prep.quantize.plan import Plan
 from model_prep.quantize.quantizers import SCHEMES
-from model_prep.quantize.refine import pipeline, tables
+from model_prep.quantize.refine import pipeline
 from model_prep.quantize.score import inverse_sqnr
 
 EXPECTED_WIDTHS = (2, 8)  # from which widths by expected loss are chosen
@@ -222,15 +222,14 @@ def expected_losses(plan: Plan, measured: pipeline.Measured) -> Losses:
         measured: by `pipeline.measure`, weighted histograms among it.
     """
     qm = measured.qm
-    free = tables.free_owners(plan, pipeline.free_layers(measured.exact, plan))
     table: dict[str, dict[int, float]] = {}
     for owner, (layer, *_) in plan.by_owner.items():
         low, high = SCHEMES[str(layer.scheme)].widths(qm)
         weights, frac = measured.weights[owner], measured.fracs[owner]
         table[owner] = {}
         for bits in range(max(EXPECTED_WIDTHS[0], low), min(EXPECTED_WIDTHS[1], high, qm) + 1):
-            one, factor = tables.fit_one(layer, weights, bits, qm, frac, owner in free)
-            table[owner][bits] = tables.weighted_error(one, weights, qm, frac, factor)
+            one, factor = pipeline.fit_one(layer, weights, bits, qm, frac, owner in measured.free)
+            table[owner][bits] = pipeline.weighted_error(one, weights, qm, frac, factor)
     return table
 
 

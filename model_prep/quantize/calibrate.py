@@ -28,6 +28,7 @@ from model_prep.quantize.sharing import signed_layers
 
 _BATCH_VALUES = 600_000  # input values a batch: four images of 224x224, some hundred small ones
 _KEPT_BYTES = 1 << 30  # of the search images' maps, beyond which float runs on them once more
+_HALF = torch.tensor(0.5)
 FINER = 4  # F may be so much finer than the largest that clips nothing
 ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed
 
@@ -39,10 +40,7 @@ FloatMaps = Iterable[tuple[np.ndarray, Iterable[torch.Tensor]]]
 def batches(pixels: np.ndarray, title: str = "", split: int = 0) -> Iterator[np.ndarray]:
     """Slices of the images (uint8 [N, C, H, W]) that are small enough for one run.
 
-    Args:
-        pixels: the images.
-        title: of the progress bar on a terminal; empty: no bar.
-        split: a slice ends after so many images in any case.
+    `title` is that of the progress bar, empty for none; a slice ends after `split` images.
     """
     step = max(1, min(256, _BATCH_VALUES // max(1, math.prod(pixels.shape[1:]))))
     quiet = not title or not sys.stderr.isatty()
@@ -54,7 +52,7 @@ def batches(pixels: np.ndarray, title: str = "", split: int = 0) -> Iterator[np.
 
 
 def to_integers(stored: torch.Tensor, qm: int, frac: int, signed: bool = False) -> torch.Tensor:
-    """y of docs/formats.md 2.3 for float activations: round half up, clamp (int64).
+    """y of docs/formats.md 2.3 for float activations: round half up, clamp (int32).
 
     >>> to_integers(torch.tensor([-1.0, 0.25, 0.374, 0.375, 99.0]), 4, 2).tolist()
     [0, 1, 1, 2, 15]
@@ -62,7 +60,11 @@ def to_integers(stored: torch.Tensor, qm: int, frac: int, signed: bool = False) 
     [-8, -1, 7]
     """
     low = lowest(qm, signed)
-    return (stored * 2.0**frac + 0.5).floor().clamp(low, low + (1 << qm) - 1).long()
+    # One pass for the product, which is exact, and the sum.
+    y = torch.add(_HALF, stored, alpha=2.0**frac)
+    if signed:
+        y = y.floor_()  # else the conversion rounds down, as nothing stays below 0
+    return y.clamp_(low, low + (1 << qm) - 1).to(torch.int32)
 
 
 def coarser(
@@ -70,13 +72,8 @@ def coarser(
 ) -> np.ndarray:
     """The histogram [2^bits] of integers with `shift` fewer fractional bits, clipped.
 
-    Args:
-        counts: of the integers first, first + 1, ...
-        first: the smallest of them.
-        shift: fractional bits to drop.
-        bits: width of the new integers.
-        signed: whether they may be negative.
-        half: whether to round half up; else down.
+    `counts` are of the integers first, first + 1, ..., which are rounded half up or, unless `half`,
+    down.
 
     >>> coarser(np.array([1, 2, 3, 4, 0, 0, 0, 9]), 0, 1, 2, signed=False)  # 1 rounds to 1, 7 to 4
     array([1, 5, 4, 9])
@@ -92,16 +89,12 @@ class Histogram:
 
     Values are rounded down, so that steps nest: joining two of them, and rounding half up to an F
     below `frac`, are as exact as from the values themselves.
-
-    Attributes:
-        largest: magnitude seen so far.
-        frac: of the steps; the finest that hold `largest`.
-        counts: int64 [2^bits], the smallest value first.
     """
 
     def __init__(self, bits: int, signed: bool) -> None:
         self._bits, self._signed = bits, signed
-        self.largest, self.frac = 0.0, ACTIVATION_FRAC + FINER + 1
+        self.largest = 0.0  # magnitude seen so far
+        self.frac = ACTIVATION_FRAC + FINER + 1  # of the finest steps that hold it
         self.counts = np.zeros(1 << bits, np.int64)
 
     def add(self, values: torch.Tensor) -> None:
@@ -127,19 +120,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Formats:
-    """The integers y of all stored maps: what quantizers are fitted to.
+    """The integers y of all stored maps: what quantizers are fitted to."""
 
-    Attributes:
-        qm: width of y.
-        fracs: F by layer name.
-        counts: how often each y occurs, int64 [2^qm] by layer name, the smallest first.
-        score, sqnr_db: of the qm-bit uniform network with this F, in the evaluator's unit and dB.
-    """
-
-    qm: int
-    fracs: Mapping[str, int]
-    counts: Mapping[str, np.ndarray]
-    score: float = math.nan
+    qm: int  # width of y
+    fracs: Mapping[str, int]  # F by layer name
+    counts: Mapping[str, np.ndarray]  # of each y, int64 [2^qm] by layer name, the smallest first
+    score: float = math.nan  # of the qm-bit uniform network with this F, in the evaluator's unit
     sqnr_db: float = math.nan
 
     def fit(self, plan: Plan) -> dict[str, Quantizer]:
@@ -155,20 +141,17 @@ class Formats:
         for layer in plan.layers:
             if layer.scheme is not None and layer.counted:
                 total[layer.owner] = total.get(layer.owner, 0) + self.counts[layer.name]
-        fitted: dict[str, Quantizer] = {}
-        for layer in plan.layers:
-            if layer.scheme is None or layer.bits is None:
-                continue
-            if layer.owner not in fitted:
-                try:
-                    fitted[layer.owner] = fixed(layer, self.qm) or quantizers.fit(
-                        layer.scheme, total[layer.owner], layer.bits, self.qm,
-                        self.fracs[layer.name], signed=layer.signed, **layer.options,
-                    )  # fmt: skip
-                except UserError as error:
-                    raise UserError(f"layer {layer.name}: {error}") from None
-            fitted[layer.name] = fitted[layer.owner]
-        return fitted
+
+        def one(layer: LayerPlan) -> Quantizer:
+            try:
+                return fixed(layer, self.qm) or quantizers.fit(
+                    str(layer.scheme), total[layer.owner], layer.bits or 0, self.qm,
+                    self.fracs[layer.name], signed=layer.signed, **layer.options,
+                )  # fmt: skip
+            except UserError as error:
+                raise UserError(f"layer {layer.name}: {error}") from None
+
+        return plan.fit_each(one)
 
 
 def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:
@@ -191,25 +174,15 @@ def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:
 
 
 class Calibration:
-    """One pass of the float network over the calibration images.
-
-    Attributes:
-        graph: the float network.
-        pixels: uint8 [N, C, H, W].
-        to_float: from pixels to normalised float32 network inputs.
-        few: how many of the images, the first ones, searches run on.
-        signed: layers whose stored values may be negative.
-        logits: the network's outputs, float32 [N, classes].
-    """
+    """One pass of the float network over the calibration images."""
 
     def __init__(
         self, graph: Graph, pixels: np.ndarray, to_float: ToFloat, qm: int = QM_RANGE[1],
         few: int = 0,
     ) -> None:  # fmt: skip
-        """
-        Args:
-            graph, pixels, to_float, few: see the attributes.
-            qm: the largest width of y that will be asked for.
+        """Run float on all pixels (uint8 [N, C, H, W]).
+
+        Searches run on the first `few` of them; `qm` is the largest width of y to be asked for.
         """
         self.graph, self.pixels, self.to_float, self.few = graph, pixels, to_float, few
         self.signed = signed_layers(graph)
@@ -223,7 +196,7 @@ class Calibration:
         outputs: list[np.ndarray] = []
         for batch in batches(pixels, "calibration", split=few):
             outputs.append(self._add(batch, self._keep and sum(map(len, outputs)) < few))
-        self.logits = np.concatenate(outputs)
+        self.logits = np.concatenate(outputs)  # float32 [N, classes]
 
     def _add(self, batch: np.ndarray, keep: bool) -> np.ndarray:
         """Run one batch; its outputs [N, classes]."""
@@ -247,14 +220,8 @@ class Calibration:
         """How often each y occurs, for every layer in `fracs`.
 
         Only an F that is fixed so fine that nearly everything saturates takes a second pass: no
-        histogram of bounded size has both its small steps and the largest values.
-
-        Args:
-            qm: width of y.
-            fracs: F by layer name.
-
-        Returns:
-            int64 [2^qm] by layer name, the smallest y first.
+        histogram of bounded size has both its small steps and the largest values. Counts are int64
+        [2^qm], the smallest y first.
         """
         found = {name: self._histograms[name].at(qm, frac) for name, frac in fracs.items()}
         counts = {name: one for name, one in found.items() if one is not None}

@@ -64,8 +64,7 @@ class ExactConvolution:
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """Requantized integers y (int32 [N, C, H, W]), or raw accumulators (int64).
 
-        Args:
-            values: decoded input values [N, C, H, W], integers of type `self.dtype`.
+        `values` are decoded, integers of type `self.dtype`.
         """
         layer = self.layer
         kind = torch.int64 if layer.quantizer is None else torch.int32

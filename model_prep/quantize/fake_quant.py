@@ -14,24 +14,24 @@ from formats.arithmetic import to_fixed
 from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
-from model_prep.quantize.calibrate import batches
+from model_prep.quantize.calibrate import batches, to_integers
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers import WeightFormat, fit_weights
 from model_prep.run import finish, last, operate, run
 
 Quantizers = Mapping[str, Quantizer]
 
-_HALF = torch.tensor(0.5)
+
+def quantized_input(source: InputFormat, pixels: np.ndarray) -> torch.Tensor:
+    """The network's input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
+    return torch.from_numpy(source.encode(pixels)).to(torch.float32) * 2.0**-source.frac
 
 
 class FakeQuantized:
     """A network whose weights, biases and input are quantized, in float32.
 
     Activations are quantized by the quantizers given to `run`, so one object serves a search.
-
-    Attributes:
-        graph, source: the float network and its input format.
-        stored: how weights are stored, by name of the layers that have them.
+    `stored` says how weights are stored, by name of the layers that have them.
     """
 
     def __init__(self, graph: Graph, source: InputFormat, plans: Sequence[LayerPlan]) -> None:
@@ -47,19 +47,15 @@ class FakeQuantized:
                 self._parameters[layer.name] = (floats(stored.integers, stored.frac), bias)
 
     def start(self, pixels: np.ndarray) -> torch.Tensor:
-        """The network's quantized input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
-        codes = torch.from_numpy(self.source.encode(pixels))
-        return codes.to(torch.float32) * 2.0**-self.source.frac
+        """See `quantized_input`."""
+        return quantized_input(self.source, pixels)
 
     def raw(
         self, layer: Layer, inputs: list[torch.Tensor], weight: torch.Tensor | None = None
     ) -> torch.Tensor:
         """What the layer would store without quantization: ReLU and max pool done.
 
-        Args:
-            layer: of the graph.
-            inputs: the stored values of its inputs, float32 [N, C, H, W] each.
-            weight: instead of the layer's own.
+        `weight` is used instead of the layer's own.
         """
         parameters = self._parameters.get(layer.name)
         if parameters is not None and weight is not None:
@@ -94,12 +90,8 @@ def floats(integers: np.ndarray, frac: int) -> torch.Tensor:
 
 
 def integers(out: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
-    """y of docs/formats.md 2.3 (int32) for float activations: round half up, clamp."""
-    # One pass for the product, which is exact, and the sum.
-    y = torch.add(_HALF, out, alpha=2.0**quantizer.frac)
-    if quantizer.signed:
-        y = y.floor_()  # else the conversion rounds down, as nothing is negative by then
-    return y.clamp_(quantizer.y_min, quantizer.y_max).to(torch.int32)
+    """`to_integers` for a quantizer."""
+    return to_integers(out, quantizer.qm, quantizer.frac, quantizer.signed)
 
 
 def values(y: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:

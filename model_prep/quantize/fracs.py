@@ -31,13 +31,7 @@ _CANDIDATES = 4  # for one F: the one that clips nothing, and finer ones that cl
 
 
 def layer_fracs(maxima: Mapping[str, float], qm: int, plan: Plan) -> dict[str, int]:
-    """The largest F that clips no activation, by layer name; one for layers that share.
-
-    Args:
-        maxima: largest magnitude by layer name.
-        qm: width of y.
-        plan: says which maps are signed and which share a quantizer.
-    """
+    """The largest F that clips no activation, by layer name; one for layers that share."""
     owners = {layer.name: layer.owner for layer in plan.layers}
     least: dict[str, int] = {}
     for name, value in maxima.items():
@@ -90,11 +84,11 @@ def best_fracs(evaluator: Evaluator, maxima: Mapping[str, float], qm: int, plan:
     if plan.frac is not None:
         return whole(plan.frac)
     fitting = layer_fracs(maxima, qm, plan)
-    by_layer = uniform_network(evaluator, qm, fitting, plan.signed) if (
-        plan.frac_mode != "network"
-    ) else None  # fmt: skip
-    if by_layer is not None and plan.frac_mode != "best":
-        return by_layer
+    by_layer = None
+    if plan.frac_mode != "network":
+        by_layer = uniform_network(evaluator, qm, fitting, plan.signed)
+        if plan.frac_mode != "best":
+            return by_layer
     coarsest = min((frac + (name in plan.signed) for name, frac in fitting.items()), default=0)
     best = whole(coarsest)
     for frac in range(coarsest + 1, coarsest + _CANDIDATES):
@@ -131,14 +125,9 @@ def uniform_formats(
 ) -> Formats:
     """qm and F of the uniform network; layers whose F the plan fixes have it.
 
-    The loss is against the float network's accuracy; without labels against the output SQNR of the
-    widest uniform network. There is no search where the plan fixes F of all layers.
-
-    Args:
-        evaluator: scores a choice of quantizers.
-        maxima: largest activation by layer name.
-        plan: what is asked for.
-        delta: what may be lost with QM=auto.
+    What QM=auto may lose, `delta`, is against the float network's accuracy; without labels against
+    the output SQNR of the widest uniform network. There is no search where the plan fixes F of all
+    layers.
 
     Raises:
         UserError: no width is good enough.
@@ -158,11 +147,7 @@ def uniform_formats(
 def choose(calibration: Calibration, plan: Plan, evaluator: Evaluator, delta: float) -> Formats:
     """qm, F and histograms as the plan's qm, frac, frac_mode and clip have them.
 
-    Args:
-        calibration: of the float network.
-        plan: what is asked for.
-        evaluator: scores a choice of quantizers.
-        delta: what QM=auto may lose.
+    `delta` is what QM=auto may lose.
     """
     base = uniform_formats(evaluator, calibration.maxima, plan, delta)
     check_widths(replace(plan, qm=base.qm))
@@ -183,12 +168,7 @@ def least_error(
 
     Tried are the largest F that clips nothing and the next finer ones. Layers that share a
     quantizer are judged together; a width still to be searched counts as qm bits, uniform.
-
-    Args:
-        calibration: of the float network.
-        plan: schemes and widths.
-        qm: width of y.
-        fitting: the largest F that clips nothing, the same for layers that share.
+    `fitting` is the largest F that clips nothing.
     """
     fine = {name: frac + FINER for name, frac in fitting.items()}
     counts = calibration.counts(qm + FINER, fine)
@@ -223,12 +203,6 @@ def least_error(
 
 def smallest_width(plan: Plan, formats: Formats, evaluator: Evaluator, goal: float) -> Plan:
     """The plan with its open widths set to the smallest one whose score reaches `goal`.
-
-    Args:
-        plan: with at least one open width.
-        formats: what quantizers are fitted to.
-        evaluator: scores a choice of quantizers.
-        goal: least score, percent or dB as the evaluator has it.
 
     Raises:
         UserError: not even the widest code reaches the goal.

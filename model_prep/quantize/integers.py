@@ -5,14 +5,21 @@
 docs/formats.md 2.3.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from formats import network
-from formats.arithmetic import RECIPROCAL_BITS, SQUARES_BITS, accumulator_bits, lrn_table, to_fixed
+from formats.arithmetic import (
+    RECIPROCAL_BITS,
+    SQUARES_BITS,
+    accumulator_bits,
+    at_frac,
+    lrn_table,
+    to_fixed,
+)
 from formats.errors import UserError
 from formats.images import Preprocessing
 from formats.network import Divisor, InputFormat, LrnTable, Storage
@@ -28,25 +35,20 @@ INPUT_BITS = 10
 
 
 def input_format(
-    shape: tuple[int, int, int],
-    pixel_values: np.ndarray,
-    preprocessing: Preprocessing | None = None,
-    bits: int = INPUT_BITS,
+    shape: tuple[int, int, int], pixel_values: np.ndarray, preprocessing: Preprocessing
 ) -> InputFormat:
     """The input table: normalisation folded into one code per pixel value and channel.
+
+    Entries of pixels above the largest that images have may saturate.
 
     Args:
         shape: (channels, rows, columns).
         pixel_values: float [channels, 256], the normalised value of each pixel value.
-        preprocessing: where pixels come from, with the largest that images have; entries of the
-            table above it may saturate. None: any pixels of the input's size.
-        bits: width of a code.
+        preprocessing: where pixels come from.
     """
-    source = preprocessing or Preprocessing.plain(shape[0])
-    top = (1 << (bits - 1)) - 1
-    _, frac = to_fixed(pixel_values[:, : source.pixel_max + 1], bits)
-    table = np.clip(np.rint(pixel_values * 2.0**frac), -top, top)
-    return InputFormat(shape, bits, frac, table.astype(np.int16), source)
+    _, frac = to_fixed(pixel_values[:, : preprocessing.pixel_max + 1], INPUT_BITS)
+    table = at_frac(pixel_values, INPUT_BITS, frac).astype(np.int16)
+    return InputFormat(shape, INPUT_BITS, frac, table, preprocessing)
 
 
 def network_input(spec: NetworkSpec) -> InputFormat:
@@ -61,10 +63,8 @@ def quantize_layer(
     """One layer in integers.
 
     Args:
-        layer: the float layer.
-        plan: widths of weights and biases.
-        in_frac: F of its input.
-        magnitude: largest magnitude that its input's decoder gives.
+        layer, plan: the float layer, and widths of its weights and biases.
+        in_frac, magnitude: F of its input, and the largest magnitude that its decoder gives.
         quantizer: of its output; None for the last layer.
         stored: its weights, where they are fitted already.
 
@@ -79,33 +79,26 @@ def quantize_layer(
     if not bias.any():
         bias_frac = acc_frac
     quantized = network.Layer(
-        name=layer.name, kind=layer.kind, inputs=tuple(layer.inputs),
-        in_shape=layer.in_shape, conv_shape=layer.conv_shape, stride=layer.stride,
-        pads=layer.pads, dilation=layer.dilation, groups=layer.groups, relu=layer.relu,
-        pool=layer.pool, weight=weight.astype(np.int16), bias=bias.astype(np.int32),
+        **_common(layer, quantizer), weight=weight.astype(np.int16), bias=bias.astype(np.int32),
         weight_bits=stored.multiplied_bits, weight_frac=weight_frac,
-        weight_storage=Storage(stored.scheme, stored.bits, stored.table), kernel=layer.kernel,
+        weight_storage=Storage(stored.scheme, stored.bits, stored.table),
         bias_bits=plan.bias_bits, bias_frac=bias_frac, bias_shift=acc_frac - bias_frac,
         acc_bits=accumulator_bits(weight, bias, acc_frac - bias_frac, magnitude),
         requant_shift=None if quantizer is None else acc_frac - quantizer.frac,
-        quantizer=quantizer, out_frac=acc_frac if quantizer is None else quantizer.frac,
+        out_frac=acc_frac if quantizer is None else quantizer.frac,
     )  # fmt: skip
     check_exact(quantized)
     return quantized
 
 
-def _without_weights(layer: Layer, quantizer: Quantizer | None) -> network.Layer:
-    """The fields that all kinds without weights have in common."""
-    return network.Layer(
-        name=layer.name, kind=layer.kind, inputs=tuple(layer.inputs),
-        in_shape=layer.in_shape, conv_shape=layer.conv_shape, stride=layer.stride,
-        pads=layer.pads, dilation=layer.dilation, groups=layer.groups, relu=layer.relu,
-        pool=layer.pool, weight=layer.weight.astype(np.int16), bias=layer.bias.astype(np.int32),
-        weight_bits=0, weight_frac=0, bias_bits=0, bias_frac=0, bias_shift=0,
-        acc_bits=0, requant_shift=None, quantizer=quantizer, out_frac=0, kernel=layer.kernel,
-        in_aligns=(0,) * len(layer.inputs),
-        average=Divisor(layer.average.count_include_pad) if layer.average else None,
+def _common(layer: Layer, quantizer: Quantizer | None) -> dict[str, Any]:
+    """The fields that a layer in integers has from the float layer."""
+    names = (
+        "name", "kind", "in_shape", "conv_shape", "stride", "pads", "dilation", "groups", "relu",
+        "pool", "kernel",
     )  # fmt: skip
+    own = {name: getattr(layer, name) for name in names}
+    return {**own, "inputs": tuple(layer.inputs), "quantizer": quantizer}
 
 
 def quantize_operation(
@@ -113,21 +106,18 @@ def quantize_operation(
 ) -> network.Layer:
     """One layer without weights in integers (docs/formats.md 2.5-2.8).
 
-    Args:
-        layer: of kind add, maxpool, avgpool or lrn.
-        fracs, magnitudes: F and largest magnitude of each input.
-        quantizer: of its output; None for the last layer.
+    `fracs` and `magnitudes` are F and the largest magnitude of each input.
 
     Raises:
         UserError: a sum or a shift is too wide to be exact.
     """
-    done = _without_weights(layer, quantizer)
     in_frac = max(fracs)
     aligns = tuple(in_frac - frac for frac in fracs)
     worst = sum(m << align for m, align in zip(magnitudes, aligns, strict=True))
     acc_frac = in_frac  # F of what is shifted; the raw sum of an average pool is not
+    table = None
     if layer.average:
-        worst *= math.prod(layer.average.kernel)
+        worst *= layer.average.size
         acc_frac += RECIPROCAL_BITS
     if layer.lrn:
         squares = layer.lrn.size * worst * worst
@@ -136,11 +126,15 @@ def quantize_operation(
                 f"layer {layer.name}: sums of squares must be below 2^{SQUARES_BITS}, not "
                 f"{layer.lrn.size} times {worst}^2; use a smaller QM"
             )
-        table, table_frac = lrn_table(layer.lrn, in_frac)
-        done = replace(done, lrn=LrnTable(**asdict(layer.lrn), table_frac=table_frac, table=table))
+        factors, table_frac = lrn_table(layer.lrn, in_frac)
+        table = LrnTable(**asdict(layer.lrn), table_frac=table_frac, table=factors)
         acc_frac += table_frac
-    done = replace(
-        done, acc_bits=1 + worst.bit_length(), in_aligns=aligns,
+    done = network.Layer(
+        **_common(layer, quantizer), weight=layer.weight.astype(np.int16),
+        bias=layer.bias.astype(np.int32), weight_bits=0, weight_frac=0,
+        bias_bits=0, bias_frac=0, bias_shift=0, in_aligns=aligns, lrn=table,
+        average=Divisor(layer.average.count_include_pad) if layer.average else None,
+        acc_bits=1 + worst.bit_length(),
         requant_shift=None if quantizer is None else acc_frac - quantizer.frac,
         out_frac=in_frac if quantizer is None else quantizer.frac,
     )  # fmt: skip
@@ -205,19 +199,4 @@ def quantize_layers(
         layers.append(done)
         if quantizer is not None:
             frac[layer.name], magnitude[layer.name] = quantizer.frac, quantizer.magnitude
-    _check_concats(graph, quantizers)
     return layers
-
-
-def _check_concats(graph: Graph, quantizers: Sequence[Quantizer | None]) -> None:
-    """UserError where the parts of a concatenation have different quantizers."""
-    keys = {
-        layer.name: quantizer.key if quantizer else None
-        for layer, quantizer in zip(graph.layers, quantizers, strict=True)
-    }
-    for name, parts in graph.concats.items():
-        other = next((part for part in parts if keys[part] != keys[parts[0]]), None)
-        if other:
-            raise UserError(
-                f"concat {name}: parts must share one quantizer, unlike {parts[0]} and {other}"
-            )

@@ -59,19 +59,12 @@ class _Clusters:
 
 
 def _best_splits(
-    clusters: _Clusters,
-    before: np.ndarray,
-    rows: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
+    clusters: _Clusters, before: np.ndarray, rows: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each row i, minimise before[a] + cost(values[a:i]) over low <= a <= high.
+    """(least cost, its leftmost split) of before[a] + cost(values[a:i]), low <= a <= high, a row i.
 
     All rows of one level of the divide and conquer at once: their candidate ranges lie end to end
     in one flat array, whose length is at most the number of values plus the number of rows.
-
-    Returns:
-        (least cost, its leftmost split), one per row.
     """
     lengths = high - low + 1
     ends = np.cumsum(lengths)
@@ -96,17 +89,16 @@ def _best_splits(
 def _next_row(
     clusters: _Clusters, before: np.ndarray, used: int, lower: np.ndarray, only_last: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From the best costs of `used` clusters to those of one more.
+    """From the best costs of `used` clusters to those of one more: (costs, splits), int64 [n + 1].
+
+    Entries below `used` + 1 are not meaningful.
 
     Args:
-        clusters: the data.
+        clusters: the data, n values.
         before: before[i], least cost of values[:i] in `used` clusters (int64 [n + 1]).
         used: number of clusters of `before`, 1 or more.
         lower: a lower bound of each row's split: the split found with one cluster fewer.
         only_last: compute the row i = n only.
-
-    Returns:
-        (costs, splits), int64 [n + 1]; entries below `used` + 1 are not meaningful.
     """
     size = len(clusters)
     costs, splits = before.copy(), lower.copy()

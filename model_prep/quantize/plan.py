@@ -6,11 +6,12 @@ Scheme and width may differ per layer, as the papers keep fully connected layers
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from formats.errors import UserError
 from model_prep.quantize.quantizers import OWNERS, SCHEMES
 
+T = TypeVar("T")
 AUTO: Literal["auto"] = "auto"
 FRAC_MODES = ("network", "layer", "best", "error")
 TECHNIQUES = ("equalise", "sensitivity", "distil")  # of refinement, in the order in which they run
@@ -93,6 +94,16 @@ class Plan:
         """The plan with those fields of every layer replaced that `change` gives for it."""
         layers = tuple(replace(layer, **change(layer)) for layer in self.layers)
         return replace(self, layers=layers)
+
+    def fit_each(self, fit: Callable[[LayerPlan], T]) -> dict[str, T]:
+        """What `fit` gives for each layer of fixed width, by name; once where layers share."""
+        fitted: dict[str, T] = {}
+        for layer in self.layers:
+            if layer.scheme is not None and layer.bits is not None:
+                if layer.owner not in fitted:
+                    fitted[layer.owner] = fit(layer)
+                fitted[layer.name] = fitted[layer.owner]
+        return fitted
 
     def with_values(self, key: str, values: Mapping[str, Any]) -> "Plan":
         """The plan with a field of the layers replaced that `values` names."""

@@ -140,8 +140,8 @@ def read_toml(path: Path, graph: Graph) -> tuple[Settings, ...]:
     return top, kinds, layers
 
 
-def _widths(bits: Bits | None, names: list[str]) -> list[int | None]:
-    """One width per quantized layer; None where it is to be searched."""
+def _widths(bits: Bits | None, names: list[str]) -> list[Any]:
+    """One width per quantized layer; AUTO or None where it is to be searched."""
     if isinstance(bits, list):
         if len(bits) != len(names):
             raise UserError(
@@ -149,7 +149,7 @@ def _widths(bits: Bits | None, names: list[str]) -> list[int | None]:
                 f"({', '.join(names)}), not {len(bits)}"
             )
         return list(bits)
-    return [None if bits in (None, AUTO) else bits for _ in names]  # type: ignore[misc]
+    return [bits] * len(names)
 
 
 def _check_fixed(name: str, chosen: Settings) -> None:
@@ -212,7 +212,7 @@ def resolve(
     """The plan of a network.
 
     Args:
-        graph: the network.
+        graph: the network, whose layers the file names.
         settings: from the command line; None where an option is not set.
         defaults: the network's own scheme and bits.
         path: plan.toml, or None.
@@ -256,10 +256,7 @@ def resolve(
 def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
     """A plan file that gives these formats again, or has them refined; every layer has its table.
 
-    Args:
-        plan: with all widths fixed.
-        fracs: F by layer name, which say whether there is one for the network.
-        comment: first lines, each made a comment.
+    `fracs`, F by layer name, say whether there is one for the network.
     """
     lines = [f"# {line}" for line in comment.splitlines()]
     lines += _lines({"qm": plan.qm, **_frac_settings(plan, fracs), "delta": plan.delta})

@@ -2,21 +2,72 @@
 """The bit-exact integer model of docs/formats.md 2, vectorised in torch.
 
 Exact at every width it accepts: all integers stay below 2^53, which float64 holds, and what could
-exceed them is refused (`check_exact`); `model_prep.quantize.exact_conv` says how.
+exceed them is refused (`check_exact`); `model_prep.quantize.exact_conv` says how. Layers without
+weights are int64 arithmetic, but for the sums of an average pool, which float64 holds exactly.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from formats.arithmetic import LRN_STEPS, reciprocal, requantize
 from formats.network import Layer, Network
 from formats.quantizer import Quantizer
 from formats.rules import check_exact
 from model_prep.quantize.exact_conv import ExactConvolution
-from model_prep.quantize.exact_ops import ExactOperation
-from model_prep.run import run
+from model_prep.run import near_squares, run, window_sums
+
+
+class ExactOperation:
+    """One layer without weights: from its inputs' integers to y, before encoding and pooling."""
+
+    dtype = torch.int64
+
+    def __init__(self, layer: Layer) -> None:
+        """Prepare the layer's tables; `check_exact` has accepted it."""
+        self.layer = layer
+        if layer.averaging:
+            divisors = layer.averaging.divisors(*layer.in_shape[1:])
+            self._reciprocals = torch.from_numpy(reciprocal(divisors).astype(np.int64))
+        if layer.lrn:
+            self._factors = torch.from_numpy(layer.lrn.table.astype(np.int64))
+
+    def __call__(self, sources: Sequence[torch.Tensor]) -> torch.Tensor:
+        """y (int32 [N, C, H, W]), or the last layer's raw accumulators, of decoded int64 inputs."""
+        layer = self.layer
+        acc = self._accumulate(sources)
+        if layer.y_range is None or layer.requant_shift is None:
+            return acc
+        if layer.average:
+            acc = acc * self._reciprocals
+        return requantize(acc, layer.requant_shift, *layer.y_range).to(torch.int32)
+
+    def _accumulate(self, sources: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What is requantized; of an average pool its sums."""
+        layer = self.layer
+        if layer.kind == "add":
+            one, other = (
+                source << align for source, align in zip(sources, layer.in_aligns, strict=True)
+            )
+            return one + other
+        if layer.averaging:
+            return window_sums(layer.averaging, sources[0].to(torch.float64)).to(torch.int64)
+        if layer.lrn:  # image by image, as the table of factors is gathered from
+            size = layer.lrn.size
+            normalised = [image * self._factor(near_squares(image, size)) for image in sources[0]]
+            return torch.stack(normalised)
+        return sources[0]
+
+    def _factor(self, squares: torch.Tensor) -> torch.Tensor:
+        """g of sums of squares, docs/formats.md 2.8."""
+        octave = (torch.frexp(squares.to(torch.float64))[1].to(torch.int64) - 6).clamp_(min=0)
+        whole = squares >> octave
+        index = LRN_STEPS * octave + whole
+        rest = squares - (whole << octave)
+        first = self._factors[index]
+        return first - (((first - self._factors[index + 1]) * rest) >> octave)
 
 
 class Reference:
@@ -34,20 +85,20 @@ class Reference:
         }
 
     def run(self, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Run all layers.
+        """(layer name, stored codes uint16 [N, C, H, W] after the pool) of input codes int16.
 
-        Args:
-            codes: int16 [N, C, H, W], the network's input codes.
-
-        Yields:
-            (layer name, stored codes uint16 [N, C, H, W] after the pool); for the last layer its
-            raw accumulators, int64.
+        For the last layer its raw accumulators, int64.
         """
         for layer, stored in run(
             self.network, torch.from_numpy(codes.astype(np.int16)), self._layer
         ):
             array = stored.numpy()
             yield layer.name, array if layer.quantizer is None else array.view(np.uint16)
+
+    def logits(self, codes: np.ndarray) -> np.ndarray:
+        """The raw accumulators of the last layer, int64 [N, classes]."""
+        *_, (_, last) = self.run(codes)
+        return last.reshape(len(codes), -1)
 
     def _layer(self, layer: Layer, codes: list[torch.Tensor]) -> torch.Tensor:
         """Stored codes of one layer, or its raw accumulators."""
@@ -81,7 +132,7 @@ def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
     The engine pools codes; encoding never decreases, so the largest y has the largest code.
     """
     pool = layer.pool
-    if pool is None or (pool.kernel == pool.stride == (1, 1) and not any(pool.pads)):
+    if pool is None or pool.trivial:
         return y
     kind = y.dtype
     values = y.to(torch.int32) & 0xFFFF if kind == torch.int16 else y

@@ -83,23 +83,16 @@ def _percent(misses: float, images: int, _: float) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a search keeps high.
+    """What a search keeps high."""
 
-    Attributes:
-        unit: what scores are measured in.
-        delta: how much of it a search may lose unless DELTA says otherwise.
-        loss: from outputs, float's outputs [N, classes] and truth (int [N]) to a sum over images.
-        score: from a total loss, the number of images and the energy of float's outputs.
-        truth: what is to be answered: "labels", "float" (its first answers) or None.
-        worst: largest loss of an image.
-    """
-
-    unit: str
-    delta: float
+    unit: str  # of scores
+    delta: float  # how much of it a search may lose unless DELTA says otherwise
+    # from outputs, float's outputs [N, classes] and truth (int [N]) to a sum over images
     loss: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    # from a total loss, the number of images and the energy of float's outputs
     score: Callable[[float, int, float], float]
-    truth: str | None = None
-    worst: float = math.inf
+    truth: str | None = None  # what is to be answered: "labels", "float" (its first answers)
+    worst: float = math.inf  # largest loss of an image
 
 
 METRICS: Mapping[str, Metric] = {
@@ -114,19 +107,12 @@ METRICS: Mapping[str, Metric] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """Images that choices of quantizers are judged on.
-
-    Attributes:
-        network: the fake-quantized network.
-        pixels: uint8 [N, C, H, W].
-        labels: int [N], or None where they mean nothing.
-        logits: the float network's outputs, float32 [N, classes].
-    """
+    """Images that choices of quantizers are judged on."""
 
     network: FakeQuantized
-    pixels: np.ndarray
-    labels: np.ndarray | None
-    logits: np.ndarray
+    pixels: np.ndarray  # uint8 [N, C, H, W]
+    labels: np.ndarray | None  # int [N], or None where they mean nothing
+    logits: np.ndarray  # the float network's outputs, float32 [N, classes]
 
     @classmethod
     def of(
@@ -155,13 +141,7 @@ class Sample:
 
 
 class Evaluator:
-    """Scores a choice of quantizers by a metric.
-
-    Attributes:
-        sample: the images.
-        metric: an entry of METRICS.
-        truth: int [N], what is to be answered; zeros where the metric does not ask.
-    """
+    """Scores a choice of quantizers by a metric."""
 
     def __init__(self, sample: Sample, metric: str | None = None) -> None:
         """`metric` is a key of METRICS; None: accuracy with labels, else sqnr.
@@ -181,7 +161,7 @@ class Evaluator:
                 f"METRIC must be {' or '.join(others)} for images without labels or seeded "
                 f"weights, not {name}"
             )
-        self.truth = truth
+        self.truth = truth  # int [N]; zeros where the metric does not ask
         self.signal = energy(sample.logits)
 
     @property

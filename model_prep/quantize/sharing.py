@@ -15,31 +15,27 @@ _OWN_SIGN = ("conv", "fc", "add")  # other kinds have the sign of what they read
 
 
 class _Sets:
-    """Disjoint sets of names; the representative is the one that was added first."""
+    """Disjoint sets of names, each with its first name as the representative."""
 
     def __init__(self, names: list[str]) -> None:
-        self._parent = {name: name for name in names}
-        self._order = {name: index for index, name in enumerate(names)}
+        self._names = names
+        self._owner = {name: name for name in names}
 
     def find(self, name: str) -> str:
         """The representative of a name's set."""
-        while self._parent[name] != name:
-            name = self._parent[name]
-        return name
+        return self._owner[name]
 
     def join(self, one: str, other: str) -> None:
         """Make one set of two."""
-        first, second = sorted((self.find(one), self.find(other)), key=self._order.__getitem__)
-        self._parent[second] = first
+        first, second = sorted((self.find(one), self.find(other)), key=self._names.index)
+        for name, owner in self._owner.items():
+            if owner == second:
+                self._owner[name] = first
 
 
 def is_copy(layer: Layer) -> bool:
     """Whether the layer is a max pool over single pixels, which changes nothing."""
-    pool = layer.pool
-    return (
-        layer.kind == "maxpool" and pool is not None
-        and pool.kernel == pool.stride == (1, 1) and not any(pool.pads)
-    )  # fmt: skip
+    return layer.kind == "maxpool" and layer.pool is not None and layer.pool.trivial
 
 
 def _forced(graph: Graph) -> _Sets:
@@ -71,7 +67,7 @@ def signed_layers(graph: Graph) -> frozenset[str]:
                 negative = any(source in signed for source in graph.sources_of(layer))
             if negative:
                 owner = sets.find(layer.name)
-                signed.update(name.name for name in layers if sets.find(name.name) == owner)
+                signed.update(one.name for one in layers if sets.find(one.name) == owner)
     return frozenset(signed)
 
 

@@ -20,6 +20,7 @@ from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
+from model_prep.quantize.fake_quant import quantized_input
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.quantizers.codebook import table_quantizer
@@ -78,18 +79,12 @@ def _in_memory_order(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Table:
-    """A quantizer as tensors.
-
-    Attributes:
-        values: float32 [2^qm], what is left of every y, the smallest first.
-        codes: int64 [2^qm], the code of every y.
-        lowest, highest: the y between which gradients pass.
-    """
+    """A quantizer as tensors, and the y between which gradients pass."""
 
     def __init__(self, quantizer: Quantizer) -> None:
         self.quantizer = quantizer
-        self.values = torch.from_numpy(quantizer.values_table)
-        self.codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))
+        self.values = torch.from_numpy(quantizer.values_table)  # float32 [2^qm], left of every y
+        self.codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))  # of every y
         outer = np.sort(quantizer.decode_table).astype(np.int64)
         first, last = outer[1] - outer[0], outer[-1] - outer[-2]
         self.lowest = max(int(outer[0] - (first + 1) // 2), quantizer.y_min)
@@ -109,16 +104,11 @@ def rising(values: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 class Activation:
-    """One quantizer, shared by all layers that share it; the table of a knq one is trainable.
-
-    Attributes:
-        start: the fitted quantizer.
-        latent: float32 [2^bits], the table in its mean steps, so that one learning rate suits
-            every layer; None for other schemes.
-    """
+    """One quantizer, shared by all layers that share it; the table of a knq one is trainable."""
 
     def __init__(self, quantizer: Quantizer) -> None:
-        self.start = quantizer
+        self.start = quantizer  # as it was fitted
+        # float32 [2^bits], a knq table in its mean steps, so that one learning rate suits all
         self.latent: torch.Tensor | None = None
         self._made = torch.empty(0), _Table(quantizer)  # a latent and its table
         self._step = 1.0
@@ -182,36 +172,26 @@ def _convolve(
 
 
 class Student:
-    """A network in the numbers of the integer model, in float32, with gradients.
-
-    Attributes:
-        weights, biases: float32 latents by layer name; shapes as in the layer.
-        activations: by layer name; layers that share a quantizer have the same object.
-    """
+    """A network in the numbers of the integer model, in float32, with gradients."""
 
     def __init__(
         self, graph: Graph, source: InputFormat, plans: Sequence[LayerPlan],
         quantizers: Mapping[str, Quantizer], rounded: bool = True,
     ) -> None:  # fmt: skip
-        """Start from the float network and its fitted quantizers.
+        """Start from the float network and its quantizers; layers without one stay float.
 
-        Args:
-            graph: the float network.
-            source: its input format.
-            plans: widths, one per layer.
-            quantizers: by layer name; layers without one stay float.
-            rounded: whether weights and biases are rounded to their widths, and convolutions sum
-                as those of `FakeQuantized` do, to the last bit.
+        `rounded` says whether weights and biases are rounded to their widths, and convolutions sum
+        as those of `FakeQuantized` do, to the last bit.
         """
         self.graph, self.source, self._rounded = graph, source, rounded
         self.plans = {plan.name: plan for plan in plans}
         shared: dict[str, Activation] = {}
-        self.activations: dict[str, Activation] = {}
+        self.activations: dict[str, Activation] = {}  # layers that share have the same object
         for plan in plans:
             if plan.name in quantizers:
                 one = shared.setdefault(plan.owner, Activation(quantizers[plan.name]))
                 self.activations[plan.name] = one
-        self.weights: dict[str, torch.Tensor] = {}
+        self.weights: dict[str, torch.Tensor] = {}  # float32 latents by layer name
         self.biases: dict[str, torch.Tensor] = {}
         self._fracs: dict[str, int] = {}
         for layer in graph.layers:
@@ -224,23 +204,20 @@ class Student:
 
     def parameters(self) -> list[torch.Tensor]:
         """All that can be trained: weights, biases, tables."""
-        tables = {id(one): one.latent for one in self.activations.values()}
-        every = [*self.weights.values(), *self.biases.values(), *tables.values()]
+        tables = [one.latent for one in dict.fromkeys(self.activations.values())]
+        every = [*self.weights.values(), *self.biases.values(), *tables]
         return [tensor for tensor in every if tensor is not None and tensor.requires_grad]
 
     def inputs(self, pixels: np.ndarray) -> torch.Tensor:
-        """The network's quantized input, float32 [N, C, H, W], from uint8 [N, C, H, W]."""
-        codes = torch.from_numpy(self.source.encode(pixels))
-        return codes.to(torch.float32) * 2.0**-self.source.frac
+        """See `fake_quant.quantized_input`."""
+        return quantized_input(self.source, pixels)
 
     def __call__(
         self, x: torch.Tensor, observe: Callable[[Layer, torch.Tensor], None] | None = None
     ) -> torch.Tensor:
-        """Logits float32 [N, classes] of inputs [N, C, H, W].
+        """Logits float32 [N, classes] of `inputs`.
 
-        Args:
-            x: see `inputs`.
-            observe: is shown every layer's activations, before its max pool and quantization.
+        `observe` is shown every layer's activations, before its max pool and quantization.
         """
 
         def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
@@ -294,16 +271,14 @@ class Student:
 
     def quantizers(self) -> dict[str, Quantizer]:
         """The quantizers as they stand, by layer name; shared ones are one object."""
-        exact = {id(one): one.quantizer for one in self.activations.values()}
-        return {name: exact[id(one)] for name, one in self.activations.items()}
+        return {name: one.quantizer for name, one in self.activations.items()}
 
     def fixed_plans(self) -> tuple[LayerPlan, ...]:
         """The plan that has every table in it."""
-        found = self.quantizers()
         done = []
         for plan in self.plans.values():
-            one = found.get(plan.name)
-            if one is not None:
+            if plan.name in self.activations:
+                one = self.activations[plan.name].quantizer
                 table = None if one.centroid is None else tuple(one.centroid.tolist())
                 options = {key: getattr(one, key) for key in SCHEMES[one.scheme].options}
                 plan = replace(

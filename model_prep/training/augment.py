@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training images: loaded with the margin that the recipe crops away, then cropped and mirrored."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,20 @@ def load_whole(spec: NetworkSpec, source: str | None) -> ImageSet:
     return data.load(spec, source)
 
 
+def load_split(
+    spec: NetworkSpec, source: str | None, test: str | None, part: Callable[[int], int]
+) -> tuple[ImageSet, ImageSet]:
+    """(training images of DATA with their margin, test images of the input size).
+
+    Without TEST, `part` says how many of so many images are kept apart.
+    """
+    fit = load_whole(spec, source)
+    if test is not None:
+        return fit, data.load(spec, test)
+    fit, held_out = data.split(fit, part(len(fit)))
+    return fit, replace(held_out, pixels=centre(held_out.pixels, spec.in_shape))
+
+
 def centre(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """The centre crop of images [N, C, H, W] that `data.load` gives: `shape` is (C, rows, columns).
 
@@ -39,17 +53,11 @@ def centre(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Augmented:
-    """Images that come out cropped at random and, where `mirror`, mirrored half of the time.
+    """Images that come out cropped at random and, where `mirror`, mirrored half of the time."""
 
-    Attributes:
-        images: with their margin, see `load_whole`.
-        shape: (channels, rows, columns) of a crop.
-        mirror: whether a mirrored image is as good; not so for digits.
-    """
-
-    images: ImageSet
-    shape: tuple[int, int, int]
-    mirror: bool
+    images: ImageSet  # with their margin, see `load_whole`
+    shape: tuple[int, int, int]  # (channels, rows, columns) of a crop
+    mirror: bool  # whether a mirrored image is as good; not so for digits
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """One epoch in random order (torch's generator): (uint8 [size, C, H, W], int64 [size]).

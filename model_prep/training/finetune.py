@@ -5,9 +5,9 @@ From labels, or without any by distillation from the float network. What comes o
 and a plan that the other commands take.
 """
 
-import io
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from formats.build import atomic_dir
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct, spaced
-from formats.network import InputFormat, Network
+from formats.network import Network
+from formats.options import Options
 from formats.quantizer import Quantizer
 from model_prep import data, run, trainer
 from model_prep.graph import Graph
@@ -31,66 +32,27 @@ from model_prep.quantize.plan import Plan
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.student import Student
 from model_prep.source import Source, state_of
-from model_prep.stages import Quantization, quantization
+from model_prep.stages import quantization
 from model_prep.trainer import SHARDS
-from model_prep.training.augment import Augmented, centre, load_whole
+from model_prep.training.augment import Augmented, centre, load_split
 
 CALIBRATION = 1000  # images the quantizers are fitted on before training
+EPOCHS = 3  # unless the options say otherwise
 INTEGER_TEST = 500  # test images that the slower integer reference runs, too
 TEST_PART = 5  # without TEST, one image in so many is kept apart
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to fine-tune.
-
-    Attributes:
-        epochs: passes over the images.
-        rate: Adam's learning rate at the start; it falls to 0 along a cosine.
-        batch: images a step.
-        seed: of order and augmentation.
-        distill: learn the float network's outputs instead of the labels.
-        temperature: of the two softmaxes compared in distillation.
-    """
-
-    epochs: int = 3
-    rate: float = 1e-3
-    batch: int = 128
-    seed: int = 1
-    distill: bool = False
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse, by UserError, numbers that make no training."""
-        if self.epochs < 1:
-            raise UserError(f"EPOCHS must be 1 or more, not {self.epochs}")
-        if not 0 < self.rate < 1:
-            raise UserError(f"LR must be above 0 and below 1, not {self.rate}")
-        if not 1 <= self.batch <= 4096:
-            raise UserError(f"MINIBATCH must be 1..4096, not {self.batch}")
 
 
 def load_images(
     spec: NetworkSpec, source: str | None, test: str | None, labels: bool
 ) -> tuple[ImageSet, ImageSet]:
-    """(training images with their margin, test images of the input size).
-
-    Args:
-        spec: the network.
-        source: DATA, or None for the network's own images.
-        test: TEST, or None: a part of DATA is kept apart.
-        labels: whether the training images must have labels.
+    """See `load_split`; `labels` says whether the training images must have labels.
 
     Raises:
         UserError: too few images, or no labels where they are needed.
     """
-    fit = load_whole(spec, source)
-    if test is not None:
-        held_out = data.load(spec, test)
-    else:
-        digits = source is None and spec.default_data == "digits"
-        fit, held_out = data.split(fit, data.DIGITS_TEST if digits else len(fit) // TEST_PART)
-        held_out = replace(held_out, pixels=centre(held_out.pixels, spec.in_shape))
+    digits = source is None and spec.default_data == "digits"
+    part = (lambda _: data.DIGITS_TEST) if digits else (lambda total: total // TEST_PART)
+    fit, held_out = load_split(spec, source, test, part)
     if labels and not fit.labelled:
         raise UserError(
             f"DATA must have a label for every image, not {fit.source}; give a folder of class "
@@ -118,34 +80,27 @@ def train(
 ) -> list[float]:
     """Fine-tune `network` in place; the mean loss of every epoch.
 
-    The result depends on the options and images only, not on the number of cores.
-
-    Args:
-        spec: the network's images.
-        network: what is trained.
-        teacher: the float network, whose outputs distillation learns.
-        images: what is learned from.
-        options: see Options.
+    The result depends on the options and images only, not on the number of cores. Distillation
+    learns the outputs of `teacher`, the float network.
     """
-    warm = options.temperature
+    epochs = options.epochs or EPOCHS
 
     def loss(shard: Shard) -> torch.Tensor:
         pixels, labels, total = shard
         logits = network(network.inputs(pixels))
-        if not options.distill:
+        if not options.distil:
             return F.cross_entropy(logits, labels, reduction="sum") / total
         answer = torch.tensor(run.forward(teacher, data.to_float(spec, pixels)).numpy())
-        wanted, given = F.log_softmax(answer / warm, 1), F.log_softmax(logits / warm, 1)
-        divergence = F.kl_div(given, wanted, reduction="sum", log_target=True)
-        return divergence * warm**2 / total
+        replies, answers = logits.log_softmax(1), answer.log_softmax(1)
+        return F.kl_div(replies, answers, reduction="sum", log_target=True) / total
 
     with trainer.reproducible(options.seed):
-        optimizer = torch.optim.Adam(network.parameters(), options.rate)
-        epoch = max(1, len(images.images) // options.batch)
-        steps = options.epochs * epoch
+        optimizer = torch.optim.Adam(network.parameters(), options.lr)
+        epoch = max(1, len(images.images) // options.minibatch)
+        steps = epochs * epoch
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         batches = (
-            shards(*batch) for _ in range(options.epochs) for batch in images.batches(options.batch)
+            shards(*batch) for _ in range(epochs) for batch in images.batches(options.minibatch)
         )
         losses = trainer.train(optimizer, schedule, batches, loss, steps, "fine-tuning")
     return [float(np.mean(losses[first : first + epoch])) for first in range(0, steps, epoch)]
@@ -157,17 +112,13 @@ def finetune(
     """Quantize, fine-tune, measure, and write the folder `out`.
 
     Args:
-        source: the network, with what loads its weights.
-        plan: how it is quantized.
+        source, plan: the network, with what loads its weights, and how it is quantized.
         images: see `load_images`.
-        options: see Options.
+        options: of the command line.
         out: folder for weights.pth, plan.toml and finetune.json; replaced as a whole.
 
     Returns:
         The contents of finetune.json.
-
-    Raises:
-        UserError: the network, the plan or the folder does not allow it.
     """
     spec, (fit, test) = source.spec, images
     _check_schemes(source, plan)
@@ -187,37 +138,35 @@ def finetune(
     augmented = Augmented(fit, spec.in_shape, mirror=spec.default_data != "digits")
     history = train(spec, network, graph, augmented, options)
     trained, tables = network.trained(), network.quantizers()
+    tuned = Plan(formats.qm, "network", None, None, network.fixed_plans())
     result: dict[str, Any] = {
         "network": spec.name, "weights": loaded.origin, "weights_sha256": loaded.sha256,
         "data": fit.source, "images": len(fit), "test_images": len(test),
-        "epochs": options.epochs, "rate": options.rate, "batch": options.batch,
-        "seed": options.seed, "distilled": options.distill, "refine": list(plan.refine),
+        "epochs": options.epochs or EPOCHS, "rate": options.lr, "batch": options.minibatch,
+        "seed": options.seed, "distilled": options.distil, "refine": list(plan.refine),
         "loss": history,
     }  # fmt: skip
     if test.labelled:
-        result["float_top1"] = percent_correct(_float_logits(spec, graph, test), test.labels)
+        inputs = map(to_float, calibrate.batches(test.pixels, "float network"))
+        result["float_top1"] = percent_correct(run.float_logits(graph, inputs), test.labels)
         logits = before.logits(test.pixels, formats.quantizers)
         result["before_top1"] = percent_correct(logits, test.labels)
-        after = FakeQuantized(trained, fixed_input, network.fixed_plans())
+        after = FakeQuantized(trained, fixed_input, tuned.layers)
         logits = after.logits(test.pixels, tables)
         result["tuned_top1"] = percent_correct(logits, test.labels)
         some = spaced(len(test), INTEGER_TEST)
-        exact = _integer_logits(
-            spec, trained, fixed_input, network, tables, formats, test.take(some)
-        )
+        exact = _integer_logits(spec, trained, network, tuned, tables, test.take(some))
         result["integer_images"] = len(some)
         result["integer_top1"] = percent_correct(exact, test.labels[some])
         result["integer_agreement"] = percent_correct(exact, logits[some].argmax(1))
-    tuned = Plan(formats.qm, "network", None, None, tuple(network.fixed_plans()))
     _write(source, trained, tuned, result, out)
     return result
 
 
 def _check_schemes(source: Source, plan: Plan) -> None:
     """Refuse weights that are no fixed-point numbers."""
-    weighted = {layer.name for layer in source.graph.layers if layer.has_weights}
     for layer in plan.layers:
-        if layer.name in weighted and layer.weight_scheme != "uniform":
+        if layer.weight_scheme != "uniform" and source.graph.layer(layer.name).has_weights:
             raise UserError(
                 f"weight_scheme of layer {layer.name} must be uniform to fine-tune it, not "
                 f"{layer.weight_scheme}"
@@ -234,37 +183,27 @@ def _check_stored(source: Source, refined: Graph) -> None:
         ) from None
 
 
-def _float_logits(spec: NetworkSpec, graph: Graph, test: ImageSet) -> np.ndarray:
-    batches = calibrate.batches(test.pixels, "float network")
-    return run.float_logits(graph, (data.to_float(spec, batch) for batch in batches))
-
-
 def _integer_logits(
-    spec: NetworkSpec, graph: Graph, source: InputFormat, network: Student,
-    tables: dict[str, Quantizer], formats: Quantization, test: ImageSet,
+    spec: NetworkSpec, graph: Graph, network: Student, tuned: Plan,
+    tables: Mapping[str, Quantizer], test: ImageSet,
 ) -> np.ndarray:  # fmt: skip
     """The raw outputs of the integer reference, int64 [N, classes]."""
     chosen = [tables.get(layer.name) for layer in graph.layers]
-    layers = quantize_layers(graph, source, network.fixed_plans(), chosen)
+    layers = quantize_layers(graph, network.source, tuned.layers, chosen)
     integer = Network(
-        name=spec.name, weights="file", weights_sha256="", qm=formats.qm, input=source,
+        name=spec.name, weights="file", weights_sha256="", qm=int(tuned.qm), input=network.source,
         layers=tuple(layers), concats=dict(graph.concats),
     )  # fmt: skip
-    reference, parts = Reference(integer), []
-    for batch in calibrate.batches(test.pixels, "integer network"):
-        for _, codes in reference.run(source.encode(batch)):
-            last = codes
-        parts.append(last.reshape(len(batch), -1))
-    return np.concatenate(parts)
+    reference = Reference(integer)
+    batches = calibrate.batches(test.pixels, "integer network")
+    return np.concatenate([reference.logits(network.source.encode(batch)) for batch in batches])
 
 
 def _write(source: Source, graph: Graph, plan: Plan, result: dict[str, Any], out: Path) -> None:
     """The three files, all of them or none."""
     state = {name: torch.from_numpy(array) for name, array in state_of(source, graph).items()}
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
     with atomic_dir(out) as folder:
-        (folder / "weights.pth").write_bytes(buffer.getvalue())
+        (folder / "weights.pth").write_bytes(trainer.checkpoint(state))
         (folder / "plan.toml").write_text(plan_file.text(plan, {}))
         (folder / "finetune.json").write_text(json.dumps(result, indent=2) + "\n")
 

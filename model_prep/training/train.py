@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the networks whose weights come with the project, from fixed seeds.
 
-digits is trained here, photographs by `train_photos`.
+digits has a recipe of its own. Networks of photographs have batch normalisation, which is folded
+into the convolutions afterwards (paper 002, section 4.1.5), a one-cycle rate and label smoothing.
 """
 
-import io
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,11 @@ from formats.build import write_atomic
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
 from model_prep import data, networks, trainer
-from model_prep.graph import Layer
+from model_prep.graph import Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import calibrate
-from model_prep.run import finish, float_logits, last, operate, run
-from model_prep.training import train_photos
-from model_prep.training.augment import Augmented, centre, load_whole
+from model_prep.run import finish, float_logits, last, max_pool, operate, run
+from model_prep.training.augment import Augmented, load_split
 
 SEED = 8
 EPOCHS = 60
@@ -30,6 +30,23 @@ BATCH = 64
 RATE = 3e-3
 WEIGHT_DECAY = 1e-4
 SHIFT = 1  # pixels a training image may be moved by
+
+Shard = tuple[int, torch.Tensor, torch.Tensor, int]  # number, images, labels, how many shards
+EPSILON = 1e-5
+MOMENTUM = 0.1  # of the running statistics
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network of photographs is trained."""
+
+    epochs: int = 40
+    batch: int = 256
+    rate: float = 0.3
+    warm_up: float = 0.3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    smoothing: float = 0.05
 
 
 def train(
@@ -56,21 +73,21 @@ def train(
     if epochs is not None and epochs < 1:
         raise UserError(f"EPOCHS must be 1 or more, not {epochs}")
     digits = spec.default_data == "digits"
-    fit, held_out = _digits(spec, source, test) if digits else photographs(spec, source, test)
+    fit, held_out = _digits(spec, source, test) if digits else _photographs(spec, source, test)
     with trainer.reproducible(SEED):
         if digits:
             pixels, labels = data.to_float(spec, fit.pixels), torch.from_numpy(fit.labels)
-            state = _fit(spec, pixels, labels, epochs or EPOCHS)
+            state = _fit_digits(spec, pixels, labels, epochs or EPOCHS)
         else:
-            recipe = train_photos.Recipe()
+            recipe = Recipe()
             recipe = replace(recipe, epochs=epochs or recipe.epochs)
-            folded = train_photos.fit(spec, Augmented(fit, spec.in_shape, mirror=True), recipe)
+            folded = _fit_photographs(spec, Augmented(fit, spec.in_shape, mirror=True), recipe)
             state = {name: tensor.half() for name, tensor in folded.items()}
     graph = spec.build({name: tensor.detach().float().numpy() for name, tensor in state.items()})
     inputs = (data.to_float(spec, batch) for batch in calibrate.batches(held_out.pixels))
     accuracy = percent_correct(float_logits(graph, inputs), held_out.labels)
     path = out or spec.packaged
-    _save({name: tensor.detach() for name, tensor in state.items()}, path)
+    write_atomic(path, trainer.checkpoint(state))
     print(f"{net}: {accuracy:.2f}% of {len(held_out)} test images; written: {path}")
     return accuracy
 
@@ -81,32 +98,23 @@ def _digits(spec: NetworkSpec, source: str | None, test: str | None) -> tuple[Im
     return data.split(data.load(spec, None), data.DIGITS_TEST)
 
 
-def photographs(
+def _photographs(
     spec: NetworkSpec, source: str | None, test: str | None
 ) -> tuple[ImageSet, ImageSet]:
-    """(training images with their margin, test images of the input size), both with labels.
-
-    Raises:
-        UserError: no DATA, or no labels.
-    """
+    """See `load_split`; both must have labels."""
     if source is None:
         raise UserError(
             f"DATA must be given to train {spec.name}: an .npz file with `jpeg`, `start` and "
             "`label` (or `images` and `labels`), or a folder with a subfolder of images per class"
         )
-    fit = load_whole(spec, source)
-    if test is None:
-        fit, held_out = data.split(fit, len(fit) // 10)
-        held_out = replace(held_out, pixels=centre(held_out.pixels, spec.in_shape))
-    else:
-        held_out = data.load(spec, test)
+    fit, held_out = load_split(spec, source, test, lambda total: total // 10)
     for name, images in (("DATA", fit), ("TEST", held_out)):
         if not images.labelled:
             raise UserError(f"{name} must have a label for every image, not {images.source}")
     return fit, held_out
 
 
-def _fit(
+def _fit_digits(
     spec: NetworkSpec, x: torch.Tensor, labels: torch.Tensor, epochs: int
 ) -> dict[str, torch.Tensor]:
     """Train on images float32 [N, C, H, W], moved about by up to SHIFT pixels; labels int64 [N].
@@ -114,7 +122,7 @@ def _fit(
     Returns:
         The trained tensors by their names in a state_dict.
     """
-    state, graph = train_photos.untrained(spec)
+    state, graph = untrained(spec)
     optimizer = torch.optim.AdamW(state.values(), RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     background = float(x.min())
@@ -132,14 +140,115 @@ def _fit(
         return F.cross_entropy(last(run(graph, moved, stored, gradients=True)), labels[index])
 
     def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
-        return finish(layer, operate(layer, inputs, train_photos.parameters(state, layer)))
+        return finish(layer, operate(layer, inputs, parameters(state, layer)))
 
     steps = epochs * math.ceil(len(x) / BATCH)
     trainer.train(optimizer, None, batches(), loss, steps, f"training {spec.name}")
     return state
 
 
-def _save(state: dict[str, torch.Tensor], path: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
+def untrained(spec: NetworkSpec) -> tuple[dict[str, torch.Tensor], Graph]:
+    """(trainable tensors by their names in a state_dict, the graph): Kaiming's random weights."""
+    state = {name: torch.zeros(shape) for name, shape in spec.state_shapes.items()}
+    for name, tensor in state.items():
+        if name.endswith("weight"):
+            torch.nn.init.kaiming_normal_(tensor)
+        tensor.requires_grad_()
+    return state, spec.build({name: tensor.detach().numpy() for name, tensor in state.items()})
+
+
+def parameters(
+    state: Mapping[str, torch.Tensor], layer: Layer
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's weight and bias among trainable tensors that are named like layers."""
+    weight = state[f"{layer.name}.weight"].reshape(layer.weight.shape)
+    return weight, state[f"{layer.name}.bias"]
+
+
+class Normalised:
+    """A chain of convolutions with batch normalisation behind each but the last.
+
+    Its scale is left out: behind a ReLU the next convolution's weights hold it. So the deviation
+    divides, never flips a sign, and normalising behind the max pool is the same and cheaper.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self.state, self.graph = untrained(spec)
+        self.running = [
+            {
+                layer.name: (torch.zeros(len(layer.bias)), torch.ones(len(layer.bias)))
+                for layer in self.graph.layers[:-1]
+            }
+            for _ in range(trainer.SHARDS)
+        ]
+
+    def logits(self, shard: int, x: torch.Tensor) -> torch.Tensor:
+        """Outputs [N, classes] for one worker's images, normalised among themselves."""
+
+        def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
+            weight, bias = parameters(self.state, layer)
+            if layer.name not in self.running[shard]:
+                return operate(layer, inputs, (weight, bias))
+            out = operate(layer, inputs, (weight, torch.zeros(len(weight))))
+            out = max_pool(layer.pool, out) if layer.pool else out
+            mean, variance = self.running[shard][layer.name]
+            return F.relu(F.batch_norm(out, mean, variance, None, bias, True, MOMENTUM, EPSILON))
+
+        return last(run(self.graph, x, stored, gradients=True))
+
+    def folded(self) -> dict[str, torch.Tensor]:
+        """The state with the normalisation in the weights and biases, float32."""
+        state = {name: tensor.detach().clone() for name, tensor in self.state.items()}
+        for layer in self.graph.layers[:-1]:
+            pairs = [running[layer.name] for running in self.running]
+            mean = torch.stack([mean for mean, _ in pairs]).mean(0)
+            variance = torch.stack([variance for _, variance in pairs]).mean(0)
+            deviation = (variance + EPSILON).sqrt()
+            weight = state[f"{layer.name}.weight"]
+            weight /= deviation.reshape(-1, *[1] * (weight.dim() - 1))
+            state[f"{layer.name}.bias"] -= mean / deviation
+        return state
+
+
+def _fit_photographs(
+    spec: NetworkSpec, images: Augmented, recipe: Recipe
+) -> dict[str, torch.Tensor]:
+    """Train a chain of convolutions, all but the last with a ReLU.
+
+    Returns:
+        The folded float32 tensors by their names in a state_dict.
+    """
+    network = Normalised(spec)
+    state = network.state
+    decayed = [tensor for name, tensor in state.items() if name.endswith("weight")]
+    others = [tensor for name, tensor in state.items() if not name.endswith("weight")]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed}, {"params": others, "weight_decay": 0.0}
+    ]  # fmt: skip
+    optimizer = torch.optim.SGD(
+        groups, recipe.rate, momentum=recipe.momentum, nesterov=True,
+        weight_decay=recipe.weight_decay,
+    )  # fmt: skip
+    steps = recipe.epochs * max(1, len(images.images) // recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.rate, steps, pct_start=recipe.warm_up, cycle_momentum=False,
+        final_div_factor=1e3,
+    )  # fmt: skip
+
+    def batches() -> Iterator[list[Shard]]:
+        for _ in range(recipe.epochs):
+            for pixels, labels in images.batches(recipe.batch):
+                parts = data.to_float(spec, pixels).chunk(trainer.SHARDS)
+                shards = zip(
+                    range(trainer.SHARDS), parts, labels.chunk(trainer.SHARDS), strict=False
+                )
+                yield [(*shard, len(parts)) for shard in shards]
+
+    def loss(shard: Shard) -> torch.Tensor:
+        number, x, labels, parts = shard
+        logits = network.logits(number, x)
+        return F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing) / parts
+
+    trainer.train(optimizer, schedule, batches(), loss, steps, f"training {spec.name}")
+    return network.folded()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from formats.arithmetic import Average, Lrn
+from formats.images import Preprocessing
 from formats.network import InputFormat, Network
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer, no_bias, no_weight
@@ -83,7 +84,9 @@ def random_quantizer(random: np.random.Generator, signed: bool = False) -> Quant
 
 def random_input(random: np.random.Generator, graph: Graph) -> InputFormat:
     """An input format of a random table."""
-    return input_format(graph.in_shape, random.standard_normal((graph.in_shape[0], 256)))
+    channels = graph.in_shape[0]
+    values = random.standard_normal((channels, 256))
+    return input_format(graph.in_shape, values, Preprocessing.plain(channels))
 
 
 def quantized(seed: int) -> Network:

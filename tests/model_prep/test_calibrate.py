@@ -1,31 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pass over the images: maxima, histograms for any F chosen afterwards, outputs, maps."""
 
-from functools import partial
-
+import digits_network as digits
 import numpy as np
 import pytest
 import torch
 
 from formats.arithmetic import lowest
-from model_prep import data, networks, run, weights
+from model_prep import run
 from model_prep.graph import Graph
 from model_prep.quantize import calibrate
 from model_prep.quantize.calibrate import FINER, Calibration, Histogram, to_integers
 
-QM = 10
-SPEC = networks.get("digits")
-TO_FLOAT = partial(data.to_float, SPEC)
+QM, TO_FLOAT = 10, digits.TO_FLOAT
 
 
 @pytest.fixture()
 def graph() -> Graph:
-    return weights.load(SPEC, None, np.zeros((1, 1, 8, 8), np.uint8)).graph
+    return digits.graph()
 
 
 @pytest.fixture()
 def pixels() -> np.ndarray:
-    return data.load(SPEC, None, 37).pixels
+    return digits.images(37).pixels
 
 
 @pytest.mark.parametrize("batch_values", [64, 700, 10**6])

@@ -4,6 +4,7 @@
 import json
 from pathlib import Path
 
+import digits_network as digits
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import weights
-from model_prep.quantize.plan import Settings
+from model_prep.quantize.plan import Plan, Settings
 from model_prep.quantize.plan_file import resolve
 from model_prep.source import Recipe, open_source
 from model_prep.training import finetune
@@ -26,6 +27,20 @@ def tune(folder: Path, *more: str, plan: str = PLAN) -> dict[str, object]:
     words = ["finetune", "NET=digits", f"PLAN={folder / 'plan.toml'}"]
     assert main([*words, "EPOCHS=3", "LR=0.003", f"OUT={folder}", *more]) == 0
     return json.loads((folder / "finetuned" / "finetune.json").read_text())
+
+
+def quantized(folder: Path) -> manifest.Network:
+    """What `quantize` makes of a run's files."""
+    made = folder / "finetuned"
+    words = [f"WEIGHTS={made / 'weights.pth'}", f"PLAN={made / 'plan.toml'}"]
+    assert main(["quantize", "NET=digits", *words, "IMAGES=360", f"OUT={folder}"]) == 0
+    return manifest.load(folder / "quantized")
+
+
+def plan_in(folder: Path) -> Plan:
+    """The plan of a run."""
+    path = folder / "finetuned" / "plan.toml"
+    return resolve(digits.graph(), Settings(), Settings(scheme="knq", bits=3), path)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +61,10 @@ def test_accuracy_improves(tuned):
 
 def test_the_ordinary_stages_give_the_trained_network(tuned):
     folder, result = tuned
-    made = folder / "finetuned"
-    words = [f"WEIGHTS={made / 'weights.pth'}", f"PLAN={made / 'plan.toml'}"]
-    assert main(["quantize", "NET=digits", *words, "IMAGES=360", f"OUT={folder}"]) == 0
-    network = manifest.load(folder / "quantized")
+    network, made = quantized(folder), folder / "finetuned"
     assert network.accuracy["integer_top1"] == result["integer_top1"]
-    source = open_source("digits", None, Recipe())
-    plan = resolve(source.graph, Settings(), source.defaults, made / "plan.toml")
-    state = weights.read_state(source.spec, made / "weights.pth")
-    for layer, chosen in zip(network.layers, plan.layers, strict=True):
+    state = weights.read_state(digits.SPEC, made / "weights.pth")
+    for layer, chosen in zip(network.layers, plan_in(folder).layers, strict=True):
         assert layer.weight_bits == 3
         exact = layer.weight * 2.0**-layer.weight_frac
         assert np.array_equal(exact.reshape(state[f"{layer.name}.weight"].shape),
@@ -66,15 +76,12 @@ def test_the_ordinary_stages_give_the_trained_network(tuned):
 
 def test_centroids_are_trained(tuned):
     folder, _ = tuned
-    source = open_source("digits", None, Recipe())
-    plan = resolve(source.graph, Settings(), source.defaults, folder / "finetuned" / "plan.toml")
+    plan = plan_in(folder)
     assert all(len(layer.centroids or ()) == 4 for layer in plan.layers[:-1])
     (folder / "start").mkdir(exist_ok=True)
     still = tune(folder / "start", "LR=1e-9", "EPOCHS=1")
     assert still["epochs"] == 1
-    other = resolve(
-        source.graph, Settings(), source.defaults, folder / "start" / "finetuned" / "plan.toml"
-    )
+    other = plan_in(folder / "start")
     assert [layer.frac for layer in plan.layers] == [layer.frac for layer in other.layers]
     assert [layer.centroids for layer in plan.layers] != [layer.centroids for layer in other.layers]
 
@@ -100,10 +107,9 @@ def test_a_refined_network_is_what_is_trained(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetune, "train", nothing_learned)
     result = tune(tmp_path, "REFINE=equalise", "DISTIL=1", plan="bits = 2\n")
-    source = open_source("digits", None, Recipe())
     ((begun, teacher),) = started
-    packaged = source.load(np.zeros((1, *source.spec.in_shape), np.uint8)).graph
-    for ours, learned, theirs in zip(begun.layers, teacher.layers, packaged.layers, strict=True):
+    packaged = digits.graph().layers
+    for ours, learned, theirs in zip(begun.layers, teacher.layers, packaged, strict=True):
         assert np.array_equal(learned.weight, theirs.weight)  # of the float outputs to learn
         if ours.name == "conv1":
             assert not np.array_equal(ours.weight, theirs.weight)
@@ -111,12 +117,8 @@ def test_a_refined_network_is_what_is_trained(tmp_path, monkeypatch):
     # 14-bit weights: the start is the refined network that `accuracy` measures, but for rounding
     assert result["before_top1"] == pytest.approx(96.67, abs=0.3)
     assert result["tuned_top1"] == pytest.approx(result["before_top1"], abs=0.3)
-    made = tmp_path / "finetuned"
-    assert "refine" not in (made / "plan.toml").read_text()
-    words = [f"WEIGHTS={made / 'weights.pth'}", f"PLAN={made / 'plan.toml'}"]
-    assert main(["quantize", "NET=digits", *words, "IMAGES=360", f"OUT={tmp_path}"]) == 0
-    network = manifest.load(tmp_path / "quantized")
-    assert network.accuracy["integer_top1"] == result["integer_top1"]
+    assert "refine" not in (tmp_path / "finetuned" / "plan.toml").read_text()
+    assert quantized(tmp_path).accuracy["integer_top1"] == result["integer_top1"]
 
 
 def test_refined_weights_that_no_checkpoint_holds_are_refused(monkeypatch):

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trainable quantized network: its forward is the fake-quantized one's, to the last bit."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 
+import digits_network as digits
 import numpy as np
 import pytest
 import torch
 
 from formats.arithmetic import Average, Window, largest_frac, to_fixed
-from formats.quantizer import Quantizer
-from model_prep import data, weights
-from model_prep.graph import INPUT, Graph, Layer
+from formats.images import Preprocessing
+from formats.network import InputFormat
+from formats.quantizer import Quantizer, thresholds
+from model_prep import run
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import input_format, network_input
-from model_prep.quantize.plan import Plan, Settings
+from model_prep.quantize.integers import input_format
+from model_prep.quantize.plan import Settings
 from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.student import Activation, Student, best_frac, rising
+from model_prep.quantize.student import Activation, Student, _convolve, best_frac, rising
 
 QM = 10
+PIXELS = digits.images(64).pixels
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +33,26 @@ def _gradients() -> Iterator[None]:
         yield
 
 
-def fitted(graph: Graph, plan: Plan, pixels: np.ndarray, to_float) -> dict[str, Quantizer]:
-    """Quantizers of a plan, with one F for the network."""
+def student(
+    settings: Settings, graph: Graph | None = None, source: InputFormat = digits.INPUT,
+    pixels: np.ndarray = PIXELS, to_float: Callable[[np.ndarray], torch.Tensor] = digits.TO_FLOAT,
+    rounded: bool = True,
+) -> Student:  # fmt: skip
+    """Of a plan, by default for digits, with one F for the network."""
+    graph = graph or digits.graph()
+    asked = {"scheme": "knq", "bits": 3, "qm": QM, **settings}
+    plan = resolve(graph, asked, Settings())
     calibration = Calibration(graph, pixels, to_float, QM)
     frac = largest_frac(max(calibration.maxima.values()), (1 << (QM - 1)) - 1)
-    return calibration.formats(QM, dict.fromkeys(calibration.maxima, frac)).fit(plan)
+    formats = calibration.formats(QM, dict.fromkeys(calibration.maxima, frac))
+    return Student(graph, source, plan.layers, formats.fit(plan), rounded)
+
+
+def fake_quantized(network: Student, pixels: np.ndarray = PIXELS) -> np.ndarray:
+    """Outputs of the trained weights and tables."""
+    plans = list(network.plans.values())
+    fake = FakeQuantized(network.trained(), network.source, plans)
+    return fake.logits(pixels, network.quantizers())
 
 
 def branched(generator: np.random.Generator) -> Graph:
@@ -41,17 +61,16 @@ def branched(generator: np.random.Generator) -> Graph:
     def layer(name: str, source: str, channels: int, **options: object) -> Layer:
         weight = generator.standard_normal((8, channels, 3, 3)).astype(np.float32) * 0.2
         bias = generator.standard_normal(8).astype(np.float32) * 0.1
-        return Layer(name, "conv", (source,), weight, bias, pads=(1, 1, 1, 1), **options)
+        return Layer(name, "conv", (source,), weight, bias, pads=(1, 1, 1, 1), **options)  # type: ignore[arg-type]
 
-    none = np.zeros((0, 0, 1, 1), np.float32), np.zeros(0, np.float32)
-    pool = Window((2, 2), (2, 2))
+    none, mean = (no_weight(), no_bias()), Average((4, 4), (1, 1))
     layers = [
-        layer("a", INPUT, 3, pool=pool),
+        layer("a", INPUT, 3, pool=Window((2, 2), (2, 2))),
         layer("b", "a", 8, relu=False),
         Layer("sum", "add", ("a", "b"), *none, relu=True),
         layer("c", "sum", 8, clip_max=2.0),
         layer("d", "both", 16),
-        Layer("mean", "avgpool", ("d",), *none, relu=False, average=Average((4, 4), (1, 1))),
+        Layer("mean", "avgpool", ("d",), *none, relu=False, average=mean),
     ]
     return Graph("branched", (3, 8, 8), layers, {"both": ("sum", "c")})
 
@@ -59,110 +78,149 @@ def branched(generator: np.random.Generator) -> Graph:
 @pytest.mark.parametrize(
     "settings",
     [
-        Settings(scheme="knq", bits=3, weight_bits=4),
+        Settings(scheme="knq", weight_bits=4),
         Settings(scheme="knq", bits=1, rule="floor", weight_bits=14),
-        Settings(scheme="enq", bits=3, variant="mid", weight_bits=3),
+        Settings(scheme="enq", variant="mid", weight_bits=3),
         Settings(scheme="uniform", bits=4, weight_bits=2, bias_bits=5),
     ],
 )
-def test_forward_equals_the_fake_quantized_network(digits, settings):
-    pixels = data.load(digits, None, 64).pixels
-    graph = weights.load(digits, None, pixels).graph
-    plan = resolve(graph, {**settings, "qm": QM}, Settings())
-    source = network_input(digits)
-    quantizers = fitted(graph, plan, pixels, lambda p: data.to_float(digits, p))
-    network = Student(graph, source, plan.layers, quantizers)
+def test_forward_equals_the_fake_quantized_network(settings: Settings) -> None:
+    network = student(settings)
     network.weights["conv2"].data.mul_(1.7)  # as if trained: values beyond the grid, too
     network.biases["conv2"].data.add_(0.3)
     for activation in network.activations.values():
         if activation.latent is not None:
             activation.latent.data.mul_(1.1)
     with torch.no_grad():
-        got = network(network.inputs(pixels)).numpy()
-    want = FakeQuantized(network.trained(), source, plan.layers).logits(
-        pixels, network.quantizers()
-    )
-    assert np.array_equal(got, want)
+        got = network(network.inputs(PIXELS)).numpy()
+    assert np.array_equal(got, fake_quantized(network))
 
 
-def test_forward_of_adds_concats_and_averages():
+def test_forward_of_adds_concats_and_averages() -> None:
     graph = branched(np.random.default_rng(5))
     pixels = np.random.default_rng(6).integers(0, 256, (8, 3, 8, 8), np.uint8)
     values = np.repeat(np.arange(256)[None] / 64 - 2, 3, axis=0)
-    source = input_format((3, 8, 8), values)
+    source = input_format((3, 8, 8), values, Preprocessing.plain(3))
 
-    def to_float(p):
-        return torch.from_numpy(values.astype(np.float32))[torch.arange(3)[:, None, None], p.long()]
+    def to_float(pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values[0].astype(np.float32)[pixels])
 
-    plan = resolve(graph, Settings(scheme="knq", bits=3, weight_bits=4, qm=QM), Settings())
-    quantizers = fitted(graph, plan, pixels, lambda p: to_float(torch.from_numpy(p)))
-    network = Student(graph, source, plan.layers, quantizers)
+    network = student(Settings(weight_bits=4), graph, source, pixels, to_float)
     logits = network(network.inputs(pixels))
-    want = FakeQuantized(network.trained(), source, plan.layers).logits(
-        pixels, network.quantizers()
-    )
-    assert np.array_equal(logits.detach().numpy(), want)
+    assert np.array_equal(logits.detach().numpy(), fake_quantized(network, pixels))
     logits.square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     assert network.activations["sum"] is network.activations["c"]
     assert len(network.parameters()) == 2 * 4 + 4  # weights and biases, tables of a, b, sum, d
 
 
-def test_stored_weights_quantize_to_themselves(digits):
-    pixels = data.load(digits, None, 64).pixels
-    graph = weights.load(digits, None, pixels).graph
-    plan = resolve(graph, Settings(scheme="knq", bits=3, weight_bits=3, qm=QM), Settings())
-    quantizers = fitted(graph, plan, pixels, lambda p: data.to_float(digits, p))
-    rounded = Student(graph, network_input(digits), plan.layers, quantizers).trained()
-    for layer in rounded.layers:
+@pytest.mark.parametrize("scheme", ["knq", "enq", "uniform"])
+def test_weights_that_are_rounded_already_need_no_grid(scheme: str) -> None:
+    network = student(Settings(scheme=scheme), rounded=False)
+    for layer in network.graph.layers:
+        for store, values in ((network.weights, layer.weight), (network.biases, layer.bias)):
+            integers, frac = to_fixed(values, 14)
+            store[layer.name].data.copy_(torch.from_numpy(integers * 2.0**-frac))
+    with torch.no_grad():
+        got = network(network.inputs(PIXELS)).numpy()
+    np.testing.assert_allclose(got, fake_quantized(network), atol=2e-3)
+
+
+def test_stored_weights_quantize_to_themselves() -> None:
+    for layer in student(Settings(weight_bits=3)).trained().layers:
         for values, bits in ((layer.weight, 3), (layer.bias, 14)):
             integers, frac = to_fixed(values, bits)
             assert np.array_equal(integers * 2.0**-frac, values)
         assert len(np.unique(layer.weight)) <= 7
 
 
-def test_gradients_pass_where_nothing_saturates():
-    centroid = np.array([0, 4, 8, 12], np.int32)
-    threshold = np.array([0, 2, 6, 10], np.int32)
-    knq = Quantizer("knq", 2, 4, 0, rule="nearest", centroid=centroid, threshold=threshold)
-    x = torch.tensor([0.0, 3.0, 7.0, 13.0, 15.0], requires_grad=True)
-    activation = Activation(knq)
-    out = activation(x)
-    assert out.tolist() == [0, 4, 8, 12, 12]
-    (out * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])).sum().backward()
-    assert x.grad.tolist() == [1, 2, 3, 4, 0]  # 15 is beyond half a step above 12
-    assert activation.latent.grad.tolist() == [4 * g for g in (1, 2, 3, 9)]  # mean step 4
+def table(qm: int, *centroids: int, signed: bool = False) -> Quantizer:
+    """A knq quantizer."""
+    centroid = np.array(centroids, np.int32)
+    bits = len(centroids).bit_length() - 1
+    return Quantizer(
+        "knq", bits, qm, 0, rule="nearest", centroid=centroid,
+        threshold=thresholds(centroid, "nearest"), signed=signed,
+    )  # fmt: skip
 
 
-def test_uniform_gradients_stop_at_the_limits():
-    activation = Activation(Quantizer("uniform", 2, 2, 0))
-    x = torch.tensor([-1.0, 0.4, 2.6, 4.0], requires_grad=True)
-    out = activation(x)
-    assert out.tolist() == [0, 0, 3, 3]
-    out.sum().backward()
-    assert x.grad.tolist() == [0, 1, 1, 0]
-    assert activation.latent is None
+@pytest.mark.parametrize(
+    ("quantizer", "x", "out", "passes", "by_code"),
+    [
+        # 15 is beyond half a step above 12
+        (table(4, 0, 4, 8, 12), [0.0, 3, 7, 13, 15], [0, 4, 8, 12, 12], "11110", [1, 2, 4, 24]),
+        (table(6, 0, 4, 8, 12), [0.2, 1.7, 5, 9.6, 40], [0, 4, 4, 12, 12], "11110", [1, 6, 0, 24]),
+        (table(5, -8, 4, signed=True), [-16.0, -14, 0, 10, 11, 99], [-8, -8, 4, 4, 4, 4], "011100",
+         [3, 60]),
+        (Quantizer("uniform", 2, 2, 0), [-1.0, 0.4, 2.6, 4], [0, 0, 3, 3], "0110", None),
+    ],
+)  # fmt: skip
+def test_gradients_pass_up_to_half_a_step_beyond_and_sum_by_code(
+    quantizer: Quantizer, x: list[float], out: list[int], passes: str, by_code: list[int] | None
+) -> None:
+    """The gradient that arrives is 1, 2, 4, ...; that of a table is in its mean steps."""
+    activation, values = Activation(quantizer), torch.tensor(x, requires_grad=True)
+    got, arriving = activation(values), 2.0 ** torch.arange(len(x))
+    (got * arriving).sum().backward()
+    assert got.tolist() == out
+    assert values.grad is not None
+    assert values.grad.tolist() == [g * int(p) for g, p in zip(arriving, passes, strict=True)]
+    if by_code is None:
+        assert activation.latent is None
+    else:
+        assert activation.latent is not None and activation.latent.grad is not None
+        step = (out[-1] - out[0]) / (len(by_code) - 1)
+        assert activation.latent.grad.tolist() == [step * g for g in by_code]
 
 
-def test_a_zero_centroid_stays_and_tables_rise():
-    centroid = np.array([0, 4, 8, 12], np.int32)
-    knq = Quantizer(
-        "knq", 2, 4, 0, rule="nearest", centroid=centroid, threshold=np.array([0, 2, 6, 10])
-    )
-    activation = Activation(knq)
+def test_tables_get_the_gradients_of_maps_in_any_memory_order() -> None:
+    quantizer = table(6, 0, 4, 8, 12)
+    maps = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) * 14
+    factors = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(2))
+    codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))[(maps + 0.5).long()]
+    want = 4 * torch.stack([factors[codes == code].sum() for code in range(4)])
+    for ours, theirs in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
+        activation = Activation(quantizer)
+        out = activation(maps.contiguous(memory_format=ours))
+        (out * factors.contiguous(memory_format=theirs)).sum().backward()
+        assert activation.latent is not None and activation.latent.grad is not None
+        torch.testing.assert_close(activation.latent.grad, want, atol=4e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pads"), [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1)])
+def test_the_student_convolves_as_the_float_network(kernel: int, stride: int, pads: int) -> None:
+    random = np.random.default_rng(3)
+    weight = random.standard_normal((5, 3, kernel, kernel)).astype(np.float32)
+    bias = random.standard_normal(5).astype(np.float32)
+    layer = Layer("a", "conv", ("input",), weight, bias, (stride, stride), (pads,) * 4)
+    x = torch.from_numpy(random.standard_normal((2, 3, 6, 6)).astype(np.float32))
+    own = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+    torch.testing.assert_close(_convolve(layer, x, *own), run.convolve(layer, x, *own))
+
+
+def test_a_zero_centroid_stays_and_tables_rise() -> None:
+    activation = Activation(table(4, 0, 4, 8, 12))
+    assert activation.latent is not None
     activation.latent.data.copy_(torch.tensor([5.0, 1.0, 1.0, 99.0]))
-    assert activation.quantizer.centroid.tolist() == [0, 4, 5, 15]
+    centroid = activation.quantizer.centroid
+    assert centroid is not None and centroid.tolist() == [0, 4, 5, 15]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_rising_is_what_it_says(seed):
-    values = np.random.default_rng(seed).normal(8, 9, 16)
-    table = rising(values, 0, 15 + seed)
-    assert (np.diff(table) > 0).all() and table[0] >= 0 and table[-1] <= 15 + seed
-    assert np.array_equal(rising(table.astype(float), 0, 15 + seed), table)
+@pytest.mark.parametrize(
+    ("tables", "top"),
+    [
+        (list(itertools.product([-2.0, 0.0, 4.2, 18.0], repeat=4)), 15),
+        *(([np.random.default_rng(seed).normal(8, 9, 16)], 15 + seed) for seed in range(5)),
+    ],
+)
+def test_rising_integers_in_range(tables: list[np.ndarray], top: int) -> None:
+    for levels in tables:
+        found = rising(np.array(levels), 0, top)
+        assert (np.diff(found) > 0).all() and found[0] >= 0 and found[-1] <= top
+        assert np.array_equal(rising(found.astype(float), 0, top), found)
 
 
-def test_best_frac_is_never_worse_than_the_one_that_fits():
+def test_best_frac_is_never_worse_than_the_one_that_fits() -> None:
     values = np.random.default_rng(2).laplace(size=500)
     top = 7
 

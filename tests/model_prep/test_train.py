@@ -12,7 +12,7 @@ from formats.images import percent_correct
 from model_prep import data, networks, weights
 from model_prep.quantize.calibrate import batches
 from model_prep.run import forward
-from model_prep.training import train, train_photos
+from model_prep.training import train
 from model_prep.training.augment import Augmented, centre, load_whole
 from tests.checkout import shared
 
@@ -68,7 +68,7 @@ def coloured(tmp_path: Path) -> Path:
 def test_photographs_are_learnt_and_normalisation_is_folded(
     coloured, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train_photos.Recipe, "__init__", _small_batches(train_photos.Recipe))
+    monkeypatch.setattr(train.Recipe, "__init__", _small_batches(train.Recipe))
     first = train.train("cifar10", tmp_path / "a.pth", str(coloured), epochs=3)
     second = train.train("cifar10", tmp_path / "b.pth", str(coloured), epochs=3)
     assert first == second

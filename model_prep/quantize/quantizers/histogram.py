@@ -55,8 +55,7 @@ def signal_and_noise(
 
     Args:
         counts: how often, or with what weight, the integers first, first + 1, ... occur.
-        first: the smallest of them.
-        frac: F of these integers; it may be finer than the quantizer's.
+        first, frac: the smallest of them, and their F; it may be finer than the quantizer's.
         quantizer: what they are stored by.
         factor: by which values are multiplied before they are stored, and divided after.
 

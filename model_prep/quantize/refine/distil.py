@@ -7,6 +7,7 @@ values in the small maps on the way (Romero et al. 2015). No label is read. What
 only as far as it helps on calibration images left out of the learning.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,30 +24,21 @@ from model_prep.trainer import train
 
 _SMALL_PART = 0.12  # of all values that the maps compared with the teacher have together
 _WARM = 5  # steps until the full rate
+_BATCH = 8  # images
+_FEATURE = 0.1  # weight of the maps' relative squared error beside the divergence
+_ZOOM = 0.75  # smallest side of a random crop, relative to the image
+_SEED = 3  # of crops, flips and order
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how strongly to learn.
+    """How long and how strongly to learn."""
 
-    Attributes:
-        steps: Adam steps.
-        batch: images a step.
-        rate: step of a weight, relative to the RMS of its layer; of a bias, to their spread; of a
-            table entry, to the table's mean.
-        feature: weight of the maps' relative squared error beside the divergence.
-        zoom: smallest side of a random crop, relative to the image.
-        held_out: one in so many images is left out of the learning; it judges the result.
-        seed: of crops, flips and order.
-    """
-
-    steps: int = DISTIL_STEPS
-    batch: int = 8
+    steps: int = DISTIL_STEPS  # of Adam
+    # of a weight, relative to the RMS of its layer; of a bias, to their spread; of a table entry,
+    # to the table's mean
     rate: float = 2e-4
-    feature: float = 0.1
-    zoom: float = 0.75
-    held_out: int = 8
-    seed: int = 3
+    held_out: int = 8  # one in so many images is left out of the learning; it judges the result
 
 
 def augment(pixels: np.ndarray, generator: np.random.Generator, zoom: float) -> np.ndarray:
@@ -73,21 +65,16 @@ def small_maps(graph: Graph) -> frozenset[str]:
         (math.prod(layer.out_shape), layer.name) for layer in graph.layers[:-1] if layer.has_weights
     )
     limit = _SMALL_PART * sum(size for size, _ in sizes)
-    found, used = set[str](), 0
-    for size, name in sizes:
-        used += size
-        if used > limit:
-            break
-        found.add(name)
-    return frozenset(found)
+    used = itertools.accumulate(size for size, _ in sizes)
+    return frozenset(name for (_, name), total in zip(sizes, used, strict=True) if total <= limit)
 
 
 class _Lesson:
     """The teacher and the loss between it and the student."""
 
-    def __init__(self, student: Student, to_float: ToFloat, recipe: Recipe) -> None:
+    def __init__(self, student: Student, to_float: ToFloat) -> None:
         graph = student.graph
-        self.student, self.to_float, self.recipe = student, to_float, recipe
+        self.student, self.to_float = student, to_float
         plans = list(student.plans.values())
         self.teacher = Student(graph, student.source, plans, {}, rounded=False)
         self.maps = small_maps(graph)
@@ -113,7 +100,7 @@ class _Lesson:
         for name, target in targets.items():
             power = target.square().mean() + 1e-12
             error = error + F.mse_loss(maps[name], target) / power
-        return divergence_of(reply, answer) + self.recipe.feature * error
+        return divergence_of(reply, answer) + _FEATURE * error
 
     def divergence(self, pixels: np.ndarray) -> float:
         """Mean divergence over images uint8 [N, C, H, W], without gradients."""
@@ -127,62 +114,48 @@ class _Lesson:
         return total / len(pixels)
 
 
-def _rms(values: torch.Tensor) -> float:
-    return float(values.detach().square().mean().sqrt()) + 1e-12
-
-
 def divergence_of(reply: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
-    """Mean Kullback-Leibler divergence of the reply's probabilities from the answer's, in nats.
-
-    Args:
-        reply, answer: logits [N, classes], with any further sides flattened.
-    """
+    """Mean Kullback-Leibler divergence of logits' probabilities from the answer's, in nats."""
     one, other = reply.flatten(1).log_softmax(1), answer.flatten(1).log_softmax(1)
     return F.kl_div(one, other, reduction="batchmean", log_target=True)
 
 
-def _orders(number: int, batch: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+def _orders(number: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Batches of indices, each image once an epoch."""
     order = np.zeros(0, np.int64)
     while True:
-        while len(order) < batch:
+        while len(order) < _BATCH:
             order = np.concatenate([order, generator.permutation(number)])
-        yield order[:batch]
-        order = order[batch:]
+        yield order[:_BATCH]
+        order = order[_BATCH:]
 
 
 def distil(student: Student, pixels: np.ndarray, to_float: ToFloat, recipe: Recipe) -> bool:
-    """Let the student learn; its weights and quantizers change.
-
-    Args:
-        student: the quantized network.
-        pixels: calibration images uint8 [N, C, H, W].
-        to_float: from pixels to the teacher's inputs.
-        recipe: how long and how strongly.
+    """Let the student learn from images uint8 [N, C, H, W]; its weights and quantizers change.
 
     Returns:
         Whether it answers the images left out better than before; if not it is unchanged.
     """
     parameters = student.parameters()
     before = [one.detach().clone() for one in parameters]
-    lesson = _Lesson(student, to_float, recipe)
-    judges = pixels[:: recipe.held_out] if len(pixels) > recipe.held_out else pixels
-    kept = np.ones(len(pixels), bool)
+    lesson = _Lesson(student, to_float)
+    judges, kept = pixels, np.ones(len(pixels), bool)
     if len(pixels) > recipe.held_out:
-        kept[:: recipe.held_out] = False
+        judges, kept[:: recipe.held_out] = pixels[:: recipe.held_out], False
     at_start = lesson.divergence(judges)
-    generator = np.random.default_rng(recipe.seed)
-    groups = [{"params": [one], "lr": recipe.rate * _rms(one)} for one in parameters]
+    generator = np.random.default_rng(_SEED)
+    groups = [
+        {"params": [one], "lr": recipe.rate * (float(one.detach().square().mean().sqrt()) + 1e-12)}
+        for one in parameters
+    ]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def rate(step: int) -> float:
         return min(1.0, (step + 1) / _WARM) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    orders = _orders(int(kept.sum()), recipe.batch, generator)
-    batches = (
-        [augment(pixels[kept][next(orders)], generator, recipe.zoom)] for _ in range(recipe.steps)
-    )
+    orders = _orders(int(kept.sum()), generator)
+    batches = ([augment(pixels[kept][next(orders)], generator, _ZOOM)] for _ in range(recipe.steps))
     train(optimizer, schedule, batches, lesson.loss, recipe.steps, "distil")
     better = lesson.divergence(judges) < at_start
     if not better:

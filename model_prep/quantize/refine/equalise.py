@@ -17,7 +17,7 @@ from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
 
 _MOST = 64.0  # factor between a channel's scale and the layer's, either way
-Scales = Mapping[str, np.ndarray]
+Scales = Mapping[str, np.ndarray]  # float64 [C] by name of a convolution in `scalable`
 
 
 def _readers(graph: Graph, name: str) -> list[Layer]:
@@ -59,12 +59,7 @@ def channel_scales(graph: Graph, scales: Scales, name: str) -> np.ndarray:
 
 
 def rescale(graph: Graph, scales: Scales) -> Graph:
-    """The same function with the stored outputs of each layer multiplied by its scales.
-
-    Args:
-        graph: the float network.
-        scales: float64 [C] by name of a convolution in `scalable`.
-    """
+    """The same function with the stored outputs of each layer multiplied by its scales."""
     layers = []
     for layer in graph.layers:
         if layer.has_weights:
@@ -88,9 +83,7 @@ def find_scales(
 ) -> dict[str, np.ndarray]:
     """Factors that give all channels of a layer the same RMS over their non-zero values.
 
-    Args:
-        graph: the float network.
-        batches: gives the calibration inputs, float32 [N, C, H, W].
+    `batches` gives the calibration inputs, float32 [N, C, H, W].
     """
     wanted = [name for name in sorted(scalable(graph)) if graph.layer(name).has_weights]
     squares = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}

@@ -1,70 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The techniques in order, from a float network to one whose weights and tables are refined."""
+"""The techniques in order, from a float network to one whose weights and tables are refined.
 
-from collections.abc import Iterator, Mapping
+Sensitivity is how much the network's answer depends on each activation (label-free): the squared
+gradient of the log-likelihood of a class that is drawn from the float network's own output. That is
+the diagonal of the Fisher matrix, half of which times the squared error is the expected
+Kullback-Leibler divergence to second order (Kunstner et al. 2019, on why the drawn class and not
+the label).
+
+Quantizers are fitted to the weighted histograms. KNQ stays an exact problem: the weights become
+integers and the dynamic programme of `quantize.kmeans` minimises the weighted error, 0 kept exact.
+Codes with equal steps have steps of a power of two; a factor on all channels of the layer makes any
+step possible, hence the clipping of least error.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from formats.arithmetic import lowest
 from formats.network import InputFormat
 from formats.quantizer import Quantizer
+from model_prep import run
 from model_prep.graph import Graph
-from model_prep.quantize.calibrate import Calibration, ToFloat
+from model_prep.quantize import quantizers
+from model_prep.quantize.calibrate import Calibration, ToFloat, to_integers
 from model_prep.quantize.fracs import layer_fracs, network_fracs
-from model_prep.quantize.plan import Plan
-from model_prep.quantize.refine import equalise, sensitivity, tables
+from model_prep.quantize.kmeans import exact_kmeans
+from model_prep.quantize.plan import LayerPlan, Plan
+from model_prep.quantize.quantizers.codebook import table_quantizer
+from model_prep.quantize.quantizers.histogram import signal_and_noise
+from model_prep.quantize.refine import equalise
 from model_prep.quantize.refine.distil import Recipe, distil
 from model_prep.quantize.student import Student
 
-_BATCH_VALUES = 2_500_000  # input values of a batch without gradients
+_BATCH_VALUES = 2_500_000  # input values of a batch
+_TOTAL = 1 << 36  # weights are scaled to integers of this sum, which the k-means holds exactly
+_STEPS = 8  # candidates for a step per octave
+_SEED = 1  # of the drawn classes
+_SMOOTH = 0.02  # part of the average weight that every value gets
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What tables are fitted to, before any width is chosen.
+    """What tables are fitted to, before any width is chosen."""
 
-    Attributes:
-        exact: the float network with its channels scaled.
-        scales: factor of each channel, by name of a layer with weights.
-        qm: width of y.
-        fracs: F by layer name.
-        weights: weight of every y (float64 [2^qm]) by owner of a quantizer.
-    """
-
-    exact: Graph
-    scales: Mapping[str, np.ndarray]
-    qm: int
-    fracs: Mapping[str, int]
-    weights: Mapping[str, np.ndarray]
+    exact: Graph  # the float network with its channels scaled
+    scales: Mapping[str, np.ndarray]  # factor of each channel, by name of a layer with weights
+    qm: int  # width of y
+    fracs: Mapping[str, int]  # F by layer name
+    weights: Mapping[str, np.ndarray]  # of every y (float64 [2^qm]) by owner of a quantizer
+    free: frozenset[str]  # owners of quantizers whose layers may be scaled
 
 
 @dataclass(frozen=True)
 class Refined:
-    """A refined network.
+    """A refined network."""
 
-    Attributes:
-        graph: with the weights and biases to quantize.
-        exact: the float network with the same channel scales, to compare with layer by layer.
-        scales: stored values are those of the original network times this, by layer name.
-        quantizers: by layer name.
-    """
-
-    graph: Graph
-    exact: Graph
-    scales: Mapping[str, np.ndarray]
-    quantizers: Mapping[str, Quantizer]
+    graph: Graph  # with the weights and biases to quantize
+    exact: Graph  # the float network with the same channel scales, to compare with layer by layer
+    scales: Mapping[str, np.ndarray]  # of stored values against the original's, by layer name
+    quantizers: Mapping[str, Quantizer]  # by layer name
 
 
 def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToFloat) -> Measured:
     """Scale channels and measure (weighted) histograms, as far as plan.refine asks for it.
 
-    Args:
-        graph: the float network.
-        plan: which layers are quantized; widths may be open.
-        qm: width of y.
-        pixels: calibration images uint8 [N, C, H, W].
-        to_float: from pixels to float inputs.
+    Widths of the plan may be open. `pixels` are calibration images, uint8 [N, C, H, W].
     """
     step = max(1, _BATCH_VALUES // pixels[0].size)
 
@@ -80,17 +84,138 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
         chosen = layer_fracs(maxima, qm, plan)
     else:
         chosen = network_fracs(maxima, plan.frac, plan.signed)
-    counts, weights = sensitivity.fisher_histograms(exact, inputs(), plan, qm, chosen)
+    counts, weights = fisher_histograms(exact, inputs(), plan, qm, chosen)
     if "sensitivity" in plan.refine:
-        found = {name: tables.smoothed(counts[name], weights[name]) for name in counts}
+        found = {name: _smoothed(counts[name], weights[name]) for name in counts}
     else:
         found = {name: count.astype(np.float64) for name, count in counts.items()}
-    return Measured(exact, scales, qm, chosen, found)
+    scalable = equalise.scalable(exact) if "equalise" in plan.refine else frozenset()
+    free = frozenset(
+        owner
+        for owner, layers in plan.by_owner.items()
+        if all(layer.name in scalable for layer in layers)
+    )
+    return Measured(exact, scales, qm, chosen, found, free)
 
 
-def free_layers(graph: Graph, plan: Plan) -> frozenset[str]:
-    """The layers whose channels may be scaled, where plan.refine lets them be."""
-    return equalise.scalable(graph) if "equalise" in plan.refine else frozenset()
+def _smoothed(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weights with a part of the layer's average added, so that no value that occurs weighs 0."""
+    total, weight = float(counts.sum()), float(weights.sum())
+    if not total or not weight > 0:
+        return counts.astype(np.float64)
+    return weights * (1 - _SMOOTH) + counts * (weight / total * _SMOOTH)
+
+
+def fisher_histograms(
+    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
+    """Counts and summed squared gradients of every y, by owner of a quantizer.
+
+    Returns:
+        (counts int64 [2^qm], weights float64 [2^qm]), each by owner's name. Gradients are with
+        respect to the stored value, in units of the network's float values.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    layers = {one.name: one for one in plan.layers if one.scheme is not None and one.counted}
+    owners = {one.owner for one in layers.values()}
+    counts = {name: torch.zeros(1 << qm, dtype=torch.int64) for name in owners}
+    weights = {name: torch.zeros(1 << qm, dtype=torch.float64) for name in owners}
+    for x in batches:
+        kept = {}
+        with torch.enable_grad():
+            for layer, stored in run.run(
+                graph, x.requires_grad_(), run.float_layer, gradients=True
+            ):
+                if layer.name in layers:
+                    kept[layer.name] = stored
+            logits = stored.flatten(1)
+            drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
+            loss = F.cross_entropy(logits, drawn, reduction="sum")
+        grads = torch.autograd.grad(loss, list(kept.values()))
+        for (name, stored), grad in zip(kept.items(), grads, strict=True):
+            one = layers[name]
+            y = to_integers(stored.detach(), qm, fracs[name], one.signed)
+            y = (y - lowest(qm, one.signed)).flatten()
+            counts[one.owner] += torch.bincount(y, minlength=1 << qm)
+            squared = grad.flatten().double().square()
+            weights[one.owner] += torch.bincount(y, weights=squared, minlength=1 << qm)
+    return (
+        {name: count.numpy() for name, count in counts.items()},
+        {name: weight.numpy() for name, weight in weights.items()},
+    )
+
+
+def weighted_error(
+    quantizer: Quantizer, weights: np.ndarray, qm: int, frac: int, factor: float = 1.0
+) -> float:
+    """Sum of weight * squared error, in units of float values: see `signal_and_noise`."""
+    first = lowest(qm, quantizer.signed)
+    return signal_and_noise(weights, first, frac, quantizer, factor)[1]
+
+
+def _scaled(weights: np.ndarray) -> np.ndarray:
+    """The weights as counts, which k-means and the schemes' own rules take."""
+    return np.rint(weights * (_TOTAL / weights.sum())).astype(np.int64)
+
+
+def _knq(plan: LayerPlan, weights: np.ndarray, bits: int, qm: int, frac: int) -> Quantizer:
+    """The table of least weighted error."""
+    scaled = _scaled(weights)
+    scaled[(weights > 0) & (scaled == 0)] = 1
+    if not plan.signed:
+        scaled[0] = max(scaled[0], 1)
+    centroid = exact_kmeans(scaled, 1 << bits, zero_first=not plan.signed)
+    centroid += lowest(qm, plan.signed)
+    return table_quantizer(centroid, qm, frac, plan.signed, **plan.options)
+
+
+def fit_one(
+    plan: LayerPlan, weights: np.ndarray, bits: int, qm: int, frac: int, free: bool = False
+) -> tuple[Quantizer, float]:
+    """(quantizer of least weighted error, factor for the layer's values).
+
+    Args:
+        plan: scheme, options and sign.
+        weights: float64 [2^qm] of the integers y from the smallest up.
+        bits, qm, frac: width of a code, width and F of y.
+        free: whether the layer's values may be multiplied by a factor; else it is 1.
+    """
+    if plan.scheme == "knq":
+        return _knq(plan, weights, bits, qm, frac), 1.0
+    if plan.scheme not in ("uniform", "enq"):  # its own rule, from weights in place of counts
+        return quantizers.fit(
+            str(plan.scheme), _scaled(weights), bits, qm, frac, signed=plan.signed, **plan.options
+        ), 1.0
+    factors = 2.0 ** (np.arange(_STEPS) / _STEPS) if free else np.ones(1)
+    if plan.scheme == "uniform":
+        # F of the code, not of a qm-bit integer: coarsest where the range is that of y
+        width, steps = bits, range(bits - qm - 1, max(qm, bits - qm) + 1)
+    else:
+        width, steps = qm, range(-1, bits + 1)
+    trials = [
+        Quantizer(plan.scheme, bits, width, frac + finer, signed=plan.signed, **plan.options)
+        for finer in steps  # finer steps clip more
+    ]
+    return min(
+        ((trial, float(factor)) for trial in trials for factor in factors),
+        key=lambda one: weighted_error(one[0], weights, qm, frac, one[1]),
+    )
+
+
+def fit_all(
+    plan: Plan, weights: Mapping[str, np.ndarray], qm: int, fracs: Mapping[str, int],
+    free: Collection[str] = (),
+) -> dict[str, tuple[Quantizer, float]]:  # fmt: skip
+    """By layer name, its quantizer and the factor of its values.
+
+    `weights` are by owner of a quantizer, `free` the owners whose layers may be scaled.
+    """
+    return plan.fit_each(
+        lambda layer: fit_one(
+            layer, weights[layer.owner], layer.bits or 0, qm, fracs[layer.owner],
+            layer.owner in free,
+        )
+    )  # fmt: skip
 
 
 def refine(
@@ -104,16 +229,14 @@ def refine(
         plan: with every width fixed.
         source: the input's format.
         pixels, to_float: as for `measure`.
-        recipe: of the distillation, instead of the default with plan.distil_steps.
+        recipe: instead of the default with plan.distil_steps.
     """
-    free = free_layers(measured.exact, plan)
-    qm = measured.qm
-    quantizers, factors = tables.fit_all(plan, measured.weights, qm, measured.fracs, free)
-    owners = {one.name: one.owner for one in plan.layers}
+    fitted = fit_all(plan, measured.weights, measured.qm, measured.fracs, measured.free)
+    tables: Mapping[str, Quantizer] = {name: one for name, (one, _) in fitted.items()}
     more = {
-        name: np.full(len(measured.exact.layer(name).bias), factors[owners[name]])
-        for name in sorted(free)
-        if measured.exact.layer(name).has_weights and factors.get(owners[name], 1.0) != 1.0
+        name: np.full(len(measured.exact.layer(name).bias), factor)
+        for name, (_, factor) in fitted.items()
+        if measured.exact.layer(name).has_weights and factor != 1.0
     }
     exact = equalise.rescale(measured.exact, more)
     scales = {
@@ -122,11 +245,11 @@ def refine(
     }
     refined = exact
     if "distil" in plan.refine:
-        student = Student(exact, source, plan.layers, quantizers, rounded=False)
+        student = Student(exact, source, plan.layers, tables, rounded=False)
         distil(student, pixels, to_float, recipe or Recipe(steps=plan.distil_steps))
-        refined, quantizers = student.trained(), student.quantizers()
+        refined, tables = student.trained(), student.quantizers()
     by_layer = {
         layer.name: equalise.channel_scales(exact, scales, layer.name) for layer in exact.layers
     }
     stored = {name: one for name, one in by_layer.items() if (one != 1.0).any()}
-    return Refined(refined, exact, stored, quantizers)
+    return Refined(refined, exact, stored, tables)
