@@ -41,24 +41,23 @@ class Lowered:
         UserError where the words of a row of weights do not divide by the weight ports, or a tile
         has no room for the neighbours of a normalisation.
         """
-        tables = {id(item): index for index, item in enumerate(knq_tables(self.network))}
-        normalised = [layer.name for layer in lrn_layers(self.network)]
-        return [self._row(layer, tables, normalised) for layer in self.layers]
+        return [self._row(layer) for layer in self.layers]
 
     def source(self, name: str) -> Quantizer:
-        """How the codes of the feature map called `name` are to be read."""
-        return source(self.network, name)
+        """How the codes of a feature map are read; the network's input is signed integers."""
+        bits, frac = self.network.input.bits, self.network.input.frac
+        plain = Quantizer("uniform", bits, bits, frac, None, None, signed=True)
+        return self.network.quantizer(name) or plain
 
-    def _row(self, layer: Layer, tables: dict[int, int], normalised: list[str]) -> Row:
+    def _row(self, layer: Layer) -> Row:
         (_, in_height, in_width), quantizer = layer.in_shape, layer.quantizer
         (_, out_height, out_width), pool = layer.out_shape, layer.pool or NO_POOL
         per_group = layer.conv_shape[0] // layer.groups
-        first = self.source(layer.inputs[0])
+        normalised = [item.name for item in lrn_layers(self.network)]
         return Row(
             in_height=in_height,
             in_width=in_width,
             rows_used=rows_used(layer),
-            in_plane_words=plane_words(in_height, in_width, first.bits),
             **_sides("kernel", layer.kernel),
             **_sides("stride", layer.stride),
             **_sides("dilation", layer.dilation),
@@ -79,9 +78,9 @@ class Lowered:
             requant_shift=layer.requant_shift or 0,
             raw=int(quantizer is None),
             sources=len(layer.inputs),
-            **_decoder("in", first, tables),
-            **(_encoder(layer, quantizer, tables) if quantizer else {}),
-            **(self._weights(layer) if layer.has_weights else self._operation(layer, tables)),
+            **self._decoder("in", layer, 0),
+            **(self._encoder(layer, quantizer) if quantizer else {}),
+            **(self._weights(layer) if layer.has_weights else self._operation(layer)),
             lrn_table=normalised.index(layer.name) if layer.lrn else 0,
         )
 
@@ -104,7 +103,7 @@ class Lowered:
             "row_words": words // array.weight_ports,
         }
 
-    def _operation(self, layer: Layer, tables: dict[int, int]) -> dict[str, int]:
+    def _operation(self, layer: Layer) -> dict[str, int]:
         """Fields of a layer without weights: channel by channel, planes instead of groups."""
         operation = Operation.LRN if layer.lrn else Operation.SUM
         planes = ceil_div(layer.in_shape[0], BLOCK_CODES)
@@ -118,49 +117,51 @@ class Lowered:
             "op": operation,
             "blocks": min(planes, step) + self.array.planes - step,
             "tiles_per_group": ceil_div(planes, step),
-            "in_align": layer.in_aligns[0],
             "reciprocal": layer.reciprocal if layer.quantizer else 0,
             "exclude_pad": int(layer.exclude_pad),
             "lrn_size": layer.lrn.size if layer.lrn else 0,
         }
         if len(layer.inputs) > 1:
-            second = self.source(layer.inputs[1])
-            fields["in2_align"] = layer.in_aligns[1]
-            fields["in2_plane_words"] = plane_words(*layer.in_shape[1:], second.bits)
-            fields.update(_decoder("in2", second, tables))
+            fields.update(self._decoder("in2", layer, 1))
         return fields
+
+    def _decoder(self, prefix: str, layer: Layer, index: int) -> dict[str, int]:
+        """Fields of one input and its decoder."""
+        source = self.source(layer.inputs[index])
+        return {
+            f"{prefix}_plane_words": plane_words(*layer.in_shape[1:], source.bits),
+            f"{prefix}_align": layer.in_aligns[index],
+            f"{prefix}_bits": source.bits,
+            f"{prefix}_signed": int(source.signed),
+            f"{prefix}_scheme": Scheme[source.scheme.upper()],
+            f"{prefix}_shift": source.shift,
+            f"{prefix}_half": source.decode_half,
+            f"{prefix}_table": self._table(source),
+        }
+
+    def _encoder(self, layer: Layer, quantizer: Quantizer) -> dict[str, int]:
+        """Fields of the requantizer and the encoder."""
+        return {
+            "y_min": layer.y_range[0] if layer.y_range else 0,
+            "y_max": quantizer.y_max,
+            "out_bits": quantizer.bits,
+            "out_plane_words": plane_words(*layer.out_shape[1:], quantizer.bits),
+            "out_signed": int(quantizer.signed),
+            "out_scheme": Scheme[quantizer.scheme.upper()],
+            "out_shift": quantizer.shift,
+            "out_half": quantizer.encode_half,
+            "out_table": self._table(quantizer),
+        }
+
+    def _table(self, quantizer: Quantizer) -> int:
+        """Row of the KNQ tables, 0 for other schemes."""
+        tables = [id(item) for item in knq_tables(self.network)]
+        return tables.index(id(quantizer)) if id(quantizer) in tables else 0
 
 
 def _sides(name: str, values: tuple[int, int]) -> dict[str, int]:
     """Fields of a window, down and across."""
     return {f"{name}_h": values[0], f"{name}_w": values[1]}
-
-
-def _decoder(prefix: str, source: Quantizer, tables: dict[int, int]) -> dict[str, int]:
-    """Fields of the decoder of one input."""
-    return {
-        f"{prefix}_bits": source.bits,
-        f"{prefix}_signed": int(source.signed),
-        f"{prefix}_scheme": Scheme[source.scheme.upper()],
-        f"{prefix}_shift": source.shift,
-        f"{prefix}_half": source.decode_half,
-        f"{prefix}_table": tables.get(id(source), 0),
-    }
-
-
-def _encoder(layer: Layer, quantizer: Quantizer, tables: dict[int, int]) -> dict[str, int]:
-    """Fields of the requantizer and the encoder."""
-    return {
-        "y_min": layer.y_range[0] if layer.y_range else 0,
-        "y_max": quantizer.y_max,
-        "out_bits": quantizer.bits,
-        "out_plane_words": plane_words(*layer.out_shape[1:], quantizer.bits),
-        "out_signed": int(quantizer.signed),
-        "out_scheme": Scheme[quantizer.scheme.upper()],
-        "out_shift": quantizer.shift,
-        "out_half": quantizer.encode_half,
-        "out_table": tables.get(id(quantizer), 0),
-    }
 
 
 def lower(network: Network, array: Array, max_taps: int, compact: bool = False) -> Lowered:
@@ -190,13 +191,6 @@ def knq_tables(network: Network) -> tuple[Quantizer, ...]:
 def lrn_layers(network: Network) -> tuple[Layer, ...]:
     """The normalisations in layer order: row i of the rendered factors."""
     return tuple(layer for layer in network.layers if layer.lrn)
-
-
-def source(network: Network, name: str) -> Quantizer:
-    """How the codes of a feature map are read; the network's input is signed integers."""
-    bits = network.input.bits
-    plain = Quantizer("uniform", bits, bits, network.input.frac, None, None, signed=True)
-    return network.quantizer(name) or plain
 
 
 def merge_groups(layer: Layer, array: Array) -> Layer:

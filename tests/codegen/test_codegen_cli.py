@@ -81,7 +81,7 @@ def test_fewer_images(build: Path, refused: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("option", "text"),
     [
         ("PART=xc9", "PART must be one of XC7Z020, XCZU3EG, .* not 'xc9'; "),
         ("SIMD=12", "SIMD must be a positive multiple of 8, not 12\n"),
@@ -91,12 +91,17 @@ def test_fewer_images(build: Path, refused: Callable[..., str]) -> None:
         ("PIXELS=9", "PIXELS must be 1..8, not 9\n"),
         ("PIXELS=x", "PIXELS must be an integer, not 'x'\n"),
         ("WEIGHT_PORTS=4", "WEIGHT_PORTS must be one of 1, 2, 3 "),
+        ("LIMIT=0", "LIMIT must be a number above 0 and at most 1, not '0'\n"),
+        ("CLOCK=fast", "CLOCK must be a number from 1 to 1000, not 'fast'\n"),
+        ("CLOCK=5000", "CLOCK must be a number from 1 to 1000, not '5000'\n"),
+        ("BATCH=0", "BATCH must be an integer of 1 or more, not '0'\n"),
     ],
 )
 def test_bad_options_leave_nothing(
-    build: Path, options: str, text: str, refused: Callable[..., str]
+    build: Path, option: str, text: str, refused: Callable[..., str]
 ) -> None:
-    assert re.match(f"error: {text}", refused("codegen", options))
+    command = "explore" if option.split("=")[0] in ("LIMIT", "CLOCK", "BATCH") else "codegen"
+    assert re.match(f"error: {text}", refused(command, option))
     assert [path.name for path in build.iterdir()] == ["quantized"]
 
 
