@@ -11,7 +11,7 @@ from model_prep import data, networks, weights
 from model_prep.allocate.measure import Measure
 from model_prep.allocate.problem import Problem
 from model_prep.graph import Graph
-from model_prep.quantize.calibrate import Calibration
+from model_prep.quantize.calibrate import Calibration, Formats
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.fracs import layer_fracs
 from model_prep.quantize.integers import network_input
@@ -51,6 +51,11 @@ def plan_of(**settings: object) -> Plan:
 def fitting(qm: int = 12) -> dict[str, int]:
     """The largest F that clips nothing, by layer name."""
     return layer_fracs(calibration().maxima, qm, plan_of())
+
+
+def formats(qm: int = 12) -> Formats:
+    """What quantizers are fitted to, with these F."""
+    return calibration().formats(qm, fitting(qm))
 
 
 def fake() -> FakeQuantized:

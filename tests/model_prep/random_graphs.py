@@ -52,6 +52,21 @@ def random_graph(random: np.random.Generator) -> Graph:
             return graph
 
 
+def read_graph(random: np.random.Generator) -> Graph:
+    """A random graph of five layers or more, all of them read, as importers give it."""
+    while True:
+        graph = random_graph(random)
+        needed, used = {graph.layers[-1].name}, set[str]()
+        for layer in reversed(graph.layers):
+            if layer.name in needed:
+                used.update(layer.inputs)
+                needed.update(graph.sources_of(layer))
+        layers = [layer for layer in graph.layers if layer.name in needed]
+        concats = {name: parts for name, parts in graph.concats.items() if name in used}
+        if len(layers) > 4:
+            return Graph(graph.name, graph.in_shape, layers, concats)
+
+
 def float_graph(random: np.random.Generator, toy: Toy) -> Graph:
     """A drawn network with random float weights."""
     channels = {"input": toy.in_shape[0]}

@@ -84,10 +84,6 @@ def test_qm_that_cannot_be_reached() -> None:
         fracs.uniform_formats(judge, digits.calibration().maxima, plan, 1.0)
 
 
-def formats_at(qm: int = 12) -> Formats:
-    return digits.calibration().formats(qm, digits.fitting(qm))
-
-
 @pytest.mark.parametrize("labels", [True, False])
 @pytest.mark.parametrize("scheme", ["knq", "enq", "uniform"])
 def test_the_smallest_width_is_enough_and_one_less_is_not(scheme: str, labels: bool) -> None:
@@ -107,7 +103,7 @@ def test_the_smallest_width_is_enough_and_one_less_is_not(scheme: str, labels: b
 def test_no_width_is_enough() -> None:
     judge = Evaluator(digits.sample(labels=False))
     with pytest.raises(UserError, match="^BITS=auto must reach 200.00 dB of output SQNR"):
-        fracs.smallest_width(plan_of(bits="auto"), formats_at(), judge, 200.0)
+        fracs.smallest_width(plan_of(bits="auto"), digits.formats(), judge, 200.0)
 
 
 def test_an_unfitting_layer_is_named() -> None:
@@ -118,7 +114,7 @@ def test_an_unfitting_layer_is_named() -> None:
 
 def test_fake_quantization_stays_near_the_integer_model() -> None:
     plan, source, pixels, graph = plan_of(), digits.INPUT, digits.images(200).pixels, digits.graph()
-    fitted, fake = formats_at().fit(plan), digits.fake()
+    fitted, fake = digits.formats().fit(plan), digits.fake()
     codes = [fitted.get(layer.name) for layer in graph.layers]
     layers = quantize_layers(graph, source, plan.layers, codes, fake.stored)
     network = Network(

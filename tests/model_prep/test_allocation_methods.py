@@ -4,21 +4,22 @@
 import itertools
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import digits_network as digits
 import numpy as np
 import pytest
 import torch
-from digits_network import SPEC, Ready, ready_for
+from digits_network import Ready, ready_for
 
 from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
-from model_prep import weights
 from model_prep.allocate import budget, quenn, search
 from model_prep.allocate.measure import Measure, measuring
 from model_prep.allocate.problem import with_width
@@ -246,16 +247,21 @@ def test_metric_needs_labels() -> None:
     assert torch.get_num_threads() >= 1
 
 
-def run(*options: object) -> int:
-    return run_cli(main, ["allocate", *map(str, options)])
+def run(*options: object, net: object = "digits") -> int:
+    return run_cli(main, ["allocate", f"NET={net}", *map(str, options)])
+
+
+def allocated(folder: Path, *options: object, net: object = "digits") -> dict[str, Any]:
+    """What the command writes to allocation.json."""
+    assert run(f"OUT={folder}", *options, net=net) == 0
+    entry: dict[str, Any] = json.loads((folder / "allocation.json").read_text())
+    return entry
 
 
 @pytest.mark.parametrize("method", ["search", "budget", "quenn", "sqnr", "loss"])
 def test_the_command_writes_a_plan_that_quantize_takes(method: str, tmp_path: Path) -> None:
-    options = ["NET=digits", "IMAGES=40", "POINTS=3", f"OUT={tmp_path}"]
     more = ["AVERAGE=3.4", "REFINE=equalise"] if method == "loss" else []
-    assert run(*options, f"METHOD={method}", *more) == 0
-    entry = json.loads((tmp_path / "allocation.json").read_text())
+    entry = allocated(tmp_path, "IMAGES=40", "POINTS=3", f"METHOD={method}", *more)
     assert (entry["method"], entry["images"]) == (method, 1437 if more else 40)
     plan = tmp_path / "plan.toml"
     again = ["quantize", "NET=digits", f"PLAN={plan}", f"OUT={tmp_path}"]
@@ -266,94 +272,74 @@ def test_the_command_writes_a_plan_that_quantize_takes(method: str, tmp_path: Pa
 
 
 def test_sqnr_allocation_predicts_what_is_measured(tmp_path: Path) -> None:
-    options = ["NET=digits", "IMAGES=40", "METHOD=sqnr", f"OUT={tmp_path}"]
-    assert run(*options, "TARGET_DB=22", "WEIGHTS_DB=20") == 0
-    entry = json.loads((tmp_path / "allocation.json").read_text())
+    options = ["IMAGES=40", "METHOD=sqnr"]
+    entry = allocated(tmp_path, *options, "TARGET_DB=22", "WEIGHTS_DB=20")
     for name, predicted in entry["predicted_db"].items():
         # An estimate: quantizers are taken to be independent, and layers to average no noise.
         assert -2 < entry["measured_db"][name] - predicted < 8, name
     table = tomllib.loads((tmp_path / "plan.toml").read_text())["layer"]
     assert {name: table[name]["weight_bits"] for name in table} == entry["weight_bits"]
     assert len(set(entry["weight_bits"].values())) > 1
-    nb = entry["nb"]
-    assert run(*options, "TARGET_DB=28", "RHO=macs", "KAPPA=6") == 0
-    assert json.loads((tmp_path / "allocation.json").read_text())["nb"] > nb
+    more = allocated(tmp_path, *options, "TARGET_DB=28", "RHO=macs", "KAPPA=6")
+    assert more["nb"] > entry["nb"]
 
 
 @pytest.mark.parametrize("rho", ["parameters", "macs"])
 def test_sqnr_default_target_is_reached_with_any_kappa(rho: str, tmp_path: Path) -> None:
-    options = ["NET=digits", "IMAGES=9", "METHOD=sqnr", f"OUT={tmp_path}"]
-    assert run(*options, "KAPPA=3", f"RHO={rho}") == 0
-    entry = json.loads((tmp_path / "allocation.json").read_text())
+    entry = allocated(tmp_path, "IMAGES=9", "METHOD=sqnr", "KAPPA=3", f"RHO={rho}")
     steps = len(entry["widths"])
     assert entry["target_db"] == pytest.approx(15 - 10 * math.log10(steps))
     assert sum(10 ** (-0.3 * bits) for bits in entry["widths"].values()) <= steps * 10**-1.5 + 1e-9
     assert len(set(entry["widths"].values())) > 1
 
 
-def test_sqnr_allocation_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["NET=digits", "IMAGES=9", "METHOD=sqnr", f"OUT={tmp_path}"]
+BAD_OPTIONS = [
+    ("METHOD=search IMAGES=100000",
+     "IMAGES must be 1..1437, the calibration images, not 100000"),
+    ("METRIC=luck", "METRIC must be one of accuracy, agreement, sqnr, not 'luck'"),
+    ("RHO=bytes", "RHO must be one of"),
+    ("ORDER=luck", "ORDER must be one of"),
+    ("METHOD=budget NB=1", "NB must be at least 2304 bits"),
+    *((f"METHOD=sqnr {name}={value}", f"{name} must be a number above 0, not '{value}'")
+      for value in ("nan", "inf", "0", "-3") for name in ("TARGET_DB", "WEIGHTS_DB", "KAPPA")),
+    *((f"METHOD=sqnr {name}=5000{kappa}", f"{name} must be at most .* not 5000 dB; {remedy}")
+      for name in ("TARGET_DB", "WEIGHTS_DB")
+      for kappa, remedy in (("", "lower it"),
+                            (" KAPPA=3", f"lower {name}, raise KAPPA or leave KAPPA out"))),
+    ("METHOD=sqnr WEIGHTS_DB=20 WEIGHT_SCHEME=kmeans", "WEIGHTS_DB must have weights to choose"),
+    ("METHOD=sqnr WEIGHTS_DB=20 WEIGHT_BITS=9", "WEIGHTS_DB must have .* leave out WEIGHT_BITS"),
+    *((f"METHOD=sqnr {option}", f"{option.split('=')[0]} must go with METHOD={methods}, not "
+       "METHOD=sqnr, which tries no candidates; leave out")
+      for option, methods in {
+          "NB=9000": "budget", "EXHAUSTIVE=1": "search", "COMPARE_CACHE=1": "search",
+          **dict.fromkeys(("METRIC=sqnr", "SCHEDULER=tcp://x:1", "CACHE_GB=1"),
+                          "search, budget or quenn")}.items()),
+    *((f"METHOD={method} {name}={'macs' if name == 'RHO' else 20}",
+       f"{name} must go with METHOD=sqnr, not METHOD={method}; leave out {name} or set "
+       "METHOD=sqnr$")
+      for name in ("TARGET_DB", "WEIGHTS_DB", "KAPPA", "RHO")
+      for method in ("search", "budget", "quenn")),
+]  # fmt: skip
 
-    def refused(*more: object) -> str:
-        assert run(*options, *more) == 2
-        return capsys.readouterr().err
 
-    for value in ("nan", "inf", "0", "-3"):
-        for name in ("TARGET_DB", "WEIGHTS_DB", "KAPPA"):
-            said = refused(f"{name}={value}")
-            assert f"error: {name} must be a number above 0, not '{value}'" in said
-    for name in ("TARGET_DB", "WEIGHTS_DB"):
-        said = refused(f"{name}=5000")
-        assert f"error: {name} must be at most" in said and "not 5000 dB; lower it" in said
-        said = refused(f"{name}=70", "KAPPA=3")
-        assert f"lower {name}, raise KAPPA or leave KAPPA out" in said
-    assert "WEIGHTS_DB must have weights to choose" in refused(
-        "WEIGHTS_DB=20", "WEIGHT_SCHEME=kmeans"
-    )
-    assert "leave out WEIGHT_BITS" in refused("WEIGHTS_DB=20", "WEIGHT_BITS=9")
-    assert not list(tmp_path.iterdir())
-
-
-def test_options_of_other_methods_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("options", "sentence"), BAD_OPTIONS)
+def test_bad_options(
+    options: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["NET=digits", "IMAGES=9", f"OUT={tmp_path}"]
-    trying = "search, budget or quenn"
-    ignored = {
-        "NB=9000": "budget",
-        "EXHAUSTIVE=1": "search",
-        "COMPARE_CACHE=1": "search",
-        "METRIC=sqnr": trying,
-        "SCHEDULER=tcp://x:1": trying,
-        "CACHE_GB=1": trying,
-    }
-    for option, methods in ignored.items():
-        name = option.partition("=")[0]
-        assert run(*options, "METHOD=sqnr", option) == 2
-        said = capsys.readouterr().err
-        assert f"error: {name} must go with METHOD={methods}, not METHOD=sqnr" in said
-    for name in ("TARGET_DB", "WEIGHTS_DB", "KAPPA", "RHO"):
-        for method in ("search", "budget", "quenn"):
-            value = "macs" if name == "RHO" else "20"
-            assert run(*options, f"METHOD={method}", f"{name}={value}") == 2
-            assert capsys.readouterr().err == (
-                f"error: {name} must go with METHOD=sqnr, not METHOD={method}; leave out {name} or "
-                "set METHOD=sqnr\n"
-            )
+    assert run("IMAGES=9", f"OUT={tmp_path}", *options.split()) == 2
+    assert re.match(f"error: {sentence}", capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 
 def test_sqnr_allocation_of_weights_leaves_what_is_set(tmp_path: Path) -> None:
     plan = tmp_path / "asked.toml"
-    layers = weights.load(SPEC, None, np.zeros((1, 1, 8, 8), np.uint8)).graph.layers
+    layers = digits.graph().layers
     names = [layer.name for layer in layers]
     plan.write_text(f"[layer.{names[0]}]\nweight_bits = 11\n")
-    options = ["NET=digits", "IMAGES=9", "METHOD=sqnr", f"OUT={tmp_path}",
-               "WEIGHTS_DB=20"]  # fmt: skip
 
     def found(*more: object) -> dict[str, int]:
-        assert run(*options, *more) == 0
-        bits: dict[str, int] = json.loads((tmp_path / "allocation.json").read_text())["weight_bits"]
+        entry = allocated(tmp_path, "IMAGES=9", "METHOD=sqnr", "WEIGHTS_DB=20", *more)
+        bits: dict[str, int] = entry["weight_bits"]
         return bits
 
     free = found()
@@ -368,29 +354,13 @@ def test_sqnr_allocation_of_weights_leaves_what_is_set(tmp_path: Path) -> None:
     assert max(found("WEIGHT_SCHEME=dynamic").values()) < 14
 
 
-def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["NET=digits", f"OUT={tmp_path}"]
-    assert run(*options, "IMAGES=100000") == 2
-    assert "IMAGES must be 1..1437, the calibration images, not 100000" in capsys.readouterr().err
-    assert run(*options, "IMAGES=9", "METRIC=luck") == 2
-    assert "METRIC must be one of accuracy, agreement, sqnr, not 'luck'" in capsys.readouterr().err
-    assert run(*options, "IMAGES=9", "RHO=bytes") == 2
-    assert "RHO must be one of" in capsys.readouterr().err
-    assert run(*options, "IMAGES=9", "ORDER=luck") == 2
-    assert "ORDER must be one of" in capsys.readouterr().err
-    assert run(*options, "IMAGES=9", "METHOD=budget", "NB=1") == 2
-    assert "NB must be at least 2304 bits" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.slow()
 @pytest.mark.data()
 def test_squeezenet_with_and_without_the_cache(tmp_path: Path) -> None:
     recipe = ["MEAN=123,117,104", "STD=1,1,1", "SCALE=1", "RESIZE=256"]
     net, images = shared("data/squeezenet_v1.0.onnx"), shared("data/imagenet500.npz")
-    options = [f"NET={net}", f"DATA={images}", *recipe, f"OUT={tmp_path}"]
-    assert run(*options, "IMAGES=16", "DELTA=7", "COMPARE_CACHE=1") == 0
-    entry = json.loads((tmp_path / "allocation.json").read_text())
+    more = ["IMAGES=16", "DELTA=7", "COMPARE_CACHE=1"]
+    entry = allocated(tmp_path, f"DATA={images}", *recipe, *more, net=net)
     assert entry["nb"] < entry["start_nb"]
     assert entry["score"] >= entry["goal"]
     assert entry["cache"]["ratio"] > 0  # its value depends on the machine

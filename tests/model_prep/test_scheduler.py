@@ -49,39 +49,37 @@ def parts(ready: Ready) -> tuple[Any, list[np.ndarray], frozenset[str]]:
     return ready.sample.network, list(calibrate.batches(ready.sample.pixels)), names
 
 
-def test_workers_do_not_matter(ready: Ready) -> None:
+@pytest.fixture(scope="module")
+def by_two_threads(ready: Ready) -> search.SearchResult:
+    return found_by(ready, Threads(*parts(ready), workers=2))
+
+
+def test_workers_do_not_matter(ready: Ready, by_two_threads: search.SearchResult) -> None:
     before = torch.get_num_threads()
-    results = [found_by(ready, Threads(*parts(ready), workers=workers)) for workers in (2, 3)]
-    assert results[0] == results[1]
+    assert found_by(ready, Threads(*parts(ready), workers=3)) == by_two_threads
     assert torch.get_num_threads() == before
 
 
-def test_dask_gives_the_same_result(ready: Ready, client: Any) -> None:
-    here = found_by(ready, Threads(*parts(ready), workers=2))
-    there = found_by(ready, Dask(client, *parts(ready)))
-    assert there == here
-    assert not scheduler._RUNS  # close has freed the workers' caches
-    assert not scheduler._LATEST
-
-
-def test_workers_remember_few_choices(
-    ready: Ready, client: Any, monkeypatch: pytest.MonkeyPatch
+def test_dask_gives_the_same_result_and_remembers_few_choices(
+    ready: Ready, client: Any, by_two_threads: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, bases = [], set()
     known = scheduler._known
 
     def counted(pool: str, sent: Any) -> Any:
-        found = known(pool, sent)
+        choice = known(pool, sent)
         sizes.append(scheduler._LATEST[pool].cache_info().currsize)
         bases.add(sent.number)
-        return found
+        return choice
 
     monkeypatch.setattr(scheduler, "_known", counted)
     pool = Dask(client, *parts(ready))
-    found_by(ready, pool)
+    assert found_by(ready, pool) == by_two_threads
     assert len(bases) > 10
     assert max(sizes) <= scheduler._REMEMBERED
     assert pool._sent.cache_info().currsize <= scheduler._REMEMBERED
+    assert not scheduler._RUNS  # close has freed the workers' caches
+    assert not scheduler._LATEST
 
 
 def test_a_worker_knows_an_accepted_candidate(
@@ -119,18 +117,10 @@ def test_a_worker_knows_an_accepted_candidate(
     assert np.array_equal(got, plain)
 
 
-def test_dask_at_an_address(ready: Ready, client: Any) -> None:
-    address = client.scheduler.address
-    if not address.startswith("tcp"):
-        address = client.cluster.scheduler_address
-    with measuring(*ready, "sqnr", address) as measure:
-        there = measure.score(ready.problem.choice(ready.problem.uniform(3)))
-    with measuring(*ready, "sqnr") as measure:
-        assert measure.score(ready.problem.choice(ready.problem.uniform(3))) == there
-
-
 @pytest.mark.slow()
-def test_a_cluster_of_processes_at_its_address(ready: Ready) -> None:
+def test_a_cluster_of_processes_at_its_address(
+    ready: Ready, by_two_threads: search.SearchResult
+) -> None:
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
@@ -141,8 +131,9 @@ def test_a_cluster_of_processes_at_its_address(ready: Ready) -> None:
         with distributed.Client(cluster, set_as_default=False) as client:
             left = client.run(lambda: len(scheduler._RUNS))
     assert list(left.values()) == [0, 0]
+    assert there == by_two_threads
     with measuring(*ready, "sqnr") as measure:
-        assert search.coordinate(ready.problem, measure, 15.0) == there
+        assert measure.score(ready.problem.choice(tuple(there.widths.values())))[0] == there.score
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])

@@ -176,12 +176,8 @@ def test_bad_settings(call: Any, text: str) -> None:
 # On the digits network
 
 
-def formats_at(qm: int = 12) -> Formats:
-    return digits.calibration().formats(qm, digits.fitting(qm))
-
-
 def test_activations_are_allocated_to_a_measured_target() -> None:
-    formats = formats_at()
+    formats = digits.formats()
     problem = Problem(digits.graph(), digits.plan_of(bits="auto", scheme="uniform"), formats)
     steps = filling.of_activations(problem, "activations")
     bits = steps.widths(20.0, "TARGET_DB")
