@@ -19,7 +19,6 @@ from typing import Any
 
 from formats.errors import UserError, os_error_text
 
-_CHUNK = 1 << 20
 _MESSAGE_LINES = 40
 PROGRAM = Path(__file__).resolve().parents[1]
 
@@ -109,11 +108,8 @@ def _swap(path: Path, new: Path, previous: Path) -> None:
 
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(settings: Any, files: Iterable[Path] = ()) -> str:

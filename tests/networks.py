@@ -134,6 +134,17 @@ def convolution(draft: Draft, source: Map | None = None, **fixed: object) -> Map
     return append(draft, layer, reach.out_size(*size))
 
 
+def operation(
+    draft: Draft, kind: str, source: Map, size: tuple[int, ...], signed: bool, **fields: object
+) -> Map | None:
+    """A layer without weights that gives as many channels as it reads."""
+    layer = ToyLayer(
+        source.shape[0], kind=kind, source=source.name, name=draft.name(), **fields,
+        **quantizer(draft, signed),
+    )  # fmt: skip
+    return append(draft, layer, size)
+
+
 def add(draft: Draft) -> Map | None:
     """The sum of two maps of one shape; the second is made where there is none."""
     first = draft.source(ops=True)
@@ -148,11 +159,7 @@ def add(draft: Draft) -> Map | None:
             return None
         second = made if made.shape == first.shape else first
     signed = draft.chance(0.3)
-    layer = ToyLayer(
-        first.shape[0], kind="add", source=first.name, source2=second.name, name=draft.name(),
-        **quantizer(draft, signed),
-    )  # fmt: skip
-    return append(draft, layer, first.shape[1:])
+    return operation(draft, "add", first, first.shape[1:], signed, source2=second.name)
 
 
 def max_pool(draft: Draft) -> Map | None:
@@ -163,11 +170,8 @@ def max_pool(draft: Draft) -> Map | None:
     win = window(draft, source.shape[1:], 4)
     if source.signed and draft.chance(0.5):
         win = POOL1
-    layer = ToyLayer(
-        source.shape[0], kind="maxpool", source=source.name, name=draft.name(), pool=win,
-        **quantizer(draft, source.signed and win.trivial),
-    )  # fmt: skip
-    return append(draft, layer, source.shape[1:])
+    signed = source.signed and win.trivial
+    return operation(draft, "maxpool", source, source.shape[1:], signed, pool=win)
 
 
 def average_pool(draft: Draft) -> Map | None:
@@ -179,11 +183,8 @@ def average_pool(draft: Draft) -> Map | None:
         return None
     if draft.chance(0.2):
         win = Window(size, (1, 1))
-    layer = ToyLayer(
-        source.shape[0], kind="avgpool", source=source.name, name=draft.name(),
-        count_include_pad=draft.chance(0.4), **vars(win), **quantizer(draft, source.signed),
-    )  # fmt: skip
-    return append(draft, layer, win.out_size(*size))
+    fields = {"count_include_pad": draft.chance(0.4), **vars(win)}
+    return operation(draft, "avgpool", source, win.out_size(*size), source.signed, **fields)
 
 
 def normalisation(draft: Draft) -> Map | None:
@@ -192,11 +193,7 @@ def normalisation(draft: Draft) -> Map | None:
     size = int(draft.rng.choice([1, 2, 3, 3, 4, 5, 5, 7, 9, 17]))
     if source.name == "input" or draft.build.pe < 24 or size << (2 * source.value_bits) >= 1 << 36:
         return None
-    layer = ToyLayer(
-        source.shape[0], kind="lrn", lrn_size=size, source=source.name, name=draft.name(),
-        **quantizer(draft, source.signed),
-    )  # fmt: skip
-    return append(draft, layer, source.shape[1:])
+    return operation(draft, "lrn", source, source.shape[1:], source.signed, lrn_size=size)
 
 
 def concat(draft: Draft) -> Map | None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from formats.build import write_atomic
 from tests.fuzz.builds import BUILDS, MUTATIONS, Build, compile_build
-from tests.fuzz.compare import Case, run
+from tests.fuzz.compare import run
 from tests.fuzz.work import CASES, make_case, shrink, to_json
 from tests.toys import Toy
 
@@ -27,15 +28,10 @@ def one(seed: int, only: str | None, programs: dict[str, Path], index: int) -> s
     return run(case, programs[build.name])
 
 
-def keep(
-    folder: Path, name: str, failure: str, found: tuple[Toy, Build, Case], programs: dict[str, Path]
-) -> None:
+def keep(path: Path, failure: str, toy: Toy, build: Build, program: Path) -> None:
     """Shrink a failure and save it."""
-    toy, build, _ = found
-    small = shrink(toy, build, lambda case: run(case, programs[build.name]) is not None)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(to_json(small, build, failure))
+    small = shrink(toy, build, lambda case: run(case, program) is not None)
+    write_atomic(path, to_json(small, build, failure))
     print(f"shrunk to {len(small.layers)} layers: {path}")
 
 
@@ -82,9 +78,9 @@ def main() -> int:
         )
         for index, failure in failures.items() if options.keep or not mutation else ():
             name = mutation.name if mutation else f"seed{options.seed}_network{index}"
-            keep(
-                options.keep or CASES, name, failure, make_case(options.seed, index, only), programs
-            )
+            path = (options.keep or CASES) / f"{name}.json"
+            toy, build, _ = make_case(options.seed, index, only)
+            keep(path, failure, toy, build, programs[build.name])
     return 1 if failures else 0
 
 
