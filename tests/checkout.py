@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX") or "g++") is None, reason="needs g++, or a compiler in CXX"
+)
+needs_yosys = pytest.mark.skipif(
+    not (find_spec("pyosys") or shutil.which("yosys")),
+    reason="needs Yosys: `pip install pyosys`, or a program yosys on the PATH",
 )
 
 

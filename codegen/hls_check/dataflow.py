@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.program import Program, constants, is_constant, rule
+from codegen.hls_check.program import Findings, Program, constants, is_constant, rule
 from codegen.hls_check.syntax import (
     LOOPS,
     Call,
@@ -21,9 +21,9 @@ from codegen.hls_check.syntax import (
     closing,
     declared,
     split,
+    texts,
 )
 
-Findings = Iterator[tuple[int, str]]
 STREAMS = {"Fifo", "Stream", "stream"}
 DEFAULT_DEPTH = "2"  # of a stream without a pragma
 DEPTH = 8  # calls that a channel is followed through
@@ -60,27 +60,21 @@ def loop_of_region(program: Program, unit: Unit) -> Findings:
         if loop is function.body:
             continue
         parts = split(loop.tokens, ";")
-        texts = [[token.text for token in part] for part in parts]
-        first, condition, step = texts if len(parts) == 3 else ([], [], [])
+        first, condition, step = map(texts, parts) if len(parts) == 3 else ([], [], [])
         name = first[-3] if len(first) > 3 and first[-2:] == ["=", "0"] else ""
         steps = ([name, "++"], ["++", name], [name, "+=", "1"])
+        around = "the loop around a region must"
         if loop.kind != "for" or not name or condition[:2] != [name, "<"] or step not in steps:
-            yield (
-                loop.line,
-                "the loop around a region must count from 0 by 1 while it is below its limit",
-            )
+            yield loop.line, f"{around} count from 0 by 1 while it is below its limit"
             continue
         fixed = constants(program, function)
         fixed |= {parameter[-1].text for parameter in function.parameters if parameter}
         for item in function.body.body:
-            words = [token.text for token in item.tokens]
+            words = texts(item.tokens)
             if item.kind == "plain" and words[:1] == ["const"] and "=" in words:
                 fixed.add(words[words.index("=") - 1])
         if not is_constant(parts[1][2:], fixed):
-            yield (
-                loop.line,
-                "the limit of the loop around a region must be a constant, a parameter or const",
-            )
+            yield loop.line, f"the limit of {around} be a constant, a parameter or const"
 
 
 @rule("dataflow")
@@ -91,7 +85,7 @@ def statements_of_region(program: Program, unit: Unit) -> Findings:
             if item.kind not in ("plain", "pragma"):
                 yield item.line, f"a {item.kind} statement must not stand in the region"
             elif call := process(item):
-                heads = [_texts(f.tokens) for f in program.named(call.name)]
+                heads = [texts(f.tokens) for f in program.named(call.name)]
                 if any("void" not in head[: head.index("(")] for head in heads):
                     yield item.line, f"{call.name} must return nothing to be a process"
             elif item.kind == "plain" and item.tokens and not declared(item.tokens):
@@ -107,28 +101,21 @@ def ends_of_channels(program: Program, unit: Unit) -> Findings:
         for number, item in enumerate(region.statements):
             lines |= {channel.name.text: channel.name.line for channel in channels(item)}
             if call := process(item):
-                used = [
-                    (place, text)
-                    for place, argument in enumerate(call.arguments)
-                    for text in _texts(argument)
-                    if text in lines
-                ]
-                for place, name in used:
-                    if len(call.arguments[place]) != 1:
-                        yield item.line, f"channel {name} must be an argument by itself"
-                    directions = call_directions(program, call, place, DEPTH)
-                    if not directions:
-                        yield item.line, f"{call.name} must write or read channel {name}"
-                    for direction in directions:
-                        ends[name, direction].append(number)
+                for place, argument in enumerate(call.arguments):
+                    for name in (text for text in texts(argument) if text in lines):
+                        directions = call_directions(program, call, place, DEPTH)
+                        if len(argument) != 1:
+                            yield item.line, f"channel {name} must be an argument by itself"
+                        if not directions:
+                            yield item.line, f"{call.name} must write or read channel {name}"
+                        for direction in directions:
+                            ends[name, direction].append(number)
         for name, line in lines.items():
             writers, readers = ends[name, "write"], ends[name, "read"]
             for word, processes in (("writes", writers), ("reads", readers)):
                 if len(processes) != 1:
-                    yield (
-                        line,
-                        f"one process must be what {word} channel {name}, not {len(processes)}",
-                    )
+                    one = f"one process must be what {word} channel {name}"
+                    yield line, f"{one}, not {len(processes)}"
             if len(writers) == len(readers) == 1 and writers[0] >= readers[0]:
                 yield line, f"channel {name} must be written before it is read"
 
@@ -142,15 +129,11 @@ def depths_of_streams(_: Program, unit: Unit) -> Findings:
         for channel in (channel for item in region.statements for channel in channels(item)):
             name = channel.name.text
             if channel.type[0].text == "Stream":
-                own = "".join(_texts(split(channel.type[2:-1])[-1]))
+                own = "".join(texts(split(channel.type[2:-1])[-1]))
                 depth = depths.get(name) or DEFAULT_DEPTH
                 if own != depth:
                     text = f"stream {name} must have one depth, not {own} in its type and {depth}"
                     yield channel.name.line, text
-
-
-def _texts(tokens: Tokens) -> list[str]:
-    return [token.text for token in tokens]
 
 
 def call_directions(program: Program, call: Call, place: int, depth: int) -> set[str]:
@@ -164,15 +147,15 @@ def call_directions(program: Program, call: Call, place: int, depth: int) -> set
 
 def _parameter_directions(program: Program, function: Function, place: int, depth: int) -> set[str]:
     """What a function's body does with a parameter, and what the functions that it hands it to."""
-    texts = _texts(function.parameters[place])
-    name = texts[(texts.index("[") if "[" in texts else len(texts)) - 1]
-    is_stream = bool(STREAMS & set(texts))
+    parameter = texts(function.parameters[place])
+    name = parameter[(parameter.index("[") if "[" in parameter else len(parameter)) - 1]
+    is_stream = bool(STREAMS & set(parameter))
     directions: set[str] = set()
     for tokens in (item.tokens for item in function.body.walk()):
         for i, token in enumerate(tokens):
             if token.text != name or (i and tokens[i - 1].text in (".", "->", "::")):
                 continue
-            follows = [*_texts(tokens[i + 1 : i + 3]), "", ""]
+            follows = [*texts(tokens[i + 1 : i + 3]), "", ""]
             if is_stream and follows[0] == ".":
                 directions |= {word for word in ("write", "read") if follows[1].startswith(word)}
             elif follows[0] == "[" and not is_stream:
@@ -182,7 +165,7 @@ def _parameter_directions(program: Program, function: Function, place: int, dept
                 for number, argument in enumerate(around[-1].arguments if around else []):
                     if any(part is token for part in argument):
                         directions |= call_directions(program, around[-1], number, depth - 1)
-    return {"read"} if "const" in texts and not is_stream and directions else directions
+    return {"read"} if "const" in parameter and not is_stream and directions else directions
 
 
 def _is_assigned(tokens: Tokens, opening: int) -> bool:

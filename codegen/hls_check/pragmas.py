@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from codegen.hls_check.lexer import PRAGMA, Token
-from codegen.hls_check.program import Program, rule
+from codegen.hls_check.program import Findings, Program, rule
 from codegen.hls_check.syntax import Function, Unit
 
 # A line each: name, options with a value, and behind the stroke the words that stand alone. An
@@ -84,7 +84,7 @@ def pragma_options(token: Token) -> dict[str, str | None]:
 
 
 @rule("pragma")
-def pragmas(_: Program, unit: Unit) -> Iterator[tuple[int, str]]:
+def pragmas(_: Program, unit: Unit) -> Findings:
     """Every pragma and option is Vitis HLS's, names a variable that exists, and has its reason."""
     owners = {id(token): function for function in unit.functions for token in function.tokens}
     for token in unit.source.tokens:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from codegen.hls_check.syntax import Function, Tokens, Unit, after_template
+from codegen.hls_check.syntax import Function, Tokens, Unit, after_template, texts
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*$")  # names of constants
 TYPE = re.compile(r"sizeof|int|unsigned|char|short|long|const|typename|u?int\d*_t")
@@ -31,7 +31,8 @@ class Program:
         return [function for function in self.functions if function.name == name]
 
 
-Check = Callable[[Program, Unit], Iterator[tuple[int, str]]]
+Findings = Iterator[tuple[int, str]]  # line and text
+Check = Callable[[Program, Unit], Findings]
 RULES: list[tuple[str, Check]] = []
 
 
@@ -51,12 +52,12 @@ def constants(program: Program, function: Function) -> set[str]:
     names |= {f.name for f in program.functions if any(t.text == "constexpr" for t in f.tokens[:4])}
     outside = [item for unit in program.units for item in unit.declarations]
     for item in [*outside, *(i for i in function.body.walk() if i.kind == "plain")]:
-        texts = [token.text for token in item.tokens]
-        if "=" in texts and texts[0] in ("const", "constexpr", "static"):
-            place = texts.index("=")
-            fixed = "const" in texts or "constexpr" in texts
+        words = texts(item.tokens)
+        if "=" in words and words[0] in ("const", "constexpr", "static"):
+            place = words.index("=")
+            fixed = "const" in words or "constexpr" in words
             if fixed and is_constant(item.tokens[place + 1 :], names):
-                names.add(texts[place - 1])
+                names.add(words[place - 1])
     return names
 
 

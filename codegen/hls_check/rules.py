@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.program import CONSTANT, Program, constants, is_constant, rule
+from codegen.hls_check.program import CONSTANT, Findings, Program, constants, is_constant, rule
 from codegen.hls_check.syntax import (
     CLOSING,
     CONTROL,
@@ -14,14 +14,13 @@ from codegen.hls_check.syntax import (
     OPENING,
     Function,
     Statement,
-    Tokens,
     Unit,
     after_template,
     declared,
     split,
+    texts,
 )
 
-Findings = Iterator[tuple[int, str]]
 HEAP = {"new", "delete", "malloc", "calloc", "realloc", "free", "alloca"}
 DYNAMIC = re.compile("virtual|dynamic_cast|typeid|try|catch|throw|goto|asm|float|double")
 SYSTEM = re.compile(
@@ -165,8 +164,8 @@ def has_static_bound(loop: Statement, names: set[str]) -> bool:
     if len(parts) != 3:
         return False
     first, condition, _ = parts
-    texts = [token.text for token in first]
-    if "=" not in texts or not is_constant(first[texts.index("=") + 1 :], names):
+    words = texts(first)
+    if "=" not in words or not is_constant(first[words.index("=") + 1 :], names):
         return False
     for i, token in enumerate(condition):
         if token.text in COMPARISONS:
@@ -182,11 +181,7 @@ def array_size(program: Program, unit: Unit) -> Findings:
         plain = (item.tokens for item in items if item.kind == "plain")
         for size in (size for tokens in plain for name in declared(tokens) for size in name.sizes):
             if size and not is_constant(size, names):
-                yield size[0].line, f"the size {_text(size)} must be constant"
-
-
-def _text(tokens: Tokens) -> str:
-    return " ".join(token.text for token in tokens)
+                yield size[0].line, f"the size {' '.join(texts(size))} must be constant"
 
 
 @rule("dynamic")
@@ -197,7 +192,7 @@ def dynamic(_: Program, unit: Unit) -> Findings:
     for i in range(1, len(tokens) - 4):
         # TYPE (*NAME)(
         before, name = tokens[i - 1], tokens[i + 2]
-        signs = [token.text for token in (*tokens[i : i + 2], *tokens[i + 3 : i + 5])]
+        signs = texts((*tokens[i : i + 2], *tokens[i + 3 : i + 5]))
         typed = before.kind == "name" or before.text in (">", "*")
         if signs == ["(", "*", ")", "("] and name.kind == "name" and typed:
             yield tokens[i].line, f"{name.text} is a function pointer"

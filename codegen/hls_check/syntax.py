@@ -83,6 +83,11 @@ class Call:
     arguments: list[Tokens]
 
 
+def texts(tokens: Tokens) -> list[str]:
+    """Texts of tokens."""
+    return [token.text for token in tokens]
+
+
 def closing(tokens: Tokens, start: int) -> int:
     """Index of the bracket that closes the one at `start`; the end where there is none."""
     depth = 0
@@ -147,11 +152,11 @@ def declared(tokens: Tokens) -> list[Declared]:
         i += 1
     if i >= len(tokens) or tokens[i].kind != "name" or tokens[i].text in STATEMENTS:
         return []
-    texts = [*(token.text for token in tokens), "", ""]
-    while texts[i + 1] == "::":
+    words = [*texts(tokens), "", ""]
+    while words[i + 1] == "::":
         i += 2
     i = after_template(tokens, i) - 1
-    while texts[i + 1] in ("*", "&", "const", "int", "long", "__int128"):
+    while words[i + 1] in ("*", "&", "const", "int", "long", "__int128"):
         i += 1
     if i + 1 >= len(tokens) or tokens[i + 1].kind != "name":
         return []
@@ -209,23 +214,23 @@ class _Parser:
         while head and head[0].text == "template":
             end = closing_angle(head, 1) or 1
             template, head = head[2:end], head[end + 1 :]
-        texts = [token.text for token in head]
-        if not head or texts[0] in ("namespace", "extern"):
+        words = texts(head)
+        if not head or words[0] in ("namespace", "extern"):
             self.scope(brace + 1, last, owner)
             return True
-        if texts[0] in CLASSES and "(" not in texts and "=" not in texts:
-            name = texts[1] if len(texts) > 1 and texts[1] != "class" else ""
-            if texts[0] != "enum":
+        if words[0] in CLASSES and "(" not in words and "=" not in words:
+            name = words[1] if len(words) > 1 and words[1] != "class" else ""
+            if words[0] != "enum":
                 self.scope(brace + 1, last, name)
             return False  # up to the semicolon
-        if "(" not in texts or "=" in texts[: texts.index("(")]:
+        if "(" not in words or "=" in words[: words.index("(")]:
             return False  # an initializer
-        opening = texts.index("(")
-        if texts[opening - 1] == "operator":
-            opening = texts.index("(", closing(head, opening))
-        name = texts[opening - 1] if texts[opening - 1] != ")" else "operator()"
-        if opening > 2 and texts[opening - 2] == "::":
-            owner = texts[opening - 3]
+        opening = words.index("(")
+        if words[opening - 1] == "operator":
+            opening = words.index("(", closing(head, opening))
+        name = words[opening - 1] if words[opening - 1] != ")" else "operator()"
+        if opening > 2 and words[opening - 2] == "::":
+            owner = words[opening - 3]
         parameters = split(head[opening + 1 : closing(head, opening)])
         body, _ = self.statement(brace)
         tokens, line = self.tokens[begin : last + 1], head[opening - 1].line

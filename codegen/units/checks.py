@@ -150,7 +150,7 @@ def _tool(command: list[str], folder: Path) -> None:
         )
 
 
-def shapes_equal(tables: Tables, lanes: bool = False, spoil: tuple[str, str] = ("", "")) -> bool:
+def shapes_equal(tables: Tables, lanes: bool = False) -> bool:
     """True where Yosys' SAT solver proves that QK's comparators and binary search never differ.
 
     Unlike a simulation a proof needs no list of inputs.
@@ -159,11 +159,8 @@ def shapes_equal(tables: Tables, lanes: bool = False, spoil: tuple[str, str] = (
         tables: KNQ tables.
         lanes: prove it for the lanes alone with *any* thresholds of these widths that do not fall,
             instead of the whole units with these tables.
-        spoil: a text in the binary search's Verilog and what to put in its place; a proof that
-            still succeeds then would prove nothing.
     """
     files = {f"{kind}.v": verilog(Unit(kind, tables)) for kind in ("qk", "qk_tree")}
-    files["qk_tree.v"] = files["qk_tree.v"].replace(*spoil)
     files["same.v"] = ENVIRONMENT.get_template("rtl/same.v.j2").render(tables=tables, lanes=lanes)
     script = [
         *(f"read_verilog {file}" for file in files),

@@ -15,23 +15,12 @@ from tqdm import tqdm
 
 from codegen import VERSION
 from codegen.design.unit_luts import MODEL
-from codegen.units import plots
+from codegen.units import plots, sweep
 from codegen.units.checks import compare, shapes_equal
 from codegen.units.netlist import Cost
 from codegen.units.published import compare_published, measure_published
 from codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog, write_headers
 from codegen.units.report import html, print_summary
-from codegen.units.sweep import (
-    RECORDED,
-    SWEEPS,
-    Point,
-    errors,
-    model_json,
-    points,
-    recorded,
-    run_sweep,
-    to_json,
-)
 from codegen.units.synthesis import TARGETS, find_yosys, synthesize, yosys_version
 from codegen.units.tables import network_tables
 from formats.build import atomic_dir, write_atomic
@@ -65,13 +54,13 @@ def units(options: Options) -> int:
     find_yosys()  # before any work, because nothing goes without it
     units = network_units(network, options.lanes, options.register)
     cache = options.folder.parent / CACHE
-    sweep = SWEEPS[options.sweep]
-    total = len(TARGETS) * len(units) + len(sweep.targets) * len(list(points(sweep)))
+    grid = sweep.SWEEPS[options.sweep]
+    total = len(TARGETS) * len(units) + len(grid.targets) * len(list(sweep.points(grid)))
     with tqdm(total=total, desc="synthesis", unit="module", disable=None) as bar:
         checks = check(units, options.simulators)
         modules = {unit.name: verilog(unit) for unit in units}
         costs = {target: synthesize(modules, target, cache, bar.update) for target in TARGETS}
-        swept = run_sweep(sweep, cache, bar.update)
+        swept = sweep.run_sweep(grid, cache, bar.update)
     if options.record:
         record(swept)
     data = {
@@ -82,7 +71,7 @@ def units(options: Options) -> int:
         "checks": checks,
         **compared(swept, cache),
     }  # fmt: skip
-    pictures = plots.all_plots(recorded()[1], swept, data["published"]["ratios"])
+    pictures = plots.all_plots(sweep.recorded()[1], swept, data["published"]["ratios"])
     with atomic_dir(options.folder / "units") as folder:
         write_rtl(units, costs["xc7"], folder / "rtl")
         for name, picture in pictures.items():
@@ -114,11 +103,11 @@ def check(units: Sequence[Unit], engines: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def record(swept: Mapping[str, Mapping[Point, Cost]]) -> None:
+def record(swept: Mapping[str, Mapping[sweep.Point, Cost]]) -> None:
     """Keep a sweep with the source: sweep.json, and the formula fitted to it."""
-    write_atomic(RECORDED, to_json(swept, yosys_version()))
-    write_atomic(MODEL, model_json(swept["xc7"], yosys_version()))
-    print(f"{RECORDED} and {MODEL} hold {len(swept['xc7'])} points a target")
+    write_atomic(sweep.RECORDED, sweep.to_json(swept, yosys_version()))
+    write_atomic(MODEL, sweep.model_json(swept["xc7"], yosys_version()))
+    print(f"{sweep.RECORDED} and {MODEL} hold {len(swept['xc7'])} points a target")
 
 
 def describe(unit: Unit, costs: Mapping[str, Mapping[str, Cost]]) -> dict[str, Any]:
@@ -130,11 +119,11 @@ def describe(unit: Unit, costs: Mapping[str, Mapping[str, Cost]]) -> dict[str, A
     }  # fmt: skip
 
 
-def compared(swept: Mapping[str, Mapping[Point, Cost]], cache: Path) -> dict[str, Any]:
+def compared(swept: Mapping[str, Mapping[sweep.Point, Cost]], cache: Path) -> dict[str, Any]:
     """In units.json: table V, the measured points, how far the formula is off the kept ones."""
     gates = measure_published("gates", cache)
     published = {"gates": gates, "xc7": measure_published("xc7", cache)}
-    tool, kept = recorded()
+    tool, kept = sweep.recorded()
     return {
         "published": {
             **{target: {name: asdict(cost) for name, cost in costs.items()}
@@ -148,7 +137,7 @@ def compared(swept: Mapping[str, Mapping[Point, Cost]], cache: Path) -> dict[str
         "formula": {
             "tool": tool, "points": len(kept["xc7"]),
             "errors": {key: {"points": count, "mean": mean, "largest": largest}
-                       for key, (count, mean, largest) in errors(kept["xc7"]).items()},
+                       for key, (count, mean, largest) in sweep.errors(kept["xc7"]).items()},
         },
     }  # fmt: skip
 

@@ -32,7 +32,7 @@ PYOSYS = (
 )
 # Modules a run: reading the vendor's cells takes seconds, so they share it; the gates need nothing
 # read, and alone their mapping cannot depend on what else is in the run.
-BATCH = {"xc7": 12, "xcup": 12, "gates": 1}
+BATCH = {"xc7": 16, "xcup": 16, "gates": 1}
 TARGETS = tuple(BATCH)
 
 

@@ -5,16 +5,14 @@ One translation unit instantiates the engine for a structure of constants with o
 """
 
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from codegen.emit import csim
 from codegen.emit.render import TEMPLATES, headers
-from formats.build import find_compiler, find_headers
 from tests.fuzz.builds import SOURCE
 from tests.fuzz.work import find_build
+from tests.hls.compiler import compile_text
 
 # What is wrong, and the beginning of the sentence that says so.
 WRONG = {
@@ -58,45 +56,27 @@ CONSTANTS = {
 STREAM = "the depth of a stream must be 1 or more"
 
 
-def compile_text(path: Path, text: str, *flags: str) -> str:
-    """The compiler's messages on a source text; nothing is written."""
-    path.write_text(text)
-    command = [find_compiler(), "-std=c++14", "-fsyntax-only", "-w", *flags, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stderr
-
-
-def write_headers(folder: Path) -> Path:
-    """The folder, with the headers that every design has."""
-    for name, text in headers().items():
-        (folder / name).write_text(text)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What the engine fails with, for each structure; nothing for "", where all sizes are right."""
     text = f'#include "{SOURCE}"\n'
     for number, change in enumerate(["", *WRONG]):
         kind = "static const int32_t" if "=" in change else "typedef"
-        member = f"{kind} {change};" if change else ""
-        words = "const typename C::bus_t*"
+        wrong, bus = f"Wrong{number}", f"Wrong{number}::bus_t*"
         text += f"""
-struct Wrong{number} : Network {{ {member} }};
-template void run_layer<Wrong{number}>(const Wrong{number}::bus_t*, Wrong{number}::bus_t*,
-    Wrong{number}::bus_t*, Wrong{number}::bus_t*, const LayerDesc&, int32_t, Counters&,
-    {words.replace("typename C", f"Wrong{number}")});
+struct {wrong} : Network {{ {f"{kind} {change};" if change else ""} }};
+template void run_layer<{wrong}>(const {bus}, {bus}, {bus}, {bus}, const LayerDesc&, int32_t,
+    Counters&, const {bus});
 """
-    flags = [*csim.AP_TYPES["fast"], *find_build("small").defines]
-    folder = tmp_path_factory.mktemp("sizes")
-    flags += ["-isystem", str(find_headers()), "-I", str(write_headers(folder))]
-    messages = compile_text(folder / "sizes.cpp", text, *flags)
+    flags = ["-fsyntax-only", *csim.AP_TYPES["fast"], *find_build("small").defines]
+    messages = compile_text(tmp_path_factory.mktemp("sizes"), text, *flags)
     sentences: dict[str, set[str]] = {change: set() for change in ["", *WRONG]}
-    wrong = 0
+    change = ""
     for line in messages.splitlines():
         if named := re.search(r"In instantiation of .*Wrong(\d+)", line):
-            wrong = int(named[1])
+            change = [*sentences][int(named[1])]
         if failed := re.search(r"static assertion failed: (.*)", line):
-            sentences[["", *WRONG][wrong]].add(failed[1])
+            sentences[change].add(failed[1])
     return sentences
 
 
@@ -111,17 +91,17 @@ def test_right_sizes_compile(failures):
 
 @pytest.mark.parametrize("constant", CONSTANTS)
 def test_wrong_constant_does_not_compile(constant, tmp_path):
-    layer = (write_headers(tmp_path) / "layer.hpp").read_text()
+    layer = headers()["layer.hpp"]
     wrong, sentence = CONSTANTS[constant]
     assert layer.count(f"{constant};") == 1
-    assert sentence in compile_text(tmp_path / "layer.cpp", layer.replace(constant, wrong))
-    assert compile_text(tmp_path / "layer.cpp", layer) == ""
+    wrong_layer = layer.replace(constant, wrong)
+    assert sentence in compile_text(tmp_path, wrong_layer, "-fsyntax-only")
+    assert compile_text(tmp_path, layer, "-fsyntax-only") == ""
 
 
 def test_stream_without_room_does_not_compile(tmp_path):
-    flags = ["-isystem", str(find_headers()), "-I", str(write_headers(tmp_path))]
     text = '#include "fifo.hpp"\nStream<int, 0> pipe("pipe");\n'
-    assert STREAM in compile_text(tmp_path / "stream.cpp", text, *flags)
+    assert STREAM in compile_text(tmp_path, text, "-fsyntax-only")
 
 
 def test_every_assertion_has_a_wrong_size():

@@ -4,25 +4,23 @@
 With threads the streams hold as much as the hardware's; without, they grow as they must.
 """
 
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from codegen.emit import csim
-from codegen.emit.render import headers
-from formats.build import find_compiler, find_headers
-from tests.checkout import needs_compiler
+from tests.checkout import execute, needs_compiler
 from tests.fuzz.builds import Mutation, compile_build
 from tests.fuzz.compare import prepare, run
 from tests.fuzz.work import CASES, find_build, from_json, make_case
+from tests.hls.compiler import compile_text
 
 pytestmark = needs_compiler
 TIMEOUT = 20  # seconds; a hang is a failure, too
 HANG = "the hardware would hang here"
 # Hands on all numbers, then their count; the reader wants the count first.
 REGION = """
+#include <cstdlib>
 #include "fifo.hpp"
 static void produce(int n, Fifo<int>& items, Fifo<int>& count) {
   for (int i = 0; i < n; i++) items.write(i);
@@ -31,13 +29,14 @@ static void produce(int n, Fifo<int>& items, Fifo<int>& count) {
 static void consume(Fifo<int>& items, Fifo<int>& count, int left, int& sum) {
   for (int i = count.read(); i > left; i--) sum += items.read();
 }
-int main() {
+int main(int, char** argv) {
+  const int numbers = std::atoi(argv[1]), left = std::atoi(argv[2]);
   int sum = 0;
   for (int pass = 0; pass < 3; pass++) {
     Stream<int, 5> items("items");
     Stream<int, 2> count("count");
-    PROCESS(produce, NUMBERS, items, count);
-    PROCESS(consume, items, count, LEFT, sum);
+    PROCESS(produce, numbers, items, count);
+    PROCESS(consume, items, count, left, sum);
   }
   return sum == 30 ? 0 : 1;
 }
@@ -52,43 +51,43 @@ LATE = Mutation(
 )  # fmt: skip
 
 
-def simulate(folder: Path, threads: bool, numbers: int, left: int = 0) -> tuple[int, str]:
+@pytest.fixture(scope="module", params=[False, True], ids=["fast", "threads"])
+def region(request, tmp_path_factory):
+    """REGION as a program, and whether its processes are threads."""
+    folder = tmp_path_factory.mktemp("region")
+    flags = csim.AP_TYPES["threads" if request.param else "fast"]
+    assert compile_text(folder, REGION, *flags) == ""
+    return folder / "a.out", request.param
+
+
+def simulate(program, numbers, left=0):
     """Exit status and messages of REGION."""
-    for name, text in headers().items():
-        (folder / name).write_text(text)
-    (folder / "region.cpp").write_text(REGION)
-    flags = csim.AP_TYPES["threads" if threads else "fast"]
-    command = [find_compiler(), "-std=c++14", *flags, "-isystem", str(find_headers())]
-    command += [f"-DNUMBERS={numbers}", f"-DLEFT={left}", str(folder / "region.cpp")]
-    subprocess.run([*command, "-o", str(folder / "region")], check=True, timeout=TIMEOUT)
-    done = subprocess.run(
-        [str(folder / "region")], capture_output=True, text=True, check=False, timeout=TIMEOUT
-    )
+    done = execute(program, str(numbers), str(left), seconds=TIMEOUT)
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("threads", [False, True])
-def test_streams_that_are_deep_enough(tmp_path, threads):
-    assert simulate(tmp_path, threads, 5) == (0, "")
+def test_streams_that_are_deep_enough(region):
+    assert simulate(region[0], 5) == (0, "")
 
 
-@pytest.mark.parametrize("threads", [False, True])
-def test_elements_that_are_left_over(tmp_path, threads):
-    status, text = simulate(tmp_path, threads, 5, left=1)
-    assert (status, text) == (3, f"error: stream 'items' is left with unread elements: {HANG}\n")
+def test_elements_that_are_left_over(region):
+    text = f"error: stream 'items' is left with unread elements: {HANG}\n"
+    assert simulate(region[0], 5, left=1) == (3, text)
 
 
-def test_a_read_of_nothing(tmp_path):
-    status, text = simulate(tmp_path, False, 5, left=-1)
-    assert (status, text) == (3, f"error: stream 'items' is read while empty: {HANG}\n")
-    status, text = simulate(tmp_path, True, 5, left=-1)
-    expected = f"error: deadlock, every process waits; stream 'items' is empty: {HANG}\n"
-    assert (status, text) == (3, expected)
+def test_a_read_of_nothing(region):
+    program, threads = region
+    what = "deadlock, every process waits; stream 'items' is empty"
+    what = what if threads else "stream 'items' is read while empty"
+    assert simulate(program, 5, left=-1) == (3, f"error: {what}: {HANG}\n")
 
 
-def test_a_depth_that_is_too_small_is_a_deadlock(tmp_path):
-    assert simulate(tmp_path, False, 6)[0] == 1  # another sum, nothing else
-    status, text = simulate(tmp_path, True, 6)
+def test_a_depth_that_is_too_small_is_a_deadlock(region):
+    program, threads = region
+    status, text = simulate(program, 6)
+    if not threads:
+        assert status == 1  # another sum, nothing else
+        return
     assert status == 3 and text.startswith("error: deadlock, every process waits; stream ")
     assert "; stream 'items' is full with 5" in text and "; stream 'count' is empty" in text
     assert text.endswith(f": {HANG}\n")
@@ -99,14 +98,8 @@ def test_engine_with_a_thread_a_process(tmp_path):
     program = compile_build(threads, tmp_path)
     for index in range(6):
         assert run(make_case(4, index, "small")[2], program) is None, f"seed 4, network {index}"
-    kinds = (
-        "cache_shared_word",
-        "concat_offset",
-        "lrn_window",
-        "second_input",
-        "average_counts_pad",
-    )
-    for name in kinds:
+    kinds = "cache_shared_word concat_offset lrn_window second_input average_counts_pad"
+    for name in kinds.split():
         network, build = from_json((CASES / f"{name}.json").read_text())
         assert build.name == "small"
         assert run(prepare(network, build), program) is None, name

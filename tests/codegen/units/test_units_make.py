@@ -11,12 +11,13 @@ from codegen.units.published import measure_published
 from codegen.units.sweep import SWEEPS, Sweep
 from formats.commands import main
 from formats.errors import run_cli
+from tests.checkout import needs_yosys
 from tests.toys import Toy, ToyLayer
 
-TINY = Sweep((2,), (4,), (1, 4), ("gates",))
+TINY = Sweep((2,), (4,), (4,), ("gates",))
 
 
-@pytest.mark.usefixtures("yosys")
+@needs_yosys
 def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     layers = [
         ToyLayer(4, bits=2, qm=6),
@@ -73,10 +74,7 @@ def check_table_v(published: dict) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (
-            ["SIMULATORS=vcs"],
-            "error: SIMULATORS must be one of cxxrtl, icarus, cpp, not 'vcs'",
-        ),
+        (["SIMULATORS=vcs"], "error: SIMULATORS must be one of cxxrtl, icarus, cpp, not 'vcs'"),
         (["LANES=0"], "error: LANES must be an integer from 1 to 1024, not '0'"),
         (["SWEEP=huge"], "error: SWEEP must be one of small, medium, full, not 'huge'"),
         ([], "must exist; run `nuq quantize` first"),
