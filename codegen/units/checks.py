@@ -123,8 +123,8 @@ def _simulate(units: Sequence[Unit], stimuli: np.ndarray, engine: str, folder: P
 
 def _translate(units: Sequence[Unit], files: Sequence[str], folder: Path) -> list[str]:
     """Translate Verilog to bench_rtl.cpp, a class a unit; return the compiler flags it needs."""
-    found = sorted((find_yosys()[1] / "include").rglob("cxxrtl.h"))
-    if not found:
+    headers = sorted((find_yosys()[1] / "include").rglob("cxxrtl.h"))
+    if not headers:
         raise UserError(
             "Yosys must come with its CXXRTL headers to simulate the conversion units; "
             "`pip install pyosys` (or Debian: apt-get install yosys-dev)"
@@ -136,7 +136,7 @@ def _translate(units: Sequence[Unit], files: Sequence[str], folder: Path) -> lis
          f"setattr -mod -set keep_hierarchy 1 {' '.join(names)}", "flatten", f"delete {inner}",
          "opt_clean", "write_cxxrtl -nohierarchy -g0 bench_rtl.cpp"], folder,
     )  # fmt: skip
-    return [f"-I{found[0].parent}", f"-I{found[0].parents[1]}"]
+    return [f"-I{headers[0].parent}", f"-I{headers[0].parents[1]}"]
 
 
 def _tool(command: list[str], folder: Path) -> None:

@@ -69,7 +69,7 @@ def units(options: Options) -> int:
         "lanes": options.lanes, "register": options.register,
         "units": {unit.name: describe(unit, costs) for unit in units},
         "checks": checks,
-        **compared(swept, cache),
+        **figures(swept, cache),
     }  # fmt: skip
     pictures = plots.all_plots(sweep.recorded()[1], swept, data["published"]["ratios"])
     with atomic_dir(options.folder / "units") as folder:
@@ -119,7 +119,7 @@ def describe(unit: Unit, costs: Mapping[str, Mapping[str, Cost]]) -> dict[str, A
     }  # fmt: skip
 
 
-def compared(swept: Mapping[str, Mapping[sweep.Point, Cost]], cache: Path) -> dict[str, Any]:
+def figures(swept: Mapping[str, Mapping[sweep.Point, Cost]], cache: Path) -> dict[str, Any]:
     """In units.json: table V, the measured points, how far the formula is off the kept ones."""
     gates = measure_published("gates", cache)
     published = {"gates": gates, "xc7": measure_published("xc7", cache)}

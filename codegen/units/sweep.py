@@ -125,9 +125,9 @@ def to_json(swept: Mapping[str, Mapping[Point, Cost]], version: str) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def recorded(path: Path = RECORDED) -> tuple[str, dict[str, dict[Point, Cost]]]:
+def recorded() -> tuple[str, dict[str, dict[Point, Cost]]]:
     """The tool's version and the kept figures of the largest sweep, by target."""
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = json.loads(RECORDED.read_text(encoding="utf-8"))
     split = len(fields(Point))
     costs = {
         target: {Point(*row[:split]): Cost(*row[split:]) for row in data[target]}

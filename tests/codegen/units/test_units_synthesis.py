@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthesis, netlist measures, the kept sweep, and the planner's formula."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,17 @@ from hypothesis import strategies as st
 
 from codegen.design.unit_luts import MODEL, formula, lut_estimate
 from codegen.units import synthesis
-from codegen.units.netlist import GATES, Cost, genlib, longest_path, stage_delay
-from codegen.units.sweep import SWEEPS, Point, Sweep, errors, fit, points, recorded, to_json
+from codegen.units.netlist import GATES, genlib, longest_path, stage_delay
+from codegen.units.sweep import (
+    RECORDED,
+    SWEEPS,
+    Point,
+    errors,
+    model_json,
+    points,
+    recorded,
+    to_json,
+)
 from codegen.units.synthesis import synthesize
 from formats.errors import UserError
 from tests.checkout import needs_yosys
@@ -112,24 +120,22 @@ def test_missing_yosys_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_points_of_every_sweep_have_modules() -> None:
     """Values of 16 bits, which no network has, too; a name stands for one module."""
     for sweep in SWEEPS.values():
+        assert not any(point.bits > point.qm for point in points(sweep))
         ends = [point for point in points(sweep) if point.qm == max(sweep.qm)][-40:]
         assert len(dict(point.module() for point in ends)) == len(ends)
 
 
-def test_sweep_file_survives_a_round_trip(tmp_path: Path) -> None:
-    sweep = Sweep((2, 3), (2, 4), (1, 4), ("xc7",))
-    found = {"xc7": {point: Cost(1, 2, 3, 4, 5.5, 6, 7.25) for point in points(sweep)}}
-    path = tmp_path / "sweep.json"
-    path.write_text(to_json(found, "Yosys 1"))
-    assert recorded(path) == ("Yosys 1", found)
-    assert not any(point.bits > point.qm for point in found["xc7"])
+def test_kept_files_are_written_as_they_are_read() -> None:
+    """And the formula's file is what is fitted to the kept figures."""
+    tool, costs = recorded()
+    assert RECORDED.read_text() == to_json(costs, tool)
+    assert MODEL.read_text() == model_json(costs["xc7"], tool)
 
 
 def test_formula_follows_the_kept_figures() -> None:
-    """On the figures it was fitted to, and on what it was fitted from: sweep.json."""
-    _, found = recorded()
-    assert json.loads(MODEL.read_text())["model"] == fit(found["xc7"])
-    for key, (count, mean, largest) in errors(found["xc7"]).items():
+    """On the figures it was fitted to."""
+    _, costs = recorded()
+    for key, (count, mean, largest) in errors(costs["xc7"]).items():
         assert count >= 12, key
         assert mean <= 0.06, (key, mean)
         assert largest <= TOLERANCE, (key, largest)
