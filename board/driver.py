@@ -12,14 +12,13 @@ PynqBuffer's device_address, flush, invalidate, freebuffer.
 import logging
 import time
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pynq
 
-from board.buffers import UNWRITTEN, Buffers
 from board.bundle import (
     BITSTREAM,
     HANDOFF,
@@ -37,6 +36,7 @@ from board.errors import (
     SelfTestError,
     StaleDataError,
 )
+from board.memory import UNWRITTEN, Buffers
 from board.registers import Registers
 from formats.design import Layer, read_design
 from formats.errors import UserError
@@ -54,20 +54,13 @@ NO_LAYER = -3  # as `last`: less than any `first`
 
 @dataclass(frozen=True)
 class Call:
-    """One start of the accelerator.
+    """One start of the accelerator."""
 
-    Attributes:
-        first, last: layers that it ran.
-        images: size of the batch.
-        seconds: from start to done, by the processor's clock.
-        counters: the engine's (docs/formats.md section 7).
-    """
-
-    first: int
+    first: int  # layers that it ran
     last: int
     images: int
-    seconds: float
-    counters: dict[str, int]
+    seconds: float  # from start to done, by the processor's clock
+    counters: dict[str, int]  # the engine's (docs/formats.md section 7)
 
 
 class Accelerator:
@@ -96,10 +89,13 @@ class Accelerator:
     ) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        self._check_bitstream_is_there()
-        check_files(self.folder, self.manifest)
+        self._check_folder()
         self.design = read_design(self.folder / PARAMETERS)
-        self._check_ids_agree()
+        if self.design.identity != self.manifest["design"]["id"]:
+            raise DesignError(
+                f"parameters must be of design {self.manifest['design']['id']} (manifest), not "
+                f"{self.design.identity}; copy the bundle again"
+            )
         self.tables = read_arrays(self.folder / TABLES)
         if not batch >= 1:
             raise UserError(f"batch must be 1 or more, not {batch}")
@@ -124,12 +120,7 @@ class Accelerator:
     def __enter__(self) -> "Accelerator":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -138,21 +129,15 @@ class Accelerator:
 
     # Opening
 
-    def _check_bitstream_is_there(self) -> None:
+    def _check_folder(self) -> None:
+        """BundleError without a bitstream, or where a file has changed."""
         for name in (BITSTREAM, HANDOFF):
             if name not in self.manifest["files"]:
                 raise BundleError(
                     f"{self.folder / name} must be part of the bundle; this one was made without "
                     "synthesis: `make bundle` again after `make bitstream`, or use `make emulate`"
                 )
-
-    def _check_ids_agree(self) -> None:
-        expected = int(self.manifest["design"]["id"], 16)
-        if self.design.design_id != expected:
-            raise DesignError(
-                f"parameters must be of design {expected:08x} (manifest), not "
-                f"{self.design.identity}; copy the bundle again"
-            )
+        check_files(self.folder, self.manifest)
 
     def _open_overlay(self, device: Any) -> None:
         bitstream = str((self.folder / BITSTREAM).resolve())
@@ -168,9 +153,8 @@ class Accelerator:
                 f"{self.folder / HANDOFF} must have one IP of type accelerator, not {len(names)}; "
                 "use the .hwh of this design's Vivado project"
             )
-        ip: Any = self.overlay
-        for part in names[0].split("/"):  # the IP may lie in a hierarchy of the block design
-            ip = getattr(ip, part)
+        # the IP may lie in a hierarchy of the block design
+        ip: Any = reduce(getattr, names[0].split("/"), self.overlay)
         entry = self.overlay.ip_dict[names[0]]
         self.registers = Registers(ip, entry["registers"], self.design.weight_ports)
         log.info("loaded %s, IP %s", bitstream, names[0])
@@ -178,11 +162,11 @@ class Accelerator:
     def _check_id(self) -> None:
         """Run no layer at all: the design then only says who it is."""
         self._call(0, -1, 0, ((0,) * self.design.weight_ports, 0), ID_TIMEOUT_S)
-        found = self.registers.read("design_id")
-        if found != self.design.design_id:
+        identity = f"{self.registers.read('design_id'):08x}"
+        if identity != self.design.identity:
             raise DesignError(
                 f"the bitstream must be of design {self.design.identity} "
-                f"({self.design.network}), not {found:08x}; use the bitstream that was made with "
+                f"({self.design.network}), not {identity}; use the bitstream that was made with "
                 "this bundle, or make the bundle again"
             )
 
@@ -373,9 +357,8 @@ class Accelerator:
         state = self.registers.dump()
         names = [layer.name for layer in self.design.layers[first : last + 1]]
         text = ", ".join(f"{name}={value:#x}" for name, value in state.items())
-        what = "a call without layers" if not names else names[0]
-        if len(names) > 1:
-            what = f"{names[0]}..{names[-1]}"
+        ends = names if len(names) < 2 else [names[0], names[-1]]
+        what = "..".join(ends) or "a call without layers"
         return AcceleratorTimeoutError(
             f"the accelerator must finish {what} within {timeout_s:.3g} s, but did not ({text}); "
             "check clock, bitstream and memory addresses, then open the accelerator again",

@@ -50,24 +50,15 @@ WRONG_ID = 0xDEADBEEF
 
 @dataclass
 class Faults:
-    """What goes wrong; everything off by default.
+    """What goes wrong; everything off by default."""
 
-    Attributes:
-        hang_layer: a call that reaches this layer never finishes.
-        wrong_id: the ID register says something else.
-        corrupt: so many flushes from now, a bit of the flushed memory flips (0: off).
-        fail_allocation: so many allocations from now, one fails (0: off).
-        lost_flush, lost_invalidate: caches are not written back, or not discarded.
-        break_weights: a bit of the weights flips before the next call.
-    """
-
-    hang_layer: int | None = None
-    wrong_id: bool = False
-    corrupt: int = 0
-    fail_allocation: int = 0
-    lost_flush: bool = False
-    lost_invalidate: bool = False
-    break_weights: bool = False
+    hang_layer: int | None = None  # a call that reaches this layer never finishes
+    wrong_id: bool = False  # the ID register says something else
+    corrupt: int = 0  # so many flushes from now, a bit of the flushed memory flips
+    fail_allocation: int = 0  # so many allocations from now, one fails
+    lost_flush: bool = False  # caches are not written back
+    lost_invalidate: bool = False  # or not discarded
+    break_weights: bool = False  # a bit of the weights flips before the next call
 
 
 class EmulatedBuffer(PynqBuffer):
@@ -81,23 +72,17 @@ class EmulatedBuffer(PynqBuffer):
 
 
 class Bank:
-    """The contiguous memory, in the place of pynq's XrtMemory.
-
-    Attributes:
-        size: in bytes.
-        data: the bytes in DRAM; caches (the arrays that programs see) lie elsewhere.
-        taken: start of each live allocation to its size, in bytes from the bank's start.
-        total_allocations: since the beginning.
-    """
+    """The contiguous memory, in the place of pynq's XrtMemory."""
 
     base_address = CMA_ADDRESS
 
     def __init__(self, device: "EmulatedDevice", size: int) -> None:
         self.device = device
-        self.size = size
+        self.size = size  # bytes
+        # the bytes in DRAM; caches (the arrays that programs see) lie elsewhere
         self.data = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
-        self.taken: dict[int, int] = {}
-        self.total_allocations = 0
+        self.taken: dict[int, int] = {}  # start of each live allocation to its size, bytes
+        self.total_allocations = 0  # since the beginning
 
     @property
     def host(self) -> int:
@@ -195,12 +180,15 @@ class Fabric:
 
     def unload(self) -> None:
         """Wait for the engine and forget the design."""
-        if self._job is not None:
-            self._job.join()
-            self._job = None
+        self._wait()
         if self.library is not None:
             _ctypes.dlclose(self.library._handle)
             self.library = None
+
+    def _wait(self) -> None:
+        if self._job is not None:
+            self._job.join()
+            self._job = None
 
     def read(self, offset: int) -> int:
         """A register as the bus reads it; ap_done and ap_vld are cleared by it."""
@@ -223,8 +211,7 @@ class Fabric:
             if not value & AP_START or not self._state & AP_IDLE or self.library is None:
                 return
             self._state = AP_START
-        if self._job is not None:
-            self._job.join()
+        self._wait()
         self._job = threading.Thread(target=self._run, daemon=True)
         self._job.start()
 
@@ -259,11 +246,12 @@ class Fabric:
         counters = np.zeros(len(COUNTERS), dtype=np.uint64)
         identity = np.zeros(1, dtype=np.uint32)
         shift = self.bank.host - CMA_ADDRESS
-        weights = [(self._pointer(name) + shift) % 2**64 for name in self.pointers]
+        *weights, fm_in, fm_out = (
+            (self._pointer(name) + shift) % 2**64 for name in (*self.pointers, *MAP_PORTS)
+        )
         sections = np.array(weights, dtype=np.uint64)
-        maps = [(self._pointer(name) + shift) % 2**64 for name in MAP_PORTS]
         self.library.emulator_run(
-            sections.ctypes.data, *maps, first, end, images, counters.ctypes.data,
+            sections.ctypes.data, fm_in, fm_out, first, end, images, counters.ctypes.data,
             identity.ctypes.data,
         )  # fmt: skip
         if hangs:

@@ -68,8 +68,7 @@ def register_layout(weight_ports: int = 1) -> dict[str, Register]:
     ]
 
     def data(name: str, offset: int, access: str = "read-write") -> Register:
-        field_access = "write-only" if access == "write-only" else access
-        return Register(name, offset, 32, access, ((name, 0, 32, field_access),))
+        return Register(name, offset, 32, access, ((name, 0, 32, access),))
 
     offset = FIRST_ARGUMENT
     for name in (*weight_pointers(weight_ports), *MAP_PORTS):
@@ -151,25 +150,22 @@ def _accelerator(weight_ports: int) -> Element:
 
 
 def _register(register: Register) -> Element:
-    entry = _node("REGISTER", NAME=register.name)
-    entry.extend(
-        _named(
-            "PROPERTY",
-            DESCRIPTION=register.name,
-            ADDRESS_OFFSET=str(register.offset),
-            SIZE=str(register.size),
-            ACCESS=register.access,
-            IS_ENABLED="true",
-            RESET_VALUE="0",
-        )
+    properties = _named(
+        "PROPERTY",
+        DESCRIPTION=register.name,
+        ADDRESS_OFFSET=str(register.offset),
+        SIZE=str(register.size),
+        ACCESS=register.access,
+        IS_ENABLED="true",
+        RESET_VALUE="0",
     )
-    fields = SubElement(entry, "FIELDS")
+    fields = []
     for name, bit, width, access in register.fields:
         place, size = str(bit), str(width)
         values = {"DESCRIPTION": name, "ADDRESS_OFFSET": place, "ACCESS": access}
         items = _named("PROPERTY", **values, BIT_OFFSET=place, BIT_WIDTH=size)
         fields.append(_node("FIELD", *items, NAME=name))
-    return entry
+    return _node("REGISTER", *properties, _node("FIELDS", *fields), NAME=register.name)
 
 
 def _bus(name: str, kind: str) -> tuple[Element, Element]:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from board.driver import Accelerator, Call
-from formats.design import TRAFFIC, Design
+from formats.design import TRAFFIC, Layer
 from formats.errors import UserError
 from formats.images import percent_correct
+from formats.packing import WORD_BYTES
 
 DEFAULT_REPEATS = 20
-TOP = 5
-PERCENTILES = (50, 99)
 # CLNQ: uniform codes, a width per convolution, in order (IEEE papers 000/001, section IV).
 CLNQ_BITS = {"vgg16": (8, 8, 10, 11, 11, 11, 11, 11, 11, 10, 10, 9, 8)}
 
@@ -54,7 +53,7 @@ def predict_all(board: Accelerator, images: np.ndarray, what: str) -> np.ndarray
 def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Top-1 and top-5 of all images, in percent; None without labels or with too few classes."""
     logits = predict_all(board, images, "accuracy")
-    tops = {f"top{k}": top_k(logits, labels, k) for k in (1, TOP)}
+    tops = {f"top{k}": top_k(logits, labels, k) for k in (1, 5)}
     return {"images": len(images), **tops}
 
 
@@ -68,7 +67,7 @@ def call_seconds(board: Accelerator, call: Call) -> float:
 def statistics(samples: list[float]) -> dict[str, float]:
     """Mean, p50 and p99 in milliseconds of times in seconds."""
     milliseconds = 1e3 * np.array(samples)
-    p50, p99 = np.percentile(milliseconds, PERCENTILES)
+    p50, p99 = np.percentile(milliseconds, (50, 99))
     return {"mean_ms": float(milliseconds.mean()), "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
@@ -132,28 +131,31 @@ def memory(board: Accelerator, clnq: tuple[int, ...] | None = None) -> dict[str,
         raise UserError(
             f"CLNQ widths must be one per convolution, {len(convolutions)}, not {len(widths)}"
         )
-    result: dict[str, Any] = {
+    clnq_bytes = None
+    if widths is not None:
+        pairs = zip(convolutions, widths, strict=True)
+        clnq_bytes = sum(layer.codes * bits for layer, bits in pairs) / 8
+    return {
         "batch": board.batch,
         "allocated_bytes": board.buffers.feature_map_bytes,
         "allocated_bytes_per_image": board.buffers.feature_map_bytes // board.batch,
-        "input_bytes_per_image": design.input_words * 8,
-        "stored_bytes": sum(layer.out_words * 8 for layer in stored),
-        "code_bytes": sum(layer.codes * layer.bits for layer in stored) / 8,
-        "half_precision_bytes": sum(layer.codes * 2 for layer in stored),
-        "convolutions": {
-            "code_bytes": sum(layer.codes * layer.bits for layer in convolutions) / 8,
-            "half_precision_bytes": sum(layer.codes * 2 for layer in convolutions),
-            "clnq_bytes": None,
-        },
+        "input_bytes_per_image": design.input_words * WORD_BYTES,
+        "stored_bytes": sum(layer.out_words * WORD_BYTES for layer in stored),
+        **_code_bytes(stored),
+        "convolutions": {**_code_bytes(convolutions), "clnq_bytes": clnq_bytes},
         "layers": [
-            {"name": layer.name, "bits": layer.bits, "bytes": layer.out_words * 8}
+            {"name": layer.name, "bits": layer.bits, "bytes": layer.out_words * WORD_BYTES}
             for layer in stored
         ],
     }
-    if widths is not None:
-        pairs = zip(convolutions, widths, strict=True)
-        result["convolutions"]["clnq_bytes"] = sum(layer.codes * bits for layer, bits in pairs) / 8
-    return result
+
+
+def _code_bytes(layers: list[Layer]) -> dict[str, float]:
+    """What the layers' activations take as codes, and at 16 bits."""
+    return {
+        "code_bytes": sum(layer.codes * layer.bits for layer in layers) / 8,
+        "half_precision_bytes": sum(layer.codes * 2 for layer in layers),
+    }
 
 
 def measure(
@@ -164,7 +166,7 @@ def measure(
     clnq: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """Everything, as one JSON value; batches of 1 and of as many as are allocated."""
-    design: Design = board.design
+    design = board.design
     sizes = sorted({1, min(board.batch, len(images))})
     return {
         "network": design.network,
@@ -205,13 +207,12 @@ def table(results: dict[str, Any]) -> str:
     for part in results["latency"]:
         title = "model of the engine" if part["time"] == "model" else "measured"
         lines.append(f"batch {part['batch']} ({title}):")
-        for name in ("convolutions", "network"):
-            if name in part:
-                times = part[name]
-                lines.append(
-                    f"  {name:14s} {times['mean_ms']:9.3f} ms (p50 {times['p50_ms']:.3f}, "
-                    f"p99 {times['p99_ms']:.3f}), {times['images_per_s']:,.1f} images/s"
-                )
+        lines += [
+            f"  {name:14s} {part[name]['mean_ms']:9.3f} ms (p50 {part[name]['p50_ms']:.3f}, "
+            f"p99 {part[name]['p99_ms']:.3f}), {part[name]['images_per_s']:,.1f} images/s"
+            for name in ("convolutions", "network")
+            if name in part
+        ]
         lines += [
             f"  {layer['name']:14s} {layer['mean_ms']:9.3f} ms, read {layer['bytes_read']:,}, "
             f"written {layer['bytes_written']:,}, weights {layer['bytes_weights']:,} bytes"

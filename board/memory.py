@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contiguous memory: what is free, what is needed, how weights are split over buffers.
+"""The accelerator's memory on the board: weights in one or several buffers, and feature maps.
 
 A PYNQ-Z1/Z2 has about 128 MB that the accelerator can reach (the kernel's CMA area), some of it
-taken.
+taken. Every transfer is checked by reading memory back, so a forgotten flush or a stray write is an
+exception and not a wrong class.
 """
 
+import logging
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from board.errors import MemoryShortageError
-from formats.design import Design
+import numpy as np
+
+from board.bundle import WEIGHTS
+from board.errors import MemoryShortageError, StaleDataError
+from formats.design import Design, Layer
 from formats.packing import WORD_BYTES
+
+log = logging.getLogger(__name__)
 
 MEMINFO = Path("/proc/meminfo")
 MB = 1_000_000
 CODEBOOK_BITS = range(8, 0, -1)
+COPY_WORDS = 1 << 20  # words of weights copied at a time
+UNWRITTEN = 0xA5A5A5A5A5A5A5A5
+ALLOCATION_ERRORS = (RuntimeError, MemoryError, OSError)  # what the versions of pynq raise
 
 
 @dataclass(frozen=True)
@@ -54,20 +68,15 @@ def free_bytes(device: object) -> int | None:
     A device may bring its own text of /proc/meminfo in an attribute `meminfo`.
     """
     text = getattr(device, "meminfo", None)
-    if text is None:
-        if not MEMINFO.is_file():
-            return None
+    if text is None and MEMINFO.is_file():
         text = MEMINFO.read_text(encoding="ascii")
-    return parse_cma_free(text)
+    return None if text is None else parse_cma_free(text)
 
 
 def plan_batch(design: Design, wanted: int, free: int | None) -> int:
-    """Images whose feature maps are allocated; MemoryShortageError where not even one fits.
+    """Images whose feature maps are allocated, at most `wanted`, in `free` bytes (None: unknown).
 
-    Args:
-        design: what is to run.
-        wanted: images at a time that the caller asks for.
-        free: contiguous bytes, None where unknown.
+    MemoryShortageError where not even one fits.
     """
     if free is None:
         return wanted
@@ -80,17 +89,12 @@ def plan_batch(design: Design, wanted: int, free: int | None) -> int:
 def shortage(design: Design, free: int) -> str:
     """The sentence that says what does not fit, and which codebook widths would."""
     need = design.weight_bytes + design.arena_bytes
-    fitting = [
-        bits
-        for bits in CODEBOOK_BITS
-        if bits < design.weight_bits
-        and design.weight_words_at(bits) * WORD_BYTES + design.arena_bytes <= free
-    ]
-    if fitting:
-        size = design.weight_words_at(fitting[0]) * WORD_BYTES / MB
-        remedy = f"weight codebooks of up to {fitting[0]} bits would fit ({size:.1f} MB)"
-    else:
-        remedy = "no weight codebook would fit"
+    remedy = "no weight codebook would fit"
+    for bits in CODEBOOK_BITS:
+        size = design.weight_words_at(bits) * WORD_BYTES
+        if bits < design.weight_bits and size + design.arena_bytes <= free:
+            remedy = f"weight codebooks of up to {bits} bits would fit ({size / MB:.1f} MB)"
+            break
     return (
         f"free contiguous memory must be at least {need / MB:.1f} MB (weights "
         f"{design.weight_bytes / MB:.1f} MB of {design.weight_bits} bits, feature maps "
@@ -118,3 +122,204 @@ def split(design: Design, segment: Segment) -> tuple[Segment, Segment] | None:
         Segment(segment.first, cut - 1, segment.start, address),
         Segment(cut, segment.last, address, segment.stop),
     )
+
+
+def _output(layer: Layer) -> slice:
+    """Words of an image's arena that `layer` writes."""
+    end = layer.out_address + layer.out_words
+    return slice(0, 0) if layer.on_chip else slice(layer.out_address, end)
+
+
+class Buffers:
+    """Weight buffers and the feature map buffer ("arenas", one per image) of a design.
+
+    Args:
+        design: what is to run.
+        device: where to allocate.
+        batch: images at a time; fewer where memory is short (attribute `batch`).
+
+    Raises:
+        MemoryShortageError: with nothing left allocated.
+    """
+
+    def __init__(self, design: Design, device: Any, batch: int) -> None:
+        self._design = design
+        self._device = device
+        self._weights: list[tuple[Segment, Any]] = []
+        self._arena: Any = None
+        free = free_bytes(device)
+        self.batch = plan_batch(design, batch, free)
+        if self.batch < batch:
+            log.warning("memory for %d images at a time, not %d", self.batch, batch)
+        try:
+            self._arena = self._allocate(
+                self.batch * design.arena_words,
+                "{} of contiguous memory must be free for feature maps; free buffers of other "
+                f"programs, or use batch={max(1, self.batch // 2)}",
+            )
+            self._allocate_weights(free)
+        except BaseException:
+            self.close()
+            raise
+        log.info("%d weight buffers, %d images at a time", len(self._weights), self.batch)
+
+    @property
+    def open(self) -> bool:
+        """Whether the buffers exist."""
+        return self._arena is not None
+
+    @property
+    def feature_map_bytes(self) -> int:
+        """Bytes allocated for feature maps."""
+        return int(self._arena.nbytes) if self.open else 0
+
+    @property
+    def feature_map_address(self) -> int:
+        """Physical address of the feature maps."""
+        return int(self._arena.device_address)
+
+    def segments(self) -> list[tuple[Segment, tuple[int, ...]]]:
+        """Layers with a weight address per port: where word 0 of the port's section would be."""
+        ports = range(self._design.weight_ports)
+        if not self._weights:
+            return [(whole(self._design), tuple(self.feature_map_address for _ in ports))]
+        return [
+            (
+                segment,
+                tuple(
+                    buffer.device_address + (q * segment.words - segment.start) * WORD_BYTES
+                    for q in ports
+                ),
+            )
+            for segment, buffer in self._weights
+        ]
+
+    def close(self) -> None:
+        """Free everything; may be called twice."""
+        buffers = [buffer for _, buffer in self._weights]
+        buffers += [self._arena] if self.open else []
+        self._weights, self._arena = [], None
+        for buffer in buffers:
+            buffer.freebuffer()
+        if buffers:
+            log.info("freed %d buffers", len(buffers))
+
+    def _allocate_weights(self, free: int | None) -> None:
+        """One buffer for all weights, or several, cut between layers, where there is no room."""
+        pending = [whole(self._design)] if self._design.weight_words else []
+        while pending:
+            segment = pending.pop(0)
+            halves = split(self._design, segment)
+            message = "" if halves else (
+                f"the weights of layer {self._design.layers[segment.first].name} must have {{}} of "
+                "contiguous memory, which are not free in one piece; in total "
+                + shortage(self._design, free or 0)
+            )  # fmt: skip
+            buffer = self._allocate(segment.words * self._design.weight_ports, message)
+            if buffer is not None:
+                self._weights.append((segment, buffer))
+            else:
+                pending = [*(halves or ()), *pending]
+
+    def _allocate(self, words: int, message: str) -> Any:
+        """A pynq buffer of 64-bit words; without room MemoryShortageError, None for no message."""
+        import pynq
+
+        size = words * WORD_BYTES
+        try:
+            return pynq.allocate(shape=(words,), dtype=np.uint64, target=self._device)
+        except ALLOCATION_ERRORS as error:
+            log.warning("no buffer of %d bytes: %s", size, error)
+        if message:
+            raise MemoryShortageError(message.format(f"{size / 1e6:.1f} MB"))
+        return None
+
+    # Weights
+
+    def load_weights(self, folder: Path) -> None:
+        """Copy weights.bin to the buffers, and read them back."""
+        if not self._weights:
+            return
+        source = np.memmap(folder / WEIGHTS, dtype="<u8", mode="r")
+        sections = source.reshape(self._design.weight_ports, -1)
+        for segment, buffer in self._weights:
+            for q, section in enumerate(sections):
+                first = q * segment.words
+                for start in range(0, segment.words, COPY_WORDS):
+                    stop = min(start + COPY_WORDS, segment.words)
+                    part = section[segment.start + start : segment.start + stop]
+                    buffer[first + start : first + stop] = part
+            buffer.flush()
+        self.verify_weights()
+
+    def verify_weights(self) -> None:
+        """Read the weights back from memory; StaleDataError names the layer that has changed."""
+        for segment, buffer in self._weights:
+            buffer.invalidate()
+            for layer in self._design.layers[segment.first : segment.last + 1]:
+                crc, words = 0, layer.weight_words // self._design.weight_ports
+                for q in range(self._design.weight_ports):
+                    start = q * segment.words + layer.weight_address - segment.start
+                    crc = zlib.crc32(buffer[start : start + words].view(np.ndarray), crc)
+                if layer.weight_words and crc != layer.weight_crc:
+                    raise StaleDataError(
+                        f"weights of layer {layer.name} must be in memory as in {WEIGHTS}, but "
+                        "differ: the cache was not flushed, or another program writes there; "
+                        "open the accelerator again"
+                    )
+
+    # Feature maps
+
+    @contextmanager
+    def scratch(self, words: int) -> Iterator[Any]:
+        """A buffer of words that the driver has marked, freed at the end."""
+        buffer = self._allocate(
+            words,
+            "{} of contiguous memory must be free to read the feature maps on chip; free buffers "
+            "of other programs, or use a smaller batch",
+        )
+        try:
+            buffer[:] = UNWRITTEN
+            buffer.flush()
+            yield buffer
+        finally:
+            buffer.freebuffer()
+
+    def _arenas(self, images: int) -> tuple[Any, np.ndarray]:
+        """The part of the feature map buffer that a batch uses; the same as [images, words]."""
+        view = self._arena[: images * self._design.arena_words]
+        return view, view.view(np.ndarray).reshape(images, -1)
+
+    def upload(self, words: np.ndarray, layer: Layer) -> np.ndarray:
+        """Write the input [N, words], check that it has reached memory.
+
+        Returns:
+            What stands where `layer` will write, [N, words]; no words where that is on chip.
+        """
+        design = self._design
+        place = slice(design.input_address, design.input_address + design.input_words)
+        output = _output(layer)
+        view, arenas = self._arenas(len(words))
+        arenas[:, output] = UNWRITTEN
+        arenas[:, place] = words
+        view.flush()
+        view.invalidate()
+        if not np.array_equal(arenas[:, place], words):
+            raise StaleDataError(
+                "the input must be in memory as it was written, but differs: the cache was not "
+                "flushed, or another program writes there; open the accelerator again"
+            )
+        return arenas[:, output].copy()
+
+    def download(self, before: np.ndarray, layer: Layer) -> np.ndarray:
+        """The output of `layer`, [N, words]; StaleDataError where it is what was there before."""
+        view, arenas = self._arenas(len(before))
+        view.invalidate()
+        after = arenas[:, _output(layer)].copy()
+        if np.array_equal(before, after):
+            raise StaleDataError(
+                f"the output of layer {layer.name} must be written by the accelerator, but memory "
+                "holds what it held before: the cache was not invalidated, or the bus stopped; "
+                "open the accelerator again"
+            )
+        return after

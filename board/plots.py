@@ -14,37 +14,40 @@ def _axes(count: int, height: float = 3.2) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, count, figsize=(5.2 * count, height), constrained_layout=True)
+    for axis in np.atleast_1d(axes):
+        axis.spines[["top", "right"]].set_visible(False)
     return figure, np.atleast_1d(axes)
 
 
-def _bars(axis: Any, names: list[str], values: list[float], label: str, colour: str) -> None:
-    axis.bar(range(len(names)), values, color=colour)
+def _bars(
+    axis: Any, layers: list[dict[str, Any]], label: str, *parts: tuple[str, str, Any]
+) -> None:
+    """One bar a layer, of parts (name, colour, value of a layer) from the bottom up."""
+    below = np.zeros(len(layers))
+    for name, colour, value in parts:
+        values = np.array([value(layer) for layer in layers])
+        axis.bar(range(len(layers)), values, bottom=below, color=colour, label=name)
+        below += values
+    names = [layer["name"] for layer in layers]
     axis.set_xticks(range(len(names)), names, rotation=60 if len(names) > 6 else 0)
     axis.set_ylabel(label)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def layer_bars(memory: dict[str, Any], part: dict[str, Any]) -> Any:
     """Three pictures: bits of each layer's codes, bytes moved in DDR, time."""
     figure, axes = _axes(3)
-    names = [layer["name"] for layer in memory["layers"]]
-    _bars(
-        axes[0], names, [layer["bits"] for layer in memory["layers"]], "bits per activation", BLUE
-    )
-    names = [layer["name"] for layer in part["layers"]]
-    below = np.zeros(len(names))
-    kinds = (("bytes_weights", "weights", GREY), ("bytes_read", "feature maps read", BLUE))
-    for key, label, colour in (*kinds, ("bytes_written", "feature maps written", ORANGE)):
-        values = np.array([layer[key] for layer in part["layers"]]) / 1e6
-        axes[1].bar(range(len(names)), values, bottom=below, color=colour, label=label)
-        below += values
-    axes[1].set_xticks(range(len(names)), names, rotation=60 if len(names) > 6 else 0)
-    axes[1].set_ylabel(f"MB moved, batch of {part['batch']}")
+    bits = ("bits", BLUE, lambda layer: layer["bits"])
+    _bars(axes[0], memory["layers"], "bits per activation", bits)
+    batch = f"batch of {part['batch']}"
+    moved = [
+        ("weights", GREY, lambda layer: layer["bytes_weights"] / 1e6),
+        ("feature maps read", BLUE, lambda layer: layer["bytes_read"] / 1e6),
+        ("feature maps written", ORANGE, lambda layer: layer["bytes_written"] / 1e6),
+    ]
+    _bars(axes[1], part["layers"], f"MB moved, {batch}", *moved)
     axes[1].legend(frameon=False, fontsize=8)
-    axes[1].spines[["top", "right"]].set_visible(False)
-    how = "model" if part["time"] == "model" else "measured"
-    times = [layer["mean_ms"] for layer in part["layers"]]
-    _bars(axes[2], names, times, f"ms, batch of {part['batch']} ({how})", ORANGE)
+    times = ("time", ORANGE, lambda layer: layer["mean_ms"])
+    _bars(axes[2], part["layers"], f"ms, {batch} ({part['time']})", times)
     return figure
 
 
@@ -59,12 +62,10 @@ def code_histogram(
     axes[0].bar(range(levels), 100 * counts / counts.sum(), color=BLUE)
     axes[0].set_xlabel(f"code, {chosen.bits} bits")
     axes[0].set_ylabel(f"% of the activations of {layer}")
-    axes[0].spines[["top", "right"]].set_visible(False)
     if centroids is not None:
         axes[1].plot(range(levels), centroids[:levels], "o-", color=ORANGE, markersize=4)
         axes[1].set_xlabel("code")
         axes[1].set_ylabel(f"centroid (of {chosen.qm} bits)")
-        axes[1].spines[["top", "right"]].set_visible(False)
     return figure
 
 
