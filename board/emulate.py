@@ -35,11 +35,11 @@ def compile_fabric(build: Path) -> Path:
     return compile_cpp(flags, [source, WRAPPER], headers, build / "emulator" / "emulator.bit")
 
 
-def prepare(build: Path, ultrascale: bool = True) -> Path:
+def prepare(build: Path) -> Path:
     """build/emulator/bundle: the bundle with the C-simulation as its bitstream, unpacked."""
     design = read_design(build)
     bitstream = compile_fabric(build)
-    handoff = make_hwh(design.network, design.clock_mhz, ultrascale, design.weight_ports)
+    handoff = make_hwh(design.network, design.clock_mhz, design.weight_ports)
     bitstream.with_suffix(".hwh").write_text(handoff, encoding="utf-8")
     archive = make_bundle(build, bitstream, "emulator/bundle.zip")
     folder = build / "emulator" / "bundle"

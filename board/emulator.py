@@ -40,10 +40,8 @@ CMA_TAKEN = 8 << 20  # and what other drivers have taken of it
 CMA_ADDRESS = 0x16000000
 GARBAGE = 0xA5  # memory that nobody has written
 # What the boot loader has left in the clock registers that pynq.Clocks reads: the feedback divisors
-# of the phase-locked loops of a Zynq-7000 (1,000 MHz) and of a Zynq UltraScale+ (1,500 MHz).
-CLOCKS = {0xF8000100 + 4 * index: 20 << 12 for index in range(3)}
-CLOCKS.update({0xFF5E0020: 45 << 8, 0xFF5E0030: 45 << 8, 0xFD1A002C: 45 << 8})
-ARCHITECTURES = {"processing_system7": "armv7l", "zynq_ultra_ps_e": "aarch64"}
+# of the phase-locked loops of a Zynq UltraScale+ (1,500 MHz).
+CLOCKS = {0xFF5E0020: 45 << 8, 0xFF5E0030: 45 << 8, 0xFD1A002C: 45 << 8}
 AP_START, AP_DONE, AP_IDLE, AP_READY = 1, 2, 4, 8
 WRONG_ID = 0xDEADBEEF
 
@@ -294,7 +292,7 @@ class Fabric:
 
 
 class EmulatedDevice(pynq.Device):
-    """A Zynq board in this process; which processor it has is in the .hwh.
+    """A Zynq UltraScale+ board in this process.
 
     Args:
         cma_bytes: size of the contiguous memory.
@@ -328,9 +326,7 @@ class EmulatedDevice(pynq.Device):
 
     def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> Any:
         """The .hwh beside the bitstream, read by pynq's parser."""
-        parser = RuntimeMetadataParser(Metadata(input=str(Path(bitfile_name).with_suffix(".hwh"))))
-        self.arch = ARCHITECTURES[parser.family_ps]
-        return parser
+        return RuntimeMetadataParser(Metadata(input=str(Path(bitfile_name).with_suffix(".hwh"))))
 
     def download(self, bitstream: Any, parser: Any = None) -> None:
         """Configure the fabric and do what every pynq device does afterwards."""

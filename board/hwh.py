@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hardware handoff file (.hwh) of the accelerator behind a Zynq processing system.
+"""A hardware handoff file (.hwh) of the accelerator behind a Zynq UltraScale+.
 
 Registers are placed as Vitis HLS places them (UG1399, "S_AXILITE Control Register Map"): from 0x10
 in the order of the arguments, one word of reserve behind each, arrays behind everything on a
@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element, SubElement
 from formats.design import COUNTERS, MAP_PORTS, SCALARS, weight_pointers
 
 IP_NAME = "accelerator_0"
+MASTER = "M_AXI_HPM0_FPD"  # the processor's bus to the registers
 BASE_ADDRESS = 0x43C00000
 ADDRESS_RANGE = 0x10000
 FIRST_ARGUMENT = 0x10
@@ -27,15 +28,9 @@ CTRL_FIELDS = (
     ("AUTO_RESTART", 7, 1, "read-write"),
     ("RESERVED_2", 8, 24, "read-only"),
 )
-ENABLE_FIELD = (("Enable", 0, 1, "read-write"), ("RESERVED", 1, 31, "read-only"))
-INTERRUPT_FIELDS = (
-    ("CHAN0", 0, 1, "read-write"),
-    ("CHAN1", 1, 1, "read-write"),
-    ("RESERVED", 2, 30, "read-only"),
-)
-BUS_SIGNALS = "AWADDR AWVALID AWREADY WDATA WSTRB WVALID WREADY BRESP BVALID BREADY ARADDR ARVALID"
-BUS_SIGNALS += " ARREADY RDATA RRESP RVALID RREADY"
-SLAVE_DRIVES = {"AWREADY", "WREADY", "BRESP", "BVALID", "ARREADY", "RDATA", "RRESP", "RVALID"}
+INTERRUPTS = {"GIER": 0x4, "IP_IER": 0x8, "IP_ISR": 0xC}  # which the driver leaves alone
+MASTER_DRIVES = "AWADDR AWVALID WDATA WSTRB WVALID BREADY ARADDR ARVALID RREADY"  # signals of a bus
+SLAVE_DRIVES = "AWREADY WREADY BRESP BVALID ARREADY RDATA RRESP RVALID"
 
 Fields = tuple[tuple[str, int, int, str], ...]
 
@@ -60,16 +55,12 @@ def register_layout(weight_ports: int = 1) -> dict[str, Register]:
     >>> hex(layout["design_id"].offset), hex(layout["Memory_counters"].offset)
     ('0x4c', '0x80')
     """
-    registers = [
-        Register("CTRL", 0x0, 32, "read-write", CTRL_FIELDS),
-        Register("GIER", 0x4, 32, "read-write", ENABLE_FIELD),
-        Register("IP_IER", 0x8, 32, "read-write", INTERRUPT_FIELDS),
-        Register("IP_ISR", 0xC, 32, "read-write", INTERRUPT_FIELDS),
-    ]
 
     def data(name: str, offset: int, access: str = "read-write") -> Register:
         return Register(name, offset, 32, access, ((name, 0, 32, access),))
 
+    registers = [Register("CTRL", 0x0, 32, "read-write", CTRL_FIELDS)]
+    registers += [data(name, place) for name, place in INTERRUPTS.items()]
     offset = FIRST_ARGUMENT
     for name in (*weight_pointers(weight_ports), *MAP_PORTS):
         registers += [data(f"{name}_1", offset), data(f"{name}_2", offset + WORD)]
@@ -87,18 +78,17 @@ def register_layout(weight_ports: int = 1) -> dict[str, Register]:
     return {register.name: register for register in registers}
 
 
-def make_hwh(network: str, clock_mhz: float, ultrascale: bool = True, weight_ports: int = 1) -> str:
-    """The .hwh text of the accelerator behind a Zynq UltraScale+ or a Zynq-7000.
+def make_hwh(network: str, clock_mhz: float, weight_ports: int = 1) -> str:
+    """The .hwh text of the accelerator behind a Zynq UltraScale+.
 
-    pynq 4 refuses the latter: it looks for a clock frequency that Zynq-7000 files do not have.
+    Not a Zynq-7000, whose files lack the clock frequency that pynq 4 looks for.
     """
-    arch, device = ("zynquplus", "zu7ev") if ultrascale else ("zynq", "7z020")
     root = _node(
         "EDKSYSTEM",
-        _node("SYSTEMINFO", ARCH=arch, DEVICE=device, NAME=network),
+        _node("SYSTEMINFO", ARCH="zynquplus", DEVICE="zu7ev", NAME=network),
         _node("EXTERNALPORTS"),
         _node("EXTERNALINTERFACES"),
-        _node("MODULES", _accelerator(weight_ports), _processor(ultrascale, clock_mhz)),
+        _node("MODULES", _accelerator(weight_ports), _processor(clock_mhz)),
         EDWVERSION="1.2",
         VIVADOVERSION="2022.2",
     )
@@ -171,9 +161,9 @@ def _register(register: Register) -> Element:
 def _bus(name: str, kind: str) -> tuple[Element, Element]:
     """Ports and bus interface of an AXI4-Lite bus."""
     ports, maps = _node("PORTS"), _node("PORTMAPS")
-    for signal in BUS_SIGNALS.split():
+    for signal in (*MASTER_DRIVES.split(), *SLAVE_DRIVES.split()):
         physical, wire = f"{name}_{signal}", f"control_bus_{signal.lower()}"
-        direction = "O" if (signal in SLAVE_DRIVES) == (kind == "SLAVE") else "I"
+        direction = "O" if (signal in SLAVE_DRIVES.split()) == (kind == "SLAVE") else "I"
         SubElement(ports, "PORT", DIR=direction, NAME=physical, SIGIS="undef", SIGNAME=wire)
         SubElement(maps, "PORTMAP", LOGICAL=signal, PHYSICAL=physical)
     names = {"BUSNAME": "control_bus", "NAME": name, "TYPE": kind}
@@ -182,12 +172,8 @@ def _bus(name: str, kind: str) -> tuple[Element, Element]:
     return ports, _node("BUSINTERFACES", interface)
 
 
-def _processor(ultrascale: bool, clock_mhz: float) -> Element:
-    if ultrascale:
-        name, kind, master = "zynq_ultra_ps_e_0", "zynq_ultra_ps_e:3.4", "M_AXI_HPM0_FPD"
-    else:
-        name, kind, master = "processing_system7_0", "processing_system7:5.5", "M_AXI_GP0"
-    clocks = [item for index in range(4) for item in _clock(index, ultrascale, clock_mhz)]
+def _processor(clock_mhz: float) -> Element:
+    clocks = [item for index in range(4) for item in _clock(index, clock_mhz)]
     window = _node(
         "MEMRANGE",
         ADDRESSBLOCK="Reg",
@@ -198,30 +184,29 @@ def _processor(ultrascale: bool, clock_mhz: float) -> Element:
         INSTANCE=IP_NAME,
         IS_DATA="TRUE",
         IS_INSTRUCTION="TRUE",
-        MASTERBUSINTERFACE=master,
+        MASTERBUSINTERFACE=MASTER,
         MEMTYPE="REGISTER",
         SLAVEBUSINTERFACE="s_axi_control",
     )
     return _module(
-        name,
-        f"xilinx.com:ip:{kind}",
+        "zynq_ultra_ps_e_0",
+        "xilinx.com:ip:zynq_ultra_ps_e:3.4",
         _node("PARAMETERS", *clocks),
-        *_bus(master, "MASTER"),
+        *_bus(MASTER, "MASTER"),
         _node("MEMORYMAP", window),
         _node("PERIPHERALS", _node("PERIPHERAL", INSTANCE=IP_NAME)),
         IS_PL="FALSE",
     )
 
 
-def _clock(index: int, ultrascale: bool, clock_mhz: float) -> list[Element]:
+def _clock(index: int, clock_mhz: float) -> list[Element]:
     """Parameters of clock `index` of the processing system; only clock 0 is on."""
-    if ultrascale:
-        enable, prefix = f"PSU__FPGA_PL{index}_ENABLE", f"PSU__CRL_APB__PL{index}_REF_CTRL__"
-        source = {"SRCSEL": "IOPLL", "ACT_FREQMHZ": str(clock_mhz)}
-    else:
-        enable, prefix = f"PCW_FPGA_FCLK{index}_ENABLE", f"PCW_FCLK{index}_PERIPHERAL_"
-        source = {"CLKSRC": "IO PLL"}
-    divisor = round((1500 if ultrascale else 1000) / clock_mhz)
-    values = {"DIVISOR0": str(divisor), "DIVISOR1": "1", **source}
-    named = {f"{prefix}{name}": value for name, value in values.items()}
-    return _named("PARAMETER", **{enable: "1" if index == 0 else "0"}, **named)
+    prefix = f"PSU__CRL_APB__PL{index}_REF_CTRL__"
+    values = {
+        f"PSU__FPGA_PL{index}_ENABLE": "1" if index == 0 else "0",
+        f"{prefix}DIVISOR0": str(round(1500 / clock_mhz)),
+        f"{prefix}DIVISOR1": "1",
+        f"{prefix}SRCSEL": "IOPLL",
+        f"{prefix}ACT_FREQMHZ": str(clock_mhz),
+    }
+    return _named("PARAMETER", **values)

@@ -27,25 +27,24 @@ BOUNDS_CAPTION = (
 ROOFLINE_CAPTION = "Each point is a layer, coloured by what takes most of its time."
 
 
-def summary(plan: Design, times: Sequence[LayerTime]) -> dict[str, Any]:
+def speeds(plan: Design, times: Sequence[LayerTime]) -> dict[str, dict[str, float]]:
     """Speed of a plan, convolutions alone and with everything, and the multipliers' efficiency."""
     clock = plan.part.clock_mhz * 1e6
-    kinds = {layer.name: layer.kind for layer in plan.layers}
+    convolutions = {layer.name for layer in plan.layers if layer.kind == "conv"}
     groups = {
-        "convolutions": [time for time in times if kinds[time.name] == "conv"],
+        "convolutions": [time for time in times if time.name in convolutions],
         "all": list(times),
     }
-    entry: dict[str, Any] = {"images": plan.images, "batch": plan.batch}
+    entry = {}
     for name, chosen in groups.items():
         seconds, macs = sum(time.seconds for time in chosen), sum(time.macs for time in chosen)
-        if not seconds:
-            continue
-        entry[name] = {
-            "milliseconds_per_image": 1e3 * seconds / plan.images,
-            "images_per_second": plan.images / seconds,
-            "gops": 2 * macs / seconds / 1e9,
-            "efficiency": macs / (plan.array.multipliers * clock * seconds),
-        }
+        if seconds:
+            entry[name] = {
+                "milliseconds_per_image": 1e3 * seconds / plan.images,
+                "images_per_second": plan.images / seconds,
+                "gops": 2 * macs / seconds / 1e9,
+                "efficiency": macs / (plan.array.multipliers * clock * seconds),
+            }
     return entry
 
 
@@ -77,8 +76,8 @@ def as_json(found: Exploration, limit: float) -> dict[str, Any]:
         "images": plan.images,
         "points": found.points,
         "planned": found.planned,
-        "best": design_entry(found.best),
-        "speed": summary(plan, times),
+        "best": design_entry(plan),
+        "speed": {"images": plan.images, "batch": plan.batch, **speeds(plan, times)},
         "front": [design_entry(design) for design in found.front],
         "layers": [
             {"name": time.name, "bound": time.bound, "seconds": time.seconds, "gops": time.gops,
@@ -227,11 +226,9 @@ def summary_text(found: Exploration) -> str:
             + "".join(f" {share:7.1%}" for share in design.use.values())
             + ("  <- fastest" if design is found.front[0] else "")
         )
-    speed = summary(plan, layer_times(plan))
-    for name, entry in speed.items():
-        if isinstance(entry, dict):
-            lines.append(
-                f"{name}: {entry['gops']:.1f} GOP/s, {entry['milliseconds_per_image']:.2f} ms an "
-                f"image, multipliers {entry['efficiency']:.1%} busy"
-            )
+    for name, speed in speeds(plan, layer_times(plan)).items():
+        lines.append(
+            f"{name}: {speed['gops']:.1f} GOP/s, {speed['milliseconds_per_image']:.2f} ms an "
+            f"image, multipliers {speed['efficiency']:.1%} busy"
+        )
     return "\n".join(lines)

@@ -52,9 +52,9 @@ def generate(options: Options) -> Design | None:
             (hls / name).write_text(text, encoding="utf-8")
         checks = weights_file.write_weights(plan, params / "weights.bin")
         golden.write_golden(plan, vectors, checks)
-    design = to_json(board_design.describe(plan, checks))
-    write_atomic(options.folder / DESIGN, json.dumps(design, indent=1) + "\n")
-    report_page.write_report(options.folder, report.build_report(plan, settings_sha256))
+    driver = board_design.describe(plan, checks)
+    write_atomic(options.folder / DESIGN, json.dumps(to_json(driver), indent=1) + "\n")
+    report_page.write_report(options.folder, report.build_report(plan, driver, settings_sha256))
     return plan
 
 

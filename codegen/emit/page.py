@@ -21,29 +21,20 @@ BAR = 80  # pixels of the longest bar in a cell
 
 @dataclass(frozen=True)
 class Table:
-    """One table, in a box that scrolls where the window is too narrow for it.
+    """One table, in a box that scrolls where the window is too narrow for it."""
 
-    Attributes:
-        columns: names; the first column holds names, too.
-        rows: cells: texts, numbers, None, Bar or Bad.
-        caption, note: texts above and below.
-        digits: decimals of floats.
-        kind: CSS class of the box.
-        fold: text to click on before the table shows; "" for a table that is open.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    caption: str | Markup = ""
-    note: str = ""
-    digits: int = 2
-    kind: str = ""
-    fold: str = ""
+    columns: Sequence[str]  # the first column holds names, too
+    rows: Sequence[Sequence[Any]]  # cells: texts, numbers, None, Bar or Bad
+    caption: str | Markup = ""  # above the table
+    note: str = ""  # below it
+    digits: int = 2  # decimals of floats
+    kind: str = ""  # CSS class of the box
+    fold: str = ""  # text to click on before the table shows; "" for a table that is open
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: SVG text and a caption."""
+    """One figure."""
 
     svg: str
     caption: str = ""
@@ -68,23 +59,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page.
+    """A whole page."""
 
-    Attributes:
-        title: also of the window.
-        lead: a line under it.
-        sections: the content.
-        warning: what a reader must know first.
-        facts: name to text, a list under the lead.
-        contents: whether to list the sections with links.
-    """
-
-    title: str
-    lead: str
+    title: str  # also of the window
+    lead: str  # a line under it
     sections: Sequence[Section]
-    warning: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    contents: bool = False
+    warning: str = ""  # what a reader must know first
+    facts: Mapping[str, Any] = field(default_factory=dict)  # name to text, under the lead
+    contents: bool = False  # whether to list the sections with links
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from itertools import product
 from math import cos, pi, sin
 from typing import Any
 
+import numpy as np
+
 from formats.errors import UserError
 
 INK, SOFT, GRID = "#1f2933", "#6b7785", "#e4e8ed"
@@ -38,12 +40,8 @@ def drawing(name: str, rows: int = 1, columns: int = 1, size: tuple[float, float
             share: bool = False, png: bool = False) -> Iterator[tuple[Any, list[Any]]]:  # fmt: skip
     """Axes [rows, columns] to draw on, and a list that holds the SVG text afterwards.
 
-    Args:
-        name: unique on the page, which ids begin with.
-        rows, columns: of axes.
-        size: of the whole figure, inches.
-        share: whether axes share both scales.
-        png: whether the list holds PNG bytes, too.
+    Ids begin with `name`, unique on the page; `size` is the whole figure's, in inches; `share`:
+    axes share both scales; `png`: the list holds PNG bytes, too.
     """
     try:
         import matplotlib
@@ -126,10 +124,9 @@ def label_points(axis: Any, points: Sequence[tuple[float, float]], names: Sequen
     taken = [text.get_window_extent(renderer) for text in axis.texts]
     reach = 4 * scale
     for line in (line for line in axis.lines if len(line.get_xdata()) > 1):
-        marks += list(
-            line.get_transform().transform_path(line.get_path()).interpolated(60).vertices
-        )
-    around = [(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
+        path = line.get_transform().transform_path(line.get_path())
+        marks += list(path.interpolated(60).vertices)
+    places = np.array(marks).reshape(-1, 2)
     for (x, y), name in sorted(zip(points, names, strict=True)):
         for radius, step in product(RADII, range(ANGLES)):
             angle = 2 * pi * step / ANGLES
@@ -143,9 +140,9 @@ def label_points(axis: Any, points: Sequence[tuple[float, float]], names: Sequen
             text.set_in_layout(False)
             box = text.get_window_extent(renderer) if radius <= 13 else _text_box(text, renderer)
             box = box.padded(1.5 * scale)
-            inside = axis.bbox.containsx(box.x0) and axis.bbox.containsx(box.x1)
-            inside &= axis.bbox.containsy(box.y0) and axis.bbox.containsy(box.y1)
-            if inside and not box.count_overlaps(taken) and not _covers(box, around):
+            inside = all(axis.bbox.contains(*corner) for corner in (box.min, box.max))
+            covered = (box.min - reach < places) & (places < box.max + reach)
+            if inside and not box.count_overlaps(taken) and not covered.all(axis=1).any():
                 taken.append(box)
                 break
             text.remove()
@@ -157,14 +154,6 @@ def _text_box(text: Any, renderer: Any) -> Any:
 
     text.update_positions(renderer)
     return Text.get_window_extent(text, renderer)
-
-
-def _covers(box: Any, others: Sequence[tuple[float, float, float, float]]) -> bool:
-    """Whether a box reaches into one of the boxes (x0, y0, x1, y1)."""
-    return any(
-        box.x0 < right and left < box.x1 and box.y0 < top and bottom < box.y1
-        for left, bottom, right, top in others
-    )
 
 
 def level(axis: Any, value: float, text: str) -> None:

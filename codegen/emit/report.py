@@ -3,35 +3,35 @@
 
 Memory figures follow the papers (NB, elements times bits summed over the layers, and its ratio to
 half precision: IEEE papers 000/001, table V) and the memory map (packed bytes, peak live bytes).
+What the driver must know, too, is read from the driver's view of the design.
 """
 
-from dataclasses import asdict
 from math import prod
 from typing import Any
 
 from codegen import VERSION
-from codegen.design.constants import design_id
 from codegen.design.design import Design
-from codegen.design.resources import RESOURCES
 from codegen.design.rows import Place, Row
-from codegen.emit.report_model import Footprint, Report
+from codegen.emit.report_model import Footprint, Layer, Report
+from formats import design as board
+from formats import network
 from formats.arithmetic import ceil_div
-from formats.network import Layer
 from formats.packing import WORD_BYTES
 from formats.rules import INPUT
 
 
-def build_report(plan: Design, settings_sha256: str) -> Report:
-    """The report of a plan, before any C-simulation."""
-    network, part, array = plan.network, plan.part, plan.array
+def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Report:
+    """The report of a plan and of its design.json, before any C-simulation."""
+    array = plan.array
+    schemes = {layer.scheme for layer in driver.layers} - {"raw"}
     content = {
         "generator": f"codegen {VERSION}",
         "settings_sha256": settings_sha256,
-        "network": network.name,
-        "weights": network.weights,
-        "design_id": design_id(plan),
-        "part": part.name,
-        "scheme": _scheme(plan),
+        "network": driver.network,
+        "weights": plan.network.weights,
+        "design_id": driver.identity,
+        "part": driver.part,
+        "scheme": "mixed" if len(schemes) > 1 else "".join(schemes) or "raw",
         "images": plan.images,
         "engine": {
             "simd": array.simd,
@@ -41,78 +41,50 @@ def build_report(plan: Design, settings_sha256: str) -> Report:
             "weight_ports": array.weight_ports,
             "batch": plan.batch,
         },
-        "layers": [_layer(plan, index) for index in range(len(plan.rows))],
+        "layers": [_layer(plan, index, layer) for index, layer in enumerate(driver.layers)],
         "memory": _memory(plan),
         "performance": _performance(plan),
         "resources": _resources(plan),
-        "accuracy": dict(network.accuracy) if network.accuracy else None,
+        "accuracy": driver.accuracy,
     }
     return Report.model_validate(content)
 
 
-def _scheme(plan: Design) -> str:
-    """The scheme of all quantized layers, or "mixed"."""
-    found = {layer.quantizer.scheme for layer in plan.layers if layer.quantizer}
-    return found.pop() if len(found) == 1 else "mixed" if found else "raw"
-
-
-def _layer(plan: Design, index: int) -> dict[str, Any]:
+def _layer(plan: Design, index: int, stored: board.Layer) -> dict[str, Any]:
     layer, row, cost = plan.network.layers[index], plan.rows[index], plan.costs[index]
-    quantizer = layer.quantizer
-    channels, height, width = layer.out_shape
-    activations = channels * height * width
+    shared = {name: value for name, value in vars(stored).items() if name in Layer.model_fields}
+    weights = {"bits": stored.weight_bits, "table_entries": row.weight_table}
     return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "conv_shape": list(layer.conv_shape),
-        "out_shape": list(layer.out_shape),
-        "macs": layer.macs,
-        "activations": activations,
-        "bits": quantizer.bits if quantizer else 64,
-        "scheme": quantizer.scheme if quantizer else "raw",
-        "weights": _weights(plan, index),
+        **shared,
+        "conv_shape": layer.conv_shape,
+        "activations": stored.codes,
+        "weights": weights if layer.has_weights else None,
         "sqnr_db": layer.sqnr_db,
-        "nb_bits": activations * quantizer.bits if quantizer else None,
-        "packed_bytes": row.output_words * WORD_BYTES,
-        "memory": _places(row),
+        "nb_bits": stored.codes * stored.bits if layer.quantizer else None,
+        "packed_bytes": stored.out_words * WORD_BYTES,
+        "memory": {"inputs": _inputs(row), "output": stored.memory},
         "chunks": row.chunks,
-        **cost.totals,
         "utilisation": plan.array.efficiency(layer.macs * plan.images, cost.cycles),
-        "counts": dict(cost.counts),
+        "counts": cost.counts,
     }
 
 
-def _places(row: Row) -> dict[str, Any]:
-    """Where the inputs and the output of a layer are: "ddr", "A" or "B"; "copy" of a DDR input."""
-    read = "AB"[row.chip_swap]
-    names = {Place.DDR: "ddr", Place.CHIP: read, Place.CACHE: f"ddr, copy in {read}"}
-    places = [row.in_chip, row.in2_chip][: row.sources]
-    return {"inputs": [names[Place(place)] for place in places], "output": row.output_place}
+def _inputs(row: Row) -> list[str]:
+    """Where the inputs of a layer are: "ddr", "A" or "B"; "copy" of a DDR input."""
+    memory = "AB"[row.chip_swap]
+    names = {Place.DDR: "ddr", Place.CHIP: memory, Place.CACHE: f"ddr, copy in {memory}"}
+    return [names[Place(place)] for place in (row.in_chip, row.in2_chip)[: row.sources]]
 
 
 def ddr_traffic(plan: Design) -> dict[str, int]:
     """Bytes of feature maps between DRAM and chip, for all images: input, result, the rest."""
-    reads = writes = 0
-    for layer, cost in zip(plan.layers, plan.costs, strict=True):
-        if INPUT in layer.inputs:
-            reads += cost.bytes_read
-        writes += cost.bytes_written if layer is plan.layers[-1] else 0
+    pairs = list(zip(plan.layers, plan.costs, strict=True))
+    reads = sum(cost.bytes_read for layer, cost in pairs if INPUT in layer.inputs)
+    writes = plan.costs[-1].bytes_written
     return {
         "input_bytes": reads,
         "output_bytes": writes,
         "other_bytes": plan.activation_bytes - reads - writes,
-    }
-
-
-def _weights(plan: Design, index: int) -> dict[str, Any] | None:
-    """How a layer's weights are stored; None where it has none."""
-    layer = plan.layers[index]
-    if not layer.has_weights:
-        return None
-    stored = layer.stored
-    return {
-        "bits": stored.bits,
-        "table_entries": 0 if stored.table is None else int(stored.table.size),
     }
 
 
@@ -133,17 +105,17 @@ def _memory(plan: Design) -> dict[str, Any]:
     }
 
 
-def stored_footprint(layers: tuple[Layer, ...]) -> Footprint:
+def stored_footprint(layers: tuple[network.Layer, ...]) -> Footprint:
     """What is stored: every quantized output after its pool. The raw last layer does not count."""
     return _footprint([(layer.out_shape, layer) for layer in layers])
 
 
-def paper_footprint(layers: tuple[Layer, ...]) -> Footprint:
+def paper_footprint(layers: tuple[network.Layer, ...]) -> Footprint:
     """The papers' count: outputs of the convolutional layers before their pool."""
     return _footprint([(layer.conv_shape, layer) for layer in layers if layer.kind == "conv"])
 
 
-def _footprint(items: list[tuple[tuple[int, int, int], Layer]]) -> Footprint:
+def _footprint(items: list[tuple[tuple[int, int, int], network.Layer]]) -> Footprint:
     counts = [(prod(shape), item.quantizer.bits) for shape, item in items if item.quantizer]
     activations, bits = sum(count for count, _ in counts), sum(map(prod, counts))
     half = 16 * activations
@@ -153,21 +125,19 @@ def _footprint(items: list[tuple[tuple[int, int, int], Layer]]) -> Footprint:
 
 def _performance(plan: Design) -> dict[str, Any]:
     macs = sum(layer.macs for layer in plan.layers) * plan.images
-    ideal = ceil_div(macs, plan.array.multipliers)
     return {
         "clock_mhz": plan.part.clock_mhz,
         "cycles": plan.cycles,
-        "efficiency": ideal / plan.cycles,
+        "efficiency": ceil_div(macs, plan.array.multipliers) / plan.cycles,
         "seconds": plan.seconds,
         "images_per_second": plan.images / plan.seconds,
     }
 
 
 def _resources(plan: Design) -> dict[str, Any]:
-    used, part = plan.resources, plan.part
     return {
-        "estimate": asdict(used),
-        "available": {name: getattr(part, name) for name in RESOURCES},
+        "estimate": plan.resources,
+        "available": plan.part,
         "memories": [
             {
                 "name": item.name,

@@ -23,9 +23,9 @@ Scheme = Literal["knq", "enq", "uniform", "raw"]
 
 
 class Model(BaseModel):
-    """A JSON object without other fields than these."""
+    """A JSON object without other fields than these, made from any object with such attributes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
 
 
 class Engine(Model):
@@ -302,27 +302,16 @@ class Report(Model):
     vendor: Vendor | None = None
 
 
-def check(content: Any, path: Path) -> Report:
-    """The report of a JSON object; UserError names the first field that is wrong."""
-    try:
-        return Report.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "/".join(map(str, first["loc"])) or "top level"
-        raise UserError(
-            f"{path} must follow its schema: {where}: {first['msg']}; generate again"
-        ) from None
-
-
 def read_report(build: Path) -> Report:
-    """report.json of a build folder; UserError where there is none."""
+    """report.json of a build folder; UserError where there is none, or names what is wrong."""
     path = existing(build / "report.json", "run `python -m codegen generate` first")
     try:
-        return check(json.loads(path.read_text(encoding="utf-8")), path)
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} must be JSON ({error}); generate again") from None
+        return Report.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        rule = "be JSON" if first["type"] == "json_invalid" else "follow its schema"
+        where = "/".join(map(str, first["loc"])) or "top level"
+        raise UserError(f"{path} must {rule}: {where}: {first['msg']}; generate again") from None
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from codegen.design.search import (
     limited,
     points,
 )
-from codegen.emit import explore_page as report
+from codegen.emit import explore_page
 from codegen.emit.render import context
 from formats.commands import main
 from formats.errors import UserError
@@ -68,7 +68,7 @@ def test_no_plan_is_faster_than_its_bound(part: str) -> None:
 
 
 def speeds(made: Design) -> dict[str, dict[str, float]]:
-    return report.summary(made, layer_times(made))
+    return explore_page.speeds(made, layer_times(made))
 
 
 def test_vgg16_on_the_default_part_at_150_mhz() -> None:
