@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The unmodified driver on the emulated board: bit-exact, whole or by layer, any batch."""
+"""The unmodified driver on the emulated board: bit-exact, whole or by layer, any batch.
+
+AlexNet at full size, at 3 bits: 8 photographs in one batch, bundle size, activation memory.
+"""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from board.bundle import make_bundle
 from board.driver import Accelerator
-from board.emulate import emulate
+from board.emulate import emulate, prepare
+from board.measure import memory
 from formats.errors import UserError
 
 
@@ -38,18 +44,15 @@ def test_any_batch_gives_the_same_logits(bundle, golden, device, batch, by_layer
 
 def test_counters_are_the_predicted_ones(bundle, digits_build, golden, device):
     """One batch of the planner's size: bytes and cycles of every layer as in the report."""
-    report = json.loads((digits_build / "report.json").read_text())
-    totals = {
-        layer["name"]: dict.fromkeys(("cycles", "bytes_read"), 0) for layer in report["layers"]
-    }
+    layers = json.loads((digits_build / "report.json").read_text())["layers"]
+    totals = [Counter() for _ in layers]
     with Accelerator(bundle, batch=256) as board:
         board.predict(golden["images"], by_layer=True)
         for call in board.calls:
-            name = board.design.layers[call.first].name
-            for key in totals[name]:
-                totals[name][key] += call.counters[key]
-    for layer in report["layers"]:
-        assert totals[layer["name"]] == {key: layer[key] for key in ("cycles", "bytes_read")}
+            totals[call.first].update(call.counters)
+        assert [layer.name for layer in board.design.layers] == [item["name"] for item in layers]
+    for layer, total in zip(layers, totals, strict=True):
+        assert (total["cycles"], total["bytes_read"]) == (layer["cycles"], layer["bytes_read"])
 
 
 def test_activations_are_the_stored_codes(bundle, digits_build, golden, device):
@@ -114,3 +117,25 @@ def test_ten_thousand_runs_leak_nothing(bundle, golden, device):
             assert (board.predict(image) == golden["logits"][place]).all()
         assert resident() - before < 1_024  # kB
         assert device.live_buffers == 2
+
+
+@pytest.mark.slow
+def test_eight_photographs_in_one_batch(alexnet_build, capsys):
+    assert emulate(alexnet_build) == 0
+    text = capsys.readouterr().out
+    assert "8 images, up to 8 at a time" in text and "PASSED: all logits are bit-exact" in text
+
+
+@pytest.mark.slow
+def test_bundle_is_within_two_percent_of_its_weights(alexnet_build):
+    weights = (alexnet_build / "params" / "weights.bin").stat().st_size
+    assert weights <= make_bundle(alexnet_build).stat().st_size <= 1.02 * weights
+
+
+@pytest.mark.slow
+def test_activation_memory_at_three_bits(alexnet_build, device):
+    report = json.loads((alexnet_build / "report.json").read_text())["memory"]
+    with Accelerator(prepare(alexnet_build), batch=8, self_test=False) as board:
+        found = memory(board)
+    assert found["code_bytes"] / found["half_precision_bytes"] == 3 / 16
+    assert found["allocated_bytes"] == 8 * report["arena_bytes"]

@@ -2,6 +2,7 @@
 """Every injected fault: a clear exception in time, nothing left allocated, the next run works."""
 
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,14 +19,10 @@ TIMEOUT_S = 1.0
 MARGIN_S = 0.5  # Python, loading the bitstream again
 
 # Field of Faults, its value, the exception, its text; set before the accelerator is opened.
+NO_ROOM = "^0.0 MB of contiguous memory must be free for fea"
 AT_OPENING = [
     ("wrong_id", True, DesignError, "^the bitstream must be of design .*, not deadbeef"),
-    (
-        "fail_allocation",
-        1,
-        MemoryShortageError,
-        "^0.0 MB of contiguous memory must be free for fea",
-    ),
+    ("fail_allocation", 1, MemoryShortageError, NO_ROOM),
     ("corrupt", 1, StaleDataError, "^weights of layer conv3 must be in memory"),
     ("corrupt", 2, StaleDataError, "^the input must be in memory as it was written"),
     ("lost_flush", True, StaleDataError, "^weights of layer conv1 must be in memory"),
@@ -54,30 +51,32 @@ def check_next_run(device, bundle, golden):
         assert (board.predict(golden["images"][:5]) == golden["logits"][:5]).all()
 
 
-@pytest.mark.parametrize(("fault", "value", "kind", "text"), AT_OPENING)
-def test_fault_at_opening(bundle, golden, device, fault, value, kind, text):
+@contextmanager
+def failing_in_time(device, bundle, golden, fault, value, kind, text):
+    """The block fails because of a fault, in time and as it must; the next run works."""
     setattr(device.faults, fault, value)
     begin = time.monotonic()
     with pytest.raises(kind, match=text):
-        Accelerator(bundle, timeout_s=TIMEOUT_S)
+        yield
     assert time.monotonic() - begin < TIMEOUT_S + MARGIN_S
     clear(device, fault)
     check_next_run(device, bundle, golden)
+
+
+@pytest.mark.parametrize("fault", AT_OPENING)
+def test_fault_at_opening(bundle, golden, device, fault):
+    with failing_in_time(device, bundle, golden, *fault):
+        Accelerator(bundle, timeout_s=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("by_layer", [False, True])
-@pytest.mark.parametrize(("fault", "value", "kind", "text"), IN_USE)
-def test_fault_in_use(bundle, golden, device, fault, value, kind, text, by_layer):
+@pytest.mark.parametrize("fault", IN_USE)
+def test_fault_in_use(bundle, golden, device, fault, by_layer):
     """No `with` around it: the failed run itself frees the buffers."""
     board = Accelerator(bundle, timeout_s=TIMEOUT_S)
     board.predict(golden["images"][:2])
-    setattr(device.faults, fault, value)
-    begin = time.monotonic()
-    with pytest.raises(kind, match=text):
+    with failing_in_time(device, bundle, golden, *fault):
         board.predict(golden["images"][2:4], by_layer)
-    assert time.monotonic() - begin < TIMEOUT_S + MARGIN_S
-    clear(device, fault)
-    check_next_run(device, bundle, golden)
 
 
 def test_weights_that_change_in_use_are_found_by_the_self_test(bundle, golden, device):
@@ -115,9 +114,8 @@ def test_never_done_at_the_first_call(bundle, golden, device, monkeypatch):
     """A design without a clock: not even the ID can be read."""
     monkeypatch.setattr("board.driver.ID_TIMEOUT_S", 0.1)
     monkeypatch.setattr(device.fabric, "_finish", lambda *_: None)
-    with pytest.raises(
-        AcceleratorTimeoutError, match="^the accelerator must finish a call without"
-    ):
+    text = "^the accelerator must finish a call without"
+    with pytest.raises(AcceleratorTimeoutError, match=text):
         Accelerator(bundle)
     monkeypatch.undo()
     check_next_run(device, bundle, golden)
@@ -126,18 +124,11 @@ def test_never_done_at_the_first_call(bundle, golden, device, monkeypatch):
 def test_wrong_results_with_right_memory_blame_the_bitstream(bundle, golden, device, monkeypatch):
     run = device.fabric._run
 
-    def flip() -> None:
-        run()
-        for start in device.bank.taken:
-            device.bank.data[start : start + 2048] ^= 1
-
-    # Feature maps only: the weights are written back as they were.
     def flip_maps() -> None:
-        weights = max(device.bank.taken, key=lambda place: device.bank.taken[place], default=None)
-        kept = None if weights is None else device.bank.data[weights : weights + 2048].copy()
-        flip()
-        if kept is not None:
-            device.bank.data[weights : weights + 2048] = kept
+        """Feature maps only: the largest buffer holds the weights."""
+        run()
+        for start in sorted(device.bank.taken, key=device.bank.taken.__getitem__)[:-1]:
+            device.bank.data[start : start + 2048] ^= 1
 
     monkeypatch.setattr(device.fabric, "_run", flip_maps)
     with pytest.raises(SelfTestError, match="^test image 0 must give the reference's logits"):

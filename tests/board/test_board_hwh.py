@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generated .hwh through pynq's own parser, and registers by name."""
 
+from types import SimpleNamespace
+
 import pytest
 from pynqmetadata.frontends import Metadata
 from pynqmetadata.views.runtime import RuntimeMetadataParser
@@ -9,6 +11,15 @@ from board.driver import Accelerator
 from board.errors import DesignError
 from board.hwh import BASE_ADDRESS, make_hwh, register_layout
 from board.registers import Registers
+
+
+def entries(ports=1):
+    """All registers as ip_dict has them."""
+    return {name: {"address_offset": r.offset} for name, r in register_layout(ports).items()}
+
+
+def registers(names, ports=1):
+    return Registers(SimpleNamespace(mmio=None, register_map=None), names, ports)
 
 
 def test_pynq_reads_the_registers(tmp_path):
@@ -37,25 +48,34 @@ def test_registers_do_not_overlap_and_memories_are_aligned():
 def test_offsets_come_from_the_file_only(bundle, golden, device):
     """All arguments moved: the driver follows the .hwh, whose registers it addresses by name."""
     with Accelerator(bundle) as board:
-        registers = board.registers
-        registers.write("weights", 0x1_2345_6789)
+        board.registers.write("weights", 0x1_2345_6789)
         assert device.read_registers(BASE_ADDRESS + 0x10, 8).hex() == "8967452301000000"
-        assert registers.read("weights") == 0x1_2345_6789
-        registers.write("last", -1)
-        assert registers.read("last") == 0xFFFFFFFF
+        assert board.registers.read("weights") == 0x1_2345_6789
+        board.registers.write("last", -1)
+        assert board.registers.read("last") == 0xFFFFFFFF
 
 
-def test_missing_registers_are_named(bundle, device):
-    class Ip:
-        mmio = None
-        register_map = None
-
-    names = {name: {"address_offset": r.offset} for name, r in register_layout().items()}
+def test_missing_registers_are_named():
+    names = entries()
     del names["fm_in_2"], names["images"]
-    with pytest.raises(
-        DesignError, match="^the accelerator's registers must include fm_in, images"
-    ):
-        Registers(Ip(), names)
+    text = "^the accelerator's registers must include fm_in, images"
+    with pytest.raises(DesignError, match=text):
+        registers(names)
     del names["Memory_counters"]
     with pytest.raises(DesignError, match="must include fm_in, images, Memory_counters, not"):
-        Registers(Ip(), names)
+        registers(names)
+
+
+def test_names_of_halves_and_pointers_do_not_mix():
+    assert [name for name in entries(3) if name.startswith("weights")] == [
+        "weights_1", "weights_2", "weights_1_1", "weights_1_2", "weights_2_1", "weights_2_2",
+    ]  # fmt: skip
+    wide = registers(entries(3), 3)
+    assert wide._parts("weights_1") == ("weights_1_1", "weights_1_2")
+    assert wide._parts("weights") == ("weights_1", "weights_2")
+    whole = ("weights", "weights_1", "weights_2", "fm_in", "fm_out")
+    rest = ("first", "last", "images", "design_id", "CTRL", "counters")
+    narrow = registers(dict.fromkeys((*whole, *rest), {"address_offset": 0}), 3)
+    assert narrow._parts("weights") == ("weights",) and narrow._parts("weights_1") == ("weights_1",)
+    with pytest.raises(DesignError, match="^the accelerator's registers must include weights_3,"):
+        registers(entries(3), 4)

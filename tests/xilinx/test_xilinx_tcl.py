@@ -69,91 +69,56 @@ def _instead(old, new):
     return change
 
 
-SEEDED = {
-    "misspelt option": (_instead("-to_step", "-tostep"), "launch_runs: has no option -tostep"),
-    "misspelt long option": (
-        _instead("assign_bd_address -target_address_space", "assign_bd_address -target_space"),
-        "assign_bd_address: has no option -target_space",
-    ),
-    "misspelt command": (_instead("validate_bd_design", "validate_bd"), 'invalid command name "va'),
-    "step that does not exist": (
-        _instead("write_bitstream -jobs", "write_bits -jobs"),
-        "launch_runs: -to_step must be one of",
-    ),
-    "words for a number": (
-        _instead("-jobs $jobs", "-jobs many"),
-        "launch_runs: -jobs must be integer, not 'many'",
-    ),
-    "unit that does not exist": (_instead("-range 64K", "-range 64KB"), "-range must be range"),
-    "too many arguments": (_instead("open_run impl_1", "open_run impl_1 now"), "open_run: has 2"),
-    "too few arguments": (
-        _instead("generate_target all $source", "generate_target $source"),
-        "generate_target: has 1",
-    ),
-    "odd list of properties": (
-        _instead("CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1]", "CONFIG.NUM_MI 1 CONFIG.NUM_CLKS]"),
-        "set_property: -dict must be pairs",
-    ),
-    "accelerator without clock": (
-        _without(r"accelerator_0/ap_clk"),
-        "accelerator_0/ap_clk must be driven by",
-    ),
-    "port without clock": (
-        _without(r"S_AXI_HP2_ACLK"),
-        "S_AXI_HP2_ACLK must be driven by",
-    ),
-    "interconnect without clock": (_without(r"memory_1/aclk\b"), "memory_1/aclk must be driven by"),
-    "accelerator without reset": (
-        _without(r"accelerator_0/ap_rst_n"),
-        "accelerator_0/ap_rst_n must be driven by",
-    ),
-    "reset without source": (_without(r"FCLK_RESET0_N"), "ext_reset_in must be driven by"),
-    "wrong pin": (_instead("ap_rst_n", "ap_rst"), "pin accelerator_0/ap_rst must be one object"),
-    "wrong interface": (
-        _instead("s_axi_control]", "s_axi_AXILiteS]"),
-        "interface accelerator_0/s_axi_AXILiteS must be one object",
-    ),
-    "wrong DRAM port": (
-        _instead("/S_AXI_HP2]", "/S_AXI_HP0]"),
-        "m_axi_gmem_in must",
-    ),
-    "master left out": (_without(r"interface accelerator_0/m_axi_gmem_out"), "m_axi_gmem_out must"),
-    "slave that does not exist": (
-        _instead("memory_0/S00_AXI", "memory_0/S01_AXI"),
-        "m_axi_gmem_weights must reach one DRAM port",
-    ),
-    "port not enabled": (
-        _instead("CONFIG.PCW_USE_S_AXI_HP1 1", "CONFIG.PCW_USE_S_AXI_HP3 1"),
-        "DRAM port 1 must be enabled",
-    ),
-    "other clock": (
-        _instead("PCW_FPGA0_PERIPHERAL_FREQMHZ 100", "PCW_FPGA0_PERIPHERAL_FREQMHZ 50"),
-        "the clock must be 100",
-    ),
-    "memory without address": (
-        _instead("accelerator_0/Data_m_axi_gmem_in]", "accelerator_0/Data_m_axi_gmem_out]"),
-        "m_axi_gmem_in must see",
-    ),
-    "registers outside the window": (
-        _instead("-offset 0x43C00000", "-offset 0xA0000000"),
-        "M_AXI_GP0 must cover",
-    ),
-    "registers off their multiple": (
-        _instead("-offset 0x43C00000", "-offset 0x43C08000"),
-        "M_AXI_GP0 must cover",
-    ),
-    "validated too late": (
-        lambda text: _without(r"^    validate_bd_design")(text).replace(
-            "    open_run impl_1", "    open_run impl_1\n    validate_bd_design"
-        ),
-        "commands must come in the order",
-    ),
-}  # fmt: skip
+REPLACED = [  # what is misspelt or wrong, by what, and what the check says
+    ("-to_step", "-tostep", "launch_runs: has no option -tostep"),
+    ("assign_bd_address -target_address_space", "assign_bd_address -target_space",
+     "assign_bd_address: has no option -target_space"),
+    ("validate_bd_design", "validate_bd", 'invalid command name "va'),
+    ("write_bitstream -jobs", "write_bits -jobs", "launch_runs: -to_step must be one of"),
+    ("-jobs $jobs", "-jobs many", "launch_runs: -jobs must be integer, not 'many'"),
+    ("-range 64K", "-range 64KB", "-range must be range"),
+    ("open_run impl_1", "open_run impl_1 now", "open_run: has 2"),
+    ("generate_target all $source", "generate_target $source", "generate_target: has 1"),
+    ("CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1]", "CONFIG.NUM_MI 1 CONFIG.NUM_CLKS]",
+     "set_property: -dict must be pairs"),
+    ("ap_rst_n", "ap_rst", "pin accelerator_0/ap_rst must be one object"),
+    ("s_axi_control]", "s_axi_AXILiteS]",
+     "interface accelerator_0/s_axi_AXILiteS must be one object"),
+    ("/S_AXI_HP2]", "/S_AXI_HP0]", "m_axi_gmem_in must"),
+    ("memory_0/S00_AXI", "memory_0/S01_AXI", "m_axi_gmem_weights must reach one DRAM port"),
+    ("CONFIG.PCW_USE_S_AXI_HP1 1", "CONFIG.PCW_USE_S_AXI_HP3 1", "DRAM port 1 must be enabled"),
+    ("PCW_FPGA0_PERIPHERAL_FREQMHZ 100", "PCW_FPGA0_PERIPHERAL_FREQMHZ 50",
+     "the clock must be 100"),
+    ("accelerator_0/Data_m_axi_gmem_in]", "accelerator_0/Data_m_axi_gmem_out]",
+     "m_axi_gmem_in must see"),
+    ("-offset 0x43C00000", "-offset 0xA0000000", "M_AXI_GP0 must cover"),  # outside the window
+    ("-offset 0x43C00000", "-offset 0x43C08000", "M_AXI_GP0 must cover"),  # off the multiple
+]  # fmt: skip
+LEFT_OUT = [  # a line, and what the check says
+    (r"accelerator_0/ap_clk", "accelerator_0/ap_clk must be driven by"),
+    (r"S_AXI_HP2_ACLK", "S_AXI_HP2_ACLK must be driven by"),
+    (r"memory_1/aclk\b", "memory_1/aclk must be driven by"),
+    (r"accelerator_0/ap_rst_n", "accelerator_0/ap_rst_n must be driven by"),
+    (r"FCLK_RESET0_N", "ext_reset_in must be driven by"),
+    (r"interface accelerator_0/m_axi_gmem_out", "m_axi_gmem_out must"),
+]
 
 
-@pytest.mark.parametrize("name", SEEDED)
-def test_seeded_error_is_found(copied, run_vivado, name):
-    change, expected = SEEDED[name]
+def _validated_late(text):
+    """A change that moves the validation behind the implementation."""
+    late = "    open_run impl_1\n    validate_bd_design"
+    return _without(r"^    validate_bd_design")(text).replace("    open_run impl_1", late)
+
+
+SEEDED = [
+    *((_instead(old, new), expected) for old, new, expected in REPLACED),
+    *((_without(pattern), expected) for pattern, expected in LEFT_OUT),
+    (_validated_late, "commands must come in the order"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), SEEDED)
+def test_seeded_error_is_found(copied, run_vivado, change, expected):
     folder = copied(bundles=THREE)
     run = run_vivado(folder, "pynq-z2", change)
     problems = _check(run, folder, "pynq-z2")

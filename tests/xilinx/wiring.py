@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The block design that recorded calls build, checked as a netlist.
 
-
 What IPs have for pins is written down here from their product guides (PG082, PG201, PG247, PG164),
 apart from the tables that render the script.
 """
@@ -13,60 +12,32 @@ from pathlib import Path
 from tcl_check import Call, Run, is_ordered, pairs
 
 ORDER = (
-    "create_project",
-    "update_ip_catalog",
-    "create_bd_design",
-    "create_bd_cell",
-    "connect_bd_net",
-    "assign_bd_address",
-    "validate_bd_design",
-    "save_bd_design",
-    "generate_target",
-    "make_wrapper",
-    "launch_runs",
-    "wait_on_runs",
-    "open_run",
-    "report_utilization",
-    "report_timing_summary",
+    "create_project", "update_ip_catalog", "create_bd_design", "create_bd_cell", "connect_bd_net",
+    "assign_bd_address", "validate_bd_design", "save_bd_design", "generate_target", "make_wrapper",
+    "launch_runs", "wait_on_runs", "open_run", "report_utilization", "report_timing_summary",
     "get_timing_paths",
-)
+)  # fmt: skip
 PORTS = range(4)
 PINS = {
     "processing_system7": [
-        "FCLK_CLK0",
-        "FCLK_RESET0_N",
-        "M_AXI_GP0",
-        "M_AXI_GP0_ACLK",
-        *(f"S_AXI_HP{n}" for n in PORTS),
-        *(f"S_AXI_HP{n}_ACLK" for n in PORTS),
+        *("FCLK_CLK0", "FCLK_RESET0_N", "M_AXI_GP0", "M_AXI_GP0_ACLK"),
+        *(f"S_AXI_HP{n}{end}" for end in ("", "_ACLK") for n in PORTS),
     ],
     "zynq_ultra_ps_e": [
-        "pl_clk0",
-        "pl_resetn0",
-        "M_AXI_HPM0_FPD",
-        "maxihpm0_fpd_aclk",
+        *("pl_clk0", "pl_resetn0", "M_AXI_HPM0_FPD", "maxihpm0_fpd_aclk"),
         *(f"S_AXI_HP{n}_FPD" for n in PORTS),
         *(f"saxihp{n}_fpd_aclk" for n in PORTS),
     ],
     "proc_sys_reset": [
-        "slowest_sync_clk",
-        "ext_reset_in",
-        "aux_reset_in",
-        "mb_debug_sys_rst",
-        "dcm_locked",
-        "mb_reset",
-        "bus_struct_reset",
-        "peripheral_reset",
-        "interconnect_aresetn",
+        "slowest_sync_clk", "ext_reset_in", "aux_reset_in", "mb_debug_sys_rst", "dcm_locked",
+        "mb_reset", "bus_struct_reset", "peripheral_reset", "interconnect_aresetn",
         "peripheral_aresetn",
     ],
     "smartconnect": [
-        "aclk",
-        "aresetn",
-        *(f"S{n:02d}_AXI" for n in range(16)),
-        *(f"M{n:02d}_AXI" for n in range(16)),
+        *("aclk", "aresetn"),
+        *(f"{side}{n:02d}_AXI" for side in "SM" for n in range(16)),
     ],
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,9 +98,13 @@ class Netlist:
         """The other ends of a pin's links."""
         return [end for link in links if pin in link for end in link if end != pin]
 
-    def cell_of(self, kind: str) -> str:
-        """The one cell of an IP."""
-        return next(cell for cell, ip in self.cells.items() if ip == kind)
+    def cells_of(self, kind: str) -> list[str]:
+        """The cells of an IP."""
+        return [cell for cell, ip in self.cells.items() if ip == kind]
+
+    def number(self, cell: str, name: str) -> int:
+        """A setting of a cell, 1 where it has none."""
+        return int(self.settings.get(cell, {}).get(name, 1))
 
 
 def interface_pins(masters: list[str]) -> dict[str, list[str]]:
@@ -196,7 +171,7 @@ def port_of(made: Netlist, system: str, master: str) -> int | None:
     found = re.fullmatch(r"(\w+)/S(\d\d)_AXI", slave or "")
     if not found or made.cells.get(found[1]) != "smartconnect":
         return None
-    if int(found[2]) >= int(made.settings.get(found[1], {}).get("CONFIG.NUM_SI", 1)):
+    if int(found[2]) >= made.number(found[1], "CONFIG.NUM_SI"):
         return None
     end = _slave(made, f"{found[1]}/M00_AXI")
     port = re.fullmatch(f"{system}_0/{PROCESSORS[system].port}", end or "")
@@ -215,12 +190,10 @@ def _check_masters(made: Netlist, system: str, masters: list[str]) -> list[str]:
             problems.append(f"m_axi_{name} must reach one DRAM port")
         elif settings.get(PROCESSORS[system].enable.format(port, port + 2)) != "1":
             problems.append(f"DRAM port {port} must be enabled")
-    for cell, ip in made.cells.items():
-        inputs = int(made.settings.get(cell, {}).get("CONFIG.NUM_SI", 1))
-        if ip == "smartconnect":
-            for n in range(inputs):
-                if _slave(made, f"{cell}/S{n:02d}_AXI") is None:
-                    problems.append(f"{cell}/S{n:02d}_AXI must be connected")
+    for cell in made.cells_of("smartconnect"):
+        for n in range(made.number(cell, "CONFIG.NUM_SI")):
+            if _slave(made, f"{cell}/S{n:02d}_AXI") is None:
+                problems.append(f"{cell}/S{n:02d}_AXI must be connected")
     control = _slave(made, f"{system}_0/{PROCESSORS[system].master}")
     if control is None or _slave(made, control.split("/")[0] + "/M00_AXI") != (
         "accelerator_0/s_axi_control"
@@ -231,13 +204,11 @@ def _check_masters(made: Netlist, system: str, masters: list[str]) -> list[str]:
 
 def _check_clocks(made: Netlist, system: str) -> list[str]:
     names = PROCESSORS[system]
-    cell, reset = f"{system}_0", made.cell_of("proc_sys_reset")
+    cell, (reset,) = f"{system}_0", made.cells_of("proc_sys_reset")
     clocks = ["accelerator_0/ap_clk", f"{reset}/slowest_sync_clk", f"{cell}/{names.master_clock}"]
-    resets = ["accelerator_0/ap_rst_n"]
-    for name, ip in made.cells.items():
-        if ip == "smartconnect":
-            clocks.append(f"{name}/aclk")
-            resets.append(f"{name}/aresetn")
+    bridges = made.cells_of("smartconnect")
+    clocks += [f"{name}/aclk" for name in bridges]
+    resets = ["accelerator_0/ap_rst_n", *(f"{name}/aresetn" for name in bridges)]
     used = {end for link in made.interfaces for end in link}
     for n in PORTS:
         if f"{cell}/{names.port}".replace(r"(\d)", str(n)) in used:
