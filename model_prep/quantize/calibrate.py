@@ -29,6 +29,7 @@ from model_prep.quantize.sharing import signed_layers
 _BATCH_VALUES = 600_000  # input values a batch: four images of 224x224, some hundred small ones
 _KEPT_BYTES = 1 << 30  # of the search images' maps, beyond which float runs on them once more
 _HALF = torch.tensor(0.5)
+CANDIDATES = 4  # for one F: the one that clips nothing, and finer ones that clip ever more
 FINER = 4  # F may be so much finer than the largest that clips nothing
 ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed
 

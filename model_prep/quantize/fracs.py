@@ -16,6 +16,7 @@ from formats.errors import UserError
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep.quantize.calibrate import (
     ACTIVATION_FRAC,
+    CANDIDATES,
     FINER,
     Calibration,
     Formats,
@@ -26,8 +27,6 @@ from model_prep.quantize.plan_file import check_widths
 from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.score import Evaluator
-
-_CANDIDATES = 4  # for one F: the one that clips nothing, and finer ones that clip ever more
 
 
 def layer_fracs(maxima: Mapping[str, float], qm: int, plan: Plan) -> dict[str, int]:
@@ -91,7 +90,7 @@ def best_fracs(evaluator: Evaluator, maxima: Mapping[str, float], qm: int, plan:
             return by_layer
     coarsest = min((frac + (name in plan.signed) for name, frac in fitting.items()), default=0)
     best = whole(coarsest)
-    for frac in range(coarsest + 1, coarsest + _CANDIDATES):
+    for frac in range(coarsest + 1, coarsest + CANDIDATES):
         trial = whole(frac)
         if quality(trial) <= quality(best):
             break

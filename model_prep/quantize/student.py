@@ -20,12 +20,12 @@ from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
+from model_prep.quantize.calibrate import CANDIDATES
 from model_prep.quantize.fake_quant import quantized_input
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.quantizers.codebook import table_quantizer
 
-_FINER = 4  # candidates for the F of weights: the one that clips nothing, and finer ones
 _HALF = torch.tensor(0.5)
 
 
@@ -154,11 +154,12 @@ def best_frac(values: np.ndarray, bits: int) -> int:
     """
     top = (1 << (bits - 1)) - 1
     fitting = largest_frac(float(np.abs(values).max(initial=0)), top)
-    errors = []
-    for frac in range(fitting, fitting + _FINER):
+
+    def error(frac: int) -> float:
         rounded = np.clip(np.rint(values * 2.0**frac), -top, top) * 2.0**-frac
-        errors.append((float(((rounded - values) ** 2).sum()), frac))
-    return min(errors)[1]
+        return float(((rounded - values) ** 2).sum())
+
+    return min(range(fitting, fitting + CANDIDATES), key=error)
 
 
 def _convolve(
