@@ -137,13 +137,10 @@ def best_for(
     problem: Problem, measure: Measure, table: Sensitivity, nb: int, swaps: int = 20,
     candidates: Sequence[Widths] | None = None,
 ) -> Point:  # fmt: skip
-    """The least loss for at most `nb` bits: see `check_nb`.
+    """The least loss for at most `nb` bits (see `check_nb`) of all activations of one image.
 
-    Args:
-        problem, measure, table: the groups, the judge and the measured table.
-        nb: bits of all activations of one image.
-        swaps: candidates to try for measured improvements.
-        candidates: from `predicted_front`, if it is at hand.
+    Tries `swaps` candidates for measured improvements of the best of `candidates`, which are from
+    `predicted_front` and computed if they are not at hand.
     """
     check_nb(problem, nb)
     candidates = predicted_front(problem, table) if candidates is None else candidates
@@ -192,11 +189,8 @@ def front(
 ) -> list[Point]:  # fmt: skip
     """The measured front of loss against NB, by rising NB: none beats another in both.
 
-    Args:
-        problem, measure: the groups and the judge.
-        table: from `sensitivity`; None measures it.
-        points: how many budgets, in equal ratios between the narrowest and the widest codes.
-        swaps: candidates to try at each for measured improvements.
+    Budgets, as many as `points`, are in equal ratios between the narrowest and the widest codes;
+    at each, `swaps` candidates are tried. Without a `table` `sensitivity` measures it.
     """
     table = sensitivity(problem, measure) if table is None else table
     candidates = predicted_front(problem, table)
@@ -215,12 +209,7 @@ def front(
 
 
 def expected_losses(plan: Plan, measured: pipeline.Measured) -> Losses:
-    """Weighted error of every quantizer at every width.
-
-    Args:
-        plan: schemes; its widths are not looked at.
-        measured: by `pipeline.measure`, weighted histograms among it.
-    """
+    """Weighted error of every quantizer at every width; the plan's own are not looked at."""
     qm = measured.qm
     table: dict[str, dict[int, float]] = {}
     for owner, (layer, *_) in plan.by_owner.items():
@@ -234,16 +223,9 @@ def expected_losses(plan: Plan, measured: pipeline.Measured) -> Losses:
 
 
 def for_average(plan: Plan, graph: Graph, table: Losses, average: float) -> Plan:
-    """The plan with the widths of least total loss at `average` bits or less.
+    """The plan with the widths of least total loss (a table of `expected_losses`).
 
-    Args:
-        plan: which layers share; its widths are not looked at.
-        graph: gives the sizes.
-        table: by `expected_losses`.
-        average: NB divided by the number of stored activations.
-
-    Raises:
-        UserError: the smallest widths take more.
+    NB is at most `average` bits a stored activation; UserError where the smallest widths take more.
     """
     sharing = plan.by_owner
     sizes = {owner: sum(graph.elements[one.name] for one in sharing[owner]) for owner in table}

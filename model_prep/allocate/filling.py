@@ -251,14 +251,12 @@ def allocate(
     """Open widths of activations, and if asked those of weights, by water-filling.
 
     Args:
-        problem: the open widths and histograms.
-        source: the input's format.
+        problem, source: the open widths and histograms, the input's format.
         maps: of the float network on the images to measure on.
-        target_db: SQNR of all open activations together, in dB; None: what DEFAULT_BITS everywhere
-            would have.
+        target_db: of all open activations together; None: what DEFAULT_BITS everywhere would have.
         rho: what a bit costs: see `reading_costs`, and for weights `costs`.
         kappa: dB per bit; None: measured for each step.
-        weights_db: SQNR of all fixed-point weights together; None leaves their widths alone.
+        weights_db: of all fixed-point weights together; None leaves their widths alone.
         keep_weights: layers whose weights' widths stay in any case.
 
     Raises:

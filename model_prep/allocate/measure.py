@@ -44,11 +44,9 @@ class Measure(Evaluator):
     def score(
         self, quantizers: Mapping[str, Quantizer] | Choice, base: Choice | None = None
     ) -> tuple[float, float]:
-        """(score, output SQNR in dB): greater is better, the second decides between equals.
+        """(score, output SQNR in dB) as `Evaluator.score`, or of a choice with weights.
 
-        Args:
-            quantizers: by layer name, or a choice with weights.
-            base: a choice that this one differs little from; default: itself.
+        `base` is a choice that this one differs little from; default: itself.
         """
         choice = quantizers if isinstance(quantizers, Choice) else Choice(quantizers)
         return self.rate(self.outputs(choice, base))

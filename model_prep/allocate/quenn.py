@@ -171,12 +171,8 @@ def explore(
     Of the configurations of all variables, the one with the fewest bits among those within `delta`
     of the float score (dB: of the best configuration's) is kept; without such the least norm.
 
-    Args:
-        problem, measure: groups and judge; the measure's images are those compared on (the paper
-            takes 50).
-        maps: of the float network on the images to compare on layer by layer.
-        delta: what may be lost.
-        weight_widths: widths of weights to try.
+    The measure's images are those compared on (the paper takes 50); `maps` are of the float network
+    on the same images, to compare layer by layer.
     """
     space = _Space(problem, measure)
     formats = layer_analysis(problem, weight_widths)

@@ -95,13 +95,8 @@ def coordinate(
     little work behind them are then searched together (`Tail`), with at most as much work behind
     the groups that trials change as the passes had.
 
-    Args:
-        problem: the groups and their quantizers.
-        measure: scores and judges.
-        goal: least score.
-        order: in which a pass lowers groups: "size" (most activations first), "backward" (last
-            layer first, so that what is accepted never spoils the cache of what comes next) or
-            "forward".
+    A pass takes groups by `order`: "size" (most activations first), "backward" (last layer first,
+    so that what is accepted never spoils the cache of what comes next) or "forward".
     """
     before = measure.evaluations
     start = smallest_uniform(problem, measure, goal)
@@ -179,9 +174,8 @@ class Tail:
     ) -> None:  # fmt: skip
         """
         Args:
-            problem: the groups.
-            judge: whether widths reach the goal.
-            widths: reach the goal; the descent's result.
+            problem, judge: the groups, and whether widths reach the goal.
+            widths: the descent's result, which does.
             budget: work allowed, counted behind the group that a trial changes; 1 is a run of the
                 whole network.
             failed: widths that are known not to reach the goal.

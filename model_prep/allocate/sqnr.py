@@ -138,14 +138,8 @@ def integer_widths(
     its rho, until the target is kept; then bits that are not needed are taken back, the dearest
     first.
 
-    Args:
-        steps: to give bits to.
-        target_db: their output SQNR.
-        option, remedy: what the target is called and what to do, in the message where no widths
-            reach it.
-
     Raises:
-        UserError: the target cannot be reached.
+        UserError: no widths reach the target, which is called `option`; `remedy` is what to do.
 
     >>> integer_widths([Step(1), Step(8)], 20.0)
     [9, 7]
