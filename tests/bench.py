@@ -10,14 +10,17 @@ import datetime
 import json
 import os
 import platform
-import time
+import timeit
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
-from formats.network import load
+from formats.network import Network, load
 from model_prep import data, networks, weights
+from model_prep.graph import Graph
+from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize import kmeans
 from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.reference import Reference
@@ -29,12 +32,15 @@ CENTROIDS = 32
 
 def best_of(times: int, work: Callable[[], object]) -> float:
     """Seconds of the fastest of several runs."""
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(timeit.repeat(work, number=1, repeat=times))
+
+
+def loaded(net: str) -> tuple[NetworkSpec, np.ndarray, Graph, Network]:
+    """(recipe, two images, the float network, its integer network)."""
+    spec = networks.get(net)
+    pixels = data.load(spec, None, 2).pixels
+    graph = weights.load(spec, None if spec.packaged else "seeded", pixels).graph
+    return spec, pixels, graph, load(ROOT / "build" / net / "quantized")
 
 
 def csim(net: str, types: str) -> float:
@@ -50,12 +56,9 @@ def csim(net: str, types: str) -> float:
 
 def reference_ratio(net: str) -> float:
     """Speed of the integer reference relative to the float32 network, one image."""
-    spec = networks.get(net)
-    images = data.load(spec, None)
-    graph = weights.load(spec, None if spec.packaged else "seeded", images.pixels).graph
-    network = load(ROOT / "build" / net / "quantized")
-    codes = network.input.encode(images.pixels[:1])
-    floats = data.to_float(spec, images.pixels[:1])
+    spec, pixels, graph, network = loaded(net)
+    codes = network.input.encode(pixels[:1])
+    floats = data.to_float(spec, pixels[:1])
     reference = Reference(network)
     integer = best_of(4, lambda: list(reference.run(codes)))
     floating = best_of(4, lambda: forward(graph, floats))
@@ -64,14 +67,9 @@ def reference_ratio(net: str) -> float:
 
 def kmeans_ms(net: str) -> float:
     """Milliseconds of the slowest layer's exact k-means on its real histogram."""
-    spec = networks.get(net)
-    images = data.load(spec, None, 2)
-    graph = weights.load(spec, None if spec.packaged else "seeded", images.pixels).graph
-    network = load(ROOT / "build" / net / "quantized")
+    spec, pixels, graph, network = loaded(net)
     fracs = {layer.name: layer.quantizer.frac for layer in network.layers if layer.quantizer}
-    calibration = Calibration(
-        graph, images.pixels, lambda pixels: data.to_float(spec, pixels), network.qm
-    )
+    calibration = Calibration(graph, pixels, partial(data.to_float, spec), network.qm)
     counts = calibration.counts(network.qm, fracs)
     return 1000 * max(
         best_of(3, lambda c=c: kmeans.exact_kmeans(c, CENTROIDS)) for c in counts.values()

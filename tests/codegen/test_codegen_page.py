@@ -2,7 +2,6 @@
 """The HTML pages: tables in boxes that scroll, text escaped; labels of figures do not overlap."""
 
 from collections.abc import Callable, Iterator, Sequence
-from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,52 +14,9 @@ from codegen.emit import explore_page, plots
 from codegen.emit.page import Bad, Bar, Figure, Page, Section, Table, render
 from formats.hardware import find_part
 from tests.networks import full_size
+from tests.pages import check_page
 
-VOID = ("meta", "br", "link", "img")
 EVIL = '<img src="http://x" onerror=alert(1)>&'
-
-
-class Reader(HTMLParser):
-    """Checks that tags are balanced and collects classes around tables, rules and links."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.stack: list[tuple[str, str]] = []
-        self.around: list[list[str]] = []
-        self.links: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.stack == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "table":
-            self.around.append(" ".join(name for _, name in self.stack).split())
-        self.links += [values[name] or "" for name in ("href", "src") if name in values]
-        if tag not in VOID:
-            self.stack.append((tag, values.get("class") or ""))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop()[0] == tag
-
-
-def check_page(text: str) -> Reader:
-    """A page of its own whose tables stand in boxes that scroll and that the window limits only."""
-    reader = Reader(text)
-    assert reader.around and all("box" in names for names in reader.around)
-    style = text.partition("<style>")[2].partition("</style>")[0]
-    rules = {}
-    for part in style.replace("*/", "}").split("}"):
-        name, _, rule = part.partition(" {")
-        rules.setdefault(name.strip(), rule)
-    assert "overflow-x: auto" in rules[".box"] and "max-width: 100%" in rules[".box"]
-    assert "width" not in rules["body"] + rules["table"]
-    assert all(link.startswith("#") for link in reader.links)
-    assert "url(http" not in text and "@import" not in text and "<script" not in text
-    return reader
 
 
 def test_cells_and_text() -> None:

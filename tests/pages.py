@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTML pages read back: what every page must be, and the words in it."""
+
+from html.parser import HTMLParser
+
+VOID = ("meta", "br", "hr", "link", "img")
+LINKS = ("href", "src", "xlink:href", "action")
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced; collects words, links, ids and the classes around tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[tuple[str, str]] = []
+        self.around: list[list[str]] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "table":
+            self.around.append(" ".join(classes for _, classes in self.stack).split())
+        self.links += [values[name] for name in LINKS if name in values]
+        self.ids += [values["id"]] if "id" in values else []
+        if tag not in VOID:
+            self.stack.append((tag, values.get("class", "")))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert tag in VOID or self.stack.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def check_page(text: str) -> Page:
+    """A page that stands alone, whose tables lie in boxes that scroll and the window limits."""
+    page = Page(text)
+    assert page.around and all("box" in names for names in page.around)
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    rules = {}
+    for part in style.replace("*/", "}").split("}"):
+        name, _, rule = part.partition(" {")
+        rules.setdefault(name.strip(), rule)
+    assert "overflow-x: auto" in rules[".box"] and "max-width: 100%" in rules[".box"]
+    assert "width" not in rules["body"] + rules["table"]
+    assert all(link.startswith("#") for link in page.links)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert "url(http" not in text and "@import" not in text and "<script" not in text
+    return page
