@@ -18,7 +18,6 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[Count, Count, Count]
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
-Kind = Literal["conv", "fc", "add", "maxpool", "avgpool", "lrn"]
 Scheme = Literal["knq", "enq", "uniform", "raw"]
 
 
@@ -70,7 +69,7 @@ class Layer(Model):
     """One layer; the bytes are those that cross the memory ports."""
 
     name: Name
-    kind: Kind
+    kind: Name  # of formats.rules.KINDS
     conv_shape: Shape
     out_shape: Shape
     macs: Count
@@ -304,7 +303,7 @@ class Report(Model):
 
 def read_report(build: Path) -> Report:
     """report.json of a build folder; UserError where there is none, or names what is wrong."""
-    path = existing(build / "report.json", "run `python -m codegen generate` first")
+    path = existing(build / "report.json", "run `nuq codegen` first")
     try:
         return Report.model_validate_json(path.read_bytes())
     except ValidationError as error:
