@@ -14,7 +14,7 @@ from model_prep.onnx.lowering import Node, Result, folding, operator
 from model_prep.onnx.operations import UnsupportedError, Value, map_axes
 from model_prep.onnx.views import axis_index
 
-MAX_LRN_SIZE = 255
+WIDEST_LRN = 255  # channels; fewer can be run
 
 
 def _relu(node: Node, clip: float | None) -> Value:
@@ -191,8 +191,8 @@ def lrn(
 ) -> Value:
     """LRN over channels."""
     source = node.map()
-    if not 1 <= size <= MAX_LRN_SIZE:
-        raise UnsupportedError(f"size must be 1 to {MAX_LRN_SIZE}, not {size}")
+    if not 1 <= size <= WIDEST_LRN:
+        raise UnsupportedError(f"size must be 1 to {WIDEST_LRN}, not {size}")
     if not (isfinite(alpha) and alpha >= 0 and 0 <= beta <= 8 and 0 < bias < 1e6):
         raise UnsupportedError(
             f"alpha must be 0 or more, beta 0 to 8 and bias positive, not {alpha:g}, "

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from codegen.emit import csim
 from formats.commands import main
 from formats.network import Network, load
 from tests.toys import Toy, mixed_layers, write_toy
+
+
+@pytest.fixture(autouse=True)
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toys compile longer than they run; what users run is compiled as ever in test_flow."""
+    monkeypatch.setattr(csim, "FLAGS", tuple(f.replace("-O3", "-O1") for f in csim.FLAGS))
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_no_width_is_enough() -> None:
 
 def test_an_unfitting_layer_is_named() -> None:
     counts = {layer.name: np.zeros(4096, np.int64) for layer in digits.graph().layers}
-    with pytest.raises(UserError, match="^layer conv1: histogram must hold counts of 0 or more"):
+    with pytest.raises(UserError, match="^layer conv1: histogram must hold some count above 0"):
         Formats(12, dict.fromkeys(counts, 0), counts).fit(plan_of())
 
 
