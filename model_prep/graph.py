@@ -16,6 +16,16 @@ from formats.arithmetic import BLOCK_CODES, Average, Lrn, Window, dilated
 from formats.rules import INPUT, KINDS, WEIGHTED
 
 
+def no_weight() -> np.ndarray:
+    """The weight of a layer that has none, shape (0, 0, 1, 1)."""
+    return np.zeros((0, 0, 1, 1), np.float32)
+
+
+def no_bias() -> np.ndarray:
+    """The bias of a layer that has none, shape (0,)."""
+    return np.zeros(0, np.float32)
+
+
 @dataclass(eq=False)
 class Layer:
     """One fused layer."""
@@ -26,8 +36,8 @@ class Layer:
     kind: str
     inputs: tuple[str, ...]  # layers, concats or INPUT that it reads: two for "add", else one
     # float32 [out channels, in channels / groups, kernel rows, kernel columns] and [out channels]
-    weight: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 1, 1), np.float32))
-    bias: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    weight: np.ndarray = field(default_factory=no_weight)
+    bias: np.ndarray = field(default_factory=no_bias)
     stride: tuple[int, int] = (1, 1)  # (rows, columns)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)  # (top, left, bottom, right), with the value 0
     dilation: tuple[int, int] = (1, 1)

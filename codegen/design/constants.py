@@ -13,7 +13,7 @@ from codegen.design.array import Array
 from codegen.design.design import Design
 from codegen.design.rows import Row, Scheme
 from codegen.design.sizes import gear_bits
-from formats.arithmetic import ceil_div
+from formats.arithmetic import ceil_div, signed_bits, unsigned_bits
 from formats.packing import WORD_BITS, WORD_BYTES, touched_words
 
 
@@ -72,7 +72,7 @@ def types(design: Design) -> list[CType]:
     sizes = design.sizes
     wide_product = sizes.weight_bits + sizes.value_bits > 32
     value_fast = 64 if wide_product else max(16, native_bits(sizes.value_bits))
-    in_gear = max(gear_bits(width) for width in sizes.in_widths)
+    in_gear = 2 * WORD_BITS  # holds the widest block
     out_gear = max(gear_bits(width) for width in sizes.out_widths)
     high_bits = max(1, sizes.code_bits - sizes.line_low_bits)
     quant_fast = max(16, native_bits(sizes.quant_bits))
@@ -87,8 +87,26 @@ def types(design: Design) -> list[CType]:
         CType("tree_t", sizes.tree_bits, True, max(32, native_bits(sizes.tree_bits))),
         CType("acc_t", sizes.acc_bits, True, max(32, native_bits(sizes.acc_bits))),
         CType("wide_t", sizes.wide_bits, True, 64),
-        CType("in_gear_t", in_gear, False, max(128, in_gear)),
+        CType("in_gear_t", in_gear, False, 128),
         CType("out_gear_t", out_gear, False, max(128, out_gear)),
+        *counters(design),
+    ]
+
+
+def counters(design: Design) -> list[CType]:
+    """Types of counters and places, as wide as this design needs them."""
+    rows, sizes = design.rows, design.sizes
+    height = max(max(row.in_height, row.conv_height, row.out_height) for row in rows)
+    width = max(max(row.in_width, row.conv_width, row.out_width) for row in rows)
+    kernel = max(max(row.kernel_h * row.dilation_h, row.kernel_w * row.dilation_w) for row in rows)
+    blocks = max(row.blocks * row.sources for row in rows) + design.array.blocks
+    reach = 2 * sizes.line_blocks + max(row.top_entries + row.left_entries for row in rows)
+    stride = max(max(row.stride_h, row.stride_w) for row in rows) * design.array.pixels
+    return [
+        CType("y_t", signed_bits(-height, height + kernel + stride), True, 32),
+        CType("x_t", signed_bits(-width, width + kernel + stride), True, 32),
+        CType("entry_t", signed_bits(-reach, reach), True, 32),
+        CType("block_t", unsigned_bits(blocks), False, 32),
     ]
 
 

@@ -128,7 +128,8 @@ def assemble(
         fields = {"out_addr": addresses[layer.name], "weight_addr": weights}
         for name, source in zip(("in_addr", "in2_addr"), layer.inputs, strict=False):
             fields[name] = addresses[source]
-        placed.append(replace(row, **fields, **memory.place_fields(layer, chip)))
+        row = replace(row, **fields, **memory.place_fields(layer, chip))
+        placed.append(row.with_products(sizes.array))
         weights += row.weight_words(sizes.array)
     if max(weights, arena.words * sizes.batch) > INT32_MAX:
         raise UserError(

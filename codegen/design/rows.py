@@ -144,6 +144,38 @@ class Row:
     out_chip: int = column("place of the output: 0 or 1")
     chip_swap: int = column("0: the layer reads memory A and writes B; 1: it reads B and writes A")
     cache_addr: int = column("place of the copy where `in_chip` is 2", "words")
+    # what follows are products of the fields above, so that the engine need not multiply
+    columns: int = column("groups of PIXELS pixels in an output row", "groups", cost=False)
+    first_rows: int = column("input rows that the first output row needs", "rows", cost=False)
+    row_entries: int = column("line buffer entries of an input row", "entries", cost=False)
+    ring_entries: int = column("and of all its rows", "entries", cost=False)
+    image_entries: int = column(
+        "entries from an image's first row to the next one's, modulo `ring_entries`", "entries",
+        cost=False,
+    )  # fmt: skip
+    stride_entries: int = column("entries from output row to output row", "entries", cost=False)
+    pixel_entries: int = column("and from pixel to pixel", "entries", cost=False)
+    top_entries: int = column("entries of the padding above", "entries", cost=False)
+    left_entries: int = column("and of that on the left", "entries", cost=False)
+    tap_row_entries: int = column("entries from tap to tap, down", "entries", cost=False)
+    tap_column_entries: int = column("and across", "entries", cost=False)
+    in_row_bytes: int = column("size of an input row of a plane", "bytes", cost=False)
+    in2_row_bytes: int = column("the same of the second input", "bytes", cost=False)
+    out_row_bytes: int = column("size of an output row of a plane", "bytes", cost=False)
+    tile_planes: int = column("output planes of a tile", "planes", cost=False)
+    last_planes: int = column("and of a group's last tile", "planes", cost=False)
+    last_blocks: int = column("channel blocks of the last chunk", "blocks", cost=False)
+    chunk_words: int = column("input words from chunk to chunk, or tile to tile of an operation",
+                              "words", cost=False)  # fmt: skip
+    chunk2_words: int = column("the same of the second input", "words", cost=False)
+    group_words: int = column("input words of a group", "words", cost=False)
+    tile_words: int = column("output words from tile to tile", "words", cost=False)
+    last_tile_words: int = column("and of a group's last tile", "words", cost=False)
+    rows_words: int = column("words of a whole chunk's rows of weights, from each port", "words",
+                             cost=False)  # fmt: skip
+    last_words: int = column("and of the last chunk's", "words", cost=False)
+    layer_words: int = column("words of the layer in every section of weights.bin", "words",
+                              cost=False)  # fmt: skip
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -244,6 +276,43 @@ class Row:
     def pixel_groups(self, array: Array) -> int:
         """Groups of neighbouring pixels of one image."""
         return self.conv_height * array.groups(self.conv_width)
+
+    def with_products(self, array: Array) -> "Row":
+        """The row with the fields that are products of others, for an engine of this size."""
+        planes = tile_planes(self.op, array.pe)
+        margin = array.planes - planes
+        row_entries, chunks = self.in_width * self.chunk_blocks, self.chunk_sizes
+        step = self.chunk_blocks if self.is_conv else planes
+        ring = self.ring_rows * row_entries
+        return replace(
+            self,
+            columns=array.groups(self.conv_width),
+            first_rows=int(self.rows_needed[0]),
+            row_entries=row_entries,
+            ring_entries=ring,
+            image_entries=self.rows_used * row_entries % ring,
+            stride_entries=self.stride_h * row_entries,
+            pixel_entries=self.stride_w * self.chunk_blocks,
+            top_entries=self.pad_top * row_entries,
+            left_entries=self.pad_left * self.chunk_blocks,
+            tap_row_entries=self.dilation_h * row_entries,
+            tap_column_entries=self.dilation_w * self.chunk_blocks,
+            in_row_bytes=self.in_width * self.in_bits,
+            in2_row_bytes=self.in_width * self.in2_bits,
+            out_row_bytes=self.out_width * self.out_bits,
+            tile_planes=planes,
+            last_planes=(self.group_out_planes - 1) % planes + 1,
+            last_blocks=chunks[-1] if self.is_conv else 0,
+            chunk_words=step * self.in_plane_words,
+            chunk2_words=step * self.in2_plane_words,
+            group_words=(self.blocks if self.is_conv else -margin // 2) * self.in_plane_words,
+            tile_words=(array.pe if self.raw else planes * self.out_plane_words),
+            last_tile_words=(self.group_out_planes - 1) % planes * self.out_plane_words
+            + self.out_plane_words,
+            rows_words=self.steps(chunks[0], array) * self.row_words if self.is_conv else 0,
+            last_words=self.steps(chunks[-1], array) * self.row_words if self.is_conv else 0,
+            layer_words=self.weight_words(array),
+        )
 
     def weight_words(self, array: Array) -> int:
         """64-bit words of the layer in each port's section of weights.bin."""

@@ -186,7 +186,7 @@ class Agreement(Model):
 class Csim(Model):
     """The last C-simulation: csim.json of the test bench, and the comparison of logits."""
 
-    types: Literal["fast", "exact", "threads"]
+    types: Literal["fast", "exact"]
     images: Positive
     seconds: float
     macs: Count

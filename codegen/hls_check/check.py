@@ -13,7 +13,7 @@ from formats.errors import UserError
 
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.
-SIMULATION_ONLY = ("testbench", "emulator", "threads")
+SIMULATION_ONLY = ("testbench", "emulator", "processes")
 
 
 @dataclass(frozen=True, order=True)

@@ -1,115 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compute process: line buffer -> decoders (CE/CK) -> PIXELS x PE x SIMD multipliers ->
-// accumulators. What any compute stage must do for a pass, whatever its arithmetic is inside:
-//   pass_in  a Pass, handed on through pass_out.
-//   blocks   the pass's input: the rows that input_part() lists, plane by plane within a row.
-//   weight   [row][lane][output channel]: row r holds items r*G .. r*G+G-1 of the list of (kernel
-//            row, kernel column, block), block fastest, eight lanes each; 0 behind its end.
-//   bias     one per output channel; 0 for operations without weights.
-//   sums     after the last chunk, for every output row of the convolution ceil(conv_width/PIXELS)
-//            groups of PIXELS pixels, with acc[p] = (bias[p] << bias_shift) + sum over taps and
-//            channels of weight * value.
-//   count    cycles taken, as codegen/design/cost.py predicts them.
-// Passes over further input channels go on from stored partial sums. While one output row is
-// computed, the input rows that the next one needs are taken in: during the last one, those of the
-// next image or of the next pass.
+// Compute process: line buffer -> decoders (CE/CK) -> compute stage -> sums. In every cycle it may
+// take in a block of an input row, a row of the next pass's weights, and do one step of the stage:
+// input rows and weights arrive while the ones before them are worked on.
+//   rows     what to do: an output row, or input rows to wait for (plan_rows).
+//   lines    where each row of a plane goes in the line buffer; blocks: its pixels.
+//   taps     for each step of a pass the places of its G blocks in the window; weights: their
+//            weights, eight lanes each, 0 behind the end of the list.
+//   biases   what the accumulators of a tile start at; 0 for operations without weights.
+//   sums     after the last chunk, for every output row ceil(conv_width/PIXELS) groups of PIXELS
+//            pixels. Passes over further input channels go on from stored partial sums.
+//   count    cycles in which it worked, as codegen/design/cost.py predicts them.
 #ifndef COMPUTE_HPP
 #define COMPUTE_HPP
 
 #include "conversion_units.hpp"
 #include "fifo.hpp"
-#include "layer.hpp"
 #include "line_buffer.hpp"
 #include "mac_array.hpp"
-#include "packing.hpp"
-
-// Place of a group of pixels in the input: row and column of the first pixel's window corner, that
-// corner's entry in the line buffer (possibly before the ring's first), the ring's entries, and
-// columns and entries from one pixel to the next.
-struct Corner {
-  int32_t y, x, entry, ring, next_x, next_entry;
-};
+#include "work.hpp"
 
 // Decoded values of the blocks that the lane groups stand at, for PIXELS neighbours; 0 outside the
 // map and behind the end of the list.
 template <class C>
-void fetch(const LayerDesc& d, const LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS],
+void fetch(const ComputeWork& w, const LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS],
            const HighBlock<C> high[LineCopies<C>::COUNT][C::LINE_HIGH_BLOCKS],
-           const TapWalk<C>& walk, const Tap at[C::G], const Corner& corner,
-           const Decoder<C>& decoder, const Decoder<C>& decoder2, bool second,
-           typename C::value_t value[C::PIXELS][C::SIMD]) {
+           const TapRow<C>& taps, const Corner<C>& corner, const Decoder<C>& decoder,
+           const Decoder<C>& decoder2, typename C::value_t value[C::PIXELS][C::SIMD]) {
 #pragma HLS INLINE
-  const bool wide = has_wide_codes<C>(d);
 fetch_q:
   for (int q = 0; q < C::PIXELS; q++) {
 #pragma HLS UNROLL  // a read port each
   fetch_g:
     for (int g = 0; g < C::G; g++) {
 #pragma HLS UNROLL  // a read port each
-      const int32_t y = corner.y + at[g].y;
-      const int32_t x = corner.x + q * corner.next_x + at[g].x;
-      const bool inside =
-          walk.exists(at[g]) && y >= 0 && y < d.in_height && x >= 0 && x < d.in_width;
-      const int32_t ahead = corner.entry + q * corner.next_entry + at[g].entry;
-      const int32_t entry = ahead >= corner.ring ? ahead - corner.ring : ahead;
+      const Tap<C>& tap = taps.tap[g];
+      const int32_t y = int32_t(corner.y) + tap.y;
+      const int32_t x = int32_t(corner.x) + q * w.stride_w + tap.x;
+      const bool inside = tap.exists && y >= 0 && y < w.height && x >= 0 && x < w.width;
+      const int32_t ahead = int32_t(corner.entry) + q * w.pixel_entries + tap.entry;
+      const int32_t entry = ahead >= w.ring_entries ? ahead - w.ring_entries : ahead;
       const int copy = (q * C::G + g) % LineCopies<C>::COUNT;
       const LowBlock<C>& lower = low[copy][inside ? entry : 0];
-      const HighBlock<C>& upper = high[copy][inside && wide ? entry : 0];
+      const HighBlock<C>& upper = high[copy][inside && w.wide ? entry : 0];
     decode_s:
       for (int s = 0; s < BLOCK_CODES; s++) {
 #pragma HLS UNROLL  // one CE/CK per lane; padding is the value 0
         const uint32_t bits =
-            uint32_t(lower.code[s]) | (wide ? uint32_t(upper.code[s]) << C::LINE_LOW_BITS : 0);
+            uint32_t(lower.code[s]) | (w.wide ? uint32_t(upper.code[s]) << C::LINE_LOW_BITS : 0);
         const typename C::code_t code = typename C::code_t(bits);
-        const typename C::value_t decoded = second ? decoder2(code) : decoder(code);
+        const typename C::value_t decoded =
+            C::HAS_OPS && taps.second ? decoder2(code) : decoder(code);
         value[q][g * BLOCK_CODES + s] = inside ? decoded : typename C::value_t(0);
       }
     }
   }
 }
 
-// Adds the sums of a cycle; the first ones of a pixel start at the bias or at the chunk before's.
-template <class C>
-void accumulate(bool begin, bool first_chunk, const typename C::acc_t start[C::PE],
-                const SumGroup<C>& before, const typename C::tree_t sum[C::PIXELS][C::PE],
-                typename C::acc_t acc[C::PIXELS][C::PE]) {
-#pragma HLS INLINE
-accumulate_q:
-  for (int q = 0; q < C::PIXELS; q++) {
-#pragma HLS UNROLL  // registers
-  accumulate_p:
-    for (int p = 0; p < C::PE; p++) {
-#pragma HLS UNROLL  // one accumulator each
-      const typename C::acc_t base =
-          begin ? (first_chunk ? start[p] : before.pixel[q].sum[p]) : acc[q][p];
-      acc[q][p] = base + sum[q][p];
-    }
-  }
-}
-
-// The accumulators of a group of pixels as one word.
-template <class C>
-SumGroup<C> joined(const typename C::acc_t acc[C::PIXELS][C::PE]) {
-#pragma HLS INLINE
-  SumGroup<C> group;
-joined_q:
-  for (int q = 0; q < C::PIXELS; q++) {
-#pragma HLS UNROLL  // wires
-  joined_p:
-    for (int p = 0; p < C::PE; p++) {
-#pragma HLS UNROLL  // wires
-      group.pixel[q].sum[p] = acc[q][p];
-    }
-  }
-  return group;
-}
+// Where the next row of weights and taps is stored, and of which pass. The rows of the pass that
+// is computed and of the next one lie in the two halves of one memory.
+struct HalfBuffer {
+  int32_t half;      // that is computed with
+  int32_t taken;     // rows of the next pass
+  bool ready, full;  // whether the halves are complete
+  bool all;          // whether the layer's last row is here
+};
 
 template <class C>
-void compute(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
-             Fifo<CodeBlock<C>>& blocks,
-             const typename C::weight_t weight[C::WEIGHT_ROWS][C::SIMD][C::PE],
-             const int32_t bias[C::PE], Fifo<SumGroup<C>>& sums, Fifo<count_t>& count) {
-  typedef typename C::acc_t acc_t;
+void compute(Fifo<ComputeWork>& work_in, Fifo<RowJob<C>>& rows, Fifo<LineJob<C>>& lines,
+             Fifo<CodeBlock<C>>& blocks, Fifo<TapRow<C>>& taps, Fifo<WeightRow<C>>& weights,
+             Fifo<BiasTile<C>>& biases, Fifo<SumGroup<C>>& sums, Fifo<count_t>& count) {
   static_assert(C::SIMD % BLOCK_CODES == 0, "SIMD must be a multiple of 8, the codes of a block");
   static_assert(C::G * BLOCK_CODES == C::SIMD, "G must be SIMD / 8, the blocks of a cycle");
   static LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS];
@@ -120,132 +79,120 @@ void compute(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
 #pragma HLS AGGREGATE variable = high                         // eight codes in one memory word
   static SumGroup<C> partial[C::PSUM_GROUPS];
 #pragma HLS AGGREGATE variable = partial  // one wide memory word per group of pixels
-  static int32_t next_slot;               // ring slot of the first row that this pass needs
-  const Pass pass = pass_in.read();
-  pass_out.write(pass);
-  const Decoder<C> decoder(first_source(d));
-  const Decoder<C> decoder2(second_source(d));  // of an add's second input
-  const bool reuse = pass.input_parts == 0;     // a resident input that is there already
-  int32_t image_slot = pass.skip_rows > 0 ? next_slot : 0;  // of the current image's row 0
-  const int32_t write_slot = image_slot + pass.skip_rows;
-  LineWriter<C> writer(d, pass, write_slot >= d.ring_rows ? write_slot - d.ring_rows : write_slot);
-  const TapWalk<C> walk(d, pass);
-  acc_t start[C::PE];
-#pragma HLS ARRAY_PARTITION variable = start complete  // registers
-bias_p:
+  static WeightRow<C> weight[2 * C::WEIGHT_ROWS];
+#pragma HLS AGGREGATE variable = weight  // one word a row, written whole
+  static TapRow<C> tap[2 * C::WEIGHT_ROWS];
+#pragma HLS AGGREGATE variable = tap                                  // one word a row
+#pragma HLS BIND_STORAGE variable = tap type = ram_s2p impl = lutram  // shallow and wide
+  const ComputeWork w = work_in.read();
+  const bool conv = w.is_conv;
+  const Decoder<C> decoder(w.source[0]);
+  const Decoder<C> decoder2(w.source[1]);  // of an add's second input
+  MacStage<C> stage;
+  BiasTile<C> bias;
+clear_bias:
   for (int p = 0; p < C::PE; p++) {
-#pragma HLS UNROLL  // registers
-    start[p] = shift_left(acc_t(bias[p]), d.bias_shift);
+#pragma HLS UNROLL  // registers; stays 0 for operations without weights
+    bias.start[p] = 0;
   }
-
-  const int32_t row_entries = d.in_width * d.chunk_blocks;
-  const int32_t row_blocks = d.in_width * pass.blocks * d.sources;
-  const int32_t next_row_blocks = d.in_width * pass.next_blocks;
-  const int32_t columns = (d.conv_width + C::PIXELS - 1) / C::PIXELS;
-  const int32_t row_steps = columns * pass.steps;
-  const int32_t source_groups = (pass.blocks + C::G - 1) / C::G;  // of an operation
+  HalfBuffer buffer = {0, 0, false, false, false};
+  Digit<int32_t> chunk, column, x, step;  // step: of the group of pixels
+  chunk.start(w.chunks);
+  column.start(w.columns);
+  x.start(w.width);
+  step.start(1);
+  RowJob<C> row = {0, 0, 0, 0, false, false, false, false, false};
+  LineJob<C> line = {0, false};
+  Corner<C> corner = {0, 0, 0};
+  int32_t at = 0;         // line buffer entry of the next block
+  int32_t rows_left = 0;  // input rows still to be taken in
+  int32_t pixels = 0;     // groups of pixels done in the pass
+  bool begin = true, computing = false;
   count_t total = 0;
-  int32_t pixels = 0;               // groups of pixels done
-  int32_t loaded = pass.skip_rows;  // rows of the current image in the ring, or on their way
-compute_image:
-  for (int32_t n = 0; n < pass.images; n++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-    if (reuse) loaded = d.rows_used;
-    const int32_t prefill = max_of(0, rows_needed(d, 0) - loaded) * row_blocks;
-  prefill_block:
-    for (int32_t i = 0; i < prefill; i++) {
-#pragma HLS PIPELINE II = 1  // one block a cycle
-#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::LINE_BLOCKS
-      writer.push(blocks.read(), low, high);
-    }
-    total += prefill;
-    loaded = max_of(loaded, rows_needed(d, 0));
-    int32_t base_y = 0;  // the first input row of the window that exists, and its ring slot
-    int32_t base_slot = image_slot;
-  compute_row:
-    for (int32_t oy = 0; oy < d.conv_height; oy++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
-      const int32_t top = oy * d.stride_h - d.pad_top;
-      const int32_t new_base = max_of(base_y, min_of(top, d.rows_used));
-      base_slot += new_base - base_y;
-      if (base_slot >= d.ring_rows) base_slot -= d.ring_rows;
-      base_y = new_base;
-      // Rows to take in during this step: for the next output row, or for the first of the next
-      // image or pass; in the last step of an image, also the rows no window needs.
-      const bool last_row = oy == d.conv_height - 1;
-      const bool last_image = n == pass.images - 1;
-      const int32_t target = max_of(loaded, last_row ? d.rows_used : rows_needed(d, oy + 1));
-      const bool next_image = last_row && !last_image && d.prefetch_next && !reuse;
-      const int32_t next_rows =
-          next_image ? rows_needed(d, 0) : (last_row && last_image ? pass.ahead_rows : 0);
-      const int32_t loads =
-          (target - loaded) * row_blocks + next_rows * (last_image ? next_row_blocks : row_blocks);
-      const int32_t steps = max_of(loads, row_steps);
-      Corner corner = {top,
-                       -d.pad_left,
-                       (base_slot + top - base_y) * row_entries - d.pad_left * d.chunk_blocks,
-                       d.ring_rows * row_entries,
-                       d.stride_w,
-                       d.stride_w * d.chunk_blocks};
-      int32_t step = 0;   // of the current group of pixels
-      int32_t group = 0;  // of SIMD channels, in an operation
-      Tap at[C::G];
-#pragma HLS ARRAY_PARTITION variable = at complete  // registers
-      acc_t acc[C::PIXELS][C::PE];
-#pragma HLS ARRAY_PARTITION variable = acc complete dim = 0  // registers
-    compute_step:
-      for (int32_t i = 0; i < steps; i++) {
+compute_step:
+  for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1                            // PIXELS*SIMD*PE multiply-adds a cycle
 #pragma HLS DEPENDENCE variable = low inter false      // rows read are never those being written
 #pragma HLS DEPENDENCE variable = high inter false     // nor here
 #pragma HLS DEPENDENCE variable = partial inter false  // each group is read, later written, once
+#pragma HLS DEPENDENCE variable = weight inter false   // a half is read, the other one written
+#pragma HLS DEPENDENCE variable = tap inter false      // nor here
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_STEPS
-        if (i < loads) writer.push(blocks.read(), low, high);
-        if (i < row_steps) {
-          const bool begin = step == 0;
-          const bool end = step == pass.steps - 1;
-        walk_g:
-          for (int g = 0; g < C::G; g++) {
-#pragma HLS UNROLL  // a cursor each
-            at[g] = begin ? walk.first(g) : walk.next(at[g]);
-          }
-          const bool second = C::HAS_OPS && d.op != OP_CONV && group >= source_groups;
-          typename C::value_t value[C::PIXELS][C::SIMD];
-          typename C::tree_t sum[C::PIXELS][C::PE];
+    if (begin) {
+      row = rows.read();
+      rows_left = row.rows_in;
+      computing = row.computes;
+      corner.y = row.y;
+      corner.x = -w.pad_left;
+      corner.entry = row.entry;
+      begin = false;
+    }
+    if (!buffer.ready && buffer.full) {
+      buffer.half = 1 - buffer.half;
+      buffer.ready = true;
+      buffer.full = false;
+      step.start(buffer.taken);
+      buffer.taken = 0;
+      const bool tile_begin = chunk.value == 0;
+      if (conv && tile_begin) bias = biases.read();
+      chunk.step();
+    }
+    const bool work = buffer.ready || !computing;  // else the pass's weights are missing
+    if (!buffer.full && !buffer.all && (!work || (!taps.empty() && (!conv || !weights.empty())))) {
+      const int32_t place = (1 - buffer.half) * C::WEIGHT_ROWS + buffer.taken;
+      const TapRow<C> next = taps.read();
+      tap[place] = next;
+      if (conv) weight[place] = weights.read();
+      buffer.taken++;
+      buffer.full = next.pass_end;
+      buffer.all = next.layer_end;
+    }
+    if (work) {
+      if (rows_left != 0) {
+        if (x.value == 0) {
+          line = lines.read();
+          at = line.entry;
+        }
+        store_block<C>(blocks.read(), at, w.wide, low, high);
+        at += w.chunk_blocks;
+        if (x.step() && line.row_end) rows_left--;
+      }
+      if (computing) {
+        const int32_t place = buffer.half * C::WEIGHT_ROWS + step.value;
+        const TapRow<C> at_taps = tap[place];
+        typename C::value_t value[C::PIXELS][C::SIMD];
 #pragma HLS ARRAY_PARTITION variable = value complete dim = 0  // registers
-#pragma HLS ARRAY_PARTITION variable = sum complete dim = 0    // wires
-          fetch<C>(d, low, high, walk, at, corner, decoder, decoder2, second, value);
-          if (C::HAS_OPS && d.op != OP_CONV) {
-            spread<C>(value, second ? group - source_groups : group,
-                      second ? d.in2_align : d.in_align, pass.first_block * BLOCK_CODES,
-                      d.out_channels, sum);
+        fetch<C>(w, low, high, at_taps, corner, decoder, decoder2, value);
+        if (step.value == 0) stage.begin(row.first, bias, partial[row.first ? 0 : pixels]);
+        if (C::HAS_OPS && !conv) {
+          stage.spread(value, at_taps.group, w.align[at_taps.second], row.first_channel,
+                       w.channels);
+        } else {
+          stage.step(weight[place], value);
+        }
+        if (step.step()) {
+          if (row.last) {
+            sums.write(stage.result());
           } else {
-            mac_array<C>(weight[step], value, sum);
+            partial[pixels] = stage.result();
           }
-          accumulate<C>(begin, pass.first, start, partial[pass.first ? 0 : pixels], sum, acc);
-          if (end) {
-            const SumGroup<C> result = joined<C>(acc);
-            if (pass.last) {
-              sums.write(result);
-            } else {
-              partial[pixels] = result;
-            }
-            pixels++;
-            corner.x += C::PIXELS * corner.next_x;
-            corner.entry += C::PIXELS * corner.next_entry;
-          }
-          step = end ? 0 : step + 1;
-          group = group == d.sources * source_groups - 1 ? 0 : group + 1;
+          pixels++;
+          corner.x += C::PIXELS * w.stride_w;
+          corner.entry += C::PIXELS * w.pixel_entries;
+          if (column.step()) computing = false;
         }
       }
-      total += steps;
-      loaded = last_row ? next_rows : target;
+      total++;
+      if (rows_left == 0 && !computing) {
+        begin = true;
+        end = row.layer_end;
+        if (row.pass_end) {
+          buffer.ready = false;
+          pixels = 0;
+        }
+      }
     }
-    // The next image's row 0 lies behind this image's last row.
-    image_slot = base_slot + d.rows_used - base_y;
-    if (image_slot >= d.ring_rows) image_slot -= d.ring_rows;
   }
-  next_slot = image_slot;
   count.write(total);
 }
 

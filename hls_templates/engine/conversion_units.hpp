@@ -58,28 +58,11 @@ struct QK {
   }
 };
 
-// How the codes of one feature map are to be decoded.
-struct DecoderSettings {
-  int32_t scheme, shift, half, table, bits, is_signed;
-};
-
-inline DecoderSettings first_source(const LayerDesc& d) {
-  const DecoderSettings s = {d.in_scheme, d.in_shift, d.in_half,
-                             d.in_table,  d.in_bits,  d.in_signed};
-  return s;
-}
-
-inline DecoderSettings second_source(const LayerDesc& d) {
-  const DecoderSettings s = {d.in2_scheme, d.in2_shift, d.in2_half,
-                             d.in2_table,  d.in2_bits,  d.in2_signed};
-  return s;
-}
-
 // Decodes the codes of one feature map. Signed codes are two's complement, but KNQ's are indices.
 template <class C>
 class Decoder {
  public:
-  explicit Decoder(const DecoderSettings& s)
+  explicit Decoder(const CodeSettings& s)
       : scheme_(s.scheme),
         shift_(s.shift),
         half_(s.half),
@@ -109,17 +92,16 @@ class Decoder {
 template <class C>
 class Encoder {
  public:
-  explicit Encoder(const LayerDesc& d)
-      : scheme_(d.out_scheme),
-        shift_(d.out_shift),
-        half_(d.out_half),
-        mask_((1 << d.out_bits) - 1),
-        largest_(d.out_signed ? mask_ >> 1 : mask_) {
+  explicit Encoder(const CodeSettings& s)
+      : scheme_(s.scheme),
+        shift_(s.shift),
+        half_(s.half),
+        mask_((1 << s.bits) - 1),
+        largest_(s.is_signed ? mask_ >> 1 : mask_) {
   load_thresholds:
     for (int j = 0; j < C::KNQ_LEVELS; j++) {
 #pragma HLS UNROLL  // the comparator inputs of QK, held in registers for the layer
-      threshold_[j] =
-          d.out_scheme == SCHEME_KNQ ? C::threshold(d.out_table, j) : typename C::quant_t(0);
+      threshold_[j] = s.scheme == SCHEME_KNQ ? C::threshold(s.table, j) : typename C::quant_t(0);
     }
   }
 

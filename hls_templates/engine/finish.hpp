@@ -8,87 +8,90 @@
 
 #include "conversion_units.hpp"
 #include "fifo.hpp"
-#include "layer.hpp"
 #include "normalize.hpp"
-#include "packing.hpp"
 #include "requantize.hpp"
+#include "work.hpp"
 
 // The number that is requantized for output lane `lane` of a pixel.
 template <class C>
-typename C::wide_t finish_lane(const LayerDesc& d, const SumVector<C>& vector, int32_t lane,
+typename C::wide_t finish_lane(const FinishWork& w, const SumVector<C>& vector, int32_t lane,
                                int32_t reciprocal) {
 #pragma HLS INLINE
   typedef typename C::wide_t wide_t;
   static_assert(sizeof(typename C::acc_t) <= sizeof(wide_t), "wide_t must hold an acc_t");
   static_assert(!C::HAS_LRN || C::PE >= 3 * BLOCK_CODES,
                 "PE must be 24 or more for a normalisation: a plane and its neighbours");
-  if (C::HAS_LRN && d.op == OP_LRN) {
+  if (C::HAS_LRN && w.op == OP_LRN) {
     const int32_t at = lane + BLOCK_CODES;  // the first plane holds neighbours only
     if (at >= C::PE - BLOCK_CODES) return wide_t(0);
-    const uint64_t q = sum_of_squares<C>(vector.sum, at, d.lrn_size);
-    return wide_t(vector.sum[at]) * wide_t(lrn_factor<C>(q, d.lrn_table));
+    const uint64_t q = sum_of_squares<C>(vector.sum, at, w.lrn_size);
+    return wide_t(vector.sum[at]) * wide_t(lrn_factor<C>(q, w.lrn_table));
   }
   if (C::HAS_AVERAGE && reciprocal != 0) return wide_t(vector.sum[lane]) * wide_t(reciprocal);
   return wide_t(vector.sum[lane]);
 }
 
 template <class C>
-void finish(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out, Fifo<SumGroup<C>>& in,
-            Fifo<CodeVector<C>>& codes, Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
+void finish(Fifo<FinishWork>& work_in, Fifo<SumGroup<C>>& in, Fifo<CodeVector<C>>& codes,
+            Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
   static_assert(C::PE % C::QK_UNITS == 0, "PE must be a multiple of QK_UNITS: all units are busy");
-  const Pass pass = pass_in.read();
-  pass_out.write(pass);
-  const Encoder<C> encoder(d);
-  const int32_t pixels = pass.last ? pass.images * d.conv_height * d.conv_width : 0;
+  const FinishWork w = work_in.read();
+  const Encoder<C> encoder(w.code);
+  Digit<int32_t> part, q, ox, oy, image, tile;
+  part.start(w.raw ? 1 : C::PE / C::QK_UNITS);  // of a pixel's lanes
+  q.start(C::PIXELS);                           // pixel of the group
+  ox.start(w.conv_width);
+  oy.start(w.conv_height);
+  image.start(w.images);
+  tile.start(w.tiles);
+  int32_t lane = 0;
+  int32_t top = -w.pad_top, left = -w.pad_left;  // corner of an average's window
   SumGroup<C> group;
-  int32_t q = 0, ox = 0, oy = 0;  // pixel of the group, column and row
-  if (d.raw) {
-  finish_raw:
-    for (int32_t i = 0; i < pixels; i++) {
-#pragma HLS PIPELINE II = 1  // one pixel a cycle
-#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_IMAGES
-      if (q == 0) group = in.read();
-      raw.write(group.pixel[q]);
-      const bool row_end = ox == d.conv_width - 1;
-      q = row_end || q == C::PIXELS - 1 ? 0 : q + 1;
-      ox = row_end ? 0 : ox + 1;
-    }
-    count.write(pixels);
-  } else {
-    const int32_t steps = pixels * (C::PE / C::QK_UNITS);
-    int32_t lane = 0;
-    CodeVector<C> result;
-  finish_lanes:
-    for (int32_t i = 0; i < steps; i++) {
-#pragma HLS PIPELINE II = 1  // QK_UNITS lanes a cycle
+  CodeVector<C> result;
+#pragma HLS ARRAY_PARTITION variable = group.pixel complete  // registers: any pixel, any lane
+#pragma HLS ARRAY_PARTITION variable = result.code complete  // registers
+  count_t total = 0;
+finish_lanes:
+  for (bool end = false; !end;) {
+#pragma HLS PIPELINE II = 1  // QK_UNITS lanes a cycle; a pixel where they are stored as they are
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_IMAGES * C::MAX_HEIGHT * C::MAX_WIDTH
-      if (lane == 0 && q == 0) group = in.read();
-      const SumVector<C>& vector = group.pixel[q];
-      int32_t reciprocal = d.reciprocal;
-      if (C::HAS_AVERAGE && d.exclude_pad) {
-        const int32_t top = oy * d.stride_h - d.pad_top;
-        const int32_t left = ox * d.stride_w - d.pad_left;
-        reciprocal = C::reciprocal(inside_count(top, d.kernel_h, d.in_height) *
-                                   inside_count(left, d.kernel_w, d.in_width));
+    if (lane == 0 && q.value == 0) group = in.read();
+    const SumVector<C>& vector = group.pixel[q.value];
+    if (w.raw) {
+      raw.write(vector);
+    } else {
+      int32_t reciprocal = w.reciprocal;
+      if (C::HAS_AVERAGE && w.exclude_pad) {
+        reciprocal = C::reciprocal(inside_count(top, w.kernel_h, w.in_height) *
+                                   inside_count(left, w.kernel_w, w.in_width));
       }
     unit_u:
       for (int u = 0; u < C::QK_UNITS; u++) {
 #pragma HLS UNROLL  // one requantizer and one QE/QK each
-        const typename C::quant_t y = requantize<C>(finish_lane<C>(d, vector, lane + u, reciprocal),
-                                                    d.requant_shift, d.y_min, d.y_max);
+        const typename C::quant_t y = requantize<C>(finish_lane<C>(w, vector, lane + u, reciprocal),
+                                                    w.requant_shift, w.y_min, w.y_max);
         result.code[lane + u] = encoder(y);
       }
-      const bool full = lane + C::QK_UNITS == C::PE;
-      if (full) codes.write(result);
-      lane = full ? 0 : lane + C::QK_UNITS;
-      const bool row_end = full && ox == d.conv_width - 1;
-      const bool image_end = row_end && oy == d.conv_height - 1;
-      q = row_end || (full && q == C::PIXELS - 1) ? 0 : (full ? q + 1 : q);
-      ox = row_end ? 0 : (full ? ox + 1 : ox);
-      oy = image_end ? 0 : (row_end ? oy + 1 : oy);
+      if (part.last) codes.write(result);
     }
-    count.write(steps);
+    total++;
+    const bool pixel_end = part.step();
+    lane = pixel_end ? 0 : lane + C::QK_UNITS;
+    const bool row_end = ox.step(pixel_end);
+    if (row_end) {
+      q.start(C::PIXELS);  // pixels beyond the row's end are dropped
+      left = -w.pad_left;
+      top += w.stride_h;
+    } else {
+      q.step(pixel_end);
+      if (pixel_end) left += w.stride_w;
+    }
+    if (oy.step(row_end)) {
+      top = -w.pad_top;
+      end = image.step() && tile.step();
+    }
   }
+  count.write(total);
 }
 
 #endif  // FINISH_HPP

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pass: one tile of PE output channels times one chunk of input channels, the unit of work of the
-// engine; and what all headers share. LayerDesc, a row of the layer table, is in layer_desc.hpp.
+// What all processes share: constants of the formats, the counters, and Digit, of which their flat
+// loops are made. LayerDesc, a row of the layer table, is in layer_desc.hpp; what each process gets
+// of it is in work.hpp.
 #ifndef LAYER_HPP
 #define LAYER_HPP
 
@@ -25,54 +26,13 @@ static_assert(LRN_ENTRIES == LRN_POINTS * (36 - LRN_POINTS_LOG2 + 1) + 1,
 // Windows whose average leaves padding out may have up to so many elements.
 const int MAX_COUNT = 64;
 
-// One step through the engine's pipeline of processes; handed from each process to the next.
-struct Pass {
-  int32_t tile;          // running index of the tile of PE output channels
-  int32_t first;         // 1: first chunk of its tile, accumulators start at the bias
-  int32_t last;          // 1: last chunk of its tile, results leave the accumulators
-  int32_t blocks;        // channel blocks of each input read in this pass
-  int32_t steps;         // cycles of the multiplier array for each group of PIXELS pixels
-  int32_t first_block;   // first channel block, counted over the whole input feature map
-  int32_t input_parts;   // images that are read, and one more where the next pass's first rows are
-  int32_t skip_rows;     // rows of the first image that the pass before has taken in
-  int32_t ahead_rows;    // rows of the next pass's first image that this one takes in
-  int32_t next_blocks;   // of the next pass
-  int32_t next_block;    // first_block of the next pass
-  int32_t next_fetch;    // fetch of the next pass
-  int32_t out_plane;     // first output plane (of 8 channels), over the whole output feature map
-  int32_t planes;        // output planes that exist, of the PE/8 computed
-  int32_t weight_addr;   // word address of this pass's weights in every port's section
-  int32_t weight_words;  // and how many words there are in each, codebook and biases included
-  int32_t table_words;   // codebook entries in front of them: first pass of a coded layer
-  int32_t images;        // images in the batch
-  int32_t fetch;         // 1: first tile that reads this chunk: a cached input comes from DRAM
-};
-
-// The input rows begin..end-1 of one image, of so many blocks from first_block on.
-struct InputPart {
-  int32_t image, begin, end, blocks, first_block, fetch;
-};
-
-// What a pass reads, in order: the rows of every image that are not in the line buffer yet, then
-// the first rows of the next pass, so that it need not wait for them.
-inline InputPart input_part(const LayerDesc& d, const Pass& pass, int32_t n) {
-  const bool next = n == pass.images;
-  const InputPart part = {next ? 0 : n,
-                          n == 0 ? pass.skip_rows : 0,
-                          next ? pass.ahead_rows : d.rows_used,
-                          next ? pass.next_blocks : pass.blocks,
-                          next ? pass.next_block : pass.first_block,
-                          next ? pass.next_fetch : pass.fetch};
-  return part;
-}
-
 // What the engine counts, in the order of the AXI-Lite registers; iterations of each process's
-// innermost loop, one clock cycle each at initiation interval 1.
+// loop in which it has something to do, one clock cycle each at initiation interval 1.
 enum Counter {
   COUNT_BYTES_READ,
   COUNT_BYTES_WRITTEN,
   COUNT_BYTES_WEIGHTS,
-  COUNT_CYCLES,
+  COUNT_CYCLES,  // of the busiest process
   COUNT_LOAD,
   COUNT_READ,
   COUNT_UNPACK,
@@ -85,6 +45,46 @@ enum Counter {
 };
 
 typedef uint32_t count_t;
+typedef uint32_t addr_t;  // of words
+
+// Counts 0, 1, .. limit - 1 and again from 0. That it stands at its last value is found out one
+// step before, so that a step is one comparison beside one addition and never one behind the other.
+template <class T>
+class Digit {
+ public:
+  // limit: 1 or more.
+  void start(T limit) {
+#pragma HLS INLINE
+    value = 0;
+    single_ = limit == 1;
+    last = single_;
+    before_last_ = T(limit - 2);
+  }
+
+  // One step on where `enable`; whether it went back to 0.
+  bool step(bool enable = true) {
+#pragma HLS INLINE
+    const bool carry = enable && last;
+    if (enable) {
+      const T next = last ? T(0) : T(value + 1);
+      last = last ? single_ : value == before_last_;
+      value = next;
+    }
+    return carry;
+  }
+
+  T value;
+  bool last;
+
+ private:
+  T before_last_;
+  bool single_;
+};
+
+// How the codes of one feature map are made and read.
+struct CodeSettings {
+  int32_t scheme, shift, half, table, bits, is_signed;
+};
 
 // v * 2^s. Plain << is undefined for negative native integers before C++20; ap_int defines it.
 inline int32_t shift_left(int32_t v, int s) {
@@ -104,12 +104,6 @@ inline int32_t min_of(int32_t a, int32_t b) {
 }
 inline int32_t max_of(int32_t a, int32_t b) {
   return a > b ? a : b;
-}
-
-// Input rows of one image that output row oy needs, counted from its first row.
-inline int32_t rows_needed(const LayerDesc& d, int32_t oy) {
-  const int32_t last = oy * d.stride_h - d.pad_top + (d.kernel_h - 1) * d.dilation_h;
-  return max_of(0, min_of(last + 1, d.rows_used));
 }
 
 #endif  // LAYER_HPP

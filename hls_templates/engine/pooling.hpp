@@ -6,84 +6,81 @@
 #define POOLING_HPP
 
 #include "fifo.hpp"
-#include "layer.hpp"
-#include "packing.hpp"
+#include "work.hpp"
 
 template <class C>
-void max_pool(const LayerDesc& d, Fifo<Pass>& pass_in, Fifo<Pass>& pass_out,
-              Fifo<CodeVector<C>>& in, Fifo<CodeVector<C>>& out, Fifo<count_t>& count) {
+void max_pool(Fifo<PoolWork>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVector<C>>& out,
+              Fifo<count_t>& count) {
   static_assert(C::POOL_WIDTH <= C::MAX_WIDTH, "POOL_WIDTH must be MAX_WIDTH at most");
   static CodeVector<C> rows[C::POOL_ROWS][C::POOL_WIDTH];
 #pragma HLS AGGREGATE variable = rows  // one wide memory word per pixel
-  const Pass pass = pass_in.read();
-  pass_out.write(pass);
+  const PoolWork w = work_in.read();
+  Digit<int32_t> x, slot, kx, ky, px, image, tile;
+  x.start(w.conv_width);  // of the row that is taken in
+  slot.start(w.pool_h);   // where it goes
+  kx.start(w.pool_w);     // of the window
+  ky.start(w.pool_h);
+  px.start(w.out_width);  // of the pooled row
+  image.start(w.images);
+  tile.start(w.tiles);
+  int32_t have = 0;                  // rows taken in of the image
+  int32_t py = 0, top = -w.pad_top;  // pooled row, its window's first row
+  int32_t need = w.pooled ? min_of(top + w.pool_h, w.conv_height) : w.conv_height;
+  int32_t left = -w.pad_left;  // first column of the window
+  CodeVector<C> best;
   count_t total = 0;
-  const bool active = pass.last && !d.raw;
-  const bool pooled = d.pool_h * d.pool_w > 1 || d.pool_stride_h * d.pool_stride_w > 1;
-  if (active && !pooled) {
-    const int32_t pixels = pass.images * d.conv_height * d.conv_width;
-  pool_bypass:
-    for (int32_t i = 0; i < pixels; i++) {
-#pragma HLS PIPELINE II = 1  // one pixel a cycle
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES * C::MAX_HEIGHT * C::MAX_WIDTH
-      out.write(in.read());
-    }
-    total = pixels;
-  }
-pool_image:
-  for (int32_t n = 0; n < (active && pooled ? pass.images : 0); n++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-    int32_t have = 0;  // rows taken in so far
-    int32_t slot = 0;  // where the next one goes: have modulo pool_h
-  pool_row:
-    for (int32_t py = 0; py <= d.out_height; py++) {  // the extra turn takes in unused rows
-#pragma HLS LOOP_TRIPCOUNT min = 2 max = C::MAX_HEIGHT
-      const int32_t top = py * d.pool_stride_h - d.pool_pad_top;
-      const int32_t need =
-          py < d.out_height ? min_of(top + d.pool_h, d.conv_height) : d.conv_height;
-    pool_take_row:
-      for (int32_t y = have; y < need; y++) {
-#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::POOL_ROWS
-      pool_take:
-        for (int32_t x = 0; x < d.conv_width; x++) {
-#pragma HLS PIPELINE II = 1  // one pixel a cycle
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::POOL_WIDTH
-          rows[slot][x] = in.read();
-        }
-        slot = slot == d.pool_h - 1 ? 0 : slot + 1;
-        total += d.conv_width;
-      }
-      have = max_of(have, need);
-      if (py == d.out_height) break;
-      // Row y of the map lies pool_h - (have - y) slots behind the next free one.
-      int32_t px = 0, ky = 0, kx = 0;
-      CodeVector<C> best;
-      const int32_t steps = d.out_width * d.pool_h * d.pool_w;
-    pool_window:
-      for (int32_t i = 0; i < steps; i++) {
-#pragma HLS PIPELINE II = 1  // one window element of all lanes a cycle
+pool_step:
+  for (bool end = w.raw != 0; !end;) {
+#pragma HLS PIPELINE II = 1  // a pixel in, or a window element of all lanes, a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::POOL_WIDTH * C::POOL_ROWS
-        const int32_t y = top + ky;
-        const int32_t x = px * d.pool_stride_w - d.pool_pad_left + kx;
-        const bool inside = y >= 0 && y < d.conv_height && x >= 0 && x < d.conv_width;
-        const int32_t back = slot - (have - y);
-        const CodeVector<C>& item =
-            rows[inside ? (back < 0 ? back + d.pool_h : back) : 0][inside ? x : 0];
-        const bool start = ky == 0 && kx == 0;
-      pool_lane:
-        for (int p = 0; p < C::PE; p++) {
-#pragma HLS UNROLL  // one comparator per lane
-          const typename C::code_t code = inside ? item.code[p] : typename C::code_t(0);
-          best.code[p] = start || code > best.code[p] ? code : best.code[p];
-        }
-        const bool row_end = kx == d.pool_w - 1;
-        const bool window_end = row_end && ky == d.pool_h - 1;
-        if (window_end) out.write(best);
-        kx = row_end ? 0 : kx + 1;
-        ky = window_end ? 0 : (row_end ? ky + 1 : ky);
-        px = window_end ? px + 1 : px;
+    bool image_end = false;
+    total++;
+    if (have < need) {
+      const CodeVector<C> pixel = in.read();
+      if (w.pooled) {
+        rows[slot.value][x.value] = pixel;
+      } else {
+        out.write(pixel);
       }
-      total += steps;
+      if (x.step()) {
+        slot.step();
+        have++;
+        image_end = have == w.conv_height && (!w.pooled || py == w.out_height);
+      }
+    } else {
+      const int32_t column = left + kx.value;
+      const int32_t y = top + ky.value;
+      const bool inside = y >= 0 && y < w.conv_height && column >= 0 && column < w.conv_width;
+      // Row y of the map lies pool_h - (have - y) slots behind the next free one.
+      const int32_t back = slot.value - (have - y);
+      const CodeVector<C>& item =
+          rows[inside ? (back < 0 ? back + w.pool_h : back) : 0][inside ? column : 0];
+      const bool start = ky.value == 0 && kx.value == 0;
+    pool_lane:
+      for (int p = 0; p < C::PE; p++) {
+#pragma HLS UNROLL  // one comparator per lane
+        const typename C::code_t code = inside ? item.code[p] : typename C::code_t(0);
+        best.code[p] = start || code > best.code[p] ? code : best.code[p];
+      }
+      if (kx.step() && ky.step()) {
+        out.write(best);
+        left += w.stride_w;
+        if (px.step()) {
+          left = -w.pad_left;
+          top += w.stride_h;
+          py++;
+          // behind the last pooled row those rows are taken in that no window needs
+          need = py == w.out_height ? w.conv_height : min_of(top + w.pool_h, w.conv_height);
+          image_end = py == w.out_height && have == w.conv_height;
+        }
+      }
+    }
+    if (image_end) {
+      have = py = 0;
+      top = -w.pad_top;
+      need = w.pooled ? min_of(top + w.pool_h, w.conv_height) : w.conv_height;
+      slot.start(w.pool_h);
+      end = image.step() && tile.step();
     }
   }
   count.write(total);

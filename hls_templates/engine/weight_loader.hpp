@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weight loader: DDR words -> one side of the ping-pong weight buffer. A row of the file holds the
-// PE*SIMD weights that one cycle consumes, `weight_bits` bits each, and is a whole number of words
-// from every port, so words are collected in registers and split at once: no gearbox. Fields are
-// weights, or indices into the layer's codebook. A layer's first pass brings the codebook in front
-// of everything, a tile's first pass its biases in front of the rows (docs/formats.md, section 4).
+// Weight loader: DDR words -> rows of weights and biases. A row of the file holds the PE*SIMD
+// weights that one cycle consumes, `weight_bits` bits each, and is a whole number of words from
+// every port, so words are collected in registers and split at once: no gearbox. Fields are
+// weights, or indices into the layer's codebook. A layer begins with its codebook, a tile with its
+// biases (docs/formats.md, section 4); all words of a layer follow each other: one burst.
 #ifndef WEIGHT_LOADER_HPP
 #define WEIGHT_LOADER_HPP
 
 #include "fifo.hpp"
-#include "layer.hpp"
+#include "work.hpp"
 
 // Field `index` of a packed row of fields of `width` bits, sign-extended. Both are constants after
 // unrolling: wiring.
@@ -48,10 +48,12 @@ split_width:
   }
 }
 
+// What the next word belongs to.
+enum Section { SECTION_TABLE, SECTION_BIAS, SECTION_ROWS };
+
 // `weights`: one pointer per port, each to its own section of the weight file.
 template <class C, class... Ports>
-void load_weights(const LayerDesc& d, Fifo<Pass>& pass_in,
-                  typename C::weight_t buffer[C::WEIGHT_ROWS][C::SIMD][C::PE], int32_t bias[C::PE],
+void load_weights(Fifo<LoadWork>& work_in, Fifo<WeightRow<C>>& rows, Fifo<BiasTile<C>>& biases,
                   Fifo<count_t>& count, Ports... weights) {
   static_assert(sizeof...(Ports) == C::WEIGHT_PORTS, "one pointer per port");
   static_assert(C::ROW_WORDS % C::WEIGHT_PORTS == 0,
@@ -61,87 +63,83 @@ void load_weights(const LayerDesc& d, Fifo<Pass>& pass_in,
   static_assert((C::TABLE_ENTRIES & (C::TABLE_ENTRIES - 1)) == 0,
                 "TABLE_ENTRIES must be a power of two: an index is masked");
   typedef typename C::weight_t weight_t;
+  typedef typename C::acc_t acc_t;
   static weight_t table[C::SIMD * C::PE][C::TABLE_ENTRIES];
 #pragma HLS ARRAY_PARTITION variable = table complete dim = 1          // a copy per lane
 #pragma HLS BIND_STORAGE variable = table type = ram_1p impl = lutram  // small, and many copies
-  const Pass pass = pass_in.read();
-load_table:
-  for (int32_t i = 0; i < pass.table_words; i++) {
-#pragma HLS PIPELINE II = 1  // one entry a cycle: a copy has one write port
-#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::TABLE_ENTRIES
-    const uint64_t word[C::WEIGHT_PORTS] = {uint64_t(weights[pass.weight_addr + i])...};
+  const LoadWork w = work_in.read();
+  const bool coded = C::HAS_CODEBOOK && w.weight_table > 0;
+  // An index is a field without its sign.
+  const int32_t mask = min_of(w.weight_table, C::TABLE_ENTRIES) - 1;
+  uint64_t row[C::ROW_WORDS];
+#pragma HLS ARRAY_PARTITION variable = row complete  // registers: a whole row
+  BiasTile<C> bias;
+  Section section = coded ? SECTION_TABLE : SECTION_BIAS;
+  Digit<int32_t> word, chunk;  // of the section; of the row where it is one
+  Digit<int32_t> place;
+  word.start(coded ? int32_t(w.table_words) : C::BIAS_WORDS);
+  chunk.start(w.chunks);
+  place.start(max_of(w.row_words, 1));
+load_word:
+  for (count_t i = 0; i < w.words; i++) {
+#pragma HLS PIPELINE II = 1  // one bus word from each port a cycle; one burst a layer
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::WEIGHT_WORDS
+    const uint64_t port[C::WEIGHT_PORTS] = {uint64_t(weights[w.address + i])...};
     uint64_t entry = 0;
   join_ports:
     for (int q = 0; q < C::WEIGHT_PORTS; q++) {
 #pragma HLS UNROLL  // the entry comes from the first port, the others bring 0
-      entry |= word[q];
+      entry |= port[q];
     }
-  copy_entry:
-    for (int lane = 0; lane < C::SIMD * C::PE; lane++) {
+    if (section == SECTION_TABLE) {
+    copy_entry:
+      for (int lane = 0; lane < C::SIMD * C::PE; lane++) {
 #pragma HLS UNROLL  // into all copies at once
-      table[lane][i] = weight_t(int16_t(uint16_t(entry)));
-    }
-  }
-  const bool biased = pass.first && pass.weight_words > 0;
-  const int32_t rows_start = pass.table_words + (biased ? C::BIAS_WORDS : 0);
-clear_bias:
-  for (int p = 0; p < C::PE; p++) {
-#pragma HLS UNROLL  // registers; stays 0 for operations without weights
-    bias[p] = 0;
-  }
-load_bias:
-  for (int32_t i = pass.table_words; i < rows_start; i++) {
-#pragma HLS PIPELINE II = 1  // one bus word from each port a cycle
-#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::BIAS_WORDS
-    const uint64_t word[C::WEIGHT_PORTS] = {uint64_t(weights[pass.weight_addr + i])...};
-  split_bias:
-    for (int q = 0; q < C::WEIGHT_PORTS; q++) {
-#pragma HLS UNROLL  // two biases a word
-      const int32_t p = 2 * ((i - pass.table_words) * C::WEIGHT_PORTS + q);
-      if (p < C::PE) {
-        bias[p] = int32_t(uint32_t(word[q]));
-        bias[p + 1] = int32_t(uint32_t(word[q] >> 32));
+        table[lane][word.value] = weight_t(int16_t(uint16_t(entry)));
       }
     }
-  }
-  const int32_t width = d.weight_bits, row_words = d.row_words;
-  const bool coded = C::HAS_CODEBOOK && d.weight_table > 0;
-  // An index is a field without its sign.
-  const int32_t mask = min_of(d.weight_table, C::TABLE_ENTRIES) - 1;
-  uint64_t row[C::ROW_WORDS];
-#pragma HLS ARRAY_PARTITION variable = row complete  // registers: a whole row
-  int32_t have = 0;                                  // words of the current row, from each port
-  int32_t r = 0;
-load_word:
-  for (int32_t i = rows_start; i < pass.weight_words; i++) {
-#pragma HLS PIPELINE II = 1  // one bus word from each port a cycle; bursts of known length
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::WEIGHT_ROWS * C::ROW_WORDS / C::WEIGHT_PORTS
-    const uint64_t word[C::WEIGHT_PORTS] = {uint64_t(weights[pass.weight_addr + i])...};
-  place_word:
-    for (int q = 0; q < C::WEIGHT_PORTS; q++) {
-#pragma HLS UNROLL  // a register listens to one port only, whatever the width
-      row[have * C::WEIGHT_PORTS + q] = word[q];
-    }
-    have++;
-    if (have == row_words) {
-      int16_t number[C::SIMD * C::PE];
-#pragma HLS ARRAY_PARTITION variable = number complete  // wires
-      split_row<C>(row, width, number);
-    store_s:
-      for (int s = 0; s < C::SIMD; s++) {
-#pragma HLS UNROLL  // the whole row in one cycle
-      store_p:
-        for (int p = 0; p < C::PE; p++) {
-#pragma HLS UNROLL  // the whole row in one cycle
-          const int lane = s * C::PE + p;
-          buffer[r][s][p] = coded ? table[lane][number[lane] & mask] : weight_t(number[lane]);
+    if (section == SECTION_BIAS) {
+    split_bias:
+      for (int q = 0; q < C::WEIGHT_PORTS; q++) {
+#pragma HLS UNROLL  // two biases a word
+        const int32_t p = 2 * (int32_t(word.value) * C::WEIGHT_PORTS + q);
+        if (p < C::PE) {
+          bias.start[p] = shift_left(acc_t(int32_t(uint32_t(port[q]))), w.bias_shift);
+          bias.start[p + 1] = shift_left(acc_t(int32_t(uint32_t(port[q] >> 32))), w.bias_shift);
         }
       }
-      r++;
-      have = 0;
+      if (word.last) biases.write(bias);
+    }
+    if (section == SECTION_ROWS) {
+    place_word:
+      for (int q = 0; q < C::WEIGHT_PORTS; q++) {
+#pragma HLS UNROLL  // a register listens to one port only, whatever the width
+        row[place.value * C::WEIGHT_PORTS + q] = port[q];
+      }
+      if (place.step()) {
+        int16_t number[C::SIMD * C::PE];
+#pragma HLS ARRAY_PARTITION variable = number complete  // wires
+        split_row<C>(row, w.weight_bits, number);
+        WeightRow<C> out;
+      store_lane:
+        for (int lane = 0; lane < C::SIMD * C::PE; lane++) {
+#pragma HLS UNROLL  // the whole row in one cycle
+          out.set(lane, coded ? table[lane][number[lane] & mask] : weight_t(number[lane]));
+        }
+        rows.write(out);
+      }
+    }
+    if (word.step()) {
+      if (section == SECTION_ROWS) {
+        section = chunk.step() ? SECTION_BIAS : SECTION_ROWS;
+      } else {
+        section = section == SECTION_TABLE ? SECTION_BIAS : SECTION_ROWS;
+      }
+      const count_t words = chunk.last ? w.last_words : w.rows_words;
+      word.start(section == SECTION_BIAS ? C::BIAS_WORDS : int32_t(words));
     }
   }
-  count.write(pass.weight_words);
+  count.write(w.words);
 }
 
 #endif  // WEIGHT_LOADER_HPP

@@ -12,7 +12,7 @@ template <std::size_t... Q>
 static void run(std::index_sequence<Q...>, const uint64_t* weights, uint64_t fm_in, uint64_t fm_out,
                 int32_t first, int32_t last, int32_t images, uint64_t* counters,
                 uint32_t* design_id) {
-  accelerator(reinterpret_cast<const bus_t*>(weights[Q])..., reinterpret_cast<const bus_t*>(fm_in),
+  accelerator(reinterpret_cast<const bus_t*>(weights[Q])..., reinterpret_cast<bus_t*>(fm_in),
               reinterpret_cast<bus_t*>(fm_out), first, last, images, counters, design_id);
 }
 

@@ -120,7 +120,7 @@ class Context:
         self.notes: list[str] = []
         self._folder = folder
         start = Op("input", sources=[], conv_shape=source.in_shape, title=INPUT)
-        self.values: dict[str, Result] = {
+        self._values: dict[str, Result] = {
             source.input_name: Value(start, map_axes(source.in_shape))
         }
         self._read_names = {name for node in source.nodes for name in node.input}
@@ -132,13 +132,13 @@ class Context:
 
     def value(self, name: str) -> Result:
         """What a tensor name stands for; initialisers are decoded when they are first read."""
-        if name not in self.values:
+        if name not in self._values:
             if name not in self.source.initializers:
                 raise UnsupportedError(
                     f"output {shown(name)} of the node before it is not computed"
                 )
-            self.values[name] = self.array(self.source.initializers[name], name)
-        return self.values[name]
+            self._values[name] = self.array(self.source.initializers[name], name)
+        return self._values[name]
 
     def convert(self, proto: NodeProto, title: str) -> None:
         """Give a node's first output its value; others must have no reader."""
@@ -151,7 +151,11 @@ class Context:
         if not proto.output or not proto.output[0]:
             raise UnsupportedError("output 0 must have a name")
         # numpy gives scalars instead of arrays without axes
-        self.values[proto.output[0]] = result if isinstance(result, Value) else np.asarray(result)
+        self._values[proto.output[0]] = result if isinstance(result, Value) else np.asarray(result)
+
+    def stand_in(self, name: str, dims: tuple[int, ...]) -> None:
+        """Let a refused node's output be a tensor of `dims`, so that its readers are checked."""
+        self._values[name] = refused(dims)
 
     def logits_name(self) -> str:
         """The tensor before what the host does at the end."""
@@ -288,8 +292,7 @@ def lower(context: Context) -> Value:
                 problems.append((op_type, title, str(error)))
             lost.update(proto.output)
             if error.dims and proto.output:
-                # a tensor of its sizes stands in, so that its readers are checked
-                context.values[proto.output[0]] = refused(error.dims)
+                context.stand_in(proto.output[0], error.dims)
                 lost.discard(proto.output[0])
     if problems:
         raise UserError(_listed(problems))

@@ -52,7 +52,8 @@ def test_counters_are_the_predicted_ones(bundle, digits_build, golden, device):
             totals[call.first].update(call.counters)
         assert [layer.name for layer in board.design.layers] == [item["name"] for item in layers]
     for layer, total in zip(layers, totals, strict=True):
-        assert (total["cycles"], total["bytes_read"]) == (layer["cycles"], layer["bytes_read"])
+        busiest = max(layer["counts"].values())
+        assert (total["cycles"], total["bytes_read"]) == (busiest, layer["bytes_read"])
 
 
 def test_activations_are_the_stored_codes(bundle, digits_build, golden, device):

@@ -32,6 +32,10 @@ struct Network {
   typedef int64_t wide_t;
   typedef unsigned __int128 in_gear_t;
   typedef unsigned __int128 out_gear_t;
+  typedef int32_t y_t;
+  typedef int32_t x_t;
+  typedef int32_t entry_t;
+  typedef uint32_t block_t;
 #else
   typedef ap_uint<64> bus_t;
   typedef ap_int<FUZZ_WEIGHT_BITS> weight_t;
@@ -45,6 +49,10 @@ struct Network {
   typedef ap_int<64> wide_t;
   typedef ap_uint<128> in_gear_t;
   typedef ap_uint<128> out_gear_t;
+  typedef ap_int<9> y_t;
+  typedef ap_int<9> x_t;
+  typedef ap_int<16> entry_t;
+  typedef ap_uint<8> block_t;
 #endif
   static const bool HAS_ENQ = true, HAS_KNQ = true, HAS_OPS = true;
   static const bool HAS_LRN = FUZZ_PE >= 24, HAS_AVERAGE = true, HAS_CODEBOOK = true;
@@ -62,7 +70,7 @@ struct Network {
   static const int32_t MAX_IMAGES = FUZZ_IMAGES, ARENA_WORDS = FUZZ_ARENA_WORDS;
   static const int32_t CHIP_A_WORDS = FUZZ_CHIP_WORDS, CHIP_B_WORDS = FUZZ_CHIP_WORDS + 1;
   static const int32_t MAX_HEIGHT = 64, MAX_WIDTH = 64, MAX_BLOCKS = 64, MAX_ROW_WORDS = 256;
-  static const int32_t MAX_ROW_STEPS = 1 << 20, MAX_PASSES = 1 << 12, LRN_REACH = 8;
+  static const int32_t WEIGHT_WORDS = 1 << 20, MAX_ROW_STEPS = 1 << 20, MAX_PASSES = 1 << 12, LRN_REACH = 8;
   static const int32_t IN_WIDTHS = 16, OUT_WIDTHS = 16;  // every T from 1 to 16
 
   static constexpr int in_width(int k) { return k + 1; }
@@ -110,8 +118,8 @@ static void run(const std::vector<uint64_t>& weights, Network::bus_t* fm,
                 Network::bus_t* chip_in, Network::bus_t* chip_out, const LayerDesc& layer,
                 int32_t images, Counters& counters, std::index_sequence<Q...>) {
   const Network::bus_t* first = reinterpret_cast<const Network::bus_t*>(weights.data());
-  run_layer<Network>(fm, fm, chip_in, chip_out, layer, images, counters,
-                     first + Q * (weights.size() / Network::WEIGHT_PORTS)...);
+  layer_region<Network>(MemoryPort<Network>(fm), MemoryPort<Network>(fm), chip_in, chip_out, layer,
+                        images, counters.value, first + Q * (weights.size() / Network::WEIGHT_PORTS)...);
 }
 
 int main(int argc, char** argv) {

@@ -225,7 +225,7 @@ def test_every_loop_and_function_of_the_sources_is_seen():
 
 ENGINE = (TEMPLATES / "engine/engine.hpp").read_text()
 PROCESSES = re.findall(
-    r"\n    (?:PROCESS\()?(\w+)<C>[(,]", ENGINE[ENGINE.index("#pragma HLS DATAFLOW") :]
+    r"\n +(?:PROCESS\()?(\w+)<C>[(,]", ENGINE[ENGINE.index("#pragma HLS DATAFLOW") :]
 )
 
 
@@ -235,7 +235,7 @@ def test_engine_is_a_region_of_processes():
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_engine_without_a_process_is_found(process):
-    without, count = re.subn(rf"\n    (PROCESS\()?{process}<C>[(,][^;]*;", "", ENGINE)
+    without, count = re.subn(rf"\n +(PROCESS\()?{process}<C>[(,][^;]*;", "", ENGINE)
     assert count == 1
     hits = [f for f in check_texts({**headers(), "engine.hpp": without}) if f.rule == "dataflow"]
     assert hits and all(hit.file == "engine.hpp" for hit in hits)

@@ -65,8 +65,8 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         wrong, bus = f"Wrong{number}", f"Wrong{number}::bus_t*"
         text += f"""
 struct {wrong} : Network {{ {f"{kind} {change};" if change else ""} }};
-template void run_layer<{wrong}>(const {bus}, {bus}, {bus}, {bus}, const LayerDesc&, int32_t,
-    Counters&, const {bus});
+template void layer_region<{wrong}>(MemoryPort<{wrong}>, MemoryPort<{wrong}>, {bus}, {bus},
+    const LayerDesc, int32_t, uint64_t*, const {bus});
 """
     flags = ["-fsyntax-only", *csim.AP_TYPES["fast"], *find_build("small").defines]
     messages = compile_text(tmp_path_factory.mktemp("sizes"), text, *flags)

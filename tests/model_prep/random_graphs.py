@@ -9,7 +9,7 @@ from formats.arithmetic import Average, Lrn
 from formats.images import Preprocessing
 from formats.network import InputFormat, Network
 from formats.quantizer import Quantizer
-from model_prep.graph import Graph, Layer
+from model_prep.graph import Graph, Layer, no_bias, no_weight
 from model_prep.quantize import quantizers
 from model_prep.quantize.integers import input_format, quantize_layers
 from model_prep.quantize.plan import Settings
@@ -24,13 +24,14 @@ MOST_VALUES = 4000  # of all maps of a network: what runs many of them ends in s
 def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels: int) -> Layer:
     """A layer with random weights that reads `channels` channels."""
     fields: dict[str, object] = {"pool": spec.pool}
+    weight, bias = no_weight(), no_bias()
     inputs = [spec.source or "", *([spec.source2 or ""] if spec.kind == "add" else [])]
     window = {"stride": spec.stride, "pads": spec.pads}
     if spec.kind in ("conv", "fc"):
         shape = (spec.out, channels // spec.groups, *spec.kernel)
         scale = 10.0 ** random.uniform(-3, 1)
-        fields["weight"] = (scale * random.standard_normal(shape)).astype(np.float32)
-        fields["bias"] = random.standard_normal(spec.out).astype(np.float32)
+        weight = (scale * random.standard_normal(shape)).astype(np.float32)
+        bias = random.standard_normal(spec.out).astype(np.float32)
         fields |= {**window, "dilation": spec.dilation, "groups": spec.groups}
     elif spec.kind == "avgpool":
         fields["average"] = Average(spec.kernel, **window, count_include_pad=spec.count_include_pad)
@@ -39,7 +40,7 @@ def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels:
         fields["lrn"] = Lrn(spec.lrn_size, alpha, 0.75, k)
     relu = spec.relu if spec.relu is not None else not spec.signed
     relu = relu and spec.kind in ("conv", "fc", "add") and spec is not toy.layers[-1]
-    return Layer(spec.name or "", spec.kind, tuple(inputs), relu=relu, **fields)  # type: ignore[arg-type]
+    return Layer(spec.name or "", spec.kind, tuple(inputs), weight, bias, relu=relu, **fields)  # type: ignore[arg-type]
 
 
 def random_graph(random: np.random.Generator) -> Graph:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from formats import network as manifest
@@ -19,7 +21,6 @@ from model_prep.quantize import fake_quant, integers
 from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
 from tests.checkout import shared
-from tests.model_prep.onnx.onnx_models import build, node, save
 
 
 def small_model(path: Path, channels: int = 3) -> Path:
@@ -31,13 +32,24 @@ def small_model(path: Path, channels: int = 3) -> Path:
         "w3": random.standard_normal((12, 16, 1, 1)),
     }  # fmt: skip
     nodes = [
-        node("Conv", "x w1 b1", "a", pads=[1] * 4), node("Relu", "a", "ar"),
-        node("Conv", "x w2 b2", "b", pads=[1] * 4), node("Concat", "ar b", "ab", axis=1),
-        node("Conv", "ab w3", "c"), node("Add", "c c", "cc"),
-        node("GlobalAveragePool", "cc", "y"),
-    ]  # fmt: skip
-    constants = {name: value.astype(np.float32) for name, value in tensors.items()}
-    return save(build(nodes, constants, (1, channels, 10, 8)), path)
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["ar"]),
+        helper.make_node("Conv", ["x", "w2", "b2"], ["b"], pads=[1, 1, 1, 1]),
+        helper.make_node("Concat", ["ar", "b"], ["ab"], axis=1),
+        helper.make_node("Conv", ["ab", "w3"], ["c"]),
+        helper.make_node("Add", ["c", "c"], ["cc"]),
+        helper.make_node("GlobalAveragePool", ["cc"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, 10, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 12, 1, 1])],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in tensors.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, path)
+    return path
 
 
 def labelled(path: Path, number: int = 90) -> Path:

@@ -14,7 +14,7 @@ from formats import network as manifest
 from formats.arithmetic import LRN_ENTRIES, Lrn, Window, lrn_table
 from formats.errors import UserError
 from formats.quantizer import Quantizer
-from model_prep.graph import INPUT, Graph, Layer
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize import quantizers
 from model_prep.quantize.integers import check_graph, quantize_operation
 from model_prep.quantize.plan import Settings
@@ -83,7 +83,7 @@ def conv(name: str, source: str, channels: int = 8, **changes: object) -> Layer:
 
 def pooling(name: str, source: str, size: int, step: int = 1) -> Layer:
     pool = Window((size, size), (step, step))
-    return Layer(name, "maxpool", (source,), pool=pool, relu=False)
+    return Layer(name, "maxpool", (source,), no_weight(), no_bias(), pool=pool, relu=False)
 
 
 def dag() -> Graph:
@@ -159,7 +159,7 @@ def test_lrn_table(size: int, alpha: float, beta: float, k: float, frac: int) ->
 
 
 def test_sums_of_squares_that_leave_the_table() -> None:
-    layer = Layer("n", "lrn", ("a",), lrn=Lrn(5, 1.0, 0.75, 1.0))
+    layer = Layer("n", "lrn", ("a",), no_weight(), no_bias(), lrn=Lrn(5, 1.0, 0.75, 1.0))
     layer.in_shape = layer.conv_shape = (8, 2, 2)
     with pytest.raises(UserError, match=r"^layer n: sums of squares must be below 2\^36, not 5 ti"):
         quantize_operation(layer, [0], [1 << 17], Quantizer("uniform", 8, 8, 0))

@@ -14,7 +14,7 @@ from formats.errors import UserError
 from model_prep.allocate import filling
 from model_prep.allocate.filling import Filling
 from model_prep.allocate.problem import Problem
-from model_prep.graph import INPUT, Graph, Layer
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize.calibrate import Formats, float_maps
 from model_prep.quantize.plan import Plan, Settings
 from model_prep.quantize.plan_file import resolve
@@ -29,7 +29,7 @@ def conv(name: str, source: str, channels: int, out: int = 8, size: int = 1) -> 
 
 
 def bare(name: str, kind: str, *sources: str, **fields: object) -> Layer:
-    return Layer(name, kind, sources, relu=False, **fields)  # type: ignore[arg-type]
+    return Layer(name, kind, sources, no_weight(), no_bias(), relu=False, **fields)  # type: ignore[arg-type]
 
 
 def all_kinds() -> Graph:

@@ -111,27 +111,38 @@ def test_stored_shapes_equal_those_of_the_torch_module(net: str) -> None:
     assert [layer.out_shape for layer in graph.layers] == stored
 
 
-@pytest.mark.parametrize(
-    ("net", "layers"),
-    [
-        ("alexnet", "conv1+ conv2+ conv3 conv4 conv5+ fc6 fc7 fc8"),
-        ("vgg16", "conv1_1 conv1_2+ conv2_1 conv2_2+ conv3_1 conv3_2 conv3_3+ conv4_1 conv4_2 "
-                  "conv4_3+ conv5_1 conv5_2 conv5_3+ fc6 fc7 fc8"),
-        ("digits", "conv1 conv2+ conv3+ fc4 fc5"),
-    ],
-)  # fmt: skip
-def test_layers_their_kinds_and_pools(net: str, layers: str) -> None:
-    """Shapes of the first two are compared with torch's above."""
-    graph = networks.get(net).empty()
-    assert " ".join(layer.name + "+" * bool(layer.pool) for layer in graph.layers) == layers
-    assert all(layer.name.startswith(layer.kind) for layer in graph.layers)
-    assert [layer for layer in graph.layers if not layer.relu] == graph.layers[-1:]
-    last_map = next(layer.in_shape for layer in graph.layers if layer.kind == "fc")
-    assert last_map == {"alexnet": (256, 6, 6), "vgg16": (512, 7, 7), "digits": (48, 2, 2)}[net]
-    if net == "digits":
-        assert [layer.out_shape for layer in graph.layers] == [
-            (24, 8, 8), (32, 4, 4), (48, 2, 2), (64, 1, 1), (10, 1, 1)
-        ]  # fmt: skip
+def test_alexnet_shapes() -> None:
+    graph = networks.get("alexnet").empty()
+    assert [
+        (layer.name, layer.kind, layer.conv_shape, layer.out_shape) for layer in graph.layers
+    ] == [
+        ("conv1", "conv", (64, 55, 55), (64, 27, 27)),
+        ("conv2", "conv", (192, 27, 27), (192, 13, 13)),
+        ("conv3", "conv", (384, 13, 13), (384, 13, 13)),
+        ("conv4", "conv", (256, 13, 13), (256, 13, 13)),
+        ("conv5", "conv", (256, 13, 13), (256, 6, 6)),
+        ("fc6", "fc", (4096, 1, 1), (4096, 1, 1)),
+        ("fc7", "fc", (4096, 1, 1), (4096, 1, 1)),
+        ("fc8", "fc", (1000, 1, 1), (1000, 1, 1)),
+    ]
+    assert graph.layer("fc6").in_shape == (256, 6, 6)
+    assert [layer.name for layer in graph.layers if not layer.relu] == ["fc8"]
+
+
+def test_vgg16_has_13_convolutions_and_5_pools() -> None:
+    graph = networks.get("vgg16").empty()
+    assert [layer.kind for layer in graph.layers] == ["conv"] * 13 + ["fc"] * 3
+    assert [layer.name for layer in graph.layers if layer.pool] == [
+        "conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"
+    ]  # fmt: skip
+    assert graph.layer("conv5_3").out_shape == (512, 7, 7)
+
+
+def test_digits_shapes() -> None:
+    graph = networks.get("digits").empty()
+    assert [layer.out_shape for layer in graph.layers] == [
+        (24, 8, 8), (32, 4, 4), (48, 2, 2), (64, 1, 1), (10, 1, 1)
+    ]  # fmt: skip
 
 
 def test_cifar10_has_the_maps_of_paper_002_and_a_quarter_of_its_channels() -> None:

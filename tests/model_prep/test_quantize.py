@@ -10,7 +10,7 @@ from formats.arithmetic import MAX_FRAC, Average, Window, accumulator_bits, to_f
 from formats.errors import UserError
 from formats.quantizer import Quantizer
 from model_prep import data, networks
-from model_prep.graph import INPUT, Graph, Layer
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize.integers import check_graph, network_input, quantize_layer
 from model_prep.quantize.plan import LayerPlan
 
@@ -117,7 +117,7 @@ def conv(name: str, source: str, **changes: object) -> Layer:
 def test_networks_that_the_arithmetic_does_not_cover() -> None:
     pool = Window((1, 1), (1, 1))
     last = conv("last", "a", relu=False)
-    copy = Layer("copy", "maxpool", ("a",), pool=pool)
+    copy = Layer("copy", "maxpool", ("a",), no_weight(), no_bias(), pool=pool)
     cases = [
         ([conv("a", INPUT), conv("last", "a")], "^layer last must have neither ReLU nor pool"),
         ([conv("a", INPUT), conv("last", "a", relu=False, pool=pool)], "^layer last must have nei"),
@@ -125,7 +125,7 @@ def test_networks_that_the_arithmetic_does_not_cover() -> None:
         (
             [
                 conv("a", INPUT),
-                Layer("sum", "add", ("a", "a"), relu=False),
+                Layer("sum", "add", ("a", "a"), no_weight(), no_bias(), relu=False),
             ],
             "^layer sum: the last layer must be conv, fc or avgpool, not add$",
         ),
@@ -139,6 +139,6 @@ def test_networks_that_the_arithmetic_does_not_cover() -> None:
     for kind in ("avgpool", "conv"):
         average = Average((2, 2), (1, 1))
         end = last if kind == "conv" else Layer(
-            "mean", "avgpool", ("a",), average=average, relu=False
+            "mean", "avgpool", ("a",), no_weight(), no_bias(), average=average, relu=False
         )  # fmt: skip
         check_graph(Graph("g", (8, 2, 2), [conv("a", INPUT, relu=False), end]))

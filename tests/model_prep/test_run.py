@@ -200,13 +200,17 @@ def test_pool_padding_never_wins() -> None:
 
 
 def test_two_readers_of_one_layer_both_get_it() -> None:
-    layers = [random_layer(seed, name, shape=(2, 2, 1, 1)) for seed, name in enumerate("abc")]
-    for layer in layers[1:]:
-        layer.inputs = ("a",)
+    random = np.random.default_rng(0)
+
+    def conv(name: str, source: str) -> Layer:
+        weight = random.standard_normal((2, 2, 1, 1)).astype(np.float32)
+        return Layer(name, "conv", (source,), weight, np.zeros(2, np.float32))
+
+    graph = Graph("fork", (2, 3, 3), [conv("a", INPUT), conv("b", "a"), conv("c", "a")])
     x = torch.rand(1, 2, 3, 3)
-    outs = {layer.name: out for layer, out in run.run_float(Graph("fork", (2, 3, 3), layers), x)}
-    weight, bias = torch.from_numpy(layers[2].weight), torch.from_numpy(layers[2].bias)
-    torch.testing.assert_close(outs["c"], nn.functional.conv2d(outs["a"], weight, bias).relu())
+    outs = {layer.name: out for layer, out in run.run_float(graph, x)}
+    weight = torch.from_numpy(graph.layer("c").weight)
+    torch.testing.assert_close(outs["c"], nn.functional.conv2d(outs["a"], weight).relu())
 
 
 def test_running_changes_neither_input_nor_weights(
@@ -228,15 +232,16 @@ def test_misfit_names_the_layer() -> None:
         Graph("bad", (3, 2, 8), [layer])
 
 
-def copies(sources: dict[str, str]) -> Graph:
-    """Layers that copy what they read, on 2x2 maps."""
-    one, zero = np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
-    layers = [Layer(name, "conv", (source,), one, zero) for name, source in sources.items()]
-    return Graph("copies", (1, 2, 2), layers)
-
-
 def test_tensors_are_dropped_after_their_last_reader():
-    graph = copies({"a": INPUT, "b": "a", "c": "a", "d": "c"})
+    one = np.ones((1, 1, 1, 1), np.float32)
+    zero = np.zeros(1, np.float32)
+    names = ("a", "b", "c", "d")
+    sources = (INPUT, "a", "a", "c")
+    layers = [
+        Layer(name, "conv", (source,), one, zero)
+        for name, source in zip(names, sources, strict=True)
+    ]
+    graph = Graph("fork", (1, 2, 2), layers)
     alive: dict[str, weakref.ref[torch.Tensor]] = {}
     seen = []
     for layer, stored in run.run_float(graph, torch.ones(1, 1, 2, 2)):
@@ -270,7 +275,13 @@ def test_one_of_equal_values_gets_the_gradient() -> None:
 
 
 def test_layers_that_only_given_ones_need_are_left_out() -> None:
-    graph = copies({"a": INPUT, "b": "a", "c": "b", "d": "c"})
+    one, zero = np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
+    sources = {"a": INPUT, "b": "a", "c": "b", "d": "c"}
+    graph = Graph(
+        "chain",
+        (1, 2, 2),
+        [Layer(n, "conv", (source,), one, zero) for n, source in sources.items()],
+    )
     given = {"b": lambda: torch.full((1, 1, 2, 2), 7.0)}
     stored = run.run(graph, lambda: pytest.fail("the input is not needed"), run.float_layer, given)
     assert [(layer.name, float(x.sum())) for layer, x in stored] == [

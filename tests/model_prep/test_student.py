@@ -14,7 +14,7 @@ from formats.images import Preprocessing
 from formats.network import InputFormat
 from formats.quantizer import Quantizer, thresholds
 from model_prep import run
-from model_prep.graph import INPUT, Graph, Layer
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize.calibrate import Calibration
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import input_format
@@ -63,14 +63,14 @@ def branched(generator: np.random.Generator) -> Graph:
         bias = generator.standard_normal(8).astype(np.float32) * 0.1
         return Layer(name, "conv", (source,), weight, bias, pads=(1, 1, 1, 1), **options)  # type: ignore[arg-type]
 
-    mean = Average((4, 4), (1, 1))
+    none, mean = (no_weight(), no_bias()), Average((4, 4), (1, 1))
     layers = [
         layer("a", INPUT, 3, pool=Window((2, 2), (2, 2))),
         layer("b", "a", 8, relu=False),
-        Layer("sum", "add", ("a", "b"), relu=True),
+        Layer("sum", "add", ("a", "b"), *none, relu=True),
         layer("c", "sum", 8, clip_max=2.0),
         layer("d", "both", 16),
-        Layer("mean", "avgpool", ("d",), relu=False, average=mean),
+        Layer("mean", "avgpool", ("d",), *none, relu=False, average=mean),
     ]
     return Graph("branched", (3, 8, 8), layers, {"both": ("sum", "c")})
 

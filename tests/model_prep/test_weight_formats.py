@@ -188,10 +188,15 @@ def network() -> Network:
     layers = []
     for layer in made.layers:
         fitted = fit_weights("kmeans", layer.weight.astype(np.float64), 3, layer.name)
-        layers.append(replace(
-            layer, weight=fitted.integers.astype(np.int16), weight_bits=14, acc_bits=40,
-            weight_storage=Storage("kmeans", 3, fitted.table),
-        ))  # fmt: skip
+        layers.append(
+            replace(
+                layer,
+                weight=fitted.integers.astype(np.int16),
+                weight_storage=Storage("kmeans", 3, fitted.table),
+                weight_bits=14,
+                acc_bits=40,
+            )  # fmt: skip
+        )
     return replace(made, layers=tuple(layers))
 
 
@@ -247,9 +252,13 @@ def test_searches_see_the_codebook() -> None:
     layers = quantize_layers(one, source, plans[2:], [None])
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 1, 1), dtype=np.uint8)
     quantized = Network(
-        name="one", weights="seeded", weights_sha256="0" * 64, qm=12, input=source,
+        name="one",
+        weights="seeded",
+        weights_sha256="0" * 64,
+        qm=12,
+        input=source,
         layers=tuple(layers),
-    )  # fmt: skip
+    )
     integer = dict(Reference(quantized).run(source.encode(pixels)))["fc3"].reshape(4, -1)
     scaled = integer * 2.0 ** -layers[0].out_frac
     assert np.allclose(fake.logits(pixels, {}), scaled, rtol=1e-4, atol=1e-4)

@@ -109,14 +109,9 @@ def test_published_weights_must_fit(
         weights.load(replace(digits, url=spec.url, packaged=None), None, PIXELS)
 
 
-def assert_falls_back(spec: NetworkSpec, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Soon, with a warning that says why."""
-    started = time.monotonic()
-    result = weights.load(spec, None, PIXELS)
-    assert time.monotonic() - started < 5
+def assert_falls_back(spec: NetworkSpec, reason: str, err: str, result: object) -> None:
+    assert isinstance(result, weights.WeightsResult)
     assert result.origin == "seeded"
-    out, err = capsys.readouterr()
-    assert out == ""
     assert re.fullmatch(
         f"WARNING: {spec.name} runs with SEEDED random weights [(]the published ones could not "
         f"be had: {reason}[)]: its accuracy means nothing; give trained ones with "
@@ -125,23 +120,33 @@ def assert_falls_back(spec: NetworkSpec, reason: str, capsys: pytest.CaptureFixt
     )
 
 
-def at(small: NetworkSpec, port: int) -> NetworkSpec:
-    """The network with an address on this machine."""
-    return replace(small, url=f"http://127.0.0.1:{port}/small-00000000.pth")
-
-
-def test_server_that_refuses_or_is_silent_leads_to_seeded_weights(
-    small: NetworkSpec, hub: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+def test_server_that_refuses_leads_to_seeded_weights(
+    small: NetworkSpec, hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert_falls_back(at(small, port), "Connection refused", capsys)
+    spec = replace(small, url=f"http://127.0.0.1:{port}/small-00000000.pth")
+    started = time.monotonic()
+    result = weights.load(spec, None, PIXELS)
+    assert time.monotonic() - started < 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert_falls_back(spec, "Connection refused", err, result)
+
+
+def test_server_that_is_silent_leads_to_seeded_weights(
+    small: NetworkSpec, hub: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setattr(weights, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        spec = at(small, server.getsockname()[1])
-        assert_falls_back(spec, "(no answer within 0.2 s|timed out)", capsys)
+        port = server.getsockname()[1]
+        spec = replace(small, url=f"http://127.0.0.1:{port}/small-00000000.pth")
+        started = time.monotonic()
+        result = weights.load(spec, None, PIXELS)
+        assert time.monotonic() - started < 5
+    assert_falls_back(spec, "(no answer within 0.2 s|timed out)", capsys.readouterr().err, result)
 
 
 def test_name_server_that_is_silent_leads_to_seeded_weights(
@@ -158,8 +163,11 @@ def test_name_server_that_is_silent_leads_to_seeded_weights(
     monkeypatch.setattr(weights, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     spec = replace(small, url="http://publisher.invalid/small-00000000.pth")
-    assert_falls_back(spec, "no answer within 0.2 s", capsys)
+    started = time.monotonic()
+    result = weights.load(spec, None, PIXELS)
+    assert time.monotonic() - started < 5
     release.set()
+    assert_falls_back(spec, "no answer within 0.2 s", capsys.readouterr().err, result)
 
 
 @pytest.mark.parametrize("announced", [None, 500_000])
@@ -182,9 +190,10 @@ def test_server_without_the_file_or_dying_midway_leads_to_seeded_weights(
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        spec = at(small, server.server_port)
+        spec = replace(small, url=f"http://127.0.0.1:{server.server_port}/small-00000000.pth")
         if announced is None:
-            assert_falls_back(spec, "Not Found", capsys)
+            result = weights.load(spec, None, PIXELS)
+            assert_falls_back(spec, "Not Found", capsys.readouterr().err, result)
         else:
             with pytest.raises(UserError, match="must have the SHA-256 in its name, but: invalid"):
                 weights.load(spec, None, PIXELS)
@@ -199,7 +208,8 @@ def test_cache_that_cannot_be_written_leads_to_seeded_weights(
 ) -> None:
     spec, _ = published
     hub.parent.write_text("a file where the folder should be")
-    assert_falls_back(spec, "(Not a directory|File exists)", capsys)
+    result = weights.load(spec, None, PIXELS)
+    assert_falls_back(spec, "(Not a directory|File exists)", capsys.readouterr().err, result)
 
 
 def test_timeout_of_other_sockets_is_left_alone(
@@ -224,8 +234,6 @@ def test_addresses_end_in_a_hash(net: str) -> None:
 def test_seeded_weights_are_announced(
     small: NetworkSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert weights.load(small, None, PIXELS).origin == "seeded"
-    assert capsys.readouterr().err.startswith("WARNING: small runs with SEEDED random weights (")
     assert weights.load(small, "seeded", PIXELS).origin == "seeded"
     out, err = capsys.readouterr()
     assert out == ""
@@ -233,6 +241,13 @@ def test_seeded_weights_are_announced(
         "WARNING: small runs with SEEDED random weights (WEIGHTS=seeded asks for them): its "
         "accuracy means nothing; give trained ones with WEIGHTS=file.pth\n"
     )
+
+
+def test_network_without_any_weights_is_seeded(
+    small: NetworkSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert weights.load(small, None, PIXELS).origin == "seeded"
+    assert capsys.readouterr().err.startswith("WARNING: small runs with SEEDED random weights (")
 
 
 def test_seeded_weights_are_the_same_every_time(small: NetworkSpec) -> None:

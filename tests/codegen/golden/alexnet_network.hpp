@@ -24,6 +24,10 @@ struct Network {
   typedef int64_t wide_t;
   typedef unsigned __int128 in_gear_t;
   typedef unsigned __int128 out_gear_t;
+  typedef int32_t y_t;
+  typedef int32_t x_t;
+  typedef int32_t entry_t;
+  typedef uint32_t block_t;
 #else
   typedef ap_uint<64> bus_t;
   typedef ap_int<14> weight_t;
@@ -37,9 +41,13 @@ struct Network {
   typedef ap_int<37> wide_t;
   typedef ap_uint<128> in_gear_t;
   typedef ap_uint<80> out_gear_t;
+  typedef ap_int<8> y_t;
+  typedef ap_int<8> x_t;
+  typedef ap_int<13> entry_t;
+  typedef ap_uint<10> block_t;
 #endif
 
-  static const uint32_t DESIGN_ID = 0x862b51b2u;  // network and plan
+  static const uint32_t DESIGN_ID = 0x711e5d2bu;  // network and plan
   static const bool HAS_ENQ = false;  // whether QE and CE exist
   static const bool HAS_KNQ = true;  // whether QK and CK exist
   static const bool HAS_OPS = false;  // whether layers without weights exist

@@ -9,7 +9,7 @@ import torch
 from onnx_models import build, node, random, save
 
 from formats.arithmetic import Average, Lrn, Window
-from model_prep.graph import INPUT, Graph, Layer
+from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.onnx import load_onnx
 from model_prep.run import forward
 from model_prep.seeding import reseed
@@ -20,7 +20,7 @@ def conv(name: str, source: str, channels: int, out: int) -> Layer:
 
 
 def bare(name: str, kind: str, *inputs: str, **fields: object) -> Layer:
-    return Layer(name, kind, inputs, **fields)  # type: ignore[arg-type]
+    return Layer(name, kind, inputs, no_weight(), no_bias(), **fields)  # type: ignore[arg-type]
 
 
 def test_shapes_of_every_kind() -> None:

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two processes at the feature maps' memory ports. Bursts are asked for by hand
+// (hls::burst_maxi, UG1399), several before the first one's words are there, so that a short row
+// does not wait for the latency of the one before.
+#ifndef MEMORY_HPP
+#define MEMORY_HPP
+
+#include "fifo.hpp"
+#include "memory_port.hpp"
+#include "work.hpp"
+
+// Rows whose bursts are asked for ahead, a power of two.
+const int READ_AHEAD = 4;
+const int WRITE_AHEAD = 4;
+
+// Reads the words of every row of the planes that plan_reads lists, from DRAM or from the on-chip
+// memory `chip`, which no other process of the layer uses. Of a cached input the first tile stores
+// what it takes from DRAM; a word that two rows share is on chip when the second of them asks for
+// it, so that every word crosses the bus once.
+template <class C>
+void read_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<ReadJob>& jobs,
+                Fifo<typename C::bus_t>& words, Fifo<count_t>& count, Fifo<count_t>& fetched) {
+  static_assert(sizeof(typename C::bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
+  count_t total = 0, from_ddr = 0;
+  ReadJob ahead[READ_AHEAD];
+#pragma HLS ARRAY_PARTITION variable = ahead complete  // registers
+  int32_t first = 0, asked = 0;  // places of the row that is read and of the one asked for
+  int32_t waiting = 0;           // rows asked for
+  bool all_asked = false;
+  uint16_t at = 0;
+read_word:
+  for (bool end = false; !end;) {
+#pragma HLS PIPELINE II = 1  // one word a cycle
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
+    if (!all_asked && (waiting == 0 || (waiting < READ_AHEAD && !jobs.empty()))) {
+      const ReadJob job = jobs.read();
+      if (job.words > job.held) fm.read_request(job.address + job.held, job.words - job.held);
+      ahead[asked] = job;
+      asked = (asked + 1) % READ_AHEAD;
+      waiting++;
+      all_asked = job.last;
+    }
+    const ReadJob& job = ahead[first];
+    typename C::bus_t word;
+    if (at < job.held) {
+      word = chip[job.copy + at];
+    } else {
+      word = fm.read();
+      if (job.keep) chip[job.copy + at] = word;
+      from_ddr++;
+    }
+    words.write(word);
+    total++;
+    at++;
+    if (at == job.words) {
+      at = 0;
+      end = job.last;
+      first = (first + 1) % READ_AHEAD;
+      waiting--;
+    }
+  }
+  count.write(total);
+  fetched.write(from_ddr);
+}
+
+// Writes the words of each row and plane behind the ones of the row before, to DRAM or to the
+// on-chip memory `chip`, which no other process of the layer uses.
+template <class C>
+void write_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<WriteJob>& jobs,
+                 Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
+  count_t total = 0;
+  WriteJob job = {0, 0, false, false};
+  uint16_t at = 0;
+  int32_t open = 0;  // bursts whose response has not come
+  bool begin = true;
+write_word:
+  for (bool end = false; !end;) {
+#pragma HLS PIPELINE II = 1  // one word a cycle
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
+    if (begin) {
+      job = jobs.read();
+      if (!job.on_chip && job.words != 0) {
+        if (open == WRITE_AHEAD) {
+          fm.write_response();
+          open--;
+        }
+        fm.write_request(job.address, job.words);
+        open++;
+      }
+    }
+    if (job.words != 0) {
+      const typename C::bus_t word = words.read();
+      if (job.on_chip) {
+        chip[job.address + at] = word;
+      } else {
+        fm.write(word);
+      }
+      total++;
+      at++;
+    }
+    begin = at == job.words;
+    if (begin) at = 0;
+    end = begin && job.last;
+  }
+write_end:
+  for (int32_t i = 0; i < open; i++) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = WRITE_AHEAD
+    fm.write_response();
+  }
+  count.write(total);
+}
+
+#endif  // MEMORY_HPP
