@@ -240,7 +240,7 @@ class Fabric:
             self.faults.break_weights = False
             # The first bias of the last layer: it moves the first class of every image.
             place = self.library.emulator_bias_address(last) * WORD_BYTES
-            self.bank.data[self._pointer("weights") + place - CMA_ADDRESS] ^= 1
+            self.bank.data[self._pointer(self.pointers[0]) + place - CMA_ADDRESS] ^= 1
         counters = np.zeros(len(COUNTERS), dtype=np.uint64)
         identity = np.zeros(1, dtype=np.uint32)
         shift = self.bank.host - CMA_ADDRESS

@@ -50,7 +50,7 @@ def register_layout(weight_ports: int = 1) -> dict[str, Register]:
     """All registers of the accelerator, by name, in the order of their offsets.
 
     >>> layout = register_layout()
-    >>> [hex(layout[name].offset) for name in ("CTRL", "weights_1", "fm_in_1", "first")]
+    >>> [hex(layout[name].offset) for name in ("CTRL", "w0_1", "fm_in_1", "first")]
     ['0x0', '0x10', '0x1c', '0x34']
     >>> hex(layout["design_id"].offset), hex(layout["Memory_counters"].offset)
     ('0x4c', '0x80')

@@ -40,8 +40,6 @@ class Registers:
         counters = registers.get("Memory_counters", registers.get("counters", {}))
         self._counters = int(counters.get("address_offset", 0))
         self.pointers = (*weight_pointers(weight_ports), *MAP_PORTS)
-        # With pointers of 64 bits the register weights_1 is the lower half of the pointer weights.
-        self._halved = self._names.isdisjoint(("weights", *MAP_PORTS))
         self.arguments = (*self.pointers, *SCALARS, "design_id")
         missing = [name for name in self.arguments if not self._parts(name)]
         missing += [] if "CTRL" in registers else ["CTRL"]
@@ -54,11 +52,10 @@ class Registers:
 
     def _parts(self, name: str) -> tuple[str, ...]:
         """Names of the 32-bit registers that hold an argument, lowest bits first."""
-        if name in self.pointers and self._halved:
-            parts: tuple[str, ...] = (f"{name}_1", f"{name}_2")
-        else:
-            parts = (name,)
-        return parts if self._names.issuperset(parts) else ()
+        halves = (f"{name}_1", f"{name}_2")
+        if name in self.pointers and self._names.issuperset(halves):
+            return halves
+        return (name,) if name in self._names else ()
 
     def write(self, name: str, value: int) -> None:
         """Set an argument; a negative value is written as two's complement."""

@@ -23,12 +23,14 @@ SCALARS = ("first", "last", "images")  # the other arguments of the accelerator
 
 
 def weight_pointers(count: int) -> tuple[str, ...]:
-    """Names of the pointers to weights.
+    """Names of the pointers to weights, one a memory port.
+
+    None ends in _1 or _2, which are the halves of a pointer in the register map.
 
     >>> weight_pointers(3)
-    ('weights', 'weights_1', 'weights_2')
+    ('w0', 'w1', 'w2')
     """
-    return ("weights", *(f"weights_{q}" for q in range(1, count)))
+    return tuple(f"w{q}" for q in range(count))
 
 
 @dataclass(frozen=True)

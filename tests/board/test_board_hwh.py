@@ -48,9 +48,9 @@ def test_registers_do_not_overlap_and_memories_are_aligned():
 def test_offsets_come_from_the_file_only(bundle, golden, device):
     """All arguments moved: the driver follows the .hwh, whose registers it addresses by name."""
     with Accelerator(bundle) as board:
-        board.registers.write("weights", 0x1_2345_6789)
+        board.registers.write("w0", 0x1_2345_6789)
         assert device.read_registers(BASE_ADDRESS + 0x10, 8).hex() == "8967452301000000"
-        assert board.registers.read("weights") == 0x1_2345_6789
+        assert board.registers.read("w0") == 0x1_2345_6789
         board.registers.write("last", -1)
         assert board.registers.read("last") == 0xFFFFFFFF
 
@@ -67,15 +67,14 @@ def test_missing_registers_are_named():
 
 
 def test_names_of_halves_and_pointers_do_not_mix():
-    assert [name for name in entries(3) if name.startswith("weights")] == [
-        "weights_1", "weights_2", "weights_1_1", "weights_1_2", "weights_2_1", "weights_2_2",
-    ]  # fmt: skip
+    halves = ["w0_1", "w0_2", "w1_1", "w1_2", "w2_1", "w2_2"]
+    assert [name for name in entries(3) if name.startswith("w")] == halves
     wide = registers(entries(3), 3)
-    assert wide._parts("weights_1") == ("weights_1_1", "weights_1_2")
-    assert wide._parts("weights") == ("weights_1", "weights_2")
-    whole = ("weights", "weights_1", "weights_2", "fm_in", "fm_out")
+    assert wide._parts("w1") == ("w1_1", "w1_2")
+    assert not set(halves) & set(wide.arguments)
+    whole = ("w0", "w1", "w2", "fm_in", "fm_out")
     rest = ("first", "last", "images", "design_id", "CTRL", "counters")
     narrow = registers(dict.fromkeys((*whole, *rest), {"address_offset": 0}), 3)
-    assert narrow._parts("weights") == ("weights",) and narrow._parts("weights_1") == ("weights_1",)
-    with pytest.raises(DesignError, match="^the accelerator's registers must include weights_3,"):
+    assert narrow._parts("w0") == ("w0",) and narrow._parts("w1") == ("w1",)
+    with pytest.raises(DesignError, match="^the accelerator's registers must include w3,"):
         registers(entries(3), 4)

@@ -31,10 +31,10 @@ case "$HLS_STEPS" in *cosim*) cp {DATA}/accelerator_cosim.rpt $solution/sim/repo
 case "$HLS_STEPS" in *export*) echo "<x/>" > $solution/impl/ip/component.xml;; esac
 echo run >> runs.txt
 """
-THREE = ("gmem_weights", "gmem_in", "gmem_out")
+THREE = ("gmem_w0", "gmem_in", "gmem_out")
 HANDOFF = """<EDKSYSTEM><MODULES><MODULE VLNV="xilinx.com:hls:accelerator:1.0"><BUSINTERFACES>
 <BUSINTERFACE NAME="s_axi_control" BUSNAME="a"/>
-<BUSINTERFACE NAME="m_axi_gmem_weights" BUSNAME="b"/>
+<BUSINTERFACE NAME="m_axi_gmem_w0" BUSNAME="b"/>
 <BUSINTERFACE NAME="m_axi_gmem_in" BUSNAME="c"/><BUSINTERFACE NAME="m_axi_gmem_out" BUSNAME="d"/>
 </BUSINTERFACES></MODULE></MODULES></EDKSYSTEM>"""
 VIVADO = f"""#!/bin/sh

@@ -16,8 +16,8 @@ from formats.hardware import find_part, load_boards
 from formats.options import Options
 
 BOARDS = sorted(load_boards())
-MANY = (*(f"gmem_weights_{n}" for n in range(4)), "gmem_in", "gmem_out")
-THREE = ("gmem_weights", "gmem_in", "gmem_out")
+MANY = (*(f"gmem_w{n}" for n in range(4)), "gmem_in", "gmem_out")
+THREE = ("gmem_w0", "gmem_in", "gmem_out")
 
 needs_tcl = pytest.mark.skipif(interpreter() is None, reason=WHY_NOT)
 
@@ -85,7 +85,7 @@ REPLACED = [  # what is misspelt or wrong, by what, and what the check says
     ("s_axi_control]", "s_axi_AXILiteS]",
      "interface accelerator_0/s_axi_AXILiteS must be one object"),
     ("/S_AXI_HP2]", "/S_AXI_HP0]", "m_axi_gmem_in must"),
-    ("memory_0/S00_AXI", "memory_0/S01_AXI", "m_axi_gmem_weights must reach one DRAM port"),
+    ("memory_0/S00_AXI", "memory_0/S01_AXI", "m_axi_gmem_w0 must reach one DRAM port"),
     ("CONFIG.PCW_USE_S_AXI_HP1 1", "CONFIG.PCW_USE_S_AXI_HP3 1", "DRAM port 1 must be enabled"),
     ("PCW_FPGA0_PERIPHERAL_FREQMHZ 100", "PCW_FPGA0_PERIPHERAL_FREQMHZ 50",
      "the clock must be 100"),
