@@ -24,7 +24,7 @@ FLAGS = (
 # ap_private's constructors clear spare bits before any bit is set, which g++ reports in whoever
 # uses them. Fast mode keeps ap_uint only for gearboxes of more than 128 bits.
 AP_TYPES = {
-    "fast": ("-DCSIM_FAST", "-Wno-maybe-uninitialized"),
+    "fast": ("-DCSIM_FAST", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
     "exact": ("-Wno-uninitialized", "-Wno-maybe-uninitialized"),
 }
 SANITIZE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

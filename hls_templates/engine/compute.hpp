@@ -42,15 +42,23 @@ fetch_q:
       const int copy = (q * C::G + g) % LineCopies<C>::COUNT;
       const LowBlock<C>& lower = low[copy][inside ? entry : 0];
       const HighBlock<C>& upper = high[copy][inside && w.wide ? entry : 0];
-    decode_s:
+      typename C::code_t code[BLOCK_CODES];
+      typename C::value_t decoded[BLOCK_CODES];
+    join_s:
       for (int s = 0; s < BLOCK_CODES; s++) {
-#pragma HLS UNROLL  // one CE/CK per lane; padding is the value 0
-        const uint32_t bits =
-            uint32_t(lower.code[s]) | (w.wide ? uint32_t(upper.code[s]) << C::LINE_LOW_BITS : 0);
-        const typename C::code_t code = typename C::code_t(bits);
-        const typename C::value_t decoded =
-            C::HAS_OPS && taps.second ? decoder2(code) : decoder(code);
-        value[q][g * BLOCK_CODES + s] = inside ? decoded : typename C::value_t(0);
+#pragma HLS UNROLL  // wiring
+        const uint32_t upper_bits = w.wide ? uint32_t(upper.code[s]) << C::LINE_LOW_BITS : 0;
+        code[s] = typename C::code_t(uint32_t(lower.code[s]) | upper_bits);
+      }
+      if (C::HAS_OPS && taps.second) {
+        decoder2(code, decoded);
+      } else {
+        decoder(code, decoded);
+      }
+    pad_s:
+      for (int s = 0; s < BLOCK_CODES; s++) {
+#pragma HLS UNROLL  // padding is the value 0
+        value[q][g * BLOCK_CODES + s] = inside ? decoded[s] : typename C::value_t(0);
       }
     }
   }

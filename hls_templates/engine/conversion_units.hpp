@@ -74,13 +74,23 @@ class Decoder {
     }
   }
 
-  typename C::value_t operator()(typename C::code_t code) const {
+  // The eight codes of a block.
+  void operator()(const typename C::code_t code[BLOCK_CODES],
+                  typename C::value_t value[BLOCK_CODES]) const {
 #pragma HLS INLINE
-    if (C::HAS_KNQ && scheme_ == SCHEME_KNQ) return CK<C>::decode(code, centroid_);
-    // (k ^ s) - s sign-extends for s = 2^(bits-1) and is k itself for s = 0.
-    const int number = (int(code) ^ sign_) - sign_;
-    if (C::HAS_ENQ && scheme_ == SCHEME_ENQ) return CE<C>::decode(number, shift_, half_);
-    return typename C::value_t(number);
+  decode_s:
+    for (int s = 0; s < BLOCK_CODES; s++) {
+#pragma HLS UNROLL  // one CE/CK per lane
+      // (k ^ s) - s sign-extends for s = 2^(bits-1) and is k itself for s = 0.
+      const int number = (int(code[s]) ^ sign_) - sign_;
+      if (C::HAS_KNQ && scheme_ == SCHEME_KNQ) {
+        value[s] = CK<C>::decode(code[s], centroid_);
+      } else if (C::HAS_ENQ && scheme_ == SCHEME_ENQ) {
+        value[s] = CE<C>::decode(number, shift_, half_);
+      } else {
+        value[s] = typename C::value_t(number);
+      }
+    }
   }
 
  private:

@@ -35,14 +35,24 @@ void split_row(const uint64_t row[C::ROW_WORDS], int32_t width, int16_t field[C:
   static_assert(C::PE * C::SIMD * widest <= C::ROW_WORDS * WORD_BITS,
                 "ROW_WORDS must hold PE * SIMD weights of the largest width");
 split_width:
+#ifndef __SYNTHESIS__
+#pragma GCC unroll 16  // constant shifts here, too: g++ would gather fields from memory
+#endif
   for (int k = 0; k < C::WEIGHT_WIDTHS; k++) {
 #pragma HLS UNROLL  // one case per width that occurs; the first is also the default
     const int w = C::weight_width(k);
     if (k == 0 || width == w) {
-    split_lane:
-      for (int i = 0; i < C::SIMD * C::PE; i++) {
+    split_group:
+      for (int group = 0; group < C::SIMD * C::PE / WORD_BITS; group++) {
+#pragma HLS UNROLL  // 64 fields are w words
+      split_lane:
+#ifndef __SYNTHESIS__
+#pragma GCC unroll 64  // likewise
+#endif
+        for (int i = 0; i < WORD_BITS; i++) {
 #pragma HLS UNROLL  // the whole row in one cycle
-        field[i] = row_field(row, i, w);
+          field[group * WORD_BITS + i] = row_field(row + group * w, i, w);
+        }
       }
     }
   }

@@ -21,6 +21,12 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+// What the processes know of a stream of any type.
+struct Channel {
+  const char* name;
+  std::size_t depth, held;
+};
+
 // One process: its stack, where it stands, and what it waits for.
 struct Fiber {
   static const std::size_t STACK_BYTES = std::size_t(1) << 20;
@@ -30,8 +36,7 @@ struct Fiber {
   jmp_buf place;
   ucontext_t entry;
   bool entered = false, waits = false;
-  std::string reason;
-  std::function<bool()> can_write;  // of a process that waits for room
+  const Channel* channel = nullptr;  // the stream
 };
 
 // The processes of the region that runs.
@@ -69,10 +74,9 @@ class Processes {
 
   // The running process waits until another one calls wake() for it.
   Fiber* current() const { return current_; }
-  void wait(const std::string& reason, std::function<bool()> can_write = nullptr) {
-    current_->reason = reason;
+  void wait(const Channel& channel) {
+    current_->channel = &channel;
     current_->waits = true;
-    current_->can_write = can_write;
     leave(false);
   }
   void wake(Fiber* fiber) {
@@ -90,14 +94,18 @@ class Processes {
   // A writer is woken when half of its stream is free, or here, when nobody else can go on.
   void wake_writers() {
     for (const std::unique_ptr<Fiber>& fiber : fibers_) {
-      if (fiber->waits && fiber->can_write && fiber->can_write()) wake(fiber.get());
+      const Channel* channel = fiber->channel;
+      if (fiber->waits && channel->held > 0 && channel->held < channel->depth) wake(fiber.get());
     }
   }
 
   void fail_all() {
     std::string text = "deadlock, every process waits";
     for (const std::unique_ptr<Fiber>& fiber : fibers_) {
-      if (fiber->waits) text += "; " + fiber->reason;
+      if (!fiber->waits) continue;
+      const Channel& channel = *fiber->channel;
+      text += std::string("; stream '") + channel.name + "' is " +
+              (channel.held ? "full with " + std::to_string(channel.held) : "empty");
     }
     fail(text);
   }
@@ -151,9 +159,7 @@ class Processes {
   // AddressSanitizer is told of every change of stacks.
 #ifdef __SANITIZE_ADDRESS__
   // Frames of the process that ended on this stack were left without returning.
-  void reuse(Fiber& fiber) {
-    __asan_unpoison_memory_region(fiber.stack.get(), Fiber::STACK_BYTES);
-  }
+  void reuse(Fiber& fiber) { __asan_unpoison_memory_region(fiber.stack.get(), Fiber::STACK_BYTES); }
   void switching(void** left, const void* bottom, std::size_t bytes) {
     __sanitizer_start_switch_fiber(left, bottom, bytes);
   }
@@ -184,51 +190,50 @@ class Processes {
 
 // A stream that holds no more than its depth.
 template <class T>
-class Fifo {
+class Fifo : private Channel {
  public:
-  Fifo(const char* name, std::size_t depth) : name_(name), items_(depth) {}
+  Fifo(const char* name, std::size_t depth) : Channel{name, depth, 0}, items_(new T[depth]) {}
   Fifo(const Fifo&) = delete;
   Fifo& operator=(const Fifo&) = delete;
 
   ~Fifo() {
     Processes::all().join();
-    if (held_) Processes::fail(std::string("stream '") + name_ + "' is left with unread elements");
+    if (held) Processes::fail(std::string("stream '") + name + "' is left with unread elements");
   }
 
-  bool empty() const { return held_ == 0; }
+  bool empty() const { return held == 0; }
 
   void write(const T& item) {
-    if (held_ == items_.size()) {
-      writer_ = Processes::all().current();
-      Processes::all().wait(
-          std::string("stream '") + name_ + "' is full with " + std::to_string(held_),
-          [this] { return held_ < items_.size(); });
-      writer_ = nullptr;
-    }
-    const std::size_t end = head_ + held_;
-    items_[end < items_.size() ? end : end - items_.size()] = item;
-    held_++;
-    if (reader_ && reader_->waits) Processes::all().wake(reader_);
+    if (held == depth) wait_for(writer_);
+    const std::size_t end = head_ + held;
+    items_[end < depth ? end : end - depth] = item;
+    held++;
+    if (reader_) wake(reader_);
   }
 
   T read() {
-    if (held_ == 0) {
-      reader_ = Processes::all().current();
-      Processes::all().wait(std::string("stream '") + name_ + "' is empty");
-      reader_ = nullptr;
-    }
-    const T item = items_[head_];
-    head_ = head_ + 1 == items_.size() ? 0 : head_ + 1;
-    held_--;
-    // A writer goes on when half the stream is free, so that processes change less often.
-    if (writer_ && writer_->waits && 2 * held_ <= items_.size()) Processes::all().wake(writer_);
-    return item;
+    if (held == 0) wait_for(reader_);
+    const std::size_t at = head_;
+    head_ = at + 1 == depth ? 0 : at + 1;
+    held--;
+    // A writer goes on when half the stream is free, so that processes change less often. It runs
+    // later than this copy.
+    if (writer_ && 2 * held <= depth) wake(writer_);
+    return items_[at];
   }
 
  private:
-  const char* name_;
-  std::vector<T> items_;
-  std::size_t head_ = 0, held_ = 0;
+  void wait_for(Fiber*& place) {
+    place = Processes::all().current();
+    Processes::all().wait(*this);
+    place = nullptr;
+  }
+  static void wake(Fiber* fiber) {
+    if (fiber->waits) Processes::all().wake(fiber);
+  }
+
+  std::unique_ptr<T[]> items_;
+  std::size_t head_ = 0;
   Fiber *reader_ = nullptr, *writer_ = nullptr;
 };
 

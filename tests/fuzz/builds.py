@@ -71,8 +71,12 @@ MUTATIONS = {
         Mutation("wrong_pad", "control.hpp", "int32_t y = -w.pad_top,", "int32_t y = 0,"),
         Mutation("pad_swapped", "compute.hpp", "corner.x = -w.pad_left;",
                  "corner.x = row.y;"),
-        Mutation("padding_is_code_0", "compute.hpp", "= inside ? decoded : ",
-                 "= inside ? decoded : decoder(0) != 0 ? decoder(0) : "),
+        Mutation("padding_is_code_0", "compute.hpp",
+                 "= inside ? decoded[s] : typename C::value_t(0);",
+                 "= decoded[s];\nif (!inside) {\n"
+                 "const typename C::code_t none[BLOCK_CODES] = {0};\n"
+                 "typename C::value_t zero[BLOCK_CODES];\ndecoder(none, zero);\n"
+                 "value[q][g * BLOCK_CODES + s] = zero[s];\n}"),
         Mutation("dilation_lost", "control.hpp", "dy += w.dilation_h;", "dy += 1;"),
         Mutation("ring_wrap", "compute.hpp", "ahead >= w.ring_entries ?",
                  "ahead > w.ring_entries ?"),
@@ -88,7 +92,8 @@ MUTATIONS = {
                  ""),
         Mutation("no_rounding", "requantize.hpp", "(y + (wide_t(1) << (shift - 1))) >> shift",
                  "y >> shift"),
-        Mutation("no_sign", "conversion_units.hpp", "(int(code) ^ sign_) - sign_", "int(code)"),
+        Mutation("no_sign", "conversion_units.hpp", "(int(code[s]) ^ sign_) - sign_",
+                 "int(code[s])"),
         Mutation("wrong_align", "compute.hpp", "w.align[at_taps.second]", "w.align[0]"),
         Mutation("average_counts_pad", "normalize.hpp", "min_of(first + kernel, size)",
                  "(first + kernel)"),
