@@ -1,32 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HLS subset: all rules over all files of a design; the command `hls-check`."""
+"""All checks of a design's sources; the command `hls-check`.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+The rules read sources as written, templates included. A folder with a rendered design is compiled,
+too, as Vitis HLS would see it (front_end.py).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from codegen.hls_check import dataflow, pragmas, rules  # noqa: F401  (they register their rules)
+from codegen.hls_check.front_end import TOP, compile_design
 from codegen.hls_check.lexer import lex
-from codegen.hls_check.program import RULES, Program
+from codegen.hls_check.program import RULES, Finding, Program
 from codegen.hls_check.syntax import parse
 from formats.errors import UserError
 
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.
 SIMULATION_ONLY = ("testbench", "emulator", "processes")
-
-
-@dataclass(frozen=True, order=True)
-class Finding:
-    """One violation."""
-
-    file: str
-    line: int
-    rule: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.rule}: {self.message}"
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
@@ -57,6 +49,18 @@ def check_texts(texts: dict[str, str]) -> list[Finding]:
     return sorted(findings)
 
 
+def check_design(texts: Mapping[str, str]) -> list[Finding]:
+    """What is wrong in a rendered design, given by the files of `hls/`, once it is compiled."""
+    findings, _ = compile_design(texts)
+    return sorted(findings)
+
+
 def check_files(paths: Iterable[Path]) -> list[Finding]:
     """All findings in files and folders, which are one design."""
-    return check_texts({str(path): path.read_text(encoding="utf-8") for path in find_files(paths)})
+    paths = list(paths)
+    findings = check_texts({str(p): p.read_text(encoding="utf-8") for p in find_files(paths)})
+    for folder in (path for path in paths if (path / TOP).is_file()):
+        files = [path for path in folder.iterdir() if path.name.endswith(SUFFIXES[:2])]
+        found = check_design({path.name: path.read_text(encoding="utf-8") for path in files})
+        findings += [replace(item, file=str(folder / item.file)) for item in found]
+    return findings

@@ -31,6 +31,19 @@ class Program:
         return [function for function in self.functions if function.name == name]
 
 
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One violation."""
+
+    file: str
+    line: int
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.rule}: {self.message}"
+
+
 Findings = Iterator[tuple[int, str]]  # line and text
 Check = Callable[[Program, Unit], Findings]
 RULES: list[tuple[str, Check]] = []

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Designs whose C++ is checked as Vitis HLS would see it, rendered once."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from codegen.design.array import Array
+from codegen.design.planner import plan
+from codegen.emit.render import render_all
+from formats.hardware import find_part
+from formats.network import load
+from tests.networks import planned
+from tests.toys import POOL2, POOL3, Toy, ToyLayer, write_toy
+
+
+def every_operation() -> Toy:
+    """All kinds of layers and quantizers, wide codes, several weight widths, a codebook."""
+    average = {"kernel": (3, 3), "pads": (1, 1, 1, 1), "signed": True}
+    layers = [
+        ToyLayer(24, (5, 4), (2, 2), (2, 1, 1, 2), bits=3, pool=POOL3, name="a", weight_bits=8),
+        ToyLayer(kind="lrn", lrn_size=5, bits=5),
+        ToyLayer(24, pads=(1, 1, 1, 1), scheme="enq", bits=6, variant="mid", index_bits=4),
+        ToyLayer(kind="add", source2="a", scheme="uniform", bits=11, signed=True),
+        ToyLayer(kind="avgpool", scheme="uniform", bits=7, **average),
+        ToyLayer(30, (1, 1), pool=POOL2),
+        ToyLayer(10, (2, 2), kind="fc"),
+    ]
+    return Toy((3, 24, 25), layers)
+
+
+@cache
+def rendered(name: str) -> dict[str, str]:
+    """The files of `hls/`: AlexNet with 24 x 8 multipliers, or `operations`: a design with all."""
+    if name == "alexnet":
+        return render_all(planned("alexnet", Array(24, 8)))
+    with tempfile.TemporaryDirectory() as folder:
+        write_toy(Path(folder), every_operation())
+        network = load(Path(folder))
+        design = plan(network, find_part("XC7Z045"), Array(8, 24, 2, 2), images=2)
+        return render_all(design)
+
+
+DESIGNS = ("alexnet", "operations")
