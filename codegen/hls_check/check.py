@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from codegen.hls_check import dataflow, pragmas, rules  # noqa: F401  (they register their rules)
+from codegen.hls_check import dataflow, pipeline, pragmas, rules  # noqa: F401  (they register)
 from codegen.hls_check.front_end import TOP, compile_design
 from codegen.hls_check.lexer import lex
 from codegen.hls_check.program import RULES, Finding, Program

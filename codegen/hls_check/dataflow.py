@@ -4,6 +4,7 @@
 Every channel, a local stream or array, is written by one process and read by one later process.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -15,17 +16,19 @@ from codegen.hls_check.syntax import (
     Declared,
     Function,
     Statement,
-    Tokens,
     Unit,
+    array_name,
     calls,
-    closing,
     declared,
     split,
     texts,
+    uses,
 )
 
 STREAMS = {"Fifo", "Stream", "stream"}
 DEFAULT_DEPTH = "2"  # of a stream without a pragma
+PORTS = {"MemoryPort", "burst_maxi"}
+UNSIGNED = re.compile(r"unsigned|uint\d+_t|ap_uint|size_t|typename")
 DEPTH = 8  # calls that a channel is followed through
 
 
@@ -55,7 +58,7 @@ def channels(item: Statement) -> list[Declared]:
 
 @rule("dataflow")
 def loop_of_region(program: Program, unit: Unit) -> Findings:
-    """A loop around a region counts from 0 by 1 up to a limit that it does not change."""
+    """A loop around a region counts from 0 by 1, unsigned, and is all that its function has."""
     for function, loop in regions(unit):
         if loop is function.body:
             continue
@@ -67,20 +70,25 @@ def loop_of_region(program: Program, unit: Unit) -> Findings:
         if loop.kind != "for" or not name or condition[:2] != [name, "<"] or step not in steps:
             yield loop.line, f"{around} count from 0 by 1 while it is below its limit"
             continue
-        fixed = constants(program, function)
-        fixed |= {parameter[-1].text for parameter in function.parameters if parameter}
-        for item in function.body.body:
-            words = texts(item.tokens)
-            if item.kind == "plain" and words[:1] == ["const"] and "=" in words:
-                fixed.add(words[words.index("=") - 1])
-        if not is_constant(parts[1][2:], fixed):
-            yield loop.line, f"the limit of {around} be a constant, a parameter or const"
+        limits = {
+            parameter[-1].text
+            for parameter in function.parameters
+            if any(UNSIGNED.fullmatch(word) for word in texts(parameter))
+        }
+        if not UNSIGNED.fullmatch(first[0]):
+            yield loop.line, f"{around} have an unsigned counter, not {first[0]} {name}"
+        if not is_constant(parts[1][2:], constants(program, function) | limits):
+            yield loop.line, f"the limit of {around} be a constant or an unsigned parameter"
+        for item in function.body.statements:
+            if item is not loop and item.kind != "pragma":
+                yield item.line, f"{around} be the only statement of {function.name}"
 
 
 @rule("dataflow")
 def statements_of_region(program: Program, unit: Unit) -> Findings:
     """A region has declarations and calls only, of functions that return nothing."""
-    for _function, region in regions(unit):
+    for function, region in regions(unit):
+        fixed = constants(program, function)
         for item in region.statements:
             if item.kind not in ("plain", "pragma"):
                 yield item.line, f"a {item.kind} statement must not stand in the region"
@@ -88,8 +96,52 @@ def statements_of_region(program: Program, unit: Unit) -> Findings:
                 heads = [texts(f.tokens) for f in program.named(call.name)]
                 if any("void" not in head[: head.index("(")] for head in heads):
                     yield item.line, f"{call.name} must return nothing to be a process"
-            elif item.kind == "plain" and item.tokens and not declared(item.tokens):
-                yield item.line, "the region must have declarations and calls only"
+                for argument in call.arguments:
+                    words = [word for word in texts(argument) if word != "."]  # of a pack's ...
+                    if len(words) != 1 and not is_constant(argument, fixed):
+                        text = f"{''.join(texts(argument))} must be a variable of its own"
+                        yield item.line, f"{text}: a region computes nothing"
+            elif item.kind == "plain" and item.tokens:
+                names = declared(item.tokens)
+                if not names or ("=" in texts(item.tokens) and not _fixed(item, fixed)):
+                    yield item.line, "the region must have declarations and calls only"
+
+
+def _fixed(item: Statement, names: set[str]) -> bool:
+    """Whether a declaration gives its variable a constant."""
+    words = texts(item.tokens)
+    return is_constant(item.tokens[words.index("=") + 1 :], names)
+
+
+@rule("dataflow")
+def outside_of_region(program: Program, unit: Unit) -> Findings:
+    """What a region has from outside is read or written; a memory has one process.
+
+    Vitis HLS says 200-976, "cannot read as well as write", where a value goes round through a
+    parameter, and of an array that "it can only be used in one process".
+    """
+    for _function, region in regions(unit):
+        local = {name.name.text for item in region.statements for name in channels(item)}
+        used: defaultdict[str, dict[str, set[str]]] = defaultdict(dict)
+        memories, lines = set(), {}
+        for item in region.statements:
+            if call := process(item):
+                for place, argument in enumerate(call.arguments):
+                    words = [word for word in texts(argument) if word != "."]
+                    if len(words) == 1 and words[0] not in local:
+                        effect = call_directions(program, call, place, DEPTH)
+                        used[words[0]].setdefault(call.name, set()).update(effect)
+                        lines[words[0]] = item.line
+                        if is_memory(program, call, place):
+                            memories.add(words[0])
+        for name, processes in used.items():
+            effects = set[str]().union(*processes.values())
+            who = " and ".join(processes)
+            if name in memories and len(processes) > 1:
+                yield lines[name], f"memory {name} must be an argument of one process, not of {who}"
+            elif "update" in effects or (name not in memories and {"read", "write"} <= effects):
+                text = f"{name} must be read or written through the region, not both"
+                yield lines[name], f"{text} (by {who}): hand it on by a stream"
 
 
 @rule("dataflow")
@@ -136,8 +188,15 @@ def depths_of_streams(_: Program, unit: Unit) -> Findings:
                     yield channel.name.line, text
 
 
+def is_memory(program: Program, call: Call, place: int) -> bool:
+    """Whether a process has this argument by its address: an array, a pointer, a constant."""
+    parameters = [f.parameters for f in program.named(call.name)]
+    fitting = [texts(p[place]) for p in parameters if len(p) > place]
+    return any({"[", "*", *PORTS} & set(p) or {"const", "&"} <= set(p) for p in fitting)
+
+
 def call_directions(program: Program, call: Call, place: int, depth: int) -> set[str]:
-    """Whether a call writes or reads its argument at `place`; empty where it is unknown."""
+    """Whether a call reads, writes or updates its argument; empty where it is unknown."""
     directions: set[str] = set()
     for function in program.named(call.name):
         if len(function.parameters) == len(call.arguments) and depth:
@@ -147,30 +206,18 @@ def call_directions(program: Program, call: Call, place: int, depth: int) -> set
 
 def _parameter_directions(program: Program, function: Function, place: int, depth: int) -> set[str]:
     """What a function's body does with a parameter, and what the functions that it hands it to."""
-    parameter = texts(function.parameters[place])
-    name = parameter[(parameter.index("[") if "[" in parameter else len(parameter)) - 1]
-    is_stream = bool(STREAMS & set(parameter))
+    name, words = array_name(function.parameters[place]), texts(function.parameters[place])
+    is_stream = bool(STREAMS & set(words))
     directions: set[str] = set()
     for tokens in (item.tokens for item in function.body.walk()):
-        for i, token in enumerate(tokens):
-            if token.text != name or (i and tokens[i - 1].text in (".", "->", "::")):
-                continue
-            follows = [*texts(tokens[i + 1 : i + 3]), "", ""]
-            if is_stream and follows[0] == ".":
-                directions |= {word for word in ("write", "read") if follows[1].startswith(word)}
-            elif follows[0] == "[" and not is_stream:
-                directions.add("write" if _is_assigned(tokens, i + 1) else "read")
-            else:
-                around = [call for call in calls(tokens) if call.start < i <= call.end]
-                for number, argument in enumerate(around[-1].arguments if around else []):
-                    if any(part is token for part in argument):
-                        directions |= call_directions(program, around[-1], number, depth - 1)
-    return {"read"} if "const" in parameter and not is_stream and directions else directions
-
-
-def _is_assigned(tokens: Tokens, opening: int) -> bool:
-    """Whether an element, with its indices from `opening`, is what an assignment changes."""
-    while opening < len(tokens) and tokens[opening].text == "[":
-        opening = closing(tokens, opening) + 1
-    sign = tokens[opening].text if opening < len(tokens) else ""
-    return sign == "=" or (sign.endswith("=") and sign not in ("==", "<=", ">=", "!="))
+        for use in uses(tokens, name):
+            around = [call for call in calls(tokens) if call.start < use.at <= call.end]
+            bare = use.end == use.at + 1
+            for number, argument in enumerate(around[-1].arguments if around and bare else []):
+                if any(part is tokens[use.at] for part in argument):
+                    directions |= call_directions(program, around[-1], number, depth - 1)
+            if not bare or not (around or is_stream):
+                directions |= {"update"} if {"read", "write"} <= use.effect else set()
+                for word in ("read", "write"):
+                    directions |= {word for effect in use.effect if effect.startswith(word)}
+    return {"read"} if "const" in words and not is_stream and directions else directions

@@ -6,10 +6,11 @@ files, and yields line and text of everything that breaks the sentence of its do
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from codegen.hls_check.syntax import Function, Tokens, Unit, after_template, texts
+from codegen.hls_check.syntax import Function, Statement, Tokens, Unit, after_template, texts
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*$")  # names of constants
 TYPE = re.compile(r"sizeof|int|unsigned|char|short|long|const|typename|u?int\d*_t")
@@ -25,6 +26,15 @@ class Program:
     def functions(self) -> list[Function]:
         """All function definitions."""
         return [function for unit in self.units for function in unit.functions]
+
+    @cached_property
+    def constants(self) -> set[str]:
+        """Constants and constexpr functions outside of functions."""
+        functions = self.functions
+        names = {f.name for f in functions if any(t.text == "constexpr" for t in f.tokens[:4])}
+        for item in (item for unit in self.units for item in unit.declarations):
+            add_constant(item, names)
+        return names
 
     def named(self, name: str) -> list[Function]:
         """Functions of a name."""
@@ -59,19 +69,26 @@ def rule(name: str) -> Callable[[Check], Check]:
     return register
 
 
-def constants(program: Program, function: Function) -> set[str]:
-    """Names with a value at compile time: template parameters, constants, constexpr functions."""
-    names = {token.text for token in function.template if token.kind == "name"}
-    names |= {f.name for f in program.functions if any(t.text == "constexpr" for t in f.tokens[:4])}
-    outside = [item for unit in program.units for item in unit.declarations]
-    for item in [*outside, *(i for i in function.body.walk() if i.kind == "plain")]:
-        words = texts(item.tokens)
-        if "=" in words and words[0] in ("const", "constexpr", "static"):
-            place = words.index("=")
-            fixed = "const" in words or "constexpr" in words
-            if fixed and is_constant(item.tokens[place + 1 :], names):
-                names.add(words[place - 1])
+def constants(program: Program, function: Function, known: Iterable[str] = ()) -> set[str]:
+    """Names with a value at compile time: template parameters, constants, constexpr functions.
+
+    known: others that are taken to have one.
+    """
+    names = {token.text for token in function.template if token.kind == "name"} | set(known)
+    names |= program.constants
+    for item in (item for item in function.body.walk() if item.kind == "plain"):
+        add_constant(item, names)
     return names
+
+
+def add_constant(item: Statement, names: set[str]) -> None:
+    """Add what a declaration makes a constant, where `names` are constants."""
+    words = texts(item.tokens)
+    if "=" in words and words[0] in ("const", "constexpr", "static"):
+        place = words.index("=")
+        fixed = "const" in words or "constexpr" in words
+        if fixed and is_constant(item.tokens[place + 1 :], names):
+            names.add(words[place - 1])
 
 
 def is_constant(tokens: Tokens, names: set[str]) -> bool:

@@ -24,6 +24,7 @@ class Statement:
     line: int
     tokens: Tokens = ()  # of a control statement those in its parentheses
     label: str = ""  # the name in front of it
+    owner: str = ""  # of a declaration: its class
     body: "list[Statement]" = field(default_factory=list)
 
     def walk(self) -> "Iterator[Statement]":
@@ -36,6 +37,12 @@ class Statement:
     def statements(self) -> "list[Statement]":
         """What stands in the body, without the block around it."""
         return self.body[0].body if [item.kind for item in self.body] == ["block"] else self.body
+
+    @property
+    def counter(self) -> str:
+        """The variable that a for loop declares, "" where it declares none."""
+        first = declared(split(self.tokens, ";")[0]) if self.kind == "for" and self.tokens else []
+        return first[0].name.text if first else ""
 
     def pragmas(self) -> list[Token]:
         """Pragmas of the body itself, after declarations, too."""
@@ -173,6 +180,55 @@ def declared(tokens: Tokens) -> list[Declared]:
     return names
 
 
+def array_name(parameter: Tokens) -> str:
+    """Name of a parameter, an array or not."""
+    words = texts(parameter)
+    return words[(words.index("[") if "[" in words else len(words)) - 1]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A name where it is used, with what follows it: indices and members."""
+
+    at: int  # index of the name
+    end: int  # of the first token behind
+    members: tuple[str, ...]
+    indices: tuple[Tokens, ...]
+    effect: frozenset[str]  # read, write; the name of a method that is called
+
+
+def uses(tokens: Tokens, name: str) -> Iterator[Use]:
+    """Every use of a name in a statement, but as a member of another.
+
+    `a.b[i] += 1` reads and writes a; `a.step()` has the effect `step`.
+    """
+    for at, token in enumerate(tokens):
+        if token.text != name or (at and tokens[at - 1].text in (*MEMBER, "::")):
+            continue
+        members: list[str] = []
+        indices: list[Tokens] = []
+        end = at + 1
+        while end < len(tokens) and tokens[end].text in ("[", *MEMBER):
+            if tokens[end].text == "[":
+                last = closing(tokens, end)
+                indices.append(tokens[end + 1 : last])
+            else:
+                last = end + 1
+                members.append(tokens[last].text)
+            end = last + 1
+        sign = tokens[end].text if end < len(tokens) else ""
+        before = tokens[at - 1].text if at else ""
+        changed = sign.endswith("=") and sign not in ("==", "<=", ">=", "!=")
+        effect = {"read"}
+        if sign == "(" and members:
+            effect = {members[-1]}
+        elif sign in ("++", "--") or before in ("++", "--") or (changed and sign != "="):
+            effect = {"read", "write"}
+        elif changed:
+            effect = {"write"}
+        yield Use(at, end, tuple(members), tuple(indices), frozenset(effect))
+
+
 def parse(source: Source) -> Unit:
     """Functions and declarations of a file."""
     unit = Unit(source)
@@ -201,7 +257,8 @@ class _Parser:
             elif text == ";" or self.tokens[i].kind == "pragma":
                 if begin < i:
                     tokens = self.tokens[begin:i]
-                    self.unit.declarations.append(Statement("plain", tokens[0].line, tokens))
+                    item = Statement("plain", tokens[0].line, tokens, owner=owner)
+                    self.unit.declarations.append(item)
                 begin = i + 1
             elif text == ":" and self.tokens[i - 1].text in ("public", "private", "protected"):
                 begin = i + 1

@@ -93,6 +93,7 @@ void compute(Fifo<ComputeWork>& work_in, Fifo<RowJob<C>>& rows, Fifo<LineJob<C>>
 #pragma HLS AGGREGATE variable = tap                                  // one word a row
 #pragma HLS BIND_STORAGE variable = tap type = ram_s2p impl = lutram  // shallow and wide
   const ComputeWork w = work_in.read();
+#pragma HLS ARRAY_PARTITION variable = w.align complete  // registers
   const bool conv = w.is_conv;
   const Decoder<C> decoder(w.source[0]);
   const Decoder<C> decoder2(w.source[1]);  // of an add's second input

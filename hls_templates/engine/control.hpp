@@ -181,7 +181,11 @@ template <class C>
 void plan_reads(Fifo<ReadWork>& work_in, Fifo<ReadPass>& passes, Fifo<ReadJob>& reads,
                 Fifo<UnpackJob>& unpacks, Fifo<LineJob<C>>& lines) {
   const ReadWork w = work_in.read();
-  int32_t ring = 0;  // line buffer entry of the next row
+#pragma HLS ARRAY_PARTITION variable = w.map complete          // registers
+#pragma HLS ARRAY_PARTITION variable = w.chip complete         // registers
+#pragma HLS ARRAY_PARTITION variable = w.bits complete         // registers
+#pragma HLS ARRAY_PARTITION variable = w.plane_words complete  // registers
+  int32_t ring = 0;                                            // line buffer entry of the next row
 plan_read_pass:
   for (bool end = false; !end;) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
@@ -321,6 +325,7 @@ plan_tap_pass:
     int32_t column = 0, row = 0, dx = 0, dy = 0;  // entries and pixels of the tap
     bool exists = true, second = false;
     TapRow<C> taps;
+#pragma HLS ARRAY_PARTITION variable = taps.tap complete  // registers: any lane group
   plan_tap:
     for (; exists || lane.value != 0;) {
 #pragma HLS PIPELINE II = 1  // a tap a cycle, so a row of them in G cycles

@@ -67,6 +67,7 @@ class Decoder {
         shift_(s.shift),
         half_(s.half),
         sign_(s.is_signed ? 1 << (s.bits - 1) : 0) {
+#pragma HLS ARRAY_PARTITION variable = centroid_ complete  // registers: any code of any lane
   load_centroids:
     for (int j = 0; j < C::KNQ_LEVELS; j++) {
 #pragma HLS UNROLL  // the multiplexer inputs of CK, held in registers for the layer

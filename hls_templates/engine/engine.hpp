@@ -33,14 +33,13 @@ struct Counters {
 
 // Adds up what the processes have counted.
 template <class C>
-void tally(bool out_chip, Fifo<count_t>& load, Fifo<count_t>& read, Fifo<count_t>& fetched,
-           Fifo<count_t>& unpack, Fifo<count_t>& compute, Fifo<count_t>& finish,
-           Fifo<count_t>& pool, Fifo<count_t>& pack, Fifo<count_t>& write,
-           uint64_t counters[COUNTERS]) {
+void tally(Fifo<count_t>& load, Fifo<count_t>& read, Fifo<count_t>& fetched, Fifo<count_t>& unpack,
+           Fifo<count_t>& compute, Fifo<count_t>& finish, Fifo<count_t>& pool, Fifo<count_t>& pack,
+           Fifo<count_t>& write, Fifo<count_t>& stored, uint64_t counters[COUNTERS]) {
   const count_t n[COUNTERS - COUNT_LOAD] = {load.read(),    read.read(),   unpack.read(),
                                             compute.read(), finish.read(), pool.read(),
                                             pack.read(),    write.read()};
-  const count_t from_ddr = fetched.read();
+  const count_t from_ddr = fetched.read(), to_ddr = stored.read();
   count_t most = 0;
 tally_stage:
   for (int i = 0; i < COUNTERS - COUNT_LOAD; i++) {
@@ -52,7 +51,7 @@ tally_stage:
   // Bytes are those of the DRAM; a word on chip takes its cycle, but no bus.
   counters[COUNT_BYTES_WEIGHTS] = uint64_t(WORD_BYTES * C::WEIGHT_PORTS) * n[0];
   counters[COUNT_BYTES_READ] = uint64_t(WORD_BYTES) * from_ddr;
-  counters[COUNT_BYTES_WRITTEN] = out_chip ? 0 : uint64_t(WORD_BYTES) * n[COUNT_WRITE - COUNT_LOAD];
+  counters[COUNT_BYTES_WRITTEN] = uint64_t(WORD_BYTES) * to_ddr;
 }
 
 // Runs one layer on a batch of images. Of the two on-chip memories one is read (and, as a cache,
@@ -105,7 +104,7 @@ void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* 
 #pragma HLS STREAM variable = pooled depth = PIXELS_DEPTH  // pixels wait while a row is packed
   Stream<count_t, 2> n_load("n_load"), n_read("n_read"), n_fetched("n_fetched");
   Stream<count_t, 2> n_unpack("n_unpack"), n_compute("n_compute"), n_finish("n_finish");
-  Stream<count_t, 2> n_pool("n_pool"), n_pack("n_pack"), n_write("n_write");
+  Stream<count_t, 2> n_pool("n_pool"), n_pack("n_pack"), n_write("n_write"), n_stored("n_stored");
 
   PROCESS(control<C>, d, images, to_load, to_reads, read_passes, to_unpack, to_rows, to_taps,
           tap_passes, to_compute, to_finish, to_pool, to_pack, pack_tiles, to_writes, write_tiles);
@@ -120,9 +119,9 @@ void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* 
   PROCESS(finish<C>, to_finish, sums, codes, raw, n_finish);
   PROCESS(max_pool<C>, to_pool, codes, pooled, n_pool);
   PROCESS(pack_rows<C>, to_pack, pack_tiles, pooled, raw, words_out, n_pack);
-  PROCESS(write_words<C>, fm_out, chip_out, writes, words_out, n_write);
-  PROCESS(tally<C>, d.out_chip != 0, n_load, n_read, n_fetched, n_unpack, n_compute, n_finish,
-          n_pool, n_pack, n_write, counters);
+  PROCESS(write_words<C>, fm_out, chip_out, writes, words_out, n_write, n_stored);
+  PROCESS(tally<C>, n_load, n_read, n_fetched, n_unpack, n_compute, n_finish, n_pool, n_pack,
+          n_write, n_stored, counters);
 }
 
 #endif  // ENGINE_HPP

@@ -67,8 +67,8 @@ read_word:
 // on-chip memory `chip`, which no other process of the layer uses.
 template <class C>
 void write_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<WriteJob>& jobs,
-                 Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
-  count_t total = 0;
+                 Fifo<typename C::bus_t>& words, Fifo<count_t>& count, Fifo<count_t>& stored) {
+  count_t total = 0, to_ddr = 0;
   WriteJob job = {0, 0, false, false};
   uint16_t at = 0;
   int32_t open = 0;  // bursts whose response has not come
@@ -94,6 +94,7 @@ write_word:
         chip[job.address + at] = word;
       } else {
         fm.write(word);
+        to_ddr++;
       }
       total++;
       at++;
@@ -108,6 +109,7 @@ write_end:
     fm.write_response();
   }
   count.write(total);
+  stored.write(to_ddr);
 }
 
 #endif  // MEMORY_HPP

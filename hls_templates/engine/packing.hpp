@@ -167,6 +167,7 @@ pack_clear:
   plane.start(job.planes);
   lane.start(job.lanes);
   SumVector<C> vector;
+#pragma HLS ARRAY_PARTITION variable = vector.sum complete  // registers: any lane
   bool collect = true, half = false, flush = false;
   gear_t g = 0;
   int32_t held = 0;

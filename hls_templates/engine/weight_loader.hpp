@@ -84,6 +84,7 @@ void load_weights(Fifo<LoadWork>& work_in, Fifo<WeightRow<C>>& rows, Fifo<BiasTi
   uint64_t row[C::ROW_WORDS];
 #pragma HLS ARRAY_PARTITION variable = row complete  // registers: a whole row
   BiasTile<C> bias;
+#pragma HLS ARRAY_PARTITION variable = bias.start complete  // registers: any lane
   Section section = coded ? SECTION_TABLE : SECTION_BIAS;
   Digit<int32_t> word, chunk;  // of the section; of the row where it is one
   Digit<int32_t> place;

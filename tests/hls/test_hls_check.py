@@ -48,6 +48,40 @@ void consume(Fifo<int32_t>& in, const int32_t table[C::N], int32_t* out) {
 }
 
 template <class C>
+struct Lookup {
+  void load(int32_t first) {
+    item_[0] = first;
+  }
+  int32_t at(uint8_t place, uint8_t other) {
+#pragma HLS ARRAY_PARTITION variable = item_ complete  // registers
+    return pick<C>(item_, place) + spare_[place];
+  }
+  int32_t item_[C::N], spare_[C::N];
+};
+template <class C>
+int32_t pick(const int32_t items[C::N], uint8_t place) {
+  return items[place & 3];
+}
+
+template <class C>
+void steps(Fifo<int32_t>& in, Fifo<int32_t>& out) {
+  int32_t history[C::N];
+#pragma HLS ARRAY_PARTITION variable = history complete  // registers
+steps_i:
+  for (uint8_t i = 0; i < C::N; i++) {
+#pragma HLS PIPELINE II = 1  // one a cycle
+    history[in.read() & 3] = in.read();
+  steps_j:
+    for (int j = 0; j < C::N; j++) {
+#pragma HLS UNROLL  // registers
+      const int next = (j + 1) % C::N;
+      history[j] = history[next];
+    }
+    out.write(history[0]);
+  }
+}
+
+template <class C>
 void top(const int32_t in[C::N], int32_t* out) {
 #pragma HLS DATAFLOW  // both at once
   Stream<int32_t, C::N> pipe("pipe");
@@ -58,10 +92,9 @@ void top(const int32_t in[C::N], int32_t* out) {
 }
 
 template <class C>
-void repeat(const int32_t in[C::N], int32_t* out) {
-  const int32_t limit = in[0];
+void repeat(const int32_t in[C::N], int32_t* out, uint32_t limit) {
 repeat_i:
-  for (int32_t i = 0; i < limit; i++) {
+  for (uint32_t i = 0; i < limit; i++) {
 #pragma HLS DATAFLOW  // both at once
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 4
     Stream<int32_t, 2> pipe("pipe");
@@ -135,15 +168,34 @@ SEEDED = [
     ("dataflow", "from 0 by 1", "i = 0; i < limit", "i = 1; i < limit"),
     ("dataflow", "from 0 by 1", "i < limit; i++", "i < limit; i += 2"),
     ("dataflow", "from 0 by 1", "i < limit; i++", "i <= limit; i++"),
-    ("dataflow", "from 0 by 1", "for (int32_t i = 0; i < limit; i++)", "while (limit < 4)"),
-    ("dataflow", "must be a constant, a parameter or const",
-     "const int32_t limit", "int32_t limit"),
+    ("dataflow", "from 0 by 1", "for (uint32_t i = 0; i < limit; i++)", "while (limit < 4)"),
+    ("dataflow", "be a constant or an unsigned parameter", "uint32_t limit", "int32_t limit"),
+    ("dataflow", "be a constant or an unsigned parameter", "i < limit; i++", "i < in[0]; i++"),
+    ("dataflow", "unsigned counter, not int32_t i", "uint32_t i = 0; i < lim",
+     "int32_t i = 0; i < lim"),
+    ("dataflow", "the only statement of repeat", "repeat_i:", "*out = 0;\nrepeat_i:"),
+    ("dataflow", "declarations and calls only",
+     "  int32_t table[C::N];\n  PRO", "  int32_t table[C::N], total = in[0];\n  PRO"),
+    ("dataflow", "in[0] must be a variable of its own", "(produce<C>, in,", "(produce<C>, in[0],"),
+    ("dataflow", "out must be read or written through the region, not both (by consume)",
+     "  *out = in", "  *out += in"),
+    ("dataflow", "memory out must be an argument of one process, not of produce and consume",
+     "(produce<C>, in, pipe, table)", "(produce<C>, out, pipe, table)"),
+    ("dataflow", "counts must be read or written through the region, not both (by count)",
+     "void top(const int32_t in[C::N], int32_t* out) {\n#pragma HLS DATAFLOW  // both at once\n",
+     "void count(Counts& counts) {\n  counts.value[0] = counts.value[1] + 1;\n}\n"
+     "void top(const int32_t in[C::N], int32_t* out, Counts& counts) {\n"
+     "#pragma HLS DATAFLOW  // both at once\n  count(counts);\n"),
+    ("array-storage", "history has an index that varies in a pipeline: it must have",
+     "#pragma HLS ARRAY_PARTITION variable = history", "//"),
+    ("array-storage", "item_ has", "#pragma HLS ARRAY_PARTITION variable = item_", "//"),
+    ("array-storage", "spare_ has", "spare_[place]", "spare_[pick<C>(item_, other)]"),
     ("dataflow", "consume must return nothing", "void consume", "int32_t consume"),
     ("syntax", "is not closed", "  return total;\n}", "  return total;"),
 ]  # fmt: skip
 # Rules that name another line than the one that broke them.
-ELSEWHERE = {"head", "recursion", "loop-bound", "loop-pragma", "loop-label", "dataflow", "syntax",
-             "system"}  # fmt: skip
+ELSEWHERE = {"array-storage", "dataflow", "head", "loop-bound", "loop-label", "loop-pragma",
+             "recursion", "syntax", "system"}  # fmt: skip
 
 
 def findings(text, name="good.hpp"):
@@ -239,6 +291,32 @@ def test_engine_without_a_process_is_found(process):
     assert count == 1
     hits = [f for f in check_texts({**headers(), "engine.hpp": without}) if f.rule == "dataflow"]
     assert hits and all(hit.file == "engine.hpp" for hit in hits)
+
+
+# What would stop a synthesis of the engine, or slow it down: file, old, new, rule, words.
+ON_THE_ENGINE = [
+    ("engine.hpp", "counters[COUNT_LOAD + i] = n[i]", "counters[COUNT_LOAD + i] += n[i]",
+     "dataflow", "counters must be read or written through the region, not both (by tally)"),
+    ("engine.hpp", "n_stored, counters);", "n_stored, chip_out);",
+     "dataflow", "chip_out must be an argument of one process, not of write_words and tally"),
+    ("engine.hpp", "PROCESS(finish<C>, to_finish,", "PROCESS(finish<C>, to_pool,",
+     "dataflow", "one process must be what reads channel to_pool, not 2"),
+    ("conversion_units.hpp", "#pragma HLS ARRAY_PARTITION variable = centroid_", "//",
+     "array-storage", "centroid_ has an index that varies"),
+    ("finish.hpp", "#pragma HLS ARRAY_PARTITION variable = result.code", "//",
+     "array-storage", "result.code has an index that varies"),
+    ("pooling.hpp", "#pragma HLS AGGREGATE variable = rows", "//",
+     "array-storage", "rows has an index that varies"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "old", "new", "rule", "words"), ON_THE_ENGINE)
+def test_seeded_violation_of_the_engine(file, old, new, rule, words):
+    texts = headers()
+    assert old in texts[file]
+    texts[file] = texts[file].replace(old, new, 1)
+    hits = [hit for hit in check_texts(texts) if hit.rule == rule and words in hit.message]
+    assert [hit.file for hit in hits[:1]] == [file]
 
 
 def test_rendered_network_keeps_to_the_subset(tmp_path):

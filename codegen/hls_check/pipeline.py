@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pipelined loop of one iteration a cycle needs: arrays that are registers or memories
+because the source says so.
+"""
+
+from collections.abc import Iterator
+
+from codegen.hls_check.pragmas import pragma_name, pragma_options
+from codegen.hls_check.program import Findings, Program, constants, is_constant, rule
+from codegen.hls_check.syntax import (
+    Function,
+    Statement,
+    Unit,
+    array_name,
+    calls,
+    declared,
+    texts,
+    uses,
+)
+
+# Pragmas that say what an array becomes.
+STORAGE = {"ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE"}
+
+
+def pipelines(function: Function) -> Iterator[Statement]:
+    """Loops with PIPELINE, but those that switch it off."""
+    for item in function.body.walk():
+        given = [pragma_options(p) for p in item.pragmas() if pragma_name(p) == "PIPELINE"]
+        if item.kind == "for" and any("off" not in options for options in given):
+            yield item
+
+
+@rule("array-storage")
+def arrays_of_functions(program: Program, unit: Unit) -> Findings:
+    """An array with an index that varies in a pipeline says by a pragma what it becomes."""
+    for function in unit.functions:
+        loops = list(pipelines(function))
+        names = constants(program, function, _unrolled(function)) if loops else set()
+        items = [item for item in function.body.walk() if item.kind == "plain"]
+        own = [name for item in items for name in declared(item.tokens)]
+        arrays = {name.name.text for name in own if not {"&", "*"} & set(texts(name.type))}
+        bound = _bound(function)
+        for loop in loops:
+            for name, item in ((name, item) for name in arrays for item in loop.walk()):
+                for use in uses(item.tokens, name):
+                    meant = bound & {name, *(f"{name}.{member}" for member in use.members)}
+                    if not meant and any(not is_constant(i, names) for i in use.indices):
+                        yield item.line, _without(".".join((name, *use.members)))
+
+
+@rule("array-storage")
+def arrays_of_classes(program: Program, unit: Unit) -> Findings:
+    """So does an array that objects of a class hold; parameters of its functions are constant."""
+    for item in (item for item in unit.declarations if item.owner):
+        methods = [f for f in program.functions if f.owner == item.owner]
+        bound = {name for method in methods for name in _bound(method)}
+        for name in (n for n in declared(item.tokens) if n.sizes and n.name.text not in bound):
+            if any(_varies(program, method, name.name.text) for method in methods):
+                yield name.name.line, _without(name.name.text)
+
+
+def _without(name: str) -> str:
+    return (
+        f"{name} has an index that varies in a pipeline: it must have ARRAY_PARTITION (registers), "
+        "or BIND_STORAGE or AGGREGATE where a memory is meant"
+    )
+
+
+def _bound(function: Function) -> set[str]:
+    """Variables of which a function's pragmas say what they become."""
+    pragmas = [item.tokens[0] for item in function.body.walk() if item.kind == "pragma"]
+    stored = [pragma_options(pragma) for pragma in pragmas if pragma_name(pragma) in STORAGE]
+    return {name for options in stored if (name := options.get("variable"))}
+
+
+def _unrolled(function: Function) -> set[str]:
+    """Counters of loops that are unrolled."""
+    loops = [item for item in function.body.walk() if item.counter]
+    return {loop.counter for loop in loops if "UNROLL" in [pragma_name(p) for p in loop.pragmas()]}
+
+
+def _varies(program: Program, method: Function, name: str) -> bool:
+    """Whether a method indexes an array by what varies, or a function that it hands it to."""
+    fixed = {parameter[-1].text for parameter in method.parameters if parameter}
+    names = constants(program, method, _unrolled(method) | fixed)
+    for item in method.body.walk():
+        if any(not is_constant(i, names) for use in uses(item.tokens, name) for i in use.indices):
+            return True
+        for call in calls(item.tokens):
+            places = [i for i, given in enumerate(call.arguments) if texts(given) == [name]]
+            for callee in program.named(call.name) if places else []:
+                own = constants(program, callee, _unrolled(callee))
+                parameter = array_name(callee.parameters[places[0]])
+                for inner in callee.body.walk():
+                    for use in uses(inner.tokens, parameter):
+                        if any(not is_constant(index, own) for index in use.indices):
+                            return True
+    return False
