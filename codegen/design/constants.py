@@ -13,7 +13,7 @@ from codegen.design.array import Array
 from codegen.design.design import Design
 from codegen.design.rows import Row, Scheme
 from codegen.design.sizes import gear_bits
-from formats.arithmetic import ceil_div, signed_bits, unsigned_bits
+from formats.arithmetic import BLOCK_CODES, ceil_div, signed_bits
 from formats.packing import WORD_BITS, WORD_BYTES, touched_words
 
 
@@ -100,13 +100,17 @@ def counters(design: Design) -> list[CType]:
     width = max(max(row.in_width, row.conv_width, row.out_width) for row in rows)
     kernel = max(max(row.kernel_h * row.dilation_h, row.kernel_w * row.dilation_w) for row in rows)
     blocks = max(row.blocks * row.sources for row in rows) + design.array.blocks
+    planes = max(row.group_out_planes for row in rows)
+    channels = max(max(row.out_channels, row.blocks * BLOCK_CODES) for row in rows)
     reach = 2 * sizes.line_blocks + max(row.top_entries + row.left_entries for row in rows)
     stride = max(max(row.stride_h, row.stride_w) for row in rows) * design.array.pixels
     return [
         CType("y_t", signed_bits(-height, height + kernel + stride), True, 32),
         CType("x_t", signed_bits(-width, width + kernel + stride), True, 32),
         CType("entry_t", signed_bits(-reach, reach), True, 32),
-        CType("block_t", unsigned_bits(blocks), False, 32),
+        CType("block_t", signed_bits(-1, blocks), True, 32),
+        CType("plane_t", signed_bits(-1, planes + design.array.planes), True, 32),
+        CType("channel_t", signed_bits(-BLOCK_CODES, channels + design.array.pe), True, 32),
     ]
 
 

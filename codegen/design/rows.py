@@ -174,6 +174,10 @@ class Row:
     rows_words: int = column("words of a whole chunk's rows of weights, from each port", "words",
                              cost=False)  # fmt: skip
     last_words: int = column("and of the last chunk's", "words", cost=False)
+    layer_tiles: int = column("tiles of the layer", "tiles", cost=False)
+    layer_passes: int = column("its passes: the chunks of every tile", "passes", cost=False)
+    reach: int = column("input rows that the first window reaches", "rows", cost=False)
+    write_rows: int = column("output rows of a plane; of raw ones, pixels", "rows", cost=False)
     layer_words: int = column("words of the layer in every section of weights.bin", "words",
                               cost=False)  # fmt: skip
 
@@ -311,6 +315,10 @@ class Row:
             + self.out_plane_words,
             rows_words=self.steps(chunks[0], array) * self.row_words if self.is_conv else 0,
             last_words=self.steps(chunks[-1], array) * self.row_words if self.is_conv else 0,
+            layer_tiles=self.tiles,
+            layer_passes=self.passes,
+            reach=(self.kernel_h - 1) * self.dilation_h + 1 - self.pad_top,
+            write_rows=self.out_height * (self.out_width if self.raw else 1),
             layer_words=self.weight_words(array),
         )
 

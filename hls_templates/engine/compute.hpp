@@ -22,7 +22,7 @@
 // Decoded values of the blocks that the lane groups stand at, for PIXELS neighbours; 0 outside the
 // map and behind the end of the list.
 template <class C>
-void fetch(const ComputeWork& w, const LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS],
+void fetch(const ComputeWork<C>& w, const LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS],
            const HighBlock<C> high[LineCopies<C>::COUNT][C::LINE_HIGH_BLOCKS],
            const TapRow<C>& taps, const Corner<C>& corner, const Decoder<C>& decoder,
            const Decoder<C>& decoder2, typename C::value_t value[C::PIXELS][C::SIMD]) {
@@ -34,14 +34,15 @@ fetch_q:
     for (int g = 0; g < C::G; g++) {
 #pragma HLS UNROLL  // a read port each
       const Tap<C>& tap = taps.tap[g];
-      const int32_t y = int32_t(corner.y) + tap.y;
-      const int32_t x = int32_t(corner.x) + q * w.stride_w + tap.x;
+      const typename C::y_t y = corner.y + tap.y;
+      const typename C::x_t x = corner.x + q * w.stride_w + tap.x;
       const bool inside = tap.exists && y >= 0 && y < w.height && x >= 0 && x < w.width;
-      const int32_t ahead = int32_t(corner.entry) + q * w.pixel_entries + tap.entry;
-      const int32_t entry = ahead >= w.ring_entries ? ahead - w.ring_entries : ahead;
+      const typename C::entry_t ahead = corner.entry + q * w.pixel_entries + tap.entry;
+      const typename C::entry_t entry =
+          ahead >= w.ring_entries ? typename C::entry_t(ahead - w.ring_entries) : ahead;
       const int copy = (q * C::G + g) % LineCopies<C>::COUNT;
-      const LowBlock<C>& lower = low[copy][inside ? entry : 0];
-      const HighBlock<C>& upper = high[copy][inside && w.wide ? entry : 0];
+      const LowBlock<C>& lower = low[copy][inside ? int(entry) : 0];
+      const HighBlock<C>& upper = high[copy][inside && w.wide ? int(entry) : 0];
       typename C::code_t code[BLOCK_CODES];
       typename C::value_t decoded[BLOCK_CODES];
     join_s:
@@ -66,15 +67,16 @@ fetch_q:
 
 // Where the next row of weights and taps is stored, and of which pass. The rows of the pass that
 // is computed and of the next one lie in the two halves of one memory.
+template <class C>
 struct HalfBuffer {
-  int32_t half;      // that is computed with
-  int32_t taken;     // rows of the next pass
-  bool ready, full;  // whether the halves are complete
-  bool all;          // whether the layer's last row is here
+  bool upper;                   // which half is computed with
+  Count<C::WEIGHT_ROWS> taken;  // rows of the next pass
+  bool ready, full;             // whether the halves are complete
+  bool all;                     // whether the layer's last row is here
 };
 
 template <class C>
-void compute(Fifo<ComputeWork>& work_in, Fifo<RowJob<C>>& rows, Fifo<LineJob<C>>& lines,
+void compute(Fifo<ComputeWork<C>>& work_in, Fifo<RowJob<C>>& rows, Fifo<LineJob<C>>& lines,
              Fifo<CodeBlock<C>>& blocks, Fifo<TapRow<C>>& taps, Fifo<WeightRow<C>>& weights,
              Fifo<BiasTile<C>>& biases, Fifo<SumGroup<C>>& sums, Fifo<count_t>& count) {
   static_assert(C::SIMD % BLOCK_CODES == 0, "SIMD must be a multiple of 8, the codes of a block");
@@ -92,7 +94,7 @@ void compute(Fifo<ComputeWork>& work_in, Fifo<RowJob<C>>& rows, Fifo<LineJob<C>>
   static TapRow<C> tap[2 * C::WEIGHT_ROWS];
 #pragma HLS AGGREGATE variable = tap                                  // one word a row
 #pragma HLS BIND_STORAGE variable = tap type = ram_s2p impl = lutram  // shallow and wide
-  const ComputeWork w = work_in.read();
+  const ComputeWork<C> w = work_in.read();
 #pragma HLS ARRAY_PARTITION variable = w.align complete  // registers
   const bool conv = w.is_conv;
   const Decoder<C> decoder(w.source[0]);
@@ -104,8 +106,11 @@ clear_bias:
 #pragma HLS UNROLL  // registers; stays 0 for operations without weights
     bias.start[p] = 0;
   }
-  HalfBuffer buffer = {0, 0, false, false, false};
-  Digit<int32_t> chunk, column, x, step;  // step: of the group of pixels
+  HalfBuffer<C> buffer = {false, 0, false, false, false};
+  typedef Count<2 * C::WEIGHT_ROWS - 1> place_t;
+  Digit<Count<C::MAX_PASSES>> chunk;
+  Digit<typename C::x_t> column, x;
+  Digit<Count<C::WEIGHT_ROWS>> step;  // of the group of pixels
   chunk.start(w.chunks);
   column.start(w.columns);
   x.start(w.width);
@@ -113,9 +118,11 @@ clear_bias:
   RowJob<C> row = {0, 0, 0, 0, false, false, false, false, false};
   LineJob<C> line = {0, false};
   Corner<C> corner = {0, 0, 0};
-  int32_t at = 0;         // line buffer entry of the next block
-  int32_t rows_left = 0;  // input rows still to be taken in
-  int32_t pixels = 0;     // groups of pixels done in the pass
+  typename C::entry_t at = 0;        // line buffer entry of the next block
+  typename C::y_t rows_left = 0;     // input rows still to be taken in
+  Count<C::PSUM_GROUPS> pixels = 0;  // groups of pixels done in a pass whose sums wait
+  const typename C::x_t group_x = C::PIXELS * w.stride_w;
+  const typename C::entry_t group_entries = C::PIXELS * w.pixel_entries;
   bool begin = true, computing = false;
   count_t total = 0;
 compute_step:
@@ -137,7 +144,7 @@ compute_step:
       begin = false;
     }
     if (!buffer.ready && buffer.full) {
-      buffer.half = 1 - buffer.half;
+      buffer.upper = !buffer.upper;
       buffer.ready = true;
       buffer.full = false;
       step.start(buffer.taken);
@@ -148,7 +155,7 @@ compute_step:
     }
     const bool work = buffer.ready || !computing;  // else the pass's weights are missing
     if (!buffer.full && !buffer.all && (!work || (!taps.empty() && (!conv || !weights.empty())))) {
-      const int32_t place = (1 - buffer.half) * C::WEIGHT_ROWS + buffer.taken;
+      const place_t place = (buffer.upper ? 0 : C::WEIGHT_ROWS) + buffer.taken;
       const TapRow<C> next = taps.read();
       tap[place] = next;
       if (conv) weight[place] = weights.read();
@@ -167,12 +174,12 @@ compute_step:
         if (x.step() && line.row_end) rows_left--;
       }
       if (computing) {
-        const int32_t place = buffer.half * C::WEIGHT_ROWS + step.value;
+        const place_t place = (buffer.upper ? C::WEIGHT_ROWS : 0) + step.value;
         const TapRow<C> at_taps = tap[place];
         typename C::value_t value[C::PIXELS][C::SIMD];
 #pragma HLS ARRAY_PARTITION variable = value complete dim = 0  // registers
         fetch<C>(w, low, high, at_taps, corner, decoder, decoder2, value);
-        if (step.value == 0) stage.begin(row.first, bias, partial[row.first ? 0 : pixels]);
+        if (step.value == 0) stage.begin(row.first, bias, partial[row.first ? 0 : int(pixels)]);
         if (C::HAS_OPS && !conv) {
           stage.spread(value, at_taps.group, w.align[at_taps.second], row.first_channel,
                        w.channels);
@@ -186,8 +193,8 @@ compute_step:
             partial[pixels] = stage.result();
           }
           pixels++;
-          corner.x += C::PIXELS * w.stride_w;
-          corner.entry += C::PIXELS * w.pixel_entries;
+          corner.x += group_x;
+          corner.entry += group_entries;
           if (column.step()) computing = false;
         }
       }

@@ -12,11 +12,11 @@
 
 // Groups of G blocks that the blocks of an operation fill.
 template <class C>
-int32_t groups_of(int32_t blocks) {
+typename C::block_t groups_of(typename C::block_t blocks) {
 #pragma HLS INLINE
-  int32_t groups = 1;
+  typename C::block_t groups = 1;
 group_count:
-  for (int32_t n = C::G; n < C::PACK_PLANES; n += C::G) {
+  for (int n = C::G; n < C::PACK_PLANES; n += C::G) {
 #pragma HLS UNROLL  // a comparison each
     if (blocks > n) groups++;
   }
@@ -24,140 +24,149 @@ group_count:
 }
 
 template <class C>
-void control(const LayerDesc d, int32_t images, Fifo<LoadWork>& to_load, Fifo<ReadWork>& to_reads,
-             Fifo<ReadPass>& read_passes, Fifo<UnpackWork>& to_unpack, Fifo<RowWork>& to_rows,
-             Fifo<TapWork>& to_taps, Fifo<int32_t>& tap_passes, Fifo<ComputeWork>& to_compute,
-             Fifo<FinishWork>& to_finish, Fifo<PoolWork>& to_pool, Fifo<PackWork>& to_pack,
-             Fifo<TileJob>& pack_tiles, Fifo<WriteWork>& to_writes, Fifo<TileJob>& write_tiles) {
+void control(const LayerDesc d, int32_t images, Fifo<LoadWork<C>>& to_load,
+             Fifo<ReadWork<C>>& to_reads, Fifo<ReadPass<C>>& read_passes,
+             Fifo<UnpackWork<C>>& to_unpack, Fifo<RowWork<C>>& to_rows, Fifo<TapWork<C>>& to_taps,
+             Fifo<typename C::block_t>& tap_passes, Fifo<ComputeWork<C>>& to_compute,
+             Fifo<FinishWork<C>>& to_finish, Fifo<PoolWork<C>>& to_pool, Fifo<PackWork<C>>& to_pack,
+             Fifo<TileJob<C>>& pack_tiles, Fifo<WriteWork<C>>& to_writes,
+             Fifo<TileJob<C>>& write_tiles) {
   const bool conv = d.op == OP_CONV;
   // Normalisation needs a plane of neighbours on either side of those it writes.
-  const int32_t margin = d.op == OP_LRN ? 2 : 0;
-  const int32_t tiles = d.conv_groups * d.tiles_per_group, passes = tiles * d.chunks;
-  const LoadWork load = {addr_t(d.weight_addr), count_t(d.layer_words), count_t(d.weight_table),
-                         count_t(d.rows_words), count_t(d.last_words),  d.row_words,
-                         d.weight_bits,         d.weight_table,         d.chunks,
-                         d.bias_shift};
+  const int margin = d.op == OP_LRN ? 2 : 0;
+  const Count<C::MAX_PASSES> tiles = d.layer_tiles, passes = d.layer_passes;
+  const LoadWork<C> load = {addr_t(d.weight_addr), count_t(d.layer_words), count_t(d.weight_table),
+                            count_t(d.rows_words), count_t(d.last_words),  d.row_words,
+                            d.weight_bits,         d.weight_table,         d.chunks,
+                            d.bias_shift};
   to_load.write(load);
-  const ReadWork read = {
+  const ReadWork<C> read = {
       images,
       d.rows_used,
       d.sources,
-      d.in_width,
       {d.in_row_bytes, d.in2_row_bytes},
       {addr_t(d.in_plane_words), addr_t(d.in2_plane_words)},
       {addr_t(d.in_addr), addr_t(d.in2_addr)},
       {addr_t(d.in_chip == PLACE_CACHE ? d.cache_addr : d.in_addr), addr_t(d.in2_addr)},
       {d.in_chip, d.in2_chip},
       {d.in_bits, d.in2_bits},
-      d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS,
+      addr_t(d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS),
       d.op == OP_LRN,
       d.group_out_planes,
       d.row_entries,
       d.ring_entries};
   to_reads.write(read);
-  const UnpackWork unpack = {d.in_width};
+  const UnpackWork<C> unpack = {d.in_width};
   to_unpack.write(unpack);
-  const RowWork rows = {images,
-                        d.rows_used,
-                        d.conv_height,
-                        d.columns,
-                        d.prefetch_next,
-                        d.resident,
-                        passes,
-                        d.chunks,
-                        d.stride_h,
-                        d.pad_top,
-                        d.first_rows,
-                        (d.kernel_h - 1) * d.dilation_h + 1 - d.pad_top,
-                        d.row_entries,
-                        d.ring_entries,
-                        d.stride_entries,
-                        d.image_entries,
-                        d.top_entries,
-                        d.left_entries,
-                        -margin / 2 * BLOCK_CODES,
-                        d.tile_planes * BLOCK_CODES,
-                        0,
-                        d.tiles_per_group,
-                        conv};
+  const RowWork<C> rows = {images,
+                           d.rows_used,
+                           d.conv_height,
+                           d.prefetch_next != 0,
+                           d.resident != 0,
+                           conv,
+                           passes,
+                           d.chunks,
+                           d.tiles_per_group,
+                           d.stride_h,
+                           d.pad_top,
+                           d.first_rows,
+                           d.reach,
+                           d.row_entries,
+                           d.ring_entries,
+                           d.stride_entries,
+                           d.image_entries,
+                           d.top_entries,
+                           d.left_entries,
+                           -margin / 2 * BLOCK_CODES,
+                           d.tile_planes * BLOCK_CODES};
   to_rows.write(rows);
-  const TapWork taps = {conv,         d.sources,    d.kernel_h,           d.kernel_w,
-                        d.dilation_h, d.dilation_w, d.tap_column_entries, d.tap_row_entries,
-                        passes};
+  const TapWork<C> taps = {conv,       d.sources,    d.kernel_h,           d.dilation_h,
+                           d.kernel_w, d.dilation_w, d.tap_column_entries, d.tap_row_entries,
+                           passes};
   to_taps.write(taps);
-  const ComputeWork compute = {
+  const ComputeWork<C> compute = {
       conv,
+      C::CODE_BITS > C::LINE_LOW_BITS && max_of(d.in_bits, d.in2_bits) > C::LINE_LOW_BITS,
       d.chunks,
       d.columns,
-      C::CODE_BITS > C::LINE_LOW_BITS && max_of(d.in_bits, d.in2_bits) > C::LINE_LOW_BITS,
       d.in_width,
+      d.stride_w,
+      d.pad_left,
       d.in_height,
       d.chunk_blocks,
       d.ring_entries,
-      d.stride_w,
-      d.pad_left,
       d.pixel_entries,
       {d.in_align, d.in2_align},
       d.out_channels,
       {{d.in_scheme, d.in_shift, d.in_half, d.in_table, d.in_bits, d.in_signed},
        {d.in2_scheme, d.in2_shift, d.in2_half, d.in2_table, d.in2_bits, d.in2_signed}}};
   to_compute.write(compute);
-  const FinishWork finish = {
-      d.raw,           d.op,        tiles,       images,       d.conv_height, d.conv_width,
-      d.requant_shift, d.y_min,     d.y_max,     d.reciprocal, d.exclude_pad, d.lrn_size,
-      d.lrn_table,     d.stride_h,  d.stride_w,  d.pad_top,    d.pad_left,    d.kernel_h,
-      d.kernel_w,      d.in_height, d.in_width,  d.out_scheme, d.out_shift,   d.out_half,
-      d.out_table,     d.out_bits,  d.out_signed};
+  const FinishWork<C> finish = {
+      d.raw != 0,   d.exclude_pad != 0,
+      d.op,         tiles,
+      images,       d.conv_height,
+      d.stride_h,   d.pad_top,
+      d.kernel_h,   d.in_height,
+      d.conv_width, d.stride_w,
+      d.pad_left,   d.kernel_w,
+      d.in_width,   d.requant_shift,
+      d.y_min,      d.y_max,
+      d.reciprocal, d.lrn_size,
+      d.lrn_table,  {d.out_scheme, d.out_shift, d.out_half, d.out_table, d.out_bits, d.out_signed}};
   to_finish.write(finish);
-  const PoolWork pool = {
-      d.raw,           d.pool_h > 1 || d.pool_w > 1 || d.pool_stride_h > 1 || d.pool_stride_w > 1,
+  const PoolWork<C> pool = {
+      d.raw != 0,      d.pool_h > 1 || d.pool_w > 1 || d.pool_stride_h > 1 || d.pool_stride_w > 1,
       tiles,           images,
-      d.conv_height,   d.conv_width,
-      d.out_height,    d.out_width,
-      d.pool_h,        d.pool_w,
-      d.pool_stride_h, d.pool_stride_w,
-      d.pool_pad_top,  d.pool_pad_left};
+      d.conv_height,   d.out_height,
+      d.pool_h,        d.pool_stride_h,
+      d.pool_pad_top,  d.conv_width,
+      d.out_width,     d.pool_w,
+      d.pool_stride_w, d.pool_pad_left};
   to_pool.write(pool);
-  const PackWork pack = {d.raw, tiles, images, d.out_height, d.out_width, d.out_bits};
+  const PackWork<C> pack = {d.raw != 0, tiles, images, d.out_height, d.out_width, d.out_bits};
   to_pack.write(pack);
   const addr_t image_words =
       d.out_chip ? (d.chip_swap ? C::CHIP_A_WORDS : C::CHIP_B_WORDS) : C::ARENA_WORDS;
-  const WriteWork write = {d.raw,
-                           tiles,
-                           images,
-                           d.raw ? d.out_height * d.out_width : d.out_height,
-                           d.out_row_bytes,
-                           d.out_channels,
-                           addr_t(d.out_addr),
-                           addr_t(d.out_plane_words),
-                           image_words,
-                           d.out_chip != 0};
+  const WriteWork<C> write = {d.raw != 0,
+                              d.out_chip != 0,
+                              tiles,
+                              images,
+                              d.write_rows,
+                              d.out_row_bytes,
+                              addr_t(d.out_channels),
+                              addr_t(d.out_addr),
+                              addr_t(d.out_plane_words),
+                              image_words};
   to_writes.write(write);
 
-  Digit<int32_t> chunk, tile;
+  Digit<Count<C::MAX_PASSES>> chunk, tile;
   chunk.start(d.chunks);
   tile.start(d.tiles_per_group);
   addr_t group_at = 0, read_at = 0, read2_at = 0, out_at = 0;
-  int32_t plane = 0, channels = d.out_channels;
+  typename C::plane_t plane = 0;
+  typename C::channel_t channels = d.out_channels;
   if (!conv) {
     read_at = group_at = addr_t(d.group_words);  // the neighbours in front of the first plane
     plane = -margin / 2;
   }
 control_pass:
-  for (int32_t p = 0; p < passes; p++) {
+  for (Count<C::MAX_PASSES> p = 0; p < passes; p++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
     const bool tile_end = tile.last, last = chunk.last;
-    const int32_t planes = tile_end ? d.last_planes : d.tile_planes;
-    const int32_t blocks = conv ? (last ? d.last_blocks : d.chunk_blocks) : planes + margin;
+    const typename C::block_t planes = tile_end ? d.last_planes : d.tile_planes;
+    const typename C::block_t blocks =
+        conv ? (last ? d.last_blocks : d.chunk_blocks) : int32_t(planes) + margin;
     if (p == 0 || !d.resident) {
-      const int32_t second = conv ? 0 : groups_of<C>(blocks) * C::G;
-      const ReadPass pass = {{read_at, read2_at},          plane, blocks, second, tile.value == 0,
-                             p == passes - 1 || d.resident};
+      const typename C::block_t second = conv ? 0 : int32_t(groups_of<C>(blocks)) * C::G;
+      const ReadPass<C> pass = {
+          {read_at, read2_at},          plane, blocks, second, tile.value == 0,
+          p == passes - 1 || d.resident};
       read_passes.write(pass);
     }
     tap_passes.write(blocks);
     if (last) {
-      const TileJob job = {out_at, uint16_t(planes), uint16_t(min_of(C::PE, channels))};
+      const TileJob<C> job = {out_at, planes,
+                              channels < C::PE ? int32_t(channels) : int32_t(C::PE)};
       pack_tiles.write(job);
       write_tiles.write(job);
       out_at += tile_end ? d.last_tile_words : d.tile_words;
@@ -178,60 +187,64 @@ control_pass:
 // Which words are read, what becomes of them, and where their blocks go: a token for every row of
 // every plane, to each of the three processes that they pass through.
 template <class C>
-void plan_reads(Fifo<ReadWork>& work_in, Fifo<ReadPass>& passes, Fifo<ReadJob>& reads,
+void plan_reads(Fifo<ReadWork<C>>& work_in, Fifo<ReadPass<C>>& passes, Fifo<ReadJob<C>>& reads,
                 Fifo<UnpackJob>& unpacks, Fifo<LineJob<C>>& lines) {
-  const ReadWork w = work_in.read();
+  const ReadWork<C> w = work_in.read();
 #pragma HLS ARRAY_PARTITION variable = w.map complete          // registers
 #pragma HLS ARRAY_PARTITION variable = w.chip complete         // registers
 #pragma HLS ARRAY_PARTITION variable = w.bits complete         // registers
 #pragma HLS ARRAY_PARTITION variable = w.plane_words complete  // registers
-  int32_t ring = 0;                                            // line buffer entry of the next row
+  typename C::entry_t ring = 0;                                // line buffer entry of the next row
 plan_read_pass:
   for (bool end = false; !end;) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
-    const ReadPass pass = passes.read();
+    const ReadPass<C> pass = passes.read();
     end = pass.last;
     addr_t image_at = 0, chip_at = 0;
   plan_read_image:
-    for (int32_t n = 0; n < w.images; n++) {
+    for (Count<C::MAX_IMAGES> n = 0; n < w.images; n++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-      uint32_t row_byte[2] = {0, 0};
+      addr_t row_at[2] = {pass.offset[0], pass.offset[1]};
+      Count<WORD_BYTES - 1> row_byte[2] = {0, 0};  // of the word row_at
     plan_read_row:
-      for (int32_t y = 0; y < w.rows; y++) {
+      for (typename C::y_t y = 0; y < w.rows; y++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
       plan_read_source:
-        for (int s = 0; s < w.sources; s++) {
+        for (Count<2> s = 0; s < w.sources; s++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
-          const uint32_t offset = row_byte[s] % WORD_BYTES;
-          const uint16_t words = uint16_t((offset + w.row_bytes[s] + WORD_BYTES - 1) / WORD_BYTES);
+          const Count<WORD_BYTES - 1> offset = row_byte[s];
+          const uint32_t bytes = uint32_t(offset) + uint32_t(w.row_bytes[s]);
+          const Count<C::MAX_ROW_WORDS> words = (bytes + WORD_BYTES - 1) / WORD_BYTES;
           const bool cached = w.place[s] == PLACE_CACHE;
           const bool fetch = w.place[s] == PLACE_DDR || (cached && pass.fetch);
-          const uint16_t shared = cached && offset != 0 ? 1 : 0;
-          addr_t at = pass.offset[s] + row_byte[s] / WORD_BYTES;
-          int32_t plane = pass.plane;
+          const Count<C::MAX_ROW_WORDS> shared = cached && offset != 0 ? 1 : 0;
+          addr_t at = row_at[s];
+          typename C::plane_t plane = pass.plane;
           if (w.clamp && plane < 0) at += w.plane_words[s];
         plan_read_block:
-          for (int32_t b = 0; b < pass.blocks; b++) {
+          for (typename C::block_t b = 0; b < pass.blocks; b++) {
 #pragma HLS PIPELINE II = 1  // a token of each kind a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_BLOCKS
             const bool last_block = b == pass.blocks - 1;
             const bool last_plane = last_block && s == w.sources - 1;
             const bool last = end && last_plane && y == w.rows - 1 && n == w.images - 1;
-            const ReadJob read = {image_at + w.map[s] + at, chip_at + w.chip[s] + at,
-                                  fetch ? shared : words,   words,
-                                  cached && fetch,          last};
+            const ReadJob<C> read = {image_at + w.map[s] + at, chip_at + w.chip[s] + at,
+                                     fetch ? shared : words,   words,
+                                     cached && fetch,          last};
             reads.write(read);
-            const UnpackJob unpack = {uint8_t(w.bits[s]), uint8_t(offset), last};
+            const UnpackJob unpack = {w.bits[s], offset, last};
             unpacks.write(unpack);
-            const int32_t entry = ring + (s ? pass.second : 0) + b;
-            const LineJob<C> line = {typename C::entry_t(entry), last_plane};
+            const typename C::entry_t entry =
+                ring + (s != 0 ? pass.second : typename C::block_t(0)) + b;
+            const LineJob<C> line = {entry, last_plane};
             lines.write(line);
             // a plane beyond the map's edge is replaced by the edge's
             const bool stay = w.clamp && (plane < 0 || plane >= w.planes - 1);
             if (!stay) at += w.plane_words[s];
             plane++;
           }
-          row_byte[s] += w.row_bytes[s];
+          row_at[s] += bytes / WORD_BYTES;
+          row_byte[s] = bytes % WORD_BYTES;
         }
         ring += w.row_entries;
         if (ring >= w.ring_entries) ring -= w.ring_entries;
@@ -246,23 +259,23 @@ plan_read_pass:
 // during an image's last row those that no window needs and, where the line buffer has room for
 // them, the first of the next image or of the next pass.
 template <class C>
-void plan_rows(Fifo<RowWork>& work_in, Fifo<RowJob<C>>& jobs) {
-  const RowWork w = work_in.read();
-  Digit<int32_t> chunk, tile;
+void plan_rows(Fifo<RowWork<C>>& work_in, Fifo<RowJob<C>>& jobs) {
+  const RowWork<C> w = work_in.read();
+  Digit<Count<C::MAX_PASSES>> chunk, tile;
   chunk.start(w.chunks);
   tile.start(w.tiles_per_group);
-  int32_t image_entry = 0;  // line buffer entry of the image's row 0
-  int32_t loaded = 0;       // rows of the image in the ring, or on their way
-  int32_t channel = w.first_channel;
+  typename C::entry_t image_entry = 0;  // line buffer entry of the image's row 0
+  typename C::y_t loaded = 0;           // rows of the image in the ring, or on their way
+  typename C::channel_t channel = w.first_channel;
 plan_row_pass:
-  for (int32_t p = 0; p < w.passes; p++) {
+  for (Count<C::MAX_PASSES> p = 0; p < w.passes; p++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
     const bool reuse = w.resident && p > 0;  // the inputs are there already
     const bool last_pass = p == w.passes - 1;
     const bool ahead = w.is_conv && w.prefetch_next && !w.resident && !last_pass;
     if (w.resident) image_entry = 0;
   plan_row_image:
-    for (int32_t n = 0; n < w.images; n++) {
+    for (Count<C::MAX_IMAGES> n = 0; n < w.images; n++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
       const bool last_image = n == w.images - 1;
       if (reuse) loaded = w.rows;
@@ -272,17 +285,20 @@ plan_row_pass:
         jobs.write(job);
         loaded = w.first_rows;
       }
-      int32_t y = -w.pad_top, entry = image_entry - w.top_entries, reach = w.reach;
+      typename C::y_t y = -w.pad_top, reach = w.reach;
+      typename C::entry_t entry = image_entry - w.top_entries;
     plan_row:
-      for (int32_t oy = 0; oy < w.conv_height; oy++) {
+      for (typename C::y_t oy = 0; oy < w.conv_height; oy++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
         const bool last_row = oy == w.conv_height - 1;
         reach += w.stride_h;
-        const int32_t target = max_of(loaded, last_row ? w.rows : min_of(reach, w.rows));
+        const typename C::y_t reached = last_row ? w.rows : min_of(reach, w.rows);
+        const typename C::y_t target = max_of(loaded, reached);
         const bool next = last_row && (last_image ? ahead : w.prefetch_next && !reuse);
-        const int32_t next_rows = next ? w.first_rows : 0;
+        typename C::y_t next_rows = 0;
+        if (next) next_rows = w.first_rows;
         const RowJob<C> job = {typename C::y_t(target - loaded + next_rows),
-                               typename C::y_t(y),
+                               y,
                                typename C::entry_t(entry - w.left_entries),
                                channel,
                                true,
@@ -309,20 +325,26 @@ plan_row_pass:
 // The list of taps of every pass, G a cycle of the multipliers; operations fill up each tap to
 // whole groups, so that all lane groups are at the same tap.
 template <class C>
-void plan_taps(Fifo<TapWork>& work_in, Fifo<int32_t>& pass_blocks, Fifo<TapRow<C>>& rows) {
-  const TapWork w = work_in.read();
+void plan_taps(Fifo<TapWork<C>>& work_in, Fifo<typename C::block_t>& pass_blocks,
+               Fifo<TapRow<C>>& rows) {
+  const TapWork<C> w = work_in.read();
 plan_tap_pass:
-  for (int32_t p = 0; p < w.passes; p++) {
+  for (Count<C::MAX_PASSES> p = 0; p < w.passes; p++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
-    const int32_t count = pass_blocks.read();
-    const int32_t groups = w.is_conv ? 1 : groups_of<C>(count);
-    Digit<int32_t> block, x, y, group, lane;
-    block.start(w.is_conv ? count : w.sources * groups * C::G);
+    const typename C::block_t count = pass_blocks.read();
+    const typename C::block_t groups = w.is_conv ? typename C::block_t(1) : groups_of<C>(count);
+    Digit<typename C::block_t> block, group;
+    Digit<typename C::x_t> x;
+    Digit<typename C::y_t> y;
+    Digit<Count<C::G>> lane;
+    block.start(w.is_conv ? count : typename C::block_t(int32_t(groups) * C::G << (w.sources - 1)));
     x.start(w.kernel_w);
     y.start(w.kernel_h);
     group.start(groups);
     lane.start(C::G);
-    int32_t column = 0, row = 0, dx = 0, dy = 0;  // entries and pixels of the tap
+    typename C::entry_t column = 0, row = 0;  // of the tap
+    typename C::x_t dx = 0;
+    typename C::y_t dy = 0;
     bool exists = true, second = false;
     TapRow<C> taps;
 #pragma HLS ARRAY_PARTITION variable = taps.tap complete  // registers: any lane group
@@ -330,8 +352,7 @@ plan_tap_pass:
     for (; exists || lane.value != 0;) {
 #pragma HLS PIPELINE II = 1  // a tap a cycle, so a row of them in G cycles
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::WEIGHT_ROWS
-      const Tap<C> tap = {typename C::x_t(dx), typename C::y_t(dy),
-                          typename C::entry_t(column + block.value), exists};
+      const Tap<C> tap = {dx, dy, typename C::entry_t(column + block.value), exists};
       taps.tap[lane.value] = tap;
       const bool carry_x = block.step(exists);
       const bool carry_y = x.step(carry_x);
@@ -361,38 +382,39 @@ plan_tap_pass:
 // Which words are written where: whole words before and after each row of each plane, so that the
 // last row also brings the incomplete word.
 template <class C>
-void plan_writes(Fifo<WriteWork>& work_in, Fifo<TileJob>& tiles, Fifo<WriteJob>& jobs) {
-  const WriteWork w = work_in.read();
+void plan_writes(Fifo<WriteWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<WriteJob<C>>& jobs) {
+  const WriteWork<C> w = work_in.read();
 plan_write_tile:
-  for (int32_t t = 0; t < w.tiles; t++) {
+  for (Count<C::MAX_PASSES> t = 0; t < w.tiles; t++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
-    const TileJob tile = tiles.read();
+    const TileJob<C> tile = tiles.read();
+    const Count<C::PACK_PLANES> planes = w.raw ? 1 : int32_t(tile.planes);
     addr_t image_at = w.map + tile.offset;
   plan_write_image:
-    for (int32_t n = 0; n < w.images; n++) {
+    for (Count<C::MAX_IMAGES> n = 0; n < w.images; n++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-      uint32_t bytes = 0;
-      addr_t pixel_at = image_at;
+      Count<WORD_BYTES - 1> byte = 0;  // of the word behind the rows so far
+      addr_t row_at = image_at, done = 0;
     plan_write_row:
-      for (int32_t y = 0; y < w.rows; y++) {
+      for (Count<C::MAX_HEIGHT * C::MAX_WIDTH> y = 0; y < w.rows; y++) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
         const bool last_row = y == w.rows - 1;
-        const uint32_t before = bytes / WORD_BYTES;
-        bytes += w.row_bytes;
-        const uint32_t after = last_row ? w.plane_words : bytes / WORD_BYTES;
-        addr_t at = w.raw ? pixel_at : image_at + before;
-        const uint16_t words = w.raw ? tile.lanes : uint16_t(after - before);
+        const uint32_t bytes = uint32_t(byte) + uint32_t(w.row_bytes);
+        const addr_t whole = last_row ? addr_t(w.plane_words - done) : addr_t(bytes / WORD_BYTES);
+        const Count<C::MAX_ROW_WORDS> words = w.raw ? int32_t(tile.lanes) : int32_t(whole);
+        addr_t at = row_at;
       plan_write_plane:
-        for (int32_t j = 0; j < (w.raw ? 1 : tile.planes); j++) {
+        for (Count<C::PACK_PLANES> j = 0; j < planes; j++) {
 #pragma HLS PIPELINE II = 1  // a token a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::PACK_PLANES
-          const bool last =
-              t == w.tiles - 1 && n == w.images - 1 && last_row && (w.raw || j == tile.planes - 1);
-          const WriteJob job = {at, words, w.on_chip, last};
+          const bool last = t == w.tiles - 1 && n == w.images - 1 && last_row && j == planes - 1;
+          const WriteJob<C> job = {at, words, w.on_chip, last};
           if (words != 0 || last) jobs.write(job);
           at += w.plane_words;
         }
-        pixel_at += w.channels;
+        row_at += w.raw ? w.channels : whole;
+        done += whole;
+        byte = bytes % WORD_BYTES;
       }
       image_at += w.image_words;
     }

@@ -24,7 +24,7 @@ template <class C>
 struct QE {
   static int encode(typename C::quant_t value, int shift, int half, int largest) {
 #pragma HLS INLINE
-    return min_of((int(value) + half) >> shift, largest);
+    return min_of<int>((int(value) + half) >> shift, largest);
   }
 };
 

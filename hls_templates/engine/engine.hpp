@@ -63,22 +63,22 @@ void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* 
                   typename C::bus_t* chip_out, const LayerDesc d, int32_t images,
                   uint64_t counters[COUNTERS], Ports... weights) {
 #pragma HLS DATAFLOW  // the processes run at the same time
-  Stream<LoadWork, 2> to_load("to_load");
-  Stream<ReadWork, 2> to_reads("to_reads");
-  Stream<ReadPass, 2> read_passes("read_passes");
-  Stream<UnpackWork, 2> to_unpack("to_unpack");
-  Stream<RowWork, 2> to_rows("to_rows");
-  Stream<TapWork, 2> to_taps("to_taps");
-  Stream<int32_t, 2> tap_passes("tap_passes");
-  Stream<ComputeWork, 2> to_compute("to_compute");
-  Stream<FinishWork, 2> to_finish("to_finish");
-  Stream<PoolWork, 2> to_pool("to_pool");
-  Stream<PackWork, 2> to_pack("to_pack");
-  Stream<TileJob, JOBS_DEPTH> pack_tiles("pack_tiles"), write_tiles("write_tiles");
+  Stream<LoadWork<C>, 2> to_load("to_load");
+  Stream<ReadWork<C>, 2> to_reads("to_reads");
+  Stream<ReadPass<C>, 2> read_passes("read_passes");
+  Stream<UnpackWork<C>, 2> to_unpack("to_unpack");
+  Stream<RowWork<C>, 2> to_rows("to_rows");
+  Stream<TapWork<C>, 2> to_taps("to_taps");
+  Stream<typename C::block_t, 2> tap_passes("tap_passes");
+  Stream<ComputeWork<C>, 2> to_compute("to_compute");
+  Stream<FinishWork<C>, 2> to_finish("to_finish");
+  Stream<PoolWork<C>, 2> to_pool("to_pool");
+  Stream<PackWork<C>, 2> to_pack("to_pack");
+  Stream<TileJob<C>, JOBS_DEPTH> pack_tiles("pack_tiles"), write_tiles("write_tiles");
 #pragma HLS STREAM variable = pack_tiles depth = JOBS_DEPTH   // the planning processes run ahead
 #pragma HLS STREAM variable = write_tiles depth = JOBS_DEPTH  // likewise
-  Stream<WriteWork, 2> to_writes("to_writes");
-  Stream<ReadJob, JOBS_DEPTH> reads("reads");
+  Stream<WriteWork<C>, 2> to_writes("to_writes");
+  Stream<ReadJob<C>, JOBS_DEPTH> reads("reads");
 #pragma HLS STREAM variable = reads depth = JOBS_DEPTH  // likewise
   Stream<UnpackJob, JOBS_DEPTH> unpacks("unpacks");
 #pragma HLS STREAM variable = unpacks depth = JOBS_DEPTH  // likewise
@@ -86,7 +86,7 @@ void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* 
 #pragma HLS STREAM variable = lines depth = JOBS_DEPTH  // likewise
   Stream<RowJob<C>, JOBS_DEPTH> rows("rows");
 #pragma HLS STREAM variable = rows depth = JOBS_DEPTH  // likewise
-  Stream<WriteJob, JOBS_DEPTH> writes("writes");
+  Stream<WriteJob<C>, JOBS_DEPTH> writes("writes");
 #pragma HLS STREAM variable = writes depth = JOBS_DEPTH  // likewise
   Stream<TapRow<C>, 2> taps("taps");
   Stream<WeightRow<C>, 2> weight_rows("weight_rows");

@@ -14,7 +14,7 @@
 
 // The number that is requantized for output lane `lane` of a pixel.
 template <class C>
-typename C::wide_t finish_lane(const FinishWork& w, const SumVector<C>& vector, int32_t lane,
+typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vector, int lane,
                                int32_t reciprocal) {
 #pragma HLS INLINE
   typedef typename C::wide_t wide_t;
@@ -32,20 +32,26 @@ typename C::wide_t finish_lane(const FinishWork& w, const SumVector<C>& vector, 
 }
 
 template <class C>
-void finish(Fifo<FinishWork>& work_in, Fifo<SumGroup<C>>& in, Fifo<CodeVector<C>>& codes,
+void finish(Fifo<FinishWork<C>>& work_in, Fifo<SumGroup<C>>& in, Fifo<CodeVector<C>>& codes,
             Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
   static_assert(C::PE % C::QK_UNITS == 0, "PE must be a multiple of QK_UNITS: all units are busy");
-  const FinishWork w = work_in.read();
+  const FinishWork<C> w = work_in.read();
   const Encoder<C> encoder(w.code);
-  Digit<int32_t> part, q, ox, oy, image, tile;
+  Digit<Count<C::PE>> part;
+  Digit<Count<C::PIXELS>> q;
+  Digit<typename C::x_t> ox;
+  Digit<typename C::y_t> oy;
+  Digit<Count<C::MAX_IMAGES>> image;
+  Digit<Count<C::MAX_PASSES>> tile;
   part.start(w.raw ? 1 : C::PE / C::QK_UNITS);  // of a pixel's lanes
   q.start(C::PIXELS);                           // pixel of the group
   ox.start(w.conv_width);
   oy.start(w.conv_height);
   image.start(w.images);
   tile.start(w.tiles);
-  int32_t lane = 0;
-  int32_t top = -w.pad_top, left = -w.pad_left;  // corner of an average's window
+  Count<C::PE> lane = 0;
+  typename C::y_t top = -w.pad_top;  // corner of an average's window
+  typename C::x_t left = -w.pad_left;
   SumGroup<C> group;
   CodeVector<C> result;
 #pragma HLS ARRAY_PARTITION variable = group.pixel complete  // registers: any pixel, any lane
@@ -68,15 +74,16 @@ finish_lanes:
     unit_u:
       for (int u = 0; u < C::QK_UNITS; u++) {
 #pragma HLS UNROLL  // one requantizer and one QE/QK each
-        const typename C::quant_t y = requantize<C>(finish_lane<C>(w, vector, lane + u, reciprocal),
-                                                    w.requant_shift, w.y_min, w.y_max);
+        const typename C::quant_t y =
+            requantize<C>(finish_lane<C>(w, vector, int(lane) + u, reciprocal), w.requant_shift,
+                          w.y_min, w.y_max);
         result.code[lane + u] = encoder(y);
       }
       if (part.last) codes.write(result);
     }
     total++;
     const bool pixel_end = part.step();
-    lane = pixel_end ? 0 : lane + C::QK_UNITS;
+    lane = pixel_end ? Count<C::PE>(0) : Count<C::PE>(lane + C::QK_UNITS);
     const bool row_end = ox.step(pixel_end);
     if (row_end) {
       q.start(C::PIXELS);  // pixels beyond the row's end are dropped

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "ap_int.h"
 #include "layer_desc.hpp"
 
 // Bits of a 64-bit bus word; addresses count words.
@@ -46,6 +47,30 @@ enum Counter {
 
 typedef uint32_t count_t;
 typedef uint32_t addr_t;  // of words
+
+// Bits of the numbers 0 .. LAST.
+template <uint32_t LAST>
+struct Bits {
+  static const int COUNT = 1 + Bits<LAST / 2>::COUNT;
+};
+template <>
+struct Bits<0> {
+  static const int COUNT = 1;
+};
+template <>
+struct Bits<1> {
+  static const int COUNT = 1;
+};
+
+// A number 0 .. LAST, as wide as that: what runs round in a loop, or steers one. A fast simulation
+// takes native integers.
+#ifdef CSIM_FAST
+template <uint32_t LAST>
+using Count = int32_t;
+#else
+template <uint32_t LAST>
+using Count = ap_uint<Bits<LAST>::COUNT>;
+#endif
 
 // Counts 0, 1, .. limit - 1 and again from 0. That it stands at its last value is found out one
 // step before, so that a step is one comparison beside one addition and never one behind the other.
@@ -99,10 +124,14 @@ T shift_left(T v, int s) {
   return v << s;
 }
 
-inline int32_t min_of(int32_t a, int32_t b) {
+template <class T>
+T min_of(T a, T b) {
+#pragma HLS INLINE
   return a < b ? a : b;
 }
-inline int32_t max_of(int32_t a, int32_t b) {
+template <class T>
+T max_of(T a, T b) {
+#pragma HLS INLINE
   return a > b ? a : b;
 }
 

@@ -76,8 +76,9 @@ class MacStage {
 
   // For operations without weights: channel by channel, lane p of the tile gets the value of its
   // own channel when that is in the current group of SIMD channels.
-  void spread(const typename C::value_t value[C::PIXELS][C::SIMD], int group, int align,
-              int first_channel, int channels) {
+  void spread(const typename C::value_t value[C::PIXELS][C::SIMD], typename C::block_t group,
+              Count<31> align, typename C::channel_t first_channel,
+              typename C::channel_t channels) {
 #pragma HLS INLINE
   spread_q:
     for (int q = 0; q < C::PIXELS; q++) {
@@ -85,9 +86,9 @@ class MacStage {
     spread_p:
       for (int p = 0; p < C::PE; p++) {
 #pragma HLS UNROLL  // a multiplexer each
-        const int channel = first_channel + p;
+        const typename C::channel_t channel = first_channel + p;
         const bool here = p / C::SIMD == group && channel >= 0 && channel < channels;
-        acc_[q][p] += here ? shift_left(tree_t(value[q][p % C::SIMD]), align) : tree_t(0);
+        acc_[q][p] += here ? shift_left(tree_t(value[q][p % C::SIMD]), int(align)) : tree_t(0);
       }
     }
   }

@@ -18,35 +18,37 @@ const int WRITE_AHEAD = 4;
 // what it takes from DRAM; a word that two rows share is on chip when the second of them asks for
 // it, so that every word crosses the bus once.
 template <class C>
-void read_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<ReadJob>& jobs,
+void read_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<ReadJob<C>>& jobs,
                 Fifo<typename C::bus_t>& words, Fifo<count_t>& count, Fifo<count_t>& fetched) {
   static_assert(sizeof(typename C::bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
   count_t total = 0, from_ddr = 0;
-  ReadJob ahead[READ_AHEAD];
+  ReadJob<C> ahead[READ_AHEAD];
 #pragma HLS ARRAY_PARTITION variable = ahead complete  // registers
-  int32_t first = 0, asked = 0;  // places of the row that is read and of the one asked for
-  int32_t waiting = 0;           // rows asked for
+  // places of the row that is read and of the one asked for
+  Count<READ_AHEAD - 1> first = 0, asked = 0;
+  Count<READ_AHEAD> waiting = 0;  // rows asked for
   bool all_asked = false;
-  uint16_t at = 0;
+  Count<C::MAX_ROW_WORDS> at = 0;
 read_word:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // one word a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
     if (!all_asked && (waiting == 0 || (waiting < READ_AHEAD && !jobs.empty()))) {
-      const ReadJob job = jobs.read();
-      if (job.words > job.held) fm.read_request(job.address + job.held, job.words - job.held);
+      const ReadJob<C> job = jobs.read();
+      const addr_t fetch = addr_t(job.words) - addr_t(job.held);
+      if (fetch != 0) fm.read_request(job.address + addr_t(job.held), fetch);
       ahead[asked] = job;
-      asked = (asked + 1) % READ_AHEAD;
+      asked = Count<READ_AHEAD - 1>((asked + 1) % READ_AHEAD);
       waiting++;
       all_asked = job.last;
     }
-    const ReadJob& job = ahead[first];
+    const ReadJob<C>& job = ahead[first];
     typename C::bus_t word;
     if (at < job.held) {
-      word = chip[job.copy + at];
+      word = chip[job.copy + addr_t(at)];
     } else {
       word = fm.read();
-      if (job.keep) chip[job.copy + at] = word;
+      if (job.keep) chip[job.copy + addr_t(at)] = word;
       from_ddr++;
     }
     words.write(word);
@@ -55,7 +57,7 @@ read_word:
     if (at == job.words) {
       at = 0;
       end = job.last;
-      first = (first + 1) % READ_AHEAD;
+      first = Count<READ_AHEAD - 1>((first + 1) % READ_AHEAD);
       waiting--;
     }
   }
@@ -66,12 +68,12 @@ read_word:
 // Writes the words of each row and plane behind the ones of the row before, to DRAM or to the
 // on-chip memory `chip`, which no other process of the layer uses.
 template <class C>
-void write_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<WriteJob>& jobs,
+void write_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<WriteJob<C>>& jobs,
                  Fifo<typename C::bus_t>& words, Fifo<count_t>& count, Fifo<count_t>& stored) {
   count_t total = 0, to_ddr = 0;
-  WriteJob job = {0, 0, false, false};
-  uint16_t at = 0;
-  int32_t open = 0;  // bursts whose response has not come
+  WriteJob<C> job = {0, 0, false, false};
+  Count<C::MAX_ROW_WORDS> at = 0;
+  Count<WRITE_AHEAD> open = 0;  // bursts whose response has not come
   bool begin = true;
 write_word:
   for (bool end = false; !end;) {
@@ -84,14 +86,14 @@ write_word:
           fm.write_response();
           open--;
         }
-        fm.write_request(job.address, job.words);
+        fm.write_request(job.address, addr_t(job.words));
         open++;
       }
     }
     if (job.words != 0) {
       const typename C::bus_t word = words.read();
       if (job.on_chip) {
-        chip[job.address + at] = word;
+        chip[job.address + addr_t(at)] = word;
       } else {
         fm.write(word);
         to_ddr++;
@@ -104,7 +106,7 @@ write_word:
     end = begin && job.last;
   }
 write_end:
-  for (int32_t i = 0; i < open; i++) {
+  for (Count<WRITE_AHEAD> i = 0; i < open; i++) {
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = WRITE_AHEAD
     fm.write_response();
   }

@@ -13,7 +13,7 @@
 // Splits one pixel block into its codes. The width takes one of a few constant values, so each case
 // is wiring and the choice a multiplexer (DEC1), not a barrel shifter.
 template <class C>
-CodeBlock<C> split_block(typename C::in_gear_t bits, int32_t width) {
+CodeBlock<C> split_block(typename C::in_gear_t bits, Count<16> width) {
 #pragma HLS INLINE
   static_assert(sizeof(typename C::in_gear_t) > WORD_BYTES, "in_gear_t must be wider than a word");
   static_assert(sizeof(typename C::in_gear_t) >= C::in_width(C::IN_WIDTHS - 1),
@@ -36,7 +36,7 @@ split_width:
 
 // 128 bits of a window of words, from its byte `skip` on.
 template <class C, int WORDS>
-typename C::in_gear_t from_byte(const uint64_t window[WORDS], int32_t skip) {
+typename C::in_gear_t from_byte(const uint64_t window[WORDS], Count<WORDS * WORD_BYTES> skip) {
 #pragma HLS INLINE
   typedef typename C::in_gear_t gear_t;
   uint64_t word[3] = {0, 0, 0};
@@ -51,7 +51,7 @@ from_word:
       }
     }
   }
-  const int shift = 8 * (skip % WORD_BYTES);
+  const int shift = 8 * int(skip % WORD_BYTES);
   const uint64_t low = shift ? (word[0] >> shift) | (word[1] << (WORD_BITS - shift)) : word[0];
   const uint64_t high = shift ? (word[1] >> shift) | (word[2] << (WORD_BITS - shift)) : word[1];
   return gear_t(low) | (gear_t(high) << WORD_BITS);
@@ -62,11 +62,11 @@ from_word:
 // A block of up to 8 bytes leaves in every step but, possibly, a row's first; a longer one needs a
 // word in every step.
 template <class C>
-void unpack_rows(Fifo<UnpackWork>& work_in, Fifo<UnpackJob>& jobs, Fifo<typename C::bus_t>& words,
-                 Fifo<CodeBlock<C>>& blocks, Fifo<count_t>& count) {
+void unpack_rows(Fifo<UnpackWork<C>>& work_in, Fifo<UnpackJob>& jobs,
+                 Fifo<typename C::bus_t>& words, Fifo<CodeBlock<C>>& blocks, Fifo<count_t>& count) {
   const int kept = (C::in_width(C::IN_WIDTHS - 1) + WORD_BYTES - 1) / WORD_BYTES + 1;
   const int end_byte = kept * WORD_BYTES;
-  const UnpackWork w = work_in.read();
+  const UnpackWork<C> w = work_in.read();
   uint64_t window[kept];
 #pragma HLS ARRAY_PARTITION variable = window complete  // registers
 window_clear:
@@ -75,10 +75,10 @@ window_clear:
     window[k] = 0;
   }
   count_t total = 0;
-  Digit<int32_t> x;  // of the row
+  Digit<typename C::x_t> x;  // of the row
   x.start(w.width);
   UnpackJob job = {0, 0, false};
-  int32_t skip = 0;  // byte of the window at which the next block begins
+  Count<2 * end_byte> skip = 0;  // byte of the window at which the next block begins
   bool begin = true;
 unpack_step:
   for (bool end = false; !end;) {
@@ -111,7 +111,7 @@ unpack_step:
 
 // Joins eight codes to one pixel block.
 template <class C>
-typename C::out_gear_t join_block(const typename C::code_t code[BLOCK_CODES], int32_t width) {
+typename C::out_gear_t join_block(const typename C::code_t code[BLOCK_CODES], Count<16> width) {
 #pragma HLS INLINE
   typedef typename C::out_gear_t gear_t;
   static_assert(sizeof(gear_t) > WORD_BYTES, "out_gear_t must be wider than a word");
@@ -136,7 +136,7 @@ join_width:
 // Collects one output row of the tile, then emits the complete words of each plane in turn. Words
 // of the last layer are the accumulators themselves.
 template <class C>
-void pack_rows(Fifo<PackWork>& work_in, Fifo<TileJob>& tiles, Fifo<CodeVector<C>>& codes,
+void pack_rows(Fifo<PackWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<CodeVector<C>>& codes,
                Fifo<SumVector<C>>& sums, Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
   typedef typename C::out_gear_t gear_t;
   static_assert(C::PE % BLOCK_CODES == 0, "PE must be a multiple of 8, the codes of a block");
@@ -144,10 +144,10 @@ void pack_rows(Fifo<PackWork>& work_in, Fifo<TileJob>& tiles, Fifo<CodeVector<C>
   static_assert(sizeof(typename C::acc_t) <= WORD_BYTES, "acc_t must fit a bus word");
   static CodeVector<C> row[C::PACK_WIDTH];
 #pragma HLS AGGREGATE variable = row  // one wide memory word per pixel
-  const PackWork w = work_in.read();
+  const PackWork<C> w = work_in.read();
   count_t total = 0;
   gear_t gear[C::PACK_PLANES];
-  int32_t bytes[C::PACK_PLANES];
+  Count<31> bytes[C::PACK_PLANES];
 #pragma HLS ARRAY_PARTITION variable = gear complete   // registers: the carry of each plane
 #pragma HLS ARRAY_PARTITION variable = bytes complete  // registers
 pack_clear:
@@ -157,20 +157,25 @@ pack_clear:
     bytes[j] = 0;
   }
   const bool two = w.out_bits > WORD_BYTES;  // a block may complete two words
-  Digit<int32_t> x, column, plane, y, image, tile, lane;
+  Digit<typename C::x_t> x, column;
+  Digit<typename C::y_t> y;
+  Digit<Count<C::MAX_IMAGES>> image;
+  Digit<Count<C::MAX_PASSES>> tile;
+  Digit<Count<C::PACK_PLANES>> plane;
+  Digit<Count<C::PE>> lane;
   x.start(w.out_width);       // of the row that is collected
   column.start(w.out_width);  // of the plane that is packed
   y.start(w.out_height);
   image.start(w.images);
   tile.start(w.tiles);
-  TileJob job = tiles.read();
+  TileJob<C> job = tiles.read();
   plane.start(job.planes);
   lane.start(job.lanes);
   SumVector<C> vector;
 #pragma HLS ARRAY_PARTITION variable = vector.sum complete  // registers: any lane
   bool collect = true, half = false, flush = false;
   gear_t g = 0;
-  int32_t held = 0;
+  Count<31> held = 0;
 pack_step:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // a pixel in or a word out a cycle
@@ -187,19 +192,19 @@ pack_step:
       g = gear[0];
       held = bytes[0];
     } else {
-      const int32_t j = plane.value;
+      const Count<C::PACK_PLANES> j = plane.value;
       const bool insert = !flush && !half;
       gear_t block = 0;
-      int32_t added = 0;
+      Count<16> added = 0;
       if (insert) {
         block = join_block<C>(&row[column.value].code[j * BLOCK_CODES], w.out_bits);
         added = w.out_bits;
       }
-      const gear_t joined = g | (block << (8 * held));
+      const gear_t joined = g | (block << (8 * int(held)));
       if (held + added >= WORD_BYTES || (flush && held > 0)) {
         words.write(typename C::bus_t(uint64_t(joined)));
         g = held >= WORD_BYTES ? gear_t(g >> WORD_BITS)
-                               : gear_t(block >> (8 * (WORD_BYTES - held)));
+                               : gear_t(block >> (8 * (WORD_BYTES - int(held))));
         held += added - WORD_BYTES;
       } else {
         g = joined;

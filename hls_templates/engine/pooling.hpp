@@ -9,13 +9,16 @@
 #include "work.hpp"
 
 template <class C>
-void max_pool(Fifo<PoolWork>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVector<C>>& out,
+void max_pool(Fifo<PoolWork<C>>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVector<C>>& out,
               Fifo<count_t>& count) {
   static_assert(C::POOL_WIDTH <= C::MAX_WIDTH, "POOL_WIDTH must be MAX_WIDTH at most");
   static CodeVector<C> rows[C::POOL_ROWS][C::POOL_WIDTH];
 #pragma HLS AGGREGATE variable = rows  // one wide memory word per pixel
-  const PoolWork w = work_in.read();
-  Digit<int32_t> x, slot, kx, ky, px, image, tile;
+  const PoolWork<C> w = work_in.read();
+  Digit<typename C::x_t> x, kx, px;
+  Digit<typename C::y_t> slot, ky;
+  Digit<Count<C::MAX_IMAGES>> image;
+  Digit<Count<C::MAX_PASSES>> tile;
   x.start(w.conv_width);  // of the row that is taken in
   slot.start(w.pool_h);   // where it goes
   kx.start(w.pool_w);     // of the window
@@ -23,14 +26,15 @@ void max_pool(Fifo<PoolWork>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVector<
   px.start(w.out_width);  // of the pooled row
   image.start(w.images);
   tile.start(w.tiles);
-  int32_t have = 0;                  // rows taken in of the image
-  int32_t py = 0, top = -w.pad_top;  // pooled row, its window's first row
-  int32_t need = w.pooled ? min_of(top + w.pool_h, w.conv_height) : w.conv_height;
-  int32_t left = -w.pad_left;  // first column of the window
+  typedef typename C::y_t y_t;
+  y_t have = 0;                  // rows taken in of the image
+  y_t py = 0, top = -w.pad_top;  // pooled row, its window's first row
+  y_t need = w.pooled ? min_of<y_t>(top + w.pool_h, w.conv_height) : w.conv_height;
+  typename C::x_t left = -w.pad_left;  // first column of the window
   CodeVector<C> best;
   count_t total = 0;
 pool_step:
-  for (bool end = w.raw != 0; !end;) {
+  for (bool end = w.raw; !end;) {
 #pragma HLS PIPELINE II = 1  // a pixel in, or a window element of all lanes, a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::POOL_WIDTH * C::POOL_ROWS
     bool image_end = false;
@@ -48,13 +52,13 @@ pool_step:
         image_end = have == w.conv_height && (!w.pooled || py == w.out_height);
       }
     } else {
-      const int32_t column = left + kx.value;
-      const int32_t y = top + ky.value;
+      const typename C::x_t column = left + kx.value;
+      const y_t y = top + ky.value;
       const bool inside = y >= 0 && y < w.conv_height && column >= 0 && column < w.conv_width;
       // Row y of the map lies pool_h - (have - y) slots behind the next free one.
-      const int32_t back = slot.value - (have - y);
+      const y_t back = slot.value - (have - y);
       const CodeVector<C>& item =
-          rows[inside ? (back < 0 ? back + w.pool_h : back) : 0][inside ? column : 0];
+          rows[inside ? int(back < 0 ? y_t(back + w.pool_h) : back) : 0][inside ? int(column) : 0];
       const bool start = ky.value == 0 && kx.value == 0;
     pool_lane:
       for (int p = 0; p < C::PE; p++) {
@@ -70,7 +74,7 @@ pool_step:
           top += w.stride_h;
           py++;
           // behind the last pooled row those rows are taken in that no window needs
-          need = py == w.out_height ? w.conv_height : min_of(top + w.pool_h, w.conv_height);
+          need = py == w.out_height ? w.conv_height : min_of<y_t>(top + w.pool_h, w.conv_height);
           image_end = py == w.out_height && have == w.conv_height;
         }
       }
@@ -78,7 +82,7 @@ pool_step:
     if (image_end) {
       have = py = 0;
       top = -w.pad_top;
-      need = w.pooled ? min_of(top + w.pool_h, w.conv_height) : w.conv_height;
+      need = w.pooled ? min_of<y_t>(top + w.pool_h, w.conv_height) : w.conv_height;
       slot.start(w.pool_h);
       end = image.step() && tile.step();
     }

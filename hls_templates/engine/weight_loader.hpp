@@ -26,7 +26,7 @@ inline int16_t row_field(const uint64_t* row, int index, int width) {
 // Splits a row into its fields. The width takes one of a few constant values, so each case is
 // wiring and the choice a multiplexer.
 template <class C>
-void split_row(const uint64_t row[C::ROW_WORDS], int32_t width, int16_t field[C::SIMD * C::PE]) {
+void split_row(const uint64_t row[C::ROW_WORDS], Count<16> width, int16_t field[C::SIMD * C::PE]) {
 #pragma HLS INLINE
   const int widest = C::weight_width(C::WEIGHT_WIDTHS - 1);
   static_assert(C::PE * C::SIMD % WORD_BITS == 0,
@@ -63,7 +63,7 @@ enum Section { SECTION_TABLE, SECTION_BIAS, SECTION_ROWS };
 
 // `weights`: one pointer per port, each to its own section of the weight file.
 template <class C, class... Ports>
-void load_weights(Fifo<LoadWork>& work_in, Fifo<WeightRow<C>>& rows, Fifo<BiasTile<C>>& biases,
+void load_weights(Fifo<LoadWork<C>>& work_in, Fifo<WeightRow<C>>& rows, Fifo<BiasTile<C>>& biases,
                   Fifo<count_t>& count, Ports... weights) {
   static_assert(sizeof...(Ports) == C::WEIGHT_PORTS, "one pointer per port");
   static_assert(C::ROW_WORDS % C::WEIGHT_PORTS == 0,
@@ -72,25 +72,29 @@ void load_weights(Fifo<LoadWork>& work_in, Fifo<WeightRow<C>>& rows, Fifo<BiasTi
                 "BIAS_WORDS must hold PE biases, two a word of every port");
   static_assert((C::TABLE_ENTRIES & (C::TABLE_ENTRIES - 1)) == 0,
                 "TABLE_ENTRIES must be a power of two: an index is masked");
+  // Words of a section in each port: a codebook, a tile's biases, or a chunk's rows.
+  const int ROWS = C::WEIGHT_ROWS * C::ROW_WORDS / C::WEIGHT_PORTS;
+  const int SECTION_WORDS = ROWS + C::TABLE_ENTRIES + C::BIAS_WORDS;
   typedef typename C::weight_t weight_t;
   typedef typename C::acc_t acc_t;
   static weight_t table[C::SIMD * C::PE][C::TABLE_ENTRIES];
 #pragma HLS ARRAY_PARTITION variable = table complete dim = 1          // a copy per lane
 #pragma HLS BIND_STORAGE variable = table type = ram_1p impl = lutram  // small, and many copies
-  const LoadWork w = work_in.read();
+  const LoadWork<C> w = work_in.read();
   const bool coded = C::HAS_CODEBOOK && w.weight_table > 0;
   // An index is a field without its sign.
-  const int32_t mask = min_of(w.weight_table, C::TABLE_ENTRIES) - 1;
+  const int mask = min_of<int>(w.weight_table, C::TABLE_ENTRIES) - 1;
   uint64_t row[C::ROW_WORDS];
 #pragma HLS ARRAY_PARTITION variable = row complete  // registers: a whole row
   BiasTile<C> bias;
 #pragma HLS ARRAY_PARTITION variable = bias.start complete  // registers: any lane
   Section section = coded ? SECTION_TABLE : SECTION_BIAS;
-  Digit<int32_t> word, chunk;  // of the section; of the row where it is one
-  Digit<int32_t> place;
-  word.start(coded ? int32_t(w.table_words) : C::BIAS_WORDS);
+  Digit<Count<SECTION_WORDS>> word;  // of the section
+  Digit<Count<C::MAX_PASSES>> chunk;
+  Digit<Count<C::ROW_WORDS>> place;  // of the row
+  word.start(coded ? int(w.table_words) : C::BIAS_WORDS);
   chunk.start(w.chunks);
-  place.start(max_of(w.row_words, 1));
+  place.start(w.row_words == 0 ? 1 : int(w.row_words));
 load_word:
   for (count_t i = 0; i < w.words; i++) {
 #pragma HLS PIPELINE II = 1  // one bus word from each port a cycle; one burst a layer
@@ -106,17 +110,18 @@ load_word:
     copy_entry:
       for (int lane = 0; lane < C::SIMD * C::PE; lane++) {
 #pragma HLS UNROLL  // into all copies at once
-        table[lane][word.value] = weight_t(int16_t(uint16_t(entry)));
+        table[lane][int(word.value)] = weight_t(int16_t(uint16_t(entry)));
       }
     }
     if (section == SECTION_BIAS) {
     split_bias:
       for (int q = 0; q < C::WEIGHT_PORTS; q++) {
 #pragma HLS UNROLL  // two biases a word
-        const int32_t p = 2 * (int32_t(word.value) * C::WEIGHT_PORTS + q);
+        const int p = 2 * (int(word.value) * C::WEIGHT_PORTS + q);
         if (p < C::PE) {
-          bias.start[p] = shift_left(acc_t(int32_t(uint32_t(port[q]))), w.bias_shift);
-          bias.start[p + 1] = shift_left(acc_t(int32_t(uint32_t(port[q] >> 32))), w.bias_shift);
+          bias.start[p] = shift_left(acc_t(int32_t(uint32_t(port[q]))), int(w.bias_shift));
+          bias.start[p + 1] =
+              shift_left(acc_t(int32_t(uint32_t(port[q] >> 32))), int(w.bias_shift));
         }
       }
       if (word.last) biases.write(bias);
@@ -125,7 +130,7 @@ load_word:
     place_word:
       for (int q = 0; q < C::WEIGHT_PORTS; q++) {
 #pragma HLS UNROLL  // a register listens to one port only, whatever the width
-        row[place.value * C::WEIGHT_PORTS + q] = port[q];
+        row[int(place.value) * C::WEIGHT_PORTS + q] = port[q];
       }
       if (place.step()) {
         int16_t number[C::SIMD * C::PE];
@@ -147,7 +152,7 @@ load_word:
         section = section == SECTION_TABLE ? SECTION_BIAS : SECTION_ROWS;
       }
       const count_t words = chunk.last ? w.last_words : w.rows_words;
-      word.start(section == SECTION_BIAS ? C::BIAS_WORDS : int32_t(words));
+      word.start(section == SECTION_BIAS ? C::BIAS_WORDS : int(words));
     }
   }
   count.write(w.words);

@@ -34,13 +34,18 @@ struct SumGroup {
 
 // --- load_weights ---------------------------------------------------------------------------
 
+template <class C>
 struct LoadWork {
   addr_t address;       // of the layer's first word in every port's section
   count_t words;        // of the whole layer, in every section; 0 for operations without weights
   count_t table_words;  // codebook entries in front of everything
   count_t rows_words;   // words of the weight rows of a whole chunk
   count_t last_words;   // and of the last chunk
-  int32_t row_words, weight_bits, weight_table, chunks, bias_shift;
+  Count<C::ROW_WORDS> row_words;
+  Count<16> weight_bits;
+  Count<C::TABLE_ENTRIES> weight_table;
+  Count<C::MAX_PASSES> chunks;
+  Count<32> bias_shift;
 };
 
 // The biases of a tile, shifted: what its accumulators start at.
@@ -81,37 +86,44 @@ class WeightRow {
 
 // --- plan_reads -> read_words, unpack_rows, compute -----------------------------------------
 
+template <class C>
 struct ReadWork {
-  int32_t images, rows, sources, width;
-  int32_t row_bytes[2];    // of an input row of each source
-  addr_t plane_words[2];   // from plane to plane of each source
-  addr_t map[2], chip[2];  // of the map's first word: in DRAM, and on chip
-  int32_t place[2];        // enum Place
-  int32_t bits[2];
-  int32_t chip_words;     // of an image in the memory that is read
-  int32_t clamp, planes;  // of a normalisation: planes beyond 0 .. planes-1 are the edge's
-  int32_t row_entries, ring_entries;
+  Count<C::MAX_IMAGES> images;
+  typename C::y_t rows;
+  Count<2> sources;
+  Count<C::MAX_ROW_WORDS * WORD_BYTES> row_bytes[2];  // of an input row of each source
+  addr_t plane_words[2];                              // from plane to plane of each source
+  addr_t map[2], chip[2];                             // of the map's first word: in DRAM, on chip
+  Count<2> place[2];                                  // enum Place
+  Count<16> bits[2];
+  addr_t chip_words;           // of an image in the memory that is read
+  bool clamp;                  // of a normalisation: planes beyond 0 .. planes-1 are the edge's
+  typename C::plane_t planes;  // of the map
+  typename C::entry_t row_entries, ring_entries;
 };
 
 // One pass: which planes it reads.
+template <class C>
 struct ReadPass {
-  addr_t offset[2];  // of the first plane from the map, of each source
-  int32_t plane;     // its number; counts where it may lie outside
-  int32_t blocks;    // planes
-  int32_t second;    // line buffer entry of the second source's first block in a pixel
-  int32_t fetch;     // 1: a cached input comes from DRAM
-  int32_t last;      // 1: last pass of the layer that reads
+  addr_t offset[2];            // of the first plane from the map, of each source
+  typename C::plane_t plane;   // its number; counts where it may lie outside
+  typename C::block_t blocks;  // planes
+  typename C::block_t second;  // line buffer entry of the second source's first block in a pixel
+  bool fetch;                  // a cached input comes from DRAM
+  bool last;                   // of the layer's passes that read
 };
 
 // The words of one row of one plane.
+template <class C>
 struct ReadJob {
-  addr_t address, copy;  // in DRAM, on chip
-  uint16_t held, words;  // words that come from the chip, and all
-  bool keep, last;       // keep: what comes from DRAM is copied on chip; last of the layer
+  addr_t address, copy;                 // in DRAM, on chip
+  Count<C::MAX_ROW_WORDS> held, words;  // words that come from the chip, and all
+  bool keep, last;  // keep: what comes from DRAM is copied on chip; last of the layer
 };
 
 struct UnpackJob {
-  uint8_t bits, offset;  // T, and bytes before the row's first in its first word
+  Count<16> bits;                // T
+  Count<WORD_BYTES - 1> offset;  // bytes before the row's first in its first word
   bool last;
 };
 
@@ -122,35 +134,45 @@ struct LineJob {
   bool row_end;  // last plane of its row
 };
 
+template <class C>
 struct UnpackWork {
-  int32_t width;
+  typename C::x_t width;
 };
 
 // --- plan_rows -> compute -------------------------------------------------------------------
 
+template <class C>
 struct RowWork {
-  int32_t images, rows, conv_height, columns, prefetch_next, resident, passes, chunks;
-  int32_t stride_h, pad_top, first_rows, reach;
-  int32_t row_entries, ring_entries, stride_entries, image_entries, top_entries, left_entries;
-  int32_t first_channel, tile_channels, group_channels, tiles_per_group, is_conv;
+  Count<C::MAX_IMAGES> images;
+  typename C::y_t rows, conv_height;
+  bool prefetch_next, resident, is_conv;
+  Count<C::MAX_PASSES> passes, chunks, tiles_per_group;
+  typename C::y_t stride_h, pad_top, first_rows, reach;
+  typename C::entry_t row_entries, ring_entries, stride_entries, image_entries;
+  typename C::entry_t top_entries, left_entries;
+  typename C::channel_t first_channel, tile_channels;
 };
 
 // One output row of a pass, or (columns 0) input rows that are needed before it.
 template <class C>
 struct RowJob {
-  typename C::y_t rows_in;    // input rows to take in meanwhile
-  typename C::y_t y;          // first row of the window
-  typename C::entry_t entry;  // line buffer entry of its corner, left padding included
-  int32_t first_channel;      // of the tile, where there are operations without weights
+  typename C::y_t rows_in;              // input rows to take in meanwhile
+  typename C::y_t y;                    // first row of the window
+  typename C::entry_t entry;            // line buffer entry of its corner, left padding included
+  typename C::channel_t first_channel;  // of the tile, where there are operations without weights
   bool computes, first, last, pass_end, layer_end;  // first, last chunk
 };
 
 // --- plan_taps -> compute -------------------------------------------------------------------
 
+template <class C>
 struct TapWork {
-  int32_t is_conv, sources, kernel_h, kernel_w, dilation_h, dilation_w;
-  int32_t column_entries, row_entries;  // from tap to tap, across and down
-  int32_t passes;
+  bool is_conv;
+  Count<2> sources;
+  typename C::y_t kernel_h, dilation_h;
+  typename C::x_t kernel_w, dilation_w;
+  typename C::entry_t column_entries, row_entries;  // from tap to tap, across and down
+  Count<C::MAX_PASSES> passes;
 };
 
 // Where one lane group stands in the list of (kernel row, kernel column, block), block fastest: the
@@ -174,47 +196,73 @@ struct TapRow {
 
 // --- compute --------------------------------------------------------------------------------
 
+template <class C>
 struct ComputeWork {
-  int32_t is_conv, chunks, columns, wide, width, height;
-  int32_t chunk_blocks, ring_entries, stride_w, pad_left, pixel_entries;
-  int32_t align[2], channels;
+  bool is_conv, wide;  // wide: codes have bits in the upper memory
+  Count<C::MAX_PASSES> chunks;
+  typename C::x_t columns, width, stride_w, pad_left;
+  typename C::y_t height;
+  typename C::entry_t chunk_blocks, ring_entries, pixel_entries;
+  Count<31> align[2];
+  typename C::channel_t channels;
   CodeSettings source[2];
 };
 
 // --- finish, max_pool, pack_rows, write_words -------------------------------------------------
 
+template <class C>
 struct FinishWork {
-  int32_t raw, op, tiles, images, conv_height, conv_width;
-  int32_t requant_shift, y_min, y_max, reciprocal, exclude_pad, lrn_size, lrn_table;
-  int32_t stride_h, stride_w, pad_top, pad_left, kernel_h, kernel_w, in_height, in_width;
+  bool raw, exclude_pad;
+  Count<2> op;  // enum Operation
+  Count<C::MAX_PASSES> tiles;
+  Count<C::MAX_IMAGES> images;
+  typename C::y_t conv_height, stride_h, pad_top, kernel_h, in_height;
+  typename C::x_t conv_width, stride_w, pad_left, kernel_w, in_width;
+  int32_t requant_shift, y_min, y_max, reciprocal, lrn_size, lrn_table;
   CodeSettings code;
 };
 
+template <class C>
 struct PoolWork {
-  int32_t raw, pooled, tiles, images, conv_height, conv_width, out_height, out_width;
-  int32_t pool_h, pool_w, stride_h, stride_w, pad_top, pad_left;
+  bool raw, pooled;
+  Count<C::MAX_PASSES> tiles;
+  Count<C::MAX_IMAGES> images;
+  typename C::y_t conv_height, out_height, pool_h, stride_h, pad_top;
+  typename C::x_t conv_width, out_width, pool_w, stride_w, pad_left;
 };
 
+template <class C>
 struct PackWork {
-  int32_t raw, tiles, images, out_height, out_width, out_bits;
+  bool raw;
+  Count<C::MAX_PASSES> tiles;
+  Count<C::MAX_IMAGES> images;
+  typename C::y_t out_height;
+  typename C::x_t out_width;
+  Count<16> out_bits;
 };
 
 // One tile of output channels.
+template <class C>
 struct TileJob {
-  addr_t offset;           // of its first plane (raw: channel) from the map
-  uint16_t planes, lanes;  // that exist
+  addr_t offset;                 // of its first plane (raw: channel) from the map
+  Count<C::PACK_PLANES> planes;  // that exist
+  Count<C::PE> lanes;            // likewise
 };
 
+template <class C>
 struct WriteWork {
-  int32_t raw, tiles, images, rows, row_bytes, channels;
-  addr_t map, plane_words;
-  addr_t image_words;
-  bool on_chip;
+  bool raw, on_chip;
+  Count<C::MAX_PASSES> tiles;
+  Count<C::MAX_IMAGES> images;
+  Count<C::MAX_HEIGHT * C::MAX_WIDTH> rows;  // raw: pixels
+  Count<C::MAX_ROW_WORDS * WORD_BYTES> row_bytes;
+  addr_t channels, map, plane_words, image_words;
 };
 
+template <class C>
 struct WriteJob {
   addr_t address;
-  uint16_t words;
+  Count<C::MAX_ROW_WORDS> words;
   bool on_chip, last;
 };
 

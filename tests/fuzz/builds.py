@@ -68,7 +68,7 @@ class Mutation:
 MUTATIONS = {
     item.name: item
     for item in (
-        Mutation("wrong_pad", "control.hpp", "int32_t y = -w.pad_top,", "int32_t y = 0,"),
+        Mutation("wrong_pad", "control.hpp", "y_t y = -w.pad_top,", "y_t y = 0,"),
         Mutation("pad_swapped", "compute.hpp", "corner.x = -w.pad_left;",
                  "corner.x = row.y;"),
         Mutation("padding_is_code_0", "compute.hpp",
@@ -84,10 +84,11 @@ MUTATIONS = {
                  "first_chunk ? bias.start[p] : before.pixel[q].sum[p]", "bias.start[p]", "wide"),
         Mutation("pool_off_by_one", "pooling.hpp", "column < w.conv_width;",
                  "column < w.conv_width - 1;"),
-        Mutation("pool_row_late", "pooling.hpp", "min_of(top + w.pool_h, w.conv_height)",
-                 "min_of(top + w.pool_h - 1, w.conv_height)"),
+        Mutation("pool_row_late", "pooling.hpp", "(top + w.pool_h, w.conv_height)",
+                 "(top + w.pool_h - 1, w.conv_height)"),
         Mutation("no_saturation", "conversion_units.hpp",
-                 "min_of((int(value) + half) >> shift, largest)", "(int(value) + half) >> shift"),
+                 "min_of<int>((int(value) + half) >> shift, largest)",
+                 "(int(value) + half) >> shift"),
         Mutation("no_upper_clamp", "requantize.hpp", "if (y > wide_t(y_max)) y = wide_t(y_max);",
                  ""),
         Mutation("no_rounding", "requantize.hpp", "(y + (wide_t(1) << (shift - 1))) >> shift",

@@ -35,7 +35,9 @@ struct Network {
   typedef int32_t y_t;
   typedef int32_t x_t;
   typedef int32_t entry_t;
-  typedef uint32_t block_t;
+  typedef int32_t block_t;
+  typedef int32_t plane_t;
+  typedef int32_t channel_t;
 #else
   typedef ap_uint<64> bus_t;
   typedef ap_int<FUZZ_WEIGHT_BITS> weight_t;
@@ -52,7 +54,9 @@ struct Network {
   typedef ap_int<9> y_t;
   typedef ap_int<9> x_t;
   typedef ap_int<16> entry_t;
-  typedef ap_uint<8> block_t;
+  typedef ap_int<9> block_t;
+  typedef ap_int<8> plane_t;
+  typedef ap_int<11> channel_t;
 #endif
   static const bool HAS_ENQ = true, HAS_KNQ = true, HAS_OPS = true;
   static const bool HAS_LRN = FUZZ_PE >= 24, HAS_AVERAGE = true, HAS_CODEBOOK = true;

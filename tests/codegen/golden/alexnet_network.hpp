@@ -27,7 +27,9 @@ struct Network {
   typedef int32_t y_t;
   typedef int32_t x_t;
   typedef int32_t entry_t;
-  typedef uint32_t block_t;
+  typedef int32_t block_t;
+  typedef int32_t plane_t;
+  typedef int32_t channel_t;
 #else
   typedef ap_uint<64> bus_t;
   typedef ap_int<14> weight_t;
@@ -44,10 +46,12 @@ struct Network {
   typedef ap_int<8> y_t;
   typedef ap_int<8> x_t;
   typedef ap_int<13> entry_t;
-  typedef ap_uint<10> block_t;
+  typedef ap_int<11> block_t;
+  typedef ap_int<11> plane_t;
+  typedef ap_int<14> channel_t;
 #endif
 
-  static const uint32_t DESIGN_ID = 0x711e5d2bu;  // network and plan
+  static const uint32_t DESIGN_ID = 0xbf641acfu;  // network and plan
   static const bool HAS_ENQ = false;  // whether QE and CE exist
   static const bool HAS_KNQ = true;  // whether QK and CK exist
   static const bool HAS_OPS = false;  // whether layers without weights exist
