@@ -5,6 +5,8 @@ A mismatch in a simulation ends with exit status 1. What a command needs is impo
 so that none waits for another's.
 """
 
+from dataclasses import replace
+
 from formats.errors import UserError
 from formats.options import Options
 
@@ -53,11 +55,12 @@ def explore(options: Options) -> None:
     from formats.network import load
 
     part, set_axes = clocked(find_part(options.part), options.clock), axes(options)
+    part = replace(part, limit=options.limit)
     search.smallest(set_axes).check_ports(part)
     images = options.batch or options.test_images
     network = load(quantized_folder(options.folder))
-    found = search.explore(network, part, images, set_axes, options.limit)
-    page = explore_page.write(options.folder, found, options.limit)
+    found = search.explore(network, part, images, set_axes)
+    page = explore_page.write(options.folder, found)
     print(explore_page.summary_text(found))
     print(f"report: {page}")
 

@@ -17,6 +17,7 @@ from formats.errors import UserError
 FOLDER = Path(__file__).parent
 DEFAULT_PART = "XC7Z020"
 MAX_CLOCK_MHZ = 1000
+LIMIT = 0.9
 PROCESSORS = ("zynq-7000", "zynq-ultrascale")
 SOURCES = ("fabric", "multiplier", "ports", "clock")
 
@@ -77,8 +78,16 @@ class Part:
     # peak bandwidth of the DRAM, 10^9 bytes a second; left out in a file, it is that of the slowest
     # board with the part
     ddr_gbs: float = _rate(default=0.0)
-    # whether what a design had better leave free is already taken off the figures; never in a file
-    reserved: bool = False
+    # of each resource, what a design may take: placement and routing need the rest; never in a file
+    limit: float = LIMIT
+
+    def room(self, resource: str) -> int:
+        """Blocks of a resource that a design may take.
+
+        >>> find_part("XC7Z020").room("bram36")
+        126
+        """
+        return int(getattr(self, resource) * self.limit + 1e-9)
 
     def seconds(self, cycles: float, moved: float) -> float:
         """Time of so many cycles, or of so many bytes between chip and DRAM if that is longer."""

@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from formats.errors import UserError
+from formats.hardware import LIMIT
 
 SCHEME_OPTIONS = "RULE VARIANT"  # that one scheme has, as it declares them itself
 DIGITS_IMAGES = 360  # of the digits that are kept apart as test images
@@ -162,7 +163,7 @@ class Options:
     batch: int | None = option(
         None, "images that share a run", "IMAGES; alternatives 8; measure 16", interval="[1,"
     )
-    limit: float = option(0.9, "fraction of the part to use", interval="(0, 1]")
+    limit: float = option(LIMIT, "fraction of the part to use", interval="(0, 1]")
     # C-simulation
     csim: bool = option(False, "accuracy of the C-simulation, too, on the same images")
     csim_types: str = option(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from codegen.design.array import Array
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
-from codegen.design.search import LIMIT, Bound, limited, points
+from codegen.design.search import Bound, points
 from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.hardware import Part
 from formats.network import Network
@@ -39,8 +39,8 @@ class Speed:
 
 def compare(network: Network, part: Part, images: int) -> list[Speed]:
     """The fastest arrangement of each compute stage on a part, for a batch of images."""
-    bound, usable = Bound(network, part, images), limited(part, LIMIT)
-    space = points(usable, bound.weight_bits, bound.value_bits, {})
+    bound = Bound(network, part, images)
+    space = points(part, bound.weight_bits, bound.value_bits, {})
     shapes = sorted({(point.simd, point.pe, point.pixels) for point in space})
     stages = {
         "multiply": _multiply(bound, shapes, paired=False),
@@ -110,7 +110,7 @@ def _sums(bound: Bound, part: Part) -> Iterator[Candidate]:
     Layers whose input is not made of codes of at most 5 bits (the image) run on the DSP blocks, one
     product each a cycle.
     """
-    dsp = int(part.dsp * LIMIT) // multiplier_blocks(bound.weight_bits, bound.value_bits, part)
+    dsp = part.room("dsp") // multiplier_blocks(bound.weight_bits, bound.value_bits, part)
     rows = bound.rows(BLOCK_CODES, BLOCK_CODES)
     depths = [1 << row.in_bits for row in rows if _is_coded(row)]
     if not depths:

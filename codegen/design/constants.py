@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from codegen.design.array import Array
 from codegen.design.design import Design
+from codegen.design.ports import READ_AHEAD, WRITE_AHEAD
 from codegen.design.rows import Row, Scheme
 from codegen.design.sizes import gear_bits
 from formats.arithmetic import BLOCK_CODES, ceil_div, signed_bits
@@ -135,6 +136,8 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "CODE_BITS": (sizes.code_bits, "largest T"),
         "WEIGHT_ROWS": (sizes.weight_rows, "rows of one side of the weight buffer"),
         "WEIGHT_PORTS": (array.weight_ports, "memory ports for weights"),
+        "READ_AHEAD": (READ_AHEAD, "rows whose bursts are asked for ahead, a power of two"),
+        "WRITE_AHEAD": (WRITE_AHEAD, "rows whose bursts may be under way"),
         "WEIGHT_WIDTHS": (len(sizes.weight_widths), "widths at which weights are stored"),
         "ROW_WORDS": (row_words, "bus words a row of weights at most"),
         "BIAS_WORDS": (array.bias_words, "bus words of a tile's biases, from each port"),

@@ -27,8 +27,6 @@ from formats.packing import WORD_BYTES
 from formats.rules import INPUT
 
 A, B = 0, 1  # the memories on chip
-# Share of the block RAM that may be used to keep feature maps on chip; beyond it routing suffers.
-CHIP_SHARE = 0.9
 COPY = "copy for "  # no layer's name has a space
 
 
@@ -316,13 +314,10 @@ def choose_chip(
     network: Network, tensors: list[Tensor], rows: Sequence[Row], sizes: Sizes, part: Part
 ) -> Chip:
     """The feature maps that fit beside everything else."""
-    fm = sizes.array.fm
-    if fm == "ddr":
+    if sizes.array.fm == "ddr":
         return Chip()
-    share = 1.0 if fm == "chip" or part.reserved else CHIP_SHARE
-    room = replace(part, bram36=int(part.bram36 * share), uram=int(part.uram * share))
     items = candidates(network.layers, tensors, rows, sizes.array)
     return choose(
         items,
-        lambda words: shortage(replace(sizes, chip_words=depths(words, sizes.batch)), room) is None,
+        lambda words: shortage(replace(sizes, chip_words=depths(words, sizes.batch)), part) is None,
     )

@@ -44,8 +44,8 @@ class Candidate:
 def plan(network: Network, part: Part, array: Array | None = None, images: int = 1) -> Design:
     """Plan a network; UserError says what is short where nothing fits the part.
 
-    With FM "auto" feature maps are on chip as far as CHIP_SHARE of the block RAM goes; "chip"
-    demands that all are, in all of the part; "ddr" has none there.
+    With FM "auto" feature maps are on chip as far as the part goes; "chip" demands that all are;
+    "ddr" has none there. No design takes more than `part.limit` of any resource.
     """
     array = array or Array()
     array.check_ports(part)

@@ -6,17 +6,21 @@ LUT and FF are rough: only synthesis knows them.
 
 from dataclasses import dataclass, fields, replace
 
+from codegen.design.ports import ADAPTER_FF, ADAPTER_LUT, adapters
 from codegen.design.sizes import Memory, Sizes, line_memories
+from codegen.design.streams import DESCRIPTOR_BITS, streams, tap_bits
 from codegen.design.unit_luts import QM, lut_estimate
 from formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, RECIPROCAL_BITS, ceil_div
-from formats.design import MAP_PORTS
 from formats.hardware import Part
 
 FEATURE_MAPS = "feature maps"  # memories A and B
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any
-PORT_LUT = 800  # of an m_axi adapter; that of the first weight port is in the rest
-BURST_WORDS = 256  # that the adapter of a port holds
-FIFO_DEPTH_WORDS, FIFO_DEPTH_CODES, FIFO_DEPTH_SUMS = 64, 64, 16  # as in engine.hpp
+PROCESSES = 14  # of the dataflow region
+# Of a process's counters and state machine: some ten counters and comparisons of 12 to 32 bits. A
+# guess, until a synthesis report says.
+PROCESS_LUT, PROCESS_FF = 300, 400
+REGISTERS_LUT, REGISTERS_FF = 700, 900  # of the AXI-Lite port: a multiplexer over 40 words
+WINDOW_LUT = 60  # of a lane group's place: three additions and five comparisons of some 10 bits
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,11 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
     array = sizes.array
     pixel, sums = array.pe * sizes.code_bits, array.pixels * array.pe * sizes.acc_bits
     return [
-        # one 64-bit word per bank; both halves of a ping-pong buffer are one memory, the half being
-        # an address bit (so the RTL that Vitis HLS writes for an array between two processes)
-        Memory("weight buffer", array.row_words(sizes.weight_bits), 2 * sizes.weight_rows, 64),
+        # a row is one word; both halves are one memory, the half being an address bit
+        Memory(
+            "weight buffer", 1, 2 * sizes.weight_rows, array.simd * array.pe * sizes.weight_bits
+        ),
+        Memory("tap table", 1, 2 * sizes.weight_rows, tap_bits(sizes), bound="lutram"),
         *line_memories(
             sizes.line_blocks, sizes.line_low_bits, sizes.line_high_blocks, sizes.code_bits,
             copies=array.pixels * array.blocks,  # a read port for each block of a cycle
@@ -49,25 +55,27 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
         Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
         Memory("pool rows", 1 if pool else 0, max(1, pool), pixel),
         Memory("output row", 1, sizes.pack_width, pixel),
-        Memory("bus buffers", len(MAP_PORTS) + array.weight_ports, BURST_WORDS, 64),
-        Memory("word streams", 2, FIFO_DEPTH_WORDS, 64),
-        Memory("code streams", 2, FIFO_DEPTH_CODES, pixel),
+        *(
+            memory
+            for name, adapter in adapters(array.weight_ports).items()
+            for memory in adapter.memories(name)
+        ),
         # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit
         Memory(
             "normalisation factors", 1 if sizes.lrn_tables else 0,
             LRN_ENTRIES * max(1, sizes.lrn_tables), LRN_FACTOR_BITS, copies=array.qk_units,
         ),
-        Memory("sum stream", 1, FIFO_DEPTH_SUMS, sums),
         *_feature_maps(sizes, part),
     ]  # fmt: skip
 
 
 def _feature_maps(sizes: Sizes, part: Part) -> list[Memory]:
     """Memories A and B, in URAM where the part has enough of it."""
-    chosen, free = [], part.uram
+    chosen, free = [], part.room("uram")
     for name, words in zip("AB", sizes.chip_words, strict=True):
-        memory = Memory(f"{FEATURE_MAPS} {name}", 1, words, 64, ultra=words >= ULTRA_DEPTH)
-        memory = memory if memory.uram <= free else replace(memory, ultra=False)
+        bound = "uram" if words >= ULTRA_DEPTH else ""
+        memory = Memory(f"{FEATURE_MAPS} {name}", 1, words, 64, bound=bound)
+        memory = memory if memory.uram <= free else replace(memory, bound="")
         free -= memory.uram
         chosen.append(memory)
     return chosen
@@ -77,21 +85,24 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     """Estimate a design.
 
     DSP: one block per product where the operands fit its multiplier, else ceil x ceil of them; per
-    QK/QE unit also those of a normalisation (squares of the window, interpolation, value by factor)
-    and of an average pool (accumulator by 1/n).
+    QK/QE unit also those of a normalisation (value by factor) and of an average pool (accumulator
+    by 1/n). Sizes that are products come ready-made in the layer table, so that the control needs
+    none; squares, interpolation and the words of copy_out are bound to LUTs.
     BRAM36: half the RAMB18 of all memories, rounded up.
     LUT: an adder per product (tree_bits wide, half of it absorbed by the DSP's own adder), an adder
     per accumulator; CE and CK per SIMD lane and input, QE and QK per QK unit: the formula fitted to
     synthesized units (unit_luts.py, docs/units.md); requantize: a barrel shifter of log2
     levels of acc_bits muxes; gearboxes: two barrel shifters of gear_bits; codebooks and widths of
-    weights: `weight_luts`; 8,000 for bus ports, control and address arithmetic.
+    weights: `weight_luts`; memories in LUT RAM; streams; the adapters of the
+    memory ports, the registers, the control of every process.
     FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the
-    weight row (collecting and reading), 8,000 for the rest.
+    weight row (collecting and reading), descriptors, adapters, registers, control.
     """
     array, used = sizes.array, memories(sizes, part)
     products, lanes = array.multipliers, array.pixels * array.pe
     dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
     dsp += array.qk_units * _factor_blocks(sizes, part)
+    ports = len(adapters(array.weight_ports))
     levels = sizes.knq_levels
     lut = (
         products * sizes.tree_bits // 2
@@ -100,8 +111,13 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + array.qk_units * 6 * sizes.acc_bits
         + 2 * 5 * sizes.gear_bits
         + sum(memory.lut for memory in used)
+        + square_luts(sizes)
         + weight_luts(sizes)
-        + 8000
+        + sum(stream.lut for stream in streams(sizes))
+        + array.pixels * array.blocks * WINDOW_LUT
+        + ports * ADAPTER_LUT
+        + REGISTERS_LUT
+        + PROCESSES * PROCESS_LUT
     )
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
     ff = (
@@ -109,7 +125,10 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + 2 * array.simd * array.pe * sizes.weight_bits
         + lanes * sizes.acc_bits * 2
         + tables
-        + 8000
+        + DESCRIPTOR_BITS
+        + ports * ADAPTER_FF
+        + REGISTERS_FF
+        + PROCESSES * PROCESS_FF
     )
     bram36 = ceil_div(sum(memory.bram18 for memory in used), 2)
     return Resources(dsp, bram36, sum(memory.uram for memory in used), lut, ff)
@@ -135,8 +154,7 @@ def weight_luts(sizes: Sizes) -> int:
     Per lane (SIMD*PE of them): the choice of the width, a multiplexer of as many inputs as there
     are widths, 3 more inputs a LUT; a copy of the codebook in single-port LUT RAM (UG474: a LUT
     holds 32x2 or 64x1 bits; up to 256 words the slice's own multiplexers join them); where some
-    layers have a codebook and others none, the choice between them, a LUT a bit. Each port beyond
-    the first: PORT_LUT.
+    layers have a codebook and others none, the choice between them, a LUT a bit.
     """
     lanes, bits, entries = sizes.array.simd * sizes.array.pe, sizes.weight_bits, sizes.table_entries
     widths = sizes.weight_widths
@@ -144,7 +162,16 @@ def weight_luts(sizes: Sizes) -> int:
     if entries:
         luts += ceil_div(bits, 2) if entries <= 32 else bits * ceil_div(entries, 64)
         luts += bits if sizes.plain_weights else 0
-    return lanes * luts + (sizes.array.weight_ports - 1) * PORT_LUT
+    return lanes * luts
+
+
+def square_luts(sizes: Sizes) -> int:
+    """LUTs of a normalisation's squares and interpolation: an adder for two bits of a factor."""
+    if not sizes.lrn_tables:
+        return 0
+    bits = sizes.value_bits
+    squares = (2 * sizes.lrn_reach + 1) * ceil_div(bits, 2) * (bits + 2)
+    return sizes.array.qk_units * (squares + ceil_div(LRN_FACTOR_BITS + 1, 2) * (2 * bits + 2))
 
 
 def multiplier_blocks(a: int, b: int, part: Part) -> int:
@@ -157,10 +184,7 @@ def _factor_blocks(sizes: Sizes, part: Part) -> int:
     """DSP blocks of one QK/QE unit."""
     blocks = 0
     if sizes.lrn_tables:
-        square = multiplier_blocks(sizes.value_bits, sizes.value_bits, part)
-        rest = multiplier_blocks(LRN_FACTOR_BITS + 1, 2 * sizes.value_bits, part)
-        scale = multiplier_blocks(LRN_FACTOR_BITS + 1, sizes.value_bits, part)
-        blocks += (2 * sizes.lrn_reach + 1) * square + rest + scale
+        blocks += multiplier_blocks(LRN_FACTOR_BITS + 1, sizes.value_bits, part)
     if sizes.averages:
         blocks += multiplier_blocks(sizes.acc_bits, RECIPROCAL_BITS + 2, part)
     return blocks
@@ -170,10 +194,12 @@ def shortage(sizes: Sizes, part: Part) -> str | None:
     """One clause that says what is short, or None where the design fits."""
     used = estimate(sizes, part)
     for name in RESOURCES:
-        needed, available = getattr(used, name), getattr(part, name)
+        needed, available = getattr(used, name), part.room(name)
         if needed <= available:
             continue
         text = f"{name.upper()}: needs {needed}, {part.name} has {available}"
+        if part.limit < 1:
+            text += f" ({part.limit:.0%} of {getattr(part, name)})"
         if name == "bram36":
             largest = max(memories(sizes, part), key=lambda memory: memory.bram18)
             text += f"; largest: {largest.name} {ceil_div(largest.bram18, 2)}"

@@ -10,10 +10,10 @@ multipliers.
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 from tqdm import tqdm
@@ -22,7 +22,7 @@ from codegen.design import planner
 from codegen.design.array import MAX_PIXELS, Array, part_ports
 from codegen.design.design import Design
 from codegen.design.lowering import lower
-from codegen.design.resources import RESOURCES, multiplier_blocks
+from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
 from codegen.design.sizes import operand_bits
 from formats.arithmetic import BLOCK_CODES
@@ -32,7 +32,6 @@ from formats.network import Network
 from formats.packing import WORD_BYTES
 from formats.rules import INPUT
 
-LIMIT = 0.9  # of each resource: what placement and routing leave usable
 MAX_LANES = 128  # of SIMD and of PE: beyond, nothing fans out to so many multipliers
 
 Axes = Mapping[str, int | str]  # what the user has set of an array, by field; the rest is free
@@ -58,17 +57,17 @@ def points(part: Part, weight_bits: int, value_bits: int, axes: Axes) -> Iterato
 
     `weight_bits` and `value_bits` are the operand widths of a multiplier.
     """
-    most = part.dsp // multiplier_blocks(weight_bits, value_bits, part)
+    most = part.room("dsp") // multiplier_blocks(weight_bits, value_bits, part)
     lanes = range(BLOCK_CODES, MAX_LANES + 1, BLOCK_CODES)
     free: dict[str, Sequence[Any]] = {
         "simd": lanes, "pe": lanes, "pixels": range(1, MAX_PIXELS + 1),
         "weight_ports": part_ports(part), "qk_units": (0,), "fm": ("auto",),
     }  # fmt: skip
+    row_weights = 72 * part.room("bram36") // weight_bits  # read at once: a BRAM36 has 72 bits
     values: list[Any] = [[axes[name]] if name in axes else free[name] for name in free]
     for choice in product(*values):
         array = Array(*choice)
-        # a row of weights is read at once: each of its words is a BRAM36 at least
-        if array.multipliers <= most and array.row_words(weight_bits) <= part.bram36:
+        if array.multipliers <= most and array.simd * array.pe <= row_weights:
             yield array
 
 
@@ -108,26 +107,16 @@ class Bound:
         return total
 
 
-def limited(part: Part, limit: float) -> Part:
-    """The part with less than `limit` of its resources; with all of them for 1."""
-    if limit == 1:
-        return part
-    left = {name: max(0, ceil(getattr(part, name) * limit) - 1) for name in RESOURCES}
-    return replace(part, **left, reserved=True)
-
-
-def explore(
-    network: Network, part: Part, images: int = 1, axes: Axes | None = None, limit: float = LIMIT
-) -> Exploration:
-    """Search the whole space for a batch of images, with a fraction of each resource.
+def explore(network: Network, part: Part, images: int = 1, axes: Axes | None = None) -> Exploration:
+    """Search the whole space for a batch of images, within `part.limit` of each resource.
 
     Raises:
         UserError: no design fits; the sentence is of the smallest one.
     """
-    if not 0 < limit <= 1:
-        raise UserError(f"LIMIT must be above 0 and at most 1, not {limit:g}")
-    usable, bound = limited(part, limit), Bound(network, part, images)
-    ranked = _ranked(usable, bound, axes or {})
+    if not 0 < part.limit <= 1:
+        raise UserError(f"LIMIT must be above 0 and at most 1, not {part.limit:g}")
+    bound = Bound(network, part, images)
+    ranked = _ranked(part, bound, axes or {})
     fitting: list[Design] = []
     reasons: list[tuple[int, str]] = []
     planned = 0
@@ -140,21 +129,18 @@ def explore(
             continue
         planned += 1
         try:
-            design = planner.plan(network, usable, array, images)
+            fitting.append(planner.plan(network, part, array, images))
         except UserError as error:
             reasons.append((array.multipliers, str(error)))
             continue
-        fitting.append(replace(design, part=part))
     if not fitting:
         reason = min(reasons)[1] if reasons else f"{part.name} has too few DSP blocks or ports"
-        raise UserError(f"{network.name} must fit {limit:.0%} of {part.name}: {reason}")
+        raise UserError(f"{network.name} must fit {part.limit:.0%} of {part.name}: {reason}")
     return Exploration(min(fitting, key=_order), pareto(fitting), len(ranked), planned)
 
 
 def choose(network: Network, part: Part, images: int, axes: Axes) -> Design:
     """The design that code is generated for: the fastest array that agrees with `axes`.
-
-    LIMIT of the part is used where a design fits that, else all of it.
 
     Raises:
         UserError: a value of `axes` is none, or nothing fits: the sentence says what is short.
@@ -163,14 +149,12 @@ def choose(network: Network, part: Part, images: int, axes: Axes) -> Design:
     least.check_ports(part)
     if images < 1:
         raise UserError(f"IMAGES must be 1 or more, not {images}")
-    for limit in (LIMIT, 1.0):
-        try:
-            return explore(network, part, images, axes, limit).best
-        except UserError as error:
-            reason = error
-    if axes:  # the smallest such array says what is short
-        return planner.plan(network, part, least, images)
-    raise reason
+    try:
+        return explore(network, part, images, axes).best
+    except UserError:
+        if axes:  # the smallest such array says what is short
+            return planner.plan(network, part, least, images)
+        raise
 
 
 def _ranked(part: Part, bound: Bound, axes: Axes) -> list[tuple[float, Array]]:

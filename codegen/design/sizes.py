@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes: the widths and depths that a cut network needs of the engine, and its line buffer.
 
-Block RAM follows the geometries of a RAMB18 (UG473, UG573): 512x36, 1024x18, 2048x9, 4096x4,
-8192x2, 16384x1.
+Block RAM follows the geometries of a RAMB18 with a port to write and one to read (UG473, UG573):
+512x36, 1024x18, 2048x9, 4096x4, 8192x2, 16384x1. Two 512x36 are a RAMB36 with ports of 72 bits.
+LUT RAM with such ports: 4 LUTs hold 32 words of 6 bits or 64 of 3 (UG474, RAM32M and RAM64M).
 """
 
 from collections.abc import Sequence
@@ -29,33 +30,40 @@ class Memory:
     depth: int
     width: int
     copies: int = 1
-    ultra: bool = False
+    bound: str = ""  # "uram" or "lutram" where a pragma says so; else by its depth
 
     @property
     def impl(self) -> str:
         """Where it is, by the names of Vitis HLS."""
-        return "uram" if self.ultra else "bram" if self.depth > LUTRAM_DEPTH else "lutram"
+        return self.bound or ("bram" if self.depth > LUTRAM_DEPTH else "lutram")
 
     @property
     def uram(self) -> int:
         """URAM288 blocks, 4096x72 each (UG573)."""
-        one = ceil_div(self.depth, 4096) * ceil_div(self.width, 72) if self.ultra else 0
-        return self.banks * self.copies * one
+        if self.impl != "uram":
+            return 0
+        return self.banks * self.copies * ceil_div(self.depth, 4096) * ceil_div(self.width, 72)
 
     @property
     def bram18(self) -> int:
-        """RAMB18 blocks; 0 where the memory goes into LUTs."""
-        if self.depth <= LUTRAM_DEPTH or self.ultra:
+        """RAMB18 blocks; 0 where the memory is none of them."""
+        if self.impl != "bram":
             return 0
         one = min(ceil_div(self.depth, d) * ceil_div(self.width, w) for d, w in RAMB18)
         return self.banks * self.copies * one
 
     @property
     def lut(self) -> int:
-        """LUTs of a memory that is not in block RAM: one holds 32 bits of each of two columns."""
-        if self.depth > LUTRAM_DEPTH or self.ultra:
+        """LUTs of a memory in LUT RAM; beyond 64 words a multiplexer a bit, 4 inputs a LUT."""
+        if self.impl != "lutram":
             return 0
-        return self.banks * self.copies * ceil_div(self.depth, 32) * ceil_div(self.width, 2) * 2
+        if self.depth <= 32:
+            one = 4 * ceil_div(self.width, 6)
+        else:
+            parts = ceil_div(self.depth, 64)
+            one = parts * 4 * ceil_div(self.width, 3)
+            one += self.width * ceil_div(parts, 4) if parts > 1 else 0
+        return self.banks * self.copies * one
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class Sizes:
     lrn_reach: int
     lrn_tables: int
     averages: bool
+    map_side: int  # rows or columns of the largest map
     in_widths: tuple[int, ...]  # T of the feature maps that are read
     out_widths: tuple[int, ...]  # T of those that are written packed; 1 where none is
     weight_widths: tuple[int, ...]  # of stored weights or indices
@@ -149,6 +158,7 @@ def sizes_of(
         lrn_reach=max(row.lrn_size // 2 for row in rows),
         lrn_tables=sum(row.op == Operation.LRN for row in rows),
         averages=any(row.reciprocal or row.exclude_pad for row in rows),
+        map_side=max(max(row.in_height, row.in_width, row.conv_height) for row in rows),
         in_widths=tuple(sorted({row.in_bits for row in rows} | second)),
         out_widths=tuple(sorted({row.out_bits for row in rows if not row.raw})) or (1,),
         weight_widths=tuple(sorted({row.weight_bits for row in rows if row.is_conv}))

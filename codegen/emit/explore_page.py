@@ -62,7 +62,7 @@ def design_entry(design: Design) -> dict[str, Any]:
     }
 
 
-def as_json(found: Exploration, limit: float) -> dict[str, Any]:
+def as_json(found: Exploration) -> dict[str, Any]:
     """Everything an exploration found."""
     plan = found.best
     times = layer_times(plan)
@@ -72,7 +72,7 @@ def as_json(found: Exploration, limit: float) -> dict[str, Any]:
         "part": plan.part.name,
         "clock_mhz": plan.part.clock_mhz,
         "ddr_gbs": plan.part.ddr_gbs,
-        "limit": limit,
+        "limit": found.best.part.limit,
         "images": plan.images,
         "points": found.points,
         "planned": found.planned,
@@ -194,9 +194,9 @@ def roofline(axis: Any, plan: Design, times: Sequence[LayerTime]) -> None:
     plots.label_points(axis, points, [time.name for time in shown])
 
 
-def write(build: Path, found: Exploration, limit: float) -> Path:
+def write(build: Path, found: Exploration) -> Path:
     """Write build/NET/explore/ (explore.json, explore.html, pictures); return the page's path."""
-    entry = as_json(found, limit)
+    entry = as_json(found)
     drawn = figures(found.best, layer_times(found.best))
     text = page(entry, {name: svg for name, (svg, _) in drawn.items()})
     with atomic_dir(build / FOLDER) as folder:

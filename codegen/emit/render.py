@@ -16,6 +16,7 @@ from codegen import VERSION
 from codegen.design.constants import constants, types
 from codegen.design.design import Design
 from codegen.design.lowering import knq_tables, lrn_layers
+from codegen.design.ports import adapters
 from codegen.design.resources import FEATURE_MAPS
 from codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
 from codegen.emit.golden import golden_name
@@ -134,6 +135,7 @@ def context(design: Design) -> dict[str, Any]:
         "out_widths": design.sizes.out_widths,
         "weight_widths": design.sizes.weight_widths,
         "weight_ports": weight_pointers(design.array.weight_ports),
+        "adapters": adapters(design.array.weight_ports),
         "depth": {
             "weights": design.weight_words // design.array.weight_ports,
             "feature_maps": design.arena.words * design.batch,

@@ -25,7 +25,7 @@ typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vecto
     const int32_t at = lane + BLOCK_CODES;  // the first plane holds neighbours only
     if (at >= C::PE - BLOCK_CODES) return wide_t(0);
     const uint64_t q = sum_of_squares<C>(vector.sum, at, w.lrn_size);
-    return wide_t(vector.sum[at]) * wide_t(lrn_factor<C>(q, w.lrn_table));
+    return wide_t(typename C::value_t(vector.sum[at])) * wide_t(lrn_factor<C>(q, w.lrn_table));
   }
   if (C::HAS_AVERAGE && reciprocal != 0) return wide_t(vector.sum[lane]) * wide_t(reciprocal);
   return wide_t(vector.sum[lane]);

@@ -9,10 +9,6 @@
 #include "memory_port.hpp"
 #include "work.hpp"
 
-// Rows whose bursts are asked for ahead, a power of two.
-const int READ_AHEAD = 4;
-const int WRITE_AHEAD = 4;
-
 // Reads the words of every row of the planes that plan_reads lists, from DRAM or from the on-chip
 // memory `chip`, which no other process of the layer uses. Of a cached input the first tile stores
 // what it takes from DRAM; a word that two rows share is on chip when the second of them asks for
@@ -21,24 +17,25 @@ template <class C>
 void read_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<ReadJob<C>>& jobs,
                 Fifo<typename C::bus_t>& words, Fifo<count_t>& count, Fifo<count_t>& fetched) {
   static_assert(sizeof(typename C::bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
+  static_assert((C::READ_AHEAD & (C::READ_AHEAD - 1)) == 0, "READ_AHEAD must be a power of two");
   count_t total = 0, from_ddr = 0;
-  ReadJob<C> ahead[READ_AHEAD];
+  ReadJob<C> ahead[C::READ_AHEAD];
 #pragma HLS ARRAY_PARTITION variable = ahead complete  // registers
   // places of the row that is read and of the one asked for
-  Count<READ_AHEAD - 1> first = 0, asked = 0;
-  Count<READ_AHEAD> waiting = 0;  // rows asked for
+  Count<C::READ_AHEAD - 1> first = 0, asked = 0;
+  Count<C::READ_AHEAD> waiting = 0;  // rows asked for
   bool all_asked = false;
   Count<C::MAX_ROW_WORDS> at = 0;
 read_word:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // one word a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
-    if (!all_asked && (waiting == 0 || (waiting < READ_AHEAD && !jobs.empty()))) {
+    if (!all_asked && (waiting == 0 || (waiting < C::READ_AHEAD && !jobs.empty()))) {
       const ReadJob<C> job = jobs.read();
       const addr_t fetch = addr_t(job.words) - addr_t(job.held);
       if (fetch != 0) fm.read_request(job.address + addr_t(job.held), fetch);
       ahead[asked] = job;
-      asked = Count<READ_AHEAD - 1>((asked + 1) % READ_AHEAD);
+      asked = Count<C::READ_AHEAD - 1>((asked + 1) % C::READ_AHEAD);
       waiting++;
       all_asked = job.last;
     }
@@ -57,7 +54,7 @@ read_word:
     if (at == job.words) {
       at = 0;
       end = job.last;
-      first = Count<READ_AHEAD - 1>((first + 1) % READ_AHEAD);
+      first = Count<C::READ_AHEAD - 1>((first + 1) % C::READ_AHEAD);
       waiting--;
     }
   }
@@ -73,7 +70,7 @@ void write_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<WriteJob<C>>& j
   count_t total = 0, to_ddr = 0;
   WriteJob<C> job = {0, 0, false, false};
   Count<C::MAX_ROW_WORDS> at = 0;
-  Count<WRITE_AHEAD> open = 0;  // bursts whose response has not come
+  Count<C::WRITE_AHEAD> open = 0;  // bursts whose response has not come
   bool begin = true;
 write_word:
   for (bool end = false; !end;) {
@@ -82,7 +79,7 @@ write_word:
     if (begin) {
       job = jobs.read();
       if (!job.on_chip && job.words != 0) {
-        if (open == WRITE_AHEAD) {
+        if (open == C::WRITE_AHEAD) {
           fm.write_response();
           open--;
         }
@@ -106,8 +103,8 @@ write_word:
     end = begin && job.last;
   }
 write_end:
-  for (Count<WRITE_AHEAD> i = 0; i < open; i++) {
-#pragma HLS LOOP_TRIPCOUNT min = 0 max = WRITE_AHEAD
+  for (Count<C::WRITE_AHEAD> i = 0; i < open; i++) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = C::WRITE_AHEAD
     fm.write_response();
   }
   count.write(total);

@@ -22,7 +22,9 @@ lrn_octave:
   const int64_t rest = int64_t(q - (uint64_t(point) << e));
   const int32_t left = C::lrn(table, LRN_POINTS * e + point);
   const int32_t right = C::lrn(table, LRN_POINTS * e + point + 1);
-  return left - int32_t((int64_t(left - right) * rest) >> e);
+  const int64_t part = int64_t(left - right) * rest;
+#pragma HLS BIND_OP variable = part op = mul impl = fabric  // the array takes the DSP blocks
+  return left - int32_t(part >> e);
 }
 
 // Sum of the squares of the `size` channels around lane `at`.
@@ -35,8 +37,12 @@ uint64_t sum_of_squares(const typename C::acc_t lane[C::PE], int at, int size) {
 lrn_window:
   for (int k = -C::LRN_REACH; k <= C::LRN_REACH; k++) {
 #pragma HLS UNROLL  // a multiplier each; LRN_REACH is half the largest window, a plane at most
-    const int64_t value = at + k >= 0 && at + k < C::PE ? int64_t(lane[at + k]) : 0;
-    if (k >= -before && k <= size - 1 - before) sum += uint64_t(value * value);
+    // An accumulator holds one decoded value.
+    const typename C::value_t value =
+        at + k >= 0 && at + k < C::PE ? typename C::value_t(lane[at + k]) : typename C::value_t(0);
+    const int64_t square = int64_t(value) * int64_t(value);
+#pragma HLS BIND_OP variable = square op = mul impl = fabric  // the array takes the DSP blocks
+    if (k >= -before && k <= size - 1 - before) sum += uint64_t(square);
   }
   return sum;
 }

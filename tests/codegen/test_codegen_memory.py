@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from test_codegen_csim import chunked, grouped, inception, residual
 
 from codegen.design.array import Array
-from codegen.design.memory import CHIP_SHARE, Tensor, all_on_chip, allocate, peak_words
+from codegen.design.memory import Tensor, all_on_chip, allocate, peak_words
 from codegen.design.planner import plan
+from codegen.design.resources import RESOURCES
 from codegen.design.rows import Place
 from codegen.emit.report import paper_footprint, stored_footprint
 from formats.commands import main
@@ -71,8 +72,7 @@ def test_alexnet_moves_its_input_and_its_logits_only() -> None:
     assert made.activation_bytes == first.bytes_read + last.bytes_written
     assert first.bytes_read == made.input_words * 8 and last.bytes_written == 8000
     used, part = made.resources, made.part
-    assert used.bram36 <= CHIP_SHARE * part.bram36 and used.dsp <= CHIP_SHARE * part.dsp
-    assert used.lut <= CHIP_SHARE * part.lut
+    assert all(getattr(used, name) <= 0.9 * getattr(part, name) for name in RESOURCES)
     assert made.cycles <= 1.01 * planned("alexnet", DDR).cycles
 
 
@@ -108,15 +108,15 @@ def test_maps_that_live_at_once_do_not_overlap() -> None:
     for row, after in pairwise(made.rows):
         assert after.in_chip == Place.CHIP and after.in_addr == row.out_addr
         assert after.chip_swap != row.chip_swap
-    assert made.resources.uram <= CHIP_SHARE * made.part.uram
+    assert made.resources.uram <= 0.9 * made.part.uram
 
 
 def test_less_block_ram_keeps_fewer_maps() -> None:
     part = find_part("XC7Z020")
     kept = []
-    for blocks in (140, 100, 85, 76):
+    for blocks in (140, 115, 95, 88):
         made = planned("alexnet", part=replace(part, bram36=blocks))
-        assert made.resources.bram36 <= blocks
+        assert made.resources.bram36 <= 0.9 * blocks
         kept.append(made.activation_bytes)
     assert kept == sorted(kept) and kept[0] < kept[-1]
 

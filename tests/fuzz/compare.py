@@ -16,7 +16,6 @@ from codegen.design import planner
 from codegen.design.array import Array
 from codegen.design.design import Design, assemble
 from codegen.design.lowering import knq_tables, lower, lrn_layers
-from codegen.design.memory import CHIP_SHARE
 from codegen.design.resources import estimate
 from codegen.design.sizes import sizes_of
 from codegen.emit import golden, weights_file
@@ -71,7 +70,7 @@ def make_plan(toy: Toy, folder: Path, build: Build) -> Design:
     # part of the feature maps on chip, all that may be, or none
     spare = int(rng.choice([0, 4, 400]))
     part = find_part(PART)
-    part = replace(part, bram36=int((estimate(sizes, part).bram36 + spare) / CHIP_SHARE) + 1)
+    part = replace(part, bram36=estimate(sizes, part).bram36 + spare, limit=1.0)
     fm = "auto" if rng.integers(0, 4) else "ddr"
     made = assemble(lowered, part, toy.images, rows, replace(sizes, array=replace(array, fm=fm)))
     within = (

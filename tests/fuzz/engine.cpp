@@ -64,6 +64,7 @@ struct Network {
   static const int32_t WEIGHT_BITS = FUZZ_WEIGHT_BITS, VALUE_BITS = 17;
   static const int32_t WEIGHT_ROWS = FUZZ_WEIGHT_ROWS;
   static const int32_t WEIGHT_PORTS = FUZZ_WEIGHT_PORTS, WEIGHT_WIDTHS = 16;
+  static const int32_t READ_AHEAD = 4, WRITE_AHEAD = 4;
   static const int32_t ROW_WORDS = PE * SIMD * 16 / 64, TABLE_ENTRIES = 256;
   static const int32_t BIAS_WORDS = (PE / 2 + WEIGHT_PORTS - 1) / WEIGHT_PORTS;
   static const int32_t PSUM_GROUPS = FUZZ_PSUM_GROUPS, QK_UNITS = FUZZ_QK_UNITS;

@@ -51,7 +51,7 @@ struct Network {
   typedef ap_int<14> channel_t;
 #endif
 
-  static const uint32_t DESIGN_ID = 0xbf641acfu;  // network and plan
+  static const uint32_t DESIGN_ID = 0x0524eef0u;  // network and plan
   static const bool HAS_ENQ = false;  // whether QE and CE exist
   static const bool HAS_KNQ = true;  // whether QK and CK exist
   static const bool HAS_OPS = false;  // whether layers without weights exist
@@ -69,6 +69,8 @@ struct Network {
   static const int32_t CODE_BITS = 10;  // largest T
   static const int32_t WEIGHT_ROWS = 256;  // rows of one side of the weight buffer
   static const int32_t WEIGHT_PORTS = 1;  // memory ports for weights
+  static const int32_t READ_AHEAD = 4;  // rows whose bursts are asked for ahead, a power of two
+  static const int32_t WRITE_AHEAD = 4;  // rows whose bursts may be under way
   static const int32_t WEIGHT_WIDTHS = 1;  // widths at which weights are stored
   static const int32_t ROW_WORDS = 42;  // bus words a row of weights at most
   static const int32_t BIAS_WORDS = 12;  // bus words of a tile's biases, from each port

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The streams between the engine's processes (hls_templates/engine/engine.hpp): depth and width.
+
+run_hls.tcl asks for shift registers, of which a LUT holds a bit 32 deep (UG474, SRLC32E). Sizes
+that vary with a design are those of its exact types.
+"""
+
+from dataclasses import dataclass
+
+from codegen.design.sizes import Sizes
+from formats.arithmetic import BLOCK_CODES, ceil_div, unsigned_bits
+from formats.packing import WORD_BITS
+
+# Depths as in engine.hpp.
+JOBS, WORDS, BLOCKS, SUMS, PIXELS, PLAIN = 16, 64, 16, 16, 64, 2
+COUNT_BITS, COUNTS = 32, 9  # what every process has counted
+DESCRIPTOR_BITS = 5000  # of all that control sends, a descriptor for each process (work.hpp)
+STREAM_LUT = 30  # LUTs of a stream's counter and flags: an adder and two comparisons of its depth
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream: elements that it holds, bits of each."""
+
+    name: str
+    depth: int
+    bits: int
+
+    @property
+    def lut(self) -> int:
+        """LUTs of its shift registers and flags."""
+        return self.bits * ceil_div(self.depth, 32) + STREAM_LUT
+
+
+def tap_bits(sizes: Sizes) -> int:
+    """Width of the taps of one cycle: G times a distance in pixels and entries, and a few flags."""
+    place = 2 * (unsigned_bits(sizes.map_side) + 2) + entry_bits(sizes) + 1
+    return sizes.array.blocks * place + unsigned_bits(sizes.weight_rows) + 3
+
+
+def entry_bits(sizes: Sizes) -> int:
+    """Width of a place in the line buffer, or as far before it."""
+    return unsigned_bits(2 * sizes.line_blocks) + 1
+
+
+def streams(sizes: Sizes) -> list[Stream]:
+    """All of them."""
+    array = sizes.array
+    pixel, sums = array.pe * sizes.code_bits, array.pe * sizes.acc_bits
+    entry, side = entry_bits(sizes), unsigned_bits(sizes.map_side) + 1
+    tokens = {
+        "pack_tiles": 64, "write_tiles": 64, "reads": 98, "unpacks": 17, "lines": entry + 1,
+        "rows": entry + 2 * side + 37, "writes": 50,
+    }  # fmt: skip
+    return [
+        *(Stream(name, JOBS, bits) for name, bits in tokens.items()),
+        Stream("descriptors", PLAIN, DESCRIPTOR_BITS),
+        Stream("counts", PLAIN, COUNTS * COUNT_BITS),
+        Stream("taps", PLAIN, tap_bits(sizes)),
+        Stream("weight_rows", PLAIN, array.simd * array.pe * sizes.weight_bits),
+        Stream("biases", PLAIN, sums),
+        Stream("words_in", WORDS, WORD_BITS),
+        Stream("words_out", WORDS, WORD_BITS),
+        Stream("blocks", BLOCKS, BLOCK_CODES * sizes.code_bits),
+        Stream("sums", SUMS, array.pixels * sums),
+        Stream("raw", PLAIN, sums),
+        Stream("codes", PIXELS, pixel),
+        Stream("pooled", PIXELS, pixel),
+    ]
