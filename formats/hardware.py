@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from formats.clocks import make_clock
 from formats.errors import UserError
 
 FOLDER = Path(__file__).parent
@@ -47,6 +48,18 @@ def _rate(**more: Any) -> Any:
     return _rule("a positive number", holds, **more)
 
 
+def _is_plls(value: Any) -> bool:
+    named = isinstance(value, dict) and bool(value)
+    return named and all(
+        isinstance(mhz, (int, float)) and not isinstance(mhz, bool) and 0 < mhz < 10_000
+        for mhz in value.values()
+    )
+
+
+def _plls(**more: Any) -> Any:
+    return _rule("a table of PLLs and their MHz", _is_plls, **more)
+
+
 def _is_source(value: Any) -> bool:
     named = isinstance(value, dict) and set(SOURCES) <= set(value) <= {*SOURCES, "ddr"}
     return named and all(isinstance(text, str) and text for text in value.values())
@@ -78,6 +91,9 @@ class Part:
     # peak bandwidth of the DRAM, 10^9 bytes a second; left out in a file, it is that of the slowest
     # board with the part
     ddr_gbs: float = _rate(default=0.0)
+    # PLLs that clocks are made of; left out in a file, those of the same board, and a clock is what
+    # was asked for where there is none
+    plls: dict[str, float] = _plls(default_factory=dict)
     # of each resource, what a design may take: placement and routing need the rest; never in a file
     limit: float = LIMIT
 
@@ -104,6 +120,8 @@ class Board:
     ddr_source: str = _text()  # where that comes from
     board_part: str = _text()  # pattern of the board file's name in Vivado; the newest is taken
     files: str = _text()  # who provides that board file
+    plls: dict[str, float] = _plls()  # MHz of the PLLs that fabric clocks are made of, by name
+    plls_source: str = _text()  # where those come from
     # contiguous memory under PYNQ, 2^20 bytes; 0 where unknown: the driver asks the kernel
     contiguous_mib: int = _count(1, default=0)
 
@@ -121,7 +139,11 @@ def _read(kind: type[Kind], path: Path, **given: Any) -> Kind:
             f"{path} must be a readable TOML file ({error}); see docs/parts.md"
         ) from None
     rules = {item.name: item for item in fields(kind) if "holds" in item.metadata}
-    needed = {name for name, item in rules.items() if item.default is MISSING}
+    needed = {
+        name
+        for name, item in rules.items()
+        if item.default is MISSING and item.default_factory is MISSING
+    }
     for name in sorted(needed - set(entry)) + sorted(set(entry) - set(rules)):
         what = "be there" if name in rules else "not be there"
         raise UserError(f"{path}: {name} must {what}; see docs/parts.md")
@@ -137,14 +159,19 @@ def read_part(path: Path) -> Part:
     part = _read(Part, path)
     larger, smaller = part.multiplier
     part = replace(part, multiplier=(larger, smaller))
-    if part.ddr_gbs:
-        return part
     boards = [board for board in load_boards().values() if board.part == part.name]
-    if not boards:
+    if not boards and not part.ddr_gbs:
         raise UserError(f"{path}: ddr_gbs must be there, because no board has the part {part.name}")
+    if not boards:
+        return part
     slowest = min(boards, key=lambda board: board.ddr_gbs)
-    source = {**part.source, "ddr": slowest.ddr_source}
-    return replace(part, ddr_gbs=slowest.ddr_gbs, source=source)
+    if not part.plls:
+        source = {**part.source, "plls": slowest.plls_source}
+        part = replace(part, plls=slowest.plls, source=source)
+    if not part.ddr_gbs:
+        source = {**part.source, "ddr": slowest.ddr_source}
+        part = replace(part, ddr_gbs=slowest.ddr_gbs, source=source)
+    return part
 
 
 def load_parts() -> dict[str, Part]:
@@ -190,9 +217,12 @@ def _called(name: str, key: str, table: dict[str, Kind], option: str, more: str 
 
 
 def clocked(part: Part, clock_mhz: float | None) -> Part:
-    """The part with another clock than its typical one, where one is given."""
-    if clock_mhz is None:
-        return part
-    if not 1 <= clock_mhz <= MAX_CLOCK_MHZ:
-        raise UserError(f"CLOCK must be 1..{MAX_CLOCK_MHZ} MHz, not {clock_mhz:g}")
-    return replace(part, clock_mhz=clock_mhz)
+    """The part with the clock that its board makes of the one asked for, else of its typical one.
+
+    >>> clocked(find_part("XC7Z020"), 145).clock_mhz
+    144.444444
+    """
+    wanted = part.clock_mhz if clock_mhz is None else clock_mhz
+    if not 1 <= wanted <= MAX_CLOCK_MHZ:
+        raise UserError(f"CLOCK must be 1..{MAX_CLOCK_MHZ} MHz, not {wanted:g}")
+    return replace(part, clock_mhz=make_clock(part.plls, wanted).mhz if part.plls else wanted)

@@ -12,7 +12,7 @@ from codegen.design.ports import Adapter, adapters
 from codegen.design.resources import RESOURCES, estimate, memories
 from codegen.design.search import choose
 from codegen.design.streams import DESCRIPTOR_BITS, streams
-from codegen.emit.render import headers, render_all
+from codegen.emit.render import render_all
 from formats.build import find_compiler, find_headers
 from formats.errors import UserError
 from formats.hardware import find_part
@@ -100,16 +100,17 @@ def test_depths_of_streams_are_the_engines() -> None:
 
 @needs_compiler
 def test_descriptors_are_as_wide_as_counted(tmp_path: Path) -> None:
-    works = re.findall(r"^struct (\w+Work) \{", (ENGINE / "work.hpp").read_text(), re.M)
-    assert "LoadWork" in works
-    for name, text in headers().items():
+    source = (ENGINE / "work.hpp").read_text()
+    works = re.findall(r"^(template <class C>\n)?struct (\w+Work) \{", source, re.M)
+    assert "LoadWork" in [name for _, name in works]
+    for name, text in render_all(planned("alexnet")).items():
         (tmp_path / name).write_text(text)
-    total = " + ".join(f"sizeof({name})" for name in works)
+    total = " + ".join(f"sizeof({name}{'<Network>' if head else ''})" for head, name in works)
     (tmp_path / "sizes.cpp").write_text(
-        '#include "work.hpp"\n#include <cstdio>\n'
+        '#include "network.hpp"\n#include "work.hpp"\n#include <cstdio>\n'
         f'int main() {{ std::printf("%zu", 8 * ({total})); }}\n'
     )
     flags = ("-std=c++14", "-w", "-DCSIM_FAST", "-isystem", str(find_headers()))
     execute(find_compiler(), *flags, "sizes.cpp", "-o", "sizes", folder=tmp_path, status=0)
     bits = int(execute("./sizes", folder=tmp_path, status=0).stdout)
-    assert 0.5 * DESCRIPTOR_BITS <= bits <= 1.1 * DESCRIPTOR_BITS, bits
+    assert 0.7 * DESCRIPTOR_BITS <= bits <= 1.1 * DESCRIPTOR_BITS, bits

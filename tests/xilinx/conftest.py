@@ -11,6 +11,7 @@ from wiring import dram_segments, interface_pins, read_bundles
 
 from codegen.emit.generate import generate
 from codegen.emit.xilinx.block_design import write_block_design
+from formats.design import read_design
 from formats.hardware import find_board, find_part
 from formats.options import Options
 from tests.toys import Toy, ToyLayer, write_toy
@@ -63,6 +64,7 @@ def run_vivado(tmp_path: Path) -> Callable[..., Run]:
     ) -> Run:
         board = find_board(board_name)
         part, script = find_part(board.part), write_block_design(build, board_name)
+        clock = read_design(build).clock_mhz
         script.write_text(change(script.read_text()))
         kind = "processing_system7" if "7Z" in board.part else "zynq_ultra_ps_e"
         known = {
@@ -71,8 +73,8 @@ def run_vivado(tmp_path: Path) -> Callable[..., Run]:
             "PROGRESS": "100%",
             "STATUS": "write_bitstream Complete!",
             "SLACK": "0.125",
-            "CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": f"{part.clock_mhz:.6f}",
-            "CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ": f"{part.clock_mhz:.6f}",
+            "CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": f"{clock:.6f}",
+            "CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ": f"{clock:.6f}",
         }
         settings = {
             "pins": interface_pins(read_bundles(build / "hls" / "accelerator.cpp")),

@@ -12,7 +12,10 @@ from tcl_check import WHY_NOT, interpreter, run_script
 from wiring import build, check, port_of, read_bundles
 
 from codegen.emit.generate import generate
-from formats.hardware import find_part, load_boards
+from codegen.emit.xilinx.block_design import write_block_design
+from formats.design import read_design
+from formats.errors import UserError
+from formats.hardware import clocked, find_part, load_boards
 from formats.options import Options
 
 BOARDS = sorted(load_boards())
@@ -24,7 +27,8 @@ needs_tcl = pytest.mark.skipif(interpreter() is None, reason=WHY_NOT)
 
 def _check(run, build_folder, board_name):
     masters = read_bundles(build_folder / "hls" / "accelerator.cpp")
-    return check(run, masters, find_part(load_boards()[board_name].part).clock_mhz)
+    board = load_boards()[board_name]
+    return check(run, masters, clocked(find_part(board.part), None).clock_mhz, set(board.plls))
 
 
 @pytest.mark.parametrize("board_name", BOARDS)
@@ -89,6 +93,7 @@ REPLACED = [  # what is misspelt or wrong, by what, and what the check says
     ("CONFIG.PCW_USE_S_AXI_HP1 1", "CONFIG.PCW_USE_S_AXI_HP3 1", "DRAM port 1 must be enabled"),
     ("PCW_FPGA0_PERIPHERAL_FREQMHZ 100", "PCW_FPGA0_PERIPHERAL_FREQMHZ 50",
      "the clock must be 100"),
+    ("CLKSRC {IO PLL}", "CLKSRC {USB PLL}", "the clock must come from one of"),
     ("accelerator_0/Data_m_axi_gmem_in]", "accelerator_0/Data_m_axi_gmem_out]",
      "m_axi_gmem_in must see"),
     ("-offset 0x43C00000", "-offset 0xA0000000", "M_AXI_GP0 must cover"),  # outside the window
@@ -132,7 +137,10 @@ def test_seeded_error_is_found(copied, run_vivado, change, expected):
         ({"PROGRESS": "60%", "STATUS": "route_design ERROR"}, "status is: route_design ERROR"),
         ({"BOARD_PARTS": ""}, "install the PYNQ-Z2 board files from TUL, or set BOARD_FILES"),
         ({"PART": "xc7z010clg400-1"}, "must have the part xc7z020clg400-1, not xc7z010clg400-1"),
-        ({"CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": "125.0"}, "at most 100 MHz, not 125.0 MHz"),
+        (
+            {"CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": "125.0"},
+            "must be 100 MHz, made of the IO PLL, not 125.0",
+        ),
     ],
 )
 def test_script_refuses_what_the_tool_reports(copied, run_vivado, answers, message):
@@ -141,6 +149,33 @@ def test_script_refuses_what_the_tool_reports(copied, run_vivado, answers, messa
     assert run.status == 1
     assert f"ERROR: {message}" in run.output or message in run.output
     assert not (folder / "vivado" / "out" / "accelerator.bit").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "source", "made"),
+    [("150", "DDR PLL", 150.0), ("143", "IO PLL", 142.857143), ("120", "ARM PLL", 118.181818)],
+)
+def test_the_clock_is_one_that_the_board_makes(copied, run_vivado, wanted, source, made):
+    folder = copied()
+    generate(Options(out=folder, clock=float(wanted), fm="ddr"))
+    assert read_design(folder).clock_mhz == made
+    run = run_vivado(folder, "pynq-z2")
+    assert run.problems() == []
+    (settings,) = [
+        item for item in build(run).settings.values() if any("CLKSRC" in k for k in item)
+    ]
+    assert settings["CONFIG.PCW_FCLK0_PERIPHERAL_CLKSRC"] == source
+    assert float(settings["CONFIG.PCW_FPGA0_PERIPHERAL_FREQMHZ"]) == pytest.approx(made, abs=1e-3)
+
+
+def test_a_clock_that_the_board_cannot_make_is_refused(copied):
+    folder = copied()
+    path = folder / "design.json"
+    path.write_text(path.read_text().replace('"clock_mhz": 100', '"clock_mhz": 149'))
+    with pytest.raises(
+        UserError, match=r"^pynq-z2 must make the clock .* 149 MHz, but makes 144\.444"
+    ):
+        write_block_design(folder, "pynq-z2")
 
 
 def _run_hls(folder, tmp_path, environment, change=str):

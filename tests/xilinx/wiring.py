@@ -53,6 +53,7 @@ class Processor:
     enable: str
     segments: tuple[str, ...]
     frequency: str
+    source: str
     registers: range
 
 
@@ -67,6 +68,7 @@ PROCESSORS = {
         enable="CONFIG.PCW_USE_S_AXI_HP{0}",
         segments=("S_AXI_HP{0}/HP{0}_DDR_LOWOCM",),
         frequency="CONFIG.PCW_FPGA0_PERIPHERAL_FREQMHZ",
+        source="CONFIG.PCW_FCLK0_PERIPHERAL_CLKSRC",
         registers=range(0x4000_0000, 0x8000_0000),
     ),
     "zynq_ultra_ps_e": Processor(
@@ -79,6 +81,7 @@ PROCESSORS = {
         enable="CONFIG.PSU__USE__S_AXI_GP{1}",
         segments=("SAXIGP{1}/HP{0}_DDR_LOW", "SAXIGP{1}/HP{0}_DDR_HIGH"),
         frequency="CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ",
+        source="CONFIG.PSU__CRL_APB__PL0_REF_CTRL__SRCSEL",
         registers=range(0xA000_0000, 0xB000_0000),
     ),
 }
@@ -141,7 +144,7 @@ def build(run: Run) -> Netlist:
     return made
 
 
-def check(run: Run, masters: list[str], clock_mhz: float) -> list[str]:
+def check(run: Run, masters: list[str], clock_mhz: float, plls: set[str]) -> list[str]:
     """Everything that is wrong with a recorded Vivado script."""
     problems = run.problems()
     if not is_ordered(run.calls, ORDER):
@@ -151,9 +154,12 @@ def check(run: Run, masters: list[str], clock_mhz: float) -> list[str]:
     if system is None or "accelerator" not in made.cells.values():
         return [*problems, "a processing system and an accelerator must exist"]
     names = PROCESSORS[system]
-    frequency = made.settings.get(f"{system}_0", {}).get(names.frequency)
-    if frequency is None or float(frequency) != clock_mhz:
+    settings = made.settings.get(f"{system}_0", {})
+    frequency, source = settings.get(names.frequency), settings.get(names.source)
+    if frequency is None or abs(float(frequency) - clock_mhz) > 0.001:
         problems.append(f"the clock must be {clock_mhz} MHz, not {frequency}")
+    if source not in plls:
+        problems.append(f"the clock must come from one of {sorted(plls)}, not {source}")
     problems += _check_masters(made, system, masters)
     problems += _check_clocks(made, system)
     problems += _check_addresses(run, made, system, masters)

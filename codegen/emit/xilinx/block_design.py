@@ -13,6 +13,7 @@ from typing import Any
 
 from codegen.emit.render import render
 from formats.build import write_atomic
+from formats.clocks import make_clock
 from formats.design import read_design
 from formats.errors import UserError, existing
 from formats.hardware import find_board, find_part
@@ -110,6 +111,12 @@ def write_block_design(build: Path, board_name: str) -> Path:
             f"{board.name} has the part {board.part}, but {build} was generated for "
             f"{design.part}; run again with PART={board.part.lower()}"
         )
+    clock = make_clock(board.plls, design.clock_mhz)
+    if not clock.is_close(design.clock_mhz):
+        raise UserError(
+            f"{board.name} must make the clock that {build} was planned for, "
+            f"{design.clock_mhz:.6g} MHz, but makes {clock.mhz:.6g}; run again with that CLOCK"
+        )
     system = processor(board.part)
     context = {
         **NAMES,
@@ -118,6 +125,7 @@ def write_block_design(build: Path, board_name: str) -> Path:
         "control": control,
         "board": board,
         "system": system,
+        "clock": clock,
         "ports": distribute(masters, system),
     }
     path = build / "vivado" / "block_design.tcl"
