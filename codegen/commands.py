@@ -154,18 +154,31 @@ def tools(_: Options) -> None:
     print(flow.find_vivado().path)
 
 
-def hls(options: Options) -> None:
-    """Run Vitis HLS; its reports go into report.json."""
+def hls(options: Options) -> int:
+    """Run Vitis HLS; its reports go into report.json. 1 where it is not what was planned."""
     from codegen.emit.xilinx.flow import run_hls
+    from codegen.emit.xilinx.reports import findings
 
     print(run_hls(options.folder, options.hls_steps))
     report(options)
+    found = findings(options.folder)
+    for finding in found:
+        print(f"FAILED: {finding}")
+    return 1 if found else 0
 
 
 def bitstream(options: Options) -> None:
     """Run Vivado; its reports go into report.json."""
-    from codegen.emit.xilinx.flow import run_bitstream
+    from codegen.emit.xilinx.flow import run_bitstream, synthesize
+    from codegen.emit.xilinx.reports import findings
 
+    synthesize(options.folder)
+    found = findings(options.folder)
+    if found:
+        raise UserError(
+            f"{options.folder / 'hls_report'} must be as planned before Vivado runs: {found[0]}; "
+            "`make hls` lists everything"
+        )
     print(run_bitstream(options.folder, _board(options)))
     report(options)
 

@@ -215,17 +215,28 @@ class HlsModule(Model):
     resources: HlsResources
 
 
+class HlsLoop(Model):
+    """One loop: cycles between iterations (None where it is not pipelined) and of one iteration."""
+
+    name: str
+    module: str
+    ii: float | None
+    depth: float | None
+
+
 class Hls(Model):
     """csynth.xml: periods in ns, bounds of latency in cycles."""
 
     version: str | None
     part: str | None
     target_ns: float | None
+    uncertainty_ns: float | None
     estimated_ns: float | None
     latency_min: float | None
     latency_max: float | None
     resources: HlsResources
     modules: list[HlsModule]
+    loops: list[HlsLoop]
 
 
 class Cosim(Model):

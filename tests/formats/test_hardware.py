@@ -30,7 +30,7 @@ BOARDS = sorted((FOLDER / "boards").glob("*.toml"))
 def test_every_figure_of_a_part_has_a_source(path: Path, capsys) -> None:
     part = load_parts()[path.stem.upper()]
     assert part.device.startswith(path.stem) and part.dsp and part.bram36
-    assert set(part.source) == {*SOURCES, "ddr"} and all(part.source.values())
+    assert set(part.source) == {*SOURCES, "ddr", "plls"} and all(part.source.values())
     family = part.processor == "zynq-7000"
     assert family == part.device.startswith("xc7z")
     assert part.ports == (4 if family else 6)

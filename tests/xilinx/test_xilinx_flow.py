@@ -102,7 +102,19 @@ def test_hls_run_leaves_its_reports(copied, install, capsys):
     assert "steps csim csynth export" in (folder / "hls_report" / "vitis_hls.log").read_text()
     assert "model against Vitis" in capsys.readouterr().out
     report = json.loads((folder / "report.json").read_text())
-    assert report["vendor"]["hls"]["resources"]["dsp"] == 201
+    assert report["vendor"]["hls"]["resources"]["dsp"] == 190
+
+
+def test_a_synthesis_that_is_not_as_planned_fails(copied, install, capsys):
+    line = "WARNING: [HLS 200-880] The II Violation in module 'compute'"
+    install("vitis_hls", f'{HLS}echo "{line}"\n')
+    install("vivado", VIVADO)
+    folder = copied(bundles=THREE)
+    assert main(["hls", f"OUT={folder}"]) == 1
+    assert f"initiation interval is above 1: {line}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="must be as planned before Vivado runs: a value goes"):
+        main(["bitstream", f"OUT={folder}", "BOARD=pynq-z2"], nuq.run)
+    assert not (folder / "bitstream").exists()
 
 
 def test_csim_alone_needs_no_synthesis_report(copied, install):

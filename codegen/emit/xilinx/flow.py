@@ -150,12 +150,17 @@ def run_hls(build: Path, steps: Sequence[str] = DEFAULT_STEPS) -> Path:
     return build / REPORT_FOLDER
 
 
+def synthesize(build: Path) -> None:
+    """Run Vitis HLS where its IP is missing or older than the sources."""
+    if not has_ip(build):
+        run_hls(build, ("csynth", "export"))
+
+
 def run_bitstream(build: Path, board_name: str) -> Path:
     """Run Vivado, after Vitis HLS where that has not run; return build/NET/bitstream."""
     board, tool = find_board(board_name), find_vivado()
     script = write_block_design(build, board_name)
-    if not has_ip(build):
-        run_hls(build, ("csynth", "export"))
+    synthesize(build)
     work = build / "vivado"
     made = work / "out"
     shutil.rmtree(made, ignore_errors=True)

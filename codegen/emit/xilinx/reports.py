@@ -14,8 +14,10 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from codegen.emit.report_model import (
+    Blocks,
     Cosim,
     Hls,
+    HlsLoop,
     HlsModule,
     Placed,
     Quantity,
@@ -27,7 +29,15 @@ from codegen.emit.report_model import (
 )
 from codegen.emit.report_page import figure, write_report
 from codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER, read_stamp
+from codegen.emit.xilinx.verdict import (
+    Finding,
+    check_clock,
+    check_loops,
+    check_resources,
+    read_messages,
+)
 from formats.errors import UserError
+from formats.hardware import find_part
 
 # Resources of Vitis HLS (UG1399, "Synthesis Summary") and of Vivado (UG906, "Report Utilization";
 # first name: 7 series, others: UltraScale+ and 2024 on), by our names.
@@ -58,13 +68,46 @@ def read_csynth(path: Path) -> Hls:
         version=_text(root, "ReportVersion/Version"),
         part=_text(root, "UserAssignments/Part"),
         target_ns=_number(root, "UserAssignments/TargetClockPeriod"),
+        uncertainty_ns=_number(root, "UserAssignments/ClockUncertainty"),
         estimated_ns=_number(root, f"{timing}/EstimatedClockPeriod"),
         modules=[
             HlsModule(name=_text(module, "Name"), **_costs(module))
             for module in root.iterfind("ModuleInformation/Module")
         ],
+        loops=list(_loops(root)),
         **_costs(root),
     )
+
+
+def _loops(root: Element) -> Iterator[HlsLoop]:
+    """Loops of the top function and of every module, inner ones too."""
+    top = _text(root, "UserAssignments/TopModelName") or "accelerator"
+    modules = root.findall("ModuleInformation/Module")
+    for name, node in [(top, root), *((_text(item, "Name") or "", item) for item in modules)]:
+        summary = node.find("PerformanceEstimates/SummaryOfLoopLatency")
+        for loop in summary.iter() if summary is not None else ():
+            if loop.find("TripCount") is not None or loop.find("PipelineII") is not None:
+                yield HlsLoop(
+                    name=_text(loop, "Name") or loop.tag,
+                    module=name,
+                    ii=_number(loop, "PipelineII"),
+                    depth=_number(loop, "PipelineDepth"),
+                )
+
+
+def findings(build: Path) -> list[Finding]:
+    """What the run of Vitis HLS in hls_report says against the plan; none where there is no run."""
+    report, folder = read_report(build), build / REPORT_FOLDER
+    log = "\n".join(
+        path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.log"))
+    )
+    found, csynth = read_messages(log), folder / "csynth.xml"
+    if csynth.is_file():
+        hls, part = read_csynth(csynth), find_part(report.part)
+        room = Blocks(**{name: part.room(name) for name in Blocks.model_fields})
+        found += check_loops(hls) + check_clock(hls)
+        found += check_resources(hls, report.resources.estimate, room)
+    return found
 
 
 def _costs(node: Element) -> dict[str, Any]:
@@ -244,7 +287,7 @@ def comparison(report: Report, hls: Hls | None, vivado: Vivado | None) -> list[Q
 
 def summary(report: Report) -> str:
     """The comparison as text."""
-    lines = [f"{'model against Vitis':20s}{'model':>14s}{'hls':>14s}{'vivado':>14s}"]
+    lines = [f"{'model against Vitis':20s}{'model said':>14s}{'hls':>14s}{'vivado':>14s}"]
     vendor = report.vendor
     if vendor is None:
         return lines[0]
