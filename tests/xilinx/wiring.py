@@ -33,6 +33,7 @@ PINS = {
         "mb_reset", "bus_struct_reset", "peripheral_reset", "interconnect_aresetn",
         "peripheral_aresetn",
     ],
+    "axi_protocol_converter": ["aclk", "aresetn", "S_AXI", "M_AXI"],
     "smartconnect": [
         *("aclk", "aresetn"),
         *(f"{side}{n:02d}_AXI" for side in "SM" for n in range(16)),
@@ -85,6 +86,7 @@ PROCESSORS = {
         registers=range(0xA000_0000, 0xB000_0000),
     ),
 }
+BRIDGES = ("smartconnect", "axi_protocol_converter")
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -149,6 +151,11 @@ def check(run: Run, masters: list[str], clock_mhz: float, plls: set[str]) -> lis
     problems = run.problems()
     if not is_ordered(run.calls, ORDER):
         problems.append(f"commands must come in the order {' '.join(ORDER)}")
+    if not any(
+        call.operands[:2] == ("strategy", "Performance_ExplorePostRoutePhysOpt")
+        for call in run.named("set_property")
+    ):
+        problems.append("impl_1 must have a strategy for performance")
     made = build(run)
     system = next((ip for ip in made.cells.values() if ip in PROCESSORS), None)
     if system is None or "accelerator" not in made.cells.values():
@@ -161,6 +168,7 @@ def check(run: Run, masters: list[str], clock_mhz: float, plls: set[str]) -> lis
     if source not in plls:
         problems.append(f"the clock must come from one of {sorted(plls)}, not {source}")
     problems += _check_masters(made, system, masters)
+    problems += _check_protocols(made, system)
     problems += _check_clocks(made, system)
     problems += _check_addresses(run, made, system, masters)
     return problems
@@ -174,12 +182,12 @@ def _slave(made: Netlist, pin: str) -> str | None:
 def port_of(made: Netlist, system: str, master: str) -> int | None:
     """Number of the DRAM port that a master reaches through one interconnect."""
     slave = _slave(made, f"accelerator_0/m_axi_{master}")
-    found = re.fullmatch(r"(\w+)/S(\d\d)_AXI", slave or "")
-    if not found or made.cells.get(found[1]) != "smartconnect":
+    found = re.fullmatch(r"(\w+)/S(\d\d)?_AXI", slave or "")
+    if not found or made.cells.get(found[1]) not in BRIDGES:
         return None
-    if int(found[2]) >= made.number(found[1], "CONFIG.NUM_SI"):
+    if found[2] and int(found[2]) >= made.number(found[1], "CONFIG.NUM_SI"):
         return None
-    end = _slave(made, f"{found[1]}/M00_AXI")
+    end = _slave(made, f"{found[1]}/{'M00_AXI' if found[2] else 'M_AXI'}")
     port = re.fullmatch(f"{system}_0/{PROCESSORS[system].port}", end or "")
     return int(port[1]) if port else None
 
@@ -201,10 +209,24 @@ def _check_masters(made: Netlist, system: str, masters: list[str]) -> list[str]:
             if _slave(made, f"{cell}/S{n:02d}_AXI") is None:
                 problems.append(f"{cell}/S{n:02d}_AXI must be connected")
     control = _slave(made, f"{system}_0/{PROCESSORS[system].master}")
-    if control is None or _slave(made, control.split("/")[0] + "/M00_AXI") != (
-        "accelerator_0/s_axi_control"
-    ):
+    cell = (control or "/").split("/")[0]
+    ends = [_slave(made, f"{cell}/{name}") for name in ("M00_AXI", "M_AXI")]
+    if "accelerator_0/s_axi_control" not in ends:
         problems.append("the processor must reach s_axi_control")
+    return problems
+
+
+def _check_protocols(made: Netlist, system: str) -> list[str]:
+    """Protocol converters make what the processing system's ports have."""
+    ends = {"control_0": ("AXI3", "AXI4LITE"), **{f"memory_{n}": ("AXI4", "AXI3") for n in PORTS}}
+    problems = []
+    for cell in made.cells_of("axi_protocol_converter"):
+        settings = made.settings.get(cell, {})
+        found = tuple(settings.get(f"CONFIG.{side}_PROTOCOL") for side in ("SI", "MI"))
+        if system != "processing_system7" or found != ends[cell]:
+            problems.append(f"{cell} must make {ends[cell][1]} of {ends[cell][0]}, not {found}")
+        if settings.get("CONFIG.TRANSLATION_MODE") != "2":
+            problems.append(f"{cell} must split bursts")
     return problems
 
 
@@ -212,7 +234,7 @@ def _check_clocks(made: Netlist, system: str) -> list[str]:
     names = PROCESSORS[system]
     cell, (reset,) = f"{system}_0", made.cells_of("proc_sys_reset")
     clocks = ["accelerator_0/ap_clk", f"{reset}/slowest_sync_clk", f"{cell}/{names.master_clock}"]
-    bridges = made.cells_of("smartconnect")
+    bridges = [cell for kind in BRIDGES for cell in made.cells_of(kind)]
     clocks += [f"{name}/aclk" for name in bridges]
     resets = ["accelerator_0/ap_rst_n", *(f"{name}/aresetn" for name in bridges)]
     used = {end for link in made.interfaces for end in link}

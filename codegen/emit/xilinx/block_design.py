@@ -75,7 +75,8 @@ def distribute(masters: Sequence[str], system: dict[str, Any]) -> list[dict[str,
     """Give each master a DRAM port, in turn, so that no port has two while another has none.
 
     A port: `system["port"]` with its numbers filled in, the masters behind it in the order of its
-    interconnect's slave ports, and the name of that interconnect.
+    interconnect's slave ports, that interconnect's name, and the IP that does in its place where
+    there is one master ("" for none: a SmartConnect).
 
     >>> system = processor("XCZU7EV")
     >>> ports = distribute(["a", "b", "c", "d", "e"], system)
@@ -88,6 +89,7 @@ def distribute(masters: Sequence[str], system: dict[str, Any]) -> list[dict[str,
             **_fill(system["port"], n=number, gp=number + FIRST_GP, width=PORT_WIDTH),
             "masters": masters[place :: len(numbers)],
             "interconnect": f"memory_{number}",
+            "bridge": system["bridge"] if len(masters[place :: len(numbers)]) == 1 else "",
         }
         for place, number in enumerate(numbers[: len(masters)])
     ]
