@@ -2,7 +2,8 @@
 """All checks of a design's sources; the command `hls-check`.
 
 The rules read sources as written, templates included. A folder with a rendered design is compiled,
-too, as Vitis HLS would see it (front_end.py).
+too, as Vitis HLS would see it (front_end.py), and what it computes is weighed (operators.py,
+recurrence.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,10 @@ from pathlib import Path
 from codegen.hls_check import dataflow, pipeline, pragmas, rules  # noqa: F401  (they register)
 from codegen.hls_check.front_end import TOP, compile_design
 from codegen.hls_check.lexer import lex
+from codegen.hls_check.llvm import parse_module
+from codegen.hls_check.operators import check_operators
 from codegen.hls_check.program import RULES, Finding, Program
+from codegen.hls_check.recurrence import check_recurrences
 from codegen.hls_check.syntax import parse
 from formats.errors import UserError
 
@@ -51,7 +55,10 @@ def check_texts(texts: dict[str, str]) -> list[Finding]:
 
 def check_design(texts: Mapping[str, str]) -> list[Finding]:
     """What is wrong in a rendered design, given by the files of `hls/`, once it is compiled."""
-    findings, _ = compile_design(texts)
+    findings, code = compile_design(texts)
+    if code:
+        module = parse_module(code)
+        findings = [*check_operators(module), *check_recurrences(module, texts)]
     return sorted(findings)
 
 

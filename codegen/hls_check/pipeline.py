@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pipelined loop of one iteration a cycle needs: arrays that are registers or memories
-because the source says so.
+because the source says so, and counters that are no wider than they must be.
 """
 
 from collections.abc import Iterator
@@ -10,14 +10,18 @@ from codegen.hls_check.program import Findings, Program, constants, is_constant,
 from codegen.hls_check.syntax import (
     Function,
     Statement,
+    Tokens,
     Unit,
     array_name,
     calls,
     declared,
+    split,
     texts,
     uses,
 )
 
+# Types of which nobody has said how many bits are needed.
+NATIVE = {"int", "unsigned", "long", "int32_t", "uint32_t", "int64_t", "uint64_t"}
 # Pragmas that say what an array becomes.
 STORAGE = {"ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE"}
 
@@ -28,6 +32,46 @@ def pipelines(function: Function) -> Iterator[Statement]:
         given = [pragma_options(p) for p in item.pragmas() if pragma_name(p) == "PIPELINE"]
         if item.kind == "for" and any("off" not in options for options in given):
             yield item
+
+
+def _members(program: Program, owner: str) -> dict[str, Tokens]:
+    """Types of a structure's members by their names."""
+    items = [item for unit in program.units for item in unit.declarations if item.owner == owner]
+    return {name.name.text: name.type for item in items for name in declared(item.tokens)}
+
+
+@rule("exact-width")
+def exact_width(program: Program, unit: Unit) -> Findings:
+    """What a pipelined loop carries on from step to step has as many bits as it needs."""
+    for function in unit.functions:
+        for loop in pipelines(function):
+            inside = list(loop.walk())
+            outside = [i for i in function.body.walk() if i.kind == "plain" and i not in inside]
+            counters = declared(split(loop.tokens, ";")[0])
+            names = [*counters, *(name for item in outside for name in declared(item.tokens))]
+            for name in names:
+                types = {"": name.type, **_members(program, name.type[0].text)}
+                changed = {""} if name in counters else _changed(inside, name.name.text)
+                for member in sorted(changed & types.keys()):
+                    native = NATIVE & set(texts(types[member]))
+                    words = bool(name.sizes) and native <= {"uint64_t"}  # of a bus
+                    if native and not words:
+                        what = f"{name.name.text}.{member}" if member else name.name.text
+                        yield (
+                            name.name.line,
+                            f"{what}, which loop {loop.label} carries on, must have a type of "
+                            f"exact width, not {native.pop()}: Count, ap_uint or one of C::",
+                        )
+
+
+def _changed(items: list[Statement], name: str) -> set[str]:
+    """Members of a variable that statements change, "" for the variable or an object's method."""
+    changed: set[str] = set()
+    for use in (use for item in items for use in uses(item.tokens, name)):
+        if not use.effect <= {"read"}:
+            method = not use.effect & {"read", "write"}
+            changed.add("" if method or not use.members else use.members[0])
+    return changed
 
 
 @rule("array-storage")

@@ -8,6 +8,8 @@ from pathlib import Path
 from codegen.design.array import Array
 from codegen.design.planner import plan
 from codegen.emit.render import render_all
+from codegen.hls_check.front_end import compile_design
+from codegen.hls_check.program import Finding
 from formats.hardware import find_part
 from formats.network import load
 from tests.networks import planned
@@ -31,9 +33,9 @@ def every_operation() -> Toy:
 
 @cache
 def rendered(name: str) -> dict[str, str]:
-    """The files of `hls/`: AlexNet with 24 x 8 multipliers, or `operations`: a design with all."""
-    if name == "alexnet":
-        return render_all(planned("alexnet", Array(24, 8)))
+    """The files of `hls/`: AlexNet with 24 x 8 multipliers, `small` with 8 x 8, `operations`."""
+    if name != "operations":
+        return render_all(planned("alexnet", Array(24 if name == "alexnet" else 8, 8)))
     with tempfile.TemporaryDirectory() as folder:
         write_toy(Path(folder), every_operation())
         network = load(Path(folder))
@@ -42,3 +44,9 @@ def rendered(name: str) -> dict[str, str]:
 
 
 DESIGNS = ("alexnet", "operations")
+
+
+@cache
+def compiled(name: str) -> tuple[list[Finding], str]:
+    """What clang finds in it, and its LLVM IR."""
+    return compile_design(rendered(name))

@@ -11,7 +11,7 @@ from formats.commands import main
 from formats.errors import UserError
 from tests.checkout import execute, needs_clang
 from tests.hls.compiler import compile_text
-from tests.hls.designs import DESIGNS, rendered
+from tests.hls.designs import DESIGNS, compiled, rendered
 
 pytestmark = needs_clang
 
@@ -34,12 +34,12 @@ SEEDED = [
 
 @pytest.mark.parametrize("name", DESIGNS)
 def test_design_compiles(name):
-    assert check_design(rendered(name)) == []
+    assert compiled(name)[0] == []
 
 
 @pytest.mark.parametrize(("file", "old", "new", "place", "words"), SEEDED)
 def test_what_only_the_front_end_sees(file, old, new, place, words):
-    texts = dict(rendered("alexnet"))
+    texts = dict(rendered("small"))
     assert old in texts[file]
     texts[file] = texts[file].replace(old, new, 1)
     found = [str(finding) for finding in check_design(texts)]
@@ -47,7 +47,7 @@ def test_what_only_the_front_end_sees(file, old, new, place, words):
 
 
 def test_folder_with_a_design_is_compiled(tmp_path, capsys):
-    for name, text in rendered("alexnet").items():
+    for name, text in rendered("small").items():
         text = text.replace("instances = run_layer ", "instances = layer_region<Network> ")
         (tmp_path / name).write_text(text)
     assert [finding.file for finding in check_files([tmp_path])] == [
@@ -60,7 +60,7 @@ def test_folder_with_a_design_is_compiled(tmp_path, capsys):
 def test_missing_clang_is_one_sentence(monkeypatch):
     monkeypatch.setattr("codegen.hls_check.front_end.find_spec", lambda _: None)
     with pytest.raises(UserError, match="must have clang: `pip install ziglang`"):
-        check_design(rendered("alexnet"))
+        check_design(rendered("small"))
 
 
 # Widths and signs of results, which the timing of a design depends on.

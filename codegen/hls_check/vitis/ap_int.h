@@ -34,14 +34,20 @@ class Int;
 
 // Width and sign of what takes part in an operation.
 template <class T, class = void>
-struct Operand;
+struct Operand {
+  static const bool valid = false;  // by its conversion to a native type
+  static const int width = 1;
+  static const bool sign = false;
+};
 template <int W, bool S>
 struct Operand<Int<W, S>> {
+  static const bool valid = true;
   static const int width = W;
   static const bool sign = S;
 };
 template <class T>
 struct Operand<T, typename std::enable_if<std::is_integral<T>::value>::type> {
+  static const bool valid = true;
   static const int width = std::is_same<T, bool>::value ? 1 : 8 * sizeof(T);
   static const bool sign = std::is_signed<T>::value;
 };
@@ -152,7 +158,8 @@ template <class A, class B>
 struct Both {
   typedef Operand<A> a;
   typedef Operand<B> b;
-  static const bool any = std::is_class<A>::value || std::is_class<B>::value;
+  static const bool any =
+      a::valid && b::valid && (std::is_class<A>::value || std::is_class<B>::value);
   static const bool sign = a::sign || b::sign;
   static const int width = larger(a::width + (sign && !a::sign), b::width + (sign && !b::sign));
 };

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When values of a loop are there, in ns after the clock.
+
+Delays are those that Vivado's timing reports give for a 7-series part of speed grade -1 (DS181,
+DS187 for the flip-flops), with 0.75 ns for every net between slices: clock to output 0.518, LUT6
+0.124, carry chain in 0.53, on 0.117 every four bits, out 0.334, setup 0.05, DSP48E1 without
+registers 3.84. Up to six inputs of one-bit logic share a LUT, three those of an adder behind it;
+a wider choice takes the latest inputs last, as timing-driven synthesis does.
+"""
+
+import re
+from collections.abc import Iterable
+from math import ceil, log
+
+from codegen.hls_check.graph import Loop
+from codegen.hls_check.llvm import Instruction, arguments, bits
+
+NET, LUT, LUT_INPUTS = 0.75, 0.124, 6
+CLOCK_TO_Q, SETUP = 0.518, 0.05
+CARRY_IN, CARRY, CARRY_OUT = 0.53, 0.117, 0.334
+MULTIPLIER, RAM = 3.84, 10.0  # a read of block RAM is a cycle of its own
+READY = float("-inf")  # what does not go round is there in time
+ABSORBED = 3  # inputs of one-bit logic that share the LUTs of the carry chain behind it
+WIDEST = 36  # inputs of one-bit logic that are seen as a whole
+
+WIRES = ("zext", "sext", "trunc", "freeze", "bitcast", "getelementptr", "extractvalue", "store",
+         "insertvalue", "extractelement", "insertelement", "shufflevector")  # fmt: skip
+LOGIC = ("select", "and", "or", "xor", "phi")
+
+
+class Timing:
+    """When the values of one component are there, in ns after the clock."""
+
+    def __init__(self, loop: Loop, part: set[str]) -> None:
+        self.loop, self.part = loop, part
+        self.arrival: dict[str, float] = {}
+        self.before: dict[str, str] = {}  # the latest input
+        self.cones: dict[str, set[str]] = {}  # what one-bit logic depends on in the end
+
+    def longest(self) -> tuple[float, list[str]]:
+        """The longest path from register to register, and the values along it."""
+        best: tuple[float, list[str]] = (0.0, [])
+        for register in sorted(self.part & self.loop.registers):
+            names = [name for name in self.loop.inputs[register] if name in self.part]
+            for name in names:
+                end = self.at(name) + SETUP
+                if end > best[0]:
+                    best = (end, [register, *self.path(name)])
+        return best[0], best[1][::-1]
+
+    def path(self, name: str) -> list[str]:
+        """The way back from a value to a register."""
+        found = [name]
+        while name in self.before and name not in self.loop.registers:
+            name = self.before[name]
+            found.append(name)
+        return found
+
+    def at(self, name: str) -> float:
+        """Arrival of a value."""
+        if name not in self.part:
+            return READY
+        if name in self.loop.registers:
+            return CLOCK_TO_Q
+        if name not in self.arrival:
+            todo = [name]
+            while todo:
+                top = todo[-1]
+                missing = [
+                    i for i in self.loop.inputs[top]
+                    if i in self.part and i not in self.arrival and i not in self.loop.registers
+                ]  # fmt: skip
+                todo += missing
+                if not missing:
+                    self.arrival[todo.pop()] = self.compute(top)
+        return self.arrival[name]
+
+    def compute(self, name: str) -> float:
+        """Arrival of a value whose inputs' are known."""
+        item = self.loop.function.values[name]
+        inputs = self.summands(name) if item.op == "add" else self.loop.inputs[name]
+        latest = max(inputs, key=self.at)
+        self.before[name] = latest
+        if self.is_wire(item):
+            self.cones[name] = self.cones.get(latest, {latest})
+            return self.at(latest)
+        if item.op in LOGIC:
+            return self.logic(name, inputs)
+        if item.op in ("add", "sub"):
+            cones = {other: self.cones.get(other, {other}) for other in inputs}
+            small = {other: cone for other, cone in cones.items() if len(cone) <= ABSORBED}
+            ready = {o: max(map(self.at, small.get(o, {o}))) for o in inputs}
+            latest = max(inputs, key=lambda other: ready[other])
+            self.before[name] = latest
+            if latest in small and latest in self.cones:
+                self.before[name] = max(sorted(small[latest]), key=self.at)
+            return ready[latest] + self.delay(item)
+        return self.at(latest) + self.delay(item)
+
+    def is_wire(self, item: Instruction) -> bool:
+        """Whether an instruction takes bits as they are."""
+        shift = item.op in ("shl", "lshr", "ashr")
+        if item.op in ("and", "xor") or shift:
+            parts = arguments(item)[-1:] if shift else arguments(item)
+            return any(not part.startswith("%") for part in parts)
+        return item.op in WIRES
+
+    def summands(self, name: str) -> list[str]:
+        """What a tree of additions adds up: the latest comes last, as expressions are balanced."""
+        found: list[str] = []
+        for other in self.loop.inputs[name]:
+            item = self.loop.function.values.get(other)
+            alone = len(self.loop.function.users[other]) == 1
+            inner = other in self.part and item is not None and item.op == "add" and alone
+            found += self.summands(other) if inner else [other]
+        going_round = [other for other in found if other in self.part]
+        return found if len(going_round) == 1 else self.loop.inputs[name]
+
+    def logic(self, name: str, inputs: list[str]) -> float:
+        """One-bit logic, whatever its nesting: as few LUTs behind the latest input as can be."""
+        cone: set[str] = set()
+        for other in inputs:
+            cone |= self.cones.get(other, {other})
+        self.cones[name] = cone if len(cone) <= WIDEST else {name}
+        leaves = cone if len(cone) <= WIDEST else set(inputs)
+        self.before[name] = max(sorted(leaves), key=self.at)
+        return merged(map(self.at, leaves))
+
+    def delay(self, item: Instruction) -> float:
+        """From the latest input to the output of what is not one-bit logic."""
+        function = self.loop.function
+        parts = arguments(item)
+        variable = [part for part in parts if part.startswith("%")]
+        widths = [min(item.width, bits(function, part)) for part in variable] or [1]
+        width, total = max(widths), sum(widths)
+        tree = ceil(log(max(total, 2), LUT_INPUTS)) * (NET + LUT)
+        chain = NET + LUT + CARRY_IN
+        if item.op in ("add", "sub"):
+            full = chain + (ceil(min(item.width, width + 1) / 4) - 1) * CARRY + CARRY_OUT
+            return NET + LUT if total <= LUT_INPUTS else full
+        if item.op == "icmp":
+            if re.match(r"(samesign )?(slt|sgt|sge|sle) ", item.text) and parts[-1] in ("0", "-1"):
+                return 0.0  # the sign
+            equal = " ".join(item.text.split()[:2]).startswith(("eq", "ne", "samesign eq"))
+            compare = chain + (ceil(width / (12 if equal else 8)) - 1) * CARRY
+            return min(tree, compare) if equal or total <= LUT_INPUTS else compare
+        if item.op == "call" and re.search(r"@llvm\.[su](min|max)\.", item.text):
+            return chain + (ceil(width / 8) - 1) * CARRY + NET + LUT
+        if item.op in ("shl", "lshr", "ashr") or "@llvm.fsh" in item.text:
+            places = bits(function, parts[-1]) if parts[-1].startswith("%") else 0
+            return ceil(min(places, 8) / 2) * (NET + LUT)
+        if item.op == "mul":
+            return NET + MULTIPLIER if len(variable) > 1 else 2 * chain
+        if item.op in ("udiv", "sdiv", "urem", "srem"):
+            shift = parts[-1].isdigit() and int(parts[-1]).bit_count() == 1
+            return chain + NET + LUT if shift else width * chain
+        if item.source:
+            memory = self.loop.memories(item.source)
+            return RAM if any(name.startswith("@") for name in memory) else 2 * (NET + LUT)
+        return NET + LUT
+
+
+def merged(arrivals: Iterable[float]) -> float:
+    """When a choice of many inputs is made, six a LUT, the latest ones last.
+
+    >>> merged([0.0] * 6) == NET + LUT, merged([0.0] * 7) == 2 * (NET + LUT)
+    (True, True)
+    >>> merged([5.0] + [0.0] * 30) == 5.0 + NET + LUT
+    True
+    """
+    waiting = sorted(arrivals)
+    while len(waiting) > LUT_INPUTS:
+        few = (len(waiting) - LUT_INPUTS) % (LUT_INPUTS - 1)
+        taken = few + 1 if few else LUT_INPUTS
+        done = waiting[taken - 1] + NET + LUT
+        waiting = sorted([*waiting[taken:], done])
+    return waiting[-1] + NET + LUT

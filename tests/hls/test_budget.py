@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a compiled design costs: operators against a budget, recurrences against the clock."""
+
+import pytest
+
+from codegen.hls_check.check import check_design
+from codegen.hls_check.llvm import Function, parse_module
+from codegen.hls_check.operators import check_operators
+from codegen.hls_check.recurrence import LIMIT, check_recurrences, find_pipelines, recurrences
+from tests.checkout import needs_clang
+from tests.hls.designs import DESIGNS, compiled, rendered
+
+pytestmark = needs_clang
+
+# Loops of the engine that are slower than the limit, and their ns: to be made faster, never slower.
+SLOW = {"compute_step": 7.0, "load_word": 6.1, "pool_step": 7.5, "read_word": 5.2,
+        "unpack_step": 8.5, "write_word": 6.0}  # fmt: skip
+
+MANY = " ^ ".join(f"uint16_t(n[{i}]) * uint16_t(n[{j}])" for i in range(3) for j in range(3, 6))
+# file, old, new, rule, words
+SEEDED = [
+    ("engine.hpp", "counters[COUNT_CYCLES] = most;", "counters[COUNT_CYCLES] = most * n[0];",
+     "operators", "a multiplication of 32 x 32 bits in tally takes several DSPs"),
+    ("engine.hpp", "counters[COUNT_CYCLES] = most;", "counters[COUNT_CYCLES] = most / 3;",
+     "operators", "a division of 32 x 2 bits in tally"),
+    ("engine.hpp", "counters[COUNT_CYCLES] = most;", "counters[COUNT_CYCLES] = most % n[0];",
+     "operators", "a division of 32 x 32 bits in tally"),
+    ("engine.hpp", "counters[COUNT_CYCLES] = most;", f"counters[COUNT_CYCLES] = {MANY};",
+     "operators", "10 variable multiplications must be 8 at most, in accelerator, tally"),
+    # the limit is chosen by a comparison, and what is compared with it is added to
+    ("control.hpp", "row += w.row_entries;",
+     "if (row >= column) row -= column;\n        row += row >= w.row_entries ? dx : dy;",
+     "recurrence", "what goes round in plan_tap (plan_taps) takes"),
+    ("finish.hpp", "    total++;", "    total = (total ^ total >> 3) * 5 + (total > 9 ? 3 : 7);",
+     "recurrence", "what goes round in finish_lanes (finish) takes"),
+    ("pooling.hpp", "out.write(best);", "out.write(best);\n        rows[0][0] = best;",
+     "recurrence", "rows -> "),
+    ("compute.hpp", "#pragma HLS DEPENDENCE variable = partial inter false", "//",
+     "recurrence", "partial -> "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_design_keeps_to_its_budget(name):
+    """Nothing is found but loops that are known to be slow."""
+    module = parse_module(compiled(name)[1])
+    for finding in [*check_operators(module), *check_recurrences(module, rendered(name))]:
+        assert finding.rule == "recurrence", finding
+        label, _, took = finding.message.removeprefix("what goes round in ").partition(" (")
+        assert float(took.split(" takes ")[1].split()[0]) <= SLOW[label], finding
+
+
+@pytest.mark.parametrize(("file", "old", "new", "rule", "words"), SEEDED)
+def test_seeded_violation(file, old, new, rule, words):
+    texts = dict(rendered("small"))
+    assert old in texts[file]
+    texts[file] = texts[file].replace(old, new, 1)
+    found = check_design(texts)
+    assert [hit.file for hit in found if hit.rule == rule and words in hit.message] == [file], found
+
+
+def test_every_pipelined_loop_is_timed():
+    """In one design at least: where a loop runs once, none is left."""
+    loops, timed = set(), set()
+    for name in DESIGNS:
+        pipelines = find_pipelines(rendered(name))
+        loops |= {loop.label for loop in pipelines}
+        found = recurrences(parse_module(compiled(name)[1]), pipelines)
+        timed |= {item.loop.label for item in found}
+        assert sum(item.nanoseconds > 2 for item in found) >= 10  # all have a counter
+    assert timed == loops and len(loops) >= 12
+
+
+def blocks(**targets: str) -> Function:
+    """A function of empty blocks, in this order."""
+    return Function("f", {}, {name: [] for name in targets},
+                    {name: text.split() for name, text in targets.items()})  # fmt: skip
+
+
+def test_dominators():
+    function = blocks(entry="head", head="left right", left="join", right="join", join="head end",
+                      end="")  # fmt: skip
+    assert function.dominators["join"] == {"entry", "head", "join"}
+    assert function.dominators["end"] == {"entry", "head", "join", "end"}
+
+
+def test_limit_is_the_clock_that_is_planned():
+    assert LIMIT == 5.0
