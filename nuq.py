@@ -61,7 +61,9 @@ def state(stage: str, options: Options) -> str:
 def needed(command: str, options: Options | None = None) -> list[str]:
     """A command and those that it needs, the first to run first."""
     entry = COMMANDS[command]
-    idle = options and entry.only_with and not getattr(options, entry.only_with)
+    idle = options and (
+        (entry.only_with and not getattr(options, entry.only_with)) or entry.alone == options.net
+    )
     return [*(needed(entry.needs, options) if entry.needs and not idle else []), command]
 
 

@@ -117,6 +117,8 @@ def hls_check(options: Options) -> int:
 
     paths = options.files or (TEMPLATES / "engine", TEMPLATES / "rendered")
     findings = check_files(paths)
+    if not options.files:
+        findings += check_files((TEMPLATES / "probes",))
     for finding in findings:
         print(finding)
     if not findings:
@@ -156,9 +158,14 @@ def tools(_: Options) -> None:
 
 def hls(options: Options) -> int:
     """Run Vitis HLS; its reports go into report.json. 1 where it is not what was planned."""
+    from codegen.emit.xilinx import probes
     from codegen.emit.xilinx.flow import run_hls
     from codegen.emit.xilinx.reports import findings
+    from formats.hardware import clocked, find_part
 
+    if options.net == probes.NET:
+        part = clocked(find_part(options.part), options.clock)
+        return probes.run_probes(options.folder, part)
     print(run_hls(options.folder, options.hls_steps))
     report(options)
     found = findings(options.folder)

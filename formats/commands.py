@@ -24,6 +24,7 @@ class Command:
     takes: str = ""  # names of GROUPS and of options
     needs: str | None = None  # the command whose result it reads, and whose options it takes, too
     only_with: str | None = None  # the flag without which it needs nothing
+    alone: str | None = None  # the NET with which it needs nothing
     checks: str | None = (
         None  # a function of PACKAGE.commands that refuses before anything is built
     )
@@ -74,7 +75,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "hls": Command(
         "codegen", "Vitis HLS: synthesize the accelerator, reports in OUT/hls_report", "HLS_STEPS",
-        "codegen", checks="find_hls",
+        "codegen", checks="find_hls", alone="probes",
     ),
     "bitstream": Command(
         "codegen", "Vivado: OUT/bitstream for BOARD", "BOARD", "codegen", checks="find_vivado"
