@@ -19,6 +19,9 @@ FOLDER = Path(__file__).parent
 DEFAULT_PART = "XC7Z020"
 MAX_CLOCK_MHZ = 1000
 LIMIT = 0.9
+DRAM_EFFICIENCY = (
+    0.75  # of its peak: "approximately 75%" of the Zynq-7000's controller, UG585 22.3.2
+)
 PROCESSORS = ("zynq-7000", "zynq-ultrascale")
 SOURCES = ("fabric", "multiplier", "ports", "clock")
 
@@ -105,9 +108,14 @@ class Part:
         """
         return int(getattr(self, resource) * self.limit + 1e-9)
 
+    @property
+    def sustained_gbs(self) -> float:
+        """Bandwidth of the DRAM that a design can count on, 10^9 bytes a second."""
+        return DRAM_EFFICIENCY * self.ddr_gbs
+
     def seconds(self, cycles: float, moved: float) -> float:
         """Time of so many cycles, or of so many bytes between chip and DRAM if that is longer."""
-        return max(cycles / (self.clock_mhz * 1e6), moved / (self.ddr_gbs * 1e9))
+        return max(cycles / (self.clock_mhz * 1e6), moved / (self.sustained_gbs * 1e9))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def layer_times(design: Design) -> list[LayerTime]:
     for layer, row, cost in zip(design.layers, design.rows, design.costs, strict=True):
         macs = layer.macs * design.images
         causes = {cause: cycles / clock for cause, cycles in _cycles(row, design, macs).items()}
-        waiting = cost.bytes_moved / (design.part.ddr_gbs * 1e9) - sum(causes.values())
+        waiting = cost.bytes_moved / (design.part.sustained_gbs * 1e9) - sum(causes.values())
         causes["DRAM"] = max(0.0, waiting)
         times.append(LayerTime(layer.name, causes, macs, cost.bytes_moved))
     return times

@@ -71,7 +71,7 @@ def as_json(found: Exploration) -> dict[str, Any]:
         "manifest_sha256": plan.network.manifest_sha256,
         "part": plan.part.name,
         "clock_mhz": plan.part.clock_mhz,
-        "ddr_gbs": plan.part.ddr_gbs,
+        "ddr_gbs": plan.part.sustained_gbs,
         "limit": found.best.part.limit,
         "images": plan.images,
         "points": found.points,
@@ -134,7 +134,7 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
         ],
     )
     lead = (
-        f"{entry['clock_mhz']} MHz, DRAM {entry['ddr_gbs']} GB/s (peak), batch of "
+        f"{entry['clock_mhz']} MHz, DRAM {entry['ddr_gbs']} GB/s (sustained), batch of "
         f"{entry['images']}, at most {percent(entry['limit'])} of each resource; "
         f"{entry['points']} points, {entry['planned']} of them planned, a lower bound decided on "
         "the others. Times are the cycle model's; resources are estimates."
@@ -169,7 +169,7 @@ def bounds_size(layers: int) -> tuple[float, float]:
 
 def roofline(axis: Any, plan: Design, times: Sequence[LayerTime]) -> None:
     """Attained 10^9 operations a second against operations per byte of DRAM traffic."""
-    bandwidth = plan.part.ddr_gbs
+    bandwidth = plan.part.sustained_gbs
     peak = 2 * plan.array.multipliers * plan.part.clock_mhz / 1e3
     shown = [time for time in times if time.macs and isfinite(time.intensity)]
     knee = peak / bandwidth

@@ -122,7 +122,7 @@ class Memory(Footprint):
 
 
 class Performance(Model):
-    """Time by the cycle model and the DRAM's peak bandwidth; efficiency: share of ideal cycles."""
+    """Time by the cycle model and 75% of the DRAM's peak; efficiency: share of ideal cycles."""
 
     clock_mhz: float
     cycles: Count

@@ -79,7 +79,7 @@ def test_vgg16_on_the_default_part_at_150_mhz() -> None:
 def test_alexnet_in_batches_of_eight_on_the_default_part_at_150_mhz() -> None:
     made = choose(full_size("alexnet"), at("XC7Z020", 150), 8, {})
     found = speeds(made)
-    assert found["all"]["images_per_second"] >= 33
+    assert found["all"]["images_per_second"] >= 31
     assert found["convolutions"]["efficiency"] >= 0.85
 
 
@@ -101,7 +101,7 @@ def test_causes_add_up_to_the_cycles_or_to_the_traffic(images: int) -> None:
     clock = made.part.clock_mhz * 1e6
     for time, cost in zip(layer_times(made), made.costs, strict=True):
         assert set(time.causes) == set(CAUSES) and min(time.causes.values()) >= 0
-        expected = max(cost.cycles / clock, cost.bytes_moved / (made.part.ddr_gbs * 1e9))
+        expected = max(cost.cycles / clock, cost.bytes_moved / (made.part.sustained_gbs * 1e9))
         assert time.seconds == pytest.approx(expected)
         assert time.bound in CAUSES
     total = sum(time.seconds for time in layer_times(made))
@@ -136,12 +136,12 @@ def test_command_writes_pages_and_pictures(
     make_toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = make_toy(SMALL)
-    assert main(["explore", f"OUT={build}", "CLOCK=120"]) == 0
+    assert main(["explore", f"OUT={build}", "CLOCK=125"]) == 0
     text = capsys.readouterr().out
-    assert "<- fastest" in text and "at 120 MHz" in text
+    assert "<- fastest" in text and "at 125 MHz" in text
     folder = build / "explore"
     entry = read_json(folder, "explore")
-    assert entry["clock_mhz"] == 120 and entry["front"] and entry["layers"]
+    assert entry["clock_mhz"] == 125 and entry["front"] and entry["layers"]
     page = (folder / "explore.html").read_text()
     assert page.count("<svg") == 2
     for attribute in ("src=", 'href="http', "url(http", "@import"):
