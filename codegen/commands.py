@@ -116,11 +116,11 @@ def hls_check(options: Options) -> int:
     from codegen.hls_check.check import check_files, find_files
 
     paths = options.files or (TEMPLATES / "engine", TEMPLATES / "rendered")
-    findings = check_files(paths)
+    findings, times = check_files(paths)
     if not options.files:
-        findings += check_files((TEMPLATES / "probes",))
-    for finding in findings:
-        print(finding)
+        findings += check_files((TEMPLATES / "probes",))[0]
+    for line in (*findings, *times):
+        print(line)
     if not findings:
         print(f"{len(find_files(paths))} files keep to the HLS subset")
     return 1 if findings else 0

@@ -16,7 +16,12 @@ from codegen.hls_check.lexer import lex
 from codegen.hls_check.llvm import parse_module
 from codegen.hls_check.operators import check_operators
 from codegen.hls_check.program import RULES, Finding, Program
-from codegen.hls_check.recurrence import check_recurrences
+from codegen.hls_check.recurrence import (
+    Recurrence,
+    check_recurrences,
+    find_pipelines,
+    recurrences,
+)
 from codegen.hls_check.syntax import parse
 from formats.errors import UserError
 
@@ -53,21 +58,26 @@ def check_texts(texts: dict[str, str]) -> list[Finding]:
     return sorted(findings)
 
 
-def check_design(texts: Mapping[str, str]) -> list[Finding]:
-    """What is wrong in a rendered design, given by the files of `hls/`, once it is compiled."""
+def check_design(texts: Mapping[str, str]) -> tuple[list[Finding], list[Recurrence]]:
+    """What is wrong in a rendered design once it is compiled, and the times of its loops.
+
+    texts: the files of `hls/` by name.
+    """
     findings, code = compile_design(texts)
-    if code:
-        module = parse_module(code)
-        findings = [*check_operators(module), *check_recurrences(module, texts)]
-    return sorted(findings)
+    if not code:
+        return sorted(findings), []
+    module = parse_module(code)
+    times = recurrences(module, find_pipelines(texts))
+    return sorted([*check_operators(module), *check_recurrences(times)]), times
 
 
-def check_files(paths: Iterable[Path]) -> list[Finding]:
-    """All findings in files and folders, which are one design."""
-    paths = list(paths)
+def check_files(paths: Iterable[Path]) -> tuple[list[Finding], list[Recurrence]]:
+    """All findings in files and folders, which are one design; times of the loops of a folder."""
+    paths, times = list(paths), []
     findings = check_texts({str(p): p.read_text(encoding="utf-8") for p in find_files(paths)})
     for folder in (path for path in paths if (path / TOP).is_file()):
         files = [path for path in folder.iterdir() if path.name.endswith(SUFFIXES[:2])]
-        found = check_design({path.name: path.read_text(encoding="utf-8") for path in files})
+        found, loops = check_design({p.name: p.read_text(encoding="utf-8") for p in files})
         findings += [replace(item, file=str(folder / item.file)) for item in found]
-    return findings
+        times += loops
+    return findings, times

@@ -83,6 +83,7 @@ class Function:
     values: dict[str, Instruction] = field(default_factory=dict)
     blocks: dict[str, list[Instruction]] = field(default_factory=dict)
     targets: dict[str, list[str]] = field(default_factory=dict)  # of the block's end
+    bits: dict[str, int] = field(default_factory=dict)  # that values need, once they are known
 
     @cached_property
     def users(self) -> dict[str, list[str]]:
@@ -239,32 +240,37 @@ def source_name(mangled: str) -> str:
     return found if mangled.startswith("_Z") else mangled
 
 
-def bits(function: Function, value: str, depth: int = 12) -> int:
-    """Bits that a value needs, sign included, as far as extensions, masks and shifts tell.
-
-    depth: instructions that are looked at one behind the other.
-    """
+def bits(function: Function, value: str) -> int:
+    """Bits that a value needs, sign included, as far as extensions, masks and shifts tell."""
     item = function.values.get(value)
     if item is None:
         number = value.lstrip("-")
         return int(number).bit_length() + value.startswith("-") if number.isdigit() else 64
-    own = item.width
-    if depth == 0 or item.op in ("phi", "load", "call"):
+    if value not in function.bits:
+        function.bits[value] = item.width or 64  # of what goes round
+        function.bits[value] = _bits(function, item)
+    return function.bits[value]
+
+
+def _bits(function: Function, item: Instruction) -> int:
+    own = item.width or 64
+    if item.op in ("load", "call"):
         return own
-    parts = arguments(item)
-    widths = [bits(function, part, depth - 1) for part in parts]
+    parts = list(item.operands) if item.op == "phi" else arguments(item)
+    widths = [bits(function, part) for part in parts]
     if item.op in ("zext", "sext", "trunc", "freeze"):
         target = int(item.text.rpartition("i")[2]) if " to i" in item.text else own
         return min(widths[0], target)
-    if item.op in ("lshr", "ashr") and parts[1].isdigit():
-        return max(1, min(own, widths[0]) - int(parts[1]))
+    if item.op in ("shl", "lshr", "ashr") and parts[1].isdigit():
+        by = int(parts[1])
+        return min(own, widths[0] + by) if item.op == "shl" else max(1, min(own, widths[0]) - by)
     if item.op == "and":
         known = [int(part).bit_length() for part in parts if part.isdigit()]
         return min([own, *widths, *known])
     if item.op in ("add", "sub"):
         return min(own, max(widths) + 1)
-    if item.op == "select":
-        return max(widths[1:])
+    if item.op in ("select", "phi", "or", "xor"):
+        return max(widths[item.op == "select" :])
     if item.op == "mul":
         return min(own, sum(widths))
     return own

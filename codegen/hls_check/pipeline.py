@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from codegen.hls_check.pragmas import pragma_name, pragma_options
 from codegen.hls_check.program import Findings, Program, constants, is_constant, rule
+from codegen.hls_check.rules import has_static_bound
 from codegen.hls_check.syntax import (
     Function,
     Statement,
@@ -47,7 +48,8 @@ def exact_width(program: Program, unit: Unit) -> Findings:
         for loop in pipelines(function):
             inside = list(loop.walk())
             outside = [i for i in function.body.walk() if i.kind == "plain" and i not in inside]
-            counters = declared(split(loop.tokens, ";")[0])
+            fixed = has_static_bound(loop, constants(program, function))  # narrowed by the tool
+            counters = [] if fixed else declared(split(loop.tokens, ";")[0])
             names = [*counters, *(name for item in outside for name in declared(item.tokens))]
             for name in names:
                 types = {"": name.type, **_members(program, name.type[0].text)}

@@ -31,6 +31,10 @@ class Recurrence:
     nanoseconds: float
     path: tuple[str, ...]  # from register to register
 
+    def __str__(self) -> str:
+        limit = LIMIT * self.loop.interval
+        return f"{self.nanoseconds:.2f} of {limit:g} ns: {self.loop.label} ({self.process})"
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -96,10 +100,10 @@ def describe(module: Module, function: Function, name: str) -> str:
     return f"{item.op} ({place.file}:{place.line})" if place and place.line else item.op
 
 
-def check_recurrences(module: Module, texts: Mapping[str, str]) -> list[Finding]:
-    """Pipelined loops that are too slow for their interval."""
+def check_recurrences(found: Iterable[Recurrence]) -> list[Finding]:
+    """Loops that are too slow for their interval."""
     findings = []
-    for item in recurrences(module, find_pipelines(texts)):
+    for item in found:
         loop = item.loop
         if item.nanoseconds > LIMIT * loop.interval:
             text = (

@@ -4,7 +4,7 @@
 Delays are those that Vivado's timing reports give for a 7-series part of speed grade -1 (DS181,
 DS187 for the flip-flops), with 0.75 ns for every net between slices: clock to output 0.518, LUT6
 0.124, carry chain in 0.53, on 0.117 every four bits, out 0.334, setup 0.05, DSP48E1 without
-registers 3.84. Up to six inputs of one-bit logic share a LUT, three those of an adder behind it;
+registers 3.84. Up to six inputs of one-bit logic share a LUT, five that of an adder's carry chain;
 a wider choice takes the latest inputs last, as timing-driven synthesis does.
 """
 
@@ -20,7 +20,6 @@ CLOCK_TO_Q, SETUP = 0.518, 0.05
 CARRY_IN, CARRY, CARRY_OUT = 0.53, 0.117, 0.334
 MULTIPLIER, RAM = 3.84, 10.0  # a read of block RAM is a cycle of its own
 READY = float("-inf")  # what does not go round is there in time
-ABSORBED = 3  # inputs of one-bit logic that share the LUTs of the carry chain behind it
 WIDEST = 36  # inputs of one-bit logic that are seen as a whole
 
 WIRES = ("zext", "sext", "trunc", "freeze", "bitcast", "getelementptr", "extractvalue", "store",
@@ -87,15 +86,19 @@ class Timing:
         if item.op in LOGIC:
             return self.logic(name, inputs)
         if item.op in ("add", "sub"):
-            cones = {other: self.cones.get(other, {other}) for other in inputs}
-            small = {other: cone for other, cone in cones.items() if len(cone) <= ABSORBED}
-            ready = {o: max(map(self.at, small.get(o, {o}))) for o in inputs}
-            latest = max(inputs, key=lambda other: ready[other])
-            self.before[name] = latest
-            if latest in small and latest in self.cones:
-                self.before[name] = max(sorted(small[latest]), key=self.at)
-            return ready[latest] + self.delay(item)
+            return self.absorbed(name, inputs) + self.delay(item)
         return self.at(latest) + self.delay(item)
+
+    def absorbed(self, name: str, inputs: list[str]) -> float:
+        """When an adder can begin: one-bit logic of one operand shares the LUTs of its carry."""
+        best, through = max(map(self.at, inputs)), max(inputs, key=self.at)
+        for other in inputs:
+            cone = self.cones.get(other, {other})
+            leaves = [*(i for i in inputs if i != other), *sorted(cone)]
+            if len(cone) < LUT_INPUTS and max(map(self.at, leaves)) < best:
+                best, through = max(map(self.at, leaves)), max(leaves, key=self.at)
+        self.before[name] = through
+        return best
 
     def is_wire(self, item: Instruction) -> bool:
         """Whether an instruction takes bits as they are."""
@@ -156,7 +159,12 @@ class Timing:
             return chain + NET + LUT if shift else width * chain
         if item.source:
             memory = self.loop.memories(item.source)
-            return RAM if any(name.startswith("@") for name in memory) else 2 * (NET + LUT)
+            if any(name.startswith("@") for name in memory):
+                return RAM
+            kinds = [self.loop.function.values[name].text for name in memory]
+            found = [re.match(r"\[(\d+) x ", kind) for kind in kinds]
+            largest = max((int(match[1]) for match in found if match), default=16)
+            return ceil(log(max(largest, 2), 4)) * (NET + LUT)
         return NET + LUT
 
 

@@ -120,6 +120,7 @@ clear_bias:
   Corner<C> corner = {0, 0, 0};
   typename C::entry_t at = 0;        // line buffer entry of the next block
   typename C::y_t rows_left = 0;     // input rows still to be taken in
+  bool more = false;                 // whether there are any
   Count<C::PSUM_GROUPS> pixels = 0;  // groups of pixels done in a pass whose sums wait
   const typename C::x_t group_x = C::PIXELS * w.stride_w;
   const typename C::entry_t group_entries = C::PIXELS * w.pixel_entries;
@@ -137,6 +138,7 @@ compute_step:
     if (begin) {
       row = rows.read();
       rows_left = row.rows_in;
+      more = row.rows_in != 0;
       computing = row.computes;
       corner.y = row.y;
       corner.x = -w.pad_left;
@@ -164,14 +166,17 @@ compute_step:
       buffer.all = next.layer_end;
     }
     if (work) {
-      if (rows_left != 0) {
+      if (more) {
         if (x.value == 0) {
           line = lines.read();
           at = line.entry;
         }
         store_block<C>(blocks.read(), at, w.wide, low, high);
         at += w.chunk_blocks;
-        if (x.step() && line.row_end) rows_left--;
+        if (x.step() && line.row_end) {
+          more = rows_left != 1;
+          rows_left--;
+        }
       }
       if (computing) {
         const place_t place = (buffer.upper ? C::WEIGHT_ROWS : 0) + step.value;
@@ -199,7 +204,7 @@ compute_step:
         }
       }
       total++;
-      if (rows_left == 0 && !computing) {
+      if (!more && !computing) {
         begin = true;
         end = row.layer_end;
         if (row.pass_end) {

@@ -30,13 +30,13 @@ read_word:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // one word a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
-    if (!all_asked && (waiting == 0 || (waiting < C::READ_AHEAD && !jobs.empty()))) {
+    const bool ask = !all_asked && (waiting == 0 || (waiting < C::READ_AHEAD && !jobs.empty()));
+    if (ask) {
       const ReadJob<C> job = jobs.read();
       const addr_t fetch = addr_t(job.words) - addr_t(job.held);
       if (fetch != 0) fm.read_request(job.address + addr_t(job.held), fetch);
       ahead[asked] = job;
       asked = Count<C::READ_AHEAD - 1>((asked + 1) % C::READ_AHEAD);
-      waiting++;
       all_asked = job.last;
     }
     const ReadJob<C>& job = ahead[first];
@@ -51,12 +51,15 @@ read_word:
     words.write(word);
     total++;
     at++;
-    if (at == job.words) {
+    const bool row_end = at == job.words;
+    if (row_end) {
       at = 0;
       end = job.last;
       first = Count<C::READ_AHEAD - 1>((first + 1) % C::READ_AHEAD);
-      waiting--;
     }
+    // one up or down, not one behind the other
+    if (ask && !row_end) waiting++;
+    if (row_end && !ask) waiting--;
   }
   count.write(total);
   fetched.write(from_ddr);
@@ -81,10 +84,10 @@ write_word:
       if (!job.on_chip && job.words != 0) {
         if (open == C::WRITE_AHEAD) {
           fm.write_response();
-          open--;
+        } else {
+          open++;
         }
         fm.write_request(job.address, addr_t(job.words));
-        open++;
       }
     }
     if (job.words != 0) {
@@ -96,10 +99,10 @@ write_word:
         to_ddr++;
       }
       total++;
-      at++;
     }
-    begin = at == job.words;
-    if (begin) at = 0;
+    const Count<C::MAX_ROW_WORDS> next = at + 1;  // before the row's length is known
+    begin = job.words == 0 || next == job.words;
+    at = begin ? Count<C::MAX_ROW_WORDS>(0) : next;
     end = begin && job.last;
   }
 write_end:

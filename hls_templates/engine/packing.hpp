@@ -77,32 +77,34 @@ window_clear:
   count_t total = 0;
   Digit<typename C::x_t> x;  // of the row
   x.start(w.width);
-  UnpackJob job = {0, 0, false};
-  Count<2 * end_byte> skip = 0;  // byte of the window at which the next block begins
-  bool begin = true;
+  UnpackJob job = jobs.read();
+  int8_t less = job.bits - WORD_BYTES;  // how far a step goes that takes a word, too
+  // the byte of the window behind the next block
+  Count<2 * end_byte + WORD_BYTES> reach = end_byte + job.offset + job.bits;
 unpack_step:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // at most one word in and one block out a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_WIDTH
-    if (begin) {
-      job = jobs.read();
-      skip = end_byte + job.offset;
-    }
-    if (skip + job.bits > end_byte) {
+    const bool take = reach > end_byte, fits = reach <= end_byte + WORD_BYTES;
+    if (take) {
     window_shift:
       for (int k = 0; k + 1 < kept; k++) {
 #pragma HLS UNROLL  // registers
         window[k] = window[k + 1];
       }
       window[kept - 1] = uint64_t(words.read());
-      skip -= WORD_BYTES;
     }
-    begin = false;
-    if (skip + job.bits <= end_byte) {
+    if (fits) {
+      const Count<end_byte> skip = reach - job.bits - (take ? WORD_BYTES : 0);
       blocks.write(split_block<C>(from_byte<C, kept>(window, skip), job.bits));
-      skip += job.bits;
-      begin = x.step();
-      end = begin && job.last;
+    }
+    if (x.step(fits)) {
+      end = job.last;
+      if (!end) job = jobs.read();
+      less = job.bits - WORD_BYTES;
+      reach = end_byte + job.offset + job.bits;
+    } else {
+      reach += fits ? (take ? less : int8_t(job.bits)) : int8_t(-WORD_BYTES);
     }
     total++;
   }

@@ -27,9 +27,12 @@ void max_pool(Fifo<PoolWork<C>>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVect
   image.start(w.images);
   tile.start(w.tiles);
   typedef typename C::y_t y_t;
-  y_t have = 0;                  // rows taken in of the image
-  y_t py = 0, top = -w.pad_top;  // pooled row, its window's first row
-  y_t need = w.pooled ? min_of<y_t>(top + w.pool_h, w.conv_height) : w.conv_height;
+  y_t have = 0;                             // rows taken in of the image
+  y_t py = 0, top = -w.pad_top;             // pooled row, its window's first row
+  const y_t bottom = w.pool_h - w.pad_top;  // the row behind an image's first window
+  const y_t first_need = w.pooled ? min_of<y_t>(bottom, w.conv_height) : w.conv_height;
+  y_t need = first_need;               // rows that the window needs
+  y_t reach = bottom + w.stride_h;     // the row behind the window below
   typename C::x_t left = -w.pad_left;  // first column of the window
   CodeVector<C> best;
   count_t total = 0;
@@ -74,7 +77,8 @@ pool_step:
           top += w.stride_h;
           py++;
           // behind the last pooled row those rows are taken in that no window needs
-          need = py == w.out_height ? w.conv_height : min_of<y_t>(top + w.pool_h, w.conv_height);
+          need = py == w.out_height ? w.conv_height : min_of<y_t>(reach, w.conv_height);
+          reach += w.stride_h;
           image_end = py == w.out_height && have == w.conv_height;
         }
       }
@@ -82,7 +86,8 @@ pool_step:
     if (image_end) {
       have = py = 0;
       top = -w.pad_top;
-      need = w.pooled ? min_of<y_t>(top + w.pool_h, w.conv_height) : w.conv_height;
+      need = first_need;
+      reach = bottom + w.stride_h;
       slot.start(w.pool_h);
       end = image.step() && tile.step();
     }

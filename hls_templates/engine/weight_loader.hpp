@@ -91,7 +91,12 @@ void load_weights(Fifo<LoadWork<C>>& work_in, Fifo<WeightRow<C>>& rows, Fifo<Bia
   Section section = coded ? SECTION_TABLE : SECTION_BIAS;
   Digit<Count<SECTION_WORDS>> word;  // of the section
   Digit<Count<C::MAX_PASSES>> chunk;
-  Digit<Count<C::ROW_WORDS>> place;  // of the row
+  Digit<Count<C::ROW_WORDS>> place;       // of the row
+  Digit<Count<SECTION_WORDS>> length[3];  // of biases, of a chunk's rows, of the last chunk's
+#pragma HLS ARRAY_PARTITION variable = length complete  // registers
+  length[0].start(C::BIAS_WORDS);
+  length[1].start(int(w.rows_words));
+  length[2].start(int(w.last_words));
   word.start(coded ? int(w.table_words) : C::BIAS_WORDS);
   chunk.start(w.chunks);
   place.start(w.row_words == 0 ? 1 : int(w.row_words));
@@ -151,8 +156,7 @@ load_word:
       } else {
         section = section == SECTION_TABLE ? SECTION_BIAS : SECTION_ROWS;
       }
-      const count_t words = chunk.last ? w.last_words : w.rows_words;
-      word.start(section == SECTION_BIAS ? C::BIAS_WORDS : int(words));
+      word = length[section == SECTION_BIAS ? 0 : (chunk.last ? 2 : 1)];
     }
   }
   count.write(w.words);

@@ -6,16 +6,16 @@ void counter_registers(const word_t in[ITEMS], uint64_t counters[4], uint32_t* i
 #pragma HLS INTERFACE s_axilite port = counters
 #pragma HLS INTERFACE s_axilite port = id
 #pragma HLS INTERFACE s_axilite port = return
-  uint64_t total = 0;
+  word_t total = 0;
 count_item:
   for (int i = 0; i < ITEMS; i++) {
 #pragma HLS PIPELINE II = 1  // an item a cycle
-    total += uint64_t(in[i]);
+    total += in[i];
   }
 store_counter:
   for (int i = 0; i < 4; i++) {
 #pragma HLS PIPELINE off  // once per call
-    counters[i] = total + i;
+    counters[i] = uint64_t(total) + i;
   }
   *id = 0x1234;
 }

@@ -9,7 +9,7 @@ static word_t memory_b[LARGE];
 static void move(const word_t* from, word_t* to, int words) {
 #pragma HLS INLINE off  // one instance for both calls
 move_word:
-  for (int i = 0; i < words; i++) {
+  for (uint16_t i = 0; i < words; i++) {
 #pragma HLS PIPELINE II = 1  // a word a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = SMALL
     to[i] = from[i] + 1;
