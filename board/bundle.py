@@ -17,18 +17,20 @@ import numpy as np
 
 from board import __version__
 from board.errors import BundleError
+from formats import program
 from formats.build import atomic_file, digest, sha256_file, sources_digest
 from formats.design import DESIGN, read_design
 from formats.errors import UserError, existing
 
 MANIFEST = "manifest.json"
-PARAMETERS = "parameters"  # folder of design, tables and weights
+PARAMETERS = "parameters"  # folder of design, tables, weights and program
 TABLES = "parameters/tables.npz"
 WEIGHTS = "parameters/weights.bin"
+PROGRAM = f"parameters/{program.PROGRAM}"
 IMAGES = "images.npz"
 BITSTREAM = "accelerator.bit"
 HANDOFF = "accelerator.hwh"
-FORMAT = 1
+FORMAT = 2
 SOURCES = Path(__file__).parent
 PACKAGES = (SOURCES, SOURCES.with_name("formats"))
 NOTEBOOK = "demo.ipynb"
@@ -102,9 +104,10 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
         TABLES: npz_bytes(tables),
         IMAGES: npz_bytes(_test_images(build, weights.stat().st_size, design.layers[-1].name)),
         WEIGHTS: weights,
+        PROGRAM: existing(weights.with_name(program.PROGRAM), "run `make codegen` first"),
         **_find_bitstream(build, bitstream),
     }
-    identity = {"id": design.identity, "sha256": sources_digest(build / "hls")}
+    identity = {"id": design.engine_id, "sha256": sources_digest(build / "hls")}
     return _write_zip(build / name, content, identity, design.network)
 
 
@@ -142,7 +145,7 @@ def _write_zip(
             "format": FORMAT,
             "generator": f"board {__version__}",
             "network": network,
-            "design": identity,
+            "engine": identity,
             "files": files,
         }
         manifest["manifest_sha256"] = manifest_digest(manifest)

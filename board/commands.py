@@ -44,7 +44,7 @@ def bundle(options: Options) -> None:
     weights = design.weight_bytes
     print(
         f"{path}: {path.stat().st_size:,} bytes, of which weights {weights:,} "
-        f"({weights / MB:.1f} MB); design {design.identity}"
+        f"({weights / MB:.1f} MB); engine {design.engine_id}, network {design.network_id}"
     )
 
 
@@ -53,7 +53,7 @@ def emulate(options: Options) -> int:
     _prepare(options)
     from board.emulate import emulate
 
-    return emulate(options.folder)
+    return emulate(options.folder, options.engine)
 
 
 def notebook(options: Options) -> None:
@@ -64,7 +64,7 @@ def notebook(options: Options) -> None:
     from board.emulate import prepare, run_notebook
 
     path = options.folder / "emulator" / "demo_executed.ipynb"
-    nbformat.write(run_notebook(prepare(options.folder)), path)
+    nbformat.write(run_notebook(prepare(options.folder, options.engine)), path)
     print(path)
 
 
@@ -81,7 +81,7 @@ def measure(options: Options) -> None:
         from board.emulate import prepare
         from board.emulator import install
 
-        folder, out = prepare(options.folder), options.folder
+        folder, out = prepare(options.folder, options.engine), options.folder
         install()
     with Accelerator(folder, batch=options.batch or 16) as board:
         if options.data:

@@ -4,6 +4,7 @@
     with Accelerator("digits") as board:
         for image, best in zip(images, board.classify(images, 5)):
             print(best)
+        board.load("cifar10")  # another network for the engine that is loaded
 
 Uses only what pynq 3.0.1, 3.1 and 4 have in common: Overlay, register_map, mmio, allocate, and
 PynqBuffer's device_address, flush, invalidate, freebuffer.
@@ -24,6 +25,7 @@ from board.bundle import (
     HANDOFF,
     IMAGES,
     PARAMETERS,
+    PROGRAM,
     TABLES,
     check_files,
     read_arrays,
@@ -38,10 +40,11 @@ from board.errors import (
 )
 from board.memory import UNWRITTEN, Buffers
 from board.registers import Registers
-from formats.design import Layer, read_design
+from formats.design import Design, Layer, read_design
 from formats.errors import UserError
 from formats.images import best_classes, look_up
 from formats.packing import pack_maps, unpack_maps
+from formats.program import read_program
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +66,42 @@ class Call:
     counters: dict[str, int]  # the engine's (docs/formats.md section 7)
 
 
+def read_bundle(folder: Path, bitstream: bool) -> tuple[Path, dict[str, Any], Design]:
+    """Folder, manifest and design of an unpacked bundle.
+
+    Args:
+        folder: of the bundle.
+        bitstream: whether there must be one.
+
+    Raises:
+        BundleError: no bitstream, or a file has changed; DesignError: its parts are of different
+        engines or networks.
+    """
+    manifest = read_manifest(folder)
+    for name in (BITSTREAM, HANDOFF) if bitstream else ():
+        if name not in manifest["files"]:
+            raise BundleError(
+                f"{folder / name} must be part of the bundle; this one was made without "
+                "synthesis: `make bundle` again after `make bitstream`, or use `make emulate`"
+            )
+    check_files(folder, manifest)
+    design, program = read_design(folder / PARAMETERS), read_program(folder / PARAMETERS)
+    if design.engine_id != manifest["engine"]["id"]:
+        raise DesignError(
+            f"parameters must be of engine {manifest['engine']['id']} (manifest), not "
+            f"{design.engine_id}; copy the bundle again"
+        )
+    found = [f"{program.header(name):08x}" for name in ("engine_id", "network_id")]
+    if found != [design.engine_id, design.network_id]:
+        raise DesignError(
+            f"{PROGRAM} must be of engine {design.engine_id} and network {design.network_id}, not "
+            f"{found[0]} and {found[1]}; copy the bundle again"
+        )
+    return folder, manifest, design
+
+
 class Accelerator:
-    """A network on a board.
+    """An engine on a board, and a network that it runs.
 
     Args:
         folder: the unpacked bundle.
@@ -74,7 +111,7 @@ class Accelerator:
         self_test: run the bundle's test images before anything else.
 
     Raises:
-        BundleError: a file has changed; DesignError: the bitstream is another design's;
+        BundleError: a file has changed; DesignError: the bitstream is another engine's;
         MemoryShortageError; StaleDataError; SelfTestError; AcceleratorTimeoutError. Buffers are
         freed whatever happens.
     """
@@ -87,33 +124,56 @@ class Accelerator:
         timeout_s: float | None = None,
         self_test: bool = True,
     ) -> None:
-        self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
-        self._check_folder()
-        self.design = read_design(self.folder / PARAMETERS)
-        if self.design.identity != self.manifest["design"]["id"]:
-            raise DesignError(
-                f"parameters must be of design {self.manifest['design']['id']} (manifest), not "
-                f"{self.design.identity}; copy the bundle again"
-            )
-        self.tables = read_arrays(self.folder / TABLES)
+        self._take(*read_bundle(Path(folder), bitstream=True))
         if not batch >= 1:
             raise UserError(f"batch must be 1 or more, not {batch}")
+        self._wanted_batch, self._wanted_timeout_s, self._tested = batch, timeout_s, self_test
         self.calls: list[Call] = []
         self._open_overlay(device)
         self.emulated = bool(getattr(self.device, "emulated", False))
         self._check_id()
-        self.buffers = Buffers(self.design, self.device, min(batch, self.design.batch))
+        self._load()
+
+    def _take(self, folder: Path, manifest: dict[str, Any], design: Design) -> None:
+        """Make a bundle the one that is run."""
+        self.folder, self.manifest, self.design = folder, manifest, design
+        self.tables = read_arrays(folder / TABLES)
+
+    def _load(self) -> None:
+        """Allocate memory for the network, fill it, and test."""
+        self.buffers = Buffers(self.design, self.device, min(self._wanted_batch, self.design.batch))
         self.batch = self.buffers.batch
         predicted = self.design.predicted_seconds * self.batch * TIMEOUT_FACTOR
-        self.timeout_s = max(MIN_TIMEOUT_S, predicted) if timeout_s is None else timeout_s
+        wanted = self._wanted_timeout_s
+        self.timeout_s = max(MIN_TIMEOUT_S, predicted) if wanted is None else wanted
         try:
-            self.buffers.load_weights(self.folder)
-            if self_test:
+            self.buffers.load_parameters(self.folder)
+            if self._tested:
                 self.self_test()
         except BaseException:
             self.close()
             raise
+
+    def load(self, folder: str | Path) -> None:
+        """Run another bundle's network on the engine that is loaded, with a batch as at opening.
+
+        Args:
+            folder: the unpacked bundle; it needs no bitstream.
+
+        Raises:
+            BundleError, DesignError: a file has changed, or the network is planned for another
+            engine; the network that is loaded stays. What else opening raises leaves none.
+        """
+        found = read_bundle(Path(folder), bitstream=False)
+        design = found[-1]
+        if design.engine_id != self.design.engine_id:
+            raise DesignError(
+                f"{folder} must be planned for the engine that is loaded, {self.design.engine_id}, "
+                f"not for {design.engine_id}; make the bundle with ENGINE= that engine's build"
+            )
+        self.close()
+        self._take(*found)
+        self._load()
 
     # Life
 
@@ -128,16 +188,6 @@ class Accelerator:
         self.buffers.close()
 
     # Opening
-
-    def _check_folder(self) -> None:
-        """BundleError without a bitstream, or where a file has changed."""
-        for name in (BITSTREAM, HANDOFF):
-            if name not in self.manifest["files"]:
-                raise BundleError(
-                    f"{self.folder / name} must be part of the bundle; this one was made without "
-                    "synthesis: `make bundle` again after `make bitstream`, or use `make emulate`"
-                )
-        check_files(self.folder, self.manifest)
 
     def _open_overlay(self, device: Any) -> None:
         bitstream = str((self.folder / BITSTREAM).resolve())
@@ -161,11 +211,11 @@ class Accelerator:
 
     def _check_id(self) -> None:
         """Run no layer at all: the design then only says who it is."""
-        self._call(0, -1, 0, ((0,) * self.design.weight_ports, 0), ID_TIMEOUT_S)
+        self._call(0, -1, 0, (0,) * len(self.registers.pointers), ID_TIMEOUT_S)
         identity = f"{self.registers.read('design_id'):08x}"
-        if identity != self.design.identity:
+        if identity != self.design.engine_id:
             raise DesignError(
-                f"the bitstream must be of design {self.design.identity} "
+                f"the bitstream must be of engine {self.design.engine_id} "
                 f"({self.design.network}), not {identity}; use the bitstream that was made with "
                 "this bundle, or make the bundle again"
             )
@@ -224,7 +274,7 @@ class Accelerator:
     def self_test(self) -> None:
         """The bundle's test images against the logits of the integer reference.
 
-        May be called at any time. Where logits differ, weights are read back first, so that a
+        May be called at any time. Where logits differ, parameters are read back first, so that a
         changed memory is told from a wrong bitstream; buffers are freed.
         """
         golden = read_arrays(self.folder / IMAGES)
@@ -233,7 +283,7 @@ class Accelerator:
         wrong = np.flatnonzero((found != golden["logits"][:count]).reshape(count, -1).any(axis=1))
         if wrong.size:
             try:
-                self.buffers.verify_weights()
+                self.buffers.verify_parameters()
             finally:
                 self.close()
             raise SelfTestError(
@@ -281,9 +331,8 @@ class Accelerator:
         memory = "AB".index(layer.memory)
         words = self.design.chip_words[memory]
         with self.buffers.scratch(images * words) as buffer:
-            address = int(buffer.device_address)
-            weights = (address,) * self.design.weight_ports
-            self._call(-1 - memory, NO_LAYER, images, (weights, address), self.timeout_s)
+            addresses = (int(buffer.device_address),) * len(self.registers.pointers)
+            self._call(-1 - memory, NO_LAYER, images * words, addresses, self.timeout_s)
             buffer.invalidate()
             copied = buffer.view(np.ndarray).reshape(images, words)
             found = copied[:, layer.out_address : layer.out_address + layer.out_words].copy()
@@ -316,30 +365,33 @@ class Accelerator:
         The time-out is for all calls together.
         """
         end = time.monotonic() + timeout_s
-        maps = self.buffers.feature_map_address
+        maps, program = self.buffers.feature_map_address, self.buffers.program_address
         for segment, weights in self.buffers.segments():
             stop = min(segment.last, last)
             step = 1 if by_layer else max(1, stop - segment.first + 1)
             for first in range(segment.first, stop + 1, step):
                 left = max(0.0, end - time.monotonic())
-                self._call(first, first + step - 1, images, (weights, maps), left)
+                self._call(first, first + step - 1, images, (*weights, program, maps, maps), left)
 
     def _call(
         self,
         first: int,
         last: int,
         images: int,
-        addresses: tuple[tuple[int, ...], int],
+        addresses: tuple[int, ...],
         timeout_s: float,
     ) -> None:
         """Start the accelerator once and wait; AcceleratorTimeoutError where it does not end.
 
-        `addresses`: of the weights, one per port, and of the feature maps.
+        Args:
+            first, last: layers, or a memory on chip.
+            images: of the batch, or words.
+            addresses: a value for every pointer.
+            timeout_s: seconds.
         """
         registers = self.registers
-        weights, maps = addresses
         for name, value in (
-            *zip(registers.pointers, (*weights, maps, maps), strict=True),
+            *zip(registers.pointers, addresses, strict=True),
             ("first", first),
             ("last", last),
             ("images", images),

@@ -27,18 +27,23 @@ FLAGS = ("-std=c++14", "-O3", "-march=native", "-fPIC", "-fvisibility=hidden", "
          "-DCSIM_FAST", "-w")  # fmt: skip
 
 
-def compile_fabric(build: Path) -> Path:
-    """Compile build/hls into build/emulator/emulator.bit; nothing to do where it is current."""
+def compile_fabric(build: Path, engine: Path | None = None) -> Path:
+    """Compile build/hls into emulator/emulator.bit; nothing to do where it is current.
+
+    The file lies in the build of the engine, where one was given, and serves all its networks.
+    """
     source = existing(build / "hls" / "accelerator.cpp", "run `make codegen` first")
     headers = sorted(source.parent.glob("*.hpp"))
     flags = [*FLAGS, "-I", str(source.parent)]
-    return compile_cpp(flags, [source, WRAPPER], headers, build / "emulator" / "emulator.bit")
+    return compile_cpp(
+        flags, [source, WRAPPER], headers, (engine or build) / "emulator" / "emulator.bit"
+    )
 
 
-def prepare(build: Path) -> Path:
+def prepare(build: Path, engine: Path | None = None) -> Path:
     """build/emulator/bundle: the bundle with the C-simulation as its bitstream, unpacked."""
     design = read_design(build)
-    bitstream = compile_fabric(build)
+    bitstream = compile_fabric(build, engine)
     handoff = make_hwh(design.network, design.clock_mhz, design.weight_ports)
     bitstream.with_suffix(".hwh").write_text(handoff, encoding="utf-8")
     archive = make_bundle(build, bitstream, "emulator/bundle.zip")
@@ -49,9 +54,9 @@ def prepare(build: Path) -> Path:
     return folder
 
 
-def emulate(build: Path) -> int:
+def emulate(build: Path, engine: Path | None = None) -> int:
     """Run every quantized test image; 1 where a logit differs from the integer reference."""
-    folder = prepare(build)
+    folder = prepare(build, engine)
     device = install()
     with np.load(build / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
         last = read_design(build).layers[-1].name

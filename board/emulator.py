@@ -24,8 +24,9 @@ from pynq.buffer import PynqBuffer
 from pynqmetadata.frontends import Metadata
 
 from board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
-from formats.design import COUNTERS, MAP_PORTS, weight_pointers
+from formats.design import COUNTERS, MAP_PORTS, PROGRAM_PORT, pointers, weight_pointers
 from formats.packing import WORD_BYTES
+from formats.program import HEADER_WORDS, INDEX_WORDS, Program
 
 try:
     from pynqmetadata.views.runtime import RuntimeMetadataParser
@@ -168,9 +169,11 @@ class Fabric:
                     f"{bitstream} must be an emulated bitstream ({error}); run `make emulate`"
                 ) from None
         u64, i32 = ctypes.c_uint64, ctypes.c_int32
-        pointer, maps = ctypes.c_void_p, [u64] * len(MAP_PORTS)
-        self.library.emulator_run.argtypes = [pointer, *maps, i32, i32, i32, pointer, pointer]
+        pointer, others = ctypes.c_void_p, [u64] * len((PROGRAM_PORT, *MAP_PORTS))
+        self.library.emulator_run.argtypes = [pointer, *others, i32, i32, i32, pointer, pointer]
         self.library.emulator_run.restype = None
+        self.library.emulator_layer.argtypes = [pointer, pointer]
+        self.library.emulator_layer.restype = None
         self.pointers = weight_pointers(self.library.emulator_weight_ports())
         self._layout = register_layout(len(self.pointers))
         self._words.clear()
@@ -239,17 +242,17 @@ class Fabric:
         if self.faults.break_weights and last >= first:
             self.faults.break_weights = False
             # The first bias of the last layer: it moves the first class of every image.
-            place = self.library.emulator_bias_address(last) * WORD_BYTES
+            place = self._reach(last)[2] * WORD_BYTES
             self.bank.data[self._pointer(self.pointers[0]) + place - CMA_ADDRESS] ^= 1
         counters = np.zeros(len(COUNTERS), dtype=np.uint64)
         identity = np.zeros(1, dtype=np.uint32)
         shift = self.bank.host - CMA_ADDRESS
-        *weights, fm_in, fm_out = (
-            (self._pointer(name) + shift) % 2**64 for name in (*self.pointers, *MAP_PORTS)
+        *weights, program, fm_in, fm_out = (
+            (self._pointer(name) + shift) % 2**64 for name in pointers(len(self.pointers))
         )
         sections = np.array(weights, dtype=np.uint64)
         self.library.emulator_run(
-            sections.ctypes.data, fm_in, fm_out, first, end, images, counters.ctypes.data,
+            sections.ctypes.data, program, fm_in, fm_out, first, end, images, counters.ctypes.data,
             identity.ctypes.data,
         )  # fmt: skip
         if hangs:
@@ -266,29 +269,61 @@ class Fabric:
         self._words[self._layout["design_id_ctrl"].offset] = 1
         self._state = AP_DONE | AP_READY | AP_IDLE
 
+    def _held(self, name: str, words: int, offset: int = 0) -> bool:
+        """Whether `words` words behind a pointer, from word `offset` on, are allocated."""
+        start = (self._pointer(name) + offset * WORD_BYTES) % 2**64 - CMA_ADDRESS
+        return self.bank.holds(start, words * WORD_BYTES)
+
+    def _words_at(self, name: str, words: int) -> np.ndarray:
+        """Words behind a pointer."""
+        start = self._pointer(name) - CMA_ADDRESS
+        return self.bank.data[start : start + words * WORD_BYTES].view("<u8")
+
+    def _program(self) -> Program | None:
+        """The program that the engine would read; None where it is not in memory."""
+        if not self._held(PROGRAM_PORT, HEADER_WORDS):
+            return None
+        size = Program(self._words_at(PROGRAM_PORT, HEADER_WORDS)).header("words")
+        if size < HEADER_WORDS + INDEX_WORDS or not self._held(PROGRAM_PORT, size):
+            return None
+        return Program(self._words_at(PROGRAM_PORT, size))
+
+    def _reach(self, layer: int) -> list[int]:
+        """What the library's `emulator_layer` says of a layer; none before `_bus_error` says so."""
+        program, reach = self._program(), np.zeros(4, dtype=np.int64)
+        if program is None:
+            raise ValueError("a call without a program is a bus error")
+        record = np.ascontiguousarray(program.record(layer))
+        self.library.emulator_layer(record.ctypes.data, reach.ctypes.data)
+        return [int(value) for value in reach]
+
     def _bus_error(self, first: int, last: int, images: int) -> str | None:
         """Which argument makes the engine leave the memory that is allocated, None where none."""
         library = self.library
         if first < 0 and first > last:
-            size = images * library.emulator_chip_words(-1 - first) * WORD_BYTES
-            held = self.bank.holds(self._pointer("fm_out") - CMA_ADDRESS, size)
-            return None if held else f"fm_out at {self._pointer('fm_out'):#x}"
+            words = min(images, library.emulator_chip_words(-1 - first))
+            return None if self._held("fm_out", words) else f"fm_out at {self._place('fm_out')}"
         if first > last:
             return None
-        if not 0 <= first <= last < library.emulator_layers():
+        program = self._program()
+        if program is None or program.fault() is not None:
+            return f"program at {self._place(PROGRAM_PORT)}"
+        if not 0 <= first <= last < program.layers:
             return f"layers {first}..{last}"
         if not 1 <= images <= library.emulator_max_images():
             return f"{images} images"
-        start, end = (library.emulator_weight_address(index) for index in (first, last + 1))
-        for name in self.pointers:
-            weights = (self._pointer(name) + start * WORD_BYTES) % 2**64 - CMA_ADDRESS
-            if end > start and not self.bank.holds(weights, (end - start) * WORD_BYTES):
-                return f"{name} at {weights + CMA_ADDRESS:#x}"
-        size = images * library.emulator_arena_words() * WORD_BYTES
-        for name in MAP_PORTS:
-            if not self.bank.holds(self._pointer(name) - CMA_ADDRESS, size):
-                return f"{name} at {self._pointer(name):#x}"
+        for layer in range(first, last + 1):
+            start, words, _, maps = self._reach(layer)
+            for name in self.pointers:
+                if words and not self._held(name, words, start):
+                    return f"{name} at {self._place(name)}"
+            for name in MAP_PORTS:
+                if not self._held(name, images * maps):
+                    return f"{name} at {self._place(name)}"
         return None
+
+    def _place(self, name: str) -> str:
+        return f"{self._pointer(name):#x}"
 
 
 class EmulatedDevice(pynq.Device):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from formats.design import COUNTERS, MAP_PORTS, SCALARS, weight_pointers
+from formats.design import COUNTERS, SCALARS, pointers
 
 IP_NAME = "accelerator_0"
 MASTER = "M_AXI_HPM0_FPD"  # the processor's bus to the registers
@@ -50,10 +50,10 @@ def register_layout(weight_ports: int = 1) -> dict[str, Register]:
     """All registers of the accelerator, by name, in the order of their offsets.
 
     >>> layout = register_layout()
-    >>> [hex(layout[name].offset) for name in ("CTRL", "w0_1", "fm_in_1", "first")]
-    ['0x0', '0x10', '0x1c', '0x34']
+    >>> [hex(layout[name].offset) for name in ("CTRL", "w0_1", "program_1", "first")]
+    ['0x0', '0x10', '0x1c', '0x40']
     >>> hex(layout["design_id"].offset), hex(layout["Memory_counters"].offset)
-    ('0x4c', '0x80')
+    ('0x58', '0x80')
     """
 
     def data(name: str, offset: int, access: str = "read-write") -> Register:
@@ -62,7 +62,7 @@ def register_layout(weight_ports: int = 1) -> dict[str, Register]:
     registers = [Register("CTRL", 0x0, 32, "read-write", CTRL_FIELDS)]
     registers += [data(name, place) for name, place in INTERRUPTS.items()]
     offset = FIRST_ARGUMENT
-    for name in (*weight_pointers(weight_ports), *MAP_PORTS):
+    for name in pointers(weight_ports):
         registers += [data(f"{name}_1", offset), data(f"{name}_2", offset + WORD)]
         offset += 3 * WORD
     for name in SCALARS:

@@ -170,7 +170,8 @@ def measure(
     sizes = sorted({1, min(board.batch, len(images))})
     return {
         "network": design.network,
-        "design_id": design.identity,
+        "engine_id": design.engine_id,
+        "network_id": design.network_id,
         "part": design.part,
         "clock_mhz": design.clock_mhz,
         "device": "emulated" if board.emulated else getattr(board.device, "name", "board"),

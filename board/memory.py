@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The accelerator's memory on the board: weights in one or several buffers, and feature maps.
+"""The accelerator's memory on the board: weights in one or several buffers, program, feature maps.
 
 A PYNQ-Z1/Z2 has about 128 MB that the accelerator can reach (the kernel's CMA area), some of it
 taken. Every transfer is checked by reading memory back, so a forgotten flush or a stray write is an
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from board.bundle import WEIGHTS
+from board.bundle import PARAMETERS, PROGRAM, WEIGHTS
 from board.errors import MemoryShortageError, StaleDataError
 from formats.design import Design, Layer
 from formats.packing import WORD_BYTES
+from formats.program import Program, read_program
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def plan_batch(design: Design, wanted: int, free: int | None) -> int:
     """
     if free is None:
         return wanted
-    room = free - design.weight_bytes
+    room = free - design.weight_bytes - design.program_bytes
     if room < design.arena_bytes:
         raise MemoryShortageError(shortage(design, free))
     return min(wanted, room // design.arena_bytes)
@@ -88,17 +89,18 @@ def plan_batch(design: Design, wanted: int, free: int | None) -> int:
 
 def shortage(design: Design, free: int) -> str:
     """The sentence that says what does not fit, and which codebook widths would."""
-    need = design.weight_bytes + design.arena_bytes
+    need = design.weight_bytes + design.program_bytes + design.arena_bytes
     remedy = "no weight codebook would fit"
     for bits in CODEBOOK_BITS:
         size = design.weight_words_at(bits) * WORD_BYTES
-        if bits < design.weight_bits and size + design.arena_bytes <= free:
+        if bits < design.weight_bits and size + need - design.weight_bytes <= free:
             remedy = f"weight codebooks of up to {bits} bits would fit ({size / MB:.1f} MB)"
             break
     return (
         f"free contiguous memory must be at least {need / MB:.1f} MB (weights "
         f"{design.weight_bytes / MB:.1f} MB of {design.weight_bits} bits, feature maps "
-        f"{design.arena_bytes / MB:.1f} MB), not {free / MB:.1f} MB; {remedy}, or give the kernel "
+        f"{design.arena_bytes / MB:.1f} MB, program {design.program_bytes / MB:.1f} MB), not "
+        f"{free / MB:.1f} MB; {remedy}, or give the kernel "
         "more with cma= in its boot arguments"
     )
 
@@ -131,7 +133,7 @@ def _output(layer: Layer) -> slice:
 
 
 class Buffers:
-    """Weight buffers and the feature map buffer ("arenas", one per image) of a design.
+    """Buffers of weights, of the program and of feature maps ("arenas", one per image).
 
     Args:
         design: what is to run.
@@ -147,6 +149,7 @@ class Buffers:
         self._device = device
         self._weights: list[tuple[Segment, Any]] = []
         self._arena: Any = None
+        self._program: Any = None
         free = free_bytes(device)
         self.batch = plan_batch(design, batch, free)
         if self.batch < batch:
@@ -156,6 +159,11 @@ class Buffers:
                 self.batch * design.arena_words,
                 "{} of contiguous memory must be free for feature maps; free buffers of other "
                 f"programs, or use batch={max(1, self.batch // 2)}",
+            )
+            self._program = self._allocate(
+                design.program_words,
+                "{} of contiguous memory must be free for the program; free buffers of other "
+                "programs",
             )
             self._allocate_weights(free)
         except BaseException:
@@ -178,6 +186,11 @@ class Buffers:
         """Physical address of the feature maps."""
         return int(self._arena.device_address)
 
+    @property
+    def program_address(self) -> int:
+        """Physical address of the program."""
+        return int(self._program.device_address)
+
     def segments(self) -> list[tuple[Segment, tuple[int, ...]]]:
         """Layers with a weight address per port: where word 0 of the port's section would be."""
         ports = range(self._design.weight_ports)
@@ -197,8 +210,8 @@ class Buffers:
     def close(self) -> None:
         """Free everything; may be called twice."""
         buffers = [buffer for _, buffer in self._weights]
-        buffers += [self._arena] if self.open else []
-        self._weights, self._arena = [], None
+        buffers += [item for item in (self._program, self._arena) if item is not None]
+        self._weights, self._program, self._arena = [], None, None
         for buffer in buffers:
             buffer.freebuffer()
         if buffers:
@@ -234,12 +247,17 @@ class Buffers:
             raise MemoryShortageError(message.format(f"{size / 1e6:.1f} MB"))
         return None
 
-    # Weights
+    # Parameters
 
-    def load_weights(self, folder: Path) -> None:
-        """Copy weights.bin to the buffers, and read them back."""
-        if not self._weights:
-            return
+    def load_parameters(self, folder: Path) -> None:
+        """Copy weights.bin and program.bin to the buffers, and read them back."""
+        if self._weights:
+            self._load_weights(folder)
+        self._program[:] = read_program(folder / PARAMETERS).words
+        self._program.flush()
+        self.verify_parameters()
+
+    def _load_weights(self, folder: Path) -> None:
         source = np.memmap(folder / WEIGHTS, dtype="<u8", mode="r")
         sections = source.reshape(self._design.weight_ports, -1)
         for segment, buffer in self._weights:
@@ -250,10 +268,13 @@ class Buffers:
                     part = section[segment.start + start : segment.start + stop]
                     buffer[first + start : first + stop] = part
             buffer.flush()
-        self.verify_weights()
 
-    def verify_weights(self) -> None:
-        """Read the weights back from memory; StaleDataError names the layer that has changed."""
+    def verify_parameters(self) -> None:
+        """Read weights and program back; StaleDataError names the layer that differs."""
+        stale = (
+            "must be in memory as in {}, but differ: the cache was not flushed, or another program "
+            "writes there; open the accelerator again"
+        )
         for segment, buffer in self._weights:
             buffer.invalidate()
             for layer in self._design.layers[segment.first : segment.last + 1]:
@@ -262,11 +283,13 @@ class Buffers:
                     start = q * segment.words + layer.weight_address - segment.start
                     crc = zlib.crc32(buffer[start : start + words].view(np.ndarray), crc)
                 if layer.weight_words and crc != layer.weight_crc:
-                    raise StaleDataError(
-                        f"weights of layer {layer.name} must be in memory as in {WEIGHTS}, but "
-                        "differ: the cache was not flushed, or another program writes there; "
-                        "open the accelerator again"
-                    )
+                    raise StaleDataError(f"weights of layer {layer.name} {stale.format(WEIGHTS)}")
+        self._program.invalidate()
+        fault = Program(self._program.view(np.ndarray)).fault()
+        if fault is not None:
+            layers = self._design.layers
+            where = f"layer {layers[fault].name}" if fault >= 0 else "the header"
+            raise StaleDataError(f"words of {where} {stale.format(PROGRAM)}")
 
     # Feature maps
 

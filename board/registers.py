@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 from board.errors import DesignError
-from formats.design import COUNTERS, MAP_PORTS, SCALARS, weight_pointers
+from formats.design import COUNTERS, SCALARS, pointers
 
 STATE = ("AP_START", "AP_DONE", "AP_IDLE", "AP_READY")
 BUSY_POLLS = 20  # polls before the first sleep: short calls are not slowed down
@@ -39,7 +39,7 @@ class Registers:
         self._names = set(registers)
         counters = registers.get("Memory_counters", registers.get("counters", {}))
         self._counters = int(counters.get("address_offset", 0))
-        self.pointers = (*weight_pointers(weight_ports), *MAP_PORTS)
+        self.pointers = pointers(weight_ports)
         self.arguments = (*self.pointers, *SCALARS, "design_id")
         missing = [name for name in self.arguments if not self._parts(name)]
         missing += [] if "CTRL" in registers else ["CTRL"]

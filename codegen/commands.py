@@ -6,6 +6,7 @@ so that none waits for another's.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from formats.errors import UserError
 from formats.options import Options
@@ -44,6 +45,19 @@ def csim(options: Options) -> int:
     from codegen.emit.csim import simulate
 
     return simulate(options)
+
+
+def engine(options: Options) -> None:
+    """Render a general engine for PART into OUT (build/engine), and say what it has."""
+    from codegen.design.general import general_engine, summary
+    from codegen.emit.generate import array_axes, write_engine
+    from formats.hardware import clocked, find_part
+
+    made = general_engine(clocked(find_part(options.part), options.clock), array_axes(options))
+    folder = options.out or Path("build") / "engine"
+    engine_id = write_engine(made, folder)
+    print(summary(made))
+    print(f"{folder}: engine {engine_id}; `make codegen NET=... ENGINE={folder}` plans a network")
 
 
 def explore(options: Options) -> None:

@@ -44,6 +44,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     ),
     "training": ("training", "TEST EPOCHS LR MINIBATCH DISTIL SEED"),
     "design": ("hardware", "PART CLOCK SIMD PE PIXELS WEIGHT_PORTS FM"),
+    "engine": ("an engine", "ENGINE"),
     "simulation": ("C-simulation", "CSIM_TYPES FIRST_LAYERS SANITIZE"),
     "measurement": ("board", "BUNDLE REPEATS CLNQ BATCH MEASURE_IMAGES VERBOSE"),
     "units": ("conversion units", "SWEEP SIMULATORS LANES REGISTER RECORD"),
@@ -53,8 +54,8 @@ COMMANDS: Mapping[str, Command] = {
         "model_prep", "measure the network and write OUT/quantized", "source widths IMAGES"
     ),
     "codegen": Command(
-        "codegen", "render the accelerator, pack its weights, write the golden vectors", "design",
-        "quantize",
+        "codegen", "render the accelerator, pack its weights, write the golden vectors",
+        "design engine", "quantize",
     ),
     "csim": Command(
         "codegen", "compile and run the C-simulation, compare every layer bit for bit",
@@ -67,6 +68,10 @@ COMMANDS: Mapping[str, Command] = {
     "alternatives": Command(
         "codegen", "what two faster compute stages would bring (docs/faster.md)", "CLOCK BATCH",
         "quantize",
+    ),
+    "engine": Command(
+        "codegen", "render a general engine for PART, for many networks: ENGINE=OUT plans them",
+        "OUT PART CLOCK SIMD PE PIXELS WEIGHT_PORTS",
     ),
     "report": Command("codegen", "write report.html again, with the tools' reports", "", "codegen"),
     "units": Command(

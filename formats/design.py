@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""design.json: what the driver must know of a generated accelerator and its network.
+"""design.json: what the driver must know of a network and the engine it is planned for.
 
 The code generator writes it, the bundle carries it, and the driver on the board reads it.
 """
@@ -18,6 +18,7 @@ DESIGN = "design.json"
 TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")  # that cross the memory ports
 STAGES = ("load", "read", "unpack", "compute", "finish", "pool", "pack", "write")  # of the engine
 COUNTERS = (*TRAFFIC, "cycles", *STAGES)  # of the engine, docs/formats.md section 7
+PROGRAM_PORT = "program"  # pointer to the program
 MAP_PORTS = ("fm_in", "fm_out")  # pointers to feature maps: one only reads, one only writes
 SCALARS = ("first", "last", "images")  # the other arguments of the accelerator
 
@@ -31,6 +32,11 @@ def weight_pointers(count: int) -> tuple[str, ...]:
     ('w0', 'w1', 'w2')
     """
     return tuple(f"w{q}" for q in range(count))
+
+
+def pointers(weight_ports: int) -> tuple[str, ...]:
+    """Names of all pointers, in the order of the accelerator's arguments."""
+    return (*weight_pointers(weight_ports), PROGRAM_PORT, *MAP_PORTS)
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Design:
-    """The network as the accelerator was generated for it."""
+    """A network as an engine runs it."""
 
     network: str
     part: str
-    design_id: int  # what the ID register must say
+    engine_id: str  # what the ID register must say: 8 hexadecimal digits
+    network_id: str  # of program and weights, likewise
     clock_mhz: float  # of the engine
     predicted_images: int  # images of the predictions
     batch: int  # images that one call can take
@@ -86,6 +93,7 @@ class Design:
     input_bits: int
     gather: Gather  # lane packing
     preprocessing: Preprocessing  # of pictures
+    program_words: int  # of program.bin
     weight_words: int  # of weights.bin
     weight_bits: int  # the widest weight that is stored
     weight_ports: int  # memory ports for weights, and sections of weights.bin
@@ -102,11 +110,6 @@ class Design:
         return Reader(self.network, self.input_shape, outputs, self.preprocessing, self.classes)
 
     @property
-    def identity(self) -> str:
-        """The ID in hexadecimal, as messages and reports have it."""
-        return f"{self.design_id:08x}"
-
-    @property
     def arena_bytes(self) -> int:
         """Feature map memory of one image."""
         return self.arena_words * WORD_BYTES
@@ -115,6 +118,11 @@ class Design:
     def weight_bytes(self) -> int:
         """Size of weights.bin."""
         return self.weight_words * WORD_BYTES
+
+    @property
+    def program_bytes(self) -> int:
+        """Size of program.bin."""
+        return self.program_words * WORD_BYTES
 
     @property
     def predicted_seconds(self) -> float:

@@ -159,6 +159,10 @@ class Options:
         "auto", "feature maps: on chip where they fit, all on chip or an error, in DRAM",
         choices="auto chip ddr",
     )  # fmt: skip
+    engine: Path | None = option(
+        None, "build folder of an engine that exists; NET is planned for it", "one made for NET",
+        file=True,
+    )  # fmt: skip
     # exploration
     batch: int | None = option(
         None, "images that share a run", "IMAGES; alternatives 8; measure 16", interval="[1,"

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from formats.program import PROGRAM, Program
 from tests.checkout import ROOT, execute
 from tests.model_prep.onnx.onnx_models import build, node, random, save
 
@@ -32,7 +33,7 @@ ONE_ORDER = {
     "OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "AVX2",
 }  # fmt: skip
-_DESIGN_ID = re.compile(rb"DESIGN_ID = 0x[0-9a-f]+")  # a hash of the manifest and the design
+_DESIGN_ID = re.compile(rb"DESIGN_ID = 0x[0-9a-f]+")  # a hash of the engine's sources
 _PROGRAM = ("settings_sha256", "arrays_sha256")
 
 
@@ -72,6 +73,9 @@ def _file_digest(path: Path, manifest_sha256: str) -> str:
         manifest = json.loads(path.read_text())
         kept = {key: value for key, value in manifest.items() if key not in _PROGRAM}
         digest.update(json.dumps(kept, sort_keys=True).encode())
+    elif path.name == PROGRAM:
+        program = Program(np.fromfile(path, "<u8"))
+        digest.update(b"".join(program.record(k).tobytes() for k in range(program.layers)))
     else:
         text = path.read_bytes().replace(manifest_sha256.encode(), b"")
         digest.update(_DESIGN_ID.sub(b"DESIGN_ID", text))

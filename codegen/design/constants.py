@@ -5,17 +5,12 @@ Exact types are ap_int of the proved width; fast types are the smallest native i
 it.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 
-from codegen.design.array import Array
-from codegen.design.design import Design
 from codegen.design.ports import READ_AHEAD, WRITE_AHEAD
-from codegen.design.rows import Row, Scheme
-from codegen.design.sizes import gear_bits
+from codegen.design.sizes import Sizes, gear_bits
 from formats.arithmetic import BLOCK_CODES, ceil_div, signed_bits
-from formats.packing import WORD_BITS, WORD_BYTES, touched_words
+from formats.packing import WORD_BITS, WORD_BYTES
 
 
 def native_bits(bits: int) -> int:
@@ -64,17 +59,17 @@ class Constant:
     comment: str
 
 
-def types(design: Design) -> list[CType]:
+def types(sizes: Sizes) -> list[CType]:
     """The typedefs of struct Network.
 
     A product of native operands is computed in 32 bits, so values widen to 64 bits where a product
     of a weight and a value needs more.
     """
-    sizes = design.sizes
     wide_product = sizes.weight_bits + sizes.value_bits > 32
     value_fast = 64 if wide_product else max(16, native_bits(sizes.value_bits))
     in_gear = 2 * WORD_BITS  # holds the widest block
-    out_gear = max(gear_bits(width) for width in sizes.out_widths)
+    # whole words leave at once, so that no more than two are ever held
+    out_gear = min(2 * WORD_BITS, max(gear_bits(width) for width in sizes.out_widths))
     high_bits = max(1, sizes.code_bits - sizes.line_low_bits)
     quant_fast = max(16, native_bits(sizes.quant_bits))
     return [
@@ -90,40 +85,29 @@ def types(design: Design) -> list[CType]:
         CType("wide_t", sizes.wide_bits, True, 64),
         CType("in_gear_t", in_gear, False, 128),
         CType("out_gear_t", out_gear, False, max(128, out_gear)),
-        *counters(design),
+        *counters(sizes),
     ]
 
 
-def counters(design: Design) -> list[CType]:
-    """Types of counters and places, as wide as this design needs them."""
-    rows, sizes = design.rows, design.sizes
-    height = max(max(row.in_height, row.conv_height, row.out_height) for row in rows)
-    width = max(max(row.in_width, row.conv_width, row.out_width) for row in rows)
-    kernel = max(max(row.kernel_h * row.dilation_h, row.kernel_w * row.dilation_w) for row in rows)
-    blocks = max(row.blocks * row.sources for row in rows) + design.array.blocks
-    planes = max(row.group_out_planes for row in rows)
-    channels = max(max(row.out_channels, row.blocks * BLOCK_CODES) for row in rows)
-    reach = 2 * sizes.line_blocks + max(row.top_entries + row.left_entries for row in rows)
-    stride = max(max(row.stride_h, row.stride_w) for row in rows) * design.array.pixels
+def counters(sizes: Sizes) -> list[CType]:
+    """Types of counters and places, as wide as this engine needs them."""
+    array = sizes.array
+    beyond = sizes.kernel + sizes.stride * array.pixels  # of a map that a window reaches
+    reach = 2 * sizes.line_blocks + sizes.pad_entries
     return [
-        CType("y_t", signed_bits(-height, height + kernel + stride), True, 32),
-        CType("x_t", signed_bits(-width, width + kernel + stride), True, 32),
+        CType("y_t", signed_bits(-sizes.map_height, sizes.map_height + beyond), True, 32),
+        CType("x_t", signed_bits(-sizes.map_width, sizes.map_width + beyond), True, 32),
         CType("entry_t", signed_bits(-reach, reach), True, 32),
-        CType("block_t", signed_bits(-1, blocks), True, 32),
-        CType("plane_t", signed_bits(-1, planes + design.array.planes), True, 32),
-        CType("channel_t", signed_bits(-BLOCK_CODES, channels + design.array.pe), True, 32),
+        CType("block_t", signed_bits(-1, sizes.pass_blocks + array.blocks), True, 32),
+        CType("plane_t", signed_bits(-1, sizes.planes + array.planes), True, 32),
+        CType("channel_t", signed_bits(-BLOCK_CODES, sizes.channels + array.pe), True, 32),
     ]
 
 
-def bounds(design: Design) -> dict[str, tuple[int, str]]:
+def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
     """The integer constants, name to (value, comment), without DESIGN_ID."""
-    rows, sizes, array = design.rows, design.sizes, design.array
-    row_words = array.row_words(max(sizes.weight_widths))
-    pass_blocks = max(row.blocks * row.sources for row in rows)
-
-    def most(*names: str) -> int:
-        return max(getattr(row, name) for row in rows for name in names)
-
+    array = sizes.array
+    row_words = max(array.pe, ceil_div(sizes.map_width * sizes.code_bits, WORD_BYTES) + 1)
     return {
         "SIMD": (array.simd, "input channels a cycle"),
         "PE": (array.pe, "output channels a cycle"),
@@ -139,7 +123,7 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "READ_AHEAD": (READ_AHEAD, "rows whose bursts are asked for ahead, a power of two"),
         "WRITE_AHEAD": (WRITE_AHEAD, "rows whose bursts may be under way"),
         "WEIGHT_WIDTHS": (len(sizes.weight_widths), "widths at which weights are stored"),
-        "ROW_WORDS": (row_words, "bus words a row of weights at most"),
+        "ROW_WORDS": (array.row_words(max(sizes.weight_widths)), "words of a row of weights"),
         "BIAS_WORDS": (array.bias_words, "bus words of a tile's biases, from each port"),
         "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
         "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer copy"),
@@ -147,70 +131,41 @@ def bounds(design: Design) -> dict[str, tuple[int, str]]:
         "LINE_HIGH_BLOCKS": (sizes.line_high_blocks, "entries that hold a code's other bits"),
         "PSUM_GROUPS": (sizes.psum_groups, "groups of pixels that wait for their next chunk"),
         "QK_UNITS": (array.qk_units, "requantizers and encoders"),
-        "KNQ_TABLES": (max(1, sizes.knq_tables), "centroid tables"),
         "KNQ_LEVELS": (sizes.knq_levels, "codes of the largest table"),
         "POOL_ROWS": (max(1, sizes.pool_rows), "rows of a pool window"),
         "POOL_WIDTH": (max(1, sizes.pool_width), "columns of its map"),
         "PACK_WIDTH": (sizes.pack_width, "columns of the widest output"),
         "PACK_PLANES": (array.planes, "output planes of a tile"),
-        "MAX_IMAGES": (design.batch, "images a call"),
-        "MAX_HEIGHT": (most("in_height", "conv_height", "out_height"), "rows of a map"),
-        "MAX_WIDTH": (most("in_width", "conv_width", "out_width"), "columns of a map"),
-        "MAX_BLOCKS": (pass_blocks, "channel blocks of a pass's inputs"),
-        "MAX_ROW_WORDS": (max(_row_words(row, array.pe) for row in rows), "bus words of a row"),
-        "MAX_ROW_STEPS": (max(_row_steps(row, array) for row in rows), "cycles of an output row"),
-        "MAX_PASSES": (most("passes"), "passes of a layer"),
+        "MAX_IMAGES": (sizes.batch, "images a call"),
+        "MAX_HEIGHT": (sizes.map_height, "rows of a map"),
+        "MAX_WIDTH": (sizes.map_width, "columns of a map"),
+        "MAX_BLOCKS": (sizes.pass_blocks, "channel blocks of a pass's inputs"),
+        "MAX_ROW_WORDS": (row_words, "bus words of a row"),
+        "MAX_ROW_STEPS": (
+            max(array.groups(sizes.map_width) * sizes.weight_rows, sizes.line_blocks),
+            "cycles of an output row",
+        ),
+        "MAX_PASSES": (sizes.passes, "passes of a layer"),
         "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
         "IN_WIDTHS": (len(sizes.in_widths), "widths T that are read"),
         "OUT_WIDTHS": (len(sizes.out_widths), "widths T that are written"),
-        "WEIGHT_WORDS": (design.weight_words, "bus words of weights.bin, a section for each port"),
-        "ARENA_WORDS": (design.arena.words, "bus words of one image's feature maps"),
-        "CHIP_A_WORDS": (sizes.chip_words[0] // design.batch, "bus words of an image in memory A"),
-        "CHIP_B_WORDS": (sizes.chip_words[1] // design.batch, "bus words of an image in memory B"),
-        "INPUT_ADDR": (design.arena.address["input"], "word address of the input"),
-        "INPUT_WORDS": (design.input_words, "bus words of one packed input"),
+        "CHIP_A_WORDS": (sizes.chip_words[0], "bus words of on-chip memory A"),
+        "CHIP_B_WORDS": (sizes.chip_words[1], "bus words of on-chip memory B"),
     }
 
 
-def design_id(design: Design) -> str:
-    """Eight hexadecimal digits that change with the network and with the design."""
-    text = json.dumps(
-        [
-            design.network.manifest_sha256,
-            design.part.name,
-            {name: value for name, (value, _) in bounds(design).items()},
-            [row.values for row in design.rows],
-        ]
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def constants(design: Design) -> list[Constant]:
+def constants(sizes: Sizes, engine_id: int) -> list[Constant]:
     """The `static const` members of struct Network."""
-    schemes = {row.out_scheme for row in design.rows if not row.raw}
-    operations = any(not row.is_conv for row in design.rows)
     flags = {
-        "HAS_ENQ": (Scheme.ENQ in schemes, "whether QE and CE exist"),
-        "HAS_KNQ": (Scheme.KNQ in schemes, "whether QK and CK exist"),
-        "HAS_OPS": (operations, "whether layers without weights exist"),
-        "HAS_LRN": (design.sizes.lrn_tables > 0, "whether a normalisation exists"),
-        "HAS_CODEBOOK": (design.sizes.table_entries > 0, "whether weight codebooks exist"),
-        "HAS_AVERAGE": (design.sizes.averages, "whether an average pool exists"),
+        "HAS_ENQ": (sizes.enq_bits > 0, "whether QE and CE exist"),
+        "HAS_KNQ": (sizes.knq_levels > 1, "whether QK and CK exist"),
+        "HAS_OPS": (sizes.operations, "whether layers without weights can run"),
+        "HAS_LRN": (sizes.lrn, "whether normalisations can"),
+        "HAS_CODEBOOK": (sizes.table_entries > 0, "whether weight codebooks exist"),
+        "HAS_AVERAGE": (sizes.averages, "whether average pools can run"),
     }
     return [
-        Constant("uint32_t", "DESIGN_ID", f"0x{design_id(design)}u", "network and plan"),
+        Constant("uint32_t", "DESIGN_ID", f"0x{engine_id:08x}u", "of all that is rendered"),
         *(Constant("bool", key, str(on).lower(), text) for key, (on, text) in flags.items()),
-        *(Constant("int32_t", key, str(n), text) for key, (n, text) in bounds(design).items()),
+        *(Constant("int32_t", key, str(n), text) for key, (n, text) in bounds(sizes).items()),
     ]
-
-
-def _row_words(row: Row, pe: int) -> int:
-    read = int(touched_words(row.rows_used, row.in_width, row.in_bits).max())
-    written = pe if row.raw else ceil_div(row.out_width * row.out_bits, WORD_BYTES) + 1
-    return max(read, written)
-
-
-def _row_steps(row: Row, array: Array) -> int:
-    """Cycles of an output row at most."""
-    work = array.groups(row.conv_width) * row.steps(row.blocks, array)
-    return max(work, row.line_entries)

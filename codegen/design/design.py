@@ -8,8 +8,9 @@ from functools import cached_property
 from codegen.design import memory
 from codegen.design.array import Array
 from codegen.design.cost import LayerCost, batched_cost
+from codegen.design.engine import Engine
 from codegen.design.lowering import Lowered
-from codegen.design.resources import RESOURCES, Resources, estimate, memories
+from codegen.design.resources import RESOURCES, Resources
 from codegen.design.rows import Row
 from codegen.design.sizes import Memory, Sizes
 from formats.arithmetic import BLOCK_CODES, ceil_div
@@ -24,30 +25,43 @@ INT32_MAX = (1 << 31) - 1
 
 @dataclass(frozen=True)
 class Design:
-    """How one network runs on one part."""
+    """How one network runs on one engine."""
 
     network: Network
-    part: Part
+    engine: Engine
     images: int
+    batch: int  # images per call of the accelerator at most
     layers: tuple[Layer, ...]  # the network's, lowered to what the engine runs
     gather: Gather  # how the host lays out the input
     rows: tuple[Row, ...]  # one for each layer
-    sizes: Sizes
-    memories: tuple[Memory, ...]  # on-chip memories
-    resources: Resources
     tensors: tuple[memory.Tensor, ...]  # feature maps and regions of them, with their lives
     arena: memory.Arena  # feature maps in DRAM
     chip: memory.Chip  # feature maps on chip
 
     @property
+    def part(self) -> Part:
+        """The engine's part."""
+        return self.engine.part
+
+    @property
+    def sizes(self) -> Sizes:
+        """The engine's widths and depths."""
+        return self.engine.sizes
+
+    @property
     def array(self) -> Array:
-        """The engine's size."""
+        """The engine's lanes, pixels and ports."""
         return self.sizes.array
 
     @property
-    def batch(self) -> int:
-        """Images per call of the accelerator at most."""
-        return self.sizes.batch
+    def memories(self) -> tuple[Memory, ...]:
+        """The engine's on-chip memories."""
+        return self.engine.memories
+
+    @property
+    def resources(self) -> Resources:
+        """What the engine takes of the part."""
+        return self.engine.resources
 
     @cached_property
     def costs(self) -> tuple[LayerCost, ...]:
@@ -58,6 +72,11 @@ class Design:
     def input_words(self) -> int:
         """64-bit words of one packed input."""
         return packed_words(self.gather, self.network.input.bits)
+
+    @property
+    def chip_strides(self) -> tuple[int, int]:
+        """64-bit words from image to image in on-chip memories A and B."""
+        return strides(self.chip)
 
     @property
     def weight_words(self) -> int:
@@ -109,26 +128,49 @@ def packed_words(gather: Gather, bits: int) -> int:
     return ceil_div(channels, BLOCK_CODES) * plane_words(rows, columns, bits)
 
 
+def strides(chip: memory.Chip) -> tuple[int, int]:
+    """64-bit words from image to image in on-chip memories A and B, 1 where nothing is there."""
+    return max(1, chip.words[0]), max(1, chip.words[1])
+
+
 def assemble(
-    lowered: Lowered, part: Part, images: int, rows: Sequence[Row], sizes: Sizes
+    lowered: Lowered,
+    part: Part,
+    images: int,
+    rows: Sequence[Row],
+    sizes: Sizes,
+    engine: Engine | None = None,
 ) -> Design:
-    """The design of rows that are cut into chunks: places of feature maps and weights."""
+    """The design of rows that are cut into chunks: places of feature maps and weights.
+
+    Args:
+        lowered: the network as the array runs it.
+        part: what the engine is made for.
+        images: for all calls together.
+        rows: cut into chunks.
+        sizes: that they need.
+        engine: that exists and has these sizes; None: one is made of them.
+    """  # fmt: skip
     network = lowered.network
     words = [row.output_words for row in rows]
     tensors = memory.lifetimes(
         network.layers, packed_words(lowered.gather, network.input.bits), words
     )
     tensors = memory.join_concats(tensors, network.layers, network.concats)
-    chip = memory.choose_chip(network, tensors, rows, sizes, part)
+    room = engine.sizes.chip_words if engine else None
+    chip = memory.choose_chip(network, tensors, rows, sizes, part, room)
     sizes = replace(sizes, chip_words=memory.depths(chip.words, sizes.batch))
     arena = memory.allocate([tensor for tensor in tensors if tensor.name not in chip.memory])
+    chip_words = strides(chip)
     addresses = {**arena.address, **chip.address}
     placed, weights = [], 0
     for layer, row in zip(network.layers, rows, strict=True):
         fields = {"out_addr": addresses[layer.name], "weight_addr": weights}
         for name, source in zip(("in_addr", "in2_addr"), layer.inputs, strict=False):
             fields[name] = addresses[source]
-        row = replace(row, **fields, **memory.place_fields(layer, chip))
+        row = replace(row, **fields, **memory.place_fields(layer, chip), map_words=arena.words)
+        read, written = chip_words[:: -1 if row.chip_swap else 1]
+        row = replace(row, chip_words=read, out_words=written if row.out_chip else arena.words)
         placed.append(row.with_products(sizes.array))
         weights += row.weight_words(sizes.array)
     if max(weights, arena.words * sizes.batch) > INT32_MAX:
@@ -141,14 +183,12 @@ def assemble(
         )
     return Design(
         network=network,
-        part=part,
+        engine=engine or Engine(part, sizes),
         images=images,
+        batch=sizes.batch,
         layers=lowered.layers,
         gather=lowered.gather,
         rows=tuple(placed),
-        sizes=sizes,
-        memories=tuple(memories(sizes, part)),
-        resources=estimate(sizes, part),
         tensors=tuple(tensors),
         arena=arena,
         chip=chip,

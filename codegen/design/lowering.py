@@ -34,6 +34,7 @@ class Lowered:
     array: Array
     layers: tuple[Layer, ...]  # after lane packing and merging of groups, stored with a 0
     gather: Gather  # how the host lays out the input
+    widths: tuple[int, ...] = ()  # at which weights can be stored; none: at any
 
     def rows(self) -> list[Row]:
         """A row for each layer; what depends on chunks and addresses is 0.
@@ -53,7 +54,6 @@ class Lowered:
         (_, in_height, in_width), quantizer = layer.in_shape, layer.quantizer
         (_, out_height, out_width), pool = layer.out_shape, layer.pool or NO_POOL
         per_group = layer.conv_shape[0] // layer.groups
-        normalised = [item.name for item in lrn_layers(self.network)]
         return Row(
             in_height=in_height,
             in_width=in_width,
@@ -81,25 +81,25 @@ class Lowered:
             **self._decoder("in", layer, 0),
             **(self._encoder(layer, quantizer) if quantizer else {}),
             **(self._weights(layer) if layer.has_weights else self._operation(layer)),
-            lrn_table=normalised.index(layer.name) if layer.lrn else 0,
         )
 
     def _weights(self, layer: Layer) -> dict[str, int]:
         """Fields of a convolution: how its weights are stored, and how it is cut into tiles."""
-        array, stored = self.array, layer.stored
-        words = array.row_words(stored.bits)
+        array, bits = self.array, layer.stored.bits
+        bits = min((width for width in self.widths if width >= bits), default=bits)
+        table, words = layer.stored.table, array.row_words(bits)
         if words % array.weight_ports:
             fitting = ", ".join(str(ports) for ports in WEIGHT_PORTS if words % ports == 0)
             raise UserError(
                 f"WEIGHT_PORTS must divide the {words} words of a row of layer {layer.name} "
-                f"({array.simd}x{array.pe} weights of {stored.bits} bits), not "
+                f"({array.simd}x{array.pe} weights of {bits} bits), not "
                 f"{array.weight_ports}; use one of {fitting}"
             )
         return {
             "blocks": ceil_div(layer.in_shape[0] // layer.groups, BLOCK_CODES),
             "tiles_per_group": ceil_div(layer.conv_shape[0] // layer.groups, array.pe),
-            "weight_bits": stored.bits,
-            "weight_table": 0 if stored.table is None else stored.table.size,
+            "weight_bits": bits,
+            "weight_table": 0 if table is None else table.size,
             "row_words": words // array.weight_ports,
         }
 
@@ -136,7 +136,6 @@ class Lowered:
             f"{prefix}_scheme": Scheme[source.scheme.upper()],
             f"{prefix}_shift": source.shift,
             f"{prefix}_half": source.decode_half,
-            f"{prefix}_table": self._table(source),
         }
 
     def _encoder(self, layer: Layer, quantizer: Quantizer) -> dict[str, int]:
@@ -150,13 +149,7 @@ class Lowered:
             "out_scheme": Scheme[quantizer.scheme.upper()],
             "out_shift": quantizer.shift,
             "out_half": quantizer.encode_half,
-            "out_table": self._table(quantizer),
         }
-
-    def _table(self, quantizer: Quantizer) -> int:
-        """Row of the KNQ tables, 0 for other schemes."""
-        tables = [id(item) for item in knq_tables(self.network)]
-        return tables.index(id(quantizer)) if id(quantizer) in tables else 0
 
 
 def _sides(name: str, values: tuple[int, int]) -> dict[str, int]:
@@ -164,12 +157,19 @@ def _sides(name: str, values: tuple[int, int]) -> dict[str, int]:
     return {f"{name}_h": values[0], f"{name}_w": values[1]}
 
 
-def lower(network: Network, array: Array, max_taps: int, compact: bool = False) -> Lowered:
+def lower(
+    network: Network,
+    array: Array,
+    max_taps: int,
+    compact: bool = False,
+    widths: tuple[int, ...] = (),
+) -> Lowered:
     """Lower a network for the lanes and pixels of an array.
 
     A packed kernel has at most `max_taps` taps, what the weight buffer can hold; `compact` takes
-    the smallest packed input instead of the fastest.
-    """
+    the smallest packed input instead of the fastest. Weights are stored at the next of `widths`,
+    where there are some.
+    """  # fmt: skip
     readers = sum(layer.inputs.count(INPUT) for layer in network.layers)
     gather = Gather(network.input.shape, network.input.shape, (1, 1), (1, 1), (0, 0))
     layers = []
@@ -179,18 +179,7 @@ def lower(network: Network, array: Array, max_taps: int, compact: bool = False) 
             axes = choose_packing(layer, network.input.bits, array, max_taps, compact)
             layer, gather = pack_lanes(layer, *axes)
         layers.append(replace(layer, weight_storage=with_zero(layer, array)))
-    return Lowered(network, array, tuple(layers), gather)
-
-
-def knq_tables(network: Network) -> tuple[Quantizer, ...]:
-    """The KNQ quantizers in layer order: row i of the rendered tables."""
-    quantizers = [layer.quantizer for layer in network.layers if layer.quantizer]
-    return tuple(item for item in quantizers if item.scheme == "knq")
-
-
-def lrn_layers(network: Network) -> tuple[Layer, ...]:
-    """The normalisations in layer order: row i of the rendered factors."""
-    return tuple(layer for layer in network.layers if layer.lrn)
+    return Lowered(network, array, tuple(layers), gather, widths)
 
 
 def merge_groups(layer: Layer, array: Array) -> Layer:

@@ -311,12 +311,21 @@ def depths(words: tuple[int, int], batch: int) -> tuple[int, int]:
 
 
 def choose_chip(
-    network: Network, tensors: list[Tensor], rows: Sequence[Row], sizes: Sizes, part: Part
+    network: Network,
+    tensors: list[Tensor],
+    rows: Sequence[Row],
+    sizes: Sizes,
+    part: Part,
+    chip_words: tuple[int, int] | None = None,
 ) -> Chip:
-    """The feature maps that fit beside everything else."""
+    """The feature maps that fit beside everything else on the part, or memories that exist."""
     if sizes.array.fm == "ddr":
         return Chip()
     items = candidates(network.layers, tensors, rows, sizes.array)
+    if chip_words is not None:
+        deep_a, deep_b = chip_words
+        return choose(items, lambda words: words[0] * sizes.batch <= deep_a
+                      and words[1] * sizes.batch <= deep_b)  # fmt: skip
     return choose(
         items,
         lambda words: shortage(replace(sizes, chip_words=depths(words, sizes.batch)), part) is None,

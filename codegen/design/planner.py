@@ -12,6 +12,7 @@ from itertools import product, takewhile
 from codegen.design.array import Array
 from codegen.design.cost import batched_cost
 from codegen.design.design import Design, assemble
+from codegen.design.engine import Engine
 from codegen.design.lowering import Lowered, lower
 from codegen.design.memory import all_on_chip
 from codegen.design.resources import estimate, shortage
@@ -96,6 +97,83 @@ def _plan(lowered: Lowered, part: Part, images: int) -> Design:
     )
 
 
+def plan_for(
+    network: Network,
+    engine: Engine,
+    images: int = 1,
+    fm: str = "auto",
+    batches: Sequence[int] = (),
+    ahead: bool = True,
+) -> Design:
+    """Plan a network for an engine that exists; UserError names all that it lacks.
+
+    Args:
+        network: to plan.
+        engine: that runs it.
+        images: for all calls together.
+        fm: "auto": feature maps are on chip as far as the engine's memories go.
+        batches: images a call worth a try; none given: what is sensible.
+        ahead: use what is free of the line buffer.
+    """  # fmt: skip
+    if images < 1:
+        raise UserError(f"IMAGES must be 1 or more, not {images}")
+    array, sizes = replace(engine.sizes.array, fm=fm), engine.sizes
+    fitting: list[Design] = []
+    refused: list[list[str]] = []
+    for compact, batch in product((False, True), batches or _batches(min(images, sizes.batch))):
+        lowered = lower(network, array, sizes.weight_rows, compact, sizes.weight_widths)
+        rows = fit_rows(lowered, engine, batch if ahead else 0)
+        steps = max((row.steps(row.chunk_blocks, array) for row in rows if row.is_conv), default=1)
+        needed = sizes_of(lowered, rows, array, steps, batch, sizes.line_low_bits)
+        lacks = engine.lacks(needed)
+        if not lacks:
+            design = assemble(lowered, engine.part, images, rows, needed, engine)
+            missing = all_on_chip(network.layers, design.rows) if fm == "chip" else None
+            lacks = [f"room on chip for {missing}"] if missing else []
+        if lacks:
+            refused.append(lacks)
+        else:
+            fitting.append(design)
+    if fitting:
+        return min(fitting, key=lambda design: (design.seconds, design.activation_bytes))
+    _, shortest = min((len(lacks), lacks) for lacks in refused)
+    raise UserError(
+        f"{network.name}: the engine must have {'; '.join(shortest)}; "
+        "leave ENGINE out, or make an engine that has"
+    )
+
+
+def fit_rows(lowered: Lowered, engine: Engine, batch: int) -> list[Row]:
+    """The rows cut for an engine's buffers; where that cannot be, for larger ones.
+
+    What is free of the line buffer is for `batch` images; 0: for nothing.
+    """
+    sizes, rows = engine.sizes, []
+    for row in lowered.rows():
+        wide = row.code_bits > sizes.line_low_bits
+        limit = sizes.line_high_blocks if wide else sizes.line_blocks
+        cut = row.cut(lowered.array, sizes.weight_rows, limit)
+        if cut is not None and batch:
+            cut = use_line_buffer(cut, batch, limit)
+        cut = cut or row.cut(lowered.array, WEIGHT_ROWS[-1], LINE_LIMITS[0])
+        if cut is None:
+            raise UserError(f"{lowered.network.name}: {_too_large(lowered, lowered.rows())}")
+        rows.append(cut)
+    return rows
+
+
+def _batches(most: int) -> list[int]:
+    """Images a call worth a try, fewest first.
+
+    >>> _batches(5)
+    [1, 2, 5]
+    """
+    batches = {most}
+    while min(batches) > 1:
+        batches.add(min(batches) // 2)
+    return sorted(batches)
+
+
 def _order(fitting: list[Candidate], part: Part) -> list[Candidate]:
     """The one with the fewest BRAM36 within NEAR_BEST of the fewest cycles; then the fastest."""
     limit = min((item.cycles for item in fitting), default=0) * (1 + NEAR_BEST)
@@ -111,10 +189,7 @@ def _candidates(
 ) -> Iterator[Candidate]:
     """Every depth of the weight buffer with every batch and every useful line buffer."""
     array = lowered.array
-    batches = {min(images, MAX_BATCH)}
-    while min(batches) > 1:
-        batches.add(min(batches) // 2)
-    for weight_rows, batch in product(WEIGHT_ROWS, sorted(batches)):
+    for weight_rows, batch in product(WEIGHT_ROWS, _batches(min(images, MAX_BATCH))):
         cut = [row.cut(array, weight_rows, limit) for row in base]
         whole = [row for row in cut if row is not None]
         if len(whole) < len(cut):

@@ -60,10 +60,10 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
             for name, adapter in adapters(array.weight_ports).items()
             for memory in adapter.memories(name)
         ),
-        # two neighbouring points a cycle: the two ports of each copy, one copy per QK/QE unit
+        # two neighbouring points a cycle, the even and the odd ones apart; a copy per QK/QE unit
         Memory(
-            "normalisation factors", 1 if sizes.lrn_tables else 0,
-            LRN_ENTRIES * max(1, sizes.lrn_tables), LRN_FACTOR_BITS, copies=array.qk_units,
+            "normalisation factors", 2 if sizes.lrn else 0, ceil_div(LRN_ENTRIES, 2),
+            LRN_FACTOR_BITS, copies=array.qk_units,
         ),
         *_feature_maps(sizes, part),
     ]  # fmt: skip
@@ -139,9 +139,9 @@ def conversion_luts(sizes: Sizes) -> int:
     qm = min(QM[1], max(QM[0], sizes.quant_bits))
     decoders, luts = sizes.array.pixels * sizes.array.simd * sizes.decoders, 0.0
     if sizes.knq_levels > 1:
-        bits, tables = (sizes.knq_levels - 1).bit_length(), sizes.knq_tables
-        luts += lut_estimate("ck", bits, qm, tables, decoders)
-        luts += lut_estimate("qk", bits, qm, tables, sizes.array.qk_units)
+        bits = (sizes.knq_levels - 1).bit_length()
+        luts += lut_estimate("ck", bits, qm, lanes=decoders)
+        luts += lut_estimate("qk", bits, qm, lanes=sizes.array.qk_units)
     if sizes.enq_bits:
         luts += lut_estimate("ce", sizes.enq_bits, qm, lanes=decoders)
         luts += lut_estimate("qe", sizes.enq_bits, qm, lanes=sizes.array.qk_units)
@@ -167,7 +167,7 @@ def weight_luts(sizes: Sizes) -> int:
 
 def square_luts(sizes: Sizes) -> int:
     """LUTs of a normalisation's squares and interpolation: an adder for two bits of a factor."""
-    if not sizes.lrn_tables:
+    if not sizes.lrn:
         return 0
     bits = sizes.value_bits
     squares = (2 * sizes.lrn_reach + 1) * ceil_div(bits, 2) * (bits + 2)
@@ -183,7 +183,7 @@ def multiplier_blocks(a: int, b: int, part: Part) -> int:
 def _factor_blocks(sizes: Sizes, part: Part) -> int:
     """DSP blocks of one QK/QE unit."""
     blocks = 0
-    if sizes.lrn_tables:
+    if sizes.lrn:
         blocks += multiplier_blocks(LRN_FACTOR_BITS + 1, sizes.value_bits, part)
     if sizes.averages:
         blocks += multiplier_blocks(sizes.acc_bits, RECIPROCAL_BITS + 2, part)

@@ -54,8 +54,8 @@ class Row:
     """One layer; blocks and planes are 8 channels, words 64 bits, addresses count words."""
 
     in_addr: int = column(
-        "place of the input in an image's arena: image n begins at word n * ARENA_WORDS; on chip: "
-        "5.1", "words", cost=False,
+        "place of the input in an image's arena: image n begins at word n * `map_words`; on chip: "
+        "5.2", "words", cost=False,
     )  # fmt: skip
     out_addr: int = column("place of the output, likewise", "words", cost=False)
     in_bits: int = column("T of the input", "bits")
@@ -113,11 +113,9 @@ class Row:
     in_scheme: int = column("decoder: 0 the code itself, 1 ENQ, 2 KNQ")
     in_shift: int = column("ENQ: left shift of a code", "bits", cost=False)
     in_half: int = column("ENQ: added to the value of codes other than 0", cost=False)
-    in_table: int = column("KNQ: row of `CENTROID`", cost=False)
     out_scheme: int = column("encoder: 0 none, 1 ENQ, 2 KNQ")
     out_shift: int = column("ENQ: right shift of y", "bits", cost=False)
     out_half: int = column("ENQ: added before that shift", cost=False)
-    out_table: int = column("KNQ: row of `THRESHOLD`", cost=False)
     raw: int = column("1 for the last layer: accumulators are stored")
     op: int = column(
         "0 convolution, 1 sum of the window channel by channel (add, avgpool, maxpool), 2 LRN"
@@ -134,16 +132,20 @@ class Row:
     in2_scheme: int = column("as `in_scheme`")
     in2_shift: int = column("as `in_shift`", "bits", cost=False)
     in2_half: int = column("as `in_half`", cost=False)
-    in2_table: int = column("as `in_table`", cost=False)
     reciprocal: int = column("R of an average pool, 0 for none")
-    exclude_pad: int = column("1: R depends on the pixel, from `RECIPROCAL[n]`")
+    exclude_pad: int = column(
+        "1: R depends on the pixel, by the elements of its window inside the map"
+    )
     lrn_size: int = column("window of the normalisation, section 2.8", "channels")
-    lrn_table: int = column("row of `LRN_TABLE`")
     in_chip: int = column("place: 0 DRAM, 1 on chip, 2 DRAM with a copy on chip")
     in2_chip: int = column("place of the second input: 0 or 1")
     out_chip: int = column("place of the output: 0 or 1")
     chip_swap: int = column("0: the layer reads memory A and writes B; 1: it reads B and writes A")
     cache_addr: int = column("place of the copy where `in_chip` is 2", "words")
+    map_words: int = column("size of an image's arena in DRAM", "words", cost=False)
+    chip_words: int = column("words from image to image in the memory on chip that is read",
+                             cost=False)  # fmt: skip
+    out_words: int = column("words from image to image of the output, wherever it is", cost=False)
     # what follows are products of the fields above, so that the engine need not multiply
     columns: int = column("groups of PIXELS pixels in an output row", "groups", cost=False)
     first_rows: int = column("input rows that the first output row needs", "rows", cost=False)

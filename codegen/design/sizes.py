@@ -8,11 +8,20 @@ LUT RAM with such ports: 4 LUTs hold 32 words of 6 bits or 64 of 3 (UG474, RAM32
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from codegen.design.array import Array
 from codegen.design.lowering import Lowered
 from codegen.design.rows import Operation, Row
-from formats.arithmetic import BLOCK_CODES, ceil_div, ceil_log2, signed_bits, unsigned_bits
+from formats.arithmetic import (
+    BLOCK_CODES,
+    MAX_ACC_BITS,
+    MAX_PRODUCT_BITS,
+    ceil_div,
+    ceil_log2,
+    signed_bits,
+    unsigned_bits,
+)
 from formats.network import Layer
 from formats.packing import WORD_BITS
 from formats.quantizer import Quantizer
@@ -68,7 +77,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Everything that resources depend on; names as in struct Network (network.hpp)."""
+    """Everything that the rendered C++ and its resources depend on; names as in network.hpp.
+
+    Widths come from formats and shapes, so that a network which is quantized again has the same.
+    """
 
     array: Array
     batch: int  # images a call of the accelerator at most
@@ -89,14 +101,22 @@ class Sizes:
     pool_width: int
     pack_width: int
     quant_signed: bool
-    knq_tables: int
     enq_bits: int
     decoders: int
     wide_bits: int
+    operations: bool  # layers without weights
+    lrn: bool
     lrn_reach: int
-    lrn_tables: int
     averages: bool
-    map_side: int  # rows or columns of the largest map
+    map_height: int
+    map_width: int
+    kernel: int  # rows or columns of a dilated kernel
+    stride: int
+    pad_entries: int  # of the line buffer, that padding above and on the left would take
+    pass_blocks: int  # channel blocks of a pass's inputs
+    planes: int  # of a convolution group's output
+    channels: int  # that a layer reads or stores
+    passes: int
     in_widths: tuple[int, ...]  # T of the feature maps that are read
     out_widths: tuple[int, ...]  # T of those that are written packed; 1 where none is
     weight_widths: tuple[int, ...]  # of stored weights or indices
@@ -111,23 +131,52 @@ def operand_bits(lowered: Lowered) -> tuple[int, int]:
     sources = [lowered.source(name) for layer in layers for name in layer.inputs]
     return (
         max([layer.weight_bits for layer in layers if layer.has_weights], default=2),
-        max(signed_bits(item.min_value, item.max_value) for item in sources),
+        max(value_bits(item) for item in sources),
     )
 
 
+def value_bits(quantizer: Quantizer) -> int:
+    """Signed width of whatever value a code of this format stands for.
+
+    >>> value_bits(Quantizer("enq", 3, 12, 0, "mid")), value_bits(Quantizer("uniform", 8, 8, 0))
+    (13, 9)
+    """
+    return quantizer.qm + (not quantizer.signed)
+
+
+def acc_bits(layer: Layer, sources: Sequence[Quantizer]) -> int:
+    """Signed width of any sum of a layer's products, whatever its weights are."""
+    most = max(1 << (value_bits(item) - 1) for item in sources)
+    if layer.has_weights:
+        products = layer.in_shape[0] // layer.groups * prod(layer.kernel)
+        largest = products * most << (layer.weight_bits - 1)
+        # biases are short of that, or else the layer says so itself
+        return max(layer.acc_bits, min(MAX_ACC_BITS, signed_bits(-largest, largest)))
+    return layer.acc_bits
+
+
 def sizes_of(
-    lowered: Lowered, rows: Sequence[Row], array: Array, weight_rows: int, batch: int
+    lowered: Lowered,
+    rows: Sequence[Row],
+    array: Array,
+    weight_rows: int,
+    batch: int,
+    low_bits: int | None = None,
 ) -> Sizes:
-    """The sizes of a network whose rows are cut into chunks."""
+    """The sizes of a network whose rows are cut into chunks.
+
+    `low_bits`: of a code in every entry of the line buffer, None for the cheapest split.
+    """  # fmt: skip
     layers = lowered.layers
     stored = [layer.quantizer for layer in layers if layer.quantizer]
     knq = [item for item in stored if item.scheme == "knq"]
+    sums = [acc_bits(layer, [lowered.source(name) for name in layer.inputs]) for layer in layers]
     pooled = [row for row in rows if row.pooled]
     waiting = [batch * row.pixel_groups(array) for row in rows if row.chunks > 1]
     second = {row.in2_bits for row in rows if row.sources > 1}
     widths = {row.code_bits for row in rows} | {row.out_bits for row in rows} - {0}
     weight_bits, value_bits = operand_bits(lowered)
-    low_bits, high_blocks = split_line(rows, max(widths))
+    low_bits, high_blocks = split_line(rows, max(widths), low_bits)
     # no sum of SIMD full products overflows; an aligned value passes where such a sum does
     sum_bits = weight_bits + value_bits + ceil_log2(array.simd)
     aligned_bits = value_bits + max(shift for layer in layers for shift in layer.in_aligns)
@@ -138,7 +187,7 @@ def sizes_of(
         weight_bits=weight_bits,
         value_bits=value_bits,
         tree_bits=max(sum_bits, aligned_bits),
-        acc_bits=max(layer.acc_bits for layer in layers),
+        acc_bits=max(sums),
         quant_bits=quant_bits(rows, stored),
         quant_signed=any(item.signed for item in stored),
         code_bits=max(widths),
@@ -148,24 +197,34 @@ def sizes_of(
         line_high_blocks=high_blocks,
         psum_groups=max(waiting, default=1),
         knq_levels=max((1 << item.bits for item in knq), default=1),
-        knq_tables=len(knq),
         enq_bits=max((item.bits for item in stored if item.scheme == "enq"), default=0),
         decoders=max(row.sources for row in rows),
         pool_rows=max((row.pool_h for row in pooled), default=0),
         pool_width=max((row.conv_width for row in pooled), default=0),
         pack_width=max(row.out_width for row in rows),
-        wide_bits=wide_bits(rows, layers),
+        wide_bits=wide_bits(rows, layers, sums),
+        operations=any(not row.is_conv for row in rows),
+        lrn=any(row.op == Operation.LRN for row in rows),
         lrn_reach=max(row.lrn_size // 2 for row in rows),
-        lrn_tables=sum(row.op == Operation.LRN for row in rows),
         averages=any(row.reciprocal or row.exclude_pad for row in rows),
-        map_side=max(max(row.in_height, row.in_width, row.conv_height) for row in rows),
+        map_height=max(max(row.in_height, row.conv_height, row.out_height) for row in rows),
+        map_width=max(max(row.in_width, row.conv_width, row.out_width) for row in rows),
+        kernel=max(max(row.kernel_h * row.dilation_h, row.kernel_w * row.dilation_w)
+                   for row in rows),
+        stride=max(max(row.stride_h, row.stride_w) for row in rows),
+        pad_entries=max((row.pad_top * row.in_width + row.pad_left) * row.chunk_blocks
+                        for row in rows),
+        pass_blocks=max(row.blocks * row.sources for row in rows),
+        planes=max(row.group_out_planes for row in rows),
+        channels=max(max(row.out_channels, row.blocks * BLOCK_CODES) for row in rows),
+        passes=max(row.passes for row in rows),
         in_widths=tuple(sorted({row.in_bits for row in rows} | second)),
         out_widths=tuple(sorted({row.out_bits for row in rows if not row.raw})) or (1,),
         weight_widths=tuple(sorted({row.weight_bits for row in rows if row.is_conv}))
         or (weight_bits,),
         table_entries=max(row.weight_table for row in rows),
         plain_weights=any(row.is_conv and not row.weight_table for row in rows),
-    )
+    )  # fmt: skip
 
 
 def quant_bits(rows: Sequence[Row], quantizers: Sequence[Quantizer]) -> int:
@@ -174,15 +233,17 @@ def quant_bits(rows: Sequence[Row], quantizers: Sequence[Quantizer]) -> int:
     return signed_bits(low, high) if any(q.signed for q in quantizers) else unsigned_bits(high)
 
 
-def wide_bits(rows: Sequence[Row], layers: Sequence[Layer]) -> int:
+def wide_bits(rows: Sequence[Row], layers: Sequence[Layer], sums: Sequence[int]) -> int:
     """Width that holds acc + 2^(s-1), acc << -s and y_max without overflow, over all layers.
 
-    acc is the accumulator times the factor of an average pool or of a normalisation.
+    acc is the accumulator, of `sums` bits at most, times the factor of an average pool or of a
+    normalisation.
     """
     needed = [2]
-    for row, layer in zip(rows, layers, strict=True):
-        shift, acc = row.requant_shift, layer.product_bits
-        needed.append(max(acc, shift) + 1 if shift > 0 else acc - shift)
+    for row, layer, bits in zip(rows, layers, sums, strict=True):
+        shift, factor = row.requant_shift, layer.product_bits - layer.acc_bits
+        needed.append(min(MAX_PRODUCT_BITS, max(bits + factor, shift)) + 1)
+        needed.append(layer.product_bits - min(0, shift))
         needed.append(row.y_max.bit_length() + 1)
     return max(needed)
 
@@ -211,15 +272,16 @@ def line_memories(
     return memories
 
 
-def split_line(rows: Sequence[Row], code_bits: int) -> tuple[int, int]:
-    """(low bits, entries of the rest) of the cheapest line buffer.
+def split_line(rows: Sequence[Row], code_bits: int, fixed: int | None = None) -> tuple[int, int]:
+    """(low bits, entries of the rest) of the cheapest line buffer, or of one with `fixed` low bits.
 
     The network's input has the widest codes, but few channels: its upper bits get a shallow memory
     of their own.
     """
     blocks = max(row.line_entries for row in rows)
     options = []
-    for low in sorted({code_bits, *(row.code_bits for row in rows)}, reverse=True):
+    choices = {code_bits, *(row.code_bits for row in rows)} if fixed is None else {fixed}
+    for low in sorted(choices, reverse=True):
         high = max((row.line_entries for row in rows if row.code_bits > low), default=1)
         parts = line_memories(blocks, low, high, code_bits)
         options.append((sum(part.bram18 for part in parts), -low, high))

@@ -34,7 +34,7 @@ class Stream:
 
 def tap_bits(sizes: Sizes) -> int:
     """Width of the taps of one cycle: G times a distance in pixels and entries, and a few flags."""
-    place = 2 * (unsigned_bits(sizes.map_side) + 2) + entry_bits(sizes) + 1
+    place = 2 * (unsigned_bits(max(sizes.map_height, sizes.map_width)) + 2) + entry_bits(sizes) + 1
     return sizes.array.blocks * place + unsigned_bits(sizes.weight_rows) + 3
 
 
@@ -47,7 +47,7 @@ def streams(sizes: Sizes) -> list[Stream]:
     """All of them."""
     array = sizes.array
     pixel, sums = array.pe * sizes.code_bits, array.pe * sizes.acc_bits
-    entry, side = entry_bits(sizes), unsigned_bits(sizes.map_side) + 1
+    entry, side = entry_bits(sizes), unsigned_bits(max(sizes.map_height, sizes.map_width)) + 1
     tokens = {
         "pack_tiles": 64, "write_tiles": 64, "reads": 98, "unpacks": 17, "lines": entry + 1,
         "rows": entry + 2 * side + 37, "writes": 50,

@@ -3,31 +3,32 @@
 
 from math import prod
 
-from codegen.design.constants import design_id
 from codegen.design.design import Design
 from formats import design as board
+from formats.program import Program
 
 
-def describe(design: Design, weight_checks: list[int]) -> board.Design:
-    """The driver's view of a design whose layers' weights have these CRC-32."""
+def describe(design: Design, program: Program, weight_checks: list[int]) -> board.Design:
+    """The driver's view of a design with its program; its layers' weights have these CRC-32."""
     network, last = design.network, design.layers[-1]
     layers = tuple(_layer(design, index, crc) for index, crc in enumerate(weight_checks))
-    chip_a, chip_b = (words // design.batch for words in design.sizes.chip_words)
     return board.Design(
         network=network.name,
         part=design.part.name,
-        design_id=int(design_id(design), 16),
+        engine_id=f"{program.header('engine_id'):08x}",
+        network_id=f"{program.header('network_id'):08x}",
         clock_mhz=design.part.clock_mhz,
         predicted_images=design.images,
         batch=design.batch,
         arena_words=design.arena.words,
         input_address=design.arena.address["input"],
-        chip_words=(chip_a, chip_b),
+        chip_words=design.chip_strides,
         input_words=design.input_words,
         input_shape=network.input.shape,
         input_bits=network.input.bits,
         gather=design.gather,
         preprocessing=network.input.preprocessing,
+        program_words=program.words.size,
         weight_words=design.weight_words,
         weight_bits=max(layer.weight_bits for layer in layers),
         weight_ports=design.array.weight_ports,
@@ -58,7 +59,7 @@ def _layer(design: Design, index: int, crc: int) -> board.Layer:
         weight_address=row.weight_addr,
         weight_words=ports * row.weight_words(design.array),
         bias_words=ports * head if stored else 0,
-        weight_bits=stored.bits if stored else 0,
+        weight_bits=row.weight_bits if stored else 0,
         weight_crc=crc,
         macs=layer.macs,
         **cost.totals,

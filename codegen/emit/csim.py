@@ -55,7 +55,8 @@ def simulate(options: Options) -> int:
 
 def compile_bench(options: Options) -> Path:
     """Compile hls/*.cpp; return the program. Does nothing where sources and flags are unchanged."""
-    folder, types = options.folder / "hls", options.csim_types
+    build, types = options.engine or options.folder, options.csim_types
+    folder = options.folder / "hls"
     sources = sorted(folder.glob("*.cpp"))
     if not sources:
         raise UserError(f"{folder} must hold generated sources; run `nuq codegen` first")
@@ -63,12 +64,13 @@ def compile_bench(options: Options) -> Path:
     if options.sanitize:
         flags += [*SANITIZE, *SANITIZE_TYPES[types]]
     name = f"csim_{types}{'_sanitize' if options.sanitize else ''}"
-    program = options.folder / "csim" / name
+    program = build / "csim" / name  # one of all networks of an engine
     return compile_cpp(flags, sources, sorted(folder.glob("*.hpp")), program)
 
 
 def run_bench(options: Options, program: Path, images: int) -> int:
     """Run the test bench, its output going straight through; return its exit status."""
+    (options.folder / "csim").mkdir(parents=True, exist_ok=True)
     for name in ("csim.json", "logits.bin"):
         (options.folder / "csim" / name).unlink(missing_ok=True)
     folders = [str(options.folder / name) for name in ("params", "golden", "csim")]

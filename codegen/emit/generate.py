@@ -9,30 +9,74 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from codegen.design.design import Design
+from codegen.design.engine import ENGINE, Engine, read_engine
+from codegen.design.planner import plan_for
 from codegen.design.search import Axes, choose
-from codegen.emit import board_design, golden, render, report, report_page, weights_file
+from codegen.emit import (
+    board_design,
+    golden,
+    program_file,
+    render,
+    report,
+    report_page,
+    weights_file,
+)
 from formats import network
 from formats.build import atomic_dir, digest, is_current, program_files, write_atomic
 from formats.design import DESIGN
 from formats.errors import UserError, existing
 from formats.hardware import clocked, find_part
 from formats.options import Options
+from formats.program import PROGRAM, Program
 from formats.schema import to_json
 
 OUTPUTS = ("hls", "params", "golden")
 
 
-def axes(options: Options) -> Axes:
-    """What the options set of the array; the exploration chooses the rest."""
-    names = ("simd", "pe", "pixels", "weight_ports", "fm")
+def array_axes(options: Options) -> Axes:
+    """What the options set of an engine's array."""
+    names = ("simd", "pe", "pixels", "weight_ports")
     values = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in values.items() if value not in (None, "auto")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def axes(options: Options) -> Axes:
+    """What the options set of the array and of the maps; the exploration chooses the rest."""
+    place = {"fm": options.fm} if options.fm != "auto" else {}
+    return {**array_axes(options), **place}
+
+
+def write_engine(engine: Engine, folder: Path) -> str:
+    """Write folder/hls of an engine without a network; its ID."""
+    engine_id, files = render.render_engine(engine)
+    with atomic_dir(folder / "hls") as hls:
+        for name, text in {**files, ENGINE: engine.text}.items():
+            (hls / name).write_text(text, encoding="utf-8")
+    return engine_id
+
+
+def existing_engine(options: Options) -> Engine | None:
+    """The engine of ENGINE; UserError where the array is set, too, or the C++ is not this one's."""
+    if options.engine is None:
+        return None
+    set_axes = array_axes(options)
+    if set_axes:
+        raise UserError(f"{', '.join(set_axes).upper()} must be left out with ENGINE, which has it")
+    engine = read_engine(options.engine)
+    _, files = render.render_engine(engine)
+    there = existing(options.engine / "hls" / "network.hpp", "run `make engine` there")
+    if there.read_text(encoding="utf-8") != files["network.hpp"]:
+        raise UserError(
+            f"{options.engine}/hls must be rendered by this version of the program; make the "
+            "engine again, or use the version that its bitstream is of"
+        )
+    return engine
 
 
 def generate(options: Options) -> Design | None:
     """Generate everything; None where it was up to date."""
     quantized = quantized_folder(options.folder)
-    part = clocked(find_part(options.part), options.clock)
+    part, engine = clocked(find_part(options.part), options.clock), existing_engine(options)
     settings_sha256 = settings_digest(options, quantized)
     outputs = [options.folder / name for name in (*OUTPUTS, DESIGN)]
     if is_current(options.folder / "report.json", settings_sha256, outputs):
@@ -42,20 +86,38 @@ def generate(options: Options) -> Design | None:
     images = options.images or available
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
-    plan = choose(loaded, part, images, axes(options))
+    if engine is None:
+        plan = choose(loaded, part, images, axes(options))
+    else:
+        plan = plan_for(loaded, engine, images, options.fm)
     files = render.render_all(plan)
+    engine_id, _ = render.render_engine(plan.engine)
     with ExitStack() as stack:
         hls, params, vectors = (
             stack.enter_context(atomic_dir(options.folder / name)) for name in OUTPUTS
         )
-        for name, text in files.items():
+        for name, text in {**files, ENGINE: plan.engine.text}.items():
             (hls / name).write_text(text, encoding="utf-8")
-        checks = weights_file.write_weights(plan, params / "weights.bin")
-        golden.write_golden(plan, vectors, checks)
-    driver = board_design.describe(plan, checks)
+        program, checks = write_parameters(plan, engine_id, params, vectors)
+    driver = board_design.describe(plan, program, checks)
     write_atomic(options.folder / DESIGN, json.dumps(to_json(driver), indent=1) + "\n")
     report_page.write_report(options.folder, report.build_report(plan, driver, settings_sha256))
     return plan
+
+
+def write_parameters(
+    plan: Design, engine_id: str, params: Path, vectors: Path
+) -> tuple[Program, list[int]]:
+    """Write weights.bin and program.bin, and the golden vectors, into existing folders.
+
+    Returns:
+        The program, and the CRC-32 of each layer's weights.
+    """
+    checks = weights_file.write_weights(plan, params / "weights.bin")
+    program = program_file.make_program(plan, engine_id, checks)
+    program.words.tofile(params / PROGRAM)
+    golden.write_golden(plan, vectors, checks)
+    return program, checks
 
 
 def quantized_folder(build: Path) -> Path:
@@ -67,6 +129,7 @@ def settings_digest(options: Options, quantized: Path) -> str:
     """SHA-256 over everything that the outputs depend on."""
     # the part's text, as a file of the user's own may change
     part = repr(find_part(options.part))
-    settings = [part, options.clock, options.images, dict(axes(options))]
+    engine = read_engine(options.engine).text if options.engine else None
+    settings = [part, options.clock, options.images, dict(axes(options)), engine]
     files = [*program_files("codegen", "hls_templates"), *sorted(quantized.glob("*"))]
     return digest(settings, files)

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""golden/: the packed input, every layer's packed output, and checksums of all parameters.
+"""golden/: the packed input, every layer's packed output, and what the test bench must know.
 
 The values come from the reference (vectors.npz); the C-simulation must reproduce every byte
 (docs/formats.md).
 """
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from codegen.design.design import Design
-from codegen.design.rows import NUMPY_TYPE, Row
 from formats.errors import UserError, existing
-from formats.network import Layer
 from formats.packing import pack_maps
 from formats.rules import INPUT
 
@@ -47,25 +44,15 @@ def write_golden(design: Design, folder: Path, weight_checks: list[int]) -> None
                 path.write_bytes(values.transpose(0, 2, 3, 1).astype("<i8").tobytes())
             else:
                 _write(path, values, layer.quantizer.bits, int(layer.quantizer.encode(0)))
-    lines = []
+    lines = [f"{design.batch} {design.input_words}\n"]
     for index, (layer, row) in enumerate(zip(network.layers, design.rows, strict=True)):
         words = design.array.weight_ports * row.weight_words(design.array)
-        checks = (weight_checks[index], row_check(row), table_check(layer))
-        lines.append(f"{index} {words} " + " ".join(f"{check:08x}" for check in checks) + "\n")
+        name = golden_name(index, layer.name, len(network.layers))
+        lines.append(
+            f"{index} {words} {weight_checks[index]:08x} {layer.out_shape[0]} {layer.macs} "
+            f"{name} {layer.name}\n"
+        )
     (folder / "checks.txt").write_text("".join(lines))
-
-
-def row_check(row: Row) -> int:
-    """CRC-32 of a layer's table row as int32."""
-    return zlib.crc32(np.array(row.values, dtype=NUMPY_TYPE).tobytes())
-
-
-def table_check(layer: Layer) -> int:
-    """CRC-32 of centroids, thresholds and normalisation factors as int32; 0 without any."""
-    quantizer, lrn = layer.quantizer, layer.lrn
-    tables = [quantizer.centroid, quantizer.threshold] if quantizer else []
-    tables.append(lrn.table if lrn else None)
-    return zlib.crc32(b"".join(t.astype("<i4").tobytes() for t in tables if t is not None))
 
 
 def _write(path: Path, maps: np.ndarray, bits: int, phantom: int) -> None:

@@ -29,7 +29,8 @@ def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Re
         "settings_sha256": settings_sha256,
         "network": driver.network,
         "weights": plan.network.weights,
-        "design_id": driver.identity,
+        "engine_id": driver.engine_id,
+        "network_id": driver.network_id,
         "part": driver.part,
         "scheme": "mixed" if len(schemes) > 1 else "".join(schemes) or "raw",
         "images": plan.images,
@@ -42,7 +43,7 @@ def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Re
             "batch": plan.batch,
         },
         "layers": [_layer(plan, index, layer) for index, layer in enumerate(driver.layers)],
-        "memory": _memory(plan),
+        "memory": _memory(plan, driver),
         "performance": _performance(plan),
         "resources": _resources(plan),
         "accuracy": driver.accuracy,
@@ -88,7 +89,7 @@ def ddr_traffic(plan: Design) -> dict[str, int]:
     }
 
 
-def _memory(plan: Design) -> dict[str, Any]:
+def _memory(plan: Design, driver: board.Design) -> dict[str, Any]:
     layers = plan.network.layers
     packed = [row.output_words for row in plan.rows if not row.raw]
     return {
@@ -99,6 +100,7 @@ def _memory(plan: Design) -> dict[str, Any]:
         "arena_bytes": plan.arena.words * WORD_BYTES,
         "chip_bytes": sum(plan.sizes.chip_words) * WORD_BYTES if plan.chip.words != (0, 0) else 0,
         "ddr": ddr_traffic(plan),
+        "program_bytes": driver.program_bytes,
         "weight_bytes": plan.weight_words * WORD_BYTES,
         "weight_section_bytes": plan.weight_words // plan.array.weight_ports * WORD_BYTES,
         "conv_before_pool": paper_footprint(layers),

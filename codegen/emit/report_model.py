@@ -116,6 +116,7 @@ class Memory(Footprint):
     arena_bytes: Count
     chip_bytes: Count
     ddr: Traffic
+    program_bytes: Count
     weight_bytes: Count
     weight_section_bytes: Count
     conv_before_pool: Footprint
@@ -298,7 +299,8 @@ class Report(Model):
     settings_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     network: Name
     weights: Literal["published", "file", "seeded", "trained"]
-    design_id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+    engine_id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+    network_id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
     part: str
     scheme: Scheme | Literal["mixed"]
     images: Positive

@@ -28,7 +28,7 @@ def render_html(report: Report) -> str:
             f"{report.network} on {report.part}",
             f"{engine.simd} × {engine.pe} × {engine.pixels} multipliers, scheme {report.scheme}, "
             f"{engine.weight_bits}-bit weights, {report.images} image(s), design "
-            f"{report.design_id}, {report.generator}",
+            f"{report.engine_id}, {report.generator}",
             sections,
             "The weights come from a random seed: accuracy figures mean nothing." * seeded,
         )

@@ -2,6 +2,7 @@
 // Compute process: line buffer -> decoders (CE/CK) -> compute stage -> sums. In every cycle it may
 // take in a block of an input row, a row of the next pass's weights, and do one step of the stage:
 // input rows and weights arrive while the ones before them are worked on.
+//   centroids  of each input with a KNQ decoder.
 //   rows     what to do: an output row, or input rows to wait for (plan_rows).
 //   lines    where each row of a plane goes in the line buffer; blocks: its pixels.
 //   taps     for each step of a pass the places of its G blocks in the window; weights: their
@@ -76,9 +77,10 @@ struct HalfBuffer {
 };
 
 template <class C>
-void compute(Fifo<ComputeWork<C>>& work_in, Fifo<RowJob<C>>& rows, Fifo<LineJob<C>>& lines,
-             Fifo<CodeBlock<C>>& blocks, Fifo<TapRow<C>>& taps, Fifo<WeightRow<C>>& weights,
-             Fifo<BiasTile<C>>& biases, Fifo<SumGroup<C>>& sums, Fifo<count_t>& count) {
+void compute(Fifo<ComputeWork<C>>& work_in, Fifo<typename C::bus_t>& centroids,
+             Fifo<RowJob<C>>& rows, Fifo<LineJob<C>>& lines, Fifo<CodeBlock<C>>& blocks,
+             Fifo<TapRow<C>>& taps, Fifo<WeightRow<C>>& weights, Fifo<BiasTile<C>>& biases,
+             Fifo<SumGroup<C>>& sums, Fifo<count_t>& count) {
   static_assert(C::SIMD % BLOCK_CODES == 0, "SIMD must be a multiple of 8, the codes of a block");
   static_assert(C::G * BLOCK_CODES == C::SIMD, "G must be SIMD / 8, the blocks of a cycle");
   static LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS];
@@ -97,8 +99,12 @@ void compute(Fifo<ComputeWork<C>>& work_in, Fifo<RowJob<C>>& rows, Fifo<LineJob<
   const ComputeWork<C> w = work_in.read();
 #pragma HLS ARRAY_PARTITION variable = w.align complete  // registers
   const bool conv = w.is_conv;
-  const Decoder<C> decoder(w.source[0]);
-  const Decoder<C> decoder2(w.source[1]);  // of an add's second input
+  typename C::value_t centroid[2][2 * KnqTable<C>::WORDS];        // of both inputs
+#pragma HLS ARRAY_PARTITION variable = centroid complete dim = 0  // registers
+  take_table<C>(centroids, w.source[0].scheme, centroid[0]);
+  take_table<C>(centroids, w.source[1].scheme, centroid[1]);
+  const Decoder<C> decoder(w.source[0], centroid[0]);
+  const Decoder<C> decoder2(w.source[1], centroid[1]);  // of an add's second input
   MacStage<C> stage;
   BiasTile<C> bias;
 clear_bias:

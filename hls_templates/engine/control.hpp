@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The processes that plan a layer for those that move data. control() walks its passes (tile of PE
-// output channels x chunk of input channels, tiles outside) and sends every process its own small
-// descriptor; plan_* turn a pass into the rows that are read, computed and written. All run ahead
-// of the data, so they need not do a step a cycle, and none multiplies: products of a layer's sizes
-// are columns of the layer table.
+// The processes that plan a layer for those that move data. control() reads the layer's record of
+// the program, walks its passes (tile of PE output channels x chunk of input channels, tiles
+// outside) and sends every process its own small descriptor and its tables; plan_* turn a pass into
+// the rows that are read, computed and written. All run ahead of the data, so they need not do a
+// step a cycle, and none multiplies: products of a layer's sizes are columns of the layer table.
 #ifndef CONTROL_HPP
 #define CONTROL_HPP
 
 #include "fifo.hpp"
+#include "program.hpp"
 #include "work.hpp"
 
 // Groups of G blocks that the blocks of an operation fill.
@@ -23,14 +24,39 @@ group_count:
   return groups;
 }
 
+// Hands on the tables behind a record's row: centroids to compute, all others to finish.
 template <class C>
-void control(const LayerDesc d, int32_t images, Fifo<LoadWork<C>>& to_load,
-             Fifo<ReadWork<C>>& to_reads, Fifo<ReadPass<C>>& read_passes,
-             Fifo<UnpackWork<C>>& to_unpack, Fifo<RowWork<C>>& to_rows, Fifo<TapWork<C>>& to_taps,
+void send_tables(MemoryPort<C>& program, const LayerDesc& d, addr_t words,
+                 Fifo<typename C::bus_t>& centroids, Fifo<typename C::bus_t>& finish_tables) {
+#pragma HLS INLINE
+  addr_t first = 0;  // words of centroids
+  if (d.in_scheme == SCHEME_KNQ) first += KnqTable<C>::WORDS;
+  if (d.in2_scheme == SCHEME_KNQ) first += KnqTable<C>::WORDS;
+send_word:
+  for (addr_t i = 0; i < words; i++) {
+#pragma HLS PIPELINE II = 1  // a word a cycle
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = 2 * C::KNQ_LEVELS + LRN_WORDS
+    const typename C::bus_t word = program.read();
+    if (i < first) {
+      centroids.write(word);
+    } else {
+      finish_tables.write(word);
+    }
+  }
+}
+
+template <class C>
+void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
+             Fifo<LoadWork<C>>& to_load, Fifo<ReadWork<C>>& to_reads,
+             Fifo<ReadPass<C>>& read_passes, Fifo<UnpackWork<C>>& to_unpack,
+             Fifo<RowWork<C>>& to_rows, Fifo<TapWork<C>>& to_taps,
              Fifo<typename C::block_t>& tap_passes, Fifo<ComputeWork<C>>& to_compute,
-             Fifo<FinishWork<C>>& to_finish, Fifo<PoolWork<C>>& to_pool, Fifo<PackWork<C>>& to_pack,
-             Fifo<TileJob<C>>& pack_tiles, Fifo<WriteWork<C>>& to_writes,
-             Fifo<TileJob<C>>& write_tiles) {
+             Fifo<typename C::bus_t>& centroids, Fifo<FinishWork<C>>& to_finish,
+             Fifo<typename C::bus_t>& finish_tables, Fifo<PoolWork<C>>& to_pool,
+             Fifo<PackWork<C>>& to_pack, Fifo<TileJob<C>>& pack_tiles,
+             Fifo<WriteWork<C>>& to_writes, Fifo<TileJob<C>>& write_tiles) {
+  program.read_request(record.address, record.words);
+  const LayerDesc d = read_row<C>(program);
   const bool conv = d.op == OP_CONV;
   // Normalisation needs a plane of neighbours on either side of those it writes.
   const int margin = d.op == OP_LRN ? 2 : 0;
@@ -50,7 +76,8 @@ void control(const LayerDesc d, int32_t images, Fifo<LoadWork<C>>& to_load,
       {addr_t(d.in_chip == PLACE_CACHE ? d.cache_addr : d.in_addr), addr_t(d.in2_addr)},
       {d.in_chip, d.in2_chip},
       {d.in_bits, d.in2_bits},
-      addr_t(d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS),
+      addr_t(d.map_words),
+      addr_t(d.chip_words),
       d.op == OP_LRN,
       d.group_out_planes,
       d.row_entries,
@@ -98,21 +125,30 @@ void control(const LayerDesc d, int32_t images, Fifo<LoadWork<C>>& to_load,
       d.pixel_entries,
       {d.in_align, d.in2_align},
       d.out_channels,
-      {{d.in_scheme, d.in_shift, d.in_half, d.in_table, d.in_bits, d.in_signed},
-       {d.in2_scheme, d.in2_shift, d.in2_half, d.in2_table, d.in2_bits, d.in2_signed}}};
+      {{d.in_scheme, d.in_shift, d.in_half, d.in_bits, d.in_signed},
+       {d.in2_scheme, d.in2_shift, d.in2_half, d.in2_bits, d.in2_signed}}};
   to_compute.write(compute);
-  const FinishWork<C> finish = {
-      d.raw != 0,   d.exclude_pad != 0,
-      d.op,         tiles,
-      images,       d.conv_height,
-      d.stride_h,   d.pad_top,
-      d.kernel_h,   d.in_height,
-      d.conv_width, d.stride_w,
-      d.pad_left,   d.kernel_w,
-      d.in_width,   d.requant_shift,
-      d.y_min,      d.y_max,
-      d.reciprocal, d.lrn_size,
-      d.lrn_table,  {d.out_scheme, d.out_shift, d.out_half, d.out_table, d.out_bits, d.out_signed}};
+  const FinishWork<C> finish = {d.raw != 0,
+                                d.exclude_pad != 0,
+                                d.op,
+                                tiles,
+                                images,
+                                d.conv_height,
+                                d.stride_h,
+                                d.pad_top,
+                                d.kernel_h,
+                                d.in_height,
+                                d.conv_width,
+                                d.stride_w,
+                                d.pad_left,
+                                d.kernel_w,
+                                d.in_width,
+                                d.requant_shift,
+                                d.y_min,
+                                d.y_max,
+                                d.reciprocal,
+                                d.lrn_size,
+                                {d.out_scheme, d.out_shift, d.out_half, d.out_bits, d.out_signed}};
   to_finish.write(finish);
   const PoolWork<C> pool = {
       d.raw != 0,      d.pool_h > 1 || d.pool_w > 1 || d.pool_stride_h > 1 || d.pool_stride_w > 1,
@@ -125,8 +161,6 @@ void control(const LayerDesc d, int32_t images, Fifo<LoadWork<C>>& to_load,
   to_pool.write(pool);
   const PackWork<C> pack = {d.raw != 0, tiles, images, d.out_height, d.out_width, d.out_bits};
   to_pack.write(pack);
-  const addr_t image_words =
-      d.out_chip ? (d.chip_swap ? C::CHIP_A_WORDS : C::CHIP_B_WORDS) : C::ARENA_WORDS;
   const WriteWork<C> write = {d.raw != 0,
                               d.out_chip != 0,
                               tiles,
@@ -136,8 +170,9 @@ void control(const LayerDesc d, int32_t images, Fifo<LoadWork<C>>& to_load,
                               addr_t(d.out_channels),
                               addr_t(d.out_addr),
                               addr_t(d.out_plane_words),
-                              image_words};
+                              addr_t(d.out_words)};
   to_writes.write(write);
+  send_tables<C>(program, d, record.words - ROW_COLUMN_WORDS, centroids, finish_tables);
 
   Digit<Count<C::MAX_PASSES>> chunk, tile;
   chunk.start(d.chunks);
@@ -249,7 +284,7 @@ plan_read_pass:
         ring += w.row_entries;
         if (ring >= w.ring_entries) ring -= w.ring_entries;
       }
-      image_at += C::ARENA_WORDS;
+      image_at += w.map_words;
       chip_at += w.chip_words;
     }
   }

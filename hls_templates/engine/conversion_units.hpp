@@ -2,12 +2,13 @@
 // The four conversion units of the ENQ/KNQ paper (Figs. 2 and 3): QE and QK turn a fixed-point
 // value into the code that is stored, CE and CK turn a code into the value that is multiplied.
 // Decoder and Encoder pick the unit of the current layer; the engine's loops do not know which one
-// they run. C is the network's constants (network.hpp): types, HAS_ENQ, HAS_KNQ, KNQ_LEVELS, table
-// access.
+// they run; their tables come from the program when a layer begins. C is the engine's constants
+// (network.hpp): types, HAS_ENQ, HAS_KNQ, KNQ_LEVELS.
 #ifndef CONVERSION_UNITS_HPP
 #define CONVERSION_UNITS_HPP
 
-#include "layer.hpp"
+#include "fifo.hpp"
+#include "program.hpp"
 
 // CE, Fig. 2(b): value = code << a (+ half a step for codes other than 0, variant mid). a comes
 // from the layer table, which is the paper's DEC1.
@@ -58,20 +59,33 @@ struct QK {
   }
 };
 
+// Takes a KNQ table from a stream; where the scheme is another, there is none.
+template <class C, class T>
+void take_table(Fifo<typename C::bus_t>& tables, int scheme, T table[2 * KnqTable<C>::WORDS]) {
+#pragma HLS INLINE
+take_entry:
+  for (Count<KnqTable<C>::WORDS> j = 0; j < KnqTable<C>::WORDS; j++) {
+#pragma HLS PIPELINE II = 1  // two a cycle
+    const uint64_t word = scheme == SCHEME_KNQ ? uint64_t(tables.read()) : 0;
+    table[2 * j] = T(low_half(word));
+    table[2 * j + 1] = T(high_half(word));
+  }
+}
+
 // Decodes the codes of one feature map. Signed codes are two's complement, but KNQ's are indices.
 template <class C>
 class Decoder {
  public:
-  explicit Decoder(const CodeSettings& s)
+  Decoder(const CodeSettings& s, const typename C::value_t centroid[2 * KnqTable<C>::WORDS])
       : scheme_(s.scheme),
         shift_(s.shift),
         half_(s.half),
         sign_(s.is_signed ? 1 << (s.bits - 1) : 0) {
 #pragma HLS ARRAY_PARTITION variable = centroid_ complete  // registers: any code of any lane
   load_centroids:
-    for (int j = 0; j < C::KNQ_LEVELS; j++) {
+    for (int j = 0; j < 2 * KnqTable<C>::WORDS; j++) {
 #pragma HLS UNROLL  // the multiplexer inputs of CK, held in registers for the layer
-      centroid_[j] = s.scheme == SCHEME_KNQ ? C::centroid(s.table, j) : typename C::value_t(0);
+      centroid_[j] = centroid[j];
     }
   }
 
@@ -96,23 +110,24 @@ class Decoder {
 
  private:
   int scheme_, shift_, half_, sign_;
-  typename C::value_t centroid_[C::KNQ_LEVELS];
+  typename C::value_t centroid_[2 * KnqTable<C>::WORDS];
 };
 
 // Encodes the requantized values of one layer.
 template <class C>
 class Encoder {
  public:
-  explicit Encoder(const CodeSettings& s)
+  Encoder(const CodeSettings& s, const typename C::quant_t threshold[2 * KnqTable<C>::WORDS])
       : scheme_(s.scheme),
         shift_(s.shift),
         half_(s.half),
         mask_((1 << s.bits) - 1),
         largest_(s.is_signed ? mask_ >> 1 : mask_) {
+#pragma HLS ARRAY_PARTITION variable = threshold_ complete  // registers
   load_thresholds:
-    for (int j = 0; j < C::KNQ_LEVELS; j++) {
+    for (int j = 0; j < 2 * KnqTable<C>::WORDS; j++) {
 #pragma HLS UNROLL  // the comparator inputs of QK, held in registers for the layer
-      threshold_[j] = s.scheme == SCHEME_KNQ ? C::threshold(s.table, j) : typename C::quant_t(0);
+      threshold_[j] = threshold[j];
     }
   }
 
@@ -127,7 +142,7 @@ class Encoder {
 
  private:
   int scheme_, shift_, half_, mask_, largest_;
-  typename C::quant_t threshold_[C::KNQ_LEVELS];
+  typename C::quant_t threshold_[2 * KnqTable<C>::WORDS];
 };
 
 #endif  // CONVERSION_UNITS_HPP

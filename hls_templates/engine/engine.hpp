@@ -3,7 +3,7 @@
 // call of the dataflow region: its processes run at the same time, each one loop over the whole
 // layer, connected by streams alone.
 //
-//   control -> (plan_reads, plan_rows, plan_taps, plan_writes, and a descriptor for each)
+//   control -> (plan_reads, plan_rows, plan_taps, plan_writes, and a descriptor for each; tables)
 //   load_weights ----------------------.
 //   read_words -> unpack_rows -> compute -> finish -> max_pool -> pack_rows -> write_words
 #ifndef ENGINE_HPP
@@ -59,9 +59,9 @@ tally_stage:
 // region each array has one process, as Vitis HLS demands (UG1399, canonical dataflow).
 // `weights`: one pointer per weight port.
 template <class C, class... Ports>
-void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* chip_in,
-                  typename C::bus_t* chip_out, const LayerDesc d, int32_t images,
-                  uint64_t counters[COUNTERS], Ports... weights) {
+void layer_region(MemoryPort<C> program, MemoryPort<C> fm_in, MemoryPort<C> fm_out,
+                  typename C::bus_t* chip_in, typename C::bus_t* chip_out, const RecordPlace record,
+                  int32_t images, uint64_t counters[COUNTERS], Ports... weights) {
 #pragma HLS DATAFLOW  // the processes run at the same time
   Stream<LoadWork<C>, 2> to_load("to_load");
   Stream<ReadWork<C>, 2> to_reads("to_reads");
@@ -72,6 +72,7 @@ void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* 
   Stream<typename C::block_t, 2> tap_passes("tap_passes");
   Stream<ComputeWork<C>, 2> to_compute("to_compute");
   Stream<FinishWork<C>, 2> to_finish("to_finish");
+  Stream<typename C::bus_t, 2> centroids("centroids"), finish_tables("finish_tables");
   Stream<PoolWork<C>, 2> to_pool("to_pool");
   Stream<PackWork<C>, 2> to_pack("to_pack");
   Stream<TileJob<C>, JOBS_DEPTH> pack_tiles("pack_tiles"), write_tiles("write_tiles");
@@ -106,8 +107,9 @@ void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* 
   Stream<count_t, 2> n_unpack("n_unpack"), n_compute("n_compute"), n_finish("n_finish");
   Stream<count_t, 2> n_pool("n_pool"), n_pack("n_pack"), n_write("n_write"), n_stored("n_stored");
 
-  PROCESS(control<C>, d, images, to_load, to_reads, read_passes, to_unpack, to_rows, to_taps,
-          tap_passes, to_compute, to_finish, to_pool, to_pack, pack_tiles, to_writes, write_tiles);
+  PROCESS(control<C>, program, record, images, to_load, to_reads, read_passes, to_unpack, to_rows,
+          to_taps, tap_passes, to_compute, centroids, to_finish, finish_tables, to_pool, to_pack,
+          pack_tiles, to_writes, write_tiles);
   PROCESS(plan_reads<C>, to_reads, read_passes, reads, unpacks, lines);
   PROCESS(plan_rows<C>, to_rows, rows);
   PROCESS(plan_taps<C>, to_taps, tap_passes, taps);
@@ -115,8 +117,9 @@ void layer_region(MemoryPort<C> fm_in, MemoryPort<C> fm_out, typename C::bus_t* 
   PROCESS(load_weights<C>, to_load, weight_rows, biases, n_load, weights...);
   PROCESS(read_words<C>, fm_in, chip_in, reads, words_in, n_read, n_fetched);
   PROCESS(unpack_rows<C>, to_unpack, unpacks, words_in, blocks, n_unpack);
-  PROCESS(compute<C>, to_compute, rows, lines, blocks, taps, weight_rows, biases, sums, n_compute);
-  PROCESS(finish<C>, to_finish, sums, codes, raw, n_finish);
+  PROCESS(compute<C>, to_compute, centroids, rows, lines, blocks, taps, weight_rows, biases, sums,
+          n_compute);
+  PROCESS(finish<C>, to_finish, finish_tables, sums, codes, raw, n_finish);
   PROCESS(max_pool<C>, to_pool, codes, pooled, n_pool);
   PROCESS(pack_rows<C>, to_pack, pack_tiles, pooled, raw, words_out, n_pack);
   PROCESS(write_words<C>, fm_out, chip_out, writes, words_out, n_write, n_stored);

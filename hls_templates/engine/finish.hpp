@@ -3,6 +3,7 @@
 // cycle: one unit serves many lanes, because a pixel takes many cycles to accumulate. The PIXELS
 // pixels of a group follow each other; those beyond the end of a row are dropped. An average pool
 // and a normalisation multiply the accumulator first. The last layer's accumulators pass through.
+// `tables`: thresholds of a KNQ encoder, then the factors of a normalisation.
 #ifndef FINISH_HPP
 #define FINISH_HPP
 
@@ -15,7 +16,7 @@
 // The number that is requantized for output lane `lane` of a pixel.
 template <class C>
 typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vector, int lane,
-                               int32_t reciprocal) {
+                               int32_t reciprocal, const LrnFactors<C>& factors) {
 #pragma HLS INLINE
   typedef typename C::wide_t wide_t;
   static_assert(sizeof(typename C::acc_t) <= sizeof(wide_t), "wide_t must hold an acc_t");
@@ -25,18 +26,24 @@ typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vecto
     const int32_t at = lane + BLOCK_CODES;  // the first plane holds neighbours only
     if (at >= C::PE - BLOCK_CODES) return wide_t(0);
     const uint64_t q = sum_of_squares<C>(vector.sum, at, w.lrn_size);
-    return wide_t(typename C::value_t(vector.sum[at])) * wide_t(lrn_factor<C>(q, w.lrn_table));
+    return wide_t(typename C::value_t(vector.sum[at])) * wide_t(lrn_factor<C>(q, factors));
   }
   if (C::HAS_AVERAGE && reciprocal != 0) return wide_t(vector.sum[lane]) * wide_t(reciprocal);
   return wide_t(vector.sum[lane]);
 }
 
 template <class C>
-void finish(Fifo<FinishWork<C>>& work_in, Fifo<SumGroup<C>>& in, Fifo<CodeVector<C>>& codes,
-            Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
+void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables, Fifo<SumGroup<C>>& in,
+            Fifo<CodeVector<C>>& codes, Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
   static_assert(C::PE % C::QK_UNITS == 0, "PE must be a multiple of QK_UNITS: all units are busy");
+  static LrnFactors<C> factors[LrnCopies<C>::COUNT];
+#pragma HLS ARRAY_PARTITION variable = factors complete  // read ports for each unit
   const FinishWork<C> w = work_in.read();
-  const Encoder<C> encoder(w.code);
+  typename C::quant_t threshold[2 * KnqTable<C>::WORDS];
+#pragma HLS ARRAY_PARTITION variable = threshold complete  // registers
+  take_table<C>(tables, w.code.scheme, threshold);
+  const Encoder<C> encoder(w.code, threshold);
+  if (C::HAS_LRN && w.op == OP_LRN) load_factors<C>(tables, factors);
   Digit<Count<C::PE>> part;
   Digit<Count<C::PIXELS>> q;
   Digit<typename C::x_t> ox;
@@ -68,15 +75,15 @@ finish_lanes:
     } else {
       int32_t reciprocal = w.reciprocal;
       if (C::HAS_AVERAGE && w.exclude_pad) {
-        reciprocal = C::reciprocal(inside_count(top, w.kernel_h, w.in_height) *
-                                   inside_count(left, w.kernel_w, w.in_width));
+        reciprocal = RECIPROCAL[inside_count(top, w.kernel_h, w.in_height) *
+                                inside_count(left, w.kernel_w, w.in_width)];
       }
     unit_u:
       for (int u = 0; u < C::QK_UNITS; u++) {
 #pragma HLS UNROLL  // one requantizer and one QE/QK each
-        const typename C::quant_t y =
-            requantize<C>(finish_lane<C>(w, vector, int(lane) + u, reciprocal), w.requant_shift,
-                          w.y_min, w.y_max);
+        const typename C::wide_t scaled =
+            finish_lane<C>(w, vector, int(lane) + u, reciprocal, factors[u % LrnCopies<C>::COUNT]);
+        const typename C::quant_t y = requantize<C>(scaled, w.requant_shift, w.y_min, w.y_max);
         result.code[lane + u] = encoder(y);
       }
       if (part.last) codes.write(result);

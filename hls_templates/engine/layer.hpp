@@ -26,6 +26,8 @@ static_assert(LRN_ENTRIES == LRN_POINTS * (36 - LRN_POINTS_LOG2 + 1) + 1,
               "LRN_ENTRIES must reach 2^36 and have one more point");
 // Windows whose average leaves padding out may have up to so many elements.
 const int MAX_COUNT = 64;
+// Words that co-simulation hands over at each memory port, the test bench's buffers at least.
+const int COSIM_WORDS = 1 << 20;
 
 // What the engine counts, in the order of the AXI-Lite registers; iterations of each process's
 // loop in which it has something to do, one clock cycle each at initiation interval 1.
@@ -108,7 +110,7 @@ class Digit {
 
 // How the codes of one feature map are made and read.
 struct CodeSettings {
-  int32_t scheme, shift, half, table, bits, is_signed;
+  int32_t scheme, shift, half, bits, is_signed;
 };
 
 // v * 2^s. Plain << is undefined for negative native integers before C++20; ap_int defines it.

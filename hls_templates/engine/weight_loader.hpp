@@ -103,7 +103,7 @@ void load_weights(Fifo<LoadWork<C>>& work_in, Fifo<WeightRow<C>>& rows, Fifo<Bia
 load_word:
   for (count_t i = 0; i < w.words; i++) {
 #pragma HLS PIPELINE II = 1  // one bus word from each port a cycle; one burst a layer
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::WEIGHT_WORDS
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES * C::WEIGHT_ROWS
     const uint64_t port[C::WEIGHT_PORTS] = {uint64_t(weights[w.address + i])...};
     uint64_t entry = 0;
   join_ports:

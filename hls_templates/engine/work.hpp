@@ -96,9 +96,9 @@ struct ReadWork {
   addr_t map[2], chip[2];                             // of the map's first word: in DRAM, on chip
   Count<2> place[2];                                  // enum Place
   Count<16> bits[2];
-  addr_t chip_words;           // of an image in the memory that is read
-  bool clamp;                  // of a normalisation: planes beyond 0 .. planes-1 are the edge's
-  typename C::plane_t planes;  // of the map
+  addr_t map_words, chip_words;  // from image to image in DRAM, and on chip
+  bool clamp;                    // of a normalisation: planes beyond 0 .. planes-1 are the edge's
+  typename C::plane_t planes;    // of the map
   typename C::entry_t row_entries, ring_entries;
 };
 
@@ -218,7 +218,7 @@ struct FinishWork {
   Count<C::MAX_IMAGES> images;
   typename C::y_t conv_height, stride_h, pad_top, kernel_h, in_height;
   typename C::x_t conv_width, stride_w, pad_left, kernel_w, in_width;
-  int32_t requant_shift, y_min, y_max, reciprocal, lrn_size, lrn_table;
+  int32_t requant_shift, y_min, y_max, reciprocal, lrn_size;
   CodeSettings code;
 };
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every test bench does, whatever the network; simulation only.
-//  1. Parameters: the weight file, the layer table and the KNQ tables must have the checksums that
-//     the code generator wrote, layer by layer, so that no changed bit goes unnoticed even where
-//     requantization would hide it.
+// What the test bench does, for the network whose files it is given; simulation only.
+//  1. Parameters: program.bin must be for this engine, and it and weights.bin must have their
+//     checksums, layer by layer, so that no changed bit goes unnoticed even where requantization
+//     would hide it.
 //  2. For each batch and layer: one call of the accelerator, then every stored code is compared
-//  with
-//     the reference; the first difference of each layer is printed with its place.
+//     with the reference; the first difference of each layer is printed with its place.
 //  3. csim.json and logits.bin are written for the report.
 #ifndef TESTBENCH_HPP
 #define TESTBENCH_HPP
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -18,24 +18,31 @@
 #include <utility>
 #include <vector>
 
-#include "layer.hpp"
+#include "program.hpp"
 
-// What the table does not hold: for people and for the report.
-struct LayerInfo {
-  const char* name;
-  const char* golden;  // file name under the golden folder
-  int32_t channels;    // of the stored output
-  double macs;         // for one image
+const char* const PROGRAM_FILE = "program.bin";
+
+// One layer: its row of the program, and what golden/checks.txt says of it.
+struct Layer {
+  LayerDesc d;
+  std::string name, golden;  // golden: file name under the golden folder
+  int32_t channels;          // of the stored output
+  double macs;               // for one image
+  uint64_t weight_words;     // of all sections of weights.bin
+  unsigned weight_crc;
 };
 
 struct Design {
-  const LayerDesc* table;
-  const LayerInfo* info;
-  int32_t layers;
-  const int32_t* centroid;  // [tables][levels]
-  const int32_t* threshold;
-  int32_t levels;
-  const int32_t* lrn;  // [tables][LRN_ENTRIES]
+  std::vector<Layer> layers;
+  std::vector<uint64_t> program;
+  int32_t batch;         // images a call
+  uint64_t input_words;  // of an image
+
+  uint64_t weight_words() const {
+    uint64_t words = 0;
+    for (const Layer& layer : layers) words += layer.weight_words;
+    return words;
+  }
 };
 
 struct LayerResult {
@@ -49,15 +56,15 @@ inline void stop(const std::string& message) {
   std::exit(2);
 }
 
-// A binary file read in pieces; its size must be exactly what the design says.
+// A binary file read in pieces; its size must be exactly what the design says, where it does.
 class InputFile {
  public:
-  InputFile(const std::string& path, uint64_t bytes) : path_(path) {
+  explicit InputFile(const std::string& path, uint64_t bytes = UINT64_MAX) : path_(path) {
     file_ = std::fopen(path.c_str(), "rb");
     if (!file_) stop("cannot open " + path + "; run `make codegen` again");
     std::fseek(file_, 0, SEEK_END);
-    const uint64_t size = uint64_t(std::ftell(file_));
-    if (size != bytes) {
+    size = uint64_t(std::ftell(file_));
+    if (size != bytes && bytes != UINT64_MAX) {
       stop(path + " must have " + std::to_string(bytes) + " bytes, not " + std::to_string(size) +
            "; run `make codegen` again");
     }
@@ -71,6 +78,8 @@ class InputFile {
     std::fseek(file_, long(offset), SEEK_SET);
     if (std::fread(target, 1, bytes, file_) != bytes) stop("cannot read " + path_);
   }
+
+  uint64_t size;  // bytes
 
  private:
   std::string path_;
@@ -111,9 +120,10 @@ inline int32_t planes_of(int32_t channels) {
 }
 
 // Words of a layer's output for one image.
-inline uint64_t output_words(const LayerDesc& d, const LayerInfo& info) {
+inline uint64_t output_words(const Layer& layer) {
+  const LayerDesc& d = layer.d;
   const uint64_t pixels = uint64_t(d.out_height) * d.out_width;
-  return d.raw ? pixels * d.out_channels : uint64_t(planes_of(info.channels)) * d.out_plane_words;
+  return d.raw ? pixels * d.out_channels : uint64_t(planes_of(layer.channels)) * d.out_plane_words;
 }
 
 // Code of (channel, pixel) in a packed feature map.
@@ -128,11 +138,12 @@ inline uint32_t code_at(const uint64_t* map, const LayerDesc& d, int32_t channel
 }
 
 // Compares one image's output; prints the first difference of the layer.
-inline void compare(const uint64_t* got, const uint64_t* expected, const LayerDesc& d,
-                    const LayerInfo& info, int32_t image, LayerResult& result) {
+inline void compare(const uint64_t* got, const uint64_t* expected, const Layer& info, int32_t image,
+                    LayerResult& result) {
+  const LayerDesc& d = info.d;
   const int64_t pixels = int64_t(d.out_height) * d.out_width;
   result.codes += uint64_t(info.channels) * pixels;
-  const uint64_t words = output_words(d, info);
+  const uint64_t words = output_words(info);
   if (std::memcmp(got, expected, words * WORD_BYTES) == 0) return;
   uint64_t found = 0;
   for (int32_t c = 0; c < info.channels; c++) {
@@ -146,7 +157,7 @@ inline void compare(const uint64_t* got, const uint64_t* expected, const LayerDe
         std::printf(
             "MISMATCH in layer %s: image %d, channel %d, row %d, column %d: expected %lld, got "
             "%lld\n",
-            info.name, int(image), int(c), int(i / d.out_width), int(i % d.out_width),
+            info.name.c_str(), int(image), int(c), int(i / d.out_width), int(i % d.out_width),
             static_cast<long long>(want), static_cast<long long>(have));
         result.shown = true;
       }
@@ -156,7 +167,7 @@ inline void compare(const uint64_t* got, const uint64_t* expected, const LayerDe
     found = 1;
     if (!result.shown) {
       std::printf("MISMATCH in layer %s: image %d: padding of the packed output differs\n",
-                  info.name, int(image));
+                  info.name.c_str(), int(image));
       result.shown = true;
     }
   }
@@ -164,62 +175,107 @@ inline void compare(const uint64_t* got, const uint64_t* expected, const LayerDe
 }
 
 // What the checksums found: layers whose parameters differ, and how many layers are safe to run. A
-// changed layer table row could make the engine run forever or leave its memory, so it is not run.
+// changed record could make the engine run forever or leave its memory, so it is not run.
 struct ParameterCheck {
   int32_t wrong, runnable;
 };
 
 // True, with a message, where the checksum is not the expected one.
-inline bool differs(uint32_t crc, unsigned expected, const char* layer, const char* what) {
+inline bool differs(uint32_t crc, unsigned expected, const std::string& layer, const char* what) {
   if (crc == expected) return false;
-  std::printf("MISMATCH in layer %s: checksum of its %s\n", layer, what);
+  std::printf("MISMATCH in layer %s: checksum of its %s\n", layer.c_str(), what);
+  return true;
+}
+
+// Word k of a program as two halves.
+inline uint32_t program_half(const std::vector<uint64_t>& program, uint64_t half) {
+  return uint32_t(program[half / 2] >> (half % 2 ? 32 : 0));
+}
+
+// Reads golden/checks.txt and the program; stops where the program is for another engine.
+template <class C>
+Design read_design(const std::string& params, const std::string& golden) {
+  Design design;
+  const std::string path = params + "/" + PROGRAM_FILE;
+  InputFile file(path);
+  design.program.resize(file.size / WORD_BYTES);
+  file.read(0, design.program.data(), design.program.size() * WORD_BYTES);
+  const std::vector<uint64_t>& program = design.program;
+  const int head = 2 * PROGRAM_HEADER_WORDS - 1;
+  if (program.size() < uint64_t(PROGRAM_HEADER_WORDS) ||
+      program_half(program, 0) != PROGRAM_MAGIC || program_half(program, 1) != PROGRAM_VERSION ||
+      program_half(program, 5) != file.size / WORD_BYTES ||
+      program_half(program, 6) != uint32_t(LAYER_COLUMNS) ||
+      program_half(program, head) != crc32(program.data(), head * sizeof(int32_t), 0)) {
+    stop("MISMATCH in the header of " + path + "; run `make codegen` again");
+  }
+  if (program_half(program, 2) != C::DESIGN_ID) {
+    stop(path + " must be a program of this engine; run `make codegen` again");
+  }
+  const std::string checks = golden + "/checks.txt";
+  std::FILE* text = std::fopen(checks.c_str(), "r");
+  if (!text) stop("cannot open " + checks + "; run `make codegen` again");
+  int batch = 0;
+  unsigned long long words = 0;
+  bool good = std::fscanf(text, "%d %llu", &batch, &words) == 2 && batch > 0;
+  design.batch = batch;
+  design.input_words = words;
+  for (uint32_t l = 0; good && l < program_half(program, 4); l++) {
+    unsigned index = 0;
+    int channels = 0;
+    char file_name[256], name[256];
+    Layer layer;
+    good = std::fscanf(text, "%u %llu %x %d %lf %255s %255s", &index, &words, &layer.weight_crc,
+                       &channels, &layer.macs, file_name, name) == 7 &&
+           index == l && words % C::WEIGHT_PORTS == 0;
+    layer.weight_words = words;
+    layer.channels = channels;
+    layer.golden = file_name;
+    layer.name = name;
+    design.layers.push_back(layer);
+  }
+  std::fclose(text);
+  if (!good) stop(checks + " must have a line of each layer; run `make codegen` again");
+  return design;
+}
+
+// Whether the record of layer l and its entry of the index are as they were written; reads its row.
+inline bool take_record(Design& design, int32_t l) {
+  const std::vector<uint64_t>& program = design.program;
+  const uint64_t at = PROGRAM_HEADER_WORDS + uint64_t(PROGRAM_INDEX_WORDS) * l;
+  if (at + 1 >= program.size()) return false;
+  const uint64_t first = program_half(program, 2 * at),
+                 words = program_half(program, 2 * at + 1) >> 1;
+  if (first + words > program.size() || words < uint64_t(ROW_COLUMN_WORDS)) return false;
+  const uint32_t crc =
+      crc32(&program[first], words * WORD_BYTES, crc32(&program[at], WORD_BYTES, 0));
+  if (program[at + 1] != crc) return false;
+  int32_t column[LAYER_COLUMNS];
+  std::memcpy(column, &program[first], sizeof column);
+  design.layers[l].d = layer_desc(column);
   return true;
 }
 
 // Compares the checksums of what was generated, layer by layer.
-inline ParameterCheck check_parameters(const std::string& path, const Design& design,
-                                       int32_t layers, const std::vector<uint64_t>& weights,
-                                       int32_t ports) {
-  std::FILE* file = std::fopen(path.c_str(), "r");
-  if (!file) stop("cannot open " + path + "; run `make codegen` again");
+inline ParameterCheck check_parameters(Design& design, const std::vector<uint64_t>& weights,
+                                       int32_t layers, int32_t ports) {
   ParameterCheck check = {0, layers};
   uint64_t end = 0;
   for (int32_t l = 0; l < layers; l++) {
-    int index = 0;
-    unsigned weights_crc = 0, row_crc = 0, knq_crc = 0;
-    unsigned long long words = 0;
-    if (std::fscanf(file, "%d %llu %x %x %x", &index, &words, &weights_crc, &row_crc, &knq_crc) !=
-            5 ||
-        index != l) {
-      stop(path + " must have one line per layer; run `make codegen` again");
-    }
-    const LayerDesc& d = design.table[l];
-    const char* name = design.info[l].name;
+    const Layer& layer = design.layers[l];
     const uint64_t begin = end, section = weights.size() / ports;  // of one port
-    end += words / ports;
-    if (end > section || words % ports)
-      stop(path + " does not fit weights.bin; run `make codegen` again");
-    const bool row_wrong = differs(crc32(&d, sizeof d, 0), row_crc, name, "layer table row");
-    uint32_t crc = 0;
-    if (!row_wrong && d.out_scheme == SCHEME_KNQ) {
-      const uint64_t row = uint64_t(d.out_table) * design.levels;
-      const uint64_t bytes = (uint64_t(1) << d.out_bits) * sizeof(int32_t);
-      crc = crc32(design.threshold + row, bytes, crc32(design.centroid + row, bytes, 0));
-    }
-    if (!row_wrong && d.op == OP_LRN) {
-      crc = crc32(design.lrn + d.lrn_table * LRN_ENTRIES, LRN_ENTRIES * sizeof(int32_t), crc);
-    }
-    const bool knq_wrong = !row_wrong && differs(crc, knq_crc, name, "KNQ or LRN tables");
+    end += layer.weight_words / ports;
+    const bool record_wrong = !take_record(design, l);
+    if (record_wrong) std::printf("MISMATCH in layer %s: its program\n", layer.name.c_str());
     uint32_t stored = 0;
     for (int32_t q = 0; q < ports; q++) {
       const uint64_t* part = weights.data() + q * section + begin;
       stored = crc32(part, (end - begin) * WORD_BYTES, stored);
     }
-    const bool weights_wrong = differs(stored, weights_crc, name, "weights");
-    check.wrong += row_wrong || knq_wrong || weights_wrong ? 1 : 0;
-    if (row_wrong) check.runnable = min_of(check.runnable, l);
+    const bool weights_wrong = differs(stored, layer.weight_crc, layer.name, "weights");
+    check.wrong += record_wrong || weights_wrong ? 1 : 0;
+    if (record_wrong) check.runnable = min_of(check.runnable, l);
   }
-  std::fclose(file);
   std::fflush(stdout);
   return check;
 }
@@ -229,13 +285,14 @@ inline void print_table(const Design& design, int32_t layers,
   std::printf("%-16s %15s %5s %12s %11s %13s %13s %13s\n", "layer", "shape", "bits", "codes",
               "mismatches", "bytes read", "written", "weights");
   for (int32_t l = 0; l < layers; l++) {
-    const LayerDesc& d = design.table[l];
+    const Layer& layer = design.layers[l];
+    const LayerDesc& d = layer.d;
     const LayerResult& r = results[l];
     char shape[40], bits[8];
-    std::snprintf(shape, sizeof shape, "%dx%dx%d", int(design.info[l].channels), int(d.out_height),
+    std::snprintf(shape, sizeof shape, "%dx%dx%d", int(layer.channels), int(d.out_height),
                   int(d.out_width));
     std::snprintf(bits, sizeof bits, "%d", int(d.raw ? WORD_BITS : d.out_bits));
-    std::printf("%-16s %15s %5s %12llu %11llu %13llu %13llu %13llu\n", design.info[l].name, shape,
+    std::printf("%-16s %15s %5s %12llu %11llu %13llu %13llu %13llu\n", layer.name.c_str(), shape,
                 bits, static_cast<unsigned long long>(r.codes),
                 static_cast<unsigned long long>(r.mismatches),
                 static_cast<unsigned long long>(r.count[COUNT_BYTES_READ]),
@@ -256,7 +313,7 @@ inline void write_json(const std::string& path, const Design& design, int32_t la
   uint64_t mismatches = uint64_t(wrong_parameters);
   for (int32_t l = 0; l < layers; l++) {
     seconds += results[l].seconds;
-    macs += design.info[l].macs * images;
+    macs += design.layers[l].macs * images;
     mismatches += results[l].mismatches;
   }
 #ifdef CSIM_FAST
@@ -273,7 +330,7 @@ inline void write_json(const std::string& path, const Design& design, int32_t la
     const LayerResult& r = results[l];
     std::fprintf(
         file, "%s\n  {\"name\": \"%s\", \"codes\": %llu, \"mismatches\": %llu, \"seconds\": %.6f",
-        l ? "," : "", design.info[l].name, static_cast<unsigned long long>(r.codes),
+        l ? "," : "", design.layers[l].name.c_str(), static_cast<unsigned long long>(r.codes),
         static_cast<unsigned long long>(r.mismatches), r.seconds);
     for (int i = 0; i < COUNTERS; i++) {
       std::fprintf(file, ", \"%s\": %llu", COUNTER_NAMES[i],
@@ -287,77 +344,85 @@ inline void write_json(const std::string& path, const Design& design, int32_t la
 
 // One layer through the top function; each weight port gets its section of the file.
 template <class C, class Top, std::size_t... Q>
-void call(Top accelerator, const uint64_t* weights, typename C::bus_t* fm, int32_t layer,
+void call(Top accelerator, const std::vector<uint64_t>& weights, uint64_t section,
+          std::vector<uint64_t>& program, std::vector<uint64_t>& memory, int32_t layer,
           int32_t images, uint64_t* count, uint32_t* id, std::index_sequence<Q...>) {
   typedef typename C::bus_t bus_t;
-  accelerator(reinterpret_cast<const bus_t*>(weights + Q * (C::WEIGHT_WORDS / C::WEIGHT_PORTS))...,
-              fm, fm, layer, layer, images, count, id);
+  bus_t* fm = reinterpret_cast<bus_t*>(memory.data());
+  accelerator(reinterpret_cast<const bus_t*>(weights.data() + Q * section)...,
+              reinterpret_cast<bus_t*>(program.data()), fm, fm, layer, layer, images, count, id);
 }
 
-// The feature map memory as the accelerator sees it. ap_uint<64> and uint64_t are both one word.
-// `chip` gives the on-chip memories, which keep their contents between calls.
+// The accelerator on the network in PARAMS, against the reference in GOLDEN. ap_uint<64> and
+// uint64_t are both one word. `chip` gives the on-chip memories, which keep their contents between
+// calls.
 template <class C, class Top, class Chip>
-int run_testbench(int argc, char** argv, const Design& design, Top accelerator, Chip chip) {
-  typedef typename C::bus_t bus_t;
-  static_assert(sizeof(bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
+int run_testbench(int argc, char** argv, Top accelerator, Chip chip) {
+  static_assert(sizeof(typename C::bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
   if (argc < 5) stop("usage: csim PARAMS GOLDEN OUTPUT IMAGES [LAYERS]");
   const std::string params = argv[1], golden = argv[2], output = argv[3];
   const int32_t images = std::atoi(argv[4]);
-  const int32_t asked = argc > 5 ? min_of(std::atoi(argv[5]), design.layers) : design.layers;
+  Design design = read_design<C>(params, golden);
+  const int32_t all = int32_t(design.layers.size());
+  const int32_t asked = argc > 5 ? min_of(std::atoi(argv[5]), all) : all;
   if (images < 1 || asked < 1) stop("IMAGES and LAYERS must be 1 or more");
 
-  std::vector<uint64_t> weights(C::WEIGHT_WORDS);
-  InputFile(params + "/weights.bin", C::WEIGHT_WORDS * uint64_t(WORD_BYTES))
-      .read(0, weights.data(), C::WEIGHT_WORDS * uint64_t(WORD_BYTES));
-  const ParameterCheck check =
-      check_parameters(golden + "/checks.txt", design, asked, weights, C::WEIGHT_PORTS);
+  std::vector<uint64_t> weights(design.weight_words());
+  InputFile(params + "/weights.bin", weights.size() * WORD_BYTES)
+      .read(0, weights.data(), weights.size() * WORD_BYTES);
+  const ParameterCheck check = check_parameters(design, weights, asked, C::WEIGHT_PORTS);
   const int32_t layers = check.runnable;
   const int wrong_parameters = check.wrong;
+  const uint64_t section = weights.size() / C::WEIGHT_PORTS;
+  // co-simulation copies so many words of each port
+  weights.resize(section * (C::WEIGHT_PORTS - 1) + std::max<uint64_t>(section, COSIM_WORDS));
+  design.program.resize(std::max<uint64_t>(design.program.size(), COSIM_WORDS));
 
-  const uint64_t input_words = C::INPUT_WORDS;
+  const uint64_t input_words = design.input_words;
   InputFile input(golden + "/input.bin", images * input_words * WORD_BYTES);
   std::FILE* logits = nullptr;
-  if (layers == design.layers) {
+  if (layers == all) {
     logits = std::fopen((output + "/logits.bin").c_str(), "wb");
     if (!logits) stop("cannot write " + output + "/logits.bin");
   }
   std::vector<LayerResult> results(layers, LayerResult());
   // A pattern, not zeros: what is read without having been written must not look right.
-  std::vector<uint64_t> memory(uint64_t(C::ARENA_WORDS) * C::MAX_IMAGES, 0xA5A5A5A5A5A5A5A5ull);
+  const uint64_t arena = layers ? design.layers[0].d.map_words : 0;  // of an image
+  std::vector<uint64_t> memory(std::max<uint64_t>(arena * design.batch, COSIM_WORDS),
+                               0xA5A5A5A5A5A5A5A5ull);
   const uint64_t chip_words[2] = {C::CHIP_A_WORDS, C::CHIP_B_WORDS};
   for (int m = 0; m < 2; m++) {
-    std::memset(static_cast<void*>(chip(m)), 0xA5, chip_words[m] * C::MAX_IMAGES * WORD_BYTES);
+    std::memset(static_cast<void*>(chip(m)), 0xA5, chip_words[m] * WORD_BYTES);
   }
   std::vector<uint64_t> expected;
-  for (int32_t start = 0; start < images; start += C::MAX_IMAGES) {
-    const int32_t batch = min_of(C::MAX_IMAGES, images - start);
+  for (int32_t start = 0; layers && start < images; start += design.batch) {
+    const int32_t batch = min_of(design.batch, images - start);
     for (int32_t n = 0; n < batch; n++) {
       input.read((start + n) * input_words * WORD_BYTES,
-                 &memory[uint64_t(n) * C::ARENA_WORDS + C::INPUT_ADDR], input_words * WORD_BYTES);
+                 &memory[n * arena + design.layers[0].d.in_addr], input_words * WORD_BYTES);
     }
     for (int32_t l = 0; l < layers; l++) {
-      const LayerDesc& d = design.table[l];
-      const LayerInfo& info = design.info[l];
+      const Layer& layer = design.layers[l];
+      const LayerDesc& d = layer.d;
       uint64_t count[COUNTERS];
       uint32_t id = 0;
-      bus_t* fm = reinterpret_cast<bus_t*>(memory.data());
       const auto begin = std::chrono::steady_clock::now();
-      call<C>(accelerator, weights.data(), fm, l, batch, count, &id,
+      call<C>(accelerator, weights, section, design.program, memory, l, batch, count, &id,
               std::make_index_sequence<C::WEIGHT_PORTS>());
       const auto end = std::chrono::steady_clock::now();
-      if (id != C::DESIGN_ID) stop("the accelerator did not report its design");
+      if (id != C::DESIGN_ID) stop("the accelerator did not report its engine");
       results[l].seconds += std::chrono::duration<double>(end - begin).count();
       for (int i = 0; i < COUNTERS; i++) results[l].count[i] += count[i];
-      const uint64_t words = output_words(d, info);
-      InputFile reference(golden + "/" + info.golden, images * words * WORD_BYTES);
+      const uint64_t words = output_words(layer);
+      InputFile reference(golden + "/" + layer.golden, images * words * WORD_BYTES);
       expected.resize(words);
       for (int32_t n = 0; n < batch; n++) {
         reference.read((start + n) * words * WORD_BYTES, expected.data(), words * WORD_BYTES);
-        const int m = d.chip_swap ? 0 : 1;
-        const uint64_t* got =
-            d.out_chip ? reinterpret_cast<const uint64_t*>(chip(m)) + n * chip_words[m] + d.out_addr
-                       : &memory[uint64_t(n) * C::ARENA_WORDS + d.out_addr];
-        compare(got, expected.data(), d, info, start + n, results[l]);
+        const uint64_t* map = d.out_chip
+                                  ? reinterpret_cast<const uint64_t*>(chip(d.chip_swap ? 0 : 1))
+                                  : memory.data();
+        const uint64_t* got = map + uint64_t(n) * d.out_words + d.out_addr;
+        compare(got, expected.data(), layer, start + n, results[l]);
         if (logits && d.raw && std::fwrite(got, WORD_BYTES, words, logits) != words) {
           stop("cannot write " + output + "/logits.bin");
         }
@@ -374,14 +439,15 @@ int run_testbench(int argc, char** argv, const Design& design, Top accelerator, 
   for (int32_t l = 0; l < layers; l++) {
     mismatches += results[l].mismatches;
     seconds += results[l].seconds;
-    macs += design.info[l].macs * images;
-    if (results[l].mismatches && !first) first = design.info[l].name;
+    macs += design.layers[l].macs * images;
+    if (results[l].mismatches && !first) first = design.layers[l].name.c_str();
   }
   std::printf("%d image(s), %d layer(s), %.2f s, %.0f MMAC/s\n", int(images), int(layers), seconds,
               macs / 1e6 / (seconds > 0 ? seconds : 1));
   if (mismatches || wrong_parameters) {
     if (layers < asked)
-      std::printf("layer %s and those behind it were not run\n", design.info[layers].name);
+      std::printf("layer %s and those behind it were not run\n",
+                  design.layers[layers].name.c_str());
     std::printf("FAILED: %llu mismatches%s%s, %d layer(s) with changed parameters\n",
                 static_cast<unsigned long long>(mismatches), first ? ", first in layer " : "",
                 first ? first : "", wrong_parameters);

@@ -20,7 +20,7 @@ def stage(*arguments: str) -> None:
     python("-m", *arguments)
 
 
-@pytest.fixture(name="run_stage")
+@pytest.fixture(name="run_stage", scope="session")
 def _run_stage() -> Callable[..., None]:
     """Runs one stage of the flow."""
     return stage

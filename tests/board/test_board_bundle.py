@@ -46,7 +46,7 @@ def test_manifest_has_every_file_and_the_design(digits_build, tmp_path):
         data = (folder / name).read_bytes()
         assert entry == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     report = json.loads((digits_build / "report.json").read_text())
-    assert manifest["design"]["id"] == report["design_id"]
+    assert manifest["engine"]["id"] == report["engine_id"]
     assert "# digits on a Zynq board" in (folder / "README.md").read_text()
     notebook = json.loads((folder / "demo.ipynb").read_text())
     assert all(not cell.get("outputs") for cell in notebook["cells"])
@@ -100,20 +100,27 @@ def test_another_designs_bitstream_is_refused_by_its_id(bundle_copy, other_bundl
     shutil.copyfile(other_bundle / BITSTREAM, bundle_copy / BITSTREAM)
     renew_manifest(bundle_copy)
     mine, other = (
-        json.loads((folder / MANIFEST).read_text())["design"]["id"]
+        json.loads((folder / MANIFEST).read_text())["engine"]["id"]
         for folder in (bundle_copy, other_bundle)
     )
     assert mine != other
-    text = f"^the bitstream must be of design {mine} .digits., not {other}; use the bitstream"
+    text = f"^the bitstream must be of engine {mine} .digits., not {other}; use the bitstream"
     with pytest.raises(DesignError, match=text):
         Accelerator(bundle_copy)
 
 
 def test_another_designs_parameters_are_refused(bundle_copy, other_bundle, device):
+    path = "parameters/program.bin"
+    kept = (bundle_copy / path).read_bytes()
+    shutil.copyfile(other_bundle / path, bundle_copy / path)
+    renew_manifest(bundle_copy)
+    with pytest.raises(DesignError, match=r"^parameters/program.bin must be of engine .* network"):
+        Accelerator(bundle_copy)
+    (bundle_copy / path).write_bytes(kept)
     for name in ("parameters/design.json", "parameters/weights.bin"):
         shutil.copyfile(other_bundle / name, bundle_copy / name)
     renew_manifest(bundle_copy)
-    with pytest.raises(DesignError, match="^parameters must be of design"):
+    with pytest.raises(DesignError, match="^parameters must be of engine"):
         Accelerator(bundle_copy)
 
 

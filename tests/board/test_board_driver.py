@@ -91,7 +91,7 @@ def test_bad_arguments(bundle, golden, device):
 
 def test_two_boards_at_the_same_time(bundle, golden, device):
     with Accelerator(bundle) as first, Accelerator(bundle) as second:
-        assert device.live_buffers == 4
+        assert device.live_buffers == 6
         for board in (first, second):
             assert (board.predict(golden["images"][:3]) == golden["logits"][:3]).all()
 

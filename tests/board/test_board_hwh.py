@@ -72,7 +72,7 @@ def test_names_of_halves_and_pointers_do_not_mix():
     wide = registers(entries(3), 3)
     assert wide._parts("w1") == ("w1_1", "w1_2")
     assert not set(halves) & set(wide.arguments)
-    whole = ("w0", "w1", "w2", "fm_in", "fm_out")
+    whole = ("w0", "w1", "w2", "program", "fm_in", "fm_out")
     rest = ("first", "last", "images", "design_id", "CTRL", "counters")
     narrow = registers(dict.fromkeys((*whole, *rest), {"address_offset": 0}), 3)
     assert narrow._parts("w0") == ("w0",) and narrow._parts("w1") == ("w1",)

@@ -51,7 +51,8 @@ def test_vgg16_does_not_fit_a_pynq_z2_and_a_codebook_would(design):
 
 def test_batch_is_what_fits(design):
     assert plan_batch(design, 100, None) == 100
-    assert plan_batch(design, 100, design.weight_bytes + 7 * design.arena_bytes + 1) == 7
+    parameters = design.weight_bytes + design.program_bytes
+    assert plan_batch(design, 100, parameters + 7 * design.arena_bytes + 1) == 7
     assert plan_batch(design, 5, 100 * MIB) == 5
 
 

@@ -41,7 +41,7 @@ def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixt
     assert main(["codegen", f"OUT={build}"]) == 0
     golden = sorted(path.name for path in (build / "golden").iterdir())
     assert golden == ["L00_layer0.bin", "L01_layer1.bin", "checks.txt", "input.bin"]
-    assert {"accelerator.cpp", "network.hpp", "tables.hpp", "engine.hpp", "run_hls.tcl"} <= {
+    assert {"accelerator.cpp", "network.hpp", "engine.hpp", "run_hls.tcl"} <= {
         path.name for path in (build / "hls").iterdir()
     }
     report = read_json(build)

@@ -21,7 +21,7 @@ from codegen.design.search import (
     points,
 )
 from codegen.emit import explore_page
-from codegen.emit.render import context
+from codegen.emit.render import engine_context
 from formats.commands import main
 from formats.errors import UserError
 from formats.hardware import Part, clocked, find_part, load_parts
@@ -122,7 +122,7 @@ def test_memories_are_those_that_the_search_counted() -> None:
     blocks = explore(network, part, 1, axes).best.resources.uram
     made = explore(network, replace(part, uram=blocks), 1, axes).best
     assert blocks > made.resources.uram == sum(memory.uram for memory in made.memories)
-    assert context(made)["chip_impl"].count("uram") == 1
+    assert engine_context(made.engine, 0)["chip_impl"].count("uram") == 1
 
 
 def test_axes_that_are_set_stay() -> None:

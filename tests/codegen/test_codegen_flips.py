@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """One changed bit of the generated parameters fails the C-simulation, with the layer's name.
 
-Twenty random bits: fourteen of weights.bin, two each of the layer table, centroids and thresholds;
-then one of each part of a layer with a weight codebook: codebook, biases, indices of either port.
+Random bits: fourteen of weights.bin, three of each layer of program.bin and all bytes of its
+header; then one of each part of a layer with a weight codebook: codebook, biases, indices of either
+port.
 """
 
 import random
 import re
+import zlib
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from codegen.design.rows import FIELDS
 from codegen.emit import csim
 from formats.commands import main
+from formats.errors import UserError
+from formats.program import (
+    HEADER_FIELDS,
+    HEADER_WORDS,
+    INDEX_WORDS,
+    PROGRAM,
+    Program,
+    Record,
+    read_program,
+)
 from tests.checkout import needs_compiler
 from tests.toys import Toy, ToyLayer, mixed_layers, read_json
 
@@ -35,7 +49,7 @@ def build(generated: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Named:
-    """Runs csim on a build, compiled without optimisation as each flip of a table compiles again.
+    """Runs csim on a build, compiled without optimisation.
 
     It returns the exit status and the first layer that csim names.
     """
@@ -59,7 +73,7 @@ def flip(path: Path, clean: bytes, place: int, bit: int) -> None:
 
 def test_weight_bits(build: Path, named: Named) -> None:
     rng = random.Random(SEED)
-    checks = (build / "golden" / "checks.txt").read_text().splitlines()
+    checks = (build / "golden" / "checks.txt").read_text().splitlines()[1:]
     ends = list(accumulate(8 * int(line.split()[1]) for line in checks))
     path = build / "params" / "weights.bin"
     clean = path.read_bytes()
@@ -72,26 +86,50 @@ def test_weight_bits(build: Path, named: Named) -> None:
         assert named(build) == (1, f"layer{layer}"), f"byte {position}, seed {SEED}"
 
 
-@pytest.mark.parametrize(
-    "table", ["LayerDesc LAYER_TABLE", "int32_t CENTROID", "int32_t THRESHOLD"]
-)
-def test_table_bits(build: Path, named: Named, table: str) -> None:
+def test_program_bits(build: Path, named: Named) -> None:
+    """Bits of every layer's index, row and tables; each is found, and its layer named."""
     rng = random.Random(SEED)
-    path = build / "hls" / "tables.hpp"
-    clean = path.read_text()
-    for _ in range(2):
-        lines = clean.split("\n")
-        first = next(i for i, line in enumerate(lines) if f"const {table}[" in line) + 1
-        end = next(i for i in range(first, len(lines)) if lines[i].startswith("};"))
-        index = rng.randrange(first, end)
-        values = lines[index].split("}")[0].strip(" {").split(",")
-        name = lines[index].split("// ")[1]
-        column = rng.randrange(1, 8)  # the first table has 8 levels, the rest of its row is unused
-        values[column] = str(int(values[column]) ^ (1 << rng.randrange(5)))
-        lines[index] = f"    {{{', '.join(values)}}},  // {name}"
-        path.write_text("\n".join(lines))
-        status, layer = named(build)
-        assert status != 0 and layer == name, f"{table} column {column}, seed {SEED}"
+    program = read_program(build / "params")
+    path = build / "params" / PROGRAM
+    clean = path.read_bytes()
+    assert named(build) == (0, "")
+    row_bytes = 4 * len(FIELDS)
+    for layer in range(program.layers):
+        index = HEADER_WORDS + INDEX_WORDS * layer
+        first = 8 * int(program.entry(layer)[0])
+        end = first + program.record(layer).nbytes
+        places = [8 * index + rng.randrange(16), rng.randrange(first, first + row_bytes)]
+        if end - first > row_bytes + 8:
+            places.append(rng.randrange(first + row_bytes, end))
+        for place in places:
+            flip(path, clean, place, rng.randrange(8))
+            assert named(build) == (1, f"layer{layer}"), f"byte {place}, seed {SEED}"
+
+
+def test_header_of_a_program(build: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = build / "params" / PROGRAM
+    clean = path.read_bytes()
+    for place in range(0, 8 * HEADER_WORDS, 3):
+        flip(path, clean, place, place % 8)
+        capfd.readouterr()
+        assert main(["csim", f"OUT={build}"]) == 2
+        assert "MISMATCH in the header" in capfd.readouterr().err
+        with pytest.raises(UserError, match=r"must be .*run `make codegen`|its header differs"):
+            read_program(path.parent)
+    path.write_bytes(clean)
+    other = Program(np.frombuffer(clean, "<u8"))
+    records = [
+        Record(other.record(k).view("<i4").tolist(), (), bool(other.entry(k)[1] & 1))
+        for k in range(other.layers)
+    ]
+    columns = Program.of(other.header("engine_id") ^ 1, 0, records).words.copy()
+    head = columns[:HEADER_WORDS].view("<u4")
+    head[HEADER_FIELDS.index("columns")] = other.header("columns")
+    head[-1] = zlib.crc32(head[:-1].tobytes())
+    columns.tofile(path)
+    capfd.readouterr()
+    assert main(["csim", f"OUT={build}"]) == 2
+    assert "must be a program of this engine" in capfd.readouterr().err
 
 
 def test_codebook_bits(generated: Callable[..., Path], named: Named) -> None:

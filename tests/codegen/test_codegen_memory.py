@@ -154,7 +154,7 @@ def test_a_wrong_word_on_chip_is_found(generated: Callable[..., Path], capfd) ->
     """The test bench looks into the memories, not into what it hopes was written to DRAM."""
     build = generated(grouped(), "PART=XC7Z045")
     assert any(layer["memory"]["output"] != "ddr" for layer in read_json(build)["layers"])
-    path, right = build / "hls" / "memory.hpp", "chip[job.address + at] = word;"
+    path, right = build / "hls" / "memory.hpp", "chip[job.address + addr_t(at)] = word;"
     text = path.read_text()
     assert text.count(right) == 1
     path.write_text(text.replace(right, right.replace(";", " ^ 1;")))

@@ -240,12 +240,12 @@ def test_lut_estimate_of_the_units_is_the_fitted_formula(make_toy):
     """KNQ at 3 and 4 bits: the largest table's formula, plus ENQ's units."""
     sizes = plan(load(make_toy() / "quantized"), find_part("XC7Z020")).sizes
     expected = (
-        lut_estimate("ck", 4, sizes.quant_bits, sizes.knq_tables, 8)
-        + lut_estimate("qk", 4, sizes.quant_bits, sizes.knq_tables, sizes.array.qk_units)
+        lut_estimate("ck", 4, sizes.quant_bits, lanes=8)
+        + lut_estimate("qk", 4, sizes.quant_bits, lanes=sizes.array.qk_units)
         + lut_estimate("ce", 5, sizes.quant_bits, lanes=8)
         + lut_estimate("qe", 5, sizes.quant_bits, lanes=sizes.array.qk_units)
     )
-    assert sizes.knq_tables == 2 and conversion_luts(sizes) == round(expected) > 0
+    assert sizes.knq_levels == 16 and conversion_luts(sizes) == round(expected) > 0
 
 
 @pytest.mark.parametrize("module", ["design.planner", "emit.generate"])

@@ -49,6 +49,7 @@ def test_pragmas_are_the_table() -> None:
             int(options["num_read_outstanding"]), int(options["max_read_burst_length"]),
             int(options["num_write_outstanding"]), int(options["max_write_burst_length"]),
         )  # fmt: skip
+    assert found.pop("program") == found["fm_in"], "one adapter for the bundle of both"
     assert found == adapters(made.array.weight_ports)
 
 

@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds: the engine compiled once per configuration, for any network within its limits.
+"""Builds: five engines, each compiled once, for any network within its limits.
 
 Also the seeded bugs ("mutations") that a copy of its sources can be given.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from codegen.design.array import Array
+from codegen.design.engine import Engine
+from codegen.design.sizes import Sizes
 from codegen.emit import csim
-from codegen.emit.render import headers
+from codegen.emit.render import TEMPLATES, render_engine
 from formats.build import compile_cpp, write_atomic
+from formats.hardware import find_part
 
 SOURCE = Path(__file__).with_name("engine.cpp")
+PART = "XC7Z045"
 
 
 @dataclass(frozen=True)
 class Build:
-    """One configuration of the engine."""
+    """One engine."""
 
     name: str
     simd: int
@@ -29,20 +35,41 @@ class Build:
     psum_groups: int = 4096
     images: int = 4  # the largest batch
     knq_levels: int = 256
-    arena_words: int = 1 << 16
     chip_words: int = 1 << 14
     weight_ports: int = 1
     pixels: int = 1
     low_bits: int = 4
 
     @property
-    def defines(self) -> list[str]:
-        """Compiler options that set the constants."""
-        names = [item.name for item in fields(self) if item.name not in ("name", "types")]
-        value = "int32_t" if self.weight_bits <= 14 else "int64_t"
-        return [f"-DFUZZ_VALUE={value}"] + [
-            f"-DFUZZ_{name.upper()}={getattr(self, name)}" for name in names
-        ]
+    def engine(self) -> Engine:
+        """The engine: generous limits for small networks."""
+        array = Array(self.simd, self.pe, self.pixels, self.weight_ports, self.qk_units)
+        every = tuple(range(1, 17))
+        sizes = Sizes(
+            array=array, batch=self.images, weight_rows=self.weight_rows,
+            weight_bits=self.weight_bits, value_bits=17, tree_bits=48, acc_bits=53, quant_bits=18,
+            code_bits=16, gear_bits=128, line_blocks=self.line_blocks,
+            line_low_bits=self.low_bits, line_high_blocks=self.line_blocks,
+            psum_groups=self.psum_groups, knq_levels=self.knq_levels, pool_rows=8, pool_width=64,
+            pack_width=64, quant_signed=True, enq_bits=16, decoders=2, wide_bits=64,
+            operations=True, lrn=self.pe >= 24, lrn_reach=8, averages=True, map_height=64,
+            map_width=64, kernel=64, stride=8, pad_entries=self.line_blocks, pass_blocks=128,
+            planes=64, channels=1024,
+            passes=1 << 12, in_widths=every, out_widths=every, weight_widths=every,
+            table_entries=256, plain_weights=True,
+            chip_words=(self.chip_words * self.images, (self.chip_words + 1) * self.images),
+        )  # fmt: skip
+        return Engine(find_part(PART), sizes)
+
+    @property
+    def files(self) -> tuple[str, dict[str, str]]:
+        """The engine's ID, and its C++ by name."""
+        return _render(self)
+
+
+@cache
+def _render(build: Build) -> tuple[str, dict[str, str]]:
+    return render_engine(build.engine)
 
 
 BUILDS = (
@@ -119,8 +146,7 @@ MUTATIONS = {
                  "if (reuse) loaded = 0;", "flat"),
         Mutation("second_input", "control.hpp", "{addr_t(d.in_addr), addr_t(d.in2_addr)},",
                  "{addr_t(d.in_addr), addr_t(d.in_addr)},"),
-        Mutation("chip_stride", "control.hpp", "d.chip_swap ? C::CHIP_B_WORDS : C::CHIP_A_WORDS",
-                 "C::CHIP_A_WORDS"),
+        Mutation("chip_stride", "control.hpp", "addr_t(d.chip_words),", "addr_t(d.map_words),"),
         Mutation("cache_shared_word", "control.hpp", "cached && offset != 0 ? 1 : 0", "1"),
         Mutation("cache_always_fetched", "control.hpp", "tile.value == 0,", "1,"),
     )
@@ -135,14 +161,16 @@ def compile_build(
     flags += [*csim.AP_TYPES[build.types], *(["-w"] if mutation else [])]
     if sanitize:
         flags += [*csim.SANITIZE, *csim.SANITIZE_TYPES[build.types]]
-    texts = headers()
+    texts = dict(build.files[1])
     if mutation:
         text = texts[mutation.file]
         if text.count(mutation.old) < 1:
             raise ValueError(f"mutation {mutation.name}: {mutation.file} lacks {mutation.old!r}")
         texts[mutation.file] = text.replace(mutation.old, mutation.new)
+    texts |= {path.name: path.read_text() for path in (TEMPLATES / "sim").glob("*.hpp")}
     place = folder / "_".join([build.name, build.types, *([mutation.name] if mutation else [])])
     for name, text in texts.items():
         write_atomic(place / name, text)
-    flags += [*build.defines, "-I", str(place)]
-    return compile_cpp(flags, [SOURCE], [place / name for name in texts], place / "engine")
+    sources = [SOURCE, place / "accelerator.cpp"]
+    used = [place / name for name in texts if name.endswith(".hpp")]
+    return compile_cpp([*flags, "-I", str(place)], sources, used, place / "engine")

@@ -13,23 +13,18 @@ import numpy as np
 import torch
 
 from codegen.design import planner
-from codegen.design.array import Array
-from codegen.design.design import Design, assemble
-from codegen.design.lowering import knq_tables, lower, lrn_layers
-from codegen.design.resources import estimate
-from codegen.design.sizes import sizes_of
-from codegen.emit import golden, weights_file
-from codegen.emit.render import knq_rows
+from codegen.design.design import Design
+from codegen.emit import golden
+from codegen.emit.generate import write_parameters
 from formats import network
+from formats.build import write_atomic
 from formats.design import COUNTERS
 from formats.errors import UserError
-from formats.hardware import find_part
 from model_prep.quantize.reference import Reference
 from tests.fuzz.builds import Build
 from tests.toys import Toy, write_toy
 
 TIMEOUT = 60.0  # seconds for one network
-PART = "XC7Z045"
 
 
 class UnfitError(ValueError):
@@ -40,7 +35,7 @@ class UnfitError(ValueError):
 class Case:
     """A network ready to run."""
 
-    data: bytes  # the program's input file
+    files: dict[str, bytes]  # params and golden, by their path
     # name, output words per image, expected bytes, expected counters of each
     layers: list[tuple[str, int, bytes, dict[str, int]]]
     images: int  # of the batch
@@ -48,45 +43,26 @@ class Case:
 
 
 def make_plan(toy: Toy, folder: Path, build: Build) -> Design:
-    """Quantized network of `folder`, planned with the build's constants."""
-    loaded = network.load(folder)
+    """Quantized network of `folder`, planned for a random part of the build's engine."""
+    loaded, engine = network.load(folder), build.engine
     rng = np.random.default_rng(toy.seed)
-    array = Array(build.simd, build.pe, build.pixels, build.weight_ports, build.qk_units)
-    lowered = lower(loaded, array, build.weight_rows)
     limits = [limit for limit in (16, 64, 256) if limit < build.line_blocks]
     chosen = [limit for limit in limits if rng.integers(0, 4) == 0]
-    for limit in [*chosen, build.line_blocks]:
-        cut = [row.cut(array, build.weight_rows, limit) for row in lowered.rows()]
-        if all(cut):
-            break
-    else:
-        raise UnfitError(f"buffers of build {build.name}")
-    rows = [row for row in cut if row]
-    largest = max(row.line_entries for row in rows)
-    if choice := int(rng.integers(0, 4)):
-        capacity = largest if choice == 1 else build.line_blocks
-        rows = [planner.use_line_buffer(row, toy.images, capacity) for row in rows]
-    sizes = sizes_of(lowered, rows, array, build.weight_rows, toy.images)
     # part of the feature maps on chip, all that may be, or none
-    spare = int(rng.choice([0, 4, 400]))
-    part = find_part(PART)
-    part = replace(part, bram36=estimate(sizes, part).bram36 + spare, limit=1.0)
-    fm = "auto" if rng.integers(0, 4) else "ddr"
-    made = assemble(lowered, part, toy.images, rows, replace(sizes, array=replace(array, fm=fm)))
-    within = (
-        max(row.line_entries for row in rows) <= build.line_blocks
-        and sizes.psum_groups <= build.psum_groups
-        and made.arena.words <= build.arena_words
-        and max(made.chip.words) <= build.chip_words
-        and sizes.tree_bits <= 48
-        and sizes.acc_bits <= 53
-        and sizes.wide_bits <= 64
-        and sizes.value_bits <= 17
-        and sizes.quant_bits <= 18
-    )
-    if not within:
-        raise UnfitError(f"limits of build {build.name}")
-    return made
+    share = int(rng.choice([0, 1 << 8, 1 << 30]))
+    ahead = bool(rng.integers(0, 4))
+    deep_a, deep_b = (min(share, words) for words in engine.sizes.chip_words)
+    for limit in [*chosen, build.line_blocks]:
+        sizes = replace(
+            engine.sizes, line_blocks=limit, line_high_blocks=limit, chip_words=(deep_a, deep_b)
+        )
+        part = replace(engine, sizes=sizes)
+        try:
+            fm = "auto" if share else "ddr"
+            return planner.plan_for(loaded, part, toy.images, fm, (toy.images,), ahead)
+        except UserError as error:
+            reason = error
+    raise UnfitError(f"build {build.name}: {reason}")
 
 
 def reference_fault(folder: Path, vectors: dict[str, np.ndarray]) -> str | None:
@@ -116,10 +92,15 @@ def prepare(toy: Toy, build: Build) -> Case:
             plan = make_plan(toy, folder / "quantized", build)
         except UserError as error:
             raise UnfitError(str(error)) from None
-        checks = weights_file.write_weights(plan, folder / "weights.bin")
-        golden.write_golden(plan, folder, checks)
-        weights = (folder / "weights.bin").read_bytes()
-        data = (folder / "input.bin").read_bytes()
+        params, vectors = folder / "params", folder / "golden"
+        for place in (params, vectors):
+            place.mkdir()
+        write_parameters(plan, build.files[0], params, vectors)
+        files = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for place in (params, vectors)
+            for path in sorted(place.iterdir())
+        }
         layers = []
         for index, (layer, row, cost) in enumerate(
             zip(plan.layers, plan.rows, plan.costs, strict=True)
@@ -130,20 +111,9 @@ def prepare(toy: Toy, build: Build) -> Case:
                 "bytes_weights": cost.bytes_weights, "cycles": max(cost.counts.values()),
                 **cost.counts,
             }  # fmt: skip
-            expected = (folder / name).read_bytes()
+            expected = files[f"golden/{name}"]
             layers.append((layer.name, row.output_words, expected, counts))
-    centroid, threshold = knq_rows(knq_tables(plan.network), build.knq_levels)
-    lrn = [layer.lrn.table for layer in lrn_layers(plan.network) if layer.lrn]
-    head = [len(layers), toy.images, len(centroid), len(lrn), len(weights) // 8,
-            plan.arena.address["input"], plan.input_words]  # fmt: skip
-    table = [row.values for row in plan.rows]
-    parts = [
-        np.array(head, "<i8").tobytes(), np.array(table, "<i4").tobytes(),
-        np.array(centroid, "<i4").tobytes(), np.array(threshold, "<i4").tobytes(),
-        np.array(lrn, "<i4").tobytes(), weights, data,
-        np.array([words for _, words, _, _ in layers], "<i8").tobytes(),
-    ]  # fmt: skip
-    return Case(b"".join(parts), layers, toy.images, disagreement)
+    return Case(files, layers, plan.batch, disagreement)
 
 
 def run(case: Case, program: Path) -> str | None:
@@ -151,13 +121,15 @@ def run(case: Case, program: Path) -> str | None:
     if case.disagreement:
         return case.disagreement
     with tempfile.TemporaryDirectory() as temporary:
-        source, target = Path(temporary) / "network", Path(temporary) / "output"
-        source.write_bytes(case.data)
+        folder = Path(temporary)
+        target = folder / "output"
+        for name, content in case.files.items():
+            write_atomic(folder / name, content)
+        command = [str(program), str(folder / "params"), str(folder / "golden"), str(target)]
         try:
             done = subprocess.run(
-                [str(program), str(source), str(target)], capture_output=True, text=True,
-                timeout=TIMEOUT, check=False,
-            )  # fmt: skip
+                command, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            )
         except subprocess.TimeoutExpired:
             return f"the engine must end within {TIMEOUT:g} s"
         if done.returncode != 0:

@@ -4,6 +4,7 @@
 The cases are networks that once failed, and the shrunk networks that show each seeded bug.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,15 +63,18 @@ def test_a_seeded_bug_is_found(name: str, tmp_path: Path) -> None:
 def test_wrong_counts_and_strays_are_seen(programs: dict[str, Path]) -> None:
     _, build, case = make_case(5, 0)
     name, words, expected, counts = case.layers[0]
-    wrong = Case(case.data, [(name, words, expected, {**counts, "pool": 1})], case.images, None)
+    wrong = Case(case.files, [(name, words, expected, {**counts, "pool": 1})], case.images, None)
     assert run(wrong, programs[build.name]) == f"layer {name}: pool must be 1, not {counts['pool']}"
     flipped = bytes([expected[0] ^ 1]) + expected[1:]
-    wrong = Case(case.data, [(name, words, flipped, counts)], case.images, None)
+    wrong = Case(case.files, [(name, words, flipped, counts)], case.images, None)
     text = run(wrong, programs[build.name])
     assert text == f"layer {name}: byte 0 of {len(expected)} differs"
-    assert run(Case(b"", [], 1, "why"), programs[build.name]) == "why"
-    stopped = run(Case(case.data[:99], [], 1, None), programs[build.name])
-    assert stopped and stopped.startswith("the engine stopped with status 2: error: the network")
+    assert run(Case({}, [], 1, "why"), programs[build.name]) == "why"
+    short = {**case.files, "golden/input.bin": b""}
+    stopped = run(Case(short, [], 1, None), programs[build.name])
+    assert stopped and re.match(
+        "the engine stopped with status 2: error: .*input.bin must", stopped
+    )
 
 
 def test_shrinking_keeps_what_fails() -> None:

@@ -38,10 +38,10 @@ int main(int, char** argv) {
 # A process that hands on what it has to say of a tile with the last tile, not before.
 LATE = Mutation(
     "token_late", "control.hpp",
-    "    if (last) {\n      const TileJob job",
-    "    if (p == passes - 1) {\n      const TileJob job",
+    "    if (last) {\n      const TileJob<C> job",
+    "    if (p == passes - 1) {\n      const TileJob<C> job",
 )  # fmt: skip
-ASK_LESS = Mutation("ask_less", "memory.hpp", "job.words - job.held)", "1)")
+ASK_LESS = Mutation("ask_less", "memory.hpp", "addr_t(job.held), fetch)", "addr_t(job.held), 1)")
 
 
 @pytest.fixture(scope="module")

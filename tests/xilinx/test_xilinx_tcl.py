@@ -208,7 +208,7 @@ def test_hls_script_is_as_documented(copied, tmp_path, steps, expected):
     for call in run.named("csim_design"):
         params, golden, tables, images = call.options["-argv"].split()
         assert Path(params, "weights.bin").is_file() and Path(golden, "input.bin").is_file()
-        assert Path(tables, "tables.hpp").is_file() and images == "2"
+        assert Path(tables, "network.hpp").is_file() and images == "2"
     for call in run.named("cosim_design"):
         assert call.options["-argv"].split()[-1] == "1"
 

@@ -185,7 +185,7 @@ def has_ip(build: Path) -> bool:
 def write_stamp(folder: Path, build: Path, **more: Any) -> None:
     """Say in design.json what a folder was made from."""
     made_from = {
-        "design_id": read_design(build).identity,
+        "engine_id": read_design(build).engine_id,
         "sources_sha256": sources_digest(build / "hls"),
     }
     text = json.dumps({**made_from, **more}, indent=1) + "\n"

@@ -251,9 +251,9 @@ def _folder(folder: Path, report: Report, command: str) -> Path:
     stamp = read_stamp(folder)
     if stamp is None:
         raise UserError(f"{folder} must hold the tool's reports; run `{command}` first")
-    if stamp["design_id"] != report.design_id:
+    if stamp["engine_id"] != report.engine_id:
         raise UserError(
-            f"{folder} is of design {stamp['design_id']}, not {report.design_id}; "
+            f"{folder} is of engine {stamp['engine_id']}, not {report.engine_id}; "
             f"run `{command}` again"
         )
     return folder

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Constants of one network on one part: alexnet, XC7Z020.
-// Written by codegen 0.1.0 from the manifest with SHA-256 0000000000000000000000000000000000000000000000000000000000000000.
-// Do not edit: change the plan and generate again.
+// Constants of one engine: widths and depths, for every network that fits them.
+// Written by codegen 0.1.0. Do not edit: change the plan and generate again.
 #ifndef NETWORK_HPP
 #define NETWORK_HPP
 
@@ -39,8 +38,8 @@ struct Network {
   typedef ap_int<13> value_t;
   typedef ap_uint<13> quant_t;
   typedef ap_int<30> tree_t;
-  typedef ap_int<36> acc_t;
-  typedef ap_int<37> wide_t;
+  typedef ap_int<40> acc_t;
+  typedef ap_int<41> wide_t;
   typedef ap_uint<128> in_gear_t;
   typedef ap_uint<80> out_gear_t;
   typedef ap_int<8> y_t;
@@ -51,13 +50,13 @@ struct Network {
   typedef ap_int<14> channel_t;
 #endif
 
-  static const uint32_t DESIGN_ID = 0x0524eef0u;  // network and plan
+  static const uint32_t DESIGN_ID = 0;  // of all that is rendered
   static const bool HAS_ENQ = false;  // whether QE and CE exist
   static const bool HAS_KNQ = true;  // whether QK and CK exist
-  static const bool HAS_OPS = false;  // whether layers without weights exist
-  static const bool HAS_LRN = false;  // whether a normalisation exists
+  static const bool HAS_OPS = false;  // whether layers without weights can run
+  static const bool HAS_LRN = false;  // whether normalisations can
   static const bool HAS_CODEBOOK = false;  // whether weight codebooks exist
-  static const bool HAS_AVERAGE = false;  // whether an average pool exists
+  static const bool HAS_AVERAGE = false;  // whether average pools can run
   static const int32_t SIMD = 8;  // input channels a cycle
   static const int32_t PE = 24;  // output channels a cycle
   static const int32_t PIXELS = 1;  // pixels a cycle
@@ -65,14 +64,14 @@ struct Network {
   static const int32_t WEIGHT_BITS = 14;  // W
   static const int32_t VALUE_BITS = 13;  // of a decoded activation, sign included
   static const int32_t TREE_BITS = 30;  // of a sum of SIMD products
-  static const int32_t ACC_BITS = 36;  // that no input can overflow
+  static const int32_t ACC_BITS = 40;  // that no input can overflow
   static const int32_t CODE_BITS = 10;  // largest T
   static const int32_t WEIGHT_ROWS = 256;  // rows of one side of the weight buffer
   static const int32_t WEIGHT_PORTS = 1;  // memory ports for weights
   static const int32_t READ_AHEAD = 4;  // rows whose bursts are asked for ahead, a power of two
   static const int32_t WRITE_AHEAD = 4;  // rows whose bursts may be under way
   static const int32_t WEIGHT_WIDTHS = 1;  // widths at which weights are stored
-  static const int32_t ROW_WORDS = 42;  // bus words a row of weights at most
+  static const int32_t ROW_WORDS = 42;  // words of a row of weights
   static const int32_t BIAS_WORDS = 12;  // bus words of a tile's biases, from each port
   static const int32_t TABLE_ENTRIES = 1;  // entries of the largest codebook
   static const int32_t LINE_BLOCKS = 1368;  // entries of a line buffer copy
@@ -80,7 +79,6 @@ struct Network {
   static const int32_t LINE_HIGH_BLOCKS = 1;  // entries that hold a code's other bits
   static const int32_t PSUM_GROUPS = 169;  // groups of pixels that wait for their next chunk
   static const int32_t QK_UNITS = 1;  // requantizers and encoders
-  static const int32_t KNQ_TABLES = 7;  // centroid tables
   static const int32_t KNQ_LEVELS = 8;  // codes of the largest table
   static const int32_t POOL_ROWS = 3;  // rows of a pool window
   static const int32_t POOL_WIDTH = 55;  // columns of its map
@@ -90,18 +88,14 @@ struct Network {
   static const int32_t MAX_HEIGHT = 57;  // rows of a map
   static const int32_t MAX_WIDTH = 57;  // columns of a map
   static const int32_t MAX_BLOCKS = 512;  // channel blocks of a pass's inputs
-  static const int32_t MAX_ROW_WORDS = 72;  // bus words of a row
-  static const int32_t MAX_ROW_STEPS = 5616;  // cycles of an output row
+  static const int32_t MAX_ROW_WORDS = 73;  // bus words of a row
+  static const int32_t MAX_ROW_STEPS = 14592;  // cycles of an output row
   static const int32_t MAX_PASSES = 855;  // passes of a layer
   static const int32_t LRN_REACH = 0;  // channels to either side in a normalisation
   static const int32_t IN_WIDTHS = 2;  // widths T that are read
   static const int32_t OUT_WIDTHS = 1;  // widths T that are written
-  static const int32_t WEIGHT_WORDS = 13411008;  // bus words of weights.bin, a section for each port
-  static const int32_t ARENA_WORDS = 24372;  // bus words of one image's feature maps
-  static const int32_t CHIP_A_WORDS = 3072;  // bus words of an image in memory A
-  static const int32_t CHIP_B_WORDS = 24372;  // bus words of an image in memory B
-  static const int32_t INPUT_ADDR = 0;  // word address of the input
-  static const int32_t INPUT_WORDS = 24372;  // bus words of one packed input
+  static const int32_t CHIP_A_WORDS = 3072;  // bus words of on-chip memory A
+  static const int32_t CHIP_B_WORDS = 24372;  // bus words of on-chip memory B
 
   // Widths T of the feature maps that are read and written.
   static constexpr int in_width(int k) {
@@ -118,11 +112,6 @@ struct Network {
     constexpr int widths[] = {14};
     return widths[k];
   }
-
-  static value_t centroid(int table, int code);
-  static quant_t threshold(int table, int code);
-  static int32_t lrn(int table, int point);
-  static int32_t reciprocal(int count);
 };
 
 #endif  // NETWORK_HPP

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A general engine for a part: what fits of the widths, depths and operators that networks ask for.
+
+No network is looked at. As many multipliers as fit come first, then the operators that need
+multipliers of their own (average pools, normalisations), then memory for feature maps.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from codegen.design.array import Array
+from codegen.design.engine import Engine
+from codegen.design.resources import RESOURCES, shortage
+from codegen.design.search import Axes, points, smallest
+from codegen.design.sizes import Sizes
+from formats.arithmetic import BLOCK_CODES, ceil_log2
+from formats.errors import UserError
+from formats.hardware import Part
+
+WEIGHT_WIDTHS = (4, 8, 14)  # others are stored at the next of these
+STORED_BITS, INPUT_BITS = 8, 12  # of a stored code, of a code of the network's input
+ACTIVATION_BITS = 12
+UNITS = 4  # QK/QE units at most
+NARROW_ROWS = 3 * BLOCK_CODES  # PE that a normalisation takes
+# Depths and counts for maps of up to 256 x 256 pixels and layers as those of AlexNet, VGG-16 and
+# SqueezeNet.
+MAP, CHANNELS, PASSES, KERNEL, STRIDE = 256, 8192, 1 << 14, 16, 8
+DEPTHS = {
+    "batch": 16, "weight_rows": 256, "line_blocks": 4096, "line_high_blocks": 2048,
+    "psum_groups": 1024, "pool_rows": 3, "pool_width": 224, "pack_width": 224,
+}  # fmt: skip
+# Levels of KNQ and entries of weight codebooks: multiplexers in every lane, so as many as fit.
+TABLES = [(64, 256), (32, 256), (32, 64), (32, 16), (16, 16)]
+SHALLOW = {**DEPTHS, "line_blocks": 2048, "line_high_blocks": 1024, "psum_groups": 256,
+           "pool_width": 128, "pack_width": 128}  # fmt: skip
+CHIP_STEP = 512  # words of a memory for feature maps
+
+
+def general_engine(part: Part, axes: Axes) -> Engine:
+    """The engine with the most multipliers that fits a part's limit; UserError where none does.
+
+    Args:
+        part: to fit.
+        axes: what is set of the array.
+    """
+    smallest(axes).check_ports(part)
+    for array in sorted(_arrays(part, axes), key=_rank, reverse=True):
+        for depths, tables in product((DEPTHS, SHALLOW), TABLES):
+            sizes = plain_sizes(array, depths, *tables)
+            if shortage(sizes, part) is None:
+                return Engine(part, _deepened(_extended(sizes, part), part))
+    least = plain_sizes(replace(smallest(axes), qk_units=1), SHALLOW, *TABLES[-1])
+    reason = shortage(least, part)
+    raise UserError(f"a general engine must fit {part.limit:.0%} of {part.name}: {reason}")
+
+
+def _arrays(part: Part, axes: Axes) -> Iterator[Array]:
+    """Arrays whose rows of weights divide by their ports, with few QK/QE units."""
+    for array in points(part, max(WEIGHT_WIDTHS), ACTIVATION_BITS + 1, axes):
+        if all(array.row_words(bits) % array.weight_ports == 0 for bits in WEIGHT_WIDTHS):
+            units = max(n for n in range(1, UNITS + 1) if array.pe % n == 0)
+            yield replace(array, qk_units=units)
+
+
+def _rank(array: Array) -> tuple[int, bool, int, int, int]:
+    """More multipliers, room for a normalisation, few pixels of a row, more ports, more PE."""
+    return (
+        array.multipliers, array.pe >= NARROW_ROWS, -array.pixels, array.weight_ports, array.pe,
+    )  # fmt: skip
+
+
+def plain_sizes(array: Array, depths: dict[str, Any], levels: int, entries: int) -> Sizes:
+    """The sizes of an engine for convolutions, adds and max pools."""
+    value_bits = ACTIVATION_BITS + 1
+    tree_bits = max(WEIGHT_WIDTHS) + value_bits + ceil_log2(array.simd)
+    return Sizes(
+        array=array,
+        **depths,
+        weight_bits=max(WEIGHT_WIDTHS),
+        value_bits=value_bits,
+        tree_bits=tree_bits,
+        acc_bits=tree_bits + 14,
+        quant_bits=ACTIVATION_BITS + 2,
+        quant_signed=True,
+        code_bits=INPUT_BITS,
+        gear_bits=128,
+        line_low_bits=STORED_BITS,
+        knq_levels=levels,
+        enq_bits=STORED_BITS,
+        decoders=2,
+        wide_bits=tree_bits + 18,
+        operations=True,
+        lrn=False,
+        lrn_reach=0,
+        averages=False,
+        map_height=MAP,
+        map_width=MAP,
+        kernel=KERNEL,
+        stride=STRIDE,
+        pad_entries=depths["line_blocks"],
+        pass_blocks=2 * CHANNELS // BLOCK_CODES,
+        planes=CHANNELS // BLOCK_CODES,
+        channels=CHANNELS,
+        passes=PASSES,
+        in_widths=tuple(range(1, INPUT_BITS + 1)),
+        out_widths=tuple(range(1, STORED_BITS + 1)),
+        weight_widths=WEIGHT_WIDTHS,
+        table_entries=entries,
+        plain_weights=True,
+    )
+
+
+def _extended(sizes: Sizes, part: Part) -> Sizes:
+    """With average pools and normalisations, where they fit; the units that they need are fewer."""
+    pe = sizes.array.pe
+    for extra in ({"averages": True}, {"lrn": True, "lrn_reach": 2}):
+        if "lrn" in extra and pe < NARROW_ROWS:
+            continue
+        for units in range(sizes.array.qk_units, 0, -1):
+            if pe % units:
+                continue
+            wider = replace(sizes, **extra, array=replace(sizes.array, qk_units=units))
+            if shortage(wider, part) is None:
+                sizes = wider
+                break
+    return sizes
+
+
+def _deepened(sizes: Sizes, part: Part) -> Sizes:
+    """With what block RAM is left for feature maps, a third of it in memory A."""
+    best = sizes
+    step = 0
+    while True:
+        step += 1
+        words = (step * CHIP_STEP, 2 * step * CHIP_STEP)
+        deeper = replace(sizes, chip_words=words)
+        if shortage(deeper, part) is not None:
+            return best
+        best = deeper
+
+
+def summary(engine: Engine) -> str:
+    """What an engine takes and has, in lines."""
+    sizes, part, used = engine.sizes, engine.part, engine.resources
+    array = sizes.array
+    parts = ", ".join(
+        f"{getattr(used, name):,}/{getattr(part, name):,} {name.upper()}"
+        for name in RESOURCES
+        if getattr(part, name)
+    )
+    width = 2 * sizes.lrn_reach + 1
+    operators = [
+        ("convolutions, fully connected layers, max pools", True),
+        ("adds and other layers without weights", sizes.operations),
+        ("average pools", sizes.averages),
+        (f"normalisations{f' over {width} channels' if sizes.lrn else ''}", sizes.lrn),
+    ]
+    missing = [text for text, there in operators if not there]
+    lines = [
+        f"{part.name}: {array.simd}x{array.pe}x{array.pixels} multipliers, {array.weight_ports} "
+        f"weight port(s), {array.qk_units} QK units, {part.clock_mhz:g} MHz",
+        f"estimated: {parts}",
+        f"codes: {_widths(sizes.out_widths)} bits stored, {_widths(sizes.in_widths)} read; "
+        f"KNQ of {sizes.knq_levels} levels{', ENQ' if sizes.enq_bits else ''}",
+        f"weights: {_widths(sizes.weight_widths)} bits, codebooks of {sizes.table_entries} entries",
+        f"layers: {', '.join(text for text, there in operators if there)}"
+        f"{'; not: ' if missing else ''}{', '.join(missing)}",
+        f"maps: up to {sizes.map_height}x{sizes.map_width}, {sizes.channels} channels; line buffer "
+        f"{sizes.line_blocks} blocks; on chip {sizes.chip_words[0]} + {sizes.chip_words[1]} words",
+    ]
+    return "\n".join(lines)
+
+
+def _widths(widths: tuple[int, ...]) -> str:
+    """Widths in words.
+
+    >>> _widths((1, 2, 3)), _widths((4, 8, 14))
+    ('1 to 3', '4, 8, 14')
+    """
+    if widths == tuple(range(widths[0], widths[-1] + 1)) and len(widths) > 2:
+        return f"{widths[0]} to {widths[-1]}"
+    return ", ".join(map(str, widths))
