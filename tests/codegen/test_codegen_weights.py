@@ -221,5 +221,5 @@ def test_lut_formula() -> None:
     assert weight_luts(sizes) == 0
     array = Array(8, 24, weight_ports=2)
     both = replace(sizes, weight_widths=(4, 14), table_entries=16, array=array)
-    assert weight_luts(both) == 192 * (14 + 7 + 14) + 800
-    assert weight_luts(replace(both, table_entries=256)) == 192 * (14 + 56 + 14) + 800
+    assert weight_luts(both) == 192 * (14 + 7 + 14)
+    assert weight_luts(replace(both, table_entries=256)) == 192 * (14 + 56 + 14)
