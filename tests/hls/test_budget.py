@@ -33,7 +33,7 @@ SEEDED = [
     ("engine.hpp", "counters[COUNT_CYCLES] = most;", "counters[COUNT_CYCLES] = most % n[0];",
      "operators", "a division of 32 x 32 bits in tally"),
     ("engine.hpp", "counters[COUNT_CYCLES] = most;", f"counters[COUNT_CYCLES] = {MANY};",
-     "operators", "10 variable multiplications must be 8 at most, in accelerator, tally"),
+     "operators", "9 variable multiplications must be 8 at most, in tally"),
     # the limit is chosen by a comparison, and what is compared with it is added to
     ("control.hpp", "row += w.row_entries;",
      "if (row >= column) row -= column;\n        row += row >= w.row_entries ? dx : dy;",
