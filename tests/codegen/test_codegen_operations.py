@@ -37,7 +37,7 @@ def test_rows_of_operations(load_toy: Callable[..., Network]) -> None:
     lrn = rows["layer1"]
     assert lrn.op == Operation.LRN
     assert (lrn.tiles_per_group, lrn.blocks, lrn.chunk_blocks) == (1, 4, 4)
-    assert rows["layer3"].lrn_table == 1 and rows["layer3"].y_min == -(1 << 11)
+    assert rows["layer3"].y_min == -(1 << 11)
     assert rows["layer7"].op == Operation.SUM and rows["layer7"].reciprocal == 1864135
     assert rows["layer12"].exclude_pad == 1 and rows["layer12"].reciprocal == 0
     cat = made.arena.address["cat"]
