@@ -172,8 +172,8 @@ class Options:
     csim: bool = option(False, "accuracy of the C-simulation, too, on the same images")
     csim_types: str = option(
         "fast",
-        "native integers, proved wide enough, or ap_int",
-        choices="fast exact",
+        "native integers, proved wide enough; ap_int; or native with a clock in every process",
+        choices="fast exact timed",
     )
     first_layers: int = option(0, "run only so many layers; 0: all", interval="[0,")
     sanitize: bool = option(False, "with the address and undefined behaviour sanitizers")

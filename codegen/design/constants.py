@@ -119,6 +119,7 @@ def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
         "ACC_BITS": (sizes.acc_bits, "that no input can overflow"),
         "CODE_BITS": (sizes.code_bits, "largest T"),
         "WEIGHT_ROWS": (sizes.weight_rows, "rows of one side of the weight buffer"),
+        "TAP_ROWS": (sizes.tap_rows, "rows of one side of the tap table"),
         "WEIGHT_PORTS": (array.weight_ports, "memory ports for weights"),
         "READ_AHEAD": (READ_AHEAD, "rows whose bursts are asked for ahead, a power of two"),
         "WRITE_AHEAD": (WRITE_AHEAD, "rows whose bursts may be under way"),

@@ -29,6 +29,7 @@ CAPACITIES = {
     "quant_bits": "bits of a requantized value",
     "code_bits": "bits of a code",
     "weight_rows": "rows of the weight buffer",
+    "tap_rows": "rows of the tap table",
     "line_blocks": "entries of the line buffer",
     "line_high_blocks": "entries of the line buffer for wide codes",
     "pad_entries": "entries of padding",

@@ -28,8 +28,9 @@ NARROW_ROWS = 3 * BLOCK_CODES  # PE that a normalisation takes
 # SqueezeNet.
 MAP, CHANNELS, PASSES, KERNEL, STRIDE = 256, 8192, 1 << 14, 16, 8
 DEPTHS = {
-    "batch": 16, "weight_rows": 256, "line_blocks": 4096, "line_high_blocks": 2048,
-    "psum_groups": 1024, "pool_rows": 3, "pool_width": 224, "pack_width": 224,
+    "batch": 16, "weight_rows": 256, "tap_rows": 1024, "line_blocks": 4096,
+    "line_high_blocks": 2048, "psum_groups": 1024, "pool_rows": 3, "pool_width": 224,
+    "pack_width": 224,
 }  # fmt: skip
 # Levels of KNQ and entries of weight codebooks: multiplexers in every lane, so as many as fit.
 TABLES = [(64, 256), (32, 256), (32, 64), (32, 16), (16, 16)]

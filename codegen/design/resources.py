@@ -47,7 +47,7 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
         Memory(
             "weight buffer", 1, 2 * sizes.weight_rows, array.simd * array.pe * sizes.weight_bits
         ),
-        Memory("tap table", 1, 2 * sizes.weight_rows, tap_bits(sizes), bound="lutram"),
+        Memory("tap table", 1, 2 * sizes.tap_rows, tap_bits(sizes), bound="lutram"),
         *line_memories(
             sizes.line_blocks, sizes.line_low_bits, sizes.line_high_blocks, sizes.code_bits,
             copies=array.pixels * array.blocks,  # a read port for each block of a cycle

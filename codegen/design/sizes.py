@@ -85,6 +85,7 @@ class Sizes:
     array: Array
     batch: int  # images a call of the accelerator at most
     weight_rows: int
+    tap_rows: int  # of one side of the tap table: those of a pass
     weight_bits: int
     value_bits: int
     tree_bits: int
@@ -173,6 +174,7 @@ def sizes_of(
     sums = [acc_bits(layer, [lowered.source(name) for name in layer.inputs]) for layer in layers]
     pooled = [row for row in rows if row.pooled]
     waiting = [batch * row.pixel_groups(array) for row in rows if row.chunks > 1]
+    windows = [row.steps(array.planes, array) for row in rows if not row.is_conv]
     second = {row.in2_bits for row in rows if row.sources > 1}
     widths = {row.code_bits for row in rows} | {row.out_bits for row in rows} - {0}
     weight_bits, value_bits = operand_bits(lowered)
@@ -184,6 +186,7 @@ def sizes_of(
         array=array,
         batch=batch,
         weight_rows=weight_rows,
+        tap_rows=max([weight_rows, *windows]),
         weight_bits=weight_bits,
         value_bits=value_bits,
         tree_bits=max(sum_bits, aligned_bits),

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from codegen.design.ports import WEIGHTS
 from codegen.emit.report_model import Agreement, Csim, Report, read_report
 from codegen.emit.report_page import write_report
 from formats.build import compile_cpp
 from formats.design import TRAFFIC
 from formats.errors import UserError
 from formats.options import Options
+from formats.packing import WORD_BYTES
 
 FLAGS = (
     "-std=c++14", "-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
@@ -27,9 +29,10 @@ AP_TYPES = {
     "fast": ("-DCSIM_FAST", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
     "exact": ("-Wno-uninitialized", "-Wno-maybe-uninitialized"),
 }
+AP_TYPES["timed"] = (*AP_TYPES["fast"], "-DCSIM_TIMED")
 SANITIZE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # ap_private sign-extends by shifting negative numbers left, which g++ defines as C++20 does.
-SANITIZE_TYPES = {"fast": (), "exact": ("-fno-sanitize=shift-base",)}
+SANITIZE_TYPES = {"fast": (), "timed": (), "exact": ("-fno-sanitize=shift-base",)}
 
 
 def simulate(options: Options) -> int:
@@ -42,6 +45,8 @@ def simulate(options: Options) -> int:
     result = Csim.model_validate_json(path.read_text())
     problems = counter_problems(report, result)
     result.accuracy = accuracy(options, report)
+    if result.types == "timed":
+        print(timed(report, result))
     if result.accuracy and result.accuracy.same_logits != report.images:
         problems.append(
             "the C-simulation's outputs must equal the Python reference's, image by image"
@@ -61,11 +66,21 @@ def compile_bench(options: Options) -> Path:
     if not sources:
         raise UserError(f"{folder} must hold generated sources; run `nuq codegen` first")
     flags = [*FLAGS, *AP_TYPES[types]]
+    if types == "timed":
+        flags += timing(read_report(options.folder))
     if options.sanitize:
         flags += [*SANITIZE, *SANITIZE_TYPES[types]]
     name = f"csim_{types}{'_sanitize' if options.sanitize else ''}"
     program = build / "csim" / name  # one of all networks of an engine
     return compile_cpp(flags, sources, sorted(folder.glob("*.hpp")), program)
+
+
+def timing(report: Report) -> list[str]:
+    """Flags of a timed simulation: words that the DRAM moves in a cycle and an adapter holds."""
+    performance, port = report.performance, WEIGHTS
+    words = performance.dram_gbs * 1e3 / performance.clock_mhz / WORD_BYTES
+    held = port.reads * port.read_burst
+    return [f"-DDRAM_WORDS_PER_CYCLE={words}", f"-DADAPTER_WORDS={held}"]
 
 
 def run_bench(options: Options, program: Path, images: int) -> int:
@@ -80,12 +95,25 @@ def run_bench(options: Options, program: Path, images: int) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def timed(report: Report, result: Csim) -> str:
+    """One line: cycles of a timed simulation beside those of the cycle model."""
+    clock = report.performance.clock_mhz * 1e6
+    cycles = sum(layer.cycles for layer in result.layers)
+    modelled = sum(layer.seconds for layer in report.layers[: len(result.layers)]) * clock
+    return (
+        f"timed: {cycles:,} cycles, {cycles / clock:.4g} s at {clock / 1e6:g} MHz; "
+        f"the cycle model says {modelled:,.0f} ({cycles / modelled - 1:+.1%})"
+    )
+
+
 def counter_problems(report: Report, result: Csim) -> list[str]:
     """One sentence for the first layer whose counted iterations are not the predicted ones."""
     for layer, counted in zip(report.layers, result.layers, strict=False):
         counts = dict(layer.counts)
         same = {name: getattr(layer, name) for name in TRAFFIC}
-        predicted = {**counts, **same, "cycles": max(counts.values())}
+        predicted = {**counts, **same}
+        if result.types != "timed":  # which counts waiting, too
+            predicted["cycles"] = max(counts.values())
         for name, value in predicted.items():
             count = getattr(counted, name)
             if count != value:

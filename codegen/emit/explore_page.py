@@ -21,7 +21,7 @@ FOLDER = "explore"
 ROOFLINE_SIZE = (8.0, 5.0)  # inches
 BOUNDS_CAPTION = (
     "multiply: useful work of the multipliers. idle lanes: steps in which some have none. first "
-    "rows: waiting for a pass's first input rows. DRAM: bytes moved at the peak bandwidth take "
+    "rows: waiting for a pass's first input rows. DRAM: bytes moved at what it sustains take "
     "longer than all cycles."
 )
 ROOFLINE_CAPTION = "Each point is a layer, coloured by what takes most of its time."

@@ -65,6 +65,7 @@ def _layer(plan: Design, index: int, stored: board.Layer) -> dict[str, Any]:
         "packed_bytes": stored.out_words * WORD_BYTES,
         "memory": {"inputs": _inputs(row), "output": stored.memory},
         "chunks": row.chunks,
+        "seconds": plan.part.seconds(cost.cycles, cost.bytes_moved),
         "utilisation": plan.array.efficiency(layer.macs * plan.images, cost.cycles),
         "counts": cost.counts,
     }
@@ -129,6 +130,7 @@ def _performance(plan: Design) -> dict[str, Any]:
     macs = sum(layer.macs for layer in plan.layers) * plan.images
     return {
         "clock_mhz": plan.part.clock_mhz,
+        "dram_gbs": plan.part.sustained_gbs,
         "cycles": plan.cycles,
         "efficiency": ceil_div(macs, plan.array.multipliers) / plan.cycles,
         "seconds": plan.seconds,

@@ -86,6 +86,7 @@ class Layer(Model):
     bytes_written: Count
     bytes_weights: Count
     cycles: Count
+    seconds: float
     utilisation: Share
     counts: Counts
 
@@ -126,6 +127,7 @@ class Performance(Model):
     """Time by the cycle model and 75% of the DRAM's peak; efficiency: share of ideal cycles."""
 
     clock_mhz: float
+    dram_gbs: float
     cycles: Count
     efficiency: Share
     seconds: float
@@ -187,7 +189,7 @@ class Agreement(Model):
 class Csim(Model):
     """The last C-simulation: csim.json of the test bench, and the comparison of logits."""
 
-    types: Literal["fast", "exact"]
+    types: Literal["fast", "exact", "timed"]
     images: Positive
     seconds: float
     macs: Count

@@ -27,7 +27,7 @@ from formats.errors import UserError
 
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.
-SIMULATION_ONLY = ("testbench", "emulator", "processes")
+SIMULATION_ONLY = ("testbench", "emulator", "processes", "stream", "timing")
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

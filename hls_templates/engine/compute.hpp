@@ -70,10 +70,10 @@ fetch_q:
 // is computed and of the next one lie in the two halves of one memory.
 template <class C>
 struct HalfBuffer {
-  bool upper;                   // which half is computed with
-  Count<C::WEIGHT_ROWS> taken;  // rows of the next pass
-  bool ready, full;             // whether the halves are complete
-  bool all;                     // whether the layer's last row is here
+  bool upper;                // which half is computed with
+  Count<C::TAP_ROWS> taken;  // rows of the next pass
+  bool ready, full;          // whether the halves are complete
+  bool all;                  // whether the layer's last row is here
 };
 
 template <class C>
@@ -93,7 +93,7 @@ void compute(Fifo<ComputeWork<C>>& work_in, Fifo<typename C::bus_t>& centroids,
 #pragma HLS AGGREGATE variable = partial  // one wide memory word per group of pixels
   static WeightRow<C> weight[2 * C::WEIGHT_ROWS];
 #pragma HLS AGGREGATE variable = weight  // one word a row, written whole
-  static TapRow<C> tap[2 * C::WEIGHT_ROWS];
+  static TapRow<C> tap[2 * C::TAP_ROWS];
 #pragma HLS AGGREGATE variable = tap                                  // one word a row
 #pragma HLS BIND_STORAGE variable = tap type = ram_s2p impl = lutram  // shallow and wide
   const ComputeWork<C> w = work_in.read();
@@ -113,10 +113,10 @@ clear_bias:
     bias.start[p] = 0;
   }
   HalfBuffer<C> buffer = {false, 0, false, false, false};
-  typedef Count<2 * C::WEIGHT_ROWS - 1> place_t;
+  static_assert(C::TAP_ROWS >= C::WEIGHT_ROWS, "every row of weights must have its taps");
   Digit<Count<C::MAX_PASSES>> chunk;
   Digit<typename C::x_t> column, x;
-  Digit<Count<C::WEIGHT_ROWS>> step;  // of the group of pixels
+  Digit<Count<C::TAP_ROWS>> step;  // of the group of pixels
   chunk.start(w.chunks);
   column.start(w.columns);
   x.start(w.width);
@@ -131,7 +131,7 @@ clear_bias:
   const typename C::x_t group_x = C::PIXELS * w.stride_w;
   const typename C::entry_t group_entries = C::PIXELS * w.pixel_entries;
   bool begin = true, computing = false;
-  count_t total = 0;
+  cycle_t total = 0;
 compute_step:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1                            // PIXELS*SIMD*PE multiply-adds a cycle
@@ -163,10 +163,10 @@ compute_step:
     }
     const bool work = buffer.ready || !computing;  // else the pass's weights are missing
     if (!buffer.full && !buffer.all && (!work || (!taps.empty() && (!conv || !weights.empty())))) {
-      const place_t place = (buffer.upper ? 0 : C::WEIGHT_ROWS) + buffer.taken;
+      const int side = buffer.upper ? 0 : 1;
       const TapRow<C> next = taps.read();
-      tap[place] = next;
-      if (conv) weight[place] = weights.read();
+      tap[side * C::TAP_ROWS + int(buffer.taken)] = next;
+      if (conv) weight[side * C::WEIGHT_ROWS + int(buffer.taken)] = weights.read();
       buffer.taken++;
       buffer.full = next.pass_end;
       buffer.all = next.layer_end;
@@ -185,8 +185,8 @@ compute_step:
         }
       }
       if (computing) {
-        const place_t place = (buffer.upper ? C::WEIGHT_ROWS : 0) + step.value;
-        const TapRow<C> at_taps = tap[place];
+        const int side = buffer.upper ? 1 : 0;
+        const TapRow<C> at_taps = tap[side * C::TAP_ROWS + int(step.value)];
         typename C::value_t value[C::PIXELS][C::SIMD];
 #pragma HLS ARRAY_PARTITION variable = value complete dim = 0  // registers
         fetch<C>(w, low, high, at_taps, corner, decoder, decoder2, value);
@@ -195,7 +195,7 @@ compute_step:
           stage.spread(value, at_taps.group, w.align[at_taps.second], row.first_channel,
                        w.channels);
         } else {
-          stage.step(weight[place], value);
+          stage.step(weight[side * C::WEIGHT_ROWS + int(step.value)], value);
         }
         if (step.step()) {
           if (row.last) {

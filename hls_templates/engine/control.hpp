@@ -386,7 +386,7 @@ plan_tap_pass:
   plan_tap:
     for (; exists || lane.value != 0;) {
 #pragma HLS PIPELINE II = 1  // a tap a cycle, so a row of them in G cycles
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::WEIGHT_ROWS
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::TAP_ROWS
       const Tap<C> tap = {dx, dy, typename C::entry_t(column + block.value), exists};
       taps.tap[lane.value] = tap;
       const bool carry_x = block.step(exists);

@@ -20,9 +20,10 @@
 
 // Elements that the streams between processes hold, in hardware and in simulation; all others hold
 // 2, which is what a stream without a pragma has.
-const int JOBS_DEPTH = 16;    // tokens of the planning processes
-const int WORDS_DEPTH = 64;   // bus words
-const int BLOCKS_DEPTH = 16;  // pixel blocks of 8 codes
+const int JOBS_DEPTH = 16;   // tokens of the planning processes
+const int WORDS_DEPTH = 64;  // bus words
+const int BLOCKS_DEPTH =
+    128;                      // pixel blocks of 8 codes: those of a row gather while it is computed
 const int SUMS_DEPTH = 16;    // groups of PIXELS pixels, an accumulator per output channel
 const int PIXELS_DEPTH = 64;  // codes of a tile's output channels
 
@@ -47,7 +48,7 @@ tally_stage:
     counters[COUNT_LOAD + i] = n[i];
     if (n[i] > most) most = n[i];
   }
-  counters[COUNT_CYCLES] = most;
+  counters[COUNT_CYCLES] = region_cycles(most);
   // Bytes are those of the DRAM; a word on chip takes its cycle, but no bus.
   counters[COUNT_BYTES_WEIGHTS] = uint64_t(WORD_BYTES * C::WEIGHT_PORTS) * n[0];
   counters[COUNT_BYTES_READ] = uint64_t(WORD_BYTES) * from_ddr;
@@ -57,7 +58,7 @@ tally_stage:
 // Runs one layer on a batch of images. Of the two on-chip memories one is read (and, as a cache,
 // written) by read_words alone, the other is written by write_words alone: within the dataflow
 // region each array has one process, as Vitis HLS demands (UG1399, canonical dataflow).
-// `weights`: one pointer per weight port.
+// `weights`: the weight ports.
 template <class C, class... Ports>
 void layer_region(MemoryPort<C> program, MemoryPort<C> fm_in, MemoryPort<C> fm_out,
                   typename C::bus_t* chip_in, typename C::bus_t* chip_out, const RecordPlace record,

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+// Processes and what joins them. cycle_t: iterations in which a process has worked;
+// region_cycles(): those of the busiest, in a timed simulation all of the region so far.
+//
 // Stream<T, DEPTH>: a stream between two processes of a dataflow region; Fifo<T>: what a process
 // sees of it. For synthesis both are hls::stream, and a pragma gives the stream its depth. In
 // simulation a stream holds DEPTH elements, too, and a process waits where the hardware would; what
@@ -13,9 +16,14 @@ template <class T>
 using Fifo = hls::stream<T>;
 template <class T, int DEPTH>
 using Stream = hls::stream<T>;
+typedef uint32_t cycle_t;
+inline uint32_t region_cycles(uint32_t busiest) {
+#pragma HLS INLINE
+  return busiest;
+}
 #define PROCESS(function, ...) function(__VA_ARGS__)
 #else
-#include "processes.hpp"
+#include "stream.hpp"
 
 template <class T, int DEPTH>
 class Stream : public Fifo<T> {
@@ -26,7 +34,7 @@ class Stream : public Fifo<T> {
 
 // Calls a process of a dataflow region: PROCESS(function, arguments...). In simulation it runs
 // beside the others until a stream of the region goes out of scope.
-#define PROCESS(function, ...) Processes::all().start([&] { function(__VA_ARGS__); })
+#define PROCESS(function, ...) Processes::all().start(#function, [&] { function(__VA_ARGS__); })
 #endif
 
 #endif  // FIFO_HPP

@@ -63,7 +63,7 @@ void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables, Fifo<
   CodeVector<C> result;
 #pragma HLS ARRAY_PARTITION variable = group.pixel complete  // registers: any pixel, any lane
 #pragma HLS ARRAY_PARTITION variable = result.code complete  // registers
-  count_t total = 0;
+  cycle_t total = 0;
 finish_lanes:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // QK_UNITS lanes a cycle; a pixel where they are stored as they are

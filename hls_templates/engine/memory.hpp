@@ -18,7 +18,8 @@ void read_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<ReadJob<C>>& job
                 Fifo<typename C::bus_t>& words, Fifo<count_t>& count, Fifo<count_t>& fetched) {
   static_assert(sizeof(typename C::bus_t) == WORD_BYTES, "a bus word must take 8 bytes in memory");
   static_assert((C::READ_AHEAD & (C::READ_AHEAD - 1)) == 0, "READ_AHEAD must be a power of two");
-  count_t total = 0, from_ddr = 0;
+  cycle_t total = 0;
+  count_t from_ddr = 0;
   ReadJob<C> ahead[C::READ_AHEAD];
 #pragma HLS ARRAY_PARTITION variable = ahead complete  // registers
   // places of the row that is read and of the one asked for
@@ -70,7 +71,8 @@ read_word:
 template <class C>
 void write_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<WriteJob<C>>& jobs,
                  Fifo<typename C::bus_t>& words, Fifo<count_t>& count, Fifo<count_t>& stored) {
-  count_t total = 0, to_ddr = 0;
+  cycle_t total = 0;
+  count_t to_ddr = 0;
   WriteJob<C> job = {0, 0, false, false};
   Count<C::MAX_ROW_WORDS> at = 0;
   Count<C::WRITE_AHEAD> open = 0;  // bursts whose response has not come

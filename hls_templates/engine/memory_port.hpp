@@ -14,19 +14,30 @@ using MemoryPort = hls::burst_maxi<typename C::bus_t>;
 #else
 #include <deque>
 
-#include "processes.hpp"
+#include "timing.hpp"
 
 template <class C>
 class MemoryPort {
  public:
   typedef typename C::bus_t bus_t;
-  MemoryPort(bus_t* memory) : memory_(memory) {}
+  MemoryPort(const bus_t* memory) : memory_(const_cast<bus_t*>(memory)) {}
 
-  void read_request(std::size_t offset, std::size_t words) { reads_.push_back({offset, words}); }
-  bus_t read() { return memory_[next(reads_)]; }
+  void read_request(std::size_t offset, std::size_t words) {
+    reads_.push_back({offset, words});
+    clock_.request(words);
+  }
+  bus_t read() {
+    const std::size_t at = next(reads_);
+    clock_.read();
+    return memory_[at];
+  }
   void write_request(std::size_t offset, std::size_t words) { writes_.push_back({offset, words}); }
-  void write(const bus_t& word) { memory_[next(writes_)] = word; }
-  void write_response() {}
+  void write(const bus_t& word) {
+    const std::size_t waiting = writes_.size();
+    memory_[next(writes_)] = word;
+    clock_.write(writes_.size() < waiting);
+  }
+  void write_response() { clock_.response(); }
 
  private:
   struct Burst {
@@ -43,6 +54,7 @@ class MemoryPort {
 
   bus_t* memory_;
   std::deque<Burst> reads_, writes_;
+  PortClock clock_;
 };
 #endif
 

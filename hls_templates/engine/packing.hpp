@@ -74,7 +74,7 @@ window_clear:
 #pragma HLS UNROLL  // registers
     window[k] = 0;
   }
-  count_t total = 0;
+  cycle_t total = 0;
   Digit<typename C::x_t> x;  // of the row
   x.start(w.width);
   UnpackJob job = jobs.read();
@@ -147,7 +147,7 @@ void pack_rows(Fifo<PackWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<CodeVec
   static CodeVector<C> row[C::PACK_WIDTH];
 #pragma HLS AGGREGATE variable = row  // one wide memory word per pixel
   const PackWork<C> w = work_in.read();
-  count_t total = 0;
+  cycle_t total = 0;
   gear_t gear[C::PACK_PLANES];
   Count<31> bytes[C::PACK_PLANES];
 #pragma HLS ARRAY_PARTITION variable = gear complete   // registers: the carry of each plane

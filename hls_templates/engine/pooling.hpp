@@ -35,7 +35,7 @@ void max_pool(Fifo<PoolWork<C>>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVect
   y_t reach = bottom + w.stride_h;     // the row behind the window below
   typename C::x_t left = -w.pad_left;  // first column of the window
   CodeVector<C> best;
-  count_t total = 0;
+  cycle_t total = 0;
 pool_step:
   for (bool end = w.raw; !end;) {
 #pragma HLS PIPELINE II = 1  // a pixel in, or a window element of all lanes, a cycle

@@ -8,6 +8,7 @@
 #define WEIGHT_LOADER_HPP
 
 #include "fifo.hpp"
+#include "memory_port.hpp"
 #include "work.hpp"
 
 // Field `index` of a packed row of fields of `width` bits, sign-extended. Both are constants after
@@ -58,14 +59,22 @@ split_width:
   }
 }
 
+// Asks a port for all words of a layer.
+template <class C>
+bool ask_words(MemoryPort<C>& port, const LoadWork<C>& w) {
+#pragma HLS INLINE
+  port.read_request(w.address, w.words);
+  return true;
+}
+
 // What the next word belongs to.
 enum Section { SECTION_TABLE, SECTION_BIAS, SECTION_ROWS };
 
-// `weights`: one pointer per port, each to its own section of the weight file.
+// `weights`: a port each, every one with its own section of the weight file.
 template <class C, class... Ports>
 void load_weights(Fifo<LoadWork<C>>& work_in, Fifo<WeightRow<C>>& rows, Fifo<BiasTile<C>>& biases,
                   Fifo<count_t>& count, Ports... weights) {
-  static_assert(sizeof...(Ports) == C::WEIGHT_PORTS, "one pointer per port");
+  static_assert(sizeof...(Ports) == C::WEIGHT_PORTS, "one port per section");
   static_assert(C::ROW_WORDS % C::WEIGHT_PORTS == 0,
                 "ROW_WORDS must be a multiple of WEIGHT_PORTS: a row is whole words of every port");
   static_assert(2 * C::BIAS_WORDS * C::WEIGHT_PORTS >= C::PE,
@@ -100,11 +109,15 @@ void load_weights(Fifo<LoadWork<C>>& work_in, Fifo<WeightRow<C>>& rows, Fifo<Bia
   word.start(coded ? int(w.table_words) : C::BIAS_WORDS);
   chunk.start(w.chunks);
   place.start(w.row_words == 0 ? 1 : int(w.row_words));
+  if (w.words != 0) {
+    const bool asked[C::WEIGHT_PORTS] = {ask_words(weights, w)...};
+    (void)asked;
+  }
 load_word:
-  for (count_t i = 0; i < w.words; i++) {
+  for (cycle_t i = 0; i < w.words; i++) {
 #pragma HLS PIPELINE II = 1  // one bus word from each port a cycle; one burst a layer
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES * C::WEIGHT_ROWS
-    const uint64_t port[C::WEIGHT_PORTS] = {uint64_t(weights[w.address + i])...};
+    const uint64_t port[C::WEIGHT_PORTS] = {uint64_t(weights.read())...};
     uint64_t entry = 0;
   join_ports:
     for (int q = 0; q < C::WEIGHT_PORTS; q++) {

@@ -2,12 +2,18 @@
 // The processes of a dataflow region as fibers of one thread; simulation only. A process runs until
 // a stream makes it wait, so a run is the same every time. When every process waits, none would
 // ever go on: that is the hardware's deadlock, and the message has the streams' names.
+//
+// With CSIM_TIMED every process has a clock of its own (timing.hpp). The process whose clock is
+// furthest behind goes first, so that whoever looks at a stream or at the DRAM sees all that
+// happened before.
 #ifndef PROCESSES_HPP
 #define PROCESSES_HPP
 
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -20,6 +26,28 @@
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
+
+#ifdef CSIM_TIMED
+const bool TIMED = true;
+#else
+const bool TIMED = false;
+#endif
+// Cycles from the start of a call to that of its processes.
+const uint64_t CALL_CYCLES = 4;
+
+// Pipeline depth of the loop of a process. Only synthesis knows it; these are the stages that
+// operands, memories and adder trees need at 100 to 150 MHz, and what they cost is a pass's start.
+inline uint64_t loop_latency(const std::string& function) {
+  static const struct {
+    const char* name;
+    uint64_t cycles;
+  } LATENCY[] = {{"compute<", 20},  {"finish<", 16},  {"unpack_rows<", 6},
+                 {"pack_rows<", 6}, {"max_pool<", 5}, {"load_weights<", 4}};
+  for (const auto& entry : LATENCY) {
+    if (function.compare(0, std::string(entry.name).size(), entry.name) == 0) return entry.cycles;
+  }
+  return 3;
+}
 
 // What the processes know of a stream of any type.
 struct Channel {
@@ -36,7 +64,9 @@ struct Fiber {
   jmp_buf place;
   ucontext_t entry;
   bool entered = false, waits = false;
-  const Channel* channel = nullptr;  // the stream
+  const Channel* channel = nullptr;  // the stream that it waits for
+  uint64_t now = 0;                  // clock cycle of the process
+  uint64_t latency = 0;              // cycles from what a loop reads to what it writes
 };
 
 // The processes of the region that runs.
@@ -47,14 +77,17 @@ class Processes {
     return processes;
   }
 
+  // `function`: as it is written in the call.
   template <class Body>
-  void start(Body body) {
+  void start(const char* function, Body body) {
     if (spare_.empty()) spare_.emplace_back(new Fiber);
     fibers_.push_back(std::move(spare_.back()));
     spare_.pop_back();
     Fiber& fiber = *fibers_.back();
     fiber.body = body;
     fiber.entered = fiber.waits = false;
+    fiber.now = outside_.now + CALL_CYCLES;
+    fiber.latency = loop_latency(function);
     ready_.push_back(&fiber);
     running_++;
   }
@@ -64,11 +97,15 @@ class Processes {
     while (running_ > 0) {
       if (ready_.empty()) wake_writers();
       if (ready_.empty()) fail_all();
-      current_ = ready_.front();
-      ready_.pop_front();
+      current_ = next();
       enter_from_main(*current_);
     }
-    for (std::unique_ptr<Fiber>& fiber : fibers_) spare_.push_back(std::move(fiber));
+    for (std::unique_ptr<Fiber>& fiber : fibers_) {
+      end_ = std::max(end_, fiber->now + fiber->latency);
+      spare_.push_back(std::move(fiber));
+    }
+    current_ = &outside_;
+    outside_.now = begin_ = end_;
     fibers_.clear();
   }
 
@@ -79,10 +116,26 @@ class Processes {
     current_->waits = true;
     leave(false);
   }
-  void wake(Fiber* fiber) {
+  void wake(Fiber* fiber, uint64_t cycle) {
     fiber->waits = false;
+    fiber->now = std::max(fiber->now, cycle);
     ready_.push_back(fiber);
   }
+
+  // Returns when no other process can do anything before this one's clock.
+  void synchronize() {
+    if (!TIMED) return;
+    for (const Fiber* fiber : ready_) {
+      if (fiber->now < current_->now) {
+        ready_.push_back(current_);
+        leave(false);
+        return;
+      }
+    }
+  }
+
+  // Cycles since the region before ended.
+  uint64_t elapsed() const { return current_->now - begin_; }
 
   static void fail(const std::string& what) {
     std::fprintf(stderr, "error: %s: the hardware would hang here\n", what.c_str());
@@ -95,7 +148,9 @@ class Processes {
   void wake_writers() {
     for (const std::unique_ptr<Fiber>& fiber : fibers_) {
       const Channel* channel = fiber->channel;
-      if (fiber->waits && channel->held > 0 && channel->held < channel->depth) wake(fiber.get());
+      if (fiber->waits && channel->held > 0 && channel->held < channel->depth) {
+        wake(fiber.get(), 0);
+      }
     }
   }
 
@@ -108,6 +163,17 @@ class Processes {
               (channel.held ? "full with " + std::to_string(channel.held) : "empty");
     }
     fail(text);
+  }
+
+  // The process to go on with.
+  Fiber* next() {
+    std::deque<Fiber*>::iterator chosen = ready_.begin();
+    for (std::deque<Fiber*>::iterator it = chosen; TIMED && it != ready_.end(); ++it) {
+      if ((*it)->now < (*chosen)->now) chosen = it;
+    }
+    Fiber* fiber = *chosen;
+    ready_.erase(chosen);
+    return fiber;
   }
 
   static void body() {
@@ -151,8 +217,7 @@ class Processes {
       switching(ended ? nullptr : &left, main_bottom_, main_bytes_);
       _longjmp(main_, 1);
     }
-    current_ = ready_.front();
-    ready_.pop_front();
+    current_ = next();
     enter(*current_, ended ? nullptr : &left);
   }
 
@@ -180,61 +245,14 @@ class Processes {
 
   std::vector<std::unique_ptr<Fiber>> fibers_, spare_;
   std::deque<Fiber*> ready_;
-  Fiber* current_ = nullptr;
+  Fiber outside_;  // what runs between regions
+  Fiber* current_ = &outside_;
   int running_ = 0;
+  uint64_t begin_ = 0, end_ = 0;  // of the region and what led to it, in cycles
   jmp_buf main_;
   void* main_stack_ = nullptr;
   const void* main_bottom_ = nullptr;
   std::size_t main_bytes_ = 0;
-};
-
-// A stream that holds no more than its depth.
-template <class T>
-class Fifo : private Channel {
- public:
-  Fifo(const char* name, std::size_t depth) : Channel{name, depth, 0}, items_(new T[depth]) {}
-  Fifo(const Fifo&) = delete;
-  Fifo& operator=(const Fifo&) = delete;
-
-  ~Fifo() {
-    Processes::all().join();
-    if (held) Processes::fail(std::string("stream '") + name + "' is left with unread elements");
-  }
-
-  bool empty() const { return held == 0; }
-
-  void write(const T& item) {
-    if (held == depth) wait_for(writer_);
-    const std::size_t end = head_ + held;
-    items_[end < depth ? end : end - depth] = item;
-    held++;
-    if (reader_) wake(reader_);
-  }
-
-  T read() {
-    if (held == 0) wait_for(reader_);
-    const std::size_t at = head_;
-    head_ = at + 1 == depth ? 0 : at + 1;
-    held--;
-    // A writer goes on when half the stream is free, so that processes change less often. It runs
-    // later than this copy.
-    if (writer_ && 2 * held <= depth) wake(writer_);
-    return items_[at];
-  }
-
- private:
-  void wait_for(Fiber*& place) {
-    place = Processes::all().current();
-    Processes::all().wait(*this);
-    place = nullptr;
-  }
-  static void wake(Fiber* fiber) {
-    if (fiber->waits) Processes::all().wake(fiber);
-  }
-
-  std::unique_ptr<T[]> items_;
-  std::size_t head_ = 0;
-  Fiber *reader_ = nullptr, *writer_ = nullptr;
 };
 
 #endif  // PROCESSES_HPP

@@ -316,7 +316,9 @@ inline void write_json(const std::string& path, const Design& design, int32_t la
     macs += design.layers[l].macs * images;
     mismatches += results[l].mismatches;
   }
-#ifdef CSIM_FAST
+#ifdef CSIM_TIMED
+  const char* types = "timed";
+#elif defined(CSIM_FAST)
   const char* types = "fast";
 #else
   const char* types = "exact";

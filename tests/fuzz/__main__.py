@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from tests.fuzz.work import CASES, make_case, shrink, to_json
 from tests.toys import Toy
 
 
-def one(seed: int, only: str | None, programs: dict[str, Path], index: int) -> str | None:
+def one(
+    seed: int, only: str | None, programs: dict[str, Path], timed: bool, index: int
+) -> str | None:
     """Run network number `index`; what is wrong with it, or None."""
     _, build, case = make_case(seed, index, only)
-    return run(case, programs[build.name])
+    return run(case, programs[build.name], timed)
 
 
 def keep(path: Path, failure: str, toy: Toy, build: Build, program: Path) -> None:
@@ -40,6 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="networks (default 200)")
     parser.add_argument("--seed", type=int, default=1, help="of the generator (default 1)")
+    parser.add_argument("--timed", action="store_true", help="a clock in every process")
     parser.add_argument("--sanitize", action="store_true", help="address and UB sanitizers")
     parser.add_argument(
         "--keep", type=Path, help=f"where failures are saved (default {CASES.name}/ of the tests)"
@@ -52,6 +56,8 @@ def main() -> int:
         return 2
     mutation = MUTATIONS[options.mutate] if options.mutate else None
     builds = [build for build in BUILDS if mutation is None or build.name == mutation.build]
+    if options.timed:
+        builds = [replace(build, types="timed") for build in builds]
     only = mutation.build if mutation else None
     start = time.monotonic()
     failures: dict[int, str] = {}
@@ -60,7 +66,9 @@ def main() -> int:
                        mutation=mutation)  # fmt: skip
         programs = dict(zip([build.name for build in builds], pool.map(make, builds), strict=True))
         compiled = time.monotonic()
-        found = pool.map(partial(one, options.seed, only, programs), range(options.count))
+        found = pool.map(
+            partial(one, options.seed, only, programs, options.timed), range(options.count)
+        )
         for index, failure in tqdm(
             enumerate(found), total=options.count, desc="networks", unit="net",
             disable=not sys.stderr.isatty(),

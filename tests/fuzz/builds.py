@@ -47,7 +47,8 @@ class Build:
         every = tuple(range(1, 17))
         sizes = Sizes(
             array=array, batch=self.images, weight_rows=self.weight_rows,
-            weight_bits=self.weight_bits, value_bits=17, tree_bits=48, acc_bits=53, quant_bits=18,
+            tap_rows=1 << 14, weight_bits=self.weight_bits,
+            value_bits=17, tree_bits=48, acc_bits=53, quant_bits=18,
             code_bits=16, gear_bits=128, line_blocks=self.line_blocks,
             line_low_bits=self.low_bits, line_high_blocks=self.line_blocks,
             psum_groups=self.psum_groups, knq_levels=self.knq_levels, pool_rows=8, pool_width=64,
@@ -91,6 +92,9 @@ class Mutation:
     new: str
     build: str = "small"
 
+
+# A PYNQ-Z2's DRAM at 100 MHz, and an adapter that makes short bursts wait.
+TIMING = ("-DDRAM_WORDS_PER_CYCLE=1.97", "-DADAPTER_WORDS=64")
 
 MUTATIONS = {
     item.name: item
@@ -158,7 +162,8 @@ def compile_build(
 ) -> Path:
     """Compile a build into `folder` unless it is there already; return the program."""
     flags = [flag for flag in csim.FLAGS if flag not in ("-O3", "-Werror")] + ["-O1"]
-    flags += [*csim.AP_TYPES[build.types], *(["-w"] if mutation else [])]
+    flags += [*csim.AP_TYPES[build.types], *(TIMING if build.types == "timed" else ())]
+    flags += [*(["-w"] if mutation else [])]
     if sanitize:
         flags += [*csim.SANITIZE, *csim.SANITIZE_TYPES[build.types]]
     texts = dict(build.files[1])

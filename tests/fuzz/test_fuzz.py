@@ -5,6 +5,7 @@ The cases are networks that once failed, and the shrunk networks that show each 
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,14 @@ def test_random_networks(programs: dict[str, Path]) -> None:
     for index in range(25):
         _, build, case = make_case(2, index)
         assert run(case, programs[build.name]) is None, f"seed 2, network {index}"
+
+
+@pytest.mark.slow
+def test_no_timed_network_hangs_or_is_faster_than_its_busiest_process(tmp_path: Path) -> None:
+    timed = {build.name: compile_build(replace(build, types="timed"), tmp_path) for build in BUILDS}
+    for index in range(50):
+        _, build, case = make_case(4, index)
+        assert run(case, timed[build.name], timed=True) is None, f"seed 4, network {index}"
 
 
 def test_the_same_seed_gives_the_same_network() -> None:

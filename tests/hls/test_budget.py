@@ -24,15 +24,16 @@ from tests.hls.designs import DESIGNS, compiled, rendered
 pytestmark = needs_clang
 
 MANY = " ^ ".join(f"uint16_t(n[{i}]) * uint16_t(n[{j}])" for i in range(3) for j in range(3, 6))
+COUNTED = "counters[COUNT_CYCLES] = region_cycles(most);"
 # file, old, new, rule, words
 SEEDED = [
-    ("engine.hpp", "counters[COUNT_CYCLES] = most;", "counters[COUNT_CYCLES] = most * n[0];",
+    ("engine.hpp", COUNTED, "counters[COUNT_CYCLES] = most * n[0];",
      "operators", "a multiplication of 32 x 32 bits in tally takes several DSPs"),
-    ("engine.hpp", "counters[COUNT_CYCLES] = most;", "counters[COUNT_CYCLES] = most / 3;",
+    ("engine.hpp", COUNTED, "counters[COUNT_CYCLES] = most / 3;",
      "operators", "a division of 32 x 2 bits in tally"),
-    ("engine.hpp", "counters[COUNT_CYCLES] = most;", "counters[COUNT_CYCLES] = most % n[0];",
+    ("engine.hpp", COUNTED, "counters[COUNT_CYCLES] = most % n[0];",
      "operators", "a division of 32 x 32 bits in tally"),
-    ("engine.hpp", "counters[COUNT_CYCLES] = most;", f"counters[COUNT_CYCLES] = {MANY};",
+    ("engine.hpp", COUNTED, f"counters[COUNT_CYCLES] = {MANY};",
      "operators", "9 variable multiplications must be 8 at most, in tally"),
     # the limit is chosen by a comparison, and what is compared with it is added to
     ("control.hpp", "row += w.row_entries;",

@@ -18,7 +18,7 @@ pytestmark = needs_clang
 # What g++ and the rules do not see: file, old, new, the line that is named, and what is said of it.
 SEEDED = [
     ("accelerator.cpp", "instances = run_layer ", "instances = layer_region<Network> ",
-     "weight_loader.hpp:", "one pointer per port, needed at accelerator.cpp:"),
+     "weight_loader.hpp:", "one port per section, needed at accelerator.cpp:"),
     ("accelerator.cpp", "instances = run_layer ", "instances = run_layers ",
      "accelerator.cpp:", "use of undeclared identifier 'run_layers'"),
     ("packing.hpp", "variable = gear complete", "variable = gears complete",
@@ -54,7 +54,7 @@ def test_folder_with_a_design_is_compiled(tmp_path, capsys):
         str(tmp_path / "weight_loader.hpp")
     ]
     assert main(["hls-check", f"FILES={tmp_path}"]) == 1
-    assert "one pointer per port" in capsys.readouterr().out
+    assert "one port per section" in capsys.readouterr().out
 
 
 def test_missing_clang_is_one_sentence(monkeypatch):

@@ -10,7 +10,6 @@ import pytest
 
 from codegen.emit import csim
 from codegen.emit.render import TEMPLATES, headers
-from tests.fuzz.builds import SOURCE
 from tests.fuzz.work import find_build
 from tests.hls.compiler import compile_text
 
@@ -26,19 +25,21 @@ WRONG = {
     "SIMD = 4": "PE * SIMD must be a multiple of 64",
     "ROW_WORDS = 47": "ROW_WORDS must hold PE * SIMD weights",
     "WEIGHT_PORTS = 5": "ROW_WORDS must be a multiple of WEIGHT_PORTS",
-    "WEIGHT_PORTS = 2": "one pointer per port",
+    "WEIGHT_PORTS = 2": "one port per section",
     "BIAS_WORDS = 11": "BIAS_WORDS must hold PE biases",
     "TABLE_ENTRIES = 100": "TABLE_ENTRIES must be a power of two",
-    "WEIGHT_WIDTHS = 17": "the largest width, the last of weight_width, must be 16",
+    "int weight_width": "the largest width, the last of weight_width, must be 16",
     "KNQ_LEVELS = 12": "KNQ_LEVELS must be a power of two",
     "KNQ_LEVELS = 1 << 17": "KNQ_LEVELS must be 2^CODE_BITS at most",
+    "READ_AHEAD = 3": "READ_AHEAD must be a power of two",
+    "TAP_ROWS = 255": "every row of weights must have its taps",
     "LINE_LOW_BITS = 0": "LINE_LOW_BITS must be from 1 to CODE_BITS",
     "LINE_LOW_BITS = 9": "low_t must hold LINE_LOW_BITS bits",
     "CODE_BITS = 21": "high_t must hold CODE_BITS - LINE_LOW_BITS bits",
     "LINE_HIGH_BLOCKS = 4097": "LINE_HIGH_BLOCKS must be LINE_BLOCKS at most",
     "POOL_WIDTH = 65": "POOL_WIDTH must be MAX_WIDTH at most",
-    "IN_WIDTHS = 17": "in_gear_t must hold a block of the largest width",
-    "OUT_WIDTHS = 17": "out_gear_t must hold a block of the largest width",
+    "int in_width": "in_gear_t must hold a block of the largest width",
+    "int out_width": "out_gear_t must hold a block of the largest width",
     "VALUE_BITS = 48": "tree_t must hold a sum of SIMD products",
     "uint32_t bus_t": "a bus word must take 8 bytes",
     "uint64_t in_gear_t": "in_gear_t must be wider than a word",
@@ -59,17 +60,21 @@ STREAM = "the depth of a stream must be 1 or more"
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What the engine fails with, for each structure; nothing for "", where all sizes are right."""
-    text = f'#include "{SOURCE}"\n'
+    text = '#include "network.hpp"\n#include "engine.hpp"\n'
     for number, change in enumerate(["", *WRONG]):
         kind = "static const int32_t" if "=" in change else "typedef"
+        if change.startswith("int "):
+            kind, change = "static constexpr", f"{change}(int) {{ return 17; }}"
         wrong, bus = f"Wrong{number}", f"Wrong{number}::bus_t*"
         text += f"""
 struct {wrong} : Network {{ {f"{kind} {change};" if change else ""} }};
-template void layer_region<{wrong}>(MemoryPort<{wrong}>, MemoryPort<{wrong}>, {bus}, {bus},
-    const LayerDesc, int32_t, uint64_t*, const {bus});
+template void layer_region<{wrong}>(MemoryPort<{wrong}>, MemoryPort<{wrong}>, MemoryPort<{wrong}>,
+    {bus}, {bus}, const RecordPlace, int32_t, uint64_t*, MemoryPort<{wrong}>);
 """
-    flags = ["-fsyntax-only", *csim.AP_TYPES["fast"], *find_build("small").defines]
-    messages = compile_text(tmp_path_factory.mktemp("sizes"), text, *flags)
+    folder = tmp_path_factory.mktemp("sizes")
+    for name, content in find_build("small").files[1].items():
+        (folder / name).write_text(content)
+    messages = compile_text(folder, text, "-fsyntax-only", *csim.AP_TYPES["fast"])
     sentences: dict[str, set[str]] = {change: set() for change in ["", *WRONG]}
     change = ""
     for line in messages.splitlines():

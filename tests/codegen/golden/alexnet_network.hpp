@@ -67,6 +67,7 @@ struct Network {
   static const int32_t ACC_BITS = 40;  // that no input can overflow
   static const int32_t CODE_BITS = 10;  // largest T
   static const int32_t WEIGHT_ROWS = 256;  // rows of one side of the weight buffer
+  static const int32_t TAP_ROWS = 256;  // rows of one side of the tap table
   static const int32_t WEIGHT_PORTS = 1;  // memory ports for weights
   static const int32_t READ_AHEAD = 4;  // rows whose bursts are asked for ahead, a power of two
   static const int32_t WRITE_AHEAD = 4;  // rows whose bursts may be under way
