@@ -93,7 +93,7 @@ def test_a_changed_setting_is_noticed(digits, tmp_path):
 BAD = [
     ("NET=alexnot", "^error: NET must be one of .*alexnet.*, not 'alexnot'"),
     ("PE=4096", "^error: .*XC7Z020"),
-    ("CSIM_TYPES=slow", "^error: CSIM_TYPES must be one of fast, exact, not 'slow'"),
+    ("CSIM_TYPES=slow", "^error: CSIM_TYPES must be one of fast, exact, timed, not 'slow'"),
 ]
 
 

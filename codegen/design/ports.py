@@ -43,8 +43,8 @@ class Adapter:
 
 
 # 512 words are one BRAM36. A map's burst is a row, or as much of one as fits.
-WEIGHTS = Adapter(reads=8, read_burst=64)
-MAPS = (
+WEIGHT_ADAPTER = Adapter(reads=8, read_burst=64)
+MAP_ADAPTERS = (
     Adapter(reads=READ_AHEAD, read_burst=128),
     Adapter(writes=WRITE_AHEAD, write_burst=128),
 )
@@ -56,5 +56,5 @@ def adapters(weight_ports: int) -> dict[str, Adapter]:
     >>> list(adapters(2))
     ['w0', 'w1', 'fm_in', 'fm_out']
     """
-    weights = dict.fromkeys(weight_pointers(weight_ports), WEIGHTS)
-    return {**weights, **dict(zip(MAP_PORTS, MAPS, strict=True))}
+    weights = dict.fromkeys(weight_pointers(weight_ports), WEIGHT_ADAPTER)
+    return {**weights, **dict(zip(MAP_PORTS, MAP_ADAPTERS, strict=True))}

@@ -12,7 +12,7 @@ from formats.arithmetic import BLOCK_CODES, ceil_div, unsigned_bits
 from formats.packing import WORD_BITS
 
 # Depths as in engine.hpp.
-JOBS, WORDS, BLOCKS, SUMS, PIXELS, PLAIN = 16, 64, 16, 16, 64, 2
+JOBS, WORDS, BLOCKS, SUMS, PIXELS, PLAIN = 16, 64, 128, 16, 64, 2
 COUNT_BITS, COUNTS = 32, 9  # what every process has counted
 DESCRIPTOR_BITS = 5000  # of all that control sends, a descriptor for each process (work.hpp)
 STREAM_LUT = 30  # LUTs of a stream's counter and flags: an adder and two comparisons of its depth

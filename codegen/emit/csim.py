@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design.ports import WEIGHTS
+from codegen.design.ports import WEIGHT_ADAPTER
 from codegen.emit.report_model import Agreement, Csim, Report, read_report
 from codegen.emit.report_page import write_report
 from formats.build import compile_cpp
@@ -77,7 +77,7 @@ def compile_bench(options: Options) -> Path:
 
 def timing(report: Report) -> list[str]:
     """Flags of a timed simulation: words that the DRAM moves in a cycle and an adapter holds."""
-    performance, port = report.performance, WEIGHTS
+    performance, port = report.performance, WEIGHT_ADAPTER
     words = performance.dram_gbs * 1e3 / performance.clock_mhz / WORD_BYTES
     held = port.reads * port.read_burst
     return [f"-DDRAM_WORDS_PER_CYCLE={words}", f"-DADAPTER_WORDS={held}"]

@@ -16,7 +16,6 @@ from codegen.units.tables import Entry, Tables
 from formats.arithmetic import unsigned_bits
 
 ENVIRONMENT = environment([TEMPLATES])
-HEADERS = ("conversion_units.hpp", "layer.hpp", "layer_desc.hpp")  # what a C++ model includes
 KINDS = {"qe": "enq", "ce": "enq", "qk": "knq", "qk_tree": "knq", "ck": "knq"}
 
 
@@ -152,6 +151,5 @@ def blackbox_json(unit: Unit, lut: int, ff: int) -> str:
 
 def write_headers(folder: Path) -> None:
     """Write what a C++ model includes into a folder."""
-    texts = headers()
-    for name in HEADERS:
-        (folder / name).write_text(texts[name], encoding="utf-8")
+    for name, text in headers().items():
+        (folder / name).write_text(text, encoding="utf-8")

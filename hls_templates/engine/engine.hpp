@@ -20,12 +20,11 @@
 
 // Elements that the streams between processes hold, in hardware and in simulation; all others hold
 // 2, which is what a stream without a pragma has.
-const int JOBS_DEPTH = 16;   // tokens of the planning processes
-const int WORDS_DEPTH = 64;  // bus words
-const int BLOCKS_DEPTH =
-    128;                      // pixel blocks of 8 codes: those of a row gather while it is computed
-const int SUMS_DEPTH = 16;    // groups of PIXELS pixels, an accumulator per output channel
-const int PIXELS_DEPTH = 64;  // codes of a tile's output channels
+const int JOBS_DEPTH = 16;     // tokens of the planning processes
+const int WORDS_DEPTH = 64;    // bus words
+const int BLOCKS_DEPTH = 128;  // pixel blocks of 8 codes: they gather while a row is computed
+const int SUMS_DEPTH = 16;     // groups of PIXELS pixels, an accumulator per output channel
+const int PIXELS_DEPTH = 64;   // codes of a tile's output channels
 
 // Totals of one layer, in the order of enum Counter.
 struct Counters {

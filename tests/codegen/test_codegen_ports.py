@@ -29,7 +29,7 @@ def blocks(adapter: Adapter) -> float:
 @pytest.mark.parametrize(
     ("adapter", "expected"),
     [
-        (ports.WEIGHTS, 1),
+        (ports.WEIGHT_ADAPTER, 1),
         (Adapter(reads=16, read_burst=256), 8),  # Vitis HLS's default of 16 requests
         (Adapter(reads=4, read_burst=64, writes=4, write_burst=64), 2),
         (Adapter(), 0),
@@ -66,7 +66,7 @@ def test_adapters_of_the_default_size_are_refused(monkeypatch: pytest.MonkeyPatc
     """What is left for AlexNet's feature maps is then too little, and it is said."""
     axes, part = {"simd": 24, "pe": 8, "weight_ports": 3, "fm": "chip"}, find_part("XC7Z020")
     choose(full_size("alexnet"), part, 1, axes)
-    monkeypatch.setattr(ports, "WEIGHTS", Adapter(reads=16, read_burst=256))
+    monkeypatch.setattr(ports, "WEIGHT_ADAPTER", Adapter(reads=16, read_burst=256))
     with pytest.raises(UserError, match="must have room on chip for"):
         choose(full_size("alexnet"), part, 1, axes)
 
@@ -80,7 +80,7 @@ def test_nothing_above_the_limit_is_planned() -> None:
 
 def test_outstanding_bursts_are_those_that_the_engine_asks_for() -> None:
     text = render_all(planned("alexnet"))["network.hpp"]
-    for name, adapter in zip(("READ", "WRITE"), ports.MAPS, strict=True):
+    for name, adapter in zip(("READ", "WRITE"), ports.MAP_ADAPTERS, strict=True):
         ahead = re.search(rf"{name}_AHEAD = (\d+);", text)
         assert ahead and int(ahead[1]) == max(adapter.reads, adapter.writes)
     source = (ENGINE / "memory.hpp").read_text()

@@ -32,7 +32,7 @@ REPORT_FOLDER, BITSTREAM_FOLDER = "hls_report", "bitstream"
 RELEASE = re.compile(r"20\d\d\.\d")
 UNIFIED = "2024.1"  # from this release on vitis-run takes the place of vitis_hls
 ERROR_LINE = re.compile(r"^\s*(ERROR|error)\b")
-LINE_LIMIT = 200
+LINE_LIMIT = 300  # characters of a log line that a message quotes
 SETUP = "source the settings64.sh of its installation in this shell"
 
 

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from codegen.emit.report_model import Blocks, Hls
+from codegen.emit.xilinx.flow import LINE_LIMIT
 
 # Numbers of messages, by the part that they begin with, and what each means for this engine.
 _SERIAL = "the processes run one after the other; keep the region to local streams and calls"
@@ -29,7 +30,6 @@ PIPELINED = re.compile(
     r"Target II\s*=\s*(\d+), Final II\s*=\s*(\d+)(?:, Depth\s*=\s*\d+)?(?:, (?:loop|function) "
     r"'([^']*)')?"
 )
-LINE_LIMIT = 300
 
 
 @dataclass(frozen=True)
