@@ -4,7 +4,6 @@
 The code generator writes it, the bundle carries it, and the driver on the board reads it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from formats.errors import UserError, existing
 from formats.images import Preprocessing, Reader
 from formats.packing import WORD_BYTES, Gather
-from formats.schema import check, from_json, schema_of
+from formats.schema import parse
 
 DESIGN = "design.json"
 TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")  # that cross the memory ports
@@ -156,11 +155,7 @@ def read_design(folder: Path) -> Design:
     """design.json of a folder; UserError where a field is missing, unknown or wrong."""
     path = existing(folder / DESIGN, "run `make codegen` first")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        fault = check(schema_of(Design), content)
+        design: Design = parse(Design, path.read_bytes())
     except ValueError as error:
-        fault = str(error)
-    if fault is not None:
-        raise UserError(f"design.json must have this program's fields ({fault})")
-    design: Design = from_json(Design, content)
+        raise UserError(f"design.json must have this program's fields ({error})") from None
     return design

@@ -8,6 +8,7 @@ readers, as the class checks itself when it is made.
 """
 
 import itertools
+import json
 import operator
 import re
 import types
@@ -171,6 +172,15 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [to_json(one) for one in value]
     return value
+
+
+def parse(kind: Any, text: bytes) -> Any:
+    """An object from the text of a JSON file; ValueError says what is wrong with it."""
+    content = json.loads(text.decode())
+    fault = check(schema_of(kind), content)
+    if fault is not None:
+        raise ValueError(fault)
+    return from_json(kind, content)
 
 
 def from_json(kind: Any, value: Any, arrays: Mapping[str, np.ndarray] | None = None) -> Any:

@@ -15,7 +15,7 @@ from codegen.design.resources import Resources, estimate, memories
 from codegen.design.sizes import Memory, Sizes
 from formats.errors import UserError, existing
 from formats.hardware import Part
-from formats.schema import check, from_json, schema_of, to_json
+from formats.schema import parse, to_json
 
 ENGINE = "engine.json"  # beside the C++
 # Sizes of which an engine must have as much as a network needs, in the words of a refusal.
@@ -113,11 +113,9 @@ def read_engine(build: Path) -> Engine:
     """The engine whose C++ is in build/NET/hls; UserError where there is none."""
     path = existing(build / "hls" / ENGINE, "run `make engine` or `make codegen` there first")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        fault = check(schema_of(Engine), content)
+        engine: Engine = parse(Engine, path.read_bytes())
     except ValueError as error:
-        fault = str(error)
-    if fault is not None:
-        raise UserError(f"{path} must have this program's fields ({fault}); generate it again")
-    engine: Engine = from_json(Engine, content)
+        raise UserError(
+            f"{path} must have this program's fields ({error}); generate it again"
+        ) from None
     return engine

@@ -6,6 +6,7 @@ with the reference, image by image. report.json is extended by the result.
 """
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ SANITIZE_TYPES = {"fast": (), "timed": (), "exact": ("-fno-sanitize=shift-base",
 def simulate(options: Options) -> int:
     """Compile, run, report; 0 where everything is equal, else 1 or the test bench's own status."""
     report = read_report(options.folder)
-    status = run_bench(options, compile_bench(options), report.images)
+    flags = timing(report) if options.csim_types == "timed" else []
+    status = run_bench(options, compile_bench(options, flags), report.images)
     path = options.folder / "csim" / "csim.json"
     if not path.is_file():  # it stopped before writing it
         return status or 1
@@ -58,16 +60,14 @@ def simulate(options: Options) -> int:
     return status or (1 if problems else 0)
 
 
-def compile_bench(options: Options) -> Path:
+def compile_bench(options: Options, more: Sequence[str] = ()) -> Path:
     """Compile hls/*.cpp; return the program. Does nothing where sources and flags are unchanged."""
     build, types = options.engine or options.folder, options.csim_types
     folder = options.folder / "hls"
     sources = sorted(folder.glob("*.cpp"))
     if not sources:
         raise UserError(f"{folder} must hold generated sources; run `nuq codegen` first")
-    flags = [*FLAGS, *AP_TYPES[types]]
-    if types == "timed":
-        flags += timing(read_report(options.folder))
+    flags = [*FLAGS, *AP_TYPES[types], *more]
     if options.sanitize:
         flags += [*SANITIZE, *SANITIZE_TYPES[types]]
     name = f"csim_{types}{'_sanitize' if options.sanitize else ''}"

@@ -16,11 +16,6 @@ template <class T>
 using Fifo = hls::stream<T>;
 template <class T, int DEPTH>
 using Stream = hls::stream<T>;
-typedef uint32_t cycle_t;
-inline uint32_t region_cycles(uint32_t busiest) {
-#pragma HLS INLINE
-  return busiest;
-}
 #define PROCESS(function, ...) function(__VA_ARGS__)
 #else
 #include "stream.hpp"
@@ -35,6 +30,14 @@ class Stream : public Fifo<T> {
 // Calls a process of a dataflow region: PROCESS(function, arguments...). In simulation it runs
 // beside the others until a stream of the region goes out of scope.
 #define PROCESS(function, ...) Processes::all().start(#function, [&] { function(__VA_ARGS__); })
+#endif
+
+#ifndef CSIM_TIMED
+typedef uint32_t cycle_t;
+inline uint32_t region_cycles(uint32_t busiest) {
+#pragma HLS INLINE
+  return busiest;
+}
 #endif
 
 #endif  // FIFO_HPP

@@ -136,11 +136,6 @@ class PortClock {
   uint64_t asked_ = 0, flying_ = 0, last_ = 0, written_ = 0;
 };
 #else
-typedef uint32_t cycle_t;
-inline uint32_t region_cycles(uint32_t busiest) {
-  return busiest;
-}
-
 class StreamClock {
  public:
   explicit StreamClock(std::size_t) {}
