@@ -19,7 +19,7 @@ from board import __version__
 from board.errors import BundleError
 from formats import program
 from formats.build import atomic_file, digest, sha256_file, sources_digest
-from formats.design import DESIGN, read_design
+from formats.design import DESIGN, Design, read_design
 from formats.errors import UserError, existing
 
 MANIFEST = "manifest.json"
@@ -65,11 +65,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _test_images(build: Path, weight_bytes: int, last: str) -> dict[str, np.ndarray]:
+def _test_images(build: Path, weight_bytes: int, design: Design) -> dict[str, np.ndarray]:
     """The first quantized test images, as many as the bundle's size allows; at least one."""
     path = existing(build / "quantized" / "vectors.npz", "run `make quantize` again")
     with np.load(path, allow_pickle=False) as vectors:
-        images, labels, logits = vectors["images"], vectors["labels"], vectors[last]
+        images, labels = vectors["images"], vectors["labels"]
+        logits = design.outputs(vectors[design.layers[-1].name])
     channels, height, width = logits.shape[1:]
     if height * width == 1:
         logits = logits.reshape(-1, channels)
@@ -102,7 +103,7 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
         "README.md": readme.replace("NETWORK", design.network).encode(),
         f"{PARAMETERS}/{DESIGN}": build / DESIGN,
         TABLES: npz_bytes(tables),
-        IMAGES: npz_bytes(_test_images(build, weights.stat().st_size, design.layers[-1].name)),
+        IMAGES: npz_bytes(_test_images(build, weights.stat().st_size, design)),
         WEIGHTS: weights,
         PROGRAM: existing(weights.with_name(program.PROGRAM), "run `make codegen` first"),
         **_find_bitstream(build, bitstream),

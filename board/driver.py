@@ -241,13 +241,15 @@ class Accelerator:
             by_layer: one start per layer instead of one for all: `calls` then has each layer.
 
         Returns:
-            int64 [N, classes], the last layer's accumulators; times `design.output_scale` they
-            are the network's values. [N, C, H, W] where the last layer has a map.
+            int64 [N, classes], the last layer's accumulators times the scale of their weights;
+            times `design.output_scale` they are the network's values. [N, C, H, W] where the last
+            layer has a map.
         """
         last = len(self.design.layers) - 1
         data = self._run(images, last, by_layer)
         channels, height, width = self.design.layers[last].out_shape
-        logits = data.view("<i8").reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+        raw = data.view("<i8").reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+        logits = self.design.outputs(raw)
         return logits.reshape(-1, channels) if height * width == 1 else logits
 
     def activations(self, images: np.ndarray, layer: str) -> np.ndarray:

@@ -24,6 +24,7 @@ LRN_STEPS = 32  # table points of a normalisation per octave
 LRN_ENTRIES = 32 * LRN_STEPS + 1
 LRN_FACTOR_BITS = 16  # of a normalisation's factor, which is positive
 MAX_LRN_FRAC = 24  # fraction bits of a factor
+SCALE_BITS = 8  # of an output channel's weight scale, 1..255
 MAX_LRN_SIZE = 17  # channels: one block of neighbours to either side
 SQUARES_BITS = 36  # a sum of squares is below 2^36, the last point of the table
 MAX_INDEX_BITS = 8  # of an index into a weight codebook

@@ -34,7 +34,8 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "source": ("network and images", "NET OUT WEIGHTS DATA MEAN STD SCALE RESIZE QM DELTA"),
     "widths": (
         "quantization",
-        f"SCHEME BITS {SCHEME_OPTIONS} WEIGHT_SCHEME WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS "
+        f"SCHEME BITS {SCHEME_OPTIONS} WEIGHT_SCHEME WEIGHT_SCALE "
+        "WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS "
         "PLAN REFINE DISTIL_STEPS",
     ),
     "allocation": (
@@ -91,7 +92,7 @@ COMMANDS: Mapping[str, Command] = {
     "hls-check": Command("codegen", "what of FILES is outside the HLS subset", "FILES"),
     "accuracy": Command(
         "model_prep", "float, integer and (CSIM=1) C-simulation accuracy on DATA",
-        "source widths IMAGES CSIM", "csim", "csim",
+        "source widths IMAGES CSIM AGAINST", "csim", "csim",
     ),
     "allocate": Command(
         "model_prep", "find a width per layer; OUT/plan.toml for PLAN=",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from formats.errors import UserError, existing
 from formats.images import Preprocessing, Reader
 from formats.packing import WORD_BYTES, Gather
@@ -96,8 +98,9 @@ class Design:
     weight_words: int  # of weights.bin
     weight_bits: int  # the widest weight that is stored
     weight_ports: int  # memory ports for weights, and sections of weights.bin
-    output_frac: int  # value of a logit = accumulator * 2^-frac / divisor
+    output_frac: int  # value of a logit = accumulator * factor * 2^-frac / divisor
     output_divisor: int
+    output_factors: tuple[int, ...]  # of each channel, the last layer's weight scale; none: 1
     classes: tuple[str, ...]  # names, may be none
     layers: tuple[Layer, ...]  # in execution order
     accuracy: dict[str, Any] | None  # of the reference, in percent
@@ -131,8 +134,15 @@ class Design:
 
     @property
     def output_scale(self) -> float:
-        """Value of one unit of the accumulators that `predict` returns."""
+        """Value of one unit of what `predict` returns."""
         return float(2.0**-self.output_frac) / self.output_divisor
+
+    def outputs(self, raw: np.ndarray) -> np.ndarray:
+        """What `predict` returns for accumulators [N, C, ...]: those times their factors."""
+        if not self.output_factors:
+            return raw
+        factors = np.array(self.output_factors, np.int64)
+        return np.asarray(raw * factors.reshape(-1, *[1] * (raw.ndim - 2)))
 
     def layer_index(self, name: str) -> int:
         """Place of a layer; UserError where there is none of that name."""

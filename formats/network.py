@@ -22,6 +22,7 @@ from formats.arithmetic import (
     MAX_ACC_BITS,
     MAX_LRN_FRAC,
     RECIPROCAL_BITS,
+    SCALE_BITS,
     Average,
     Lrn,
     Pads,
@@ -51,8 +52,8 @@ from formats.schema import (
 STORAGE_SCHEMES = ("uniform", "dynamic", "kmeans", "linear", "gaussian")  # of weights
 # the arrays of a layer, in the order of the archive
 ARRAYS = {
-    "weight": np.int16, "bias": np.int32, "weight_table": np.int32, "lrn_table": np.int32,
-    "scale": np.float32, "centroid": np.int32, "threshold": np.int32,
+    "weight": np.int16, "bias": np.int32, "weight_table": np.int32, "weight_scale": np.uint8,
+    "lrn_table": np.int32, "scale": np.float32, "centroid": np.int32, "threshold": np.int32,
 }  # fmt: skip
 TITLE = "Quantized network, see docs/formats.md 1.1"
 
@@ -129,8 +130,13 @@ class Layer:
     macs: int = -1  # multiply-accumulates for one image, padding included; 0 without weights
     pool: Window | None  # the max pool, fused or all there is of a layer
     weight_bits: Annotated[int, Limits(minimum=0, maximum=16)]
-    weight_frac: int  # a weight that is multiplied stands for w * 2^-weight_frac
+    # a weight that is multiplied stands for w * 2^-weight_frac, times its channel's weight_scale
+    weight_frac: int
     weight_storage: Storage | None = None  # None: as integers of weight_bits
+    # uint8 [out], 1..255: m of docs/formats.md 2.3; None for 1 everywhere
+    weight_scale: np.ndarray | None = stored(
+        array="weight_scale", kind=bool, write=lambda scale: scale is not None, default=None
+    )
     bias_bits: Annotated[int, Limits(minimum=0, maximum=32)]
     bias_frac: int
     bias_shift: Annotated[int, Limits(minimum=0, maximum=62)]  # the sum begins at b << bias_shift
@@ -210,14 +216,23 @@ class Layer:
     def product_bits(self) -> int:
         """Signed width of what is requantized: the accumulator, times a factor where there is one.
 
-        R <= 2^24 takes 25 bits, a normalisation factor 16; both are positive.
+        R <= 2^24 takes 25 bits, a normalisation factor 16, a weight scale 8; all are positive.
         """
         if self.quantizer is None:
             return self.acc_bits
         if self.average:
             most = 1 << RECIPROCAL_BITS if self.exclude_pad else self.reciprocal
             return self.acc_bits + most.bit_length()
+        if self.weight_scale is not None:
+            return self.acc_bits + SCALE_BITS
         return self.acc_bits + (LRN_FACTOR_BITS if self.lrn else 0)
+
+    def outputs(self, raw: np.ndarray) -> np.ndarray:
+        """Raw accumulators [N, C, ...] in units of 2^-out_frac: times the weight scale, if any."""
+        if self.weight_scale is None:
+            return raw
+        scale = self.weight_scale.astype(np.int64)
+        return np.asarray(raw * scale.reshape(-1, *[1] * (raw.ndim - 2)))
 
 
 @dataclass
@@ -372,6 +387,8 @@ def _layer(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Layer:
         shapes["bias"] = (out,)
     if storage and storage["table"]:
         shapes["weight_table"] = (1 << storage["bits"],)
+    if entry.get("weight_scale"):
+        shapes["weight_scale"] = (entry["conv_shape"][0],)
     if quantizer and quantizer["scheme"] == "knq":
         shapes["centroid"] = shapes["threshold"] = (1 << quantizer["bits"],)
     if entry.get("lrn"):

@@ -83,6 +83,10 @@ class Options:
     weight_scheme: str | None = option(
         None, "stored weights: uniform, or kmeans (indices into a codebook)", "uniform"
     )
+    weight_scale: str | None = option(
+        None, "what has a step of its own for its weights: layer, or channel (of the output)",
+        "layer",
+    )  # fmt: skip
     weight_bits: int | None = option(
         None, "width of a stored weight or index", "14; 8 with a codebook"
     )
@@ -170,6 +174,9 @@ class Options:
     limit: float = option(LIMIT, "fraction of the part to use", interval="(0, 1]")
     # C-simulation
     csim: bool = option(False, "accuracy of the C-simulation, too, on the same images")
+    against: Path | None = option(
+        None, "OUT of another measurement on the same images, to compare with", "float only"
+    )
     csim_types: str = option(
         "fast",
         "native integers, proved wide enough; ap_int; or native with a clock in every process",

@@ -23,6 +23,7 @@ from formats.arithmetic import (
     MAX_LRN_SIZE,
     MAX_PRODUCT_BITS,
     MAX_SHIFT,
+    SCALE_BITS,
     SQUARES_BITS,
     Shape,
     Window,
@@ -120,6 +121,8 @@ def _array_faults(layer: Layer) -> Iterator[str]:
     half = 1 << (bits - 1) if bits else 0
     if layer.has_weights and (weight.min() < -half or weight.max() >= half):
         yield f"weights must fit {bits} bits; quantize again"
+    if layer.weight_scale is not None:
+        yield from _scale_faults(layer, half)
     if layer.lrn and not 0 <= layer.lrn.table.min() <= layer.lrn.table.max() < 1 << LRN_FACTOR_BITS:
         yield f"factors of a normalisation must fit {LRN_FACTOR_BITS} bits"
     storage = layer.weight_storage
@@ -150,6 +153,21 @@ def _array_faults(layer: Layer) -> Iterator[str]:
         )
 
 
+def _scale_faults(layer: Layer, half: int) -> Iterator[str]:
+    """A weight scale that is out of range, or weights that it does not go with."""
+    scale = layer.weight_scale
+    if not layer.has_weights or scale is None:
+        yield "only convolutions and fully connected layers must have a weight_scale"
+    elif scale.dtype != np.uint8 or scale.min() < 1:
+        wrong = scale.min() if scale.min() < 1 else scale.max()
+        yield f"weight_scale must be 1..{(1 << SCALE_BITS) - 1}, not {wrong}; quantize again"
+    elif layer.weight.min() <= -half:
+        yield (
+            f"weights with a weight_scale must be {1 - half}..{half - 1}, not {-half}; "
+            "quantize again"
+        )
+
+
 def check_exact(layer: Layer) -> None:
     """UserError where float64 or a 64-bit shift could not hold a layer's integers."""
     _refuse(f"layer {layer.name}", _exact_faults(layer))
@@ -160,6 +178,11 @@ def _exact_faults(layer: Layer) -> Iterator[str]:
     if layer.acc_bits > MAX_ACC_BITS:
         yield (
             f"accumulator must fit {MAX_ACC_BITS} bits, not {layer.acc_bits}; "
+            "use fewer weight_bits or a smaller qm"
+        )
+    if layer.weight_scale is not None and bits > MAX_ACC_BITS:
+        yield (
+            f"accumulator times weight_scale must fit {MAX_ACC_BITS} bits, not {bits}; "
             "use fewer weight_bits or a smaller qm"
         )
     if bits > MAX_PRODUCT_BITS:

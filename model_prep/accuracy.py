@@ -8,7 +8,8 @@ here of the integer network.
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from formats.build import write_atomic
-from formats.errors import UserError
-from formats.images import ImageSet
+from formats.build import atomic_file, write_atomic
+from formats.errors import UserError, existing
+from formats.images import ImageSet, best_classes
 from formats.network import Layer, Network
 from model_prep import run, stats
 from model_prep.quantize.calibrate import batches
@@ -26,6 +27,7 @@ from model_prep.quantize.reference import Reference
 from model_prep.quantize.score import sqnr_db
 from model_prep.stages import Subject, finite, scores
 
+OUTPUTS = "accuracy.npz"  # in OUT, for AGAINST
 Logits = Callable[[torch.Tensor], np.ndarray]
 
 
@@ -85,12 +87,21 @@ def _values(layer: Layer, codes: np.ndarray) -> np.ndarray:
         if layer.scale is not None:
             found /= layer.scale[:, None, None]
         return found
-    values = codes * 2.0**-layer.out_frac
+    values = layer.outputs(codes) * 2.0**-layer.out_frac
     return values / layer.averaging.divisors(*layer.in_shape[1:]) if layer.averaging else values
 
 
-def measure(subject: Subject, network: Network, test: ImageSet) -> dict[str, Any]:
-    """Run float and integers once on all test images, and print and return what comes out.
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of float and integers, float64 [N, classes], and the labels int64 [N]."""
+
+    exact: np.ndarray
+    integer: np.ndarray
+    labels: np.ndarray
+
+
+def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[str, Any], Outputs]:
+    """Run float and integers once on all test images; what comes out, and the outputs.
 
     Args:
         subject: the float network, and what tables were fitted on.
@@ -114,18 +125,51 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> dict[str, Any
             for (_, want), (name, codes) in zip(layers, results, strict=True):
                 noise.add(name, codes, want)
             exact.append(run_float(x) if run_float else want.flatten(1).numpy())
-            integer.append(codes.reshape(len(codes), -1))
+            integer.append(_values(network.layers[-1], codes).reshape(len(codes), -1))
             bar.update(len(batch))
-    outputs = np.concatenate(exact), np.concatenate(integer)
+    outputs = Outputs(np.concatenate(exact), np.concatenate(integer), test.labels)
+    pair = outputs.exact, outputs.integer
     return {
         "network": network.name, "weights": network.weights, "data": test.source,
         "calibration_images": calibrated, "float_runtime": runtime,
-        "refine": network.calibration.get("refine", []), **scores(*outputs, test.labels),
-        "paired": stats.compare(*outputs, test.labels), "layers": noise.table(),
-    }  # fmt: skip
+        "refine": network.calibration.get("refine", []), **scores(*pair, test.labels),
+        "paired": stats.compare(*pair, test.labels),
+        "divergence": stats.mean_interval(stats.divergences(*pair)), "layers": noise.table(),
+    }, outputs  # fmt: skip
 
 
-def read_csim(folder: Path, labels: np.ndarray) -> dict[str, Any]:
+def read_outputs(folder: Path) -> Outputs:
+    """The outputs that `write` has left in a folder; UserError where there are none."""
+    path = existing(folder / OUTPUTS, "run `make accuracy` with that OUT first")
+    with np.load(path, allow_pickle=False) as arrays:
+        return Outputs(**{item.name: arrays[item.name] for item in fields(Outputs)})
+
+
+def against(outputs: Outputs, other: Outputs, folder: Path) -> dict[str, Any]:
+    """Another measurement on the same images, image by image; differences are this less that one.
+
+    UserError where `other`, of `folder`, is of other images.
+    """
+    alike = other.exact.shape == outputs.exact.shape
+    if not alike or not np.allclose(other.exact, outputs.exact, rtol=1e-3, atol=1e-3):
+        raise UserError(
+            f"AGAINST must be a measurement of this network on these images, not {folder}; "
+            "run make accuracy there again"
+        )
+    found: dict[str, Any] = {"folder": str(folder)}
+    for top in (1, 5):
+        if top < outputs.exact.shape[1]:
+            before, after = (
+                (best_classes(one.integer, top) == one.labels[:, None]).any(axis=1)
+                for one in (other, outputs)
+            )
+            found[f"top{top}"] = asdict(stats.paired(before, after))
+    change = stats.divergences(outputs.exact, outputs.integer)
+    change -= stats.divergences(other.exact, other.integer)
+    return {**found, "divergence": stats.mean_interval(change)}
+
+
+def read_csim(folder: Path, last: Layer, labels: np.ndarray) -> dict[str, Any]:
     """Accuracy of the C-simulation's logits in `folder`, on the same images in the same order.
 
     Raises:
@@ -135,18 +179,37 @@ def read_csim(folder: Path, labels: np.ndarray) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} must exist; run make csim with the same IMAGES first")
     raw = np.fromfile(path, "<i8")
-    if not raw.size or raw.size % len(labels):
+    if not raw.size or raw.size % (len(labels) * last.out_shape[0]):
         raise UserError(
             f"{path} must hold the outputs of {len(labels)} images, not {raw.size} numbers; run "
             "make csim with the same IMAGES again"
         )
-    logits = raw.reshape(len(labels), -1)
+    pixels = raw.reshape(-1, last.out_shape[0])
+    logits = last.outputs(pixels).reshape(len(labels), -1)
     found = scores(logits, logits, labels)
     return {"images": len(labels), "top1": found["integer_top1"], "top5": found["integer_top5"]}
 
 
-def write(result: dict[str, Any], folder: Path) -> None:
-    """Print the figures and write folder/accuracy.json."""
+def _interval(found: Mapping[str, float]) -> str:
+    """A mean with its interval."""
+    return f"{found['mean']:.4f}, 95% interval {found['low']:.4f}..{found['high']:.4f}"
+
+
+def _print_paired(rows: Mapping[str, Mapping[str, Any]], other: str) -> None:
+    """Rates as `stats.compare` gives them, against another network's."""
+    for name, found in rows.items():
+        if "percent" in found:
+            text = f"float's first answer among the first {name[9:]}: {found['percent']:.2f}%"
+        else:
+            text = (
+                f"{name} against {other}, image by image: {found['difference']:+.2f} points (lost "
+                f"{found['lost']}, gained {found['gained']}, p = {found['p_value']:.2g})"
+            )
+        print(f"{text}, 95% interval {found['low']:.2f}..{found['high']:.2f}")
+
+
+def write(result: dict[str, Any], outputs: Outputs, folder: Path) -> None:
+    """Print the figures and write folder/accuracy.json, and the outputs beside it."""
     if result["weights"] == "seeded":
         print("the weights are seeded random numbers: these percentages mean nothing")
     print(f"{'layer':<40}{'SQNR dB':>9}")
@@ -163,15 +226,19 @@ def write(result: dict[str, Any], folder: Path) -> None:
     for name, top1, top5 in rows:
         print(f"{name:<32}{top1:>9.2f}{'-' if top5 is None else format(top5, '.2f'):>9}")
     print(f"predictions that agree with float: {result['agreement']:.2f}%")
-    for name, found in result["paired"].items():
-        if "percent" in found:
-            text = f"float's first answer among the first {name[9:]}: {found['percent']:.2f}%"
-        else:
-            text = (
-                f"{name} against float, image by image: {found['difference']:+.2f} points (lost "
-                f"{found['lost']}, gained {found['gained']}, p = {found['p_value']:.2g})"
-            )
-        print(f"{text}, 95% interval {found['low']:.2f}..{found['high']:.2f}")
+    _print_paired(result["paired"], "float")
+    print(f"divergence from float: {_interval(result['divergence'])} nats")
+    if "against" in result:
+        folder_name = result["against"]["folder"]
+        _print_paired(
+            {name: one for name, one in result["against"].items() if name.startswith("top")},
+            folder_name,
+        )
+        print(
+            f"divergence less that of {folder_name}: {_interval(result['against']['divergence'])}"
+        )
+    with atomic_file(folder / OUTPUTS) as temporary, temporary.open("wb") as file:
+        np.savez(file, **asdict(outputs))
     path = folder / "accuracy.json"
     write_atomic(path, json.dumps(result, indent=2) + "\n")
     print(f"written: {path}")

@@ -92,7 +92,7 @@ def make_folder(subject: Subject, folder: Path) -> None:
         return
     network, done = build(subject, settings)
     vectors = run_reference(subject, network)
-    measured = measured_accuracy(vectors, network.layers[-1].name, subject.images.test.labelled)
+    measured = measured_accuracy(vectors, network.layers[-1], subject.images.test.labelled)
     network = replace(network, accuracy=measured)
     save(network, vectors, folder)
     _print_summary(network, done, folder)
@@ -102,14 +102,18 @@ def accuracy(options: Options) -> None:
     """Quantize where need be, then measure on all images of IMAGES."""
     from model_prep import accuracy as measuring
 
+    other = measuring.read_outputs(options.against) if options.against else None
     subject = subject_of(options, options.test_images if options.csim else 1)
     folder = options.folder / "quantized"
     make_folder(subject, folder)
     test = subject.images.held_out(options.test_images if options.csim else options.images)
-    result = measuring.measure(subject, load(folder), test)
+    network = load(folder)
+    result, outputs = measuring.measure(subject, network, test)
+    if other is not None and options.against is not None:
+        result["against"] = measuring.against(outputs, other, options.against)
     if options.csim:
-        result["csim"] = measuring.read_csim(options.folder, test.labels)
-    measuring.write(result, options.folder)
+        result["csim"] = measuring.read_csim(options.folder, network.layers[-1], test.labels)
+    measuring.write(result, outputs, options.folder)
 
 
 def allocate(options: Options) -> None:

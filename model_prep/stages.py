@@ -17,7 +17,7 @@ import torch
 from formats.build import digest, program_files
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
-from formats.network import InputFormat, Network
+from formats.network import InputFormat, Layer, Network
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph
@@ -282,12 +282,15 @@ def run_reference(subject: Subject, network: Network) -> dict[str, np.ndarray]:
     return vectors
 
 
-def accuracy(vectors: Mapping[str, np.ndarray], last: str, labelled: bool) -> dict[str, Any] | None:
+def accuracy(
+    vectors: Mapping[str, np.ndarray], last: Layer, labelled: bool
+) -> dict[str, Any] | None:
     """The manifest's `accuracy` of the test images; None without labels."""
     if not labelled:
         return None
     labels = vectors["labels"]
-    return scores(vectors["float_logits"], vectors[last].reshape(len(labels), -1), labels)
+    logits = last.outputs(vectors[last.name]).reshape(len(labels), -1)
+    return scores(vectors["float_logits"], logits, labels)
 
 
 def scores(exact: np.ndarray, integer: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 from scipy.stats import binomtest
 
 from formats.images import best_classes
 
 _RESAMPLES = 10_000
+_MEANS = 2_000  # resamples of a mean
 _SEED = 20
 
 
@@ -64,6 +66,29 @@ def paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> P
     return Paired(
         100 * (gained - lost) / total, float(low), float(high), lost, gained, p_value
     )  # fmt: skip
+
+
+def divergences(exact: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence of the outputs' probabilities from float's, in nats: float64 [N].
+
+    Args:
+        exact, other: logits [N, classes] of the float and the other network.
+    """
+    answer, reply = (log_softmax(np.asarray(one, np.float64), axis=1) for one in (exact, other))
+    return np.asarray((np.exp(answer) * (answer - reply)).sum(axis=1))
+
+
+def mean_interval(values: np.ndarray, confidence: float = 0.95) -> dict[str, float]:
+    """{mean, low, high} of values [N] of images: the bootstrap interval of their mean.
+
+    >>> mean_interval(np.ones(5))
+    {'mean': 1.0, 'low': 1.0, 'high': 1.0}
+    """
+    generator, total = np.random.default_rng(_SEED), len(values)
+    means = [values[generator.integers(0, total, total)].mean() for _ in range(_MEANS)]
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def compare(

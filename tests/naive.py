@@ -180,6 +180,8 @@ def sums(layer: Any, sources: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
     elif layer.kind != "maxpool":
         bias = layer.bias.astype(np.int64) << layer.bias_shift
         values = convolve(values, layer.weight, layer) + bias[:, None, None]
+        if layer.weight_scale is not None:
+            return values, values * layer.weight_scale.astype(np.int64)[:, None, None]
     return values, values
 
 

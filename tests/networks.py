@@ -303,6 +303,8 @@ def draw_weights(rng: np.random.Generator, build: Build, toy: Toy) -> None:
             indices = [n for n in fitting if n <= min(8, layer.weight_bits, 14)]
             if indices and layer.weight_bits <= 14 and rng.integers(0, 2):
                 layer.index_bits = int(rng.choice(indices))
+    for layer in toy.layers:
+        layer.scaled = layer.kind in ("conv", "fc") and bool(rng.integers(0, 3) == 0)
 
 
 # name, output channels, kernel, stride, pad, whether a max pool follows

@@ -23,7 +23,7 @@ from formats.schema import arrays_in, to_json
 from tests import naive
 
 CONVOLUTIONS = ("conv", "fc")
-MAX_SHIFT, MAX_BITS = 53, 63
+MAX_SHIFT, MAX_ACC_BITS, MAX_BITS = 53, 53, 63
 
 
 @dataclass
@@ -58,6 +58,7 @@ class ToyLayer:
     name: str | None = None
     weight_bits: int | None = None  # of the weights that are multiplied; None: the network's
     index_bits: int = 0  # weights come from a codebook of 2^index_bits entries; 0: there is none
+    scaled: bool = False  # whether weights have a scale for each output channel
 
 
 @dataclass
@@ -137,19 +138,25 @@ def convolution(
     if layer.index_bits:
         drawn = rng.choice(2 * limit, 1 << layer.index_bits, replace=False) - limit
         table = np.sort(drawn).astype(np.int32)
-        weight = table[rng.integers(0, table.size, shape)].astype(np.int16)
+        used = table[table > -limit] if layer.scaled else table
+        weight = used[rng.integers(0, used.size, shape)].astype(np.int16)
         made.arrays[f"{name}/weight_table"] = table
         storage = {"scheme": "kmeans", "bits": layer.index_bits, "table": True}
     bias = rng.integers(-5000, 5000, layer.out).astype(np.int32)
     bias_shift = int(rng.integers(0, 3))
-    drawn = {"weight": weight, "bias": bias, "bias_shift": bias_shift}
-    acc, _ = naive.sums(SimpleNamespace(**vars(layer), **drawn), [values])
+    scale = None
+    if layer.scaled:
+        scale = np.maximum(rng.integers(1, 256, layer.out) >> rng.integers(0, 8, layer.out), 1)
+        made.arrays[f"{name}/weight_scale"] = scale.astype(np.uint8)
+        weight = np.maximum(weight, 1 - limit, dtype=np.int16)
+    drawn = {"weight": weight, "bias": bias, "bias_shift": bias_shift, "weight_scale": scale}
+    acc, product = naive.sums(SimpleNamespace(**vars(layer), **drawn), [values])
     bound = np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3)) * largest
     bound += np.abs(bias.astype(np.int64)) << bias_shift
     made.arrays[f"{name}/weight"], made.arrays[f"{name}/bias"] = weight, bias
-    return Sum(acc, acc, 1 + int(bound.max()).bit_length(), frac, {
-        "weight_bits": bits, "weight_storage": storage, "bias_bits": 14,
-        "bias_shift": bias_shift,
+    return Sum(acc, product, 1 + int(bound.max()).bit_length(), frac, {
+        "weight_bits": bits, "weight_scale": layer.scaled, "weight_storage": storage,
+        "bias_bits": 14, "bias_shift": bias_shift,
         "macs": int(weight.size * acc.shape[2] * acc.shape[3]),
     })  # fmt: skip
 
@@ -204,7 +211,9 @@ def store(
         shift = found.frac - quantizer.frac
     else:
         quantizer = replace(quantizer, frac=found.frac - shift)
-    bits = found.bits + {"avgpool": 25, "lrn": 16}.get(layer.kind, 0)
+    bits = found.bits + {"avgpool": 25, "lrn": 16}.get(layer.kind, 8 * layer.scaled)
+    if layer.scaled and bits > MAX_ACC_BITS:
+        raise ValueError("scaled accumulators out of range")
     if shift > MAX_SHIFT or bits - min(shift, 0) >= MAX_BITS:
         raise ValueError("requantize shift out of range")
     relu = layer.relu if layer.relu is not None else not quantizer.signed
@@ -341,12 +350,12 @@ POOL3 = Window((3, 3), (2, 2), (1, 1, 1, 1))
 
 
 def mixed_layers() -> list[ToyLayer]:
-    """All schemes and variants, strides, asymmetric pads, pools, odd channel counts."""
+    """All schemes and variants, strides, asymmetric pads, pools, scales, odd channel counts."""
     return [
         ToyLayer(24, (5, 4), (2, 2), (2, 1, 1, 2), pool=POOL3, scheme="knq", bits=3),
         ToyLayer(20, (3, 3), pads=(1, 1, 1, 1), scheme="enq", bits=5, variant="mid"),
-        ToyLayer(35, (3, 2), pads=(1, 0, 1, 1), scheme="uniform", bits=11, pool=POOL2),
+        ToyLayer(35, (3, 2), pads=(1, 0, 1, 1), scheme="uniform", bits=11, pool=POOL2, scaled=True),
         ToyLayer(30, (1, 1), scheme="enq", bits=4, variant="round"),
-        ToyLayer(17, (1, 2), scheme="knq", bits=4, rule="floor", kind="fc"),
+        ToyLayer(17, (1, 2), scheme="knq", bits=4, rule="floor", kind="fc", scaled=True),
         ToyLayer(10, (1, 1), kind="fc"),
     ]

@@ -73,6 +73,15 @@ class Array:
         """
         return ceil_div(self.pe // 2, self.weight_ports)
 
+    @property
+    def scale_words(self) -> int:
+        """64-bit words that every port brings of a tile's PE weight scales of 8 bits.
+
+        >>> Array(8, 24).scale_words, Array(8, 24, weight_ports=2).scale_words
+        (3, 2)
+        """
+        return ceil_div(self.planes, self.weight_ports)
+
     def row_words(self, bits: int) -> int:
         """64-bit words of SIMD*PE weights of so many bits, from all ports."""
         return self.simd * self.pe * bits // WORD_BITS

@@ -8,7 +8,7 @@ it.
 from dataclasses import dataclass
 
 from codegen.design.ports import READ_AHEAD, WRITE_AHEAD
-from codegen.design.sizes import Sizes, gear_bits
+from codegen.design.sizes import Sizes, factor_bits, gear_bits
 from formats.arithmetic import BLOCK_CODES, ceil_div, signed_bits
 from formats.packing import WORD_BITS, WORD_BYTES
 
@@ -126,6 +126,7 @@ def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
         "WEIGHT_WIDTHS": (len(sizes.weight_widths), "widths at which weights are stored"),
         "ROW_WORDS": (array.row_words(max(sizes.weight_widths)), "words of a row of weights"),
         "BIAS_WORDS": (array.bias_words, "bus words of a tile's biases, from each port"),
+        "SCALE_WORDS": (array.scale_words, "of their weight scales, likewise"),
         "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
         "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer copy"),
         "LINE_LOW_BITS": (sizes.line_low_bits, "bits of a code that every entry holds"),
@@ -147,6 +148,7 @@ def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
             "cycles of an output row",
         ),
         "MAX_PASSES": (sizes.passes, "passes of a layer"),
+        "FACTOR_BITS": (max(2, factor_bits(sizes)), "of what a sum is multiplied by"),
         "LRN_REACH": (sizes.lrn_reach, "channels to either side in a normalisation"),
         "IN_WIDTHS": (len(sizes.in_widths), "widths T that are read"),
         "OUT_WIDTHS": (len(sizes.out_widths), "widths T that are written"),
@@ -164,6 +166,7 @@ def constants(sizes: Sizes, engine_id: int) -> list[Constant]:
         "HAS_LRN": (sizes.lrn, "whether normalisations can"),
         "HAS_CODEBOOK": (sizes.table_entries > 0, "whether weight codebooks exist"),
         "HAS_AVERAGE": (sizes.averages, "whether average pools can run"),
+        "HAS_SCALE": (sizes.scales, "whether output channels can have a weight scale"),
     }
     return [
         Constant("uint32_t", "DESIGN_ID", f"0x{engine_id:08x}u", "of all that is rendered"),

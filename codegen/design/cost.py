@@ -172,7 +172,7 @@ def _pass_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     load = np.zeros_like(blocks)
     if row.is_conv:
         load = lengths[kind] * row.row_words
-        load[:: row.chunks] += array.bias_words
+        load[:: row.chunks] += row.head_words(array)
     first_rows = int(row.rows_needed[0])
     # a pass takes in the first rows of the next one, whose blocks `following` has
     ahead = row.is_conv and row.prefetch_next and not row.resident

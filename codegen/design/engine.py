@@ -54,6 +54,7 @@ UNITS = {
     "operations": "layers without weights",
     "lrn": "normalisations",
     "averages": "average pools",
+    "scales": "weights scaled by channel",
     "quant_signed": "signed activations",
 }
 WIDTH_SETS = {"in_widths": "codes", "out_widths": "stored codes", "weight_widths": "stored weights"}

@@ -96,6 +96,7 @@ def plain_sizes(array: Array, depths: dict[str, Any], levels: int, entries: int)
         lrn=False,
         lrn_reach=0,
         averages=False,
+        scales=True,
         map_height=MAP,
         map_width=MAP,
         kernel=KERNEL,
@@ -155,6 +156,7 @@ def summary(engine: Engine) -> str:
     operators = [
         ("convolutions, fully connected layers, max pools", True),
         ("adds and other layers without weights", sizes.operations),
+        ("weights scaled by channel", sizes.scales),
         ("average pools", sizes.averages),
         (f"normalisations{f' over {width} channels' if sizes.lrn else ''}", sizes.lrn),
     ]

@@ -101,6 +101,7 @@ class Lowered:
             "weight_bits": bits,
             "weight_table": 0 if table is None else table.size,
             "row_words": words // array.weight_ports,
+            "scaled": int(layer.weight_scale is not None and layer.quantizer is not None),
         }
 
     def _operation(self, layer: Layer) -> dict[str, int]:
@@ -220,7 +221,7 @@ def with_zero(layer: Layer, array: Array) -> Storage:
         return Storage(stored.scheme, layer.weight_bits)
     half = 1 << (layer.weight_bits - 1)
     entries = {*table.tolist(), 0}
-    spare = [value for value in range(-half, half) if value not in entries]
+    spare = [value for value in (*range(1 - half, half), -half) if value not in entries]
     entries.update(spare[: (2 << stored.bits) - len(entries)])
     return Storage(stored.scheme, stored.bits + 1, np.array(sorted(entries), np.int32))
 

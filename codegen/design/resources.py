@@ -7,10 +7,10 @@ LUT and FF are rough: only synthesis knows them.
 from dataclasses import dataclass, fields, replace
 
 from codegen.design.ports import ADAPTER_FF, ADAPTER_LUT, adapters
-from codegen.design.sizes import Memory, Sizes, line_memories
+from codegen.design.sizes import Memory, Sizes, factor_bits, line_memories
 from codegen.design.streams import DESCRIPTOR_BITS, streams, tap_bits
 from codegen.design.unit_luts import QM, lut_estimate
-from formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, RECIPROCAL_BITS, ceil_div
+from formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, SCALE_BITS, ceil_div
 from formats.hardware import Part
 
 FEATURE_MAPS = "feature maps"  # memories A and B
@@ -85,9 +85,10 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     """Estimate a design.
 
     DSP: one block per product where the operands fit its multiplier, else ceil x ceil of them; per
-    QK/QE unit also those of a normalisation (value by factor) and of an average pool (accumulator
-    by 1/n). Sizes that are products come ready-made in the layer table, so that the control needs
-    none; squares, interpolation and the words of copy_out are bound to LUTs.
+    QK/QE unit also those of the factor that an average pool, a normalisation or a weight scale asks
+    for (accumulator by the widest of them). Sizes that are products come ready-made in the layer
+    table, so that the control needs none; squares, interpolation and the words of copy_out are
+    bound to LUTs.
     BRAM36: half the RAMB18 of all memories, rounded up.
     LUT: an adder per product (tree_bits wide, half of it absorbed by the DSP's own adder), an adder
     per accumulator; CE and CK per SIMD lane and input, QE and QK per QK unit: the formula fitted to
@@ -101,7 +102,8 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     array, used = sizes.array, memories(sizes, part)
     products, lanes = array.multipliers, array.pixels * array.pe
     dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
-    dsp += array.qk_units * _factor_blocks(sizes, part)
+    if factor_bits(sizes):
+        dsp += array.qk_units * multiplier_blocks(sizes.acc_bits, factor_bits(sizes), part)
     ports = len(adapters(array.weight_ports))
     levels = sizes.knq_levels
     lut = (
@@ -112,6 +114,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + 2 * 5 * sizes.gear_bits
         + sum(memory.lut for memory in used)
         + square_luts(sizes)
+        + scale_luts(sizes)
         + weight_luts(sizes)
         + sum(stream.lut for stream in streams(sizes))
         + array.pixels * array.blocks * WINDOW_LUT
@@ -124,6 +127,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         products * (sizes.weight_bits + sizes.tree_bits)
         + 2 * array.simd * array.pe * sizes.weight_bits
         + lanes * sizes.acc_bits * 2
+        + (array.pe * SCALE_BITS if sizes.scales else 0)
         + tables
         + DESCRIPTOR_BITS
         + ports * ADAPTER_FF
@@ -174,20 +178,18 @@ def square_luts(sizes: Sizes) -> int:
     return sizes.array.qk_units * (squares + ceil_div(LRN_FACTOR_BITS + 1, 2) * (2 * bits + 2))
 
 
+def scale_luts(sizes: Sizes) -> int:
+    """LUTs by which each QK/QE unit picks its lane's weight scale: 3 more lanes a LUT and bit."""
+    if not sizes.scales:
+        return 0
+    lanes = sizes.array.pe // max(1, sizes.array.qk_units)
+    return sizes.array.qk_units * SCALE_BITS * ceil_div(lanes - 1, 3)
+
+
 def multiplier_blocks(a: int, b: int, part: Part) -> int:
     """DSP blocks of a signed multiplier of `a` by `b` bits."""
     large, small = part.multiplier
     return ceil_div(max(a, b), large) * ceil_div(min(a, b), small)
-
-
-def _factor_blocks(sizes: Sizes, part: Part) -> int:
-    """DSP blocks of one QK/QE unit."""
-    blocks = 0
-    if sizes.lrn:
-        blocks += multiplier_blocks(LRN_FACTOR_BITS + 1, sizes.value_bits, part)
-    if sizes.averages:
-        blocks += multiplier_blocks(sizes.acc_bits, RECIPROCAL_BITS + 2, part)
-    return blocks
 
 
 def shortage(sizes: Sizes, part: Part) -> str | None:

@@ -107,6 +107,7 @@ class Row:
     weight_bits: int = column("W: width of a stored weight or index", "bits")
     weight_table: int = column("entries of the codebook, 0 for none", "entries")
     row_words: int = column("size of a row of weights, from each port", "words")
+    scaled: int = column("1: accumulators are multiplied by their channel's weight scale")
     bias_shift: int = column("left shift of the biases, section 2.3", "bits", cost=False)
     requant_shift: int = column("right shift of the accumulator, section 2.3", "bits", cost=False)
     y_max: int = column("upper limit of y: 2^qm - 1, or 2^(qm-1) - 1 where signed", cost=False)
@@ -329,7 +330,11 @@ class Row:
         if not self.is_conv:
             return 0
         rows = sum(self.steps(blocks, array) for blocks in self.chunk_sizes)
-        return self.weight_table + self.tiles * (array.bias_words + rows * self.row_words)
+        return self.weight_table + self.tiles * (self.head_words(array) + rows * self.row_words)
+
+    def head_words(self, array: Array) -> int:
+        """64-bit words, from each port, of a tile's biases and weight scales."""
+        return array.bias_words + (array.scale_words if self.scaled else 0)
 
     def cut(self, array: Array, weight_rows: int, line_blocks: int) -> "Row | None":
         """The row with equal chunks of input channels that fit both buffers; None where none can.

@@ -15,8 +15,11 @@ from codegen.design.lowering import Lowered
 from codegen.design.rows import Operation, Row
 from formats.arithmetic import (
     BLOCK_CODES,
+    LRN_FACTOR_BITS,
     MAX_ACC_BITS,
     MAX_PRODUCT_BITS,
+    RECIPROCAL_BITS,
+    SCALE_BITS,
     ceil_div,
     ceil_log2,
     signed_bits,
@@ -109,6 +112,7 @@ class Sizes:
     lrn: bool
     lrn_reach: int
     averages: bool
+    scales: bool  # accumulators can be multiplied by a weight scale
     map_height: int
     map_width: int
     kernel: int  # rows or columns of a dilated kernel
@@ -124,6 +128,14 @@ class Sizes:
     table_entries: int
     plain_weights: bool  # some layer's weights are stored without a codebook
     chip_words: tuple[int, int] = (1, 1)  # depths of the memories A and B of feature maps
+
+
+def factor_bits(sizes: Sizes) -> int:
+    """Signed width of what a sum is multiplied by before it is requantized; 0 where nothing is."""
+    units = {
+        RECIPROCAL_BITS + 1: sizes.averages, LRN_FACTOR_BITS: sizes.lrn, SCALE_BITS: sizes.scales
+    }  # fmt: skip
+    return max((bits + 1 for bits, there in units.items() if there), default=0)
 
 
 def operand_bits(lowered: Lowered) -> tuple[int, int]:
@@ -210,6 +222,7 @@ def sizes_of(
         lrn=any(row.op == Operation.LRN for row in rows),
         lrn_reach=max(row.lrn_size // 2 for row in rows),
         averages=any(row.reciprocal or row.exclude_pad for row in rows),
+        scales=any(row.scaled for row in rows),
         map_height=max(max(row.in_height, row.conv_height, row.out_height) for row in rows),
         map_width=max(max(row.in_width, row.conv_width, row.out_width) for row in rows),
         kernel=max(max(row.kernel_h * row.dilation_h, row.kernel_w * row.dilation_w)

@@ -8,7 +8,7 @@ that vary with a design are those of its exact types.
 from dataclasses import dataclass
 
 from codegen.design.sizes import Sizes
-from formats.arithmetic import BLOCK_CODES, ceil_div, unsigned_bits
+from formats.arithmetic import BLOCK_CODES, SCALE_BITS, ceil_div, unsigned_bits
 from formats.packing import WORD_BITS
 
 # Depths as in engine.hpp.
@@ -59,6 +59,7 @@ def streams(sizes: Sizes) -> list[Stream]:
         Stream("taps", PLAIN, tap_bits(sizes)),
         Stream("weight_rows", PLAIN, array.simd * array.pe * sizes.weight_bits),
         Stream("biases", PLAIN, sums),
+        *([Stream("scales", PLAIN, array.pe * SCALE_BITS)] if sizes.scales else []),
         Stream("words_in", WORDS, WORD_BITS),
         Stream("words_out", WORDS, WORD_BITS),
         Stream("blocks", BLOCKS, BLOCK_CODES * sizes.code_bits),

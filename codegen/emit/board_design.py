@@ -34,6 +34,7 @@ def describe(design: Design, program: Program, weight_checks: list[int]) -> boar
         weight_ports=design.array.weight_ports,
         output_frac=last.out_frac,
         output_divisor=prod(last.kernel) if last.kind == "avgpool" else 1,
+        output_factors=() if last.weight_scale is None else tuple(last.weight_scale.tolist()),
         classes=tuple(network.classes or ()),
         layers=layers,
         accuracy=dict(network.accuracy) if network.accuracy else None,
@@ -44,7 +45,7 @@ def _layer(design: Design, index: int, crc: int) -> board.Layer:
     layer, row, cost = design.network.layers[index], design.rows[index], design.costs[index]
     ports = design.array.weight_ports
     stored = design.layers[index].stored if layer.has_weights else None
-    head = row.tiles * design.array.bias_words + row.weight_table
+    head = row.tiles * row.head_words(design.array) + row.weight_table
     quantizer = layer.quantizer
     return board.Layer(
         name=layer.name,

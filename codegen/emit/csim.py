@@ -15,7 +15,7 @@ from codegen.design.ports import WEIGHT_ADAPTER
 from codegen.emit.report_model import Agreement, Csim, Report, read_report
 from codegen.emit.report_page import write_report
 from formats.build import compile_cpp
-from formats.design import TRAFFIC
+from formats.design import TRAFFIC, read_design
 from formats.errors import UserError
 from formats.options import Options
 from formats.packing import WORD_BYTES
@@ -142,7 +142,8 @@ def accuracy(options: Options, report: Report) -> Agreement | None:
         labels = vectors["labels"][:images]
     same = int((simulated == integer).all(axis=(1, 2)).sum())
     known = labels >= 0
-    outputs = {"float": floating, "integer": integer, "csim": simulated}
+    scaled = read_design(options.folder).outputs
+    outputs = {"float": floating, "integer": scaled(integer), "csim": scaled(simulated)}
     shares: dict[str, float | None] = {}
     for name, values in outputs.items():
         hits = values.reshape(images, -1).argmax(axis=1)[known] == labels[known]

@@ -2,8 +2,9 @@
 """params/weights.bin: biases and weights in the order in which the engine consumes them.
 
 Layer, tile of PE output channels, chunk of input channels; a layer's first pass brings its
-codebook, a tile's first chunk PE biases (int32, two a word), then come rows of PE*SIMD fields of
-the layer's own width. Word j of all this goes to section j % ports (docs/formats.md).
+codebook, a tile's first chunk PE biases (int32, two a word) and, where the layer has any, PE weight
+scales (a byte each), then come rows of PE*SIMD fields of the layer's own width. Word j of all this
+goes to section j % ports (docs/formats.md).
 """
 
 import sys
@@ -19,7 +20,7 @@ from codegen.design.design import Design
 from codegen.design.rows import Row
 from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.network import Layer
-from formats.packing import pack_fields
+from formats.packing import WORD_BYTES, pack_fields
 
 
 def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
@@ -35,8 +36,7 @@ def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
         for tile in range(row.tiles_per_group):
             first = group * out_group + tile * pe
             lanes = min(pe, (group + 1) * out_group - first)
-            bias = np.zeros(2 * ports * array.bias_words, dtype="<i4")
-            bias[:lanes] = layer.bias[first : first + lanes]
+            head = tile_head(layer, row, array, first, lanes)
             for chunk, blocks in enumerate(row.chunk_sizes):
                 start = chunk * row.chunk_blocks * BLOCK_CODES
                 part = layer.weight[first : first + lanes, start : start + blocks * BLOCK_CODES]
@@ -45,8 +45,19 @@ def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
                     rows = fields[rows.view(np.uint16)]
                 data = pack_fields(rows, row.weight_bits)
                 if chunk == 0:
-                    data = np.concatenate([bias.view("<u8"), data])
+                    data = np.concatenate([head, data])
                 yield data.reshape(-1, ports)
+
+
+def tile_head(layer: Layer, row: Row, array: Array, first: int, lanes: int) -> np.ndarray:
+    """Biases of `lanes` output channels from `first` on, then their weight scales: uint64 words."""
+    bias = np.zeros(2 * array.weight_ports * array.bias_words, dtype="<i4")
+    bias[:lanes] = layer.bias[first : first + lanes]
+    if not row.scaled or layer.weight_scale is None:
+        return bias.view("<u8")
+    scale = np.zeros(WORD_BYTES * array.weight_ports * array.scale_words, dtype=np.uint8)
+    scale[:lanes] = layer.weight_scale[first : first + lanes]
+    return np.concatenate([bias.view("<u8"), scale.view("<u8")])
 
 
 def table_words(table: np.ndarray, ports: int) -> np.ndarray:

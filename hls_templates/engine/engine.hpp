@@ -4,7 +4,7 @@
 // layer, connected by streams alone.
 //
 //   control -> (plan_reads, plan_rows, plan_taps, plan_writes, and a descriptor for each; tables)
-//   load_weights ----------------------.
+//   load_weights ----------------------.---------.
 //   read_words -> unpack_rows -> compute -> finish -> max_pool -> pack_rows -> write_words
 #ifndef ENGINE_HPP
 #define ENGINE_HPP
@@ -92,6 +92,7 @@ void layer_region(MemoryPort<C> program, MemoryPort<C> fm_in, MemoryPort<C> fm_o
   Stream<TapRow<C>, 2> taps("taps");
   Stream<WeightRow<C>, 2> weight_rows("weight_rows");
   Stream<BiasTile<C>, 2> biases("biases");
+  Stream<ScaleTile<C>, 2> scales("scales");
   Stream<typename C::bus_t, WORDS_DEPTH> words_in("words_in"), words_out("words_out");
 #pragma HLS STREAM variable = words_in depth = WORDS_DEPTH   // the adapter holds whole bursts
 #pragma HLS STREAM variable = words_out depth = WORDS_DEPTH  // the adapter holds whole bursts
@@ -114,12 +115,12 @@ void layer_region(MemoryPort<C> program, MemoryPort<C> fm_in, MemoryPort<C> fm_o
   PROCESS(plan_rows<C>, to_rows, rows);
   PROCESS(plan_taps<C>, to_taps, tap_passes, taps);
   PROCESS(plan_writes<C>, to_writes, write_tiles, writes);
-  PROCESS(load_weights<C>, to_load, weight_rows, biases, n_load, weights...);
+  PROCESS(load_weights<C>, to_load, weight_rows, biases, scales, n_load, weights...);
   PROCESS(read_words<C>, fm_in, chip_in, reads, words_in, n_read, n_fetched);
   PROCESS(unpack_rows<C>, to_unpack, unpacks, words_in, blocks, n_unpack);
   PROCESS(compute<C>, to_compute, centroids, rows, lines, blocks, taps, weight_rows, biases, sums,
           n_compute);
-  PROCESS(finish<C>, to_finish, finish_tables, sums, codes, raw, n_finish);
+  PROCESS(finish<C>, to_finish, finish_tables, scales, sums, codes, raw, n_finish);
   PROCESS(max_pool<C>, to_pool, codes, pooled, n_pool);
   PROCESS(pack_rows<C>, to_pack, pack_tiles, pooled, raw, words_out, n_pack);
   PROCESS(write_words<C>, fm_out, chip_out, writes, words_out, n_write, n_stored);

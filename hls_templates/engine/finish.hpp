@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finish process: requantize and encode (QE/QK) the accumulators of each pixel, QK_UNITS lanes a
 // cycle: one unit serves many lanes, because a pixel takes many cycles to accumulate. The PIXELS
-// pixels of a group follow each other; those beyond the end of a row are dropped. An average pool
-// and a normalisation multiply the accumulator first. The last layer's accumulators pass through.
-// `tables`: thresholds of a KNQ encoder, then the factors of a normalisation.
+// pixels of a group follow each other; those beyond the end of a row are dropped. An average pool,
+// a normalisation and weights with a scale for each channel multiply the accumulator first, all by
+// one multiplier a unit. The last layer's accumulators pass through.
+// `tables`: thresholds of a KNQ encoder, then the factors of a normalisation. `scales`: of a tile.
 #ifndef FINISH_HPP
 #define FINISH_HPP
 
@@ -13,28 +14,44 @@
 #include "requantize.hpp"
 #include "work.hpp"
 
+// What an accumulator is multiplied by, 1 where a layer has no such factor.
+#ifdef CSIM_FAST
+template <class C>
+using Factor = int32_t;
+#else
+template <class C>
+using Factor = ap_int<C::FACTOR_BITS>;
+#endif
+
 // The number that is requantized for output lane `lane` of a pixel.
 template <class C>
 typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vector, int lane,
-                               int32_t reciprocal, const LrnFactors<C>& factors) {
+                               int32_t reciprocal, const ScaleTile<C>& scale,
+                               const LrnFactors<C>& factors) {
 #pragma HLS INLINE
   typedef typename C::wide_t wide_t;
   static_assert(sizeof(typename C::acc_t) <= sizeof(wide_t), "wide_t must hold an acc_t");
   static_assert(!C::HAS_LRN || C::PE >= 3 * BLOCK_CODES,
                 "PE must be 24 or more for a normalisation: a plane and its neighbours");
+  if (!C::HAS_LRN && !C::HAS_AVERAGE && !C::HAS_SCALE) return wide_t(vector.sum[lane]);
+  int at = lane;
+  Factor<C> factor = 1;
   if (C::HAS_LRN && w.op == OP_LRN) {
-    const int32_t at = lane + BLOCK_CODES;  // the first plane holds neighbours only
+    at = lane + BLOCK_CODES;  // the first plane holds neighbours only
     if (at >= C::PE - BLOCK_CODES) return wide_t(0);
-    const uint64_t q = sum_of_squares<C>(vector.sum, at, w.lrn_size);
-    return wide_t(typename C::value_t(vector.sum[at])) * wide_t(lrn_factor<C>(q, factors));
+    factor = lrn_factor<C>(sum_of_squares<C>(vector.sum, at, w.lrn_size), factors);
+  } else if (C::HAS_AVERAGE && reciprocal != 0) {
+    factor = reciprocal;
+  } else if (C::HAS_SCALE && w.scaled) {
+    factor = scale.factor[lane];
   }
-  if (C::HAS_AVERAGE && reciprocal != 0) return wide_t(vector.sum[lane]) * wide_t(reciprocal);
-  return wide_t(vector.sum[lane]);
+  return wide_t(vector.sum[at]) * wide_t(factor);
 }
 
 template <class C>
-void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables, Fifo<SumGroup<C>>& in,
-            Fifo<CodeVector<C>>& codes, Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
+void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables,
+            Fifo<ScaleTile<C>>& scales, Fifo<SumGroup<C>>& in, Fifo<CodeVector<C>>& codes,
+            Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
   static_assert(C::PE % C::QK_UNITS == 0, "PE must be a multiple of QK_UNITS: all units are busy");
   static LrnFactors<C> factors[LrnCopies<C>::COUNT];
 #pragma HLS ARRAY_PARTITION variable = factors complete  // read ports for each unit
@@ -59,6 +76,9 @@ void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables, Fifo<
   Count<C::PE> lane = 0;
   typename C::y_t top = -w.pad_top;  // corner of an average's window
   typename C::x_t left = -w.pad_left;
+  bool tile_begin = true;
+  ScaleTile<C> scale;
+#pragma HLS ARRAY_PARTITION variable = scale.factor complete  // registers: any lane
   SumGroup<C> group;
   CodeVector<C> result;
 #pragma HLS ARRAY_PARTITION variable = group.pixel complete  // registers: any pixel, any lane
@@ -69,6 +89,8 @@ finish_lanes:
 #pragma HLS PIPELINE II = 1  // QK_UNITS lanes a cycle; a pixel where they are stored as they are
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = C::MAX_IMAGES * C::MAX_HEIGHT * C::MAX_WIDTH
     if (lane == 0 && q.value == 0) group = in.read();
+    if (C::HAS_SCALE && w.scaled && tile_begin) scale = scales.read();
+    tile_begin = false;
     const SumVector<C>& vector = group.pixel[q.value];
     if (w.raw) {
       raw.write(vector);
@@ -81,8 +103,8 @@ finish_lanes:
     unit_u:
       for (int u = 0; u < C::QK_UNITS; u++) {
 #pragma HLS UNROLL  // one requantizer and one QE/QK each
-        const typename C::wide_t scaled =
-            finish_lane<C>(w, vector, int(lane) + u, reciprocal, factors[u % LrnCopies<C>::COUNT]);
+        const typename C::wide_t scaled = finish_lane<C>(w, vector, int(lane) + u, reciprocal,
+                                                         scale, factors[u % LrnCopies<C>::COUNT]);
         const typename C::quant_t y = requantize<C>(scaled, w.requant_shift, w.y_min, w.y_max);
         result.code[lane + u] = encoder(y);
       }
@@ -102,7 +124,8 @@ finish_lanes:
     }
     if (oy.step(row_end)) {
       top = -w.pad_top;
-      end = image.step() && tile.step();
+      tile_begin = image.step();
+      end = tile_begin && tile.step();
     }
   }
   count.write(total);

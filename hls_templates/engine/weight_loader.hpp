@@ -3,7 +3,8 @@
 // weights that one cycle consumes, `weight_bits` bits each, and is a whole number of words from
 // every port, so words are collected in registers and split at once: no gearbox. Fields are
 // weights, or indices into the layer's codebook. A layer begins with its codebook, a tile with its
-// biases (docs/formats.md, section 4); all words of a layer follow each other: one burst.
+// biases and, in a scaled layer, weight scales, which go to finish (docs/formats.md, section 4);
+// all words of a layer follow each other: one burst.
 #ifndef WEIGHT_LOADER_HPP
 #define WEIGHT_LOADER_HPP
 
@@ -73,17 +74,19 @@ enum Section { SECTION_TABLE, SECTION_BIAS, SECTION_ROWS };
 // `weights`: a port each, every one with its own section of the weight file.
 template <class C, class... Ports>
 void load_weights(Fifo<LoadWork<C>>& work_in, Fifo<WeightRow<C>>& rows, Fifo<BiasTile<C>>& biases,
-                  Fifo<count_t>& count, Ports... weights) {
+                  Fifo<ScaleTile<C>>& scales, Fifo<count_t>& count, Ports... weights) {
   static_assert(sizeof...(Ports) == C::WEIGHT_PORTS, "one port per section");
   static_assert(C::ROW_WORDS % C::WEIGHT_PORTS == 0,
                 "ROW_WORDS must be a multiple of WEIGHT_PORTS: a row is whole words of every port");
   static_assert(2 * C::BIAS_WORDS * C::WEIGHT_PORTS >= C::PE,
                 "BIAS_WORDS must hold PE biases, two a word of every port");
+  static_assert(SCALES * C::SCALE_WORDS * C::WEIGHT_PORTS >= C::PE,
+                "SCALE_WORDS must hold PE weight scales, eight a word of every port");
   static_assert((C::TABLE_ENTRIES & (C::TABLE_ENTRIES - 1)) == 0,
                 "TABLE_ENTRIES must be a power of two: an index is masked");
-  // Words of a section in each port: a codebook, a tile's biases, or a chunk's rows.
+  // Words of a section in each port: a codebook, a tile's biases and scales, or a chunk's rows.
   const int ROWS = C::WEIGHT_ROWS * C::ROW_WORDS / C::WEIGHT_PORTS;
-  const int SECTION_WORDS = ROWS + C::TABLE_ENTRIES + C::BIAS_WORDS;
+  const int SECTION_WORDS = ROWS + C::TABLE_ENTRIES + C::BIAS_WORDS + C::SCALE_WORDS;
   typedef typename C::weight_t weight_t;
   typedef typename C::acc_t acc_t;
   static weight_t table[C::SIMD * C::PE][C::TABLE_ENTRIES];
@@ -97,16 +100,20 @@ void load_weights(Fifo<LoadWork<C>>& work_in, Fifo<WeightRow<C>>& rows, Fifo<Bia
 #pragma HLS ARRAY_PARTITION variable = row complete  // registers: a whole row
   BiasTile<C> bias;
 #pragma HLS ARRAY_PARTITION variable = bias.start complete  // registers: any lane
+  ScaleTile<C> scale;
+#pragma HLS ARRAY_PARTITION variable = scale.factor complete  // registers: any lane
+  const bool scaled = C::HAS_SCALE && w.scaled;
+  const Count<SECTION_WORDS> head = scaled ? C::BIAS_WORDS + C::SCALE_WORDS : C::BIAS_WORDS;
   Section section = coded ? SECTION_TABLE : SECTION_BIAS;
   Digit<Count<SECTION_WORDS>> word;  // of the section
   Digit<Count<C::MAX_PASSES>> chunk;
   Digit<Count<C::ROW_WORDS>> place;       // of the row
   Digit<Count<SECTION_WORDS>> length[3];  // of biases, of a chunk's rows, of the last chunk's
 #pragma HLS ARRAY_PARTITION variable = length complete  // registers
-  length[0].start(C::BIAS_WORDS);
+  length[0].start(int(head));
   length[1].start(int(w.rows_words));
   length[2].start(int(w.last_words));
-  word.start(coded ? int(w.table_words) : C::BIAS_WORDS);
+  word.start(coded ? int(w.table_words) : int(head));
   chunk.start(w.chunks);
   place.start(w.row_words == 0 ? 1 : int(w.row_words));
   if (w.words != 0) {
@@ -141,6 +148,21 @@ load_word:
           bias.start[p + 1] =
               shift_left(acc_t(int32_t(uint32_t(port[q] >> 32))), int(w.bias_shift));
         }
+      }
+      if (scaled) {
+      split_scale:
+        for (int q = 0; q < C::WEIGHT_PORTS; q++) {
+#pragma HLS UNROLL  // eight scales a word
+          const int first = SCALES * ((int(word.value) - C::BIAS_WORDS) * C::WEIGHT_PORTS + q);
+        split_factor:
+          for (int i = 0; i < SCALES; i++) {
+#pragma HLS UNROLL  // PE is a multiple of eight
+            if (first >= 0 && first < C::PE) {
+              scale.factor[first + i] = uint8_t(port[q] >> (SCALE_BITS * i));
+            }
+          }
+        }
+        if (word.last) scales.write(scale);
       }
       if (word.last) biases.write(bias);
     }

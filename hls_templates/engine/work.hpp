@@ -46,12 +46,22 @@ struct LoadWork {
   Count<C::TABLE_ENTRIES> weight_table;
   Count<C::MAX_PASSES> chunks;
   Count<32> bias_shift;
+  bool scaled;
 };
 
 // The biases of a tile, shifted: what its accumulators start at.
 template <class C>
 struct BiasTile {
   typename C::acc_t start[C::PE];
+};
+
+const int SCALE_BITS = 8;  // of an output channel's weight scale
+const int SCALES = WORD_BITS / SCALE_BITS;
+
+// The weight scales of a tile.
+template <class C>
+struct ScaleTile {
+  uint8_t factor[C::PE];
 };
 
 // The weights that one cycle consumes, lane * PE + output channel: one memory word, written whole.
@@ -212,7 +222,7 @@ struct ComputeWork {
 
 template <class C>
 struct FinishWork {
-  bool raw, exclude_pad;
+  bool raw, scaled, exclude_pad;
   Count<2> op;  // enum Operation
   Count<C::MAX_PASSES> tiles;
   Count<C::MAX_IMAGES> images;

@@ -23,7 +23,7 @@ from model_prep.graph import INPUT, Graph
 from model_prep.quantize.calibrate import FloatMaps, Formats
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers import WEIGHTS, fit_weights
+from model_prep.quantize.quantizers import LAYER, WEIGHTS, fit_weights
 from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
 
@@ -125,14 +125,15 @@ def reading_costs(graph: Graph, kind: str) -> dict[str, float]:
 
 
 def weight_sqnr_db(
-    values: np.ndarray, widths: Iterable[int] = MEASURED, scheme: str = "uniform"
-) -> dict[int, float]:
-    """SQNR in dB by width of weights in a scheme (equation 4)."""
+    values: np.ndarray, widths: Iterable[int] = MEASURED, scheme: str = "uniform",
+    scale: str = LAYER,
+) -> dict[int, float]:  # fmt: skip
+    """SQNR in dB by width of weights [out, ...] in a scheme (equation 4), with a weight_scale."""
     exact = np.asarray(values, np.float64)
     measured = {}
     for bits in widths:
-        stored = fit_weights(scheme, exact, bits, scheme)
-        noise = float(np.square(stored.integers * 2.0**-stored.frac - exact).sum())
+        stored = fit_weights(scheme, exact, bits, scheme, scale)
+        noise = float(np.square(stored.values - exact).sum())
         measured[bits] = sqnr_db(float(np.square(exact).sum()), noise)
     return measured
 
@@ -189,7 +190,9 @@ def of_weights(
         if layer.name in rho and layer.name not in keep and scheme in _FIXED_POINT:
             filling.add(
                 layer.name, rho[layer.name], WEIGHTS[scheme].widths,
-                not layer.weight.any(), partial(weight_sqnr_db, layer.weight, scheme=scheme),
+                not layer.weight.any(), partial(
+                    weight_sqnr_db, layer.weight, scheme=scheme, scale=chosen.weight_scale
+                ),
             )  # fmt: skip
     return filling
 
@@ -219,9 +222,9 @@ def predict(
 def weight_steps(graph: Graph, plan: Plan) -> dict[str, float]:
     """Measured SQNR in dB of stored weights in the plan's schemes and widths, by layer name."""
     return {
-        layer.name: weight_sqnr_db(layer.weight, [own.weight_bits], own.weight_scheme)[
-            own.weight_bits
-        ]
+        layer.name: weight_sqnr_db(
+            layer.weight, [own.weight_bits], own.weight_scheme, own.weight_scale
+        )[own.weight_bits]
         for layer, own in zip(graph.layers, plan.layers, strict=True)
         if layer.has_weights
     }

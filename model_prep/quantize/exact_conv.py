@@ -25,10 +25,11 @@ _MINIMAL_GROWTH = 4 * 9 * 4
 
 
 class ExactConvolution:
-    """One layer's convolution, bias, requantization shift and clamp; weights converted once.
+    """One layer's convolution, bias, weight scale, shift and clamp; weights converted once.
 
-    Weights and bias are scaled by 2^-shift, which is exact; with the rounding term added to the
-    bias, requantizing is a clamp and a conversion to integers, which drops the fraction.
+    Weights and bias are multiplied by their channel's scale and by 2^-shift, which is exact; with
+    the rounding term added to the bias, requantizing is a clamp and a conversion to integers, which
+    drops the fraction.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -37,12 +38,15 @@ class ExactConvolution:
         self.limits = layer.y_range
         shift = layer.requant_shift or 0
         half = 1 << (shift - 1) if shift > 0 else 0
-        bound = (1 << (layer.acc_bits - 1)) + half
+        bound = (1 << (layer.product_bits - 1)) + half
         self.dtype = torch.float32 if bound <= 1 << 24 else torch.float64
         scale = 2.0**-shift
-        bias = (layer.bias.astype(np.int64) << layer.bias_shift) + half
-        self.bias = (torch.from_numpy(bias).to(torch.float64) * scale).to(self.dtype)
-        weight = torch.from_numpy(layer.weight).to(self.dtype) * scale
+        bias, integers = layer.bias.astype(np.int64) << layer.bias_shift, layer.weight
+        if layer.weight_scale is not None and layer.quantizer is not None:
+            factor = layer.weight_scale.astype(np.int64)
+            bias, integers = bias * factor, integers * factor[:, None, None, None]
+        self.bias = (torch.from_numpy(bias + half).to(torch.float64) * scale).to(self.dtype)
+        weight = torch.from_numpy(integers).to(self.dtype) * scale
         wide = weight.shape[1] >= _SHIFTED_FROM
         if layer.conv_shape[1:] == (1, 1) and not any(layer.pads) and layer.groups == 1:
             self.weight, self._convolve = weight.flatten(1), None

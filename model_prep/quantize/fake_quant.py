@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from formats.arithmetic import to_fixed
 from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
 from model_prep.quantize.calibrate import batches, to_integers
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import WeightFormat, fit_weights
+from model_prep.quantize.quantizers import WeightFormat
 from model_prep.run import finish, last, operate, run
 
 Quantizers = Mapping[str, Quantizer]
@@ -41,10 +40,12 @@ class FakeQuantized:
         self._parameters: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for layer, plan in zip(graph.layers, plans, strict=True):
             if layer.has_weights:
-                stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
+                stored = plan.fit_weights(layer.weight)
                 self.stored[layer.name] = stored
-                bias = floats(*to_fixed(layer.bias, plan.bias_bits))
-                self._parameters[layer.name] = (floats(stored.integers, stored.frac), bias)
+                bias, frac = stored.fixed_bias(layer.bias, plan.bias_bits)
+                self._parameters[layer.name] = (
+                    floats(stored.values), floats(stored.scaled(bias), frac)
+                )  # fmt: skip
 
     def start(self, pixels: np.ndarray) -> torch.Tensor:
         """See `quantized_input`."""
@@ -84,9 +85,9 @@ class FakeQuantized:
         return np.concatenate(parts)
 
 
-def floats(integers: np.ndarray, frac: int) -> torch.Tensor:
-    """float32 values of fixed-point integers."""
-    return torch.from_numpy((integers * 2.0**-frac).astype(np.float32))
+def floats(values: np.ndarray, frac: int = 0) -> torch.Tensor:
+    """float32 of values, or of fixed-point integers."""
+    return torch.from_numpy((values * 2.0**-frac).astype(np.float32))
 
 
 def integers(out: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:

@@ -28,7 +28,7 @@ from formats.rules import check_exact
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import WeightFormat, fit_weights
+from model_prep.quantize.quantizers import WeightFormat
 from model_prep.quantize.sharing import is_copy, signed_layers
 
 INPUT_BITS = 10
@@ -72,16 +72,17 @@ def quantize_layer(
         UserError: the accumulator or the shift is too wide to be exact.
     """
     if stored is None:
-        stored = fit_weights(plan.weight_scheme, layer.weight, plan.weight_bits, layer.name)
+        stored = plan.fit_weights(layer.weight)
     weight, weight_frac = stored.integers, stored.frac
     acc_frac = in_frac + weight_frac
-    bias, bias_frac = to_fixed(layer.bias, plan.bias_bits, most=acc_frac)
+    bias, bias_frac = stored.fixed_bias(layer.bias, plan.bias_bits, most=acc_frac)
     if not bias.any():
         bias_frac = acc_frac
     quantized = network.Layer(
         **_common(layer, quantizer), weight=weight.astype(np.int16), bias=bias.astype(np.int32),
         weight_bits=stored.multiplied_bits, weight_frac=weight_frac,
         weight_storage=Storage(stored.scheme, stored.bits, stored.table),
+        weight_scale=stored.scale,
         bias_bits=plan.bias_bits, bias_frac=bias_frac, bias_shift=acc_frac - bias_frac,
         acc_bits=accumulator_bits(weight, bias, acc_frac - bias_frac, magnitude),
         requant_shift=None if quantizer is None else acc_frac - quantizer.frac,

@@ -8,21 +8,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from formats.errors import UserError
-from model_prep.quantize.quantizers import OWNERS, SCHEMES
+from model_prep.quantize import quantizers
+from model_prep.quantize.quantizers import LAYER, OWNERS, SCHEMES, WeightFormat
 
 T = TypeVar("T")
 AUTO: Literal["auto"] = "auto"
 FRAC_MODES = ("network", "layer", "best", "error")
 TECHNIQUES = ("equalise", "sensitivity", "distil")  # of refinement, in the order in which they run
 ALL, NONE = "all", "none"
+BIAS_BITS = {"layer": 14, "channel": 32}  # by weight_scale: a small m makes its biases large
 DISTIL_STEPS = 60  # unless a plan says otherwise
 Bits = int | list[int] | Literal["auto"]
 Settings = dict[str, Any]  # the keys of a plan file's top or of one of its tables (docs/plan.md)
 DEFAULTS: Settings = {
     **{option: SCHEMES[owner].options[option][0] for option, owner in OWNERS.items()},
     "qm": 12, "frac_mode": FRAC_MODES[0], "clip": True, "weight_scheme": "uniform",
-    "bias_bits": 14, "refine": NONE, "distil_steps": DISTIL_STEPS,
+    "weight_scale": LAYER, "refine": NONE, "distil_steps": DISTIL_STEPS,
 }  # fmt: skip
 
 
@@ -43,13 +47,22 @@ class LayerPlan:
     shares: str | None = None
     counted: bool = True
     weight_scheme: str = "uniform"
+    weight_scale: str = LAYER  # of quantizers.WEIGHT_SCALES
     frac: int | None = None  # F of the stored code's values; None: measured
     centroids: tuple[int, ...] | None = None  # a whole knq table; None: measured
+    weight_scales: tuple[int, ...] | None = None  # m of each channel; None: measured
 
     @property
     def owner(self) -> str:
         """The layer whose quantizer this one has: its own name, or that of the first to share."""
         return self.shares or self.name
+
+    def fit_weights(self, values: np.ndarray) -> WeightFormat:
+        """The layer's float weights [out, ...] as they are to be stored."""
+        return quantizers.fit_weights(
+            self.weight_scheme, values, self.weight_bits, self.name, self.weight_scale,
+            self.weight_scales,
+        )  # fmt: skip
 
     @property
     def format(self) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import Any
 
 from formats.errors import UserError
 from formats.quantizer import QM_RANGE, WIDTHS
-from model_prep.graph import KINDS, Graph
+from model_prep.graph import KINDS, Graph, Layer
+from model_prep.quantize.channel_scale import LARGEST
 from model_prep.quantize.plan import (
     AUTO,
+    BIAS_BITS,
     DEFAULTS,
     DISTIL_STEPS,
     FRAC_MODES,
@@ -26,8 +28,10 @@ from model_prep.quantize.plan import (
     parse_refine,
 )
 from model_prep.quantize.quantizers import (
+    CHANNEL,
     OWNERS,
     SCHEMES,
+    WEIGHT_SCALES,
     WEIGHTS,
     check_choice,
     check_weight_bits,
@@ -35,14 +39,16 @@ from model_prep.quantize.quantizers import (
 from model_prep.quantize.sharing import share
 
 _FIXED_KEYS = ("frac", "centroids")  # what fine-tuning found; for one layer only
+_SCALES = "weight_scales"  # likewise, of weights
 _FORMAT_KEYS = ("scheme", "bits", *OWNERS)
-_LAYER_KEYS = (*_FORMAT_KEYS, "weight_scheme", "weight_bits", "bias_bits")
+_LAYER_KEYS = (*_FORMAT_KEYS, "weight_scheme", "weight_scale", "weight_bits", "bias_bits")
 KEYS = (
     *_FORMAT_KEYS, "qm", "frac_mode", "frac", "clip", "delta",
-    "weight_scheme", "weight_bits", "bias_bits", "refine", "distil_steps",
+    "weight_scheme", "weight_scale", "weight_bits", "bias_bits", "refine", "distil_steps",
 )  # of the top  # fmt: skip
 _CHOICES = {
-    "scheme": tuple(SCHEMES), "weight_scheme": tuple(WEIGHTS), "frac_mode": FRAC_MODES,
+    "scheme": tuple(SCHEMES), "weight_scheme": tuple(WEIGHTS),
+    "weight_scale": WEIGHT_SCALES, "frac_mode": FRAC_MODES,
     **{option: SCHEMES[owner].options[option] for option, owner in OWNERS.items()},
 }  # fmt: skip
 _RANGES = {
@@ -56,6 +62,10 @@ _RULES = {
     "bits": (
         lambda value: value == AUTO or _are_integers(value if isinstance(value, list) else [value]),
         "numbers or auto",
+    ),
+    "weight_scales": (
+        lambda value: _are_integers(value) and all(1 <= m <= LARGEST for m in value),
+        f"a list of integers of 1 to {LARGEST}",
     ),
     "centroids": (
         lambda value: _are_integers(value) and value == sorted(set(value)),
@@ -128,7 +138,7 @@ def read_toml(path: Path, graph: Graph) -> tuple[Settings, ...]:
         raise UserError(f"{path} must be a TOML file, not one with: {error}") from None
     kinds = _section(table, "kind", KINDS, _LAYER_KEYS, path)
     names = tuple(layer.name for layer in graph.layers)
-    layers = _section(table, "layer", names, (*_LAYER_KEYS, *_FIXED_KEYS), path)
+    layers = _section(table, "layer", names, (*_LAYER_KEYS, *_FIXED_KEYS, _SCALES), path)
     last = graph.layers[-1].name
     for key in (*_FORMAT_KEYS, *_FIXED_KEYS):
         if key in layers.get(last, {}):
@@ -190,6 +200,20 @@ def _format(name: str, chosen: Settings, explicit: Settings) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _scales(layer: Layer, scale: str, given: list[int] | None) -> tuple[int, ...] | None:
+    """The weight scales that a layer's table sets, one for each output channel."""
+    if given is None:
+        return None
+    if scale != CHANNEL:
+        raise UserError(f"layer {layer.name}: weight_scales must go with weight_scale = {CHANNEL}")
+    if len(given) != len(layer.bias):
+        raise UserError(
+            f"layer {layer.name}: weight_scales must be {len(layer.bias)} numbers, one an output "
+            f"channel, not {len(given)}"
+        )
+    return tuple(given)
+
+
 def check_widths(plan: Plan) -> None:
     """Every fixed width lies in its scheme's range; enq and knq do not exceed qm."""
     for layer in plan.layers:
@@ -237,13 +261,21 @@ def resolve(
             **by_layer.get(layer.name, {}),
         }  # fmt: skip
         chosen = {**merged, "bits": widths.get(layer.name), **explicit}
-        scheme = chosen["weight_scheme"]
+        scheme, scale = chosen["weight_scheme"], chosen["weight_scale"]
         weight_bits = chosen.get("weight_bits") or WEIGHTS[scheme].default
         if layer.has_weights:
             check_weight_bits(scheme, weight_bits, layer.name)
         stored = _format(layer.name, chosen, explicit) if layer.name in widths else {}
         layers.append(
-            LayerPlan(layer.name, weight_bits, chosen["bias_bits"], weight_scheme=scheme, **stored)
+            LayerPlan(
+                layer.name,
+                weight_bits,
+                chosen.get("bias_bits") or BIAS_BITS[scale],
+                weight_scheme=scheme,
+                weight_scale=scale,
+                weight_scales=_scales(layer, scale, explicit.get(_SCALES)),
+                **stored,
+            )
         )
     plan = Plan(
         merged["qm"], merged["frac_mode"], merged.get("frac"), merged.get("delta"), tuple(layers),
@@ -264,7 +296,8 @@ def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
         table = {
             "weight_bits": layer.weight_bits, "bias_bits": layer.bias_bits, "scheme": layer.scheme,
             "bits": layer.bits, **layer.options, "weight_scheme": layer.weight_scheme,
-            "frac": layer.frac, "centroids": layer.centroids,
+            "weight_scale": layer.weight_scale,
+            "weight_scales": layer.weight_scales, "frac": layer.frac, "centroids": layer.centroids,
         }  # fmt: skip
         lines += ["", f"[layer.{layer.name}]", *_lines(table)]
     return "\n".join(lines) + "\n"

@@ -96,9 +96,9 @@ class Reference:
             yield layer.name, array if layer.quantizer is None else array.view(np.uint16)
 
     def logits(self, codes: np.ndarray) -> np.ndarray:
-        """The raw accumulators of the last layer, int64 [N, classes]."""
+        """The raw accumulators of the last layer, times its weight scale; int64 [N, classes]."""
         *_, (_, last) = self.run(codes)
-        return last.reshape(len(codes), -1)
+        return self.network.layers[-1].outputs(last).reshape(len(codes), -1)
 
     def _layer(self, layer: Layer, codes: list[torch.Tensor]) -> torch.Tensor:
         """Stored codes of one layer, or its raw accumulators."""

@@ -23,20 +23,21 @@ from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.calibrate import CANDIDATES
 from model_prep.quantize.fake_quant import quantized_input
 from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import SCHEMES
+from model_prep.quantize.quantizers import CHANNEL, SCHEMES
 from model_prep.quantize.quantizers.codebook import table_quantizer
 
 _HALF = torch.tensor(0.5)
+_EXACT_BITS = 24  # of a bias at most, so that float32 holds it
 
 
 class _Grid(torch.autograd.Function):
-    """Signed fixed point: round to nearest, clip; no gradient where it clips."""
+    """Signed multiples of a step: round to nearest, clip; no gradient where it clips."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, frac: int, top: int) -> torch.Tensor:
-        scaled = values * 2.0**frac
+    def forward(ctx: Any, values: torch.Tensor, step: torch.Tensor, top: int) -> torch.Tensor:
+        scaled = values / step
         ctx.save_for_backward(scaled.abs() <= top + 0.5)
-        return scaled.round_().clamp_(-top, top).mul_(2.0**-frac)
+        return scaled.round_().clamp_(-top, top).mul_(step)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
@@ -195,13 +196,24 @@ class Student:
         self.weights: dict[str, torch.Tensor] = {}  # float32 latents by layer name
         self.biases: dict[str, torch.Tensor] = {}
         self._fracs: dict[str, int] = {}
+        self._scales: dict[str, np.ndarray] = {}  # m of each output channel, where weights have it
         for layer in graph.layers:
             if layer.has_weights:
-                bits = self.plans[layer.name].weight_bits
-                self._fracs[layer.name] = best_frac(layer.weight, bits) if rounded else 0
+                if rounded:
+                    self._start(layer)
                 for store, values in ((self.weights, layer.weight), (self.biases, layer.bias)):
                     tensor = torch.from_numpy(np.array(values, np.float32))
                     store[layer.name] = tensor.requires_grad_(not layer.fixed)
+
+    def _start(self, layer: Layer) -> None:
+        """The grid of a layer's weights."""
+        plan = self.plans[layer.name]
+        if plan.weight_scale == CHANNEL:
+            stored = plan.fit_weights(layer.weight)
+            assert stored.scale is not None
+            self._fracs[layer.name], self._scales[layer.name] = stored.frac, stored.scale
+        else:
+            self._fracs[layer.name] = best_frac(layer.weight, plan.weight_bits)
 
     def parameters(self) -> list[torch.Tensor]:
         """All that can be trained: weights, biases, tables."""
@@ -252,11 +264,13 @@ class Student:
         if not self._rounded:
             return weight, bias
         plan, frac = self.plans[layer.name], self._fracs[layer.name]
-        weight = _Grid.apply(weight, frac, (1 << (plan.weight_bits - 1)) - 1)  # type: ignore[no-untyped-call]
-        top = (1 << (plan.bias_bits - 1)) - 1
-        largest = float(bias.detach().abs().max())
+        scale = torch.from_numpy(self._scales.get(layer.name, np.ones(1)).astype(np.float32))
+        step = scale.reshape(-1, *[1] * (weight.dim() - 1)) * 2.0**-frac
+        weight = _Grid.apply(weight, step, (1 << (plan.weight_bits - 1)) - 1)  # type: ignore[no-untyped-call]
+        top = (1 << (min(plan.bias_bits, _EXACT_BITS) - 1)) - 1
+        largest = float((bias.detach() / scale).abs().max())
         frac = largest_frac(largest, top, self._in_frac(layer) + frac)
-        return weight, _Grid.apply(bias, frac, top)  # type: ignore[no-untyped-call]
+        return weight, _Grid.apply(bias, scale * 2.0**-frac, top)  # type: ignore[no-untyped-call]
 
     def trained(self) -> Graph:
         """The graph with the weights and biases that the student runs with."""
@@ -278,6 +292,8 @@ class Student:
         """The plan that has every table in it."""
         done = []
         for plan in self.plans.values():
+            if plan.name in self._scales:
+                plan = replace(plan, weight_scales=tuple(self._scales[plan.name].tolist()))
             if plan.name in self.activations:
                 one = self.activations[plan.name].quantizer
                 table = None if one.centroid is None else tuple(one.centroid.tolist())

@@ -60,7 +60,7 @@ def _stored(weight: np.ndarray, label: tuple[str, int]) -> torch.Tensor:
     if technique == "fixed":
         return torch.from_numpy(fixed(weight, bits))
     form = WEIGHTS[technique].fit(weight, bits)
-    return floats(form.integers, form.frac)
+    return floats(form.values)
 
 
 def _hexadecimal(flags: np.ndarray) -> str:

@@ -12,8 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from formats.images import percent_correct
@@ -27,7 +25,7 @@ from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.plan import TECHNIQUES, Plan
 from model_prep.quantize.refine import pipeline
 from model_prep.quantize.sharing import share
-from model_prep.stats import compare
+from model_prep.stats import compare, divergences
 from model_prep.study.activations import half_precision, searched
 from model_prep.study.context import Study, kilobytes
 from model_prep.study.plots import Figure, Panel, Series, label
@@ -89,19 +87,9 @@ def rate(
         "nb": study.nb(choice), "average_bits": average_bits(graph, plan),
         "percent1": percent_correct(outputs, labels),
         "percent5": percent_correct(outputs, labels, 5),
-        "divergence": divergence(exact, outputs), "rate": study.rate(outputs),
+        "divergence": float(divergences(exact, outputs).mean()), "rate": study.rate(outputs),
         **compare(exact, outputs, labels),
     }  # fmt: skip
-
-
-def divergence(exact: np.ndarray, other: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence of the outputs' probabilities from float's, in nats.
-
-    Args:
-        exact, other: logits [N, classes] of the float and the other network.
-    """
-    answer, reply = (F.log_softmax(torch.from_numpy(one).double(), 1) for one in (exact, other))
-    return float(F.kl_div(reply, answer, reduction="batchmean", log_target=True))
 
 
 def refined(study: Study) -> dict[tuple[str, float], dict[str, Any]]:

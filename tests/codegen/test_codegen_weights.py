@@ -29,13 +29,16 @@ PORTS = (1, 2, 3, 4, 6)
 
 
 def coded() -> Toy:
-    """Integers of two widths and codebooks of three, odd channel counts, groups, a chunked fc."""
+    """Integers of two widths, codebooks of three, scales; odd channel counts, groups, chunks."""
     layers = [
         ToyLayer(24, (3, 3), (2, 2), (1, 1, 1, 1), scheme="knq", bits=3, weight_bits=12),
-        ToyLayer(20, (3, 3), groups=4, scheme="enq", bits=5, weight_bits=8, index_bits=4),
+        ToyLayer(
+            20, (3, 3), groups=4, scheme="enq", bits=5, weight_bits=8, index_bits=4, scaled=True
+        ),
         ToyLayer(40, (3, 2), pads=(1, 0, 1, 1), scheme="uniform", bits=9, pool=POOL2, index_bits=8),
         ToyLayer(33, (4, 4), scheme="knq", bits=4, kind="fc", index_bits=2, weight_bits=14),
-        ToyLayer(10, (1, 1), kind="fc", weight_bits=4),
+        ToyLayer(70, (1, 1), scheme="knq", bits=4, kind="fc", weight_bits=8, scaled=True),
+        ToyLayer(10, (1, 1), kind="fc", weight_bits=4, scaled=True),
     ]
     return Toy(in_shape=(3, 20, 19), layers=layers, images=2, seed=9)
 
@@ -60,7 +63,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
     # layer1's and layer3's channels are filled up, so their codebooks may have got one bit more
     stored = [layer["weights"] for layer in read_json(build)["layers"]]
     found = [(item["bits"], item["table_entries"]) for item in stored]
-    assert found[0] == (12, 0) and found[4] == (4, 0)
+    assert found[0] == (12, 0) and found[4:] == [(8, 0), (4, 0)]
     assert found[1] in ((4, 16), (5, 32)) and found[3] in ((2, 4), (3, 8))
     report = simulated(build)
     layers = read_json(build, "design")["layers"]
@@ -99,7 +102,15 @@ def read_weights(plan: Design, data: np.ndarray) -> Iterator[np.ndarray]:
         out = np.zeros((layer.groups, lanes, row.blocks * 8, *layer.kernel))
         for group in range(layer.groups):
             for tile in range(0, lanes, pe):
+                first = group * per_group + tile
+                there = slice(first, first + min(pe, per_group - tile))
+                bias = stream[at : at + pe // 2].view("<i4")[: there.stop - there.start]
+                assert np.array_equal(bias, layer.bias[there])
                 at += -(-pe // 2 // ports) * ports
+                if row.scaled:
+                    scale = stream[at : at + pe // 8].view(np.uint8)[: there.stop - there.start]
+                    assert np.array_equal(scale, layer.weight_scale[there])
+                    at += -(-pe // 8 // ports) * ports
                 for first in range(0, row.blocks, row.chunk_blocks):
                     blocks = min(row.chunk_blocks, row.blocks - first)
                     items = row.kernel_h * row.kernel_w * blocks
@@ -127,7 +138,7 @@ def test_file_holds_the_weights(
     data = np.fromfile(tmp_path / "weights.bin", dtype="<u8")
     assert data.size == plan.weight_words
     found = list(read_weights(plan, data))
-    assert len(found) == 5
+    assert len(found) == 6 and [row.scaled for row in plan.rows] == [0, 1, 0, 0, 1, 0]
     for layer, weight in zip(plan.layers, found, strict=True):
         assert np.array_equal(weight, layer.weight), layer.name
 

@@ -53,9 +53,9 @@ class Build:
             line_low_bits=self.low_bits, line_high_blocks=self.line_blocks,
             psum_groups=self.psum_groups, knq_levels=self.knq_levels, pool_rows=8, pool_width=64,
             pack_width=64, quant_signed=True, enq_bits=16, decoders=2, wide_bits=64,
-            operations=True, lrn=self.pe >= 24, lrn_reach=8, averages=True, map_height=64,
-            map_width=64, kernel=64, stride=8, pad_entries=self.line_blocks, pass_blocks=128,
-            planes=64, channels=1024,
+            operations=True, lrn=self.pe >= 24, lrn_reach=8, averages=True, scales=True,
+            map_height=64, map_width=64, kernel=64, stride=8, pad_entries=self.line_blocks,
+            pass_blocks=128, planes=64, channels=1024,
             passes=1 << 12, in_widths=every, out_widths=every, weight_widths=every,
             table_entries=256, plain_weights=True,
             chip_words=(self.chip_words * self.images, (self.chip_words + 1) * self.images),
@@ -152,6 +152,12 @@ MUTATIONS = {
                  "{addr_t(d.in_addr), addr_t(d.in_addr)},"),
         Mutation("chip_stride", "control.hpp", "addr_t(d.chip_words),", "addr_t(d.map_words),"),
         Mutation("cache_shared_word", "control.hpp", "cached && offset != 0 ? 1 : 0", "1"),
+        Mutation("scale_lane", "finish.hpp", "scale.factor[lane]", "scale.factor[lane / 8 * 8]"),
+        Mutation("scale_order", "weight_loader.hpp", "scale.factor[first + i] =",
+                 "scale.factor[first + SCALES - 1 - i] =", "wide"),
+        Mutation("scale_of_first_tile", "finish.hpp", "scale = scales.read();",
+                 "{\nconst ScaleTile<C> next = scales.read();\n"
+                 "if (tile.value == 0) scale = next;\n}", "narrow"),
         Mutation("cache_always_fetched", "control.hpp", "tile.value == 0,", "1,"),
     )
 }  # fmt: skip

@@ -27,6 +27,7 @@ WRONG = {
     "WEIGHT_PORTS = 5": "ROW_WORDS must be a multiple of WEIGHT_PORTS",
     "WEIGHT_PORTS = 2": "one port per section",
     "BIAS_WORDS = 11": "BIAS_WORDS must hold PE biases",
+    "SCALE_WORDS = 2": "SCALE_WORDS must hold PE weight scales",
     "TABLE_ENTRIES = 100": "TABLE_ENTRIES must be a power of two",
     "int weight_width": "the largest width, the last of weight_width, must be 16",
     "KNQ_LEVELS = 12": "KNQ_LEVELS must be a power of two",

@@ -82,6 +82,7 @@ def branched(generator: np.random.Generator) -> Graph:
         Settings(scheme="knq", bits=1, rule="floor", weight_bits=14),
         Settings(scheme="enq", variant="mid", weight_bits=3),
         Settings(scheme="uniform", bits=4, weight_bits=2, bias_bits=5),
+        Settings(scheme="knq", weight_bits=4, weight_scale="channel"),
     ],
 )
 def test_forward_equals_the_fake_quantized_network(settings: Settings) -> None:

@@ -7,15 +7,16 @@ A further scheme is one more module here, whose function has the decorator `acti
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from formats.arithmetic import ENTRY_BITS
+from formats.arithmetic import ENTRY_BITS, MAX_FRAC, at_frac, to_fixed
 from formats.errors import UserError
 from formats.quantizer import QM_RANGE, WIDTHS, Quantizer
+from model_prep.quantize.channel_scale import per_channel, rounding_scale, spread_scale
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,10 +47,28 @@ class WeightFormat:
 
     scheme: str  # a name of WEIGHTS
     bits: int  # width of a stored weight or index
-    frac: int  # F of the integers, which stand for integer * 2^-F
+    frac: int  # F of the integers, which stand for integer * 2^-F, times their channel's scale
     integers: np.ndarray  # int64, what is multiplied, in the shape of the float weights
     # int32 [2^bits], rising, with every value in `integers`; None: the integers are stored
     table: np.ndarray | None = None
+    scale: np.ndarray | None = None  # uint8 [out], m of docs/formats.md 2.3; None: 1 everywhere
+
+    @property
+    def values(self) -> np.ndarray:
+        """What the integers stand for, float64."""
+        return self.scaled(self.integers * 2.0**-self.frac)
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """Values [out, ...] times their channel's scale, float64."""
+        exact = np.asarray(values, np.float64)
+        return exact if self.scale is None else exact * per_channel(self.scale, exact)
+
+    def fixed_bias(
+        self, bias: np.ndarray, bits: int, most: int = MAX_FRAC
+    ) -> tuple[np.ndarray, int]:
+        """(integers [out], F) of biases, in steps of their channel; `to_fixed` otherwise."""
+        values = bias if self.scale is None else bias / self.scale.astype(np.float64)
+        return to_fixed(values, bits, most)
 
     @property
     def multiplied_bits(self) -> int:
@@ -64,8 +83,11 @@ class WeightScheme:
     fit: Callable[[np.ndarray, int], WeightFormat]  # of float weights of any shape, and bits
     widths: tuple[int, int]  # of a stored weight or index
     default: int  # width
+    codebook: bool  # whether indices are stored
 
 
+LAYER, CHANNEL = "layer", "channel"
+WEIGHT_SCALES = (LAYER, CHANNEL)  # what has a step of its own
 SCHEMES: dict[str, Scheme] = {}
 WEIGHTS: dict[str, WeightScheme] = {}
 
@@ -80,11 +102,13 @@ def activations(scheme: str, hardware: str, **options: tuple[Any, ...]) -> Calla
     return register
 
 
-def weights(scheme: str, low: int, high: int, default: int) -> Callable[[F], F]:
+def weights(
+    scheme: str, low: int, high: int, default: int, *, codebook: bool = False
+) -> Callable[[F], F]:
     """Register a function as the fit of a `WeightScheme`."""
 
     def register(fit: F) -> F:
-        WEIGHTS[scheme] = WeightScheme(fit, (low, high), default)
+        WEIGHTS[scheme] = WeightScheme(fit, (low, high), default, codebook)
         return fit
 
     return register
@@ -119,17 +143,44 @@ def fit(
     return scheme.fit(histogram, bits, qm, frac, signed, **chosen)
 
 
-def fit_weights(scheme: str, values: np.ndarray, bits: int, name: str) -> WeightFormat:
-    """Quantize the float weights of the layer called `name` by a scheme of WEIGHTS.
+def fit_weights(
+    scheme: str, values: np.ndarray, bits: int, name: str, scale: str = LAYER,
+    given: Sequence[int] | None = None,
+) -> WeightFormat:  # fmt: skip
+    """Quantize the float weights [out, ...] of the layer called `name` by a scheme of WEIGHTS.
+
+    `scale` is one of WEIGHT_SCALES; `given` is m of each channel where it is not to be chosen.
 
     Raises:
         UserError: the width is out of range.
     """
     check_weight_bits(scheme, bits, name)
-    fitted = WEIGHTS[scheme].fit(values, bits)
+    if scale == CHANNEL:
+        fitted = _by_channel(scheme, values, bits, given)
+    else:
+        fitted = WEIGHTS[scheme].fit(values, bits)
     if not _storable(fitted):
         raise ValueError(f"layer {name}: {fitted.scheme} must give weights that can be stored")
     return fitted
+
+
+def _by_channel(
+    scheme: str, values: np.ndarray, bits: int, given: Sequence[int] | None
+) -> WeightFormat:
+    """Weights with a scale for each output channel.
+
+    A codebook is fitted to weights of equal spread; without one m says all that a scheme's F would.
+    """
+    scale = None if given is None else np.array(given, np.uint8)
+    if WEIGHTS[scheme].codebook:
+        scale = spread_scale(values) if scale is None else scale
+        return replace(WEIGHTS[scheme].fit(values / per_channel(scale, values), bits), scale=scale)
+    if scale is not None:
+        integers, frac = to_fixed(values / per_channel(scale, values), bits)
+        return WeightFormat(scheme, bits, frac, integers, scale=scale)
+    scale, frac = rounding_scale(values, bits)
+    integers = at_frac(values / per_channel(scale, values), bits, frac)
+    return WeightFormat(scheme, bits, frac, integers, scale=scale)
 
 
 def check_weight_bits(scheme: str, bits: int, name: str) -> None:
@@ -142,10 +193,13 @@ def check_weight_bits(scheme: str, bits: int, name: str) -> None:
 
 
 def _storable(fitted: WeightFormat) -> bool:
-    """Whether a scheme keeps the promises of WeightFormat that the formats rely on."""
+    """Whether a scheme keeps the promises of WeightFormat that the formats rely on.
+
+    The range is symmetric: two products share a DSP block only without -2^(bits - 1).
+    """
     table, half = fitted.table, 1 << (fitted.multiplied_bits - 1)
     ends = fitted.integers if table is None else table
-    if not -half <= ends.min(initial=0) <= ends.max(initial=0) < half:
+    if not -half < ends.min(initial=0) <= ends.max(initial=0) < half:
         return False
     if table is None:
         return True

@@ -75,7 +75,7 @@ def dynamic_weights(values: np.ndarray, bits: int) -> WeightFormat:
     return WeightFormat("dynamic", bits, frac, at_frac(exact, bits, frac))
 
 
-@weights("kmeans", 1, 8, 8)
+@weights("kmeans", 1, 8, 8, codebook=True)
 def kmeans_weights(values: np.ndarray, bits: int) -> WeightFormat:
     """The codebook with the least squared error against the weights as integers.
 
@@ -203,5 +203,5 @@ def gaussian(
     return fit_activations("gaussian", table, histogram, bits, qm, frac, signed)
 
 
-weights("linear", 1, 8, 8)(partial(fit_weights, "linear", linear_table))
-weights("gaussian", 1, 8, 8)(partial(fit_weights, "gaussian", gaussian_table))
+weights("linear", 1, 8, 8, codebook=True)(partial(fit_weights, "linear", linear_table))
+weights("gaussian", 1, 8, 8, codebook=True)(partial(fit_weights, "gaussian", gaussian_table))

@@ -57,6 +57,7 @@ struct Network {
   static const bool HAS_LRN = false;  // whether normalisations can
   static const bool HAS_CODEBOOK = false;  // whether weight codebooks exist
   static const bool HAS_AVERAGE = false;  // whether average pools can run
+  static const bool HAS_SCALE = false;  // whether output channels can have a weight scale
   static const int32_t SIMD = 8;  // input channels a cycle
   static const int32_t PE = 24;  // output channels a cycle
   static const int32_t PIXELS = 1;  // pixels a cycle
@@ -74,6 +75,7 @@ struct Network {
   static const int32_t WEIGHT_WIDTHS = 1;  // widths at which weights are stored
   static const int32_t ROW_WORDS = 42;  // words of a row of weights
   static const int32_t BIAS_WORDS = 12;  // bus words of a tile's biases, from each port
+  static const int32_t SCALE_WORDS = 3;  // of their weight scales, likewise
   static const int32_t TABLE_ENTRIES = 1;  // entries of the largest codebook
   static const int32_t LINE_BLOCKS = 1368;  // entries of a line buffer copy
   static const int32_t LINE_LOW_BITS = 10;  // bits of a code that every entry holds
@@ -92,6 +94,7 @@ struct Network {
   static const int32_t MAX_ROW_WORDS = 73;  // bus words of a row
   static const int32_t MAX_ROW_STEPS = 14592;  // cycles of an output row
   static const int32_t MAX_PASSES = 855;  // passes of a layer
+  static const int32_t FACTOR_BITS = 2;  // of what a sum is multiplied by
   static const int32_t LRN_REACH = 0;  // channels to either side in a normalisation
   static const int32_t IN_WIDTHS = 2;  // widths T that are read
   static const int32_t OUT_WIDTHS = 1;  // widths T that are written
