@@ -6,11 +6,13 @@ too, as Vitis HLS would see it (front_end.py), and what it computes is weighed (
 recurrence.py).
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from codegen.hls_check import dataflow, pipeline, pragmas, rules  # noqa: F401  (they register)
+from codegen.hls_check.delays import SERIES7, Delays, delays_of
 from codegen.hls_check.front_end import TOP, compile_design
 from codegen.hls_check.lexer import lex
 from codegen.hls_check.llvm import parse_module
@@ -25,6 +27,7 @@ from codegen.hls_check.recurrence import (
 from codegen.hls_check.syntax import parse
 from formats.errors import UserError
 
+SCRIPT = "run_hls.tcl"  # names the part
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.
 SIMULATION_ONLY = ("testbench", "emulator", "processes", "stream", "timing")
@@ -67,8 +70,14 @@ def check_design(texts: Mapping[str, str]) -> tuple[list[Finding], list[Recurren
     if not code:
         return sorted(findings), []
     module = parse_module(code)
-    times = recurrences(module, find_pipelines(texts))
+    times = recurrences(module, find_pipelines(texts), design_delays(texts))
     return sorted([*check_operators(module), *check_recurrences(times)]), times
+
+
+def design_delays(texts: Mapping[str, str]) -> Delays:
+    """Delays of the part that a design's script names; 7-series where it has no script."""
+    named = re.search(r"^\s*set_part \{?([\w-]+)", texts.get(SCRIPT, ""), re.MULTILINE)
+    return delays_of(named[1]) if named else SERIES7
 
 
 def check_files(paths: Iterable[Path]) -> tuple[list[Finding], list[Recurrence]]:
@@ -76,7 +85,7 @@ def check_files(paths: Iterable[Path]) -> tuple[list[Finding], list[Recurrence]]
     paths, times = list(paths), []
     findings = check_texts({str(p): p.read_text(encoding="utf-8") for p in find_files(paths)})
     for folder in (path for path in paths if (path / TOP).is_file()):
-        files = [path for path in folder.iterdir() if path.name.endswith(SUFFIXES[:2])]
+        files = [path for path in folder.iterdir() if path.name.endswith((*SUFFIXES[:2], SCRIPT))]
         found, loops = check_design({p.name: p.read_text(encoding="utf-8") for p in files})
         findings += [replace(item, file=str(folder / item.file)) for item in found]
         times += loops

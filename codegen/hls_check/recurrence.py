@@ -10,6 +10,7 @@ the clock (UG1448, "II-constrained mode").
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from codegen.hls_check.delays import SERIES7, Delays
 from codegen.hls_check.graph import Loop
 from codegen.hls_check.lexer import lex
 from codegen.hls_check.llvm import Function, Module, Place, source_name
@@ -18,8 +19,6 @@ from codegen.hls_check.pragmas import pragma_name, pragma_options
 from codegen.hls_check.program import Finding
 from codegen.hls_check.syntax import parse
 from codegen.hls_check.timing import Timing
-
-LIMIT = 5.0  # ns
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,15 @@ class Recurrence:
     loop: "Pipeline"
     nanoseconds: float
     path: tuple[str, ...]  # from register to register
+    delays: Delays = SERIES7
+
+    @property
+    def limit(self) -> float:
+        """What it may take, in ns."""
+        return self.delays.limit * self.loop.interval
 
     def __str__(self) -> str:
-        limit = LIMIT * self.loop.interval
-        return f"{self.nanoseconds:.2f} of {limit:g} ns: {self.loop.label} ({self.process})"
+        return f"{self.nanoseconds:.2f} of {self.limit:g} ns: {self.loop.label} ({self.process})"
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,10 @@ def find_pipelines(texts: Mapping[str, str]) -> list[Pipeline]:
     return found
 
 
-def recurrences(module: Module, loops: Iterable[Pipeline]) -> list[Recurrence]:
-    """The longest path of every pipelined loop that the compiled design has.
+def recurrences(
+    module: Module, loops: Iterable[Pipeline], delays: Delays = SERIES7
+) -> list[Recurrence]:
+    """The longest path of every pipelined loop that the compiled design has, on a part's family.
 
     0 ns where nothing goes round; a loop that runs once is none.
     """
@@ -75,10 +81,10 @@ def recurrences(module: Module, loops: Iterable[Pipeline]) -> list[Recurrence]:
                 loop = Loop(function, headers, blocks)
                 for name in [n for n in loop.registers if short_name(n) in pipeline.free]:
                     loop.inputs[name] = []
-                times = [Timing(loop, part).longest() for part in loop.components()]
+                times = [Timing(loop, part, delays).longest() for part in loop.components()]
                 nanoseconds, path = max(times, default=(0.0, []))
                 steps = tuple(describe(module, function, name) for name in path)
-                found.append(Recurrence(function.name, pipeline, nanoseconds, steps))
+                found.append(Recurrence(function.name, pipeline, nanoseconds, steps, delays))
     return found
 
 
@@ -105,10 +111,10 @@ def check_recurrences(found: Iterable[Recurrence]) -> list[Finding]:
     findings = []
     for item in found:
         loop = item.loop
-        if item.nanoseconds > LIMIT * loop.interval:
+        if item.nanoseconds > item.limit:
             text = (
                 f"what goes round in {loop.label} ({item.process}) takes {item.nanoseconds:.2f} of "
-                f"{LIMIT * loop.interval:g} ns, {' -> '.join(item.path)}: compute it a step earlier"
+                f"{item.limit:g} ns, {' -> '.join(item.path)}: compute it a step earlier"
             )
             findings.append(Finding(loop.place.file, loop.place.line, "recurrence", text))
     return findings

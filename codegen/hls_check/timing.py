@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """When values of a loop are there, in ns after the clock.
 
-Delays are those that Vivado's timing reports give for a 7-series part of speed grade -1 (DS181,
-DS187 for the flip-flops), with 0.75 ns for every net between slices: clock to output 0.518, LUT6
-0.124, carry chain in 0.53, on 0.117 every four bits, out 0.334, setup 0.05, DSP48E1 without
-registers 3.84. Up to six inputs of one-bit logic share a LUT, five that of an adder's carry chain;
-a wider choice takes the latest inputs last, as timing-driven synthesis does.
+Delays are those of the part's family (delays.py), with a net between slices for each. Up to six
+inputs of one-bit logic share a LUT, five that of an adder's carry chain; a wider choice takes the
+latest inputs last, as timing-driven synthesis does.
 """
 
 import re
 from collections.abc import Iterable
 from math import ceil, log
 
+from codegen.hls_check.delays import Delays
 from codegen.hls_check.graph import Loop
 from codegen.hls_check.llvm import Instruction, arguments, bits
 
-NET, LUT, LUT_INPUTS = 0.75, 0.124, 6
-CLOCK_TO_Q, SETUP = 0.518, 0.05
-CARRY_IN, CARRY, CARRY_OUT = 0.53, 0.117, 0.334
-MULTIPLIER, RAM = 3.84, 10.0  # a read of block RAM is a cycle of its own
+LUT_INPUTS = 6
+RAM = 10.0  # a read of block RAM is a cycle of its own
 READY = float("-inf")  # what does not go round is there in time
 WIDEST = 36  # inputs of one-bit logic that are seen as a whole
 
@@ -30,8 +27,9 @@ LOGIC = ("select", "and", "or", "xor", "phi")
 class Timing:
     """When the values of one component are there, in ns after the clock."""
 
-    def __init__(self, loop: Loop, part: set[str]) -> None:
-        self.loop, self.part = loop, part
+    def __init__(self, loop: Loop, part: set[str], delays: Delays) -> None:
+        self.loop, self.part, self.delays = loop, part, delays
+        self.level = delays.net + delays.lut  # of one-bit logic
         self.arrival: dict[str, float] = {}
         self.before: dict[str, str] = {}  # the latest input
         self.cones: dict[str, set[str]] = {}  # what one-bit logic depends on in the end
@@ -42,7 +40,7 @@ class Timing:
         for register in sorted(self.part & self.loop.registers):
             names = [name for name in self.loop.inputs[register] if name in self.part]
             for name in names:
-                end = self.at(name) + SETUP
+                end = self.at(name) + self.delays.setup
                 if end > best[0]:
                     best = (end, [register, *self.path(name)])
         return best[0], best[1][::-1]
@@ -60,7 +58,7 @@ class Timing:
         if name not in self.part:
             return READY
         if name in self.loop.registers:
-            return CLOCK_TO_Q
+            return self.delays.clock_to_q
         if name not in self.arrival:
             todo = [name]
             while todo:
@@ -127,7 +125,7 @@ class Timing:
         self.cones[name] = cone if len(cone) <= WIDEST else {name}
         leaves = cone if len(cone) <= WIDEST else set(inputs)
         self.before[name] = max(sorted(leaves), key=self.at)
-        return merged(map(self.at, leaves))
+        return merged(map(self.at, leaves), self.level)
 
     def delay(self, item: Instruction) -> float:
         """From the latest input to the output of what is not one-bit logic."""
@@ -136,27 +134,31 @@ class Timing:
         variable = [part for part in parts if part.startswith("%")]
         widths = [min(item.width, bits(function, part)) for part in variable] or [1]
         width, total = max(widths), sum(widths)
-        tree = ceil(log(max(total, 2), LUT_INPUTS)) * (NET + LUT)
-        chain = NET + LUT + CARRY_IN
+        delays, level = self.delays, self.level
+        tree = ceil(log(max(total, 2), LUT_INPUTS)) * level
+        chain = level + delays.carry_in
         if item.op in ("add", "sub"):
-            full = chain + (ceil(min(item.width, width + 1) / 4) - 1) * CARRY + CARRY_OUT
-            return NET + LUT if total <= LUT_INPUTS else full
+            blocks = ceil(min(item.width, width + 1) / delays.block)
+            full = chain + (blocks - 1) * delays.carry + delays.carry_out
+            return level if total <= LUT_INPUTS else full
         if item.op == "icmp":
             if re.match(r"(samesign )?(slt|sgt|sge|sle) ", item.text) and parts[-1] in ("0", "-1"):
                 return 0.0  # the sign
             equal = " ".join(item.text.split()[:2]).startswith(("eq", "ne", "samesign eq"))
-            compare = chain + (ceil(width / (12 if equal else 8)) - 1) * CARRY
+            compare = (
+                chain + (ceil(width / (delays.block * (3 if equal else 2))) - 1) * delays.carry
+            )
             return min(tree, compare) if equal or total <= LUT_INPUTS else compare
         if item.op == "call" and re.search(r"@llvm\.[su](min|max)\.", item.text):
-            return chain + (ceil(width / 8) - 1) * CARRY + NET + LUT
+            return chain + (ceil(width / (2 * delays.block)) - 1) * delays.carry + level
         if item.op in ("shl", "lshr", "ashr") or "@llvm.fsh" in item.text:
             places = bits(function, parts[-1]) if parts[-1].startswith("%") else 0
-            return ceil(min(places, 8) / 2) * (NET + LUT)
+            return ceil(min(places, 8) / 2) * level
         if item.op == "mul":
-            return NET + MULTIPLIER if len(variable) > 1 else 2 * chain
+            return delays.net + delays.multiplier if len(variable) > 1 else 2 * chain
         if item.op in ("udiv", "sdiv", "urem", "srem"):
             shift = parts[-1].isdigit() and int(parts[-1]).bit_count() == 1
-            return chain + NET + LUT if shift else width * chain
+            return chain + level if shift else width * chain
         if item.source:
             memory = self.loop.memories(item.source)
             if any(name.startswith("@") for name in memory):
@@ -164,22 +166,22 @@ class Timing:
             kinds = [self.loop.function.values[name].text for name in memory]
             found = [re.match(r"\[(\d+) x ", kind) for kind in kinds]
             largest = max((int(match[1]) for match in found if match), default=16)
-            return ceil(log(max(largest, 2), 4)) * (NET + LUT)
-        return NET + LUT
+            return ceil(log(max(largest, 2), 4)) * level
+        return level
 
 
-def merged(arrivals: Iterable[float]) -> float:
-    """When a choice of many inputs is made, six a LUT, the latest ones last.
+def merged(arrivals: Iterable[float], level: float) -> float:
+    """When a choice of many inputs is made, six a LUT of `level` ns, the latest ones last.
 
-    >>> [round(merged([0.0] * inputs) / (NET + LUT), 6) for inputs in (6, 7, 12)]
+    >>> [merged([0.0] * inputs, 1.0) for inputs in (6, 7, 12)]
     [1.0, 2.0, 2.0]
-    >>> merged([5.0] + [0.0] * 30) == 5.0 + NET + LUT
-    True
+    >>> merged([5.0] + [0.0] * 30, 1.0)
+    6.0
     """
     waiting = sorted(arrivals)
     while len(waiting) > LUT_INPUTS:
         few = (len(waiting) - LUT_INPUTS) % (LUT_INPUTS - 1)
         taken = few + 1 if few else LUT_INPUTS
-        done = waiting[taken - 1] + NET + LUT
+        done = waiting[taken - 1] + level
         waiting = sorted([*waiting[taken:], done])
-    return waiting[-1] + NET + LUT
+    return waiting[-1] + level

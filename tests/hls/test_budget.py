@@ -3,21 +3,13 @@
 
 import pytest
 
-from codegen.hls_check.check import check_design
+from codegen.hls_check.check import check_design, design_delays
+from codegen.hls_check.delays import SERIES7, ULTRASCALE_PLUS
 from codegen.hls_check.graph import Loop
 from codegen.hls_check.llvm import Function, bits, parse_module
 from codegen.hls_check.operators import check_operators
 from codegen.hls_check.recurrence import check_recurrences, find_pipelines, recurrences
-from codegen.hls_check.timing import (
-    CARRY,
-    CARRY_IN,
-    CARRY_OUT,
-    CLOCK_TO_Q,
-    LUT,
-    NET,
-    SETUP,
-    Timing,
-)
+from codegen.hls_check.timing import Timing
 from tests.checkout import needs_clang
 from tests.hls.designs import DESIGNS, compiled, rendered
 
@@ -63,6 +55,13 @@ def test_seeded_violation(file, old, new, rule, words):
     texts[file] = texts[file].replace(old, new, 1)
     found, _ = check_design(texts)
     assert [hit.file for hit in found if hit.rule == rule and words in hit.message] == [file], found
+
+
+def test_delays_are_those_of_the_part():
+    script = rendered("small")["run_hls.tcl"]
+    assert design_delays({"run_hls.tcl": script}) == SERIES7 == design_delays({})
+    other = script.replace("xc7z020clg400-1", "xczu7ev-ffvc1156-2-e")
+    assert design_delays({"run_hls.tcl": other}) == ULTRASCALE_PLUS
 
 
 def test_every_pipelined_loop_is_timed():
@@ -114,7 +113,10 @@ def test_times_of_counters():
     function = parse_module(LOOP).functions[0]
     headers, inside = function.loops()["1"]
     loop = Loop(function, headers, inside)
-    times = sorted(Timing(loop, part).longest()[0] for part in loop.components())
-    chain = CLOCK_TO_Q + NET + LUT + CARRY_IN + CARRY_OUT + SETUP
-    assert times == pytest.approx([chain + 2 * CARRY, chain + 7 * CARRY + NET + LUT])
+    for own, blocks in ((SERIES7, (2, 7)), (ULTRASCALE_PLUS, (1, 3))):
+        times = sorted(Timing(loop, part, own).longest()[0] for part in loop.components())
+        level = own.net + own.lut
+        chain = own.clock_to_q + level + own.carry_in + own.carry_out + own.setup
+        few, many = (chain + number * own.carry for number in blocks)
+        assert times == pytest.approx([few, many + level])
     assert function.name == "count" and bits(function, "%next") == 12
