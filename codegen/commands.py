@@ -24,7 +24,8 @@ def codegen(options: Options) -> None:
     used, part = plan.resources, plan.part
     print(
         f"{plan.network.name} on {part.name}: {plan.array.simd}x{plan.array.pe}"
-        f"x{plan.array.pixels} multipliers, {plan.array.weight_ports} weight port(s), "
+        f"x{plan.array.pixels} products a cycle of {plan.array.multipliers} multipliers, "
+        f"{plan.array.weight_ports} weight port(s), "
         f"{plan.array.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
         f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
     )
@@ -70,7 +71,7 @@ def explore(options: Options) -> None:
 
     part, set_axes = clocked(find_part(options.part), options.clock), axes(options)
     part = replace(part, limit=options.limit)
-    search.smallest(set_axes).check_ports(part)
+    search.smallest(set_axes, part).check_ports(part)
     images = options.batch or options.test_images
     network = load(quantized_folder(options.folder))
     found = search.explore(network, part, images, set_axes)

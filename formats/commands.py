@@ -44,7 +44,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
         "TARGET_DB WEIGHTS_DB RHO KAPPA",
     ),
     "training": ("training", "TEST EPOCHS LR MINIBATCH DISTIL SEED"),
-    "design": ("hardware", "PART CLOCK SIMD PE PIXELS WEIGHT_PORTS FM"),
+    "design": ("hardware", "PART CLOCK SIMD PE PIXELS WEIGHT_PORTS STAGE FM"),
     "engine": ("an engine", "ENGINE"),
     "simulation": ("C-simulation", "CSIM_TYPES FIRST_LAYERS SANITIZE"),
     "measurement": ("board", "BUNDLE REPEATS CLNQ BATCH MEASURE_IMAGES VERBOSE"),
@@ -72,7 +72,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "engine": Command(
         "codegen", "render a general engine for PART, for many networks: ENGINE=OUT plans them",
-        "OUT PART CLOCK SIMD PE PIXELS WEIGHT_PORTS",
+        "OUT PART CLOCK SIMD PE PIXELS WEIGHT_PORTS STAGE",
     ),
     "report": Command("codegen", "write report.html again, with the tools' reports", "", "codegen"),
     "units": Command(

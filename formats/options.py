@@ -159,6 +159,10 @@ class Options:
     weight_ports: int | None = option(
         None, "memory ports for weights: 1, 2, 3, 4 or 6", "what is fastest"
     )
+    stage: str = option(
+        "auto", "compute stage: what is fastest, one product a multiplier, two (docs/faster.md)",
+        choices="auto single pairs",
+    )  # fmt: skip
     fm: str = option(
         "auto", "feature maps: on chip where they fit, all on chip or an error, in DRAM",
         choices="auto chip ddr",

@@ -123,6 +123,15 @@ class Quantizer:
             )
 
     @property
+    def value_bits(self) -> int:
+        """Signed width of whatever value a code stands for.
+
+        >>> Quantizer("enq", 3, 12, 0, "mid").value_bits, Quantizer("uniform", 8, 8, 0).value_bits
+        (13, 9)
+        """
+        return self.qm + (not self.signed)
+
+    @property
     def y_min(self) -> int:
         """Smallest y: 0, or -2^(qm - 1) where it is signed."""
         return lowest(self.qm, self.signed)

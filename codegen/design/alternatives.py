@@ -40,7 +40,7 @@ class Speed:
 def compare(network: Network, part: Part, images: int) -> list[Speed]:
     """The fastest arrangement of each compute stage on a part, for a batch of images."""
     bound = Bound(network, part, images)
-    space = points(part, bound.weight_bits, bound.value_bits, {})
+    space = points(part, bound.operands, {"stage": "single"})
     shapes = sorted({(point.simd, point.pe, point.pixels) for point in space})
     stages = {
         "multiply": _multiply(bound, shapes, paired=False),
@@ -84,11 +84,11 @@ def _multiply(
     bound: Bound, shapes: list[tuple[int, int, int]], paired: bool
 ) -> Iterator[Candidate]:
     """Arrays of multipliers, with or without pairs."""
-    most = pair_bits(bound.part, bound.weight_bits) if paired else 0
+    most = pair_bits(bound.part, bound.operands.weight_bits) if paired else 0
     factor = 2 if paired else 1
     for simd, pe, pixels in shapes:
         cycles = []
-        for row in bound.rows(simd, pe):
+        for row in bound.rows(Array(simd, pe)):
             fits = not row.in_signed and row.in_bits <= most
             cycles.append(_steps(row, simd, pixels * (factor if fits else 1), bound.images))
         yield simd * pe * pixels * factor, f"{simd}x{pe}x{pixels * factor}", cycles
@@ -110,8 +110,10 @@ def _sums(bound: Bound, part: Part) -> Iterator[Candidate]:
     Layers whose input is not made of codes of at most 5 bits (the image) run on the DSP blocks, one
     product each a cycle.
     """
-    dsp = part.room("dsp") // multiplier_blocks(bound.weight_bits, bound.value_bits, part)
-    rows = bound.rows(BLOCK_CODES, BLOCK_CODES)
+    dsp = part.room("dsp") // multiplier_blocks(
+        bound.operands.weight_bits, bound.operands.value_bits, part
+    )
+    rows = bound.rows(Array(BLOCK_CODES, BLOCK_CODES))
     depths = [1 << row.in_bits for row in rows if _is_coded(row)]
     if not depths:
         return

@@ -8,6 +8,7 @@ from formats.errors import UserError
 from formats.hardware import Part
 from formats.packing import WORD_BITS
 
+STAGES = ("auto", "single", "pairs")  # of the multipliers: one or two products each a cycle
 MODES = ("auto", "chip", "ddr")  # feature maps: on chip as far as that is sensible, all, none
 WEIGHT_PORTS = (1, 2, 3, 4, 6)  # what may be asked for
 MAX_PIXELS = 8
@@ -24,11 +25,17 @@ class Array:
     weight_ports: int = 1  # memory ports that weights come through
     qk_units: int = 0  # requantizers and encoders, a divisor of `pe`; 0: not yet chosen
     fm: str = "auto"  # where feature maps live, one of MODES
+    # The compute stage: two output channels share a multiplier in layers whose weights have at most
+    # so many bits; the second weight stands so many bits above the first. 0: each has its own.
+    pair_bits: int = 0
+    pair_shift: int = 0
 
     def __post_init__(self) -> None:
         for name, value in (("SIMD", self.simd), ("PE", self.pe)):
             if value < BLOCK_CODES or value % BLOCK_CODES:
                 raise UserError(f"{name} must be a positive multiple of 8, not {value}")
+        if self.pair_bits and self.pe % (2 * BLOCK_CODES):
+            raise UserError(f"PE must be a multiple of 16 with STAGE=pairs, not {self.pe}")
         if not 1 <= self.pixels <= MAX_PIXELS:
             raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {self.pixels}")
         if self.fm not in MODES:
@@ -47,12 +54,47 @@ class Array:
 
     def __str__(self) -> str:
         pixels = f" PIXELS={self.pixels}" if self.pixels > 1 else ""
-        return f"SIMD={self.simd} PE={self.pe}{pixels}"
+        return f"SIMD={self.simd} PE={self.pe}{pixels}{' STAGE=pairs' if self.pair_bits else ''}"
+
+    @property
+    def stage(self) -> str:
+        """The compute stage, one of STAGES but "auto"."""
+        return "pairs" if self.pair_bits else "single"
+
+    @property
+    def shared(self) -> int:
+        """Output channels that share a multiplier at most."""
+        return 2 if self.pair_bits else 1
+
+    @property
+    def products(self) -> int:
+        """Multiply-accumulates a cycle at most."""
+        return self.simd * self.pe * self.pixels
 
     @property
     def multipliers(self) -> int:
-        """Multiply-accumulates a cycle."""
-        return self.simd * self.pe * self.pixels
+        """Multipliers of the compute stage."""
+        return self.products // self.shared
+
+    def tile(self, paired: bool) -> int:
+        """Output channels of a convolution's tile.
+
+        >>> Array(8, 32).tile(False), Array(8, 32, pair_bits=8, pair_shift=17).tile(False)
+        (32, 16)
+        """
+        return self.pe if paired else self.pe // self.shared
+
+    def can_pair(self, weight_bits: int, value_bits: int) -> bool:
+        """Whether products of so many bits, both signed, fit beside each other.
+
+        The lower product w1 * y needs weight_bits + value_bits - 1 bits, as w1 is never the most
+        negative number of its bits.
+
+        >>> [Array(8, 16, pair_bits=8, pair_shift=17).can_pair(8, bits) for bits in (10, 11)]
+        [True, False]
+        """
+        below = weight_bits + value_bits - 1 <= self.pair_shift
+        return bool(self.pair_bits) and weight_bits <= self.pair_bits and below
 
     @property
     def blocks(self) -> int:
@@ -82,9 +124,9 @@ class Array:
         """
         return ceil_div(self.planes, self.weight_ports)
 
-    def row_words(self, bits: int) -> int:
-        """64-bit words of SIMD*PE weights of so many bits, from all ports."""
-        return self.simd * self.pe * bits // WORD_BITS
+    def row_words(self, bits: int, paired: bool = False) -> int:
+        """64-bit words of a cycle's weights of so many bits, from all ports."""
+        return self.simd * self.tile(paired) * bits // WORD_BITS
 
     def groups(self, width: int) -> int:
         """Groups of neighbouring pixels in an output row of so many."""
@@ -101,8 +143,8 @@ class Array:
         return ceil_div(taps * ceil_div(channels, BLOCK_CODES), self.blocks)
 
     def efficiency(self, macs: int, cycles: int) -> float:
-        """Share of the multipliers' capacity that `macs` multiply-accumulates use."""
-        return macs / (self.multipliers * cycles)
+        """Share of the compute stage's capacity that `macs` multiply-accumulates use."""
+        return macs / (self.products * cycles)
 
 
 def part_ports(part: Part) -> list[int]:

@@ -73,7 +73,7 @@ def _cycles(row: Row, design: Design, macs: int) -> dict[str, float]:
     for size, times in batches(design.images, design.batch):
         for cause, cycles in _batch_cycles(row, design.array, size).items():
             total[cause] += times * cycles
-    useful = min(macs / design.array.multipliers, total["idle lanes"])
+    useful = min(macs / design.array.products, total["idle lanes"])
     total["multiply"] = useful
     total["idle lanes"] -= useful
     return total

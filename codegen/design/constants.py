@@ -65,6 +65,7 @@ def types(sizes: Sizes) -> list[CType]:
     A product of native operands is computed in 32 bits, so values widen to 64 bits where a product
     of a weight and a value needs more.
     """
+    array = sizes.array
     wide_product = sizes.weight_bits + sizes.value_bits > 32
     value_fast = 64 if wide_product else max(16, native_bits(sizes.value_bits))
     in_gear = 2 * WORD_BITS  # holds the widest block
@@ -82,6 +83,7 @@ def types(sizes: Sizes) -> list[CType]:
         CType("quant_t", sizes.quant_bits, sizes.quant_signed, quant_fast),
         CType("tree_t", sizes.tree_bits, True, max(32, native_bits(sizes.tree_bits))),
         CType("acc_t", sizes.acc_bits, True, max(32, native_bits(sizes.acc_bits))),
+        CType("factor_t", max(2, array.pair_shift + array.pair_bits), True, 32),
         CType("wide_t", sizes.wide_bits, True, 64),
         CType("in_gear_t", in_gear, False, 128),
         CType("out_gear_t", out_gear, False, max(128, out_gear)),
@@ -107,13 +109,19 @@ def counters(sizes: Sizes) -> list[CType]:
 def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
     """The integer constants, name to (value, comment), without DESIGN_ID."""
     array = sizes.array
-    row_words = max(array.pe, ceil_div(sizes.map_width * sizes.code_bits, WORD_BYTES) + 1)
+    map_words = max(array.pe, ceil_div(sizes.map_width * sizes.code_bits, WORD_BYTES) + 1)
+    widths = sizes.weight_widths
+    row_words = max(array.row_words(bits, bits <= array.pair_bits) for bits in widths)
     return {
         "SIMD": (array.simd, "input channels a cycle"),
         "PE": (array.pe, "output channels a cycle"),
         "PIXELS": (array.pixels, "pixels a cycle"),
         "G": (array.blocks, "channel blocks a cycle"),
         "WEIGHT_BITS": (sizes.weight_bits, "W"),
+        "SHARED": (array.shared, "output channels that share a multiplier at most"),
+        "PAIR_BITS": (array.pair_bits, "largest W of weights that do"),
+        "PAIR_SHIFT": (array.pair_shift, "of the upper weight"),
+        "FACTOR_BITS": (sizes.factor_bits, "of a weight, or of two, in the weight buffer"),
         "VALUE_BITS": (sizes.value_bits, "of a decoded activation, sign included"),
         "TREE_BITS": (sizes.tree_bits, "of a sum of SIMD products"),
         "ACC_BITS": (sizes.acc_bits, "that no input can overflow"),
@@ -124,7 +132,7 @@ def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
         "READ_AHEAD": (READ_AHEAD, "rows whose bursts are asked for ahead, a power of two"),
         "WRITE_AHEAD": (WRITE_AHEAD, "rows whose bursts may be under way"),
         "WEIGHT_WIDTHS": (len(sizes.weight_widths), "widths at which weights are stored"),
-        "ROW_WORDS": (array.row_words(max(sizes.weight_widths)), "words of a row of weights"),
+        "ROW_WORDS": (row_words, "words of a row of weights"),
         "BIAS_WORDS": (array.bias_words, "bus words of a tile's biases, from each port"),
         "SCALE_WORDS": (array.scale_words, "of their weight scales, likewise"),
         "TABLE_ENTRIES": (max(1, sizes.table_entries), "entries of the largest codebook"),
@@ -142,7 +150,7 @@ def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
         "MAX_HEIGHT": (sizes.map_height, "rows of a map"),
         "MAX_WIDTH": (sizes.map_width, "columns of a map"),
         "MAX_BLOCKS": (sizes.pass_blocks, "channel blocks of a pass's inputs"),
-        "MAX_ROW_WORDS": (row_words, "bus words of a row"),
+        "MAX_ROW_WORDS": (map_words, "bus words of a row"),
         "MAX_ROW_STEPS": (
             max(array.groups(sizes.map_width) * sizes.weight_rows, sizes.line_blocks),
             "cycles of an output row",

@@ -14,8 +14,8 @@ from operator import attrgetter
 import numpy as np
 
 from codegen.design.array import Array
-from codegen.design.rows import Place, Row, tile_planes
-from formats.arithmetic import ceil_div
+from codegen.design.rows import Place, Row
+from formats.arithmetic import BLOCK_CODES, ceil_div
 from formats.design import STAGES, TRAFFIC
 from formats.packing import WORD_BYTES, touched_words
 
@@ -152,14 +152,13 @@ def pass_blocks(row: Row, array: Array) -> np.ndarray:
     a normalisation one more on either side).
     """
     if not row.is_conv:
-        margin = array.planes - tile_planes(row.op, array.pe)
-        return np.asarray(written_planes(row, array) + margin)
+        return np.asarray(written_planes(row, array) + row.margin(array))
     return np.tile(np.array(row.chunk_sizes, dtype=np.int64), row.tiles)
 
 
 def written_planes(row: Row, array: Array) -> np.ndarray:
     """int64 [tiles]: output planes of each tile."""
-    step = tile_planes(row.op, array.pe)
+    step = row.planes(array)
     first = np.arange(row.tiles, dtype=np.int64) % row.tiles_per_group * step
     return np.minimum(step, row.group_out_planes - first)
 
@@ -238,7 +237,8 @@ def _tile_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     stored = images * row.out_height * row.out_width
     number = np.arange(row.tiles, dtype=np.int64)
     if row.raw:
-        words = stored * np.minimum(array.pe, row.out_channels - number * array.pe)
+        lanes = row.planes(array) * BLOCK_CODES
+        words = stored * np.minimum(lanes, row.out_channels - number * lanes)
         finish, pool = np.full_like(number, pixels), np.zeros_like(number)
         return {"finish": finish, "pool": pool, "pack": words, "write": words}
     planes = written_planes(row, array)

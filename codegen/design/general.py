@@ -13,12 +13,13 @@ from typing import Any
 from codegen.design.array import Array
 from codegen.design.engine import Engine
 from codegen.design.resources import RESOURCES, shortage
-from codegen.design.search import Axes, points, smallest
+from codegen.design.search import Axes, Operands, points, smallest
 from codegen.design.sizes import Sizes
 from formats.arithmetic import BLOCK_CODES, ceil_log2
 from formats.errors import UserError
 from formats.hardware import Part
 
+PAIR_BITS = 8  # of weights that share a multiplier
 WEIGHT_WIDTHS = (4, 8, 14)  # others are stored at the next of these
 STORED_BITS, INPUT_BITS = 8, 12  # of a stored code, of a code of the network's input
 ACTIVATION_BITS = 12
@@ -46,29 +47,35 @@ def general_engine(part: Part, axes: Axes) -> Engine:
         part: to fit.
         axes: what is set of the array.
     """
-    smallest(axes).check_ports(part)
+    least = smallest(axes, part, PAIR_BITS)
+    least.check_ports(part)
     for array in sorted(_arrays(part, axes), key=_rank, reverse=True):
         for depths, tables in product((DEPTHS, SHALLOW), TABLES):
             sizes = plain_sizes(array, depths, *tables)
             if shortage(sizes, part) is None:
                 return Engine(part, _deepened(_extended(sizes, part), part))
-    least = plain_sizes(replace(smallest(axes), qk_units=1), SHALLOW, *TABLES[-1])
-    reason = shortage(least, part)
+    reason = shortage(plain_sizes(replace(least, qk_units=1), SHALLOW, *TABLES[-1]), part)
     raise UserError(f"a general engine must fit {part.limit:.0%} of {part.name}: {reason}")
 
 
 def _arrays(part: Part, axes: Axes) -> Iterator[Array]:
     """Arrays whose rows of weights divide by their ports, with few QK/QE units."""
-    for array in points(part, max(WEIGHT_WIDTHS), ACTIVATION_BITS + 1, axes):
-        if all(array.row_words(bits) % array.weight_ports == 0 for bits in WEIGHT_WIDTHS):
+    operands = Operands(max(WEIGHT_WIDTHS), ACTIVATION_BITS + 1, PAIR_BITS)
+    for array in points(part, operands, axes):
+        rows = [
+            array.row_words(bits, paired) for bits, paired in product(WEIGHT_WIDTHS, (False, True))
+        ]
+        if all(words % array.weight_ports == 0 for words in rows):
             units = max(n for n in range(1, UNITS + 1) if array.pe % n == 0)
             yield replace(array, qk_units=units)
 
 
-def _rank(array: Array) -> tuple[int, bool, int, int, int]:
-    """More multipliers, room for a normalisation, few pixels of a row, more ports, more PE."""
+def _rank(array: Array) -> tuple[int, ...]:
+    """More multipliers, two products each, room for a normalisation, few pixels of a row, more
+    ports, more PE."""
     return (
-        array.multipliers, array.pe >= NARROW_ROWS, -array.pixels, array.weight_ports, array.pe,
+        array.multipliers, array.shared, array.pe >= NARROW_ROWS, -array.pixels,
+        array.weight_ports, array.pe,
     )  # fmt: skip
 
 
@@ -162,7 +169,8 @@ def summary(engine: Engine) -> str:
     ]
     missing = [text for text, there in operators if not there]
     lines = [
-        f"{part.name}: {array.simd}x{array.pe}x{array.pixels} multipliers, {array.weight_ports} "
+        f"{part.name}: {array.simd}x{array.pe}x{array.pixels} products a cycle of "
+        f"{array.multipliers} multipliers, {array.weight_ports} "
         f"weight port(s), {array.qk_units} QK units, {part.clock_mhz:g} MHz",
         f"estimated: {parts}",
         f"codes: {_widths(sizes.out_widths)} bits stored, {_widths(sizes.in_widths)} read; "

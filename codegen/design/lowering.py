@@ -45,10 +45,15 @@ class Lowered:
         return [self._row(layer) for layer in self.layers]
 
     def source(self, name: str) -> Quantizer:
-        """How the codes of a feature map are read; the network's input is signed integers."""
-        bits, frac = self.network.input.bits, self.network.input.frac
-        plain = Quantizer("uniform", bits, bits, frac, None, None, signed=True)
-        return self.network.quantizer(name) or plain
+        """How the codes of a feature map are read."""
+        return source(self.network, name)
+
+    def is_paired(self, layer: Layer) -> bool:
+        """Whether two output channels of a layer share a multiplier.
+
+        UserError where a weight is the most negative number of its bits, which no quantizer makes.
+        """
+        return is_paired(self.network, layer, self.array)
 
     def _row(self, layer: Layer) -> Row:
         (_, in_height, in_width), quantizer = layer.in_shape, layer.quantizer
@@ -87,18 +92,20 @@ class Lowered:
         """Fields of a convolution: how its weights are stored, and how it is cut into tiles."""
         array, bits = self.array, layer.stored.bits
         bits = min((width for width in self.widths if width >= bits), default=bits)
-        table, words = layer.stored.table, array.row_words(bits)
+        paired = self.is_paired(layer)
+        table, words = layer.stored.table, array.row_words(bits, paired)
         if words % array.weight_ports:
             fitting = ", ".join(str(ports) for ports in WEIGHT_PORTS if words % ports == 0)
             raise UserError(
                 f"WEIGHT_PORTS must divide the {words} words of a row of layer {layer.name} "
-                f"({array.simd}x{array.pe} weights of {bits} bits), not "
+                f"({array.simd}x{array.tile(paired)} weights of {bits} bits), not "
                 f"{array.weight_ports}; use one of {fitting}"
             )
         return {
             "blocks": ceil_div(layer.in_shape[0] // layer.groups, BLOCK_CODES),
-            "tiles_per_group": ceil_div(layer.conv_shape[0] // layer.groups, array.pe),
+            "tiles_per_group": ceil_div(layer.conv_shape[0] // layer.groups, array.tile(paired)),
             "weight_bits": bits,
+            "paired": int(paired),
             "weight_table": 0 if table is None else table.size,
             "row_words": words // array.weight_ports,
             "scaled": int(layer.weight_scale is not None and layer.quantizer is not None),
@@ -108,7 +115,7 @@ class Lowered:
         """Fields of a layer without weights: channel by channel, planes instead of groups."""
         operation = Operation.LRN if layer.lrn else Operation.SUM
         planes = ceil_div(layer.in_shape[0], BLOCK_CODES)
-        step = tile_planes(operation, self.array.pe)
+        step = tile_planes(operation, self.array)
         if step < 1:
             raise UserError(
                 f"PE must be at least 24 for the normalisation {layer.name}, not {self.array.pe}; "
@@ -153,6 +160,13 @@ class Lowered:
         }
 
 
+def source(network: Network, name: str) -> Quantizer:
+    """How the codes of a feature map are read; the network's input is signed integers."""
+    bits, frac = network.input.bits, network.input.frac
+    plain = Quantizer("uniform", bits, bits, frac, None, None, signed=True)
+    return network.quantizer(name) or plain
+
+
 def _sides(name: str, values: tuple[int, int]) -> dict[str, int]:
     """Fields of a window, down and across."""
     return {f"{name}_h": values[0], f"{name}_w": values[1]}
@@ -175,15 +189,32 @@ def lower(
     gather = Gather(network.input.shape, network.input.shape, (1, 1), (1, 1), (0, 0))
     layers = []
     for original in network.layers:
-        layer = merge_groups(original, array) if original.has_weights else original
+        layer, paired = original, is_paired(network, original, array)
+        layer = merge_groups(layer, array, paired) if layer.has_weights else layer
         if layer.has_weights and layer.source == INPUT and readers == 1:
-            axes = choose_packing(layer, network.input.bits, array, max_taps, compact)
+            axes = choose_packing(layer, network.input.bits, array, max_taps, compact, paired)
             layer, gather = pack_lanes(layer, *axes)
         layers.append(replace(layer, weight_storage=with_zero(layer, array)))
     return Lowered(network, array, tuple(layers), gather, widths)
 
 
-def merge_groups(layer: Layer, array: Array) -> Layer:
+def is_paired(network: Network, layer: Layer, array: Array) -> bool:
+    """Whether two output channels of a layer share a multiplier (Lowered.is_paired)."""
+    if not layer.has_weights:
+        return False
+    value_bits = max(source(network, name).value_bits for name in layer.inputs)
+    if not array.can_pair(layer.weight_bits, value_bits):
+        return False
+    lowest = -(1 << (layer.weight_bits - 1))
+    if int(layer.weight.min()) == lowest:
+        raise UserError(
+            f"layer {layer.name}: a weight must be above {lowest} to share a multiplier; quantize "
+            "the network again, or use STAGE=single"
+        )
+    return True
+
+
+def merge_groups(layer: Layer, array: Array, paired: bool = False) -> Layer:
     """The convolution with groups of whole channel blocks.
 
     Of all mergers that give whole blocks the one with the fewest steps is taken; one group (dense,
@@ -196,7 +227,7 @@ def merge_groups(layer: Layer, array: Array) -> Layer:
         whole = cin * merged % BLOCK_CODES == 0 and cout * merged % BLOCK_CODES == 0
         if groups % merged or not (merged == groups or (whole and layer.quantizer)):
             continue
-        tiles = groups // merged * ceil_div(cout * merged, array.pe)
+        tiles = groups // merged * ceil_div(cout * merged, array.tile(paired))
         choices.append((tiles * array.steps(prod(layer.kernel), cin * merged), merged))
     merged = min(choices)[1]
     weight = layer.weight if merged == 1 else spread_weight(layer.weight, groups, merged)
@@ -313,7 +344,7 @@ def rows_used(layer: Layer) -> int:
     return min(layer.in_shape[1], reach - layer.pads[0])
 
 
-def packing_cost(layer: Layer, bits: int, array: Array) -> tuple[int, int]:
+def packing_cost(layer: Layer, bits: int, array: Array, paired: bool = False) -> tuple[int, int]:
     """(cycles that bound a packed convolution, words read), for one image."""
     (channels, _, width), (out_channels, conv_height, conv_width) = layer.in_shape, layer.conv_shape
     blocks, rows = ceil_div(channels, BLOCK_CODES), rows_used(layer)
@@ -321,11 +352,16 @@ def packing_cost(layer: Layer, bits: int, array: Array) -> tuple[int, int]:
     steps = array.steps(prod(layer.kernel), channels)
     compute = conv_height * array.groups(conv_width) * steps
     read = int(touched_words(rows, width, bits).sum()) * blocks
-    return ceil_div(out_channels, array.pe) * max(compute, arriving, read), read
+    return ceil_div(out_channels, array.tile(paired)) * max(compute, arriving, read), read
 
 
 def choose_packing(
-    layer: Layer, bits: int, array: Array, max_taps: int, compact: bool = False
+    layer: Layer,
+    bits: int,
+    array: Array,
+    max_taps: int,
+    compact: bool = False,
+    paired: bool = False,
 ) -> tuple[Axis, Axis]:
     """The cheapest packing (rows, columns) whose kernel has at most `max_taps` taps.
 
@@ -338,7 +374,7 @@ def choose_packing(
 
     def rank(pair: tuple[Axis, Axis]) -> tuple[int, ...]:
         packed = pack_shape(layer, *pair)
-        cost = packing_cost(packed, bits, array)
+        cost = packing_cost(packed, bits, array, paired)
         channels, height, width = packed.in_shape
         size = ceil_div(channels, BLOCK_CODES) * height * width
         return (size, *cost) if compact else cost

@@ -45,7 +45,7 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
     return [
         # a row is one word; both halves are one memory, the half being an address bit
         Memory(
-            "weight buffer", 1, 2 * sizes.weight_rows, array.simd * array.pe * sizes.weight_bits
+            "weight buffer", 1, 2 * sizes.weight_rows, sizes.row_bits
         ),
         Memory("tap table", 1, 2 * sizes.tap_rows, tap_bits(sizes), bound="lutram"),
         *line_memories(
@@ -84,30 +84,30 @@ def _feature_maps(sizes: Sizes, part: Part) -> list[Memory]:
 def estimate(sizes: Sizes, part: Part) -> Resources:
     """Estimate a design.
 
-    DSP: one block per product where the operands fit its multiplier, else ceil x ceil of them; per
+    DSP: one block per multiplier where the operands fit it, else ceil x ceil of them; per
     QK/QE unit also those of the factor that an average pool, a normalisation or a weight scale asks
     for (accumulator by the widest of them). Sizes that are products come ready-made in the layer
     table, so that the control needs none; squares, interpolation and the words of copy_out are
     bound to LUTs.
     BRAM36: half the RAMB18 of all memories, rounded up.
-    LUT: an adder per product (tree_bits wide, half of it absorbed by the DSP's own adder), an adder
+    LUT: what joins the products (`product_luts`), an adder
     per accumulator; CE and CK per SIMD lane and input, QE and QK per QK unit: the formula fitted to
     synthesized units (unit_luts.py, docs/units.md); requantize: a barrel shifter of log2
     levels of acc_bits muxes; gearboxes: two barrel shifters of gear_bits; codebooks and widths of
     weights: `weight_luts`; memories in LUT RAM; streams; the adapters of the
     memory ports, the registers, the control of every process.
-    FF: two operand and one sum register per product, the decoder's and encoder's tables, twice the
-    weight row (collecting and reading), descriptors, adapters, registers, control.
+    FF: two operand and one sum register per multiplier, the decoder's and encoder's tables, twice
+    the weight row (collecting and reading), descriptors, adapters, registers, control.
     """
     array, used = sizes.array, memories(sizes, part)
-    products, lanes = array.multipliers, array.pixels * array.pe
-    dsp = products * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
+    lanes = array.pixels * array.pe
+    dsp = array.multipliers * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
     if factor_bits(sizes):
         dsp += array.qk_units * multiplier_blocks(sizes.acc_bits, factor_bits(sizes), part)
     ports = len(adapters(array.weight_ports))
     levels = sizes.knq_levels
     lut = (
-        products * sizes.tree_bits // 2
+        product_luts(sizes)
         + lanes * sizes.acc_bits
         + conversion_luts(sizes)
         + array.qk_units * 6 * sizes.acc_bits
@@ -124,8 +124,8 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     )
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
     ff = (
-        products * (sizes.weight_bits + sizes.tree_bits)
-        + 2 * array.simd * array.pe * sizes.weight_bits
+        array.multipliers * (sizes.factor_bits + array.shared * sizes.tree_bits)
+        + 2 * sizes.row_bits
         + lanes * sizes.acc_bits * 2
         + (array.pe * SCALE_BITS if sizes.scales else 0)
         + tables
@@ -136,6 +136,23 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     )
     bram36 = ceil_div(sum(memory.bram18 for memory in used), 2)
     return Resources(dsp, bram36, sum(memory.uram for memory in used), lut, ff)
+
+
+def product_luts(sizes: Sizes) -> int:
+    """LUTs that join the products of a cycle.
+
+    One product a multiplier: an adder each, tree_bits wide, half of it absorbed by the DSP block's
+    own adder. Two: an adder for either half of the double product, which no DSP block absorbs, a
+    LUT that counts its sign bit; in front of it the choice between one weight and two, two bits a
+    LUT; and once for all pixels an adder that makes the upper weight ready.
+    """
+    array = sizes.array
+    if not array.pair_bits:
+        return array.multipliers * sizes.tree_bits // 2
+    double = array.pair_shift + array.pair_bits + sizes.value_bits
+    choice = ceil_div(array.pair_shift, 2)
+    adders = array.multipliers * (double + 1)
+    return adders + array.multipliers // array.pixels * (choice + array.pair_bits)
 
 
 def conversion_luts(sizes: Sizes) -> int:

@@ -106,6 +106,7 @@ class Row:
     weight_addr: int = column("place in every section of weights.bin", "words", cost=False)
     weight_bits: int = column("W: width of a stored weight or index", "bits")
     weight_table: int = column("entries of the codebook, 0 for none", "entries")
+    paired: int = column("1: two output channels share a multiplier")
     row_words: int = column("size of a row of weights, from each port", "words")
     scaled: int = column("1: accumulators are multiplied by their channel's weight scale")
     bias_shift: int = column("left shift of the biases, section 2.3", "bits", cost=False)
@@ -286,8 +287,8 @@ class Row:
 
     def with_products(self, array: Array) -> "Row":
         """The row with the fields that are products of others, for an engine of this size."""
-        planes = tile_planes(self.op, array.pe)
-        margin = array.planes - planes
+        planes = self.planes(array)
+        margin = self.margin(array)
         row_entries, chunks = self.in_width * self.chunk_blocks, self.chunk_sizes
         step = self.chunk_blocks if self.is_conv else planes
         ring = self.ring_rows * row_entries
@@ -313,7 +314,7 @@ class Row:
             chunk_words=step * self.in_plane_words,
             chunk2_words=step * self.in2_plane_words,
             group_words=(self.blocks if self.is_conv else -margin // 2) * self.in_plane_words,
-            tile_words=(array.pe if self.raw else planes * self.out_plane_words),
+            tile_words=(planes * BLOCK_CODES if self.raw else planes * self.out_plane_words),
             last_tile_words=(self.group_out_planes - 1) % planes * self.out_plane_words
             + self.out_plane_words,
             rows_words=self.steps(chunks[0], array) * self.row_words if self.is_conv else 0,
@@ -324,6 +325,14 @@ class Row:
             write_rows=self.out_height * (self.out_width if self.raw else 1),
             layer_words=self.weight_words(array),
         )
+
+    def planes(self, array: Array) -> int:
+        """Output planes that a tile writes."""
+        return tile_planes(self.op, array, bool(self.paired))
+
+    def margin(self, array: Array) -> int:
+        """Planes that a tile of an operation reads beyond those that it writes."""
+        return 0 if self.is_conv else array.planes - self.planes(array)
 
     def weight_words(self, array: Array) -> int:
         """64-bit words of the layer in each port's section of weights.bin."""
@@ -370,10 +379,12 @@ def describe(name: str) -> str:
     return told["meaning"] + (f" ({told['unit']})" if told["unit"] else "")
 
 
-def tile_planes(op: int, pe: int) -> int:
+def tile_planes(op: int, array: Array, paired: bool = False) -> int:
     """Output planes that a tile writes; a normalisation needs one on either side for neighbours.
 
-    >>> tile_planes(Operation.SUM, 24), tile_planes(Operation.LRN, 24)
+    >>> tile_planes(Operation.SUM, Array(8, 24)), tile_planes(Operation.LRN, Array(8, 24))
     (3, 1)
     """
-    return pe // BLOCK_CODES - (2 if op == Operation.LRN else 0)
+    if op == Operation.CONV:
+        return array.tile(paired) // BLOCK_CODES
+    return array.planes - (2 if op == Operation.LRN else 0)

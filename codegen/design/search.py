@@ -21,10 +21,10 @@ from tqdm import tqdm
 from codegen.design import planner
 from codegen.design.array import MAX_PIXELS, Array, part_ports
 from codegen.design.design import Design
-from codegen.design.lowering import lower
+from codegen.design.lowering import lower, source
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
-from codegen.design.sizes import operand_bits
+from codegen.design.sizes import factor_bits, operand_bits
 from formats.arithmetic import BLOCK_CODES
 from formats.errors import UserError
 from formats.hardware import Part
@@ -47,28 +47,77 @@ class Exploration:
     planned: int  # how many of them were planned; the bound decided on the others
 
 
-def smallest(axes: Axes) -> Array:
+@dataclass(frozen=True)
+class Operands:
+    """Widths of what the multipliers of a network are given."""
+
+    weight_bits: int  # the widest, of a layer alone on its multipliers
+    value_bits: int  # likewise
+    pair_bits: int = 0  # of weights of which two share a multiplier; 0: none can
+
+
+def smallest(axes: Axes, part: Part, pair_bits: int = 0) -> Array:
     """The smallest array with these axes; UserError where an engine cannot have a value."""
-    return Array(**{"pe": BLOCK_CODES, **axes})  # type: ignore[arg-type]
+    stage, chosen = axes.get("stage"), {name: axes[name] for name in axes if name != "stage"}
+    if stage != "pairs":
+        return Array(**{"pe": BLOCK_CODES, **chosen})  # type: ignore[arg-type]
+    pairs = {"pair_bits": pair_bits, "pair_shift": part.multiplier[0] - pair_bits}
+    return Array(**{"pe": 2 * BLOCK_CODES, **chosen, **pairs})  # type: ignore[arg-type]
 
 
-def points(part: Part, weight_bits: int, value_bits: int, axes: Axes) -> Iterator[Array]:
-    """Every array whose multipliers and weight buffer the part could hold.
-
-    `weight_bits` and `value_bits` are the operand widths of a multiplier.
-    """
-    most = part.room("dsp") // multiplier_blocks(weight_bits, value_bits, part)
+def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
+    """Every array whose multipliers and weight buffer the part could hold."""
+    most = part.room("dsp") // multiplier_blocks(operands.weight_bits, operands.value_bits, part)
     lanes = range(BLOCK_CODES, MAX_LANES + 1, BLOCK_CODES)
     free: dict[str, Sequence[Any]] = {
         "simd": lanes, "pe": lanes, "pixels": range(1, MAX_PIXELS + 1),
         "weight_ports": part_ports(part), "qk_units": (0,), "fm": ("auto",),
     }  # fmt: skip
-    row_weights = 72 * part.room("bram36") // weight_bits  # read at once: a BRAM36 has 72 bits
+    row_bits = 72 * part.room("bram36")  # of weights, read at once: a BRAM36 has 72 bits
     values: list[Any] = [[axes[name]] if name in axes else free[name] for name in free]
-    for choice in product(*values):
-        array = Array(*choice)
-        if array.multipliers <= most and array.simd * array.pe <= row_weights:
-            yield array
+    for pair_bits in _pair_choices(part, operands, axes):
+        shift = part.multiplier[0] - pair_bits if pair_bits else 0
+        for choice in product(*values):
+            if pair_bits and choice[1] % (2 * BLOCK_CODES) and "pe" not in axes:
+                continue
+            array = Array(*choice, pair_bits=pair_bits, pair_shift=shift)
+            bits = factor_bits(array, operands.weight_bits)
+            if array.multipliers <= most and array.multipliers // array.pixels * bits <= row_bits:
+                yield array
+
+
+def _pair_choices(part: Part, operands: Operands, axes: Axes) -> list[int]:
+    """`pair_bits` worth a try: 0 for one product a multiplier."""
+    stage = axes.get("stage", "auto")
+    alone = multiplier_blocks(operands.weight_bits, operands.value_bits, part) == 1
+    shared = operands.pair_bits if alone else 0
+    odd = stage == "auto" and int(axes.get("pe", 0)) % (2 * BLOCK_CODES)
+    if stage == "single" or odd or not shared:
+        return [0]
+    return [shared] if stage == "pairs" else [0, shared]
+
+
+def pair_bits(network: Network, part: Part) -> int:
+    """Width of the weights that share multipliers of a part: the one that most products gain by.
+
+    Two weights of W bits and a value of V bits take 2W + V - 1 of a multiplier's larger operand.
+    """
+    large, small = part.multiplier
+    gains: dict[int, int] = {}
+    layers = [
+        (layer.weight_bits, max(source(network, name).value_bits for name in layer.inputs), layer)
+        for layer in network.layers
+        if layer.has_weights
+    ]
+    for bits in {width for width, *_ in layers}:
+        array = Array(pair_bits=bits, pair_shift=large - bits, pe=2 * BLOCK_CODES)
+        gains[bits] = sum(
+            layer.macs
+            for width, value, layer in layers
+            if array.can_pair(width, value) and value <= small
+        )
+    best = max(gains, key=lambda bits: (gains[bits], -bits), default=0)
+    return best if best and gains[best] else 0
 
 
 class Bound:
@@ -77,12 +126,12 @@ class Bound:
     def __init__(self, network: Network, part: Part, images: int) -> None:
         self.network, self.part, self.images = network, part, images
         lowered = lower(network, Array(BLOCK_CODES, BLOCK_CODES), planner.WEIGHT_ROWS[0])
-        self.weight_bits, self.value_bits = operand_bits(lowered)  # of a multiplier
+        self.operands = Operands(*operand_bits(lowered), pair_bits(network, part))
         self.rows = cache(self._rows)
 
-    def _rows(self, simd: int, pe: int) -> list[Row]:
+    def _rows(self, lanes: Array) -> list[Row]:
         """The layers as an engine of these lanes sees them, before chunks."""
-        return lower(self.network, Array(simd, pe), planner.WEIGHT_ROWS[0]).rows()
+        return lower(self.network, lanes, planner.WEIGHT_ROWS[0]).rows()
 
     def seconds(self, array: Array) -> float:
         """No design is faster: multipliers and weights of each layer, whichever takes longer.
@@ -91,7 +140,8 @@ class Bound:
         layout of the network (a normalisation needs PE of 24) have no rows: UserError.
         """
         total = 0.0
-        for layer, row in zip(self.network.layers, self.rows(array.simd, array.pe), strict=True):
+        lanes = Array(array.simd, array.pe, pair_bits=array.pair_bits, pair_shift=array.pair_shift)
+        for layer, row in zip(self.network.layers, self.rows(lanes), strict=True):
             if not row.is_conv:
                 continue
             steps = row.steps(row.blocks, array)
@@ -145,7 +195,14 @@ def choose(network: Network, part: Part, images: int, axes: Axes) -> Design:
     Raises:
         UserError: a value of `axes` is none, or nothing fits: the sentence says what is short.
     """
-    least = smallest(axes)
+    shared = pair_bits(network, part)
+    if axes.get("stage") == "pairs" and not shared:
+        raise UserError(
+            f"{network.name} with STAGE=pairs: a layer must have weights and values of which two "
+            f"products fit the {part.multiplier[0]} bits of a multiplier of {part.name}; quantize "
+            "it with WEIGHT_BITS=8 QM=9, or use STAGE=single"
+        )
+    least = smallest(axes, part, shared)
     least.check_ports(part)
     if images < 1:
         raise UserError(f"IMAGES must be 1 or more, not {images}")
@@ -160,7 +217,7 @@ def choose(network: Network, part: Part, images: int, axes: Axes) -> Design:
 def _ranked(part: Part, bound: Bound, axes: Axes) -> list[tuple[float, Array]]:
     """Arrays with their lower bounds, shortest first; of equals the ones with few multipliers."""
     ranked = []
-    for array in points(part, bound.weight_bits, bound.value_bits, axes):
+    for array in points(part, bound.operands, axes):
         try:
             ranked.append((bound.seconds(array), array))
         except UserError:

@@ -129,6 +129,25 @@ class Sizes:
     plain_weights: bool  # some layer's weights are stored without a codebook
     chip_words: tuple[int, int] = (1, 1)  # depths of the memories A and B of feature maps
 
+    @property
+    def factor_bits(self) -> int:
+        """Bits that are stored for the larger operand of a multiplier."""
+        return factor_bits(self.array, self.weight_bits)
+
+    @property
+    def row_bits(self) -> int:
+        """Bits of the weights that a cycle consumes, as the weight buffer holds them."""
+        return self.array.multipliers // self.array.pixels * self.factor_bits
+
+
+def factor_bits(array: Array, weight_bits: int) -> int:
+    """Bits that are stored for the larger operand of a multiplier: a weight, or two.
+
+    >>> factor_bits(Array(8, 16), 14), factor_bits(Array(8, 16, pair_bits=8, pair_shift=17), 14)
+    (14, 16)
+    """
+    return max(2 * array.pair_bits, weight_bits)
+
 
 def factor_bits(sizes: Sizes) -> int:
     """Signed width of what a sum is multiplied by before it is requantized; 0 where nothing is."""
@@ -144,22 +163,13 @@ def operand_bits(lowered: Lowered) -> tuple[int, int]:
     sources = [lowered.source(name) for layer in layers for name in layer.inputs]
     return (
         max([layer.weight_bits for layer in layers if layer.has_weights], default=2),
-        max(value_bits(item) for item in sources),
+        max(item.value_bits for item in sources),
     )
-
-
-def value_bits(quantizer: Quantizer) -> int:
-    """Signed width of whatever value a code of this format stands for.
-
-    >>> value_bits(Quantizer("enq", 3, 12, 0, "mid")), value_bits(Quantizer("uniform", 8, 8, 0))
-    (13, 9)
-    """
-    return quantizer.qm + (not quantizer.signed)
 
 
 def acc_bits(layer: Layer, sources: Sequence[Quantizer]) -> int:
     """Signed width of any sum of a layer's products, whatever its weights are."""
-    most = max(1 << (value_bits(item) - 1) for item in sources)
+    most = max(1 << (item.value_bits - 1) for item in sources)
     if layer.has_weights:
         products = layer.in_shape[0] // layer.groups * prod(layer.kernel)
         largest = products * most << (layer.weight_bits - 1)

@@ -57,7 +57,7 @@ def streams(sizes: Sizes) -> list[Stream]:
         Stream("descriptors", PLAIN, DESCRIPTOR_BITS),
         Stream("counts", PLAIN, COUNTS * COUNT_BITS),
         Stream("taps", PLAIN, tap_bits(sizes)),
-        Stream("weight_rows", PLAIN, array.simd * array.pe * sizes.weight_bits),
+        Stream("weight_rows", PLAIN, sizes.row_bits),
         Stream("biases", PLAIN, sums),
         *([Stream("scales", PLAIN, array.pe * SCALE_BITS)] if sizes.scales else []),
         Stream("words_in", WORDS, WORD_BITS),

@@ -43,7 +43,7 @@ def speeds(plan: Design, times: Sequence[LayerTime]) -> dict[str, dict[str, floa
                 "milliseconds_per_image": 1e3 * seconds / plan.images,
                 "images_per_second": plan.images / seconds,
                 "gops": 2 * macs / seconds / 1e9,
-                "efficiency": macs / (plan.array.multipliers * clock * seconds),
+                "efficiency": macs / (plan.array.products * clock * seconds),
             }
     return entry
 
@@ -92,10 +92,11 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
     """explore.html of explore.json's content and the SVG texts of `figures`."""
     best, front = entry["best"], entry["front"]
     designs = Table(
-        ("SIMD × PE × pixels", "weight ports", "QK/QE units", "frames/s", *best["use"]),
+        ("SIMD × PE × pixels", "stage", "weight ports", "QK/QE units", "frames/s", *best["use"]),
         [
             (
                 " × ".join(str(design["point"][axis]) for axis in ("simd", "pe", "pixels")),
+                design["point"]["stage"],
                 design["point"]["weight_ports"],
                 design["qk_units"],
                 design["images_per_second"],
@@ -170,7 +171,7 @@ def bounds_size(layers: int) -> tuple[float, float]:
 def roofline(axis: Any, plan: Design, times: Sequence[LayerTime]) -> None:
     """Attained 10^9 operations a second against operations per byte of DRAM traffic."""
     bandwidth = plan.part.sustained_gbs
-    peak = 2 * plan.array.multipliers * plan.part.clock_mhz / 1e3
+    peak = 2 * plan.array.products * plan.part.clock_mhz / 1e3
     shown = [time for time in times if time.macs and isfinite(time.intensity)]
     knee = peak / bandwidth
     lowest = min([knee, *(time.intensity for time in shown)]) / 2
@@ -178,7 +179,7 @@ def roofline(axis: Any, plan: Design, times: Sequence[LayerTime]) -> None:
     axis.loglog([lowest, knee, highest], [bandwidth * lowest, peak, peak], color=plots.INK)
     axis.margins(y=0.12)
     axis.annotate(
-        f"{plan.array.multipliers} multipliers at {plan.part.clock_mhz:g} MHz: {peak:.1f} GOP/s",
+        f"{plan.array.products} products a cycle at {plan.part.clock_mhz:g} MHz: {peak:.1f} GOP/s",
         (highest, peak), (0, 3), textcoords="offset points", ha="right", va="bottom",
     )  # fmt: skip
     axis.annotate(
@@ -212,7 +213,8 @@ def summary_text(found: Exploration) -> str:
     """The Pareto front and the pick, for a terminal."""
     plan = found.best
     names = list(found.best.use)
-    head = f"{'SIMD':>4s} {'PE':>3s} {'pixels':>6s} {'ports':>5s} {'units':>5s} {'frames/s':>9s}"
+    head = f"{'SIMD':>4s} {'PE':>3s} {'pixels':>6s} {'stage':>6s} {'ports':>5s} {'units':>5s} "
+    head += f"{'frames/s':>9s}"
     lines = [
         f"{plan.network.name} on {plan.part.name} at {plan.part.clock_mhz:g} MHz, "
         f"batch of {plan.images}: {found.points} points, {found.planned} planned",
@@ -221,7 +223,8 @@ def summary_text(found: Exploration) -> str:
     for design in found.front:
         array = design.array
         lines.append(
-            f"{array.simd:4d} {array.pe:3d} {array.pixels:6d} {array.weight_ports:5d} "
+            f"{array.simd:4d} {array.pe:3d} {array.pixels:6d} {array.stage:>6s} "
+            f"{array.weight_ports:5d} "
             f"{array.qk_units:5d} {design.images / design.seconds:9.2f}"
             + "".join(f" {share:7.1%}" for share in design.use.values())
             + ("  <- fastest" if design is found.front[0] else "")

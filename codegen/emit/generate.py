@@ -35,9 +35,9 @@ OUTPUTS = ("hls", "params", "golden")
 
 def array_axes(options: Options) -> Axes:
     """What the options set of an engine's array."""
-    names = ("simd", "pe", "pixels", "weight_ports")
+    names = ("simd", "pe", "pixels", "weight_ports", "stage")
     values = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value not in (None, "auto")}
 
 
 def axes(options: Options) -> Axes:

@@ -132,7 +132,7 @@ def _performance(plan: Design) -> dict[str, Any]:
         "clock_mhz": plan.part.clock_mhz,
         "dram_gbs": plan.part.sustained_gbs,
         "cycles": plan.cycles,
-        "efficiency": ceil_div(macs, plan.array.multipliers) / plan.cycles,
+        "efficiency": ceil_div(macs, plan.array.products) / plan.cycles,
         "seconds": plan.seconds,
         "images_per_second": plan.images / plan.seconds,
     }

@@ -26,8 +26,8 @@ def render_html(report: Report) -> str:
     return render(
         Page(
             f"{report.network} on {report.part}",
-            f"{engine.simd} × {engine.pe} × {engine.pixels} multipliers, scheme {report.scheme}, "
-            f"{engine.weight_bits}-bit weights, {report.images} image(s), design "
+            f"{engine.simd} × {engine.pe} × {engine.pixels} products a cycle, scheme "
+            f"{report.scheme}, {engine.weight_bits}-bit weights, {report.images} image(s), design "
             f"{report.engine_id}, {report.generator}",
             sections,
             "The weights come from a random seed: accuracy figures mean nothing." * seeded,

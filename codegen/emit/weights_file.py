@@ -28,7 +28,7 @@ def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
     if not layer.has_weights:
         return
     out_group, table = layer.conv_shape[0] // layer.groups, layer.stored.table
-    pe, ports = array.pe, array.weight_ports
+    pe, ports, paired = array.tile(bool(row.paired)), array.weight_ports, bool(row.paired)
     if table is not None:
         yield table_words(table, ports)
         fields = field_table(table)
@@ -40,7 +40,7 @@ def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
             for chunk, blocks in enumerate(row.chunk_sizes):
                 start = chunk * row.chunk_blocks * BLOCK_CODES
                 part = layer.weight[first : first + lanes, start : start + blocks * BLOCK_CODES]
-                rows = order_rows(part, blocks, array)
+                rows = order_rows(part, blocks, array, paired)
                 if table is not None:
                     rows = fields[rows.view(np.uint16)]
                 data = pack_fields(rows, row.weight_bits)
@@ -81,11 +81,12 @@ def field_table(table: np.ndarray) -> np.ndarray:
     return fields
 
 
-def order_rows(weight: np.ndarray, blocks: int, array: Array) -> np.ndarray:
-    """Weights [lanes, channels, KH, KW] of one pass as [rows, SIMD, PE], zero-filled.
+def order_rows(weight: np.ndarray, blocks: int, array: Array, paired: bool = False) -> np.ndarray:
+    """Weights [lanes, channels, KH, KW] of one pass as [rows, SIMD, tile], zero-filled.
 
     The list of (kernel row, kernel column, block of 8 channels), block fastest, is cut into rows of
-    SIMD/8 items; only its end is filled up.
+    SIMD/8 items; only its end is filled up. Where two output channels share a multiplier, a row is
+    [2, SIMD, PE/2]: first the channels of the lower half of the tile.
 
     >>> rows = order_rows(np.array([5, 6]).reshape(2, 1, 1, 1), 1, Array(8, 8))
     >>> rows.shape, rows[0, 0].tolist()
@@ -94,12 +95,14 @@ def order_rows(weight: np.ndarray, blocks: int, array: Array) -> np.ndarray:
     [0, 1, 2]
     """
     lanes, channels, kernel_h, kernel_w = weight.shape
-    simd, pe = array.simd, array.pe
+    simd, pe = array.simd, array.tile(paired)
     items = kernel_h * kernel_w * blocks * BLOCK_CODES
     rows = np.zeros((ceil_div(items, simd) * simd, pe), dtype=weight.dtype)
     taps = rows[:items].reshape(kernel_h, kernel_w, blocks * BLOCK_CODES, pe)
     taps[:, :, :channels, :lanes] = weight.transpose(2, 3, 1, 0)
-    return rows.reshape(-1, simd, pe)
+    halves = array.shared if paired else 1
+    parts = rows.reshape(-1, simd, halves, pe // halves)
+    return parts.swapaxes(1, 2) if halves > 1 else rows.reshape(-1, simd, pe)
 
 
 def write_weights(design: Design, path: Path) -> list[int]:

@@ -17,7 +17,7 @@
 #include "conversion_units.hpp"
 #include "fifo.hpp"
 #include "line_buffer.hpp"
-#include "mac_array.hpp"
+#include "pair_array.hpp"
 #include "work.hpp"
 
 // Decoded values of the blocks that the lane groups stand at, for PIXELS neighbours; 0 outside the
@@ -105,7 +105,7 @@ void compute(Fifo<ComputeWork<C>>& work_in, Fifo<typename C::bus_t>& centroids,
   take_table<C>(centroids, w.source[1].scheme, centroid[1]);
   const Decoder<C> decoder(w.source[0], centroid[0]);
   const Decoder<C> decoder2(w.source[1], centroid[1]);  // of an add's second input
-  MacStage<C> stage;
+  typename StageOf<C, C::SHARED>::type stage;
   BiasTile<C> bias;
 clear_bias:
   for (int p = 0; p < C::PE; p++) {
@@ -195,7 +195,7 @@ compute_step:
           stage.spread(value, at_taps.group, w.align[at_taps.second], row.first_channel,
                        w.channels);
         } else {
-          stage.step(weight[side * C::WEIGHT_ROWS + int(step.value)], value);
+          stage.step(weight[side * C::WEIGHT_ROWS + int(step.value)], value, w.paired);
         }
         if (step.step()) {
           if (row.last) {

@@ -64,7 +64,8 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
   const LoadWork<C> load = {addr_t(d.weight_addr), count_t(d.layer_words), count_t(d.weight_table),
                             count_t(d.rows_words), count_t(d.last_words),  d.row_words,
                             d.weight_bits,         d.weight_table,         d.chunks,
-                            d.bias_shift,          d.scaled != 0};
+                            d.bias_shift,          d.scaled != 0,
+                            d.paired != 0};
   to_load.write(load);
   const ReadWork<C> read = {
       images,
@@ -114,6 +115,7 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
   const ComputeWork<C> compute = {
       conv,
       C::CODE_BITS > C::LINE_LOW_BITS && max_of(d.in_bits, d.in2_bits) > C::LINE_LOW_BITS,
+      d.paired != 0,
       d.chunks,
       d.columns,
       d.in_width,
@@ -181,6 +183,7 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
   addr_t group_at = 0, read_at = 0, read2_at = 0, out_at = 0;
   typename C::plane_t plane = 0;
   typename C::channel_t channels = d.out_channels;
+  const typename C::channel_t lanes = d.tile_planes * BLOCK_CODES;
   if (!conv) {
     read_at = group_at = addr_t(d.group_words);  // the neighbours in front of the first plane
     plane = -margin / 2;
@@ -201,12 +204,11 @@ control_pass:
     }
     tap_passes.write(blocks);
     if (last) {
-      const TileJob<C> job = {out_at, planes,
-                              channels < C::PE ? int32_t(channels) : int32_t(C::PE)};
+      const TileJob<C> job = {out_at, planes, channels < lanes ? channels : lanes};
       pack_tiles.write(job);
       write_tiles.write(job);
       out_at += tile_end ? d.last_tile_words : d.tile_words;
-      channels -= C::PE;
+      channels -= lanes;
     }
     if (conv) {
       if (last && tile_end) group_at += d.group_words;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The compute stage: PIXELS x PE x SIMD products a cycle, one adder tree per pixel and output
-// channel, and the accumulators behind them. The pixels share the weights.
+// The compute stage of one product a multiplier: PIXELS x PE x SIMD products a cycle, one adder
+// tree per pixel and output channel, and the accumulators behind them. The pixels share the
+// weights.
 //   acc[q][p] += sum over s of weight[s][p] * value[q][s]
 // What a stage must have, whatever its arithmetic is inside: begin, step, spread, result.
 #ifndef MAC_ARRAY_HPP
 #define MAC_ARRAY_HPP
 
+#include "weight_row.hpp"
 #include "work.hpp"
 
 template <class C>
@@ -45,7 +47,7 @@ class MacStage {
   }
 
   // Adds the products of a cycle.
-  void step(const WeightRow<C>& weight, const typename C::value_t value[C::PIXELS][C::SIMD]) {
+  void step(const WeightRow<C>& weight, const typename C::value_t value[C::PIXELS][C::SIMD], bool) {
 #pragma HLS INLINE
   array_q:
     for (int q = 0; q < C::PIXELS; q++) {
@@ -63,7 +65,7 @@ class MacStage {
       lanes_p:
         for (int p = 0; p < C::PE; p++) {
 #pragma HLS UNROLL  // one multiplier (DSP48) each
-          tree[p] += weight.get(s * C::PE + p) * value[q][s];
+          tree[p] += weight.get(s, p) * value[q][s];
         }
       }
     result_p:
@@ -109,7 +111,7 @@ class MacStage {
     return group;
   }
 
- private:
+ protected:
   acc_t acc_[C::PIXELS][C::PE];
 };
 

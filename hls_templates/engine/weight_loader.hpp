@@ -10,6 +10,7 @@
 
 #include "fifo.hpp"
 #include "memory_port.hpp"
+#include "weight_row.hpp"
 #include "work.hpp"
 
 // Field `index` of a packed row of fields of `width` bits, sign-extended. Both are constants after
@@ -25,17 +26,20 @@ inline int16_t row_field(const uint64_t* row, int index, int width) {
   return int16_t(int64_t(field << spare) >> spare);
 }
 
-// Splits a row into its fields. The width takes one of a few constant values, so each case is
-// wiring and the choice a multiplexer.
+// Splits a row into its fields; a width of which a row never has so many fills only the first ones
+// (two weights share a multiplier up to PAIR_BITS). The width takes one of a few constant values,
+// so each case is wiring and the choice a multiplexer.
 template <class C>
 void split_row(const uint64_t row[C::ROW_WORDS], Count<16> width, int16_t field[C::SIMD * C::PE]) {
 #pragma HLS INLINE
   const int widest = C::weight_width(C::WEIGHT_WIDTHS - 1);
-  static_assert(C::PE * C::SIMD % WORD_BITS == 0,
-                "PE * SIMD must be a multiple of 64: a row is whole words, whatever the width");
+  static_assert(
+      C::PE * C::SIMD / C::SHARED % WORD_BITS == 0,
+      "PE * SIMD must be a multiple of 64 a weight of a multiplier: a row is whole words, "
+      "whatever the width");
   static_assert(widest <= 16, "the largest width, the last of weight_width, must be 16 at most");
-  static_assert(C::PE * C::SIMD * widest <= C::ROW_WORDS * WORD_BITS,
-                "ROW_WORDS must hold PE * SIMD weights of the largest width");
+  static_assert(C::PE / C::SHARED * C::SIMD * widest <= C::ROW_WORDS * WORD_BITS,
+                "ROW_WORDS must hold a weight of the largest width for every multiplier");
 split_width:
 #ifndef __SYNTHESIS__
 #pragma GCC unroll 16  // constant shifts here, too: g++ would gather fields from memory
@@ -43,9 +47,10 @@ split_width:
   for (int k = 0; k < C::WEIGHT_WIDTHS; k++) {
 #pragma HLS UNROLL  // one case per width that occurs; the first is also the default
     const int w = C::weight_width(k);
+    const int fields = C::SIMD * C::PE / (w <= C::PAIR_BITS ? 1 : C::SHARED);
     if (k == 0 || width == w) {
     split_group:
-      for (int group = 0; group < C::SIMD * C::PE / WORD_BITS; group++) {
+      for (int group = 0; group < fields / WORD_BITS; group++) {
 #pragma HLS UNROLL  // 64 fields are w words
       split_lane:
 #ifndef __SYNTHESIS__
@@ -173,14 +178,28 @@ load_word:
         row[int(place.value) * C::WEIGHT_PORTS + q] = port[q];
       }
       if (place.step()) {
-        int16_t number[C::SIMD * C::PE];
+        int16_t number[C::SIMD * C::PE] = {0};
 #pragma HLS ARRAY_PARTITION variable = number complete  // wires
         split_row<C>(row, w.weight_bits, number);
-        WeightRow<C> out;
-      store_lane:
+        weight_t weight[C::SIMD * C::PE];
+#pragma HLS ARRAY_PARTITION variable = weight complete  // wires
+      decode_lane:
         for (int lane = 0; lane < C::SIMD * C::PE; lane++) {
 #pragma HLS UNROLL  // the whole row in one cycle
-          out.set(lane, coded ? table[lane][number[lane] & mask] : weight_t(number[lane]));
+          weight[lane] = coded ? table[lane][number[lane] & mask] : weight_t(number[lane]);
+        }
+        WeightRow<C> out;
+        const int FACTORS = WeightRow<C>::FACTORS;
+        const int UPPER = C::SIMD * C::PE - C::SIMD * FACTORS;  // 0 where there are none
+      store_s:
+        for (int s = 0; s < C::SIMD; s++) {
+#pragma HLS UNROLL  // likewise
+        store_k:
+          for (int k = 0; k < FACTORS; k++) {
+#pragma HLS UNROLL  // likewise
+            const int lane = s * FACTORS + k;
+            out.set(s, k, weight[lane], weight[UPPER + lane], w.paired);
+          }
         }
         rows.write(out);
       }

@@ -47,6 +47,7 @@ struct LoadWork {
   Count<C::MAX_PASSES> chunks;
   Count<32> bias_shift;
   bool scaled;
+  bool paired;  // two output channels share a multiplier
 };
 
 // The biases of a tile, shifted: what its accumulators start at.
@@ -62,36 +63,6 @@ const int SCALES = WORD_BITS / SCALE_BITS;
 template <class C>
 struct ScaleTile {
   uint8_t factor[C::PE];
-};
-
-// The weights that one cycle consumes, lane * PE + output channel: one memory word, written whole.
-template <class C>
-class WeightRow {
- public:
-  typedef typename C::weight_t weight_t;
-#ifdef CSIM_FAST
-  weight_t get(int lane) const { return lane_[lane]; }
-  void set(int lane, weight_t weight) { lane_[lane] = weight; }
-
- private:
-  weight_t lane_[C::SIMD * C::PE];
-#else
-  weight_t get(int lane) const {
-#pragma HLS INLINE
-    const int low = lane % C::PE * C::WEIGHT_BITS;
-    weight_t weight;
-    weight.range(C::WEIGHT_BITS - 1, 0) = part_[lane / C::PE].range(low + C::WEIGHT_BITS - 1, low);
-    return weight;
-  }
-  void set(int lane, weight_t weight) {
-#pragma HLS INLINE
-    const int low = lane % C::PE * C::WEIGHT_BITS;
-    part_[lane / C::PE].range(low + C::WEIGHT_BITS - 1, low) = weight.range(C::WEIGHT_BITS - 1, 0);
-  }
-
- private:
-  ap_uint<C::PE * C::WEIGHT_BITS> part_[C::SIMD];  // of a lane; none beyond ap_int's 1024 bits
-#endif
 };
 
 // --- plan_reads -> read_words, unpack_rows, compute -----------------------------------------
@@ -208,7 +179,7 @@ struct TapRow {
 
 template <class C>
 struct ComputeWork {
-  bool is_conv, wide;  // wide: codes have bits in the upper memory
+  bool is_conv, wide, paired;  // wide: codes have bits in the upper memory
   Count<C::MAX_PASSES> chunks;
   typename C::x_t columns, width, stride_w, pad_left;
   typename C::y_t height;
