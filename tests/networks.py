@@ -275,6 +275,7 @@ def draw(rng: np.random.Generator, build: Build, seed: int) -> Toy | None:
     toy = Toy(
         shape, [], in_bits=int(rng.integers(2, 13)), images=int(rng.integers(1, build.images + 1)),
         weight_bits=int(rng.integers(low, build.weight_bits + 1)), seed=seed,
+        symmetric=build.pair_bits > 0,
     )  # fmt: skip
     draft = Draft(rng, build, toy, [Map("input", shape, True, toy.in_bits - 1)])
     while convolution(draft) is None:
@@ -292,7 +293,7 @@ def draw(rng: np.random.Generator, build: Build, seed: int) -> Toy | None:
 
 def draw_weights(rng: np.random.Generator, build: Build, toy: Toy) -> None:
     """Give some layers weights of their own width, or a codebook; rows must suit the ports."""
-    step = build.simd * build.pe // 64
+    step = build.engine.sizes.array.tile(False) * build.simd // 64
     fitting = [n for n in range(1, build.weight_bits + 1) if step * n % build.weight_ports == 0]
     widths = [n for n in fitting if 2 <= n <= build.weight_bits]
     if toy.weight_bits not in widths:
@@ -300,7 +301,8 @@ def draw_weights(rng: np.random.Generator, build: Build, toy: Toy) -> None:
     for layer in toy.layers:
         if layer.kind in ("conv", "fc") and rng.integers(0, 2):
             layer.weight_bits = int(rng.choice(widths))
-            indices = [n for n in fitting if n <= min(8, layer.weight_bits, 14)]
+            most = layer.weight_bits - toy.symmetric
+            indices = [n for n in fitting if n <= min(8, most, 14)]
             if indices and layer.weight_bits <= 14 and rng.integers(0, 2):
                 layer.index_bits = int(rng.choice(indices))
     for layer in toy.layers:

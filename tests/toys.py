@@ -69,6 +69,7 @@ class Toy:
     layers: list[ToyLayer] = field(default_factory=list)
     in_bits: int = 10
     weight_bits: int = 14
+    symmetric: bool = False  # no weight is the most negative number, as quantizers make them
     images: int = 2
     seed: int = 1
     concats: dict[str, list[str]] = field(default_factory=dict)
@@ -133,10 +134,12 @@ def convolution(
     if values.shape[1] % layer.groups or layer.out % layer.groups:
         raise ValueError("groups must divide the channels")
     shape = (layer.out, values.shape[1] // layer.groups, *layer.kernel)
-    weight = rng.integers(-limit, limit, shape).astype(np.int16)
+    lowest = -limit + toy.symmetric
+    weight = rng.integers(lowest, limit, shape).astype(np.int16)
     storage: dict[str, Any] = {"scheme": "uniform", "bits": bits, "table": False}
     if layer.index_bits:
-        drawn = rng.choice(2 * limit, 1 << layer.index_bits, replace=False) - limit
+        entries = min(1 << layer.index_bits, limit - lowest)
+        drawn = rng.choice(limit - lowest, entries, replace=False) + lowest
         table = np.sort(drawn).astype(np.int32)
         used = table[table > -limit] if layer.scaled else table
         weight = used[rng.integers(0, used.size, shape)].astype(np.int16)

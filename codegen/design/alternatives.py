@@ -30,7 +30,7 @@ Candidate = tuple[int, str, list[float]]  # lanes, their shape, cycles of every 
 class Speed:
     """What a compute stage reaches."""
 
-    stage: str  # "multiply", "pairs" or "sums"
+    stage: str  # "multiply", "codes" or "sums"
     lanes: int  # multiply-accumulates a cycle where the layer allows it
     shape: str  # how the lanes are arranged
     conv_gops: float  # 10^9 operations a second of the convolutions alone
@@ -44,7 +44,7 @@ def compare(network: Network, part: Part, images: int) -> list[Speed]:
     shapes = sorted({(point.simd, point.pe, point.pixels) for point in space})
     stages = {
         "multiply": _multiply(bound, shapes, paired=False),
-        "pairs": _multiply(bound, shapes, paired=True),
+        "codes": _multiply(bound, shapes, paired=True),
         "sums": _sums(bound, part),
     }
     speeds = []
@@ -70,11 +70,11 @@ def _speed(stage: str, candidate: Candidate, bound: Bound) -> Speed:
     return Speed(stage, lanes, shape, gops, bound.images / seconds)
 
 
-def pair_bits(part: Part, weight_bits: int) -> int:
+def code_bits(part: Part, weight_bits: int) -> int:
     """Widest code of which two share a DSP block: weight + 2 codes fit its larger input, unsigned.
 
     >>> from formats.hardware import find_part
-    >>> pair_bits(find_part("XC7Z020"), 14), pair_bits(find_part("XCZU7EV"), 14)
+    >>> code_bits(find_part("XC7Z020"), 14), code_bits(find_part("XCZU7EV"), 14)
     (5, 6)
     """
     return (part.multiplier[0] - 1 - weight_bits) // 2
@@ -84,7 +84,7 @@ def _multiply(
     bound: Bound, shapes: list[tuple[int, int, int]], paired: bool
 ) -> Iterator[Candidate]:
     """Arrays of multipliers, with or without pairs."""
-    most = pair_bits(bound.part, bound.operands.weight_bits) if paired else 0
+    most = code_bits(bound.part, bound.operands.weight_bits) if paired else 0
     factor = 2 if paired else 1
     for simd, pe, pixels in shapes:
         cycles = []

@@ -8,7 +8,6 @@ from formats.errors import UserError
 from formats.hardware import Part
 from formats.packing import WORD_BITS
 
-STAGES = ("auto", "single", "pairs")  # of the multipliers: one or two products each a cycle
 MODES = ("auto", "chip", "ddr")  # feature maps: on chip as far as that is sensible, all, none
 WEIGHT_PORTS = (1, 2, 3, 4, 6)  # what may be asked for
 MAX_PIXELS = 8
@@ -58,7 +57,7 @@ class Array:
 
     @property
     def stage(self) -> str:
-        """The compute stage, one of STAGES but "auto"."""
+        """The compute stage, by the name that STAGE has for it."""
         return "pairs" if self.pair_bits else "single"
 
     @property

@@ -78,9 +78,10 @@ def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
     for pair_bits in _pair_choices(part, operands, axes):
         shift = part.multiplier[0] - pair_bits if pair_bits else 0
         for choice in product(*values):
-            if pair_bits and choice[1] % (2 * BLOCK_CODES) and "pe" not in axes:
+            fields = dict(zip(free, choice, strict=True))
+            if pair_bits and fields["pe"] % (2 * BLOCK_CODES) and "pe" not in axes:
                 continue
-            array = Array(*choice, pair_bits=pair_bits, pair_shift=shift)
+            array = Array(**fields, pair_bits=pair_bits, pair_shift=shift)
             bits = factor_bits(array, operands.weight_bits)
             if array.multipliers <= most and array.multipliers // array.pixels * bits <= row_bits:
                 yield array

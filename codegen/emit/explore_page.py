@@ -50,7 +50,7 @@ def speeds(plan: Design, times: Sequence[LayerTime]) -> dict[str, dict[str, floa
 
 def design_entry(design: Design) -> dict[str, Any]:
     """One design as JSON."""
-    axes = ("simd", "pe", "pixels", "weight_ports", "fm")
+    axes = ("simd", "pe", "pixels", "weight_ports", "stage", "fm")
     return {
         "point": {name: getattr(design.array, name) for name in axes},
         "qk_units": design.array.qk_units,

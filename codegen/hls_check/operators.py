@@ -14,7 +14,7 @@ from codegen.hls_check.program import Finding
 
 MOST = 8  # variable multiplications outside of array and finish stage
 WIDEST = 18  # bits of their operands: one DSP48, with room
-ARRAY = ("mac_array.hpp",)  # the compute stage's multipliers
+ARRAY = ("mac_array.hpp", "pair_array.hpp")  # the compute stage's multipliers
 PROCESSES = ("finish",)  # average, normalisation, scale
 DIVISIONS = ("udiv", "sdiv", "urem", "srem")
 

@@ -116,11 +116,12 @@ clear_bias:
   static_assert(C::TAP_ROWS >= C::WEIGHT_ROWS, "every row of weights must have its taps");
   Digit<Count<C::MAX_PASSES>> chunk;
   Digit<typename C::x_t> column, x;
-  Digit<Count<C::TAP_ROWS>> step;  // of the group of pixels
+  Digit<Count<C::TAP_ROWS>> step, next_step;  // of the group of pixels; of the next pass, so far
   chunk.start(w.chunks);
   column.start(w.columns);
   x.start(w.width);
   step.start(1);
+  next_step.start(1);
   RowJob<C> row = {0, 0, 0, 0, false, false, false, false, false};
   LineJob<C> line = {0, false};
   Corner<C> corner = {0, 0, 0};
@@ -155,7 +156,7 @@ compute_step:
       buffer.upper = !buffer.upper;
       buffer.ready = true;
       buffer.full = false;
-      step.start(buffer.taken);
+      step = next_step;
       buffer.taken = 0;
       const bool tile_begin = chunk.value == 0;
       if (conv && tile_begin) bias = biases.read();
@@ -167,6 +168,7 @@ compute_step:
       const TapRow<C> next = taps.read();
       tap[side * C::TAP_ROWS + int(buffer.taken)] = next;
       if (conv) weight[side * C::WEIGHT_ROWS + int(buffer.taken)] = weights.read();
+      next_step.start(Count<C::TAP_ROWS>(buffer.taken + 1));
       buffer.taken++;
       buffer.full = next.pass_end;
       buffer.all = next.layer_end;

@@ -27,7 +27,9 @@ class PairStage : public MacStage<C> {
 #pragma HLS INLINE
     const int DOUBLE = C::PAIR_SHIFT + C::PAIR_BITS + C::VALUE_BITS;
     const int HALF = C::PE / 2;
-    typedef typename C::acc_t acc_t;
+    // Both are exact, and end before the accumulators: an adder there is all that goes round.
+    typedef ap_int<DOUBLE - C::PAIR_SHIFT + Bits<C::SIMD>::COUNT> upper_t;
+    typedef ap_int<DOUBLE + Bits<C::SIMD>::COUNT> sum_t;
   pair_q:
     for (int q = 0; q < C::PIXELS; q++) {
 #pragma HLS UNROLL  // one array each
@@ -35,7 +37,7 @@ class PairStage : public MacStage<C> {
       for (int k = 0; k < HALF; k++) {
 #pragma HLS UNROLL  // two output channels each
         ap_int<C::PAIR_SHIFT + Bits<C::SIMD>::COUNT> low = 0;
-        ap_int<DOUBLE - C::PAIR_SHIFT + Bits<C::SIMD>::COUNT> high = 0;
+        upper_t high = 0;
         Count<C::SIMD> negative = 0;
       pair_s:
         for (int s = 0; s < C::SIMD; s++) {
@@ -50,9 +52,11 @@ class PairStage : public MacStage<C> {
           high += upper;
           negative += lower < 0 ? 1 : 0;
         }
-        const acc_t below = low, above = high + negative;
-        this->acc_[q][k] += paired ? below : acc_t(below + (above << C::PAIR_SHIFT));
-        this->acc_[q][k + HALF] += paired ? above : acc_t(0);
+        const upper_t above = high + negative;
+        const sum_t joined = sum_t(above) << C::PAIR_SHIFT;
+        const sum_t own = low + (paired ? sum_t(0) : joined);
+        this->acc_[q][k] += own;
+        this->acc_[q][k + HALF] += paired ? above : upper_t(0);
       }
     }
   }

@@ -26,6 +26,25 @@ inline int16_t row_field(const uint64_t* row, int index, int width) {
   return int16_t(int64_t(field << spare) >> spare);
 }
 
+// The fields of half a row, 64 at a time: those are w words.
+template <class C>
+void split_fields(const uint64_t row[C::ROW_WORDS], int first, int w,
+                  int16_t field[C::SIMD * C::PE]) {
+#pragma HLS INLINE
+split_group:
+  for (int group = 0; group < C::SIMD * C::PE / C::SHARED / WORD_BITS; group++) {
+#pragma HLS UNROLL  // likewise
+  split_lane:
+#ifndef __SYNTHESIS__
+#pragma GCC unroll 64  // constant shifts here, too: g++ would gather fields from memory
+#endif
+    for (int i = 0; i < WORD_BITS; i++) {
+#pragma HLS UNROLL  // the whole row in one cycle
+      field[(first + group) * WORD_BITS + i] = row_field(row + (first + group) * w, i, w);
+    }
+  }
+}
+
 // Splits a row into its fields; a width of which a row never has so many fills only the first ones
 // (two weights share a multiplier up to PAIR_BITS). The width takes one of a few constant values,
 // so each case is wiring and the choice a multiplexer.
@@ -33,33 +52,24 @@ template <class C>
 void split_row(const uint64_t row[C::ROW_WORDS], Count<16> width, int16_t field[C::SIMD * C::PE]) {
 #pragma HLS INLINE
   const int widest = C::weight_width(C::WEIGHT_WIDTHS - 1);
-  static_assert(
-      C::PE * C::SIMD / C::SHARED % WORD_BITS == 0,
-      "PE * SIMD must be a multiple of 64 a weight of a multiplier: a row is whole words, "
-      "whatever the width");
+  const int GROUPS = C::SIMD * C::PE / C::SHARED / WORD_BITS;  // of 64 fields in half a row
+  static_assert(C::PE * C::SIMD % (C::SHARED * WORD_BITS) == 0,
+                "PE * SIMD must be a multiple of 64, of 128 with pairs: a row is whole words");
   static_assert(widest <= 16, "the largest width, the last of weight_width, must be 16 at most");
   static_assert(C::PE / C::SHARED * C::SIMD * widest <= C::ROW_WORDS * WORD_BITS,
                 "ROW_WORDS must hold a weight of the largest width for every multiplier");
 split_width:
 #ifndef __SYNTHESIS__
-#pragma GCC unroll 16  // constant shifts here, too: g++ would gather fields from memory
+#pragma GCC unroll 16  // likewise
 #endif
   for (int k = 0; k < C::WEIGHT_WIDTHS; k++) {
 #pragma HLS UNROLL  // one case per width that occurs; the first is also the default
     const int w = C::weight_width(k);
-    const int fields = C::SIMD * C::PE / (w <= C::PAIR_BITS ? 1 : C::SHARED);
     if (k == 0 || width == w) {
-    split_group:
-      for (int group = 0; group < fields / WORD_BITS; group++) {
-#pragma HLS UNROLL  // 64 fields are w words
-      split_lane:
-#ifndef __SYNTHESIS__
-#pragma GCC unroll 64  // likewise
-#endif
-        for (int i = 0; i < WORD_BITS; i++) {
-#pragma HLS UNROLL  // the whole row in one cycle
-          field[group * WORD_BITS + i] = row_field(row + group * w, i, w);
-        }
+    split_half:
+      for (int half = 0; half < C::SHARED; half++) {
+#pragma HLS UNROLL  // no row has two weights a multiplier that are wider
+        if (half == 0 || w <= C::PAIR_BITS) split_fields<C>(row, half * GROUPS, w, field);
       }
     }
   }

@@ -168,7 +168,9 @@ def test_engine_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     folder = tmp_path / "engine"
     assert main(["engine", f"OUT={folder}", "SIMD=8", "PE=16", "PIXELS=1"]) == 0
     text = capsys.readouterr().out
-    assert "XC7Z020: 8x16x1 multipliers" in text and f"ENGINE={folder}" in text
+    assert (
+        "XC7Z020: 8x16x1 products a cycle of 128 multipliers" in text and f"ENGINE={folder}" in text
+    )
     made = read_engine(folder)
     assert made.sizes.array.pe == 16 and not list(folder.glob("*.json"))
     write_toy(tmp_path / "toy" / "quantized", Toy((3, 14, 13), SMALL, images=1))

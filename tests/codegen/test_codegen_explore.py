@@ -55,7 +55,7 @@ def test_no_plan_is_faster_than_its_bound(part: str) -> None:
     network, usable = full_size("alexnet"), find_part(part)
     bound = Bound(network, usable, 4)
     checked = 0
-    for array in points(usable, bound.weight_bits, bound.value_bits, {"weight_ports": 2}):
+    for array in points(usable, bound.operands, {"weight_ports": 2}):
         try:
             made = plan(network, usable, array, 4)
         except UserError:
@@ -149,7 +149,7 @@ def test_command_writes_pages_and_pictures(
     for name in ("bounds", "roofline"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert main(["alternatives", f"OUT={build}", "BATCH=2"]) == 0
-    assert "pairs" in capsys.readouterr().out
+    assert "codes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["XC7Z020", "XCZU7EV"])
@@ -157,7 +157,7 @@ def test_pairs_and_sums_are_faster_than_products(name: str) -> None:
     part = find_part(name)
     found = {item.stage: item for item in alternatives.compare(full_size("alexnet"), part, 8)}
     assert found["multiply"].conv_gops <= 2e-9 * found["multiply"].lanes * part.clock_mhz * 1e6
-    assert found["pairs"].conv_gops > 1.5 * found["multiply"].conv_gops
+    assert found["codes"].conv_gops > 1.5 * found["multiply"].conv_gops
     assert found["sums"].conv_gops > found["multiply"].conv_gops
     assert found["sums"].images_per_second > found["multiply"].images_per_second
 
@@ -165,7 +165,7 @@ def test_pairs_and_sums_are_faster_than_products(name: str) -> None:
 def test_wide_codes_take_no_alternative() -> None:
     network, part = full_size("alexnet", 8), find_part("XC7Z020")
     found = {item.stage: item for item in alternatives.compare(network, part, 8)}
-    assert found["pairs"].conv_gops == found["multiply"].conv_gops
+    assert found["codes"].conv_gops == found["multiply"].conv_gops
     assert "sums" not in found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds: five engines, each compiled once, for any network within its limits.
+"""Builds: seven engines, each compiled once, for any network within its limits.
 
 Also the seeded bugs ("mutations") that a copy of its sources can be given.
 """
@@ -39,11 +39,17 @@ class Build:
     weight_ports: int = 1
     pixels: int = 1
     low_bits: int = 4
+    pair_bits: int = 0  # of weights that share a multiplier
 
     @property
     def engine(self) -> Engine:
         """The engine: generous limits for small networks."""
-        array = Array(self.simd, self.pe, self.pixels, self.weight_ports, self.qk_units)
+        part = find_part(PART)
+        array = Array(
+            self.simd, self.pe, self.pixels, self.weight_ports, self.qk_units,
+            pair_bits=self.pair_bits,
+            pair_shift=part.multiplier[0] - self.pair_bits if self.pair_bits else 0,
+        )  # fmt: skip
         every = tuple(range(1, 17))
         sizes = Sizes(
             array=array, batch=self.images, weight_rows=self.weight_rows,
@@ -60,7 +66,7 @@ class Build:
             table_entries=256, plain_weights=True,
             chip_words=(self.chip_words * self.images, (self.chip_words + 1) * self.images),
         )  # fmt: skip
-        return Engine(find_part(PART), sizes)
+        return Engine(part, sizes)
 
     @property
     def files(self) -> tuple[str, dict[str, str]]:
@@ -79,6 +85,8 @@ BUILDS = (
     Build("narrow", 8, 8, 16, 1, weight_rows=64, line_blocks=512, pixels=3),
     Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=768, weight_ports=3),
     Build("flat", 40, 24, 14, 4, weight_rows=40, line_blocks=1024, pixels=4),
+    Build("pairs", 16, 32, 14, 8, types="exact", weight_rows=100, line_blocks=900, pair_bits=8),
+    Build("narrow_pairs", 8, 48, 16, 4, weight_rows=64, pixels=2, weight_ports=2, pair_bits=6),
 )
 
 
@@ -158,6 +166,13 @@ MUTATIONS = {
         Mutation("scale_of_first_tile", "finish.hpp", "scale = scales.read();",
                  "{\nconst ScaleTile<C> next = scales.read();\n"
                  "if (tile.value == 0) scale = next;\n}", "narrow"),
+        Mutation("pair_borrow", "weight_row.hpp", "upper - weight_t(lower < 0 ? 1 : 0)", "upper",
+                 "pairs"),
+        Mutation("pair_carry", "pair_array.hpp", "negative += lower < 0 ? 1 : 0;", "", "pairs"),
+        Mutation("pair_halves", "pair_array.hpp", "sum_t(above) <<",
+                 "sum_t(high) <<", "pairs"),
+        Mutation("half_tile", "control.hpp", "lanes = d.tile_planes * BLOCK_CODES;",
+                 "lanes = C::PE;", "narrow_pairs"),
         Mutation("cache_always_fetched", "control.hpp", "tile.value == 0,", "1,"),
     )
 }  # fmt: skip

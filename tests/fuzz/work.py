@@ -15,7 +15,7 @@ from tests.networks import TRIES, draw
 from tests.toys import Toy, ToyLayer
 
 CASES = Path(__file__).with_name("cases")
-SHARES = (0.3, 0.2, 0.2, 0.1, 0.2)  # of the networks, by build
+SHARES = (0.25, 0.15, 0.15, 0.1, 0.1, 0.15, 0.1)  # of the networks, by build
 SHRINK_RUNS = 300
 
 

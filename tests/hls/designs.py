@@ -2,6 +2,7 @@
 """Designs whose C++ is checked as Vitis HLS would see it, rendered once."""
 
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -28,22 +29,25 @@ def every_operation() -> Toy:
         ToyLayer(30, (1, 1), pool=POOL2),
         ToyLayer(10, (2, 2), kind="fc"),
     ]
-    return Toy((3, 24, 25), layers)
+    return Toy((3, 24, 25), layers, in_bits=9, symmetric=True)
 
 
 @cache
 def rendered(name: str) -> dict[str, str]:
-    """The files of `hls/`: AlexNet with 24 x 8 multipliers, `small` with 8 x 8, `operations`."""
-    if name != "operations":
+    """The files of `hls/`: AlexNet with 24 x 8 multipliers, `small` with 8 x 8, `operations`, which
+    `pairs` runs with two products a multiplier where widths allow."""
+    if name not in ("operations", "pairs"):
         return render_all(planned("alexnet", Array(24 if name == "alexnet" else 8, 8)))
     with tempfile.TemporaryDirectory() as folder:
         write_toy(Path(folder), every_operation())
         network = load(Path(folder))
-        design = plan(network, find_part("XC7Z045"), Array(8, 24, 2, 2), images=2)
+        pairs = {"pe": 32, "pair_bits": 8, "pair_shift": 17} if name == "pairs" else {}
+        array = replace(Array(8, 24, 2, 2), **pairs)
+        design = plan(network, find_part("XC7Z045"), array, images=2)
         return render_all(design)
 
 
-DESIGNS = ("alexnet", "operations")
+DESIGNS = ("alexnet", "operations", "pairs")
 
 
 @cache
