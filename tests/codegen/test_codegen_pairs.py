@@ -1,8 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two products in one multiplier, as docs/faster.md packs them: every case of its widths."""
+"""Two products in one multiplier, as docs/faster.md packs them: every case of its widths.
+
+First the arithmetic in integers, then the engine's own C++ in exact types: its packed weights and
+its compute stage.
+"""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from codegen.design.array import Array
+from codegen.emit import csim
+from formats.hardware import find_part
+from tests.checkout import execute, needs_compiler
+from tests.hls.compiler import compile_text
+
+PORTS = {find_part(name).multiplier[0] for name in ("XC7Z020", "XCZU7EV")}  # DSP48E1, DSP48E2
+# port, W, V: the widest signed value V that pairs with a weight of W bits
+LIMITS = [(port, bits, port - 2 * bits + 1) for port in sorted(PORTS) for bits in range(4, 12)]
 
 
 def split(packed: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -26,20 +42,24 @@ def test_two_codes_share_a_weight() -> None:
     assert unrepaired / cases == pytest.approx(0.484, abs=0.001)
 
 
-def test_two_weights_share_a_value() -> None:
-    """W = 8 without -128, V = 9, s = 17: 33,292,800 cases."""
-    weights = np.arange(-127, 128)
+@pytest.mark.parametrize(
+    ("port", "bits", "value"), [(25, 8, 10), (25, 9, 8), (27, 8, 12), (27, 9, 10)]
+)
+def test_two_weights_share_a_value(port: int, bits: int, value: int) -> None:
+    """Every case at the limits of a DSP48E1 and a DSP48E2: 66,585,600 with 8 and 10 bits."""
+    top, shift = (1 << (bits - 1)) - 1, port - bits
+    weights = np.arange(-top, top + 1)
     first, second = (grid.ravel() for grid in np.meshgrid(weights, weights))
-    packed = first + (second << 17)
+    packed = first + (second << shift)
     # what is stored: wiring makes the packed factor of it
-    assert (packed == ((second - (first < 0)) << 17) + (first & ((1 << 17) - 1))).all()
+    assert (packed == ((second - (first < 0)) << shift) + (first & ((1 << shift) - 1))).all()
     cases = 0
-    for value in range(-256, 256):
-        lower, _, upper = split(packed * value, 17)
-        assert (lower == first * value).all() and (upper == second * value).all()
+    for number in range(-(1 << (value - 1)), 1 << (value - 1)):
+        lower, _, upper = split(packed * number, shift)
+        assert (lower == first * number).all() and (upper == second * number).all()
         cases += first.size
-    assert cases == 33_292_800
-    assert int(np.abs(packed).max()).bit_length() + 1 <= 25  # the larger input of a DSP48E1
+    assert cases == (2 * top + 1) ** 2 << value
+    assert int(np.abs(packed).max()).bit_length() + 1 <= port  # a DSP block's larger input
 
 
 @pytest.mark.parametrize(
@@ -51,3 +71,100 @@ def test_packed_products_may_be_summed_before_they_are_split(
     """The lower sum must stay within its s bits, whose sign is the top one."""
     largest = (1 << 13) * ((1 << code_bits) - 1)
     assert (1 << (port - code_bits - 1)) // largest == most
+
+
+@pytest.mark.parametrize(("port", "bits", "value"), LIMITS)
+def test_the_rule_is_exact_and_tight(port: int, bits: int, value: int) -> None:
+    """Every two weights at the extremes of a value of V bits, and a few between."""
+    array = Array(pe=16, pair_bits=bits, pair_shift=port - bits)
+    assert array.can_pair(bits, value) and not array.can_pair(bits, value + 1)
+    top = (1 << (bits - 1)) - 1
+    weights = np.arange(-top, top + 1)
+    first, second = (grid.ravel() for grid in np.meshgrid(weights, weights))
+    packed = first + (second << array.pair_shift)
+    assert int(np.abs(packed).max()).bit_length() + 1 <= port
+    half = 1 << (value - 1)
+    for number in {-half, 1 - half, -1, 0, 1, half // 3, half - 1}:
+        lower, _, upper = split(packed * number, array.pair_shift)
+        assert (lower == first * number).all() and (upper == second * number).all()
+    lower, _, _ = split(np.array([top * 2 * -half]), array.pair_shift)
+    assert lower[0] != top * 2 * -half  # one bit more does not fit
+
+
+# Every two weights of W bits; values of V bits at both ends and between, or all of them.
+PROGRAM = """
+#include <cstdint>
+#include <cstdio>
+#include "ap_int.h"
+struct Network {{
+  static const int32_t SIMD = 8, PE = 16, PIXELS = 1, G = 1, SHARED = 2, WEIGHT_BITS = {bits};
+  static const int32_t PAIR_BITS = {bits}, PAIR_SHIFT = {shift}, FACTOR_BITS = 2 * {bits};
+  static const int32_t VALUE_BITS = {value};
+  typedef ap_int<{bits}> weight_t;
+  typedef ap_int<{bits} + {shift}> factor_t;
+  typedef ap_int<{value}> value_t;
+  typedef ap_int<{bits} + {value} + 4> tree_t;
+  typedef ap_int<40> acc_t;
+  typedef ap_uint<8> code_t;
+  typedef ap_uint<64> bus_t;
+  typedef ap_int<16> y_t;
+  typedef ap_int<16> x_t;
+  typedef ap_int<16> entry_t;
+  typedef ap_int<16> block_t;
+  typedef ap_int<16> plane_t;
+  typedef ap_int<16> channel_t;
+}};
+#include "pair_array.hpp"
+int main() {{
+  const int top = (1 << ({bits} - 1)) - 1, half = 1 << ({value} - 1), S = Network::PAIR_SHIFT;
+  long cases = 0, wrong = 0;
+  int values[8] = {{-half, 1 - half, -1, 0, 1, half / 3, half - 2, half - 1}};
+  // lane s of a step has the s-th value alone, so that no error can hide behind another one
+  for (int from = -half; from < half; from += 8) {{
+    for (int s = 0; s < 8 && {all}; s++) values[s] = from + s;
+    for (int a = -top; a <= top; a++) {{
+      for (int b = -top; b <= top; b += 8) {{
+        WeightRow<Network> rows[8];
+        for (int s = 0; s < 8; s++) {{
+          for (int i = 0; i < 8; i++) {{
+            for (int k = 0; k < 8; k++) {{
+              const int w = i == s && b + k <= top ? 1 : 0;
+              rows[s].set(i, k, a * w, (b + k) * w, true);
+              const int64_t packed = rows[s].factor(i, k, true);
+              if (packed != a * w + int64_t((b + k) * w) * (1 << S)) wrong++;
+            }}
+          }}
+          Network::value_t value[1][8];
+          for (int i = 0; i < 8; i++) value[0][i] = values[i];
+          PairStage<Network> stage;
+          stage.step(rows[s], value, true);
+          const SumGroup<Network> sums = stage.result();
+          for (int k = 0; k < 8 && b + k <= top; k++) {{
+            cases++;
+            if (sums.pixel[0].sum[k] != a * values[s]) wrong++;
+            if (sums.pixel[0].sum[k + 8] != (b + k) * values[s]) wrong++;
+          }}
+        }}
+      }}
+    }}
+    if (!{all}) break;
+  }}
+  std::printf("%ld %ld\\n", cases, wrong);
+}}
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("port", "bits", "every"),
+    [(25, 8, False), (27, 8, False), (25, 5, False), (25, 4, True)],
+)
+def test_the_stage_itself(port: int, bits: int, every: bool, tmp_path: Path) -> None:
+    value = min(port - 2 * bits + 1, 16)
+    if every:
+        value = 8
+    text = PROGRAM.format(bits=bits, shift=port - bits, value=value, all=int(every))
+    assert compile_text(tmp_path, text, "-O2", *csim.AP_TYPES["exact"]) == ""
+    cases, wrong = map(int, execute(tmp_path / "a.out", folder=tmp_path).stdout.split())
+    weights = (1 << bits) - 1
+    assert (cases, wrong) == (weights**2 * (1 << value if every else 8), 0)
