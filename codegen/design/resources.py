@@ -86,9 +86,9 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
 
     DSP: one block per multiplier where the operands fit it, else ceil x ceil of them; per
     QK/QE unit also those of the factor that an average pool, a normalisation or a weight scale asks
-    for (accumulator by the widest of them). Sizes that are products come ready-made in the layer
-    table, so that the control needs none; squares, interpolation and the words of copy_out are
-    bound to LUTs.
+    for (accumulator by the widest of them; weight scales alone are multiplied in LUTs). Sizes that
+    are products come ready-made in the layer table, so that the control needs none; squares,
+    interpolation and the words of copy_out are bound to LUTs.
     BRAM36: half the RAMB18 of all memories, rounded up.
     LUT: what joins the products (`product_luts`), an adder
     per accumulator; CE and CK per SIMD lane and input, QE and QK per QK unit: the formula fitted to
@@ -102,7 +102,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     array, used = sizes.array, memories(sizes, part)
     lanes = array.pixels * array.pe
     dsp = array.multipliers * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
-    if factor_bits(sizes):
+    if factor_bits(sizes) > SCALE_BITS + 1:
         dsp += array.qk_units * multiplier_blocks(sizes.acc_bits, factor_bits(sizes), part)
     ports = len(adapters(array.weight_ports))
     levels = sizes.knq_levels
@@ -124,7 +124,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     )
     tables = levels * (sizes.value_bits + sizes.quant_bits) if levels > 1 else 0
     ff = (
-        array.multipliers * (sizes.factor_bits + array.shared * sizes.tree_bits)
+        array.multipliers * (sizes.packed_bits + array.shared * sizes.tree_bits)
         + 2 * sizes.row_bits
         + lanes * sizes.acc_bits * 2
         + (array.pe * SCALE_BITS if sizes.scales else 0)
@@ -196,11 +196,16 @@ def square_luts(sizes: Sizes) -> int:
 
 
 def scale_luts(sizes: Sizes) -> int:
-    """LUTs by which each QK/QE unit picks its lane's weight scale: 3 more lanes a LUT and bit."""
+    """LUTs of the QK/QE units for weight scales: the choice of a lane's, 3 more lanes a LUT and bit;
+    and where no wider factor has DSP blocks, the multiplication, an adder for two bits of a scale.
+    """
     if not sizes.scales:
         return 0
     lanes = sizes.array.pe // max(1, sizes.array.qk_units)
-    return sizes.array.qk_units * SCALE_BITS * ceil_div(lanes - 1, 3)
+    luts = SCALE_BITS * ceil_div(lanes - 1, 3)
+    if factor_bits(sizes) <= SCALE_BITS + 1:
+        luts += ceil_div(SCALE_BITS, 2) * (sizes.acc_bits + 2)
+    return sizes.array.qk_units * luts
 
 
 def multiplier_blocks(a: int, b: int, part: Part) -> int:

@@ -24,7 +24,7 @@ from codegen.design.design import Design
 from codegen.design.lowering import lower, source
 from codegen.design.resources import multiplier_blocks
 from codegen.design.rows import Row
-from codegen.design.sizes import factor_bits, operand_bits
+from codegen.design.sizes import operand_bits, packed_bits
 from formats.arithmetic import BLOCK_CODES
 from formats.errors import UserError
 from formats.hardware import Part
@@ -82,7 +82,7 @@ def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
             if pair_bits and fields["pe"] % (2 * BLOCK_CODES) and "pe" not in axes:
                 continue
             array = Array(**fields, pair_bits=pair_bits, pair_shift=shift)
-            bits = factor_bits(array, operands.weight_bits)
+            bits = packed_bits(array, operands.weight_bits)
             if array.multipliers <= most and array.multipliers // array.pixels * bits <= row_bits:
                 yield array
 

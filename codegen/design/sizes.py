@@ -130,20 +130,20 @@ class Sizes:
     chip_words: tuple[int, int] = (1, 1)  # depths of the memories A and B of feature maps
 
     @property
-    def factor_bits(self) -> int:
+    def packed_bits(self) -> int:
         """Bits that are stored for the larger operand of a multiplier."""
-        return factor_bits(self.array, self.weight_bits)
+        return packed_bits(self.array, self.weight_bits)
 
     @property
     def row_bits(self) -> int:
         """Bits of the weights that a cycle consumes, as the weight buffer holds them."""
-        return self.array.multipliers // self.array.pixels * self.factor_bits
+        return self.array.multipliers // self.array.pixels * self.packed_bits
 
 
-def factor_bits(array: Array, weight_bits: int) -> int:
+def packed_bits(array: Array, weight_bits: int) -> int:
     """Bits that are stored for the larger operand of a multiplier: a weight, or two.
 
-    >>> factor_bits(Array(8, 16), 14), factor_bits(Array(8, 16, pair_bits=8, pair_shift=17), 14)
+    >>> packed_bits(Array(8, 16), 14), packed_bits(Array(8, 16, pair_bits=8, pair_shift=17), 14)
     (14, 16)
     """
     return max(2 * array.pair_bits, weight_bits)

@@ -64,8 +64,7 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
   const LoadWork<C> load = {addr_t(d.weight_addr), count_t(d.layer_words), count_t(d.weight_table),
                             count_t(d.rows_words), count_t(d.last_words),  d.row_words,
                             d.weight_bits,         d.weight_table,         d.chunks,
-                            d.bias_shift,          d.scaled != 0,
-                            d.paired != 0};
+                            d.bias_shift,          d.scaled != 0,          d.paired != 0};
   to_load.write(load);
   const ReadWork<C> read = {
       images,

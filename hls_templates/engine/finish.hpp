@@ -23,6 +23,27 @@ template <class C>
 using Factor = ap_int<C::FACTOR_BITS>;
 #endif
 
+// An accumulator times its factor. Where weight scales are all that there is, a product is five
+// rows of an adder, and the array has the DSP blocks; a wider factor takes some.
+template <class C, bool NARROW>
+struct Scaled {
+  static typename C::wide_t product(typename C::acc_t sum, Factor<C> factor) {
+#pragma HLS INLINE
+    const typename C::wide_t product = typename C::wide_t(sum) * factor;
+#pragma HLS BIND_OP variable = product op = mul impl = dsp  // a wide factor
+    return product;
+  }
+};
+template <class C>
+struct Scaled<C, true> {
+  static typename C::wide_t product(typename C::acc_t sum, Factor<C> factor) {
+#pragma HLS INLINE
+    const typename C::wide_t product = typename C::wide_t(sum) * factor;
+#pragma HLS BIND_OP variable = product op = mul impl = fabric  // the array takes the DSP blocks
+    return product;
+  }
+};
+
 // The number that is requantized for output lane `lane` of a pixel.
 template <class C>
 typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vector, int lane,
@@ -45,7 +66,7 @@ typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vecto
   } else if (C::HAS_SCALE && w.scaled) {
     factor = scale.factor[lane];
   }
-  return wide_t(vector.sum[at]) * wide_t(factor);
+  return Scaled<C, C::FACTOR_BITS <= SCALE_BITS + 1>::product(vector.sum[at], factor);
 }
 
 template <class C>

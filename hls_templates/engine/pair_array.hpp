@@ -14,9 +14,9 @@ template <class C>
 class PairStage : public MacStage<C> {
   static_assert(C::PE % (2 * BLOCK_CODES) == 0,
                 "PE must be a multiple of 16: half a tile is planes");
-  static_assert(C::FACTOR_BITS >= 2 * C::PAIR_BITS && C::FACTOR_BITS >= C::WEIGHT_BITS,
-                "FACTOR_BITS must hold two weights of PAIR_BITS, or one of WEIGHT_BITS");
-  static_assert(C::PAIR_SHIFT + C::PAIR_BITS >= C::FACTOR_BITS,
+  static_assert(C::PACKED_BITS >= 2 * C::PAIR_BITS && C::PACKED_BITS >= C::WEIGHT_BITS,
+                "PACKED_BITS must hold two weights of PAIR_BITS, or one of WEIGHT_BITS");
+  static_assert(C::PAIR_SHIFT + C::PAIR_BITS >= C::PACKED_BITS,
                 "a multiplier's larger operand must hold what is stored of it");
 
  public:
@@ -42,7 +42,7 @@ class PairStage : public MacStage<C> {
       pair_s:
         for (int s = 0; s < C::SIMD; s++) {
 #pragma HLS UNROLL  // two adder trees, and one that counts, after expression balancing
-          const ap_int<DOUBLE> product = weight.factor(s, k, paired) * value[q][s];
+          const ap_int<DOUBLE> product = weight.operand(s, k, paired) * value[q][s];
 #pragma HLS BIND_OP variable = product op = mul impl = dsp  // both operands fit one DSP block
           ap_int<C::PAIR_SHIFT> lower;
           ap_int<DOUBLE - C::PAIR_SHIFT> upper;

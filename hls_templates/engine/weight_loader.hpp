@@ -199,15 +199,15 @@ load_word:
           weight[lane] = coded ? table[lane][number[lane] & mask] : weight_t(number[lane]);
         }
         WeightRow<C> out;
-        const int FACTORS = WeightRow<C>::FACTORS;
-        const int UPPER = C::SIMD * C::PE - C::SIMD * FACTORS;  // 0 where there are none
+        const int MULTIPLIERS = WeightRow<C>::MULTIPLIERS;
+        const int UPPER = C::SIMD * C::PE - C::SIMD * MULTIPLIERS;  // 0 where there are none
       store_s:
         for (int s = 0; s < C::SIMD; s++) {
 #pragma HLS UNROLL  // likewise
         store_k:
-          for (int k = 0; k < FACTORS; k++) {
+          for (int k = 0; k < MULTIPLIERS; k++) {
 #pragma HLS UNROLL  // likewise
-            const int lane = s * FACTORS + k;
+            const int lane = s * MULTIPLIERS + k;
             out.set(s, k, weight[lane], weight[UPPER + lane], w.paired);
           }
         }

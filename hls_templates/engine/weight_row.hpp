@@ -17,7 +17,7 @@
 template <class C>
 class WeightRow {
  public:
-  static const int FACTORS = C::PE / C::SHARED;
+  static const int MULTIPLIERS = C::PE / C::SHARED;
   typedef typename C::weight_t weight_t;
   weight_t get(int s, int p) const { return weight_[s * C::PE + p]; }
   void set(int s, int k, weight_t lower, weight_t upper, bool paired) {
@@ -32,9 +32,9 @@ class WeightRow {
 template <class C>
 class WeightRow {
  public:
-  static const int FACTORS = C::PE / C::SHARED;  // of an input channel
+  static const int MULTIPLIERS = C::PE / C::SHARED;  // of an input channel
   typedef typename C::weight_t weight_t;
-  typedef ap_int<C::FACTOR_BITS> stored_t;
+  typedef ap_int<C::PACKED_BITS> stored_t;
 
   // The weight of output channel p, where each has a multiplier of its own.
   weight_t get(int s, int p) const {
@@ -43,43 +43,43 @@ class WeightRow {
   }
 
   // Of the multiplier that output channels k and k + PE/2 share.
-  typename C::factor_t factor(int s, int k, bool paired) const {
+  typename C::operand_t operand(int s, int k, bool paired) const {
 #pragma HLS INLINE
     const stored_t both = stored(s, k);
     ap_int<C::PAIR_BITS> lower, upper;
     lower.range(C::PAIR_BITS - 1, 0) = both.range(C::PAIR_BITS - 1, 0);
     upper.range(C::PAIR_BITS - 1, 0) = both.range(2 * C::PAIR_BITS - 1, C::PAIR_BITS);
     const ap_int<C::PAIR_SHIFT> below = lower;  // repeats the sign
-    typename C::factor_t joined;
+    typename C::operand_t joined;
     joined.range(C::PAIR_SHIFT - 1, 0) = below.range(C::PAIR_SHIFT - 1, 0);
     joined.range(C::PAIR_SHIFT + C::PAIR_BITS - 1, C::PAIR_SHIFT) =
         upper.range(C::PAIR_BITS - 1, 0);
-    return paired ? joined : typename C::factor_t(both);
+    return paired ? joined : typename C::operand_t(both);
   }
 
   // The weights of output channels k and, where they share a multiplier, k + PE/2.
   void set(int s, int k, weight_t lower, weight_t upper, bool paired) {
 #pragma HLS INLINE
-    const int low = k * C::FACTOR_BITS;
+    const int low = k * C::PACKED_BITS;
     stored_t both = lower;
     if (C::SHARED == 2 && paired) {
-      const ap_int<C::FACTOR_BITS / C::SHARED> above = upper - weight_t(lower < 0 ? 1 : 0);
-      both.range(C::FACTOR_BITS - 1, C::PAIR_BITS) =
-          ap_int<C::FACTOR_BITS - C::PAIR_BITS>(above).range(C::FACTOR_BITS - C::PAIR_BITS - 1, 0);
+      const ap_int<C::PACKED_BITS / C::SHARED> above = upper - weight_t(lower < 0 ? 1 : 0);
+      both.range(C::PACKED_BITS - 1, C::PAIR_BITS) =
+          ap_int<C::PACKED_BITS - C::PAIR_BITS>(above).range(C::PACKED_BITS - C::PAIR_BITS - 1, 0);
     }
-    part_[s].range(low + C::FACTOR_BITS - 1, low) = both.range(C::FACTOR_BITS - 1, 0);
+    part_[s].range(low + C::PACKED_BITS - 1, low) = both.range(C::PACKED_BITS - 1, 0);
   }
 
  private:
   stored_t stored(int s, int k) const {
 #pragma HLS INLINE
-    const int low = k * C::FACTOR_BITS;
+    const int low = k * C::PACKED_BITS;
     stored_t both;
-    both.range(C::FACTOR_BITS - 1, 0) = part_[s].range(low + C::FACTOR_BITS - 1, low);
+    both.range(C::PACKED_BITS - 1, 0) = part_[s].range(low + C::PACKED_BITS - 1, low);
     return both;
   }
 
-  ap_uint<FACTORS * C::FACTOR_BITS> part_[C::SIMD];  // none beyond ap_int's 1024 bits
+  ap_uint<MULTIPLIERS * C::PACKED_BITS> part_[C::SIMD];  // none beyond ap_int's 1024 bits
 };
 #endif
 

@@ -98,10 +98,10 @@ PROGRAM = """
 #include "ap_int.h"
 struct Network {{
   static const int32_t SIMD = 8, PE = 16, PIXELS = 1, G = 1, SHARED = 2, WEIGHT_BITS = {bits};
-  static const int32_t PAIR_BITS = {bits}, PAIR_SHIFT = {shift}, FACTOR_BITS = 2 * {bits};
+  static const int32_t PAIR_BITS = {bits}, PAIR_SHIFT = {shift}, PACKED_BITS = 2 * {bits};
   static const int32_t VALUE_BITS = {value};
   typedef ap_int<{bits}> weight_t;
-  typedef ap_int<{bits} + {shift}> factor_t;
+  typedef ap_int<{bits} + {shift}> operand_t;
   typedef ap_int<{value}> value_t;
   typedef ap_int<{bits} + {value} + 4> tree_t;
   typedef ap_int<40> acc_t;
@@ -130,7 +130,7 @@ int main() {{
             for (int k = 0; k < 8; k++) {{
               const int w = i == s && b + k <= top ? 1 : 0;
               rows[s].set(i, k, a * w, (b + k) * w, true);
-              const int64_t packed = rows[s].factor(i, k, true);
+              const int64_t packed = rows[s].operand(i, k, true);
               if (packed != a * w + int64_t((b + k) * w) * (1 << S)) wrong++;
             }}
           }}

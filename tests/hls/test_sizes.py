@@ -25,7 +25,7 @@ WRONG = {
     "SIMD = 4": "PE * SIMD must be a multiple of 64",
     "ROW_WORDS = 47": "ROW_WORDS must hold a weight of the largest width",
     "SHARED = 2": "PE must be a multiple of 16",
-    "SHARED = 2, PE = 32, PAIR_BITS = 8": "FACTOR_BITS must hold two weights",
+    "SHARED = 2, PE = 32, PAIR_BITS = 8": "PACKED_BITS must hold two weights",
     "SHARED = 2, PE = 16": "a multiplier's larger operand must hold",
     "WEIGHT_PORTS = 5": "ROW_WORDS must be a multiple of WEIGHT_PORTS",
     "WEIGHT_PORTS = 2": "one port per section",

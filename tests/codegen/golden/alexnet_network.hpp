@@ -20,7 +20,7 @@ struct Network {
   typedef uint16_t quant_t;
   typedef int32_t tree_t;
   typedef int64_t acc_t;
-  typedef int32_t factor_t;
+  typedef int32_t operand_t;
   typedef int64_t wide_t;
   typedef unsigned __int128 in_gear_t;
   typedef unsigned __int128 out_gear_t;
@@ -40,7 +40,7 @@ struct Network {
   typedef ap_uint<13> quant_t;
   typedef ap_int<30> tree_t;
   typedef ap_int<40> acc_t;
-  typedef ap_int<2> factor_t;
+  typedef ap_int<2> operand_t;
   typedef ap_int<41> wide_t;
   typedef ap_uint<128> in_gear_t;
   typedef ap_uint<80> out_gear_t;
@@ -68,7 +68,7 @@ struct Network {
   static const int32_t SHARED = 1;  // output channels that share a multiplier at most
   static const int32_t PAIR_BITS = 0;  // largest W of weights that do
   static const int32_t PAIR_SHIFT = 0;  // of the upper weight
-  static const int32_t FACTOR_BITS = 14;  // of a weight, or of two, in the weight buffer
+  static const int32_t PACKED_BITS = 14;  // of a weight, or of two, in the weight buffer
   static const int32_t VALUE_BITS = 13;  // of a decoded activation, sign included
   static const int32_t TREE_BITS = 30;  // of a sum of SIMD products
   static const int32_t ACC_BITS = 40;  // that no input can overflow
