@@ -196,8 +196,10 @@ def square_luts(sizes: Sizes) -> int:
 
 
 def scale_luts(sizes: Sizes) -> int:
-    """LUTs of the QK/QE units for weight scales: the choice of a lane's, 3 more lanes a LUT and bit;
-    and where no wider factor has DSP blocks, the multiplication, an adder for two bits of a scale.
+    """LUTs of the QK/QE units for weight scales.
+
+    The choice of a lane's, 3 more lanes a LUT and bit; and where no wider factor has DSP blocks,
+    the multiplication, an adder for two bits of a scale.
     """
     if not sizes.scales:
         return 0
