@@ -54,7 +54,10 @@ def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Re
 def _layer(plan: Design, index: int, stored: board.Layer) -> dict[str, Any]:
     layer, row, cost = plan.network.layers[index], plan.rows[index], plan.costs[index]
     shared = {name: value for name, value in vars(stored).items() if name in Layer.model_fields}
-    weights = {"bits": stored.weight_bits, "table_entries": row.weight_table}
+    weights = {
+        "bits": stored.weight_bits, "table_entries": row.weight_table,
+        "scaled": layer.weight_scale is not None,
+    }  # fmt: skip
     return {
         **shared,
         "conv_shape": layer.conv_shape,

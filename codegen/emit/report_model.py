@@ -39,10 +39,14 @@ class Engine(Model):
 
 
 class Weights(Model):
-    """How a layer's weights are stored: their width, entries of the codebook (0 without one)."""
+    """How a layer's weights are stored: their width, entries of the codebook (0 without one).
+
+    `scaled`: whether each output channel has a step of its own.
+    """
 
     bits: Positive
     table_entries: Count
+    scaled: bool
 
 
 class Places(Model):

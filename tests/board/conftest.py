@@ -69,9 +69,11 @@ def other_bundle(other_build: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def ports_bundle(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """digits with 4-bit codebooks in its fully connected layers, weights through three ports."""
+    """digits with 4-bit codebooks in its fully connected layers, a scale for each channel, weights
+    through three ports.
+    """
     build = tmp_path_factory.mktemp("ports") / "digits"
-    options = ["FC_WEIGHT_SCHEME=kmeans", "FC_WEIGHT_BITS=4", "IMAGES=20"]
+    options = ["FC_WEIGHT_SCHEME=kmeans", "FC_WEIGHT_BITS=4", "WEIGHT_SCALE=channel", "IMAGES=20"]
     stage("model_prep", "quantize", "NET=digits", *options, f"OUT={build}")
     stage("codegen", "codegen", f"OUT={build}", "WEIGHT_PORTS=3")
     return prepare(build)

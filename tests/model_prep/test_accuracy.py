@@ -17,7 +17,7 @@ from formats.commands import main
 from formats.errors import UserError, run_cli
 from model_prep import run as run_module
 from model_prep import source
-from model_prep.quantize import fake_quant, integers
+from model_prep.quantize import quantizers
 from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
 from tests.checkout import shared
@@ -120,6 +120,28 @@ def test_csim_logits_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert result["csim"]["top5"] == result["integer_top5"]
 
 
+def test_two_measurements_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, images = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz")
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = (f"NET={net}", f"DATA={images}", "BITS=8")
+    assert run("accuracy", *arguments, f"OUT={two}", f"AGAINST={one}") == 2
+    assert "accuracy.npz must exist; run `make accuracy` with that OUT" in capsys.readouterr().err
+    assert not two.exists()
+    assert run("accuracy", *arguments, f"OUT={one}") == 0
+    few = (*arguments, "WEIGHT_BITS=3", f"OUT={two}", f"AGAINST={one}")
+    assert run("accuracy", *few) == 0
+    found, before = result_of(two), result_of(one)
+    for top in ("top1", "top5"):
+        change = found[f"integer_{top}"] - before[f"integer_{top}"]
+        assert found["against"][top]["difference"] == pytest.approx(change, abs=1e-2)
+    gap = found["divergence"]["mean"] - before["divergence"]["mean"]
+    assert found["against"]["divergence"]["mean"] == pytest.approx(gap) and gap > 0
+    assert run("accuracy", *few, "IMAGES=9") == 2
+    assert (
+        "AGAINST must be a measurement of this network on these images" in capsys.readouterr().err
+    )
+
+
 def test_every_image_is_decoded_and_run_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,8 +164,7 @@ def test_every_image_is_decoded_and_run_once(
 
     count(Image, "open", "decode", lambda *_: 1)
     count(run_module, "run_float", "float", lambda _, x: len(x))
-    for module in (fake_quant, integers):
-        count(module, "fit_weights", "fit", lambda *_: 1)
+    count(quantizers, "fit_weights", "fit", lambda *_: 1)
     data = tmp_path / "images"
     assert run("accuracy", "NET=digits", f"DATA={data}", "BITS=8", f"OUT={tmp_path}") == 0
     assert (result_of(tmp_path)["images"], result_of(tmp_path)["calibration_images"]) == (100, 100)

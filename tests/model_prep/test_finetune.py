@@ -74,6 +74,20 @@ def test_the_ordinary_stages_give_the_trained_network(tuned):
             assert layer.quantizer.frac == chosen.frac
 
 
+def test_channel_scales_are_written_and_read(tmp_path):
+    """Weights of 4 bits in steps of their channels come back as the same integers."""
+    result = tune(tmp_path, "EPOCHS=1", plan=PLAN + 'weight_scale = "channel"\n')
+    network, made = quantized(tmp_path), tmp_path / "finetuned"
+    state = weights.read_state(digits.SPEC, made / "weights.pth")
+    for layer, chosen in zip(network.layers, plan_in(tmp_path).layers, strict=True):
+        assert layer.weight_scale is not None and np.abs(layer.weight).max() <= 3
+        assert tuple(layer.weight_scale.tolist()) == chosen.weight_scales
+        step = layer.weight_scale.reshape(-1, 1, 1, 1) * 2.0**-layer.weight_frac
+        exact = (layer.weight * step).reshape(state[f"{layer.name}.weight"].shape)
+        assert np.array_equal(exact.astype(np.float32), state[f"{layer.name}.weight"])
+    assert network.accuracy["integer_top1"] == result["integer_top1"]
+
+
 def test_centroids_are_trained(tuned):
     folder, _ = tuned
     plan = plan_in(folder)

@@ -32,6 +32,8 @@ DEFAULTS = Settings(scheme="enq", bits=8)
         ({}, {"weight_scheme": "kmeans"}, 'weight_scheme = "kmeans"'),
         ({"weight_scheme": "kmeans"}, {"weight_bits": 4}, 'weight_scheme = "kmeans"'),
         ({"weight_scheme": "kmeans", "weight_bits": 4}, {}, "weight_bits = 4"),
+        ({"weight_scale": "channel", "weight_bits": 8}, {}, 'weight_scale = "channel"'),
+        ({}, {"weight_scale": "channel"}, "bias_bits = 32"),
         ({"scheme": "optimal", "density": "laplacian"}, {}, 'density = "laplacian"'),
         ({"scheme": "gaussian", "levels": "equal"}, {}, 'levels = "equal"'),
         ({"scheme": "enq", "variant": "round"}, {"scheme": "knq"}, 'scheme = "knq"'),
