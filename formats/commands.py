@@ -34,7 +34,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "source": ("network and images", "NET OUT WEIGHTS DATA MEAN STD SCALE RESIZE QM DELTA"),
     "widths": (
         "quantization",
-        f"SCHEME BITS {SCHEME_OPTIONS} WEIGHT_SCHEME WEIGHT_SCALE "
+        f"PRESET SCHEME BITS {SCHEME_OPTIONS} WEIGHT_SCHEME WEIGHT_SCALE "
         "WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS "
         "PLAN REFINE DISTIL_STEPS",
     ),

@@ -66,6 +66,10 @@ class Options:
     scale: float | None = option(None, "ONNX: factor of a pixel", "torchvision's", interval="(0,")
     resize: int | None = option(None, "ONNX: shorter side before cropping", "8/7 of the input")
     # quantization
+    preset: str = option(
+        "best", "what stands where nothing else is said: what measures best, the papers' rules, or "
+        "fast hardware (docs/plan.md)", choices="best paper fast",
+    )  # fmt: skip
     scheme: str | None = option(
         None, "knq, enq, uniform, optimal, dynamic, linear, gaussian (docs/papers.md)",
         "the network's",

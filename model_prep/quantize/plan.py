@@ -28,6 +28,18 @@ DEFAULTS: Settings = {
     "qm": 12, "frac_mode": FRAC_MODES[0], "clip": True, "weight_scheme": "uniform",
     "weight_scale": LAYER, "refine": NONE, "distil_steps": DISTIL_STEPS,
 }  # fmt: skip
+# What PRESET stands for, by its name: keys of the top, and of kinds of layers. The network's own
+# come before, a plan file and single options after.
+PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
+    "best": ({}, {}),
+    # 12-bit values, 14-bit weights, floor (Tables I to IV)
+    "paper": ({"qm": 12, "weight_bits": 14, "rule": "floor", "variant": "floor"}, {}),
+    # two products a multiplier, and few bytes of the weights that are read once an image
+    "fast": (
+        {"qm": 9, "weight_bits": 8, "weight_scale": "channel"},
+        {"fc": {"weight_scheme": "kmeans", "weight_bits": 4}},
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from formats import commands
 from formats.errors import UserError
+from model_prep.commands import opened
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.quantize.plan import Plan, Settings, parse_bits, parse_qm
 from model_prep.quantize.plan_file import resolve
@@ -177,3 +179,22 @@ def test_bad_files(graph: Graph, tmp_path: Path, content: str, text: str) -> Non
 def test_missing_file(graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="^PLAN must be a readable file, not .*none.toml: No such"):
         resolve(graph, Settings(), DEFAULTS, tmp_path / "none.toml")
+
+
+def test_presets_give_way_to_options_and_plans(tmp_path: Path) -> None:
+    plan_file = tmp_path / "plan.toml"
+    plan_file.write_text('weight_bits = 10\n[kind.fc]\nweight_bits = 6\nweight_scheme = "kmeans"\n')
+
+    def planned(*words: str) -> Plan:
+        return opened(commands.parse("quantize", ["NET=digits", *words]))[1]
+
+    fast, paper = planned("PRESET=fast"), planned("PRESET=paper")
+    kinds = [(layer.weight_scheme, layer.weight_bits, layer.weight_scale) for layer in fast.layers]
+    assert fast.qm == 9 and set(kinds[:3]) == {("uniform", 8, "channel")}
+    assert set(kinds[3:]) == {("kmeans", 4, "channel")}
+    assert paper.qm == 12 and {layer.weight_bits for layer in paper.layers} == {14}
+    assert {layer.options["rule"] for layer in paper.layers[:-1]} == {"floor"}
+    assert planned("PRESET=best") == planned()
+    mixed = planned("PRESET=fast", "QM=10", f"PLAN={plan_file}")
+    assert mixed.qm == 10 and [layer.weight_bits for layer in mixed.layers] == [10, 10, 10, 6, 6]
+    assert planned("PRESET=fast", "FC_WEIGHT_BITS=5").layers[-1].weight_bits == 5
