@@ -31,7 +31,7 @@ DEFAULTS: Settings = {
 # What PRESET stands for, by its name: keys of the top, and of kinds of layers. The network's own
 # come before, a plan file and single options after.
 PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
-    "best": ({}, {}),
+    "accurate": ({}, {}),
     # 12-bit values, 14-bit weights, floor (Tables I to IV)
     "paper": ({"qm": 12, "weight_bits": 14, "rule": "floor", "variant": "floor"}, {}),
     # two products a multiplier, and few bytes of the weights that are read once an image

@@ -194,7 +194,7 @@ def test_presets_give_way_to_options_and_plans(tmp_path: Path) -> None:
     assert set(kinds[3:]) == {("kmeans", 4, "channel")}
     assert paper.qm == 12 and {layer.weight_bits for layer in paper.layers} == {14}
     assert {layer.options["rule"] for layer in paper.layers[:-1]} == {"floor"}
-    assert planned("PRESET=best") == planned()
+    assert planned("PRESET=accurate") == planned()
     mixed = planned("PRESET=fast", "QM=10", f"PLAN={plan_file}")
     assert mixed.qm == 10 and [layer.weight_bits for layer in mixed.layers] == [10, 10, 10, 6, 6]
     assert planned("PRESET=fast", "FC_WEIGHT_BITS=5").layers[-1].weight_bits == 5
