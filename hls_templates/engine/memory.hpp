@@ -22,45 +22,61 @@ void read_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<ReadJob<C>>& job
   count_t from_ddr = 0;
   ReadJob<C> ahead[C::READ_AHEAD];
 #pragma HLS ARRAY_PARTITION variable = ahead complete  // registers
-  // places of the row that is read and of the one asked for
-  Count<C::READ_AHEAD - 1> first = 0, asked = 0;
+  // places of the row that is read, of the one behind it and of the one asked for
+  Count<C::READ_AHEAD - 1> first = 0, second = 1 % C::READ_AHEAD, asked = 0;
   Count<C::READ_AHEAD> waiting = 0;  // rows asked for
+  bool none = true;  // waiting == 0: the row that is read next is asked for in the same step
   bool all_asked = false;
-  Count<C::MAX_ROW_WORDS> at = 0;
+  Digit<Count<C::MAX_ROW_WORDS>> at, length[C::READ_AHEAD];  // of the row; rows asked for
+#pragma HLS ARRAY_PARTITION variable = length complete       // registers
+  at.start(1);
+length_clear:
+  for (int k = 0; k < C::READ_AHEAD; k++) {
+#pragma HLS UNROLL  // registers
+    length[k].start(1);
+  }
 read_word:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // one word a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
-    const bool ask = !all_asked && (waiting == 0 || (waiting < C::READ_AHEAD && !jobs.empty()));
+    const bool ask = !all_asked && (none || (waiting < C::READ_AHEAD && !jobs.empty()));
     if (ask) {
       const ReadJob<C> job = jobs.read();
       const addr_t fetch = addr_t(job.words) - addr_t(job.held);
       if (fetch != 0) fm.read_request(job.address + addr_t(job.held), fetch);
+      from_ddr += fetch;
       ahead[asked] = job;
+      length[asked].start(job.words);
+      if (none) at.start(job.words);
       asked = Count<C::READ_AHEAD - 1>((asked + 1) % C::READ_AHEAD);
       all_asked = job.last;
     }
     const ReadJob<C>& job = ahead[first];
     typename C::bus_t word;
-    if (at < job.held) {
-      word = chip[job.copy + addr_t(at)];
+    if (at.value < job.held) {
+      word = chip[job.copy + addr_t(at.value)];
     } else {
       word = fm.read();
-      if (job.keep) chip[job.copy + addr_t(at)] = word;
-      from_ddr++;
+      if (job.keep) chip[job.copy + addr_t(at.value)] = word;
     }
     words.write(word);
     total++;
-    at++;
-    const bool row_end = at == job.words;
+    const bool row_end = at.step();
     if (row_end) {
-      at = 0;
       end = job.last;
-      first = Count<C::READ_AHEAD - 1>((first + 1) % C::READ_AHEAD);
+      at = length[second];
+      first = second;
+      second = Count<C::READ_AHEAD - 1>((second + 1) % C::READ_AHEAD);
     }
     // one up or down, not one behind the other
-    if (ask && !row_end) waiting++;
-    if (row_end && !ask) waiting--;
+    if (ask && !row_end) {
+      none = false;
+      waiting++;
+    }
+    if (row_end && !ask) {
+      none = waiting == 1;
+      waiting--;
+    }
   }
   count.write(total);
   fetched.write(from_ddr);

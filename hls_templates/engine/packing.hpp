@@ -159,6 +159,8 @@ pack_clear:
     bytes[j] = 0;
   }
   const bool two = w.out_bits > WORD_BYTES;  // a block may complete two words
+  // bytes that are held where the next block completes a word
+  const Count<WORD_BYTES> enough = max_of<int>(WORD_BYTES - int(w.out_bits), 0);
   Digit<typename C::x_t> x, column;
   Digit<typename C::y_t> y;
   Digit<Count<C::MAX_IMAGES>> image;
@@ -202,11 +204,14 @@ pack_step:
         block = join_block<C>(&row[column.value].code[j * BLOCK_CODES], w.out_bits);
         added = w.out_bits;
       }
-      const gear_t joined = g | (block << (8 * int(held)));
-      if (held + added >= WORD_BYTES || (flush && held > 0)) {
+      // A block comes where less than a word is held: three bits say where it goes.
+      const Count<WORD_BYTES - 1> first = held % WORD_BYTES;
+      const gear_t joined = g | (block << (8 * int(first)));
+      if (insert ? first >= enough : held >= WORD_BYTES || (flush && held > 0)) {
         words.write(typename C::bus_t(uint64_t(joined)));
-        g = held >= WORD_BYTES ? gear_t(g >> WORD_BITS)
-                               : gear_t(block >> (8 * (WORD_BYTES - int(held))));
+        // behind the word; from byte 8 - first on, whose distance from 1 is the inverse of `first`
+        g = insert ? gear_t((block >> 8) >> (8 * (WORD_BYTES - 1 - int(first))))
+                   : gear_t(g >> WORD_BITS);
         held += added - WORD_BYTES;
       } else {
         g = joined;
@@ -227,9 +232,11 @@ pack_step:
       if (plane_end) {
         gear[j] = g;
         bytes[j] = held;
+        // the next plane; that of the next row is taken while it is collected
+        const int next = int(j) + 1 < C::PACK_PLANES ? int(j) + 1 : 0;
+        g = gear[next];
+        held = bytes[next];
         row_end = plane.step();
-        g = gear[plane.value];
-        held = bytes[plane.value];
         collect = row_end;
       }
     }

@@ -16,24 +16,25 @@ void max_pool(Fifo<PoolWork<C>>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVect
 #pragma HLS AGGREGATE variable = rows  // one wide memory word per pixel
   const PoolWork<C> w = work_in.read();
   Digit<typename C::x_t> x, kx, px;
-  Digit<typename C::y_t> slot, ky;
+  Digit<typename C::y_t> slot, ky, taken, py;
   Digit<Count<C::MAX_IMAGES>> image;
   Digit<Count<C::MAX_PASSES>> tile;
   x.start(w.conv_width);  // of the row that is taken in
   slot.start(w.pool_h);   // where it goes
   kx.start(w.pool_w);     // of the window
   ky.start(w.pool_h);
-  px.start(w.out_width);  // of the pooled row
+  taken.start(w.conv_height);  // rows taken in of the image
+  px.start(w.out_width);       // of the pooled row
+  py.start(w.out_height);      // pooled row
   image.start(w.images);
   tile.start(w.tiles);
   typedef typename C::y_t y_t;
-  y_t have = 0;                             // rows taken in of the image
-  y_t py = 0, top = -w.pad_top;             // pooled row, its window's first row
   const y_t bottom = w.pool_h - w.pad_top;  // the row behind an image's first window
-  const y_t first_need = w.pooled ? min_of<y_t>(bottom, w.conv_height) : w.conv_height;
-  y_t need = first_need;               // rows that the window needs
-  y_t reach = bottom + w.stride_h;     // the row behind the window below
+  y_t top = -w.pad_top;                     // first row of the window
+  y_t spare = -bottom;  // rows taken in from the one behind the window on; negative: it lacks some
   typename C::x_t left = -w.pad_left;  // first column of the window
+  bool all_in = false;                 // the image's last row is here
+  bool all_out = !w.pooled;            // its last pooled row has been emitted
   CodeVector<C> best;
   cycle_t total = 0;
 pool_step:
@@ -42,7 +43,8 @@ pool_step:
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::POOL_WIDTH * C::POOL_ROWS
     bool image_end = false;
     total++;
-    if (have < need) {
+    // behind the last pooled row those rows are taken in that no window needs
+    if (!all_in && (all_out || spare < 0)) {
       const CodeVector<C> pixel = in.read();
       if (w.pooled) {
         rows[slot.value][x.value] = pixel;
@@ -51,15 +53,16 @@ pool_step:
       }
       if (x.step()) {
         slot.step();
-        have++;
-        image_end = have == w.conv_height && (!w.pooled || py == w.out_height);
+        spare++;
+        all_in = taken.step();
+        image_end = all_in && all_out;
       }
     } else {
       const typename C::x_t column = left + kx.value;
       const y_t y = top + ky.value;
       const bool inside = y >= 0 && y < w.conv_height && column >= 0 && column < w.conv_width;
-      // Row y of the map lies pool_h - (have - y) slots behind the next free one.
-      const y_t back = slot.value - (have - y);
+      // Row ky of the window lies pool_h + spare - ky slots before the next free one.
+      const y_t back = slot.value + ky.value - w.pool_h - spare;
       const CodeVector<C>& item =
           rows[inside ? int(back < 0 ? y_t(back + w.pool_h) : back) : 0][inside ? int(column) : 0];
       const bool start = ky.value == 0 && kx.value == 0;
@@ -75,19 +78,17 @@ pool_step:
         if (px.step()) {
           left = -w.pad_left;
           top += w.stride_h;
-          py++;
-          // behind the last pooled row those rows are taken in that no window needs
-          need = py == w.out_height ? w.conv_height : min_of<y_t>(reach, w.conv_height);
-          reach += w.stride_h;
-          image_end = py == w.out_height && have == w.conv_height;
+          spare -= w.stride_h;
+          all_out = py.step();
+          image_end = all_in && all_out;
         }
       }
     }
     if (image_end) {
-      have = py = 0;
       top = -w.pad_top;
-      need = first_need;
-      reach = bottom + w.stride_h;
+      spare = -bottom;
+      all_in = false;
+      all_out = !w.pooled;
       slot.start(w.pool_h);
       end = image.step() && tile.step();
     }
