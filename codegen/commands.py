@@ -71,9 +71,10 @@ def explore(options: Options) -> None:
 
     part, set_axes = clocked(find_part(options.part), options.clock), axes(options)
     part = replace(part, limit=options.limit)
-    search.smallest(set_axes, part).check_ports(part)
     images = options.batch or options.test_images
     network = load(quantized_folder(options.folder))
+    shared = search.check_stage(network, part, set_axes)
+    search.smallest(set_axes, part, shared).check_ports(part)
     found = search.explore(network, part, images, set_axes)
     page = explore_page.write(options.folder, found)
     print(explore_page.summary_text(found))

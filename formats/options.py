@@ -67,8 +67,8 @@ class Options:
     resize: int | None = option(None, "ONNX: shorter side before cropping", "8/7 of the input")
     # quantization
     preset: str = option(
-        "accurate", "what stands where nothing else is said: what measures best, fast hardware, or "
-        "the papers' rules (docs/plan.md)", choices="accurate fast paper",
+        "accurate", "choices that go together, where nothing else is said (docs/plan.md)",
+        choices="accurate fast paper",
     )  # fmt: skip
     scheme: str | None = option(
         None, "knq, enq, uniform, optimal, dynamic, linear, gaussian (docs/papers.md)",

@@ -15,7 +15,7 @@ from formats.options import Options
 from model_prep.allocate import command as allocation
 from model_prep.networks import get, registry
 from model_prep.quantize.integers import check_graph
-from model_prep.quantize.plan import AUTO, PRESETS, Plan, parse_bits, parse_qm
+from model_prep.quantize.plan import AUTO, Plan, parse_bits, parse_qm
 from model_prep.quantize.plan_file import KEYS, resolve
 from model_prep.source import Recipe, Source, open_source
 from model_prep.stages import (
@@ -62,13 +62,12 @@ def opened(options: Options) -> tuple[Source, Plan]:
     settings["bits"] = options.bits and parse_bits(options.bits)
     settings["qm"] = options.qm and parse_qm(options.qm)
     fc = {"weight_scheme": options.fc_weight_scheme, "weight_bits": options.fc_weight_bits}
-    preset, kinds = PRESETS[options.preset]
-    fc = {**kinds.get("fc", {}), **{key: value for key, value in fc.items() if value is not None}}
+    by_kind = {"fc": {key: value for key, value in fc.items() if value is not None}}
     recipe = Recipe(options.mean, options.std, options.scale, options.resize)
     source = open_source(options.net, options.weights, recipe)
     check_graph(source.graph)
-    defaults = {**source.defaults, **preset}
-    return source, resolve(source.graph, settings, defaults, options.plan, {"fc": fc})
+    plan = resolve(source.graph, settings, source.defaults, options.plan, by_kind, options.preset)
+    return source, plan
 
 
 def subject_of(options: Options, images: int) -> Subject:

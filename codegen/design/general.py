@@ -49,33 +49,43 @@ def general_engine(part: Part, axes: Axes) -> Engine:
     """
     least = smallest(axes, part, PAIR_BITS)
     least.check_ports(part)
-    for array in sorted(_arrays(part, axes), key=_rank, reverse=True):
+    arrays = sorted(_arrays(part, axes), key=_rank, reverse=True)
+    for array in arrays:
         for depths, tables in product((DEPTHS, SHALLOW), TABLES):
             sizes = plain_sizes(array, depths, *tables)
             if shortage(sizes, part) is None:
                 return Engine(part, _deepened(_extended(sizes, part), part))
-    reason = shortage(plain_sizes(replace(least, qk_units=1), SHALLOW, *TABLES[-1]), part)
+    last = arrays[-1] if arrays else replace(least, qk_units=1)
+    reason = shortage(plain_sizes(last, SHALLOW, *TABLES[-1]), part)
+    if reason is None:  # there are no arrays, though the smallest one fits
+        widths = ", ".join(map(str, WEIGHT_WIDTHS))
+        raise UserError(
+            f"WEIGHT_PORTS must divide the words of a row of weights of {widths} bits, on {least}; "
+            "use fewer ports, or leave SIMD, PE and PIXELS out"
+        )
     raise UserError(f"a general engine must fit {part.limit:.0%} of {part.name}: {reason}")
 
 
 def _arrays(part: Part, axes: Axes) -> Iterator[Array]:
-    """Arrays whose rows of weights divide by their ports, with few QK/QE units."""
+    """Arrays whose rows of weights divide by their ports, with each number of QK/QE units."""
     operands = Operands(max(WEIGHT_WIDTHS), ACTIVATION_BITS + 1, PAIR_BITS)
     for array in points(part, operands, axes):
         rows = [
             array.row_words(bits, paired) for bits, paired in product(WEIGHT_WIDTHS, (False, True))
         ]
         if all(words % array.weight_ports == 0 for words in rows):
-            units = max(n for n in range(1, UNITS + 1) if array.pe % n == 0)
-            yield replace(array, qk_units=units)
+            for units in (n for n in range(1, UNITS + 1) if array.pe % n == 0):
+                yield replace(array, qk_units=units)
 
 
 def _rank(array: Array) -> tuple[int, ...]:
-    """More multipliers, two products each, room for a normalisation, few pixels of a row, more
-    ports, more PE."""
+    """More multipliers, room for a normalisation, few pixels of a row, more ports, more PE.
+
+    Two products a multiplier only where they are asked for: their tables of lanes leave less room.
+    """
     return (
-        array.multipliers, array.shared, array.pe >= NARROW_ROWS, -array.pixels,
-        array.weight_ports, array.pe,
+        array.multipliers, array.pe >= NARROW_ROWS, -array.pixels, array.weight_ports,
+        -array.shared, array.pe, array.qk_units,
     )  # fmt: skip
 
 

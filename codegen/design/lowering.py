@@ -92,7 +92,7 @@ class Lowered:
         """Fields of a convolution: how its weights are stored, and how it is cut into tiles."""
         array, bits = self.array, layer.stored.bits
         bits = min((width for width in self.widths if width >= bits), default=bits)
-        paired = self.is_paired(layer)
+        paired = self.is_paired(layer) and bits <= array.pair_bits
         table, words = layer.stored.table, array.row_words(bits, paired)
         if words % array.weight_ports:
             fitting = ", ".join(str(ports) for ports in WEIGHT_PORTS if words % ports == 0)
@@ -203,13 +203,13 @@ def is_paired(network: Network, layer: Layer, array: Array) -> bool:
     if not layer.has_weights:
         return False
     value_bits = max(source(network, name).value_bits for name in layer.inputs)
-    if not array.can_pair(layer.weight_bits, value_bits):
+    if not array.can_pair(max(layer.weight_bits, layer.stored.bits), value_bits):
         return False
     lowest = -(1 << (layer.weight_bits - 1))
     if int(layer.weight.min()) == lowest:
         raise UserError(
             f"layer {layer.name}: a weight must be above {lowest} to share a multiplier; quantize "
-            "the network again, or use STAGE=single"
+            "the network again, or use an engine of STAGE=single"
         )
     return True
 

@@ -98,6 +98,18 @@ def _pair_choices(part: Part, operands: Operands, axes: Axes) -> list[int]:
     return [shared] if stage == "pairs" else [0, shared]
 
 
+def check_stage(network: Network, part: Part, axes: Axes) -> int:
+    """pair_bits of a network; UserError where STAGE asks for pairs and no layer has any."""
+    shared = pair_bits(network, part)
+    if axes.get("stage") == "pairs" and not shared:
+        raise UserError(
+            f"{network.name} with STAGE=pairs: a layer must have weights and values of which two "
+            f"products fit the {part.multiplier[0]} bits of a multiplier of {part.name}; quantize "
+            "it with WEIGHT_BITS=8 QM=9, or use STAGE=single"
+        )
+    return shared
+
+
 def pair_bits(network: Network, part: Part) -> int:
     """Width of the weights that share multipliers of a part: the one that most products gain by.
 
@@ -196,13 +208,7 @@ def choose(network: Network, part: Part, images: int, axes: Axes) -> Design:
     Raises:
         UserError: a value of `axes` is none, or nothing fits: the sentence says what is short.
     """
-    shared = pair_bits(network, part)
-    if axes.get("stage") == "pairs" and not shared:
-        raise UserError(
-            f"{network.name} with STAGE=pairs: a layer must have weights and values of which two "
-            f"products fit the {part.multiplier[0]} bits of a multiplier of {part.name}; quantize "
-            "it with WEIGHT_BITS=8 QM=9, or use STAGE=single"
-        )
+    shared = check_stage(network, part, axes)
     least = smallest(axes, part, shared)
     least.check_ports(part)
     if images < 1:

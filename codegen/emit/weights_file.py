@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """params/weights.bin: biases and weights in the order in which the engine consumes them.
 
-Layer, tile of PE output channels, chunk of input channels; a layer's first pass brings its
-codebook, a tile's first chunk PE biases (int32, two a word) and, where the layer has any, PE weight
-scales (a byte each), then come rows of PE*SIMD fields of the layer's own width. Word j of all this
-goes to section j % ports (docs/formats.md).
+Layer, tile of PE output channels (PE/2 where a stage of pairs has one weight a multiplier), chunk
+of input channels; a layer's first pass brings its codebook, a tile's first chunk PE biases (int32,
+two a word) and, where the layer has any, PE weight scales (a byte each), then come rows of
+tile*SIMD fields of the layer's own width. Word j of all this goes to section j % ports
+(docs/formats.md).
 """
 
 import sys

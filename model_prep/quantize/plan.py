@@ -30,6 +30,7 @@ DEFAULTS: Settings = {
 }  # fmt: skip
 # What PRESET stands for, by its name: keys of the top, and of kinds of layers. The network's own
 # come before, a plan file and single options after.
+PRESET = "accurate"  # where none is named
 PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
     "accurate": ({}, {}),
     # 12-bit values, 14-bit weights, floor (Tables I to IV)

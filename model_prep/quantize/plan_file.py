@@ -21,6 +21,8 @@ from model_prep.quantize.plan import (
     DEFAULTS,
     DISTIL_STEPS,
     FRAC_MODES,
+    PRESET,
+    PRESETS,
     Bits,
     LayerPlan,
     Plan,
@@ -231,7 +233,7 @@ def check_widths(plan: Plan) -> None:
 
 def resolve(
     graph: Graph, settings: Settings, defaults: Settings, path: Path | None = None,
-    by_kind: Mapping[str, Settings] | None = None,
+    by_kind: Mapping[str, Settings] | None = None, preset: str = PRESET,
 ) -> Plan:  # fmt: skip
     """The plan of a network.
 
@@ -241,6 +243,7 @@ def resolve(
         defaults: the network's own scheme and bits.
         path: plan.toml, or None.
         by_kind: from the command line, too, by kind of layer; the file's [kind.NAME] come first.
+        preset: of PRESETS; all but DEFAULTS and `defaults` come before it.
 
     Raises:
         UserError: an unknown key, layer or value, or a wrong number of widths.
@@ -251,7 +254,8 @@ def resolve(
     for kind, table in by_kind.items():
         _check_table(table, _LAYER_KEYS, f"{kind.upper()}: ")
     top, kinds, by_layer = read_toml(path, graph) if path else ({}, {}, {})
-    merged = {**DEFAULTS, **defaults, **top, **settings}
+    everywhere = {**top, **settings}
+    merged = {**DEFAULTS, **defaults, **PRESETS[preset][0], **everywhere}
     names = [layer.name for layer in graph.layers[:-1]]
     widths = dict(zip(names, _widths(merged.get("bits"), names), strict=True))
     layers = []
@@ -260,7 +264,8 @@ def resolve(
             **by_kind.get(layer.kind, {}), **kinds.get(layer.kind, {}),
             **by_layer.get(layer.name, {}),
         }  # fmt: skip
-        chosen = {**merged, "bits": widths.get(layer.name), **explicit}
+        base = _preset_weights(preset, layer.kind, everywhere, explicit)
+        chosen = {**merged, **base, "bits": widths.get(layer.name), **explicit}
         scheme, scale = chosen["weight_scheme"], chosen["weight_scale"]
         weight_bits = chosen.get("weight_bits") or WEIGHTS[scheme].default
         if layer.has_weights:
@@ -283,6 +288,20 @@ def resolve(
     )  # fmt: skip
     check_widths(plan)
     return share(graph, plan)
+
+
+def _preset_weights(preset: str, kind: str, everywhere: Settings, explicit: Settings) -> Settings:
+    """How a preset stores the weights of a layer, where nothing else says it.
+
+    Its scheme and width go together: with another scheme that is given goes that scheme's own
+    width, and what the preset has for one kind of layer gives way to a width for all.
+    """
+    if "weight_bits" in everywhere:
+        return {}
+    given = explicit.get("weight_scheme") or everywhere.get("weight_scheme")
+    if given is None:
+        return PRESETS[preset][1].get(kind, {})
+    return {} if given == DEFAULTS["weight_scheme"] else {"weight_bits": None}
 
 
 def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from codegen.design.array import Array
+from codegen.design.search import choose, pair_bits
 from codegen.emit import csim
+from formats.errors import UserError
 from formats.hardware import find_part
+from formats.network import load
 from tests.checkout import execute, needs_compiler
 from tests.hls.compiler import compile_text
+from tests.toys import Toy, ToyLayer, write_toy
 
 PORTS = {find_part(name).multiplier[0] for name in ("XC7Z020", "XCZU7EV")}  # DSP48E1, DSP48E2
 # port, W, V: the widest signed value V that pairs with a weight of W bits
@@ -168,3 +172,28 @@ def test_the_stage_itself(port: int, bits: int, every: bool, tmp_path: Path) -> 
     cases, wrong = map(int, execute(tmp_path / "a.out", folder=tmp_path).stdout.split())
     weights = (1 << bits) - 1
     assert (cases, wrong) == (weights**2 * (1 << value if every else 8), 0)
+
+
+def test_a_stage_of_pairs_is_refused_where_nothing_pairs(tmp_path: Path) -> None:
+    write_toy(tmp_path, Toy((3, 8, 8), [ToyLayer(16), ToyLayer(10, (6, 6), kind="fc")]))
+    network, part = load(tmp_path), find_part("XC7Z020")
+    assert pair_bits(network, part) == 0
+    sentence = (
+        "toy with STAGE=pairs: a layer must have weights and values of which two products fit the "
+        "25 bits of a multiplier of XC7Z020; quantize it with WEIGHT_BITS=8 QM=9, or use "
+        "STAGE=single"
+    )
+    with pytest.raises(UserError) as refusal:
+        choose(network, part, 1, {"stage": "pairs"})
+    assert str(refusal.value) == sentence
+    with pytest.raises(UserError, match="PE must be a multiple of 16 with STAGE=pairs, not 24"):
+        Array(8, 24, pair_bits=8, pair_shift=17)
+
+
+def test_the_most_negative_weight_is_refused(tmp_path: Path) -> None:
+    layers = [ToyLayer(16, weight_bits=3), ToyLayer(10, (6, 6), kind="fc", weight_bits=3)]
+    write_toy(tmp_path, Toy((3, 8, 8), layers, in_bits=8))
+    network, part = load(tmp_path), find_part("XC7Z020")
+    assert pair_bits(network, part) == 3
+    with pytest.raises(UserError, match="a weight must be above -4 to share a multiplier"):
+        choose(network, part, 1, {"stage": "pairs"})

@@ -198,3 +198,9 @@ def test_presets_give_way_to_options_and_plans(tmp_path: Path) -> None:
     mixed = planned("PRESET=fast", "QM=10", f"PLAN={plan_file}")
     assert mixed.qm == 10 and [layer.weight_bits for layer in mixed.layers] == [10, 10, 10, 6, 6]
     assert planned("PRESET=fast", "FC_WEIGHT_BITS=5").layers[-1].weight_bits == 5
+    uniform = planned("PRESET=fast", "FC_WEIGHT_SCHEME=uniform").layers[-1]
+    assert (uniform.weight_scheme, uniform.weight_bits) == ("uniform", 8)
+    everywhere = planned("PRESET=fast", "WEIGHT_BITS=14").layers
+    assert {(layer.weight_scheme, layer.weight_bits) for layer in everywhere} == {("uniform", 14)}
+    codebooks = planned("PRESET=paper", "WEIGHT_SCHEME=kmeans").layers
+    assert {(layer.weight_scheme, layer.weight_bits) for layer in codebooks} == {("kmeans", 8)}

@@ -25,7 +25,7 @@ MESSAGES = {
     "200-779": "a channel of a dataflow region has more than one reader or writer",
     "214-11": _SERIAL,
 }
-MESSAGE = re.compile(r"^\s*(?:CRITICAL WARNING|WARNING|ERROR)\s*:\s*\[\w+ (\d+-\d+)\]")
+MESSAGE = re.compile(r"^\s*(?:CRITICAL WARNING|WARNING|ERROR)\s*:\s*\[\S+ (\d+-\d+)\]")
 PIPELINED = re.compile(
     r"Target II\s*=\s*(\d+), Final II\s*=\s*(\d+)(?:, Depth\s*=\s*\d+)?(?:, (?:loop|function) "
     r"'([^']*)')?"
