@@ -139,20 +139,36 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
 
 
 def product_luts(sizes: Sizes) -> int:
-    """LUTs that join the products of a cycle.
+    """LUTs that join the products of a cycle; docs/units.md compares it with synthesized stages.
 
-    One product a multiplier: an adder each, tree_bits wide, half of it absorbed by the DSP block's
-    own adder. Two: an adder for either half of the double product, which no DSP block absorbs, a
-    LUT that counts its sign bit; in front of it the choice between one weight and two, two bits a
-    LUT; and once for all pixels an adder that makes the upper weight ready.
+    One product a multiplier: the DSP blocks' own adders are the tree's first level, SIMD/2 - 1 more
+    adders are LUTs, some two bits narrower than the last. Two: an adder for either half of the
+    double product, which no DSP block absorbs, a LUT that counts its sign bit; in front of it the
+    choice between one weight and two, a LUT for each stored bit but one; and once for all
+    pixels an adder that makes the upper weight ready.
     """
     array = sizes.array
+    trees = array.multipliers // array.simd
+    joining = trees * join_luts(
+        array.simd, sizes.value_bits, sizes.tree_bits, array.pair_bits, array.pair_shift
+    )
     if not array.pair_bits:
-        return array.multipliers * sizes.tree_bits // 2
-    double = array.pair_shift + array.pair_bits + sizes.value_bits
-    choice = ceil_div(array.pair_shift, 2)
-    adders = array.multipliers * (double + 1)
-    return adders + array.multipliers // array.pixels * (choice + array.pair_bits)
+        return joining
+    ready = sizes.packed_bits - 1 + array.pair_bits
+    return joining + array.multipliers // array.pixels * ready
+
+
+def join_luts(
+    simd: int, value_bits: int, tree_bits: int, pair_bits: int = 0, pair_shift: int = 0
+) -> int:
+    """LUTs behind SIMD multipliers of one pixel and output channel, or pair of channels.
+
+    >>> join_luts(8, 10, 21), join_luts(8, 10, 21, 8, 17)
+    (57, 288)
+    """
+    if not pair_bits:
+        return (simd // 2 - 1) * (tree_bits - 2)
+    return simd * (pair_shift + pair_bits + value_bits + 1)
 
 
 def conversion_luts(sizes: Sizes) -> int:

@@ -103,43 +103,42 @@ def _simulate(units: Sequence[Unit], stimuli: np.ndarray, engine: str, folder: P
         bench("bench.v")
         np.savetxt(folder / "stimuli.txt", stimuli, fmt="%d")
         command = ["iverilog", "-g2005", "-s", "stimuli", "-o", "bench", *files, "bench.v"]
-        _tool(command, folder)
-        _tool(["vvp", "bench"], folder)
+        run_tool(command, folder)
+        run_tool(["vvp", "bench"], folder)
         words = (folder / "results.txt").read_text().split()
         # a result with unknown bits prints as x, which no expected value equals
         unknown = (1 << MAX_PORT_BITS) - 1
         return np.array([int(word) if word.isdecimal() else unknown for word in words], np.uint64)
     if engine == "cxxrtl":
-        flags = _translate(units, files, folder)
+        flags = translate([unit.name for unit in units], files, folder)
     else:
         flags = ["-isystem", str(find_headers()), "-Wno-unknown-pragmas"]
         write_headers(folder)
     bench("bench.cpp")
     (folder / "stimuli.bin").write_bytes(stimuli.astype("<u8").tobytes())
-    _tool([find_compiler(), "-std=c++14", "-Og", *flags, "bench.cpp", "-o", "bench"], folder)
-    _tool(["./bench"], folder)
+    run_tool([find_compiler(), "-std=c++14", "-Og", *flags, "bench.cpp", "-o", "bench"], folder)
+    run_tool(["./bench"], folder)
     return np.frombuffer((folder / "results.bin").read_bytes(), dtype="<u8")
 
 
-def _translate(units: Sequence[Unit], files: Sequence[str], folder: Path) -> list[str]:
-    """Translate Verilog to bench_rtl.cpp, a class a unit; return the compiler flags it needs."""
+def translate(names: Sequence[str], files: Sequence[str], folder: Path) -> list[str]:
+    """Translate modules to bench_rtl.cpp, a class each; return the compiler flags it needs."""
     headers = sorted((find_yosys()[1] / "include").rglob("cxxrtl.h"))
     if not headers:
         raise UserError(
             "Yosys must come with its CXXRTL headers to simulate the conversion units; "
             "`pip install pyosys` (or Debian: apt-get install yosys-dev)"
         )
-    names = [unit.name for unit in units]
-    inner = " ".join(f"{name}_table {name}_lane" for name in names)
     run_yosys(
         [*(f"read_verilog {file}" for file in files), "hierarchy -check", "proc",
-         f"setattr -mod -set keep_hierarchy 1 {' '.join(names)}", "flatten", f"delete {inner}",
-         "opt_clean", "write_cxxrtl -nohierarchy -g0 bench_rtl.cpp"], folder,
+         f"setattr -mod -set keep_hierarchy 1 {' '.join(names)}", "flatten",
+         "delete A:keep_hierarchy %n", "opt_clean",
+         "write_cxxrtl -nohierarchy -g0 bench_rtl.cpp"], folder,
     )  # fmt: skip
     return [f"-I{headers[0].parent}", f"-I{headers[0].parents[1]}"]
 
 
-def _tool(command: list[str], folder: Path) -> None:
+def run_tool(command: list[str], folder: Path) -> None:
     """Run a program in a folder; UserError with its first words where it fails."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:

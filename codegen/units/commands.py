@@ -21,6 +21,8 @@ from codegen.units.netlist import Cost
 from codegen.units.published import compare_published, measure_published
 from codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog, write_headers
 from codegen.units.report import html, print_summary
+from codegen.units.stage_checks import check_stages
+from codegen.units.stages import measure_stages, measured_stages
 from codegen.units.synthesis import TARGETS, find_yosys, synthesize, yosys_version
 from codegen.units.tables import network_tables
 from formats.build import atomic_dir, write_atomic
@@ -55,11 +57,13 @@ def units(options: Options) -> int:
     units = network_units(network, options.lanes, options.register)
     cache = options.folder.parent / CACHE
     grid = sweep.SWEEPS[options.sweep]
-    total = len(TARGETS) * len(units) + len(grid.targets) * len(list(sweep.points(grid)))
+    total = len(measured_stages())
+    total += len(TARGETS) * len(units) + len(grid.targets) * len(list(sweep.points(grid)))
     with tqdm(total=total, desc="synthesis", unit="module", disable=None) as bar:
         checks = check(units, options.simulators)
         modules = {unit.name: verilog(unit) for unit in units}
         costs = {target: synthesize(modules, target, cache, bar.update) for target in TARGETS}
+        stages = measure_stages(cache, bar.update)
         swept = sweep.run_sweep(grid, cache, bar.update)
     if options.record:
         record(swept)
@@ -68,7 +72,7 @@ def units(options: Options) -> int:
         "network": network.name, "manifest_sha256": network.manifest_sha256,
         "lanes": options.lanes, "register": options.register,
         "units": {unit.name: describe(unit, costs) for unit in units},
-        "checks": checks,
+        "stages": stages, "checks": checks,
         **figures(swept, cache),
     }  # fmt: skip
     pictures = plots.all_plots(sweep.recorded()[1], swept, data["published"]["ratios"])
@@ -80,6 +84,7 @@ def units(options: Options) -> int:
         (folder / "units.html").write_text(html(data, pictures))
     print_summary(data, options.folder / "units" / "units.html")
     failed = [text for texts in checks["mismatches"].values() for text in texts]
+    failed += checks["stages"]["mismatches"]
     if checks["shapes_equal"] is False:
         failed.append(
             "qk and qk_tree must be the same function, but Yosys found an input that differs"
@@ -94,6 +99,7 @@ def check(units: Sequence[Unit], engines: Sequence[str]) -> dict[str, Any]:
     outcomes = {engine: compare(units, engine) for engine in engines}
     knq = next((unit.tables for unit in units if unit.kind == "qk"), None)
     return {
+        "stages": check_stages(),
         "inputs": {engine: inputs for engine, (inputs, _) in outcomes.items()},
         "mismatches": {
             engine: [f"{engine}: {text}" for text in texts]

@@ -16,8 +16,9 @@ from typing import Any
 from formats.errors import UserError
 
 CONSTANTS = ("ZERO", "ONE", "GND", "VCC")  # cells that are no level
-# Flip-flops and what is no cell; memories count as logic, from address to data.
-NO_LOGIC = ("FD", "$_DFF", "$_SDFF", "$scopeinfo")
+# Registers, those of a DSP block included, and what is no cell; memories count as logic, from
+# address to data.
+NO_LOGIC = ("FD", "DSP48", "$_DFF", "$_SDFF", "$scopeinfo")
 # LUTs that a distributed memory takes (UG474, UG574).
 LUT_RAM = {"RAM32X1S": 1, "RAM32X1D": 2, "RAM64X1S": 1, "RAM64X1D": 2, "RAM32M": 4, "RAM64M": 4,
            "RAM128X1S": 2, "RAM128X1D": 4, "RAM256X1S": 4, "RAM256X1D": 8, "RAM32M16": 8,
@@ -89,6 +90,7 @@ class Cost:
     area: float  # NAND2 equivalents
     levels: int  # cells on the longest path, each counting one
     delay: float  # of the longest path in FO4 (an inverter that drives four), by logical effort
+    dsp: int = 0  # DSP blocks
 
 
 def measure(module: Mapping[str, Any], target: str) -> Cost:
@@ -105,7 +107,7 @@ def measure(module: Mapping[str, Any], target: str) -> Cost:
     memories = sum(LUT_RAM.get(kind, 0) * number for kind, number in counts.items())
     return Cost(
         lut=total("LUT") + memories, carry=total("CARRY"), mux=total("MUXF"), ff=total("FD"),
-        area=0.0, levels=levels, delay=0.0,
+        area=0.0, levels=levels, delay=0.0, dsp=total("DSP48"),
     )  # fmt: skip
 
 

@@ -21,6 +21,10 @@ SWEEP = (
     "The plots show the larger of two sweeps: the one kept with the source, and the one measured "
     "in this run. This run measured:"
 )
+STAGES = (
+    "SIMD multipliers of one pixel with their trees and accumulators: of one output channel "
+    "(single) or of two that share them (pairs). Yosys puts registers into DSP48E1 blocks only."
+)
 FORMULA = (
     "lut_estimate against the {points} 7-series figures that it was fitted to ({tool}); "
     "differences up to 4 LUTs count as none."
@@ -34,6 +38,7 @@ def html(data: dict[str, Any], pictures: dict[str, str]) -> str:
     figures = [Figure(picture) for picture in pictures.values()]
     sections = (
         Section("The network's units", (_units(data["units"]),)),
+        Section("Compute stages", (STAGES, _stages(data["stages"]))),
         Section("Checks", (_checks(data["checks"]),)),
         Section("Table V of the paper, as ratios", (TABLE_V, *_published(data["published"]))),
         Section("Cost against bits, qm and layers", (*figures, SWEEP, *_sweeps(data["sweep"]))),
@@ -63,12 +68,24 @@ def _units(units: dict[str, Any]) -> Table:
     return Table(("unit", "bits", "qm", "layers", *titles), rows, digits=1)
 
 
+def _stages(stages: list[dict[str, Any]]) -> Table:
+    titles = {
+        "stage": "stage", "block": "multiplier", "simd": "SIMD", "weight_bits": "weight bits",
+        "value_bits": "value bits", "dsp": "DSP", "lut": "LUT", "estimate": "LUT by formula",
+        "carry": "carry", "ff": "FF",
+    }  # fmt: skip
+    return Table(tuple(titles.values()), [[row[key] for key in titles] for row in stages])
+
+
 def _checks(checks: dict[str, Any]) -> Table:
     rows: list[tuple[Any, ...]] = []
     for engine, inputs in checks["inputs"].items():
         wrong = checks["mismatches"][engine]
         equal = "all equal to the integer reference"
         rows.append((engine, inputs, Bad("; ".join(wrong)) if wrong else equal))
+    stages = checks["stages"]
+    wrong = Bad("; ".join(stages["mismatches"])) if stages["mismatches"] else "all equal"
+    rows.append(("compute stages: clock edges against integer sums", stages["edges"], wrong))
     proved = checks["shapes_equal"]
     if proved is not None:
         name = "parallel comparators and binary search are the same function (Yosys SAT)"
@@ -128,6 +145,12 @@ def print_summary(data: dict[str, Any], path: Path) -> None:
             f"  {name:8} {unit['bits']}-bit codes, qm {unit['qm']}, {len(unit['layers'])} layers: "
             f"{fpga['lut']} LUT, {fpga['levels']} levels; {gates['area']:.0f} NAND2, "
             f"{gates['delay']:.1f} FO4"
+        )
+    for row in data["stages"]:
+        print(
+            f"  {row['stage']:8} {row['simd']} multipliers, {row['weight_bits']}-bit weights, "
+            f"{row['value_bits']}-bit values: {row['dsp']} {row['block']}, {row['lut']} LUT, "
+            f"by formula {row['estimate']}"
         )
     for engine, inputs in data["checks"]["inputs"].items():
         wrong = len(data["checks"]["mismatches"][engine])

@@ -114,13 +114,16 @@ def run_sweep(sweep: Sweep, cache_file: Path, progress: Callable[[int], object]
 
 def to_json(swept: Mapping[str, Mapping[Point, Cost]], version: str) -> str:
     """sweep.json: one row a point."""
-    columns = [field.name for field in (*fields(Point), *fields(Cost))]
+    # no unit has a multiplier
+    figures = [field.name for field in fields(Cost) if field.name != "dsp"]
+    columns = [*(field.name for field in fields(Point)), *figures]
     lines = [f'  "tool": {json.dumps(version)}', f'  "columns": {json.dumps(columns)}']
     for target, costs in swept.items():
-        rows = ",\n".join(
-            f"    {json.dumps([*asdict(point).values(), *asdict(cost).values()])}"
+        lists = (
+            [*asdict(point).values(), *(getattr(cost, name) for name in figures)]
             for point, cost in sorted(costs.items())
         )
+        rows = ",\n".join(f"    {json.dumps(values)}" for values in lists)
         lines.append(f'  "{target}": [\n{rows}\n  ]')
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -12,6 +12,7 @@ are kept apart in it. Results are cached by content.
 import hashlib
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -76,7 +77,8 @@ def yosys_version() -> str:
 
 
 def synthesize(modules: Mapping[str, str], target: str, cache_file: Path,
-               progress: Callable[[int], object] = lambda n: None) -> dict[str, Cost]:  # fmt: skip
+               progress: Callable[[int], object] = lambda n: None,
+               dsp: bool = False) -> dict[str, Cost]:  # fmt: skip
     """Measure modules.
 
     Args:
@@ -85,6 +87,7 @@ def synthesize(modules: Mapping[str, str], target: str, cache_file: Path,
         cache_file: JSON of measured costs by content, looked up first and extended after every
             run; a missing or damaged file is an empty cache.
         progress: called with the number of modules done.
+        dsp: whether multipliers may become DSP blocks; conversion units have none.
     """
     try:
         costs = json.loads(cache_file.read_text(encoding="utf-8"))
@@ -92,20 +95,20 @@ def synthesize(modules: Mapping[str, str], target: str, cache_file: Path,
         costs = {}
     keys = {}
     for top, verilog in modules.items():
-        text = "\0".join([yosys_version(), target, genlib(), top, verilog])
+        text = "\0".join([yosys_version(), target, genlib(), top, verilog, *["dsp"] * dsp])
         keys[top] = hashlib.sha256(text.encode()).hexdigest()
     waiting = [top for top, key in keys.items() if key not in costs]
     progress(len(modules) - len(waiting))
     for start in range(0, len(waiting), BATCH[target]):
         batch = waiting[start : start + BATCH[target]]
-        for top, cost in _run({top: modules[top] for top in batch}, target).items():
+        for top, cost in _run({top: modules[top] for top in batch}, target, dsp).items():
             costs[keys[top]] = asdict(cost)
         write_atomic(cache_file, json.dumps(costs, indent=0, sort_keys=True) + "\n")
         progress(len(batch))
     return {top: Cost(**costs[key]) for top, key in keys.items()}
 
 
-def _run(modules: Mapping[str, str], target: str) -> dict[str, Cost]:
+def _run(modules: Mapping[str, str], target: str, dsp: bool = False) -> dict[str, Cost]:
     """One Yosys run over some modules; each is flattened within and kept apart from the others."""
     apart = f"setattr -mod -set keep_hierarchy 1 {' '.join(modules)}"
     commands = [f"read_verilog design{index}.v" for index in range(len(modules))]
@@ -113,15 +116,27 @@ def _run(modules: Mapping[str, str], target: str) -> dict[str, Cost]:
         commands += ["hierarchy -check", "proc", apart, "flatten", "synth -noabc",
                      "abc -genlib gates.genlib", "opt_clean"]  # fmt: skip
     else:
-        options = "-noiopad -noclkbuf -nobram -nodsp -nosrl"
+        options = f"-noiopad -noclkbuf -nobram -nosrl{'' if dsp else ' -nodsp'}"
         # the vendor's cells and an automatic top are what `begin` would add
-        commands += ["read_verilog -lib -specify +/xilinx/cells_sim.v", "hierarchy -check", apart,
+        cells = ["read_verilog -lib -specify +/xilinx/cells_sim.v"]
+        cells += ["read_verilog -lib dsp.v"] if dsp and target == "xcup" else []
+        commands += [*cells, "hierarchy -check", apart,
                      f"synth_xilinx -family {target} {options} -flatten -run prepare:"]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="units-") as name:
         folder = Path(name)
         for index, verilog in enumerate(modules.values()):
             (folder / f"design{index}.v").write_text(verilog)
         (folder / "gates.genlib").write_text(genlib())
+        if dsp:
+            (folder / "dsp.v").write_text(_cell("DSP48E2"))
         run_yosys([*commands, "write_json netlist.json"], folder)
         netlist = json.loads((folder / "netlist.json").read_text())
     return {top: measure(netlist["modules"][top], target) for top in modules}
+
+
+def _cell(name: str) -> str:
+    """One of the vendor's cells that cells_sim.v lacks: all of cells_xtra.v takes 30 s to read."""
+    text = (find_yosys()[1] / "xilinx" / "cells_xtra.v").read_text(encoding="utf-8")
+    if not (found := re.search(rf"^module {name} ?\(.*?^endmodule\n", text, re.M | re.S)):
+        raise UserError(f"Yosys must come with the cell {name} in xilinx/cells_xtra.v")
+    return found[0]

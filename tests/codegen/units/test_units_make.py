@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen.units import commands
+from codegen.units import commands, stages
 from codegen.units.published import measure_published
 from codegen.units.sweep import SWEEPS, Sweep
 from formats.commands import main
@@ -26,6 +26,7 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     ]
     build: Path = make_toy(Toy(layers=layers))
     monkeypatch.setitem(SWEEPS, "small", TINY)
+    monkeypatch.setattr(stages, "SIMD", (2,))
     # table V's units on an FPGA take most of the time and are no different from the network's
     monkeypatch.setattr(
         commands, "measure_published", lambda target, cache: measure_published("gates", cache)
@@ -38,6 +39,10 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     assert data["checks"]["shapes_equal"] is True
     assert set(data["checks"]["inputs"]) == {"cxxrtl", "cpp"}
     assert not any(data["checks"]["mismatches"].values())
+    assert data["checks"]["stages"]["edges"] > 1000 and not data["checks"]["stages"]["mismatches"]
+    assert [(row["block"], row["dsp"]) for row in data["stages"] if row["stage"] == "pairs"] == [
+        ("DSP48E1", 2), ("DSP48E2", 2)
+    ]  # fmt: skip
     for name, unit in data["units"].items():
         assert {f"{name}.v", f"{name}.cpp"} <= {path.name for path in folder.glob("rtl/*")}
         box = json.loads((folder / "rtl" / f"{name}.json").read_text())
