@@ -27,7 +27,7 @@ SEEDED = [
      "engine.hpp:", "not an integral constant expression"),
     ("fifo.hpp", '#include "hls_stream.h"', '#include "hls_streams.h"',
      "fifo.hpp:", "'hls_streams.h' file not found"),
-    ("memory.hpp", "if (job.keep)", "#ifdef __SYNTHESIS__\n      if (job.kept)\n#endif",
+    ("memory.hpp", "if (job.keep)", "#ifdef __SYNTHESIS__\n      if (job.kept)\n#endif\n",
      "memory.hpp:", "no member named 'kept'"),
 ]  # fmt: skip
 

@@ -319,8 +319,8 @@ ON_THE_ENGINE = [
      "array-storage", "centroid_ has an index that varies"),
     ("finish.hpp", "#pragma HLS ARRAY_PARTITION variable = result.code", "//",
      "array-storage", "result.code has an index that varies"),
-    ("memory.hpp", "Count<C::MAX_ROW_WORDS> at = 0;", "int32_t at = 0;",
-     "exact-width", "at, which loop read_word carries on"),
+    ("memory.hpp", "Count<C::READ_AHEAD> waiting = 0;", "int32_t waiting = 0;",
+     "exact-width", "waiting, which loop read_word carries on"),
     ("pooling.hpp", "#pragma HLS AGGREGATE variable = rows", "//",
      "array-storage", "rows has an index that varies"),
 ]  # fmt: skip
