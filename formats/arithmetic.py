@@ -6,6 +6,7 @@ own in hls_templates.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -258,6 +259,16 @@ class Lrn:
     alpha: Annotated[float, Limits(minimum=0)]
     beta: Annotated[float, Limits(minimum=0)]
     k: Annotated[float, Limits(exclusiveMinimum=0)]
+
+
+def scale_channels(raw: np.ndarray, scale: np.ndarray | Sequence[int]) -> np.ndarray:
+    """Accumulators [N, C, ...] times the weight scale [C] of their channels, int64.
+
+    >>> scale_channels(np.ones((1, 2), np.int64), (3, 4)).tolist()
+    [[3, 4]]
+    """
+    factors = np.asarray(scale, np.int64)
+    return np.asarray(raw * factors.reshape(-1, *[1] * (raw.ndim - 2)))
 
 
 def lrn_points() -> np.ndarray:

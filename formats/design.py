@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from formats.arithmetic import scale_channels
 from formats.errors import UserError, existing
 from formats.images import Preprocessing, Reader
 from formats.packing import WORD_BYTES, Gather
@@ -139,10 +140,7 @@ class Design:
 
     def outputs(self, raw: np.ndarray) -> np.ndarray:
         """What `predict` returns for accumulators [N, C, ...]: those times their factors."""
-        if not self.output_factors:
-            return raw
-        factors = np.array(self.output_factors, np.int64)
-        return np.asarray(raw * factors.reshape(-1, *[1] * (raw.ndim - 2)))
+        return scale_channels(raw, self.output_factors) if self.output_factors else raw
 
     def layer_index(self, name: str) -> int:
         """Place of a layer; UserError where there is none of that name."""

@@ -10,7 +10,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +31,7 @@ from formats.arithmetic import (
     Size,
     Window,
     reciprocal,
+    scale_channels,
 )  # fmt: skip
 from formats.build import atomic_dir, sha256_file
 from formats.errors import UserError, existing
@@ -229,10 +230,12 @@ class Layer:
 
     def outputs(self, raw: np.ndarray) -> np.ndarray:
         """Raw accumulators [N, C, ...] in units of 2^-out_frac: times the weight scale, if any."""
-        if self.weight_scale is None:
-            return raw
-        scale = self.weight_scale.astype(np.int64)
-        return np.asarray(raw * scale.reshape(-1, *[1] * (raw.ndim - 2)))
+        return raw if self.weight_scale is None else scale_channels(raw, self.weight_scale)
+
+    @cached_property
+    def lowest_weight(self) -> int:
+        """The smallest weight of a layer that has some."""
+        return int(self.weight.min())
 
 
 @dataclass

@@ -33,6 +33,7 @@ class Lowered:
     network: Network  # with the layers as they were
     array: Array
     layers: tuple[Layer, ...]  # after lane packing and merging of groups, stored with a 0
+    paired: tuple[bool, ...]  # of each layer: whether its output channels can share multipliers
     gather: Gather  # how the host lays out the input
     widths: tuple[int, ...] = ()  # at which weights can be stored; none: at any
 
@@ -42,20 +43,13 @@ class Lowered:
         UserError where the words of a row of weights do not divide by the weight ports, or a tile
         has no room for the neighbours of a normalisation.
         """
-        return [self._row(layer) for layer in self.layers]
+        return [self._row(*item) for item in zip(self.layers, self.paired, strict=True)]
 
     def source(self, name: str) -> Quantizer:
         """How the codes of a feature map are read."""
         return source(self.network, name)
 
-    def is_paired(self, layer: Layer) -> bool:
-        """Whether two output channels of a layer share a multiplier.
-
-        UserError where a weight is the most negative number of its bits, which no quantizer makes.
-        """
-        return is_paired(self.network, layer, self.array)
-
-    def _row(self, layer: Layer) -> Row:
+    def _row(self, layer: Layer, paired: bool) -> Row:
         (_, in_height, in_width), quantizer = layer.in_shape, layer.quantizer
         (_, out_height, out_width), pool = layer.out_shape, layer.pool or NO_POOL
         per_group = layer.conv_shape[0] // layer.groups
@@ -85,14 +79,14 @@ class Lowered:
             sources=len(layer.inputs),
             **self._decoder("in", layer, 0),
             **(self._encoder(layer, quantizer) if quantizer else {}),
-            **(self._weights(layer) if layer.has_weights else self._operation(layer)),
+            **(self._weights(layer, paired) if layer.has_weights else self._operation(layer)),
         )
 
-    def _weights(self, layer: Layer) -> dict[str, int]:
+    def _weights(self, layer: Layer, paired: bool) -> dict[str, int]:
         """Fields of a convolution: how its weights are stored, and how it is cut into tiles."""
         array, bits = self.array, layer.stored.bits
         bits = min((width for width in self.widths if width >= bits), default=bits)
-        paired = self.is_paired(layer) and bits <= array.pair_bits
+        paired = paired and bits <= array.pair_bits
         table, words = layer.stored.table, array.row_words(bits, paired)
         if words % array.weight_ports:
             fitting = ", ".join(str(ports) for ports in WEIGHT_PORTS if words % ports == 0)
@@ -188,25 +182,28 @@ def lower(
     readers = sum(layer.inputs.count(INPUT) for layer in network.layers)
     gather = Gather(network.input.shape, network.input.shape, (1, 1), (1, 1), (0, 0))
     layers = []
-    for original in network.layers:
-        layer, paired = original, is_paired(network, original, array)
-        layer = merge_groups(layer, array, paired) if layer.has_weights else layer
+    pairs = tuple(is_paired(network, layer, array) for layer in network.layers)
+    for original, paired in zip(network.layers, pairs, strict=True):
+        layer = merge_groups(original, array, paired) if original.has_weights else original
         if layer.has_weights and layer.source == INPUT and readers == 1:
             axes = choose_packing(layer, network.input.bits, array, max_taps, compact, paired)
             layer, gather = pack_lanes(layer, *axes)
         layers.append(replace(layer, weight_storage=with_zero(layer, array)))
-    return Lowered(network, array, tuple(layers), gather, widths)
+    return Lowered(network, array, tuple(layers), pairs, gather, widths)
 
 
 def is_paired(network: Network, layer: Layer, array: Array) -> bool:
-    """Whether two output channels of a layer share a multiplier (Lowered.is_paired)."""
+    """Whether two output channels of a layer can share a multiplier.
+
+    UserError where a weight is the most negative number of its bits, which no quantizer makes.
+    """
     if not layer.has_weights:
         return False
     value_bits = max(source(network, name).value_bits for name in layer.inputs)
     if not array.can_pair(max(layer.weight_bits, layer.stored.bits), value_bits):
         return False
     lowest = -(1 << (layer.weight_bits - 1))
-    if int(layer.weight.min()) == lowest:
+    if layer.lowest_weight == lowest:
         raise UserError(
             f"layer {layer.name}: a weight must be above {lowest} to share a multiplier; quantize "
             "the network again, or use an engine of STAGE=single"

@@ -61,8 +61,13 @@ def smallest(axes: Axes, part: Part, pair_bits: int = 0) -> Array:
     stage, chosen = axes.get("stage"), {name: axes[name] for name in axes if name != "stage"}
     if stage != "pairs":
         return Array(**{"pe": BLOCK_CODES, **chosen})  # type: ignore[arg-type]
-    pairs = {"pair_bits": pair_bits, "pair_shift": part.multiplier[0] - pair_bits}
+    pairs = pair_fields(part, pair_bits)
     return Array(**{"pe": 2 * BLOCK_CODES, **chosen, **pairs})  # type: ignore[arg-type]
+
+
+def pair_fields(part: Part, bits: int) -> dict[str, Any]:
+    """Fields of an array on which weights of so many bits share multipliers; 0: none do."""
+    return {"pair_bits": bits, "pair_shift": part.multiplier[0] - bits if bits else 0}
 
 
 def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
@@ -76,12 +81,11 @@ def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
     row_bits = 72 * part.room("bram36")  # of weights, read at once: a BRAM36 has 72 bits
     values: list[Any] = [[axes[name]] if name in axes else free[name] for name in free]
     for pair_bits in _pair_choices(part, operands, axes):
-        shift = part.multiplier[0] - pair_bits if pair_bits else 0
         for choice in product(*values):
             fields = dict(zip(free, choice, strict=True))
             if pair_bits and fields["pe"] % (2 * BLOCK_CODES) and "pe" not in axes:
                 continue
-            array = Array(**fields, pair_bits=pair_bits, pair_shift=shift)
+            array = Array(**fields, **pair_fields(part, pair_bits))
             bits = packed_bits(array, operands.weight_bits)
             if array.multipliers <= most and array.multipliers // array.pixels * bits <= row_bits:
                 yield array
@@ -115,7 +119,7 @@ def pair_bits(network: Network, part: Part) -> int:
 
     Two weights of W bits and a value of V bits take 2W + V - 1 of a multiplier's larger operand.
     """
-    large, small = part.multiplier
+    _, small = part.multiplier
     gains: dict[int, int] = {}
     layers = [
         (layer.weight_bits, max(source(network, name).value_bits for name in layer.inputs), layer)
@@ -123,7 +127,7 @@ def pair_bits(network: Network, part: Part) -> int:
         if layer.has_weights
     ]
     for bits in {width for width, *_ in layers}:
-        array = Array(pair_bits=bits, pair_shift=large - bits, pe=2 * BLOCK_CODES)
+        array = Array(pe=2 * BLOCK_CODES, **pair_fields(part, bits))
         gains[bits] = sum(
             layer.macs
             for width, value, layer in layers

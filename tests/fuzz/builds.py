@@ -10,6 +10,7 @@ from pathlib import Path
 
 from codegen.design.array import Array
 from codegen.design.engine import Engine
+from codegen.design.search import pair_fields
 from codegen.design.sizes import Sizes
 from codegen.emit import csim
 from codegen.emit.render import TEMPLATES, render_engine
@@ -47,8 +48,7 @@ class Build:
         part = find_part(PART)
         array = Array(
             self.simd, self.pe, self.pixels, self.weight_ports, self.qk_units,
-            pair_bits=self.pair_bits,
-            pair_shift=part.multiplier[0] - self.pair_bits if self.pair_bits else 0,
+            **pair_fields(part, self.pair_bits),
         )  # fmt: skip
         every = tuple(range(1, 17))
         sizes = Sizes(
