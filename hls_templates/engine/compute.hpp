@@ -34,11 +34,10 @@ fetch_q:
   fetch_g:
     for (int g = 0; g < C::G; g++) {
 #pragma HLS UNROLL  // a read port each
-      const Tap<C>& tap = taps.tap[g];
-      const typename C::y_t y = corner.y + tap.y;
-      const typename C::x_t x = corner.x + q * w.stride_w + tap.x;
-      const bool inside = tap.exists && y >= 0 && y < w.height && x >= 0 && x < w.width;
-      const typename C::entry_t ahead = corner.entry + q * w.pixel_entries + tap.entry;
+      const typename C::y_t y = corner.y + taps.y[g];
+      const typename C::x_t x = corner.x + q * w.stride_w + taps.x[g];
+      const bool inside = taps.exists[g] && y >= 0 && y < w.height && x >= 0 && x < w.width;
+      const typename C::entry_t ahead = corner.entry + q * w.pixel_entries + taps.entry[g];
       const typename C::entry_t entry =
           ahead >= w.ring_entries ? typename C::entry_t(ahead - w.ring_entries) : ahead;
       const int copy = (q * C::G + g) % LineCopies<C>::COUNT;
@@ -85,16 +84,16 @@ void compute(Fifo<ComputeWork<C>>& work_in, Fifo<typename C::bus_t>& centroids,
   static_assert(C::G * BLOCK_CODES == C::SIMD, "G must be SIMD / 8, the blocks of a cycle");
   static LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS];
 #pragma HLS ARRAY_PARTITION variable = low complete dim = 1  // a read port per lane group
-#pragma HLS AGGREGATE variable = low                         // eight codes in one memory word
+#pragma HLS AGGREGATE variable = low compact = bit           // eight codes in one memory word
   static HighBlock<C> high[LineCopies<C>::COUNT][C::LINE_HIGH_BLOCKS];
 #pragma HLS ARRAY_PARTITION variable = high complete dim = 1  // a read port per lane group
-#pragma HLS AGGREGATE variable = high                         // eight codes in one memory word
+#pragma HLS AGGREGATE variable = high compact = bit           // eight codes in one memory word
   static SumGroup<C> partial[C::PSUM_GROUPS];
-#pragma HLS AGGREGATE variable = partial  // one wide memory word per group of pixels
+#pragma HLS AGGREGATE variable = partial compact = bit  // one wide memory word per group of pixels
   static WeightRow<C> weight[2 * C::WEIGHT_ROWS];
-#pragma HLS AGGREGATE variable = weight  // one word a row, written whole
+#pragma HLS AGGREGATE variable = weight compact = bit  // one word a row, written whole
   static TapRow<C> tap[2 * C::TAP_ROWS];
-#pragma HLS AGGREGATE variable = tap                                  // one word a row
+#pragma HLS AGGREGATE variable = tap compact = bit                    // one word a row
 #pragma HLS BIND_STORAGE variable = tap type = ram_s2p impl = lutram  // shallow and wide
   const ComputeWork<C> w = work_in.read();
 #pragma HLS ARRAY_PARTITION variable = w.align complete  // registers

@@ -384,13 +384,18 @@ plan_tap_pass:
     typename C::y_t dy = 0;
     bool exists = true, second = false;
     TapRow<C> taps;
-#pragma HLS ARRAY_PARTITION variable = taps.tap complete  // registers: any lane group
+#pragma HLS ARRAY_PARTITION variable = taps.x complete       // registers: any lane group
+#pragma HLS ARRAY_PARTITION variable = taps.y complete       // registers: any lane group
+#pragma HLS ARRAY_PARTITION variable = taps.entry complete   // registers: any lane group
+#pragma HLS ARRAY_PARTITION variable = taps.exists complete  // registers: any lane group
   plan_tap:
     for (; exists || lane.value != 0;) {
 #pragma HLS PIPELINE II = 1  // a tap a cycle, so a row of them in G cycles
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::TAP_ROWS
-      const Tap<C> tap = {dx, dy, typename C::entry_t(column + block.value), exists};
-      taps.tap[lane.value] = tap;
+      taps.x[lane.value] = dx;
+      taps.y[lane.value] = dy;
+      taps.entry[lane.value] = column + block.value;
+      taps.exists[lane.value] = exists;
       const bool carry_x = block.step(exists);
       const bool carry_y = x.step(carry_x);
       if (carry_y) {

@@ -102,7 +102,7 @@ void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables,
 #pragma HLS ARRAY_PARTITION variable = scale.factor complete  // registers: any lane
   SumGroup<C> group;
   CodeVector<C> result;
-#pragma HLS ARRAY_PARTITION variable = group.pixel complete  // registers: any pixel, any lane
+#pragma HLS ARRAY_PARTITION variable = group.sum complete    // registers: any pixel, any lane
 #pragma HLS ARRAY_PARTITION variable = result.code complete  // registers
   cycle_t total = 0;
 finish_lanes:
@@ -112,7 +112,16 @@ finish_lanes:
     if (lane == 0 && q.value == 0) group = in.read();
     if (C::HAS_SCALE && w.scaled && tile_begin) scale = scales.read();
     tile_begin = false;
-    const SumVector<C>& vector = group.pixel[q.value];
+    SumVector<C> vector;
+  select_q:
+    for (int k = 0; k < C::PIXELS; k++) {
+#pragma HLS UNROLL  // a multiplexer over the pixels
+    select_p:
+      for (int p = 0; p < C::PE; p++) {
+#pragma HLS UNROLL  // of every lane
+        if (k == 0 || q.value == k) vector.sum[p] = group.sum[k * C::PE + p];
+      }
+    }
     if (w.raw) {
       raw.write(vector);
     } else {

@@ -41,7 +41,7 @@ class MacStage {
     begin_p:
       for (int p = 0; p < C::PE; p++) {
 #pragma HLS UNROLL  // a multiplexer each
-        acc_[q][p] = first_chunk ? bias.start[p] : before.pixel[q].sum[p];
+        acc_[q][p] = first_chunk ? bias.start[p] : before.sum[q * C::PE + p];
       }
     }
   }
@@ -105,7 +105,7 @@ class MacStage {
     result_lane:
       for (int p = 0; p < C::PE; p++) {
 #pragma HLS UNROLL  // wires
-        group.pixel[q].sum[p] = acc_[q][p];
+        group.sum[q * C::PE + p] = acc_[q][p];
       }
     }
     return group;

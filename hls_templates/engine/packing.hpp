@@ -145,7 +145,7 @@ void pack_rows(Fifo<PackWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<CodeVec
   static_assert(C::PACK_PLANES * BLOCK_CODES == C::PE, "PACK_PLANES must be PE / 8");
   static_assert(sizeof(typename C::acc_t) <= WORD_BYTES, "acc_t must fit a bus word");
   static CodeVector<C> row[C::PACK_WIDTH];
-#pragma HLS AGGREGATE variable = row  // one wide memory word per pixel
+#pragma HLS AGGREGATE variable = row compact = bit  // one wide memory word per pixel
   const PackWork<C> w = work_in.read();
   cycle_t total = 0;
   gear_t gear[C::PACK_PLANES];

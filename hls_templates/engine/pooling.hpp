@@ -13,7 +13,7 @@ void max_pool(Fifo<PoolWork<C>>& work_in, Fifo<CodeVector<C>>& in, Fifo<CodeVect
               Fifo<count_t>& count) {
   static_assert(C::POOL_WIDTH <= C::MAX_WIDTH, "POOL_WIDTH must be MAX_WIDTH at most");
   static CodeVector<C> rows[C::POOL_ROWS][C::POOL_WIDTH];
-#pragma HLS AGGREGATE variable = rows  // one wide memory word per pixel
+#pragma HLS AGGREGATE variable = rows compact = bit  // one wide memory word per pixel
   const PoolWork<C> w = work_in.read();
   Digit<typename C::x_t> x, kx, px;
   Digit<typename C::y_t> slot, ky, taken, py;

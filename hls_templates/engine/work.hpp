@@ -26,10 +26,12 @@ struct SumVector {
   typename C::acc_t sum[C::PE];
 };
 
-// The same for PIXELS neighbours in a row; those beyond its end carry sums that nobody uses.
+// The same for PIXELS neighbours in a row, pixel by pixel; those beyond its end carry sums that
+// nobody uses. Flat, as all that is stored in one memory word: AGGREGATE takes no struct in a
+// struct.
 template <class C>
 struct SumGroup {
-  SumVector<C> pixel[C::PIXELS];
+  typename C::acc_t sum[C::PIXELS * C::PE];
 };
 
 // --- load_weights ---------------------------------------------------------------------------
@@ -156,22 +158,16 @@ struct TapWork {
   Count<C::MAX_PASSES> passes;
 };
 
-// Where one lane group stands in the list of (kernel row, kernel column, block), block fastest: the
-// tap's distance from the window's corner, and the entry's from the corner's.
-template <class C>
-struct Tap {
-  typename C::x_t x;
-  typename C::y_t y;
-  typename C::entry_t entry;
-  bool exists;  // false behind the end of the list
-};
-
-// The taps of one cycle, one for each of the G lane groups.
+// The taps of one cycle: where each of the G lane groups stands in the list of (kernel row, kernel
+// column, block), block fastest.
 template <class C>
 struct TapRow {
-  Tap<C> tap[C::G];
-  typename C::block_t group;  // of an operation: which SIMD channels
-  bool second;                // and whether of the second source
+  typename C::x_t x[C::G];          // distance of the tap from the window's corner
+  typename C::y_t y[C::G];          // likewise
+  typename C::entry_t entry[C::G];  // and of its line buffer entry from the corner's
+  bool exists[C::G];                // false behind the end of the list
+  typename C::block_t group;        // of an operation: which SIMD channels
+  bool second;                      // and whether of the second source
   bool pass_end, layer_end;
 };
 

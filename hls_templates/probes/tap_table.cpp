@@ -9,7 +9,7 @@ struct Step {
 
 void tap_table(const ap_uint<10> places[ITEMS], const word_t in[1024], word_t out[ITEMS]) {
   static Step table[ITEMS];
-#pragma HLS AGGREGATE variable = table                                  // one word an entry
+#pragma HLS AGGREGATE variable = table compact = bit                    // one word an entry
 #pragma HLS BIND_STORAGE variable = table type = ram_s2p impl = lutram  // shallow
 fill_step:
   for (int i = 0; i < ITEMS; i++) {

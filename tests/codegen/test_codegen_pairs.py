@@ -145,8 +145,8 @@ int main() {{
           const SumGroup<Network> sums = stage.result();
           for (int k = 0; k < 8 && b + k <= top; k++) {{
             cases++;
-            if (sums.pixel[0].sum[k] != a * values[s]) wrong++;
-            if (sums.pixel[0].sum[k + 8] != (b + k) * values[s]) wrong++;
+            if (sums.sum[k] != a * values[s]) wrong++;
+            if (sums.sum[k + 8] != (b + k) * values[s]) wrong++;
           }}
         }}
       }}
