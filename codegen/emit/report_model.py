@@ -232,7 +232,7 @@ class HlsLoop(Model):
 
 
 class Hls(Model):
-    """csynth.xml: periods in ns, bounds of latency in cycles."""
+    """csynth.xml: periods in ns, bounds of latency and the longest interval of calls in cycles."""
 
     version: str | None
     part: str | None
@@ -241,6 +241,7 @@ class Hls(Model):
     estimated_ns: float | None
     latency_min: float | None
     latency_max: float | None
+    interval_max: float | None = None
     resources: HlsResources
     modules: list[HlsModule]
     loops: list[HlsLoop]

@@ -61,12 +61,16 @@ def check_texts(texts: dict[str, str]) -> list[Finding]:
     return sorted(findings)
 
 
-def check_design(texts: Mapping[str, str]) -> tuple[list[Finding], list[Recurrence]]:
+def check_design(
+    texts: Mapping[str, str], top: str = TOP
+) -> tuple[list[Finding], list[Recurrence]]:
     """What is wrong in a rendered design once it is compiled, and the times of its loops.
 
-    texts: the files of `hls/` by name.
+    Args:
+        texts: the files of `hls/` by name.
+        top: the file of the top function.
     """
-    findings, code = compile_design(texts)
+    findings, code = compile_design(texts, top)
     if not code:
         return sorted(findings), []
     module = parse_module(code)
@@ -80,13 +84,18 @@ def design_delays(texts: Mapping[str, str]) -> Delays:
     return delays_of(named[1]) if named else SERIES7
 
 
+def read_design_files(folder: Path) -> dict[str, str]:
+    """The C++ and the script of a rendered design, by name."""
+    files = [path for path in folder.iterdir() if path.name.endswith((*SUFFIXES[:2], SCRIPT))]
+    return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+
 def check_files(paths: Iterable[Path]) -> tuple[list[Finding], list[Recurrence]]:
     """All findings in files and folders, which are one design; times of the loops of a folder."""
     paths, times = list(paths), []
     findings = check_texts({str(p): p.read_text(encoding="utf-8") for p in find_files(paths)})
     for folder in (path for path in paths if (path / TOP).is_file()):
-        files = [path for path in folder.iterdir() if path.name.endswith((*SUFFIXES[:2], SCRIPT))]
-        found, loops = check_design({p.name: p.read_text(encoding="utf-8") for p in files})
+        found, loops = check_design(read_design_files(folder))
         findings += [replace(item, file=str(folder / item.file)) for item in found]
         times += loops
     return findings, times

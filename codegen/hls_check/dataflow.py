@@ -6,8 +6,10 @@ Every channel, a local stream or array, is written by one process and read by on
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from codegen.hls_check.lexer import lex
+from codegen.hls_check.pipeline import pipelines
 from codegen.hls_check.pragmas import pragma_name, pragma_options
 from codegen.hls_check.program import Findings, Program, constants, is_constant, rule
 from codegen.hls_check.syntax import (
@@ -20,6 +22,7 @@ from codegen.hls_check.syntax import (
     array_name,
     calls,
     declared,
+    parse,
     split,
     texts,
     uses,
@@ -54,6 +57,18 @@ def channels(item: Statement) -> list[Declared]:
         for name in (declared(item.tokens) if item.kind == "plain" and not process(item) else [])
         if name.sizes or any(token.text in STREAMS for token in name.type[:3])
     ]
+
+
+def loops_of_processes(sources: Mapping[str, str]) -> list[str]:
+    """Labels of the pipelined loops of all processes of a design's regions: every engine has them.
+
+    sources: texts of its files by name.
+    """
+    units = [parse(lex(name, text)) for name, text in sources.items()]
+    items = [item for unit in units for _, region in regions(unit) for item in region.statements]
+    names = {call.name for item in items if (call := process(item))}
+    functions = [f for unit in units for f in unit.functions if f.name in names]
+    return [loop.label for function in functions for loop in pipelines(function)]
 
 
 @rule("dataflow")

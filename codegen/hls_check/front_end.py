@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from codegen.hls_check.lexer import Token, lex
+from codegen.hls_check.lexer import Token, join_pragmas, lex
 from codegen.hls_check.pragmas import pragma_name, pragma_options
 from codegen.hls_check.program import Finding
 from codegen.hls_check.syntax import parse
@@ -62,6 +62,7 @@ def as_statements(pragma: Token) -> str:
 
 def as_compiled(name: str, text: str) -> str:
     """A source as clang gets it; lines stay where they are."""
+    text = join_pragmas(text)
     unit = parse(lex(name, text))
     lines = text.splitlines()
     for function in unit.functions:
@@ -80,10 +81,12 @@ def as_compiled(name: str, text: str) -> str:
     return re.sub(r"^( +)PROCESS\(", r"\1[[clang::noinline]] PROCESS(", text, flags=re.MULTILINE)
 
 
-def compile_design(texts: Mapping[str, str]) -> tuple[list[Finding], str]:
+def compile_design(texts: Mapping[str, str], top: str = TOP) -> tuple[list[Finding], str]:
     """What clang finds wrong in a rendered design, and its LLVM IR; one of both is empty.
 
-    texts: the files of `hls/`; those for simulation only do not matter.
+    Args:
+        texts: the files of `hls/`; those for simulation only do not matter.
+        top: the file of the top function.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -93,14 +96,14 @@ def compile_design(texts: Mapping[str, str]) -> tuple[list[Finding], str]:
         output = folder / "design.ll"
         command = (
             sys.executable, "-m", "ziglang", "c++", *FLAGS, *OPTIMIZE, "-S", "-emit-llvm",
-            "-isystem", str(STUBS), TOP, "-o", str(output),
+            "-isystem", str(STUBS), top, "-o", str(output),
         )  # fmt: skip
         if find_spec("ziglang") is None:
             raise UserError("the check of a design must have clang: `pip install ziglang`")
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         findings = read_errors(done.stderr)
         if done.returncode and not findings:
-            raise UserError(f"clang must compile {TOP} or say why not: {done.stderr.strip()}")
+            raise UserError(f"clang must compile {top} or say why not: {done.stderr.strip()}")
         return findings, "" if findings else output.read_text(encoding="utf-8")
 
 

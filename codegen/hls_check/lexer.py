@@ -18,6 +18,8 @@ TOKEN = re.compile(
 )
 # PROCESS(function, arguments) of fifo.hpp is a call of the function.
 PROCESS = re.compile(r"\bPROCESS\((\w+(?:<\w+>)?),\s*")
+# A pragma that goes on behind its line.
+CONTINUED = re.compile(r"#pragma[^\n]*\\(?:\n[^\n]*\\)*\n[^\n]*")
 JINJA = re.compile(r"\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 JINJA_VALUE = re.compile(r"""\{\{(?:'[^']*'|"[^"]*"|[^'"])*?\}\}""")
 
@@ -53,8 +55,23 @@ def plain_template(text: str) -> str:
     return JINJA.sub(lambda match: "\n" * match[0].count("\n"), text)
 
 
+def join_pragmas(text: str) -> str:
+    """The text with every pragma on one line; the other lines stay where they are.
+
+    >>> join_pragmas("#pragma HLS A b = \\\\\\n  1\\nint c;")
+    '#pragma HLS A b = 1\\n\\nint c;'
+    """
+
+    def joined(match: re.Match[str]) -> str:
+        lines = [line.removesuffix("\\").strip() for line in match[0].split("\n")]
+        return " ".join(lines) + "\n" * (len(lines) - 1)
+
+    return CONTINUED.sub(joined, text)
+
+
 def lex(name: str, text: str) -> Source:
     """Tokens of a file; a name that ends in .j2 is a template."""
+    text = join_pragmas(text)
     if name.endswith(".j2"):
         text = plain_template(text)
     originals = text.splitlines()

@@ -9,11 +9,8 @@ void static_state(bool store, const word_t in[ITEMS], word_t out[ITEMS]) {
 state_item:
   for (int i = 0; i < ITEMS; i++) {
 #pragma HLS PIPELINE II = 1  // an item a cycle
-    if (store) {
-      memory[i] = in[i];
-    } else {
-      out[i] = memory[i];
-    }
+    out[i] = memory[i];
+    if (store) memory[i] = in[i];
   }
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from codegen.emit.render import headers
 from codegen.emit.report_model import Blocks
 from codegen.emit.xilinx.reports import findings, read_csynth
 from codegen.emit.xilinx.verdict import (
@@ -14,6 +15,7 @@ from codegen.emit.xilinx.verdict import (
     check_resources,
     read_messages,
 )
+from codegen.hls_check.dataflow import loops_of_processes
 
 DATA = Path(__file__).parent / "data"
 LOG = (DATA / "vitis_hls.log").read_text()
@@ -48,8 +50,10 @@ def test_a_run_without_a_fault_has_no_finding() -> None:
     hls = read_csynth(DATA / "csynth.xml")
     assert read_messages(LOG) == [] and check_loops(hls) == [] and check_clock(hls) == []
     assert check_resources(hls, ROOM, ROOM) == []
-    (loop,) = hls.loops
+    loop = hls.loops[0]
     assert (loop.name, loop.module, loop.ii, loop.depth) == ("compute_step", "compute", 1, 12)
+    loops = loops_of_processes(headers())
+    assert sorted(item.name for item in hls.loops) == sorted(loops) and len(loops) > 8
 
 
 def test_every_message_has_a_sample() -> None:
@@ -70,10 +74,26 @@ def test_a_line_of_the_log_is_a_finding(line: str, meaning: str) -> None:
         ("Period>7.000<", "Period>7.500<", "the clock must leave routing 2.7 of 10 ns",
          "EstimatedClockPeriod 7.5"),
         ("<DSP>190<", "<DSP>237<", "DSP must be at most", "has 237"),
-        ("<BRAM_18K>79<", "<BRAM_18K>288<", "BRAM36 must be at most", "has 144"),
+        ("<BRAM_18K>79<", "<BRAM_18K>288<", "BRAM_18K must be at most", "has 288"),
         ("<URAM>0<", "<URAM>1<", "URAM must be at most", "has 1"),
         ("<LUT>41000<", "<LUT>49000<", "LUT must be at most the 47880 usable", "has 49000"),
         ("<FF>30000<", "<FF>99000<", "FF must be at most the 95760 usable", "has 99000"),
+        # what a report does not say is not as planned
+        ("<PipelineII>1</PipelineII>\n", "\n", "loop compute_step must be pipelined",
+         "no PipelineII of compute_step"),
+        (">pack_step<", ">pack_stop<", "loop pack_step must be pipelined",
+         "no PipelineII of pack_step"),
+        ("<TargetClockPeriod>10.00<", "<TargetClockPeriod><", "the clock must be known",
+         "no TargetClockPeriod"),
+        ("<ClockUncertainty>2.70</ClockUncertainty>", "", "the clock must be known",
+         "no ClockUncertainty"),
+        ("EstimatedClockPeriod>7.000<", "EstimatedClockPeriod>undef<", "the clock must be known",
+         "no EstimatedClockPeriod"),
+        ("<DSP>190</DSP>", "", "DSP must be at most", "no DSP"),
+        ("<BRAM_18K>79</BRAM_18K>", "", "BRAM_18K must be at most", "no BRAM_18K"),
+        ("<URAM>0</URAM>", "", "URAM must be at most", "no URAM"),
+        ("<LUT>41000</LUT>", "", "LUT must be at most", "no LUT"),
+        ("<FF>30000</FF>", "", "FF must be at most", "no FF"),
     ],
 )  # fmt: skip
 def test_a_report_beside_the_plan(copied, old: str, new: str, meaning: str, said: str) -> None:
@@ -82,8 +102,20 @@ def test_a_report_beside_the_plan(copied, old: str, new: str, meaning: str, said
     made.mkdir()
     (made / "vitis_hls.log").write_text(LOG)
     assert old in CSYNTH
-    for text, count in ((CSYNTH, 0), (CSYNTH.replace(old, new), 1)):
+    for text, count in ((CSYNTH, 0), (CSYNTH.replace(old, new, 1), 1)):
         (made / "csynth.xml").write_text(text)
         found = findings(folder)
         assert len(found) == count
     assert found[0].meaning.startswith(meaning) and found[0].said.endswith(said)
+
+
+@pytest.mark.parametrize("log", ["", None])
+def test_a_run_without_a_log_is_a_finding(copied, log: str | None) -> None:
+    folder = copied()
+    made = folder / "hls_report"
+    made.mkdir()
+    (made / "csynth.xml").write_text(CSYNTH)
+    if log is not None:
+        (made / "vitis_hls.log").write_text(log)
+    (found,) = findings(folder)
+    assert str(found) == f"the log must say what was synthesized: {made} has no log"

@@ -13,7 +13,15 @@ from codegen.emit.render import TEMPLATES, headers, render
 from codegen.emit.report_model import Hls
 from codegen.emit.xilinx.flow import find_hls
 from codegen.emit.xilinx.reports import read_csynth
-from codegen.emit.xilinx.verdict import Finding, check_clock, check_loops, read_messages
+from codegen.emit.xilinx.verdict import (
+    Finding,
+    Limit,
+    check_clock,
+    check_limits,
+    check_loops,
+    read_messages,
+)
+from codegen.hls_check.recurrence import find_pipelines
 from formats.build import atomic_dir
 from formats.hardware import Part
 
@@ -31,26 +39,30 @@ class Probe:
 
     name: str
     assumption: str  # of the engine
-    ii: int  # cycles between iterations of its pipelined loops
     bram18: int  # this and the next: at most
     dsp: int
     latency: int | None = None  # cycles of a call at most; None where they depend on the data
+    interval: int | None = None  # cycles between calls at most; of a region what only processes
+    # that run at the same time meet
+
+    @property
+    def source(self) -> Path:
+        """The kernel."""
+        return SOURCES / f"{self.name}.cpp"
 
     def check(self, hls: Hls) -> list[Finding]:
-        """What csynth.xml says otherwise."""
-        found = check_loops(hls) + check_clock(hls)
-        if not any(loop.ii == self.ii for loop in hls.loops):
-            found.append(Finding(f"a loop must have the interval {self.ii}", "csynth.xml has none"))
-        limits = {
-            "latency": (self.latency, hls.latency_max),
-            "BRAM_18K": (self.bram18, hls.resources.bram18),
-            "DSP": (self.dsp, hls.resources.dsp),
+        """What csynth.xml says otherwise, or does not say."""
+        text = {self.source.name: self.source.read_text(encoding="utf-8")}
+        found = check_loops(hls, (loop.label for loop in find_pipelines(text))) + check_clock(hls)
+        limits: dict[str, Limit] = {
+            "BRAM_18K": (hls.resources.bram18, self.bram18, "{}"),
+            "DSP": (hls.resources.dsp, self.dsp, "{}"),
         }
-        for name, (most, used) in limits.items():
-            if most is not None and used is not None and used > most:
-                said = f"csynth.xml has {used:g}"
-                found.append(Finding(f"{name} must be at most {most}", said))
-        return found
+        if self.latency is not None:
+            limits["Worst-caseLatency"] = (hls.latency_max, self.latency, "{}")
+        if self.interval is not None:
+            limits["Interval-max"] = (hls.interval_max, self.interval, "{}")
+        return found + check_limits(limits)
 
 
 def load_probes() -> tuple[Probe, ...]:
@@ -91,11 +103,13 @@ def run_probes(build: Path, part: Part) -> int:
 
 def read_probes(work: Path, log: str) -> dict[str, list[Finding]]:
     """What was found of every probe: in its part of the log, and in its report."""
-    parts = {part.splitlines()[0].strip(): part for part in log.split(f"\n{MARK}")[1:]}
+    parts = {part.splitlines()[0].strip(): part for part in f"\n{log}".split(f"\n{MARK}")[1:]}
     verdicts = {}
     for probe in load_probes():
         text = parts.get(probe.name, "")
         found, report = read_messages(text), work / probe.name / REPORT
+        if not text:
+            found.append(Finding("it must be run", f"the log has no line {MARK}{probe.name}"))
         if report.is_file():
             found += probe.check(read_csynth(report))
         else:

@@ -36,6 +36,8 @@ from codegen.emit.xilinx.verdict import (
     check_resources,
     read_messages,
 )
+from codegen.hls_check.check import read_design_files
+from codegen.hls_check.dataflow import loops_of_processes
 from formats.errors import UserError
 from formats.hardware import find_part
 
@@ -70,6 +72,7 @@ def read_csynth(path: Path) -> Hls:
         target_ns=_number(root, "UserAssignments/TargetClockPeriod"),
         uncertainty_ns=_number(root, "UserAssignments/ClockUncertainty"),
         estimated_ns=_number(root, f"{timing}/EstimatedClockPeriod"),
+        interval_max=_number(root, "PerformanceEstimates/SummaryOfOverallLatency/Interval-max"),
         modules=[
             HlsModule(name=_text(module, "Name"), **_costs(module))
             for module in root.iterfind("ModuleInformation/Module")
@@ -98,14 +101,16 @@ def _loops(root: Element) -> Iterator[HlsLoop]:
 def findings(build: Path) -> list[Finding]:
     """What the run of Vitis HLS in hls_report says against the plan; none where there is no run."""
     report, folder = read_report(build), build / REPORT_FOLDER
-    log = "\n".join(
-        path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.log"))
-    )
+    logs = sorted(folder.glob("*.log"))
+    log = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
     found, csynth = read_messages(log), folder / "csynth.xml"
     if csynth.is_file():
         hls, part = read_csynth(csynth), find_part(report.part)
         room = Blocks(**{name: part.room(name) for name in Blocks.model_fields})
-        found += check_loops(hls) + check_clock(hls)
+        if not log.strip():
+            found.append(Finding("the log must say what was synthesized", f"{folder} has no log"))
+        found += check_loops(hls, loops_of_processes(read_design_files(build / "hls")))
+        found += check_clock(hls)
         found += check_resources(hls, report.resources.estimate, room)
     return found
 

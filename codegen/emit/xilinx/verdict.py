@@ -6,6 +6,7 @@ resources beside the plan. Every finding has the tool's own words and what they 
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from codegen.emit.report_model import Blocks, Hls
@@ -30,6 +31,8 @@ PIPELINED = re.compile(
     r"Target II\s*=\s*(\d+), Final II\s*=\s*(\d+)(?:, Depth\s*=\s*\d+)?(?:, (?:loop|function) "
     r"'([^']*)')?"
 )
+# A figure, the most that it may be, and a text with {} for that.
+Limit = tuple[float | None, float, str]
 
 
 @dataclass(frozen=True)
@@ -69,46 +72,76 @@ def read_messages(log: str) -> list[Finding]:
     return list(found.values())
 
 
-def check_loops(hls: Hls) -> list[Finding]:
-    """Pipelined loops that are slower than the engine's, which are all planned for 1."""
-    return [
+def check_loops(hls: Hls, labels: Iterable[str] = ()) -> list[Finding]:
+    """Pipelined loops that are slower than the engine's, which are all planned for 1.
+
+    labels: loops of the sources with PIPELINE; what the report does not have is a finding, too.
+    """
+    known = [loop for loop in hls.loops if loop.ii is not None]
+    found = [
         Finding(
             f"loop {loop.name} of {loop.module} must begin an iteration every cycle",
             f"csynth.xml has PipelineII {loop.ii:g}",
         )
-        for loop in hls.loops
+        for loop in known
         if loop.ii is not None and loop.ii > 1
     ]
+    for label in sorted(set(labels)):
+        named = re.compile(rf"(?:.*_)?{label}(?:_.*)?")  # flattened loops join their labels
+        if not any(named.fullmatch(loop.name) for loop in known):
+            found.append(_missing(f"loop {label} must be pipelined", f"PipelineII of {label}"))
+    return found
+
+
+def _missing(meaning: str, figure: str) -> Finding:
+    """A figure that the report lacks: nobody knows whether the engine is as planned."""
+    return Finding(meaning, f"csynth.xml has no {figure}")
 
 
 def check_clock(hls: Hls) -> list[Finding]:
     """An estimated period above the target less its uncertainty, which routing is left."""
-    if hls.target_ns is None or hls.estimated_ns is None:
-        return []
-    left = hls.target_ns - (hls.uncertainty_ns or 0)
-    if hls.estimated_ns <= left + 1e-6:
+    figures = {
+        "TargetClockPeriod": hls.target_ns,
+        "ClockUncertainty": hls.uncertainty_ns,
+        "EstimatedClockPeriod": hls.estimated_ns,
+    }
+    missing = [name for name, value in figures.items() if value is None]
+    if hls.target_ns is None or hls.uncertainty_ns is None or hls.estimated_ns is None:
+        return [_missing("the clock must be known", name) for name in missing]
+    if hls.estimated_ns <= hls.target_ns - hls.uncertainty_ns + 1e-6:
         return []
     return [
         Finding(
-            f"the clock must leave routing {hls.uncertainty_ns or 0:g} of {hls.target_ns:g} ns; "
+            f"the clock must leave routing {hls.uncertainty_ns:g} of {hls.target_ns:g} ns; "
             "plan a lower CLOCK, or mend the module with the longest path",
             f"csynth.xml has EstimatedClockPeriod {hls.estimated_ns:g}",
         )
     ]
 
 
+def check_limits(limits: Mapping[str, Limit]) -> list[Finding]:
+    """Figures above what they may be at most, and those that the report lacks.
+
+    limits: by the report's name of the figure: its value, the most that it may be, what this is.
+    """
+    found = []
+    for name, (used, most, what) in limits.items():
+        meaning = f"{name} must be at most {what.format(f'{most:g}')}"
+        if used is None:
+            found.append(_missing(meaning, name))
+        elif used > most:
+            found.append(Finding(meaning, f"csynth.xml has {used:g}"))
+    return found
+
+
 def check_resources(hls: Hls, plan: Blocks, room: Blocks) -> list[Finding]:
     """Blocks above the plan; LUTs and flip-flops, which Vitis HLS overrates, above `room`."""
-    used = dict(hls.resources)
-    bram18 = used.get("bram18")
-    used["bram36"] = None if bram18 is None else bram18 / 2
-    limits = {name: (getattr(plan, name), "planned") for name in ("dsp", "bram36", "uram")}
-    limits |= {name: (getattr(room, name), "usable") for name in ("lut", "ff")}
-    return [
-        Finding(
-            f"{name.upper()} must be at most the {limit} {word}; use a smaller PE or SIMD",
-            f"csynth.xml has {used[name]:g}",
-        )
-        for name, (limit, word) in limits.items()
-        if used[name] is not None and used[name] > limit
-    ]
+    used, smaller = hls.resources, "use a smaller PE or SIMD"
+    limits: dict[str, Limit] = {
+        "DSP": (used.dsp, plan.dsp, f"the {{}} planned; {smaller}"),
+        "BRAM_18K": (used.bram18, 2 * plan.bram36, f"the {{}} planned; {smaller}"),
+        "URAM": (used.uram, plan.uram, f"the {{}} planned; {smaller}"),
+        "LUT": (used.lut, room.lut, f"the {{}} usable; {smaller}"),
+        "FF": (used.ff, room.ff, f"the {{}} usable; {smaller}"),
+    }
+    return check_limits(limits)
