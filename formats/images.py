@@ -8,6 +8,7 @@ and resizes pictures, is imported where a picture is read.
 
 import io
 import itertools
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -22,6 +23,34 @@ from formats.errors import UserError
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 LEVELS = 256  # of a pixel
+# How names of pictures end; a file without such an end is one, too, if it has none at all.
+PICTURES = frozenset(
+    f".{end}"
+    for end in [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "jp2",
+        "png",
+        "apng",
+        "bmp",
+        "dib",
+        "gif",
+        "tif",
+        "tiff",
+        "webp",
+        "avif",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "tga",
+        "pcx",
+        "sgi",
+        "ico",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +69,25 @@ class Preprocessing:
     def plain(cls, channels: int) -> "Preprocessing":
         """Images resized to the input, pixels as they are."""
         return cls(None, 1.0, (0.0,) * channels, (1.0,) * channels)
+
+    @property
+    def text(self) -> str:
+        """The recipe in words.
+
+        >>> Preprocessing(256, 1 / 255, (0.5,) * 3, (0.25,) * 3).text
+        '(pixel * 0.00392157 - 0.5) / 0.25, shorter side to 256, the middle cut out'
+        >>> Preprocessing.plain(1).text
+        '(pixel * 1 - 0) / 1, resized to the input'
+        """
+        mean, std = (
+            ",".join(f"{number:g}" for number in (numbers[:1] if len({*numbers}) == 1 else numbers))
+            for numbers in (self.mean, self.std)
+        )
+        if self.resize is None:
+            cut = "resized to the input"
+        else:
+            cut = f"shorter side to {self.resize}, the middle cut out"
+        return f"(pixel * {self.scale:g} - {mean}) / {std}, {cut}"
 
     def values(self) -> np.ndarray:
         """Network input (float64 [C, 256]) of each pixel value.
@@ -302,8 +350,19 @@ def class_labels(
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, less hidden names, in the order of names."""
-    return sorted(item for item in folder.iterdir() if not item.name.startswith("."))
+    """Pictures and folders in a folder, less hidden names, in the order of names.
+
+    What is left out for its name, such as README.txt, is said on stderr.
+    """
+    items = sorted(item for item in folder.iterdir() if not item.name.startswith("."))
+    others = [
+        item for item in items
+        if item.suffix and item.suffix.lower() not in PICTURES and item.is_file()
+    ]  # fmt: skip
+    if others:
+        more = f" and {len(others) - 1} more" if others[1:] else ""
+        print(f"note: DATA: {others[0]}{more} left out, no picture by its name", file=sys.stderr)
+    return [item for item in items if item not in others]
 
 
 def _contents(file: Path) -> bytes:

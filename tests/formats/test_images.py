@@ -90,6 +90,21 @@ def test_geometry_is_the_published_recipes(tmp_path, reader, size):
         np.testing.assert_array_equal(found, pixels[16:240, 16:240].transpose(2, 0, 1))
 
 
+def test_files_that_are_no_pictures_are_left_out(tmp_path, capsys):
+    """A README.txt beside pictures, or beside class folders, stops nothing."""
+    for folder in ("flat", "classes/0", "classes/1"):
+        (tmp_path / folder).mkdir(parents=True)
+        save(Image.new("L", (40, 30)), "a.png", folder=tmp_path / folder)
+    for folder in ("flat", "classes", "classes/0"):
+        (tmp_path / folder / "README.txt").write_text("about these")
+    assert len(SMALL.load(tmp_path / "flat")) == 1 and len(SMALL.load(tmp_path / "classes")) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and said[0].endswith("README.txt left out, no picture by its name")
+    (tmp_path / "flat" / "b.PNG").write_text("no picture")
+    with pytest.raises(UserError, match="b.PNG is none"):
+        SMALL.load(tmp_path / "flat")
+
+
 @pytest.mark.parametrize(
     ("mode", "colour", "suffix", "expected"),
     [
