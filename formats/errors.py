@@ -5,9 +5,10 @@ Whatever is wrong with what the user gave is a `UserError` with one sentence; an
 fault of the program and keeps its traceback.
 """
 
+import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 USER_ERROR = 2
@@ -17,6 +18,13 @@ INTERRUPTED = 130
 
 class UserError(ValueError):
     """Bad input: one sentence, "THING must be RULE, not VALUE; remedy"."""
+
+
+def meant(word: str, words: Iterable[str]) -> str:
+    """ "; did you mean ...?" where one of `words` is close."""
+    by_case = {other.lower(): other for other in words}
+    near = difflib.get_close_matches(word.lower(), by_case, 1)
+    return f"; did you mean {by_case[near[0]]}?" if near else ""
 
 
 def existing(path: Path, remedy: str) -> Path:

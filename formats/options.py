@@ -5,16 +5,15 @@ Parsing and refusals, `--help`, what the Makefile passes on, README's and docs/o
 come from it and from the list of commands (formats.commands).
 """
 
-import difflib
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from formats.errors import UserError
+from formats.errors import UserError, meant
 from formats.hardware import LIMIT
 
 SCHEME_OPTIONS = "RULE VARIANT"  # that one scheme has, as it declares them itself
@@ -29,11 +28,13 @@ class Option:
     unset: str = ""  # what happens where it has no value, for options whose default is None
     choices: tuple[str, ...] = ()  # the words that it may be; none: any
     interval: str = ""  # of a number, as "[1, 16]", "[1," for 1 or more, "(0, 1]" for above 0
-    file: bool = False  # whether it may name a file or folder that results depend on
+    # whether results depend on a file that it may name: "file", or "folder" where it names nothing
+    # else and may be a folder
+    file: str = ""
 
 
 def option(default: Any, help: str, unset: str = "", *, choices: str = "", interval: str = "",
-           file: bool = False) -> Any:  # fmt: skip
+           file: str = "") -> Any:  # fmt: skip
     """A field of `Options`; see `Option`. `choices` is a text of words."""
     entry = Option(help, unset, tuple(choices.split()), interval, file)
     return field(default=default, metadata={"option": entry})
@@ -44,15 +45,15 @@ class Options:
     """What was asked for: every option with its value or default; NAME is the field in capitals."""
 
     # network and images
-    net: str = option("alexnet", "alexnet, vgg16, digits, cifar10, or an ONNX file", file=True)
+    net: str = option("alexnet", "alexnet, vgg16, digits, cifar10, or an ONNX file", file="file")
     out: Path | None = option(None, "folder to write in", "build/NET")
     weights: str | None = option(
         None, "checkpoint with torchvision's tensor names, or seeded", "published, else seeded",
-        file=True,
+        file="file",
     )  # fmt: skip
     data: str | None = option(
         None, "images: a folder, flat or one a class, or .npz", "two photographs; digits' own",
-        file=True,
+        file="folder",
     )  # fmt: skip
     images: int | None = option(
         None, "test images", "1, digits 360; accuracy and study all that calibration leaves; "
@@ -60,10 +61,17 @@ class Options:
     )  # fmt: skip
     mean: str | None = option(
         None, "ONNX input (pixel * SCALE - MEAN) / STD: a number, or one a channel with commas",
-        "torchvision's",
+        "torchvision's; beside STD or SCALE 0",
     )  # fmt: skip
-    std: str | None = option(None, "ONNX: deviation, as MEAN", "torchvision's")
-    scale: float | None = option(None, "ONNX: factor of a pixel", "torchvision's", interval="(0,")
+    std: str | None = option(
+        None, "ONNX: deviation, as MEAN", "torchvision's; beside MEAN or SCALE 1"
+    )
+    scale: float | None = option(
+        None,
+        "ONNX: factor of a pixel; 1 for MEAN and STD of pixels 0..255",
+        "1/255",
+        interval="(0,",
+    )
     resize: int | None = option(None, "ONNX: shorter side before cropping", "8/7 of the input")
     # quantization
     preset: str = option(
@@ -101,7 +109,7 @@ class Options:
         None, "WEIGHT_BITS of fully connected layers", "WEIGHT_BITS"
     )
     plan: Path | None = option(
-        None, "plan.toml: choices a kind and a layer (docs/plan.md)", "no plan", file=True
+        None, "plan.toml: choices a kind and a layer (docs/plan.md)", "no plan", file="folder"
     )
     refine: str | None = option(
         None, "label-free improvement: all, none or of equalise, sensitivity, distil, with commas",
@@ -155,7 +163,7 @@ class Options:
     distil: bool = option(False, "learn from the float network instead of labels")
     seed: int = option(1, "of order and augmentation", interval="[0,")
     # hardware
-    part: str = option("xc7z020", "FPGA part, or a TOML file (docs/parts.md)", file=True)
+    part: str = option("xc7z020", "FPGA part, or a TOML file (docs/parts.md)", file="file")
     clock: float | None = option(None, "MHz", "the part's typical clock", interval="[1, 1000]")
     simd: int | None = option(None, "input channels a cycle, a multiple of 8", "what is fastest")
     pe: int | None = option(None, "output channels a cycle, a multiple of 8", "what is fastest")
@@ -173,12 +181,12 @@ class Options:
     )  # fmt: skip
     engine: Path | None = option(
         None, "build folder of an engine that exists; NET is planned for it", "one made for NET",
-        file=True,
+        file="folder",
     )  # fmt: skip
-    # exploration
     batch: int | None = option(
-        None, "images that share a run", "IMAGES; alternatives 8; measure 16", interval="[1,"
+        None, "images that the hardware takes in a run", "1; alternatives 8", interval="[1,"
     )
+    # exploration
     limit: float = option(LIMIT, "fraction of the part to use", interval="(0, 1]")
     # C-simulation
     csim: bool = option(False, "accuracy of the C-simulation, too, on the same images")
@@ -226,7 +234,8 @@ class Options:
     @property
     def test_images(self) -> int:
         """How many images are quantized as tests: IMAGES, else all of digits' own or 1."""
-        return self.images or (DIGITS_IMAGES if self.net == "digits" else 1)
+        own = self.net == "digits" and self.data is None
+        return self.images or (DIGITS_IMAGES if own else 1)
 
 
 def table() -> dict[str, tuple[Any, Option, Any]]:
@@ -242,13 +251,6 @@ def _plain(hint: Any) -> Any:
     """The type without None."""
     members = [member for member in get_args(hint) if member is not NoneType]
     return members[0] if NoneType in get_args(hint) else hint
-
-
-def meant(word: str, words: Iterable[str]) -> str:
-    """ "; did you mean ...?" where one of `words` is close."""
-    by_case = {other.lower(): other for other in words}
-    near = difflib.get_close_matches(word.lower(), by_case, 1)
-    return f"; did you mean {by_case[near[0]]}?" if near else ""
 
 
 def value(name: str, text: str) -> Any:
@@ -281,14 +283,24 @@ def _one(name: str, text: str, kind: Any, entry: Option) -> Any:
     if kind not in (int, float):
         return kind(text)
     try:
-        number = kind(text)
-    except ValueError:
+        number = _fraction(text) if kind is float else kind(text)
+    except (ValueError, ZeroDivisionError):
         number = math.nan
     inside = all(ENDS[bracket][0](number, float(end)) for bracket, end in _ends(entry.interval))
     if not math.isfinite(number) or not inside:
         noun = "an integer" if kind is int else "a number"
         raise UserError(f"{name} must be {noun}{range_text(entry.interval)}, not {text!r}")
     return number
+
+
+def _fraction(text: str) -> float:
+    """A number, or one divided by another.
+
+    >>> _fraction("1/4"), _fraction("0.5")
+    (0.25, 0.5)
+    """
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(text)
 
 
 # What an end of an interval asks of a number, and the words for it.

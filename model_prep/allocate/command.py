@@ -238,4 +238,5 @@ def _write(
     paths = folder / f"plan{suffix}.toml", folder / f"allocation{suffix}.json"
     write_atomic(paths[0], plan_file.text(plan, fracs, text))
     write_atomic(paths[1], json.dumps(entry, indent=1) + "\n")
+    print(f"widths: {', '.join(f'{layer} {bits}' for layer, bits in _widths(plan).items())}")
     print(f"written: {paths[0]}, {paths[1]}, {average:.3f} bits an activation")

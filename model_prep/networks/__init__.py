@@ -4,12 +4,11 @@
 Adding a network is adding one file.
 """
 
-import difflib
 import importlib
 import pkgutil
 from functools import cache
 
-from formats.errors import UserError
+from formats.errors import UserError, meant
 from model_prep.networks.spec import NetworkSpec
 
 _NOT_NETWORKS = {"spec"}
@@ -31,7 +30,5 @@ def get(name: str) -> NetworkSpec:
     """
     specs = registry()
     if name not in specs:
-        near = difflib.get_close_matches(name.lower(), specs, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"NET must be one of {', '.join(specs)}, not {name!r}{hint}")
+        raise UserError(f"NET must be one of {', '.join(specs)}, not {name!r}{meant(name, specs)}")
     return specs[name]

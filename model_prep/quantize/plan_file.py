@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UserError
+from formats.errors import UserError, meant
 from formats.quantizer import QM_RANGE, WIDTHS
 from model_prep.graph import KINDS, Graph, Layer
 from model_prep.quantize.channel_scale import LARGEST
@@ -113,17 +113,34 @@ def _check_table(table: Mapping[str, Any], keys: tuple[str, ...], where: str) ->
 
 
 def _section(
-    table: Mapping[str, Any], name: str, known: tuple[str, ...], keys: tuple[str, ...], path: Path
-) -> Any:
-    """The tables below [name.*], each checked."""
+    table: Mapping[str, Any], name: str, known: tuple[str, ...], keys: tuple[str, ...], path: Path,
+    titles: Mapping[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The tables below [name.*], each checked, by the names that are known.
+
+    Args:
+        table: the whole file.
+        name: of the tables.
+        known: what may follow it.
+        keys: of a table.
+        path: of the file.
+        titles: other words for what is known.
+    """
     sections = table.get(name, {})
     if not isinstance(sections, dict) or not all(isinstance(v, dict) for v in sections.values()):
         raise UserError(f"{path}: {name} must be tables such as [{name}.{known[0]}], not a value")
+    found: dict[str, Any] = {}
     for key, settings in sections.items():
-        if key not in known:
-            raise UserError(f"{path}: {name} must be one of {', '.join(known)}, not {key}")
+        one = key if key in known else (titles or {}).get(key)
+        if one is None:
+            raise UserError(
+                f"{path}: {name} must be one of {', '.join(known)}, not {key}{meant(key, known)}"
+            )
+        if one in found:
+            raise UserError(f"{path}: [{name}.{key}] must stand once, not as {one}, too")
         _check_table(settings, keys, f"{path}: [{name}.{key}] ")
-    return sections
+        found[one] = settings
+    return found
 
 
 def read_toml(path: Path, graph: Graph) -> tuple[Settings, ...]:
@@ -140,7 +157,10 @@ def read_toml(path: Path, graph: Graph) -> tuple[Settings, ...]:
         raise UserError(f"{path} must be a TOML file, not one with: {error}") from None
     kinds = _section(table, "kind", KINDS, _LAYER_KEYS, path)
     names = tuple(layer.name for layer in graph.layers)
-    layers = _section(table, "layer", names, (*_LAYER_KEYS, *_FIXED_KEYS, _SCALES), path)
+    titles = [layer.title or "" for layer in graph.layers]  # nodes' names in an ONNX file
+    by_title = {t: n for t, n in zip(titles, names, strict=True) if titles.count(t) == 1}
+    keys = (*_LAYER_KEYS, *_FIXED_KEYS, _SCALES)
+    layers = _section(table, "layer", names, keys, path, by_title)
     last = graph.layers[-1].name
     for key in (*_FORMAT_KEYS, *_FIXED_KEYS):
         if key in layers.get(last, {}):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from formats.commands import main
-from formats.errors import run_cli
+from formats.errors import UserError, run_cli
 from model_prep.quantize import plan_file
 from model_prep.quantize.plan import Settings
 from model_prep.quantize.plan_file import resolve
@@ -62,20 +62,30 @@ def allocate(tmp_path: Path, *options: str) -> int:
     return run_cli(main, ["allocate", "NET=digits", f"OUT={tmp_path}", "METHOD=loss", *options])
 
 
-def test_expected_loss_keeps_the_width_of_weights(tmp_path: Path) -> None:
+def test_expected_loss_keeps_the_width_of_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert allocate(tmp_path, "SCHEME=knq", "WEIGHT_BITS=8", "AVERAGE=3.5") == 0
     top = (tmp_path / "plan.toml").read_text().splitlines()[0]
     plan = resolve(digits.graph(), Settings(), DEFAULTS, tmp_path / "plan.toml")
     assert all(layer.weight_bits == 8 for layer in plan.layers)
     assert plan.refine == ("equalise", "sensitivity", "distil")
     assert 3.3 < float(top.split()[-3]) <= 3.5
+    widths = [f"{layer.name} {layer.bits}" for layer in plan.layers if layer.bits]
+    assert f"widths: {', '.join(widths)}\n" in capsys.readouterr().out
     assert f"NB {json.loads((tmp_path / 'allocation.json').read_text())['nb']} bits," in top
 
 
 def test_several_averages_are_several_plans(tmp_path: Path) -> None:
     assert allocate(tmp_path, "AVERAGE=3,4.5", "REFINE=equalise") == 0
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["allocation_3.json", "allocation_4.5.json", "plan_3.toml", "plan_4.5.toml"]
+    assert names == [
+        "allocation_3.json",
+        "allocation_4.5.json",
+        "plan_3.toml",
+        "plan_4.5.toml",
+        "settings.toml",
+    ]
 
 
 def test_expected_loss_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +97,22 @@ def test_expected_loss_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert allocate(tmp_path, *options) == 2
         assert sentence in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_have_their_name_in_the_file_too(tmp_path: Path) -> None:
+    """torch's default exporter calls nodes node_Conv_112; layers are called node_conv_112."""
+    plan = tmp_path / "plan.toml"
+    graph = digits.graph()
+    graph.layers[1].title = "node_Conv_112"
+    plan.write_text("[layer.node_Conv_112]\nbits = 7\n")
+    assert resolve(graph, Settings(), DEFAULTS, plan).layers[1].bits == 7
+    name = graph.layers[1].name
+    plan.write_text(f"[layer.node_Conv_112]\nbits = 7\n[layer.{name}]\nbits = 6\n")
+    with pytest.raises(UserError, match=f"must stand once, not as {name}, too"):
+        resolve(graph, Settings(), DEFAULTS, plan)
+    plan.write_text("[layer.con1]\nbits = 7\n")
+    with pytest.raises(UserError, match="layer must be one of conv1, .*, not con1; did you mean c"):
+        resolve(graph, Settings(), DEFAULTS, plan)
 
 
 def test_divergence_is_torchs() -> None:
