@@ -20,6 +20,7 @@ from typing import Any
 from formats.errors import UserError, os_error_text
 
 _MESSAGE_LINES = 40
+_BLOCK = 1 << 20
 PROGRAM = Path(__file__).resolve().parents[1]
 
 
@@ -108,8 +109,11 @@ def _swap(path: Path, new: Path, previous: Path) -> None:
 
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    result = hashlib.sha256()
+    with Path(path).open("rb") as stream:  # hashlib.file_digest is not in Python 3.10 of boards
+        while block := stream.read(_BLOCK):
+            result.update(block)
+    return result.hexdigest()
 
 
 def digest(settings: Any, files: Iterable[Path] = ()) -> str:

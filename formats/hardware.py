@@ -5,7 +5,6 @@ A part is the silicon: what a design may use. A board brings DRAM and Vivado's b
 may also be a file of the user's own (docs/parts.md).
 """
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from formats.clocks import make_clock
-from formats.errors import UserError
+from formats.errors import UserError, meant
 
 FOLDER = Path(__file__).parent
 DEFAULT_PART = "XC7Z020"
@@ -24,6 +23,7 @@ DRAM_EFFICIENCY = (
 )
 PROCESSORS = ("zynq-7000", "zynq-ultrascale")
 SOURCES = ("fabric", "multiplier", "ports", "clock")
+OTHER_SOURCES = ("ddr", "clock_max")
 
 
 def _rule(text: str, holds: Callable[[Any], bool], **more: Any) -> Any:
@@ -64,7 +64,7 @@ def _plls(**more: Any) -> Any:
 
 
 def _is_source(value: Any) -> bool:
-    named = isinstance(value, dict) and set(SOURCES) <= set(value) <= {*SOURCES, "ddr"}
+    named = isinstance(value, dict) and set(SOURCES) <= set(value) <= {*SOURCES, *OTHER_SOURCES}
     return named and all(isinstance(text, str) and text for text in value.values())
 
 
@@ -89,8 +89,10 @@ class Part:
     multiplier: tuple[int, int] = _rule("two widths, the larger first", _is_multiplier)
     clock_mhz: float = _rate()  # planned, of the engine
     ports: int = _count(1)  # from the fabric to the processor's DRAM
-    # where the figures come from, by SOURCES and "ddr"
+    # where the figures come from, by SOURCES and OTHER_SOURCES
     source: dict[str, str] = _rule(f"a table of texts for {', '.join(SOURCES)}", _is_source)
+    # that no block RAM can exceed; left out in a file, that of no part at all
+    clock_max_mhz: float = _rate(default=MAX_CLOCK_MHZ)
     # peak bandwidth of the DRAM, 10^9 bytes a second; left out in a file, it is that of the slowest
     # board with the part
     ddr_gbs: float = _rate(default=0.0)
@@ -139,6 +141,8 @@ Kind = TypeVar("Kind", Part, Board)
 
 def _read(kind: type[Kind], path: Path, **given: Any) -> Kind:
     """The part or board of a file; UserError names the file and the field where one is wrong."""
+    import tomllib  # not in Python 3.10 of boards, which read no such file
+
     try:
         with path.open("rb") as file:
             entry = tomllib.load(file)
@@ -218,7 +222,7 @@ def find_board(name: str) -> Board:
 def _called(name: str, key: str, table: dict[str, Kind], option: str, more: str = "") -> Kind:
     if key not in table:
         raise UserError(
-            f"{option} must be one of {', '.join(table)}{more}, not {name!r}; "
+            f"{option} must be one of {', '.join(table)}{more}, not {name!r}{meant(name, table)}; "
             "docs/parts.md says how to add one"
         )
     return table[key]
@@ -231,6 +235,9 @@ def clocked(part: Part, clock_mhz: float | None) -> Part:
     144.444444
     """
     wanted = part.clock_mhz if clock_mhz is None else clock_mhz
-    if not 1 <= wanted <= MAX_CLOCK_MHZ:
-        raise UserError(f"CLOCK must be 1..{MAX_CLOCK_MHZ} MHz, not {wanted:g}")
+    if not 1 <= wanted <= part.clock_max_mhz:
+        raise UserError(
+            f"CLOCK must be 1..{part.clock_max_mhz:g} MHz, what block RAM of {part.name} can do, "
+            f"not {wanted:g}; its planned clock is {part.clock_mhz:g} MHz"
+        )
     return replace(part, clock_mhz=make_clock(part.plls, wanted).mhz if part.plls else wanted)

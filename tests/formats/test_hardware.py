@@ -15,6 +15,7 @@ from formats.hardware import (
     SOURCES,
     Board,
     Part,
+    clocked,
     find_board,
     find_part,
     load_boards,
@@ -30,7 +31,8 @@ BOARDS = sorted((FOLDER / "boards").glob("*.toml"))
 def test_every_figure_of_a_part_has_a_source(path: Path, capsys) -> None:
     part = load_parts()[path.stem.upper()]
     assert part.device.startswith(path.stem) and part.dsp and part.bram36
-    assert set(part.source) == {*SOURCES, "ddr", "plls"} and all(part.source.values())
+    assert set(part.source) == {*SOURCES, "ddr", "plls", "clock_max"}
+    assert all(part.source.values())
     family = part.processor == "zynq-7000"
     assert family == part.device.startswith("xc7z")
     assert part.ports == (4 if family else 6)
@@ -132,3 +134,20 @@ def test_an_unknown_part_or_board(tmp_path: Path) -> None:
         find_part(str(tmp_path / "absent.toml"))
     with pytest.raises(UserError, match="^BOARD must be one of kr260, .*pynq-z1, .*not 'de10'"):
         find_board("de10")
+
+
+def test_a_clock_that_no_block_ram_can_do_is_refused() -> None:
+    part = find_part("xc7z020")
+    assert clocked(part, 388).clock_mhz <= 388
+    with pytest.raises(
+        UserError, match=r"^CLOCK must be 1\.\.388.2 MHz, what block RAM of XC7Z020"
+    ):
+        clocked(part, 1000)
+    assert all(part.clock_mhz < part.clock_max_mhz < 1000 for part in load_parts().values())
+
+
+def test_the_nearest_part_and_board_are_named() -> None:
+    with pytest.raises(UserError, match="not 'xc7z02'; did you mean XC7Z020.;"):
+        find_part("xc7z02")
+    with pytest.raises(UserError, match="not 'pynqz2'; did you mean pynq-z2.;"):
+        find_board("pynqz2")
