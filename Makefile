@@ -5,41 +5,50 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+PYTHONS := python3.11 python3.12
 COMMANDS := $(shell sed -nE 's/^    "([a-z-]+)": Command.*/\1/p' formats/commands.py)
 OPTIONS := $(shell sed -nE 's/^    ([a-z_]+): .* = option.*/\U\1/p' formats/options.py)
-# What the command line sets besides goes on, too, so that a mistyped name is refused.
-OWN := BOARD_FILES CXX N VENV PYTHON XILINX_HLS XILINX_VIVADO
-SET := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
-NAMES := $(OPTIONS) $(filter-out $(OPTIONS) $(OWN),$(SET))
-WITH_VALUE = $(foreach name,$(NAMES),$(if $($(name)),$(name)))
+# Variables of the targets below and of the tools. Others that the command line sets are passed on,
+# too, so that a mistyped name is refused; what the environment sets nuq reads itself.
+OWN := BOARD_FILES CXX N SEED VENV PYTHON XILINX_HLS XILINX_VIVADO
+SET := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(subst :=,=,$(word))))))
+UNKNOWN := $(filter-out $(OPTIONS) $(OWN),$(foreach name,$(SET),$(if $(findstring command,$(origin $(name))),$(name))))
+NAMES := $(foreach name,$(OPTIONS),$(if $(findstring command,$(origin $(name))),$(name))) $(UNKNOWN)
 quoted = '$(subst ','\'',$(1))'
-GIVEN = $(foreach name,$(WITH_VALUE),$(name)=$(call quoted,$($(name))))
+GIVEN = $(foreach name,$(NAMES),$(name)=$(call quoted,$($(name))))
+ANY_PYTHON = $(firstword $(wildcard $(PYTHON)) python3)
 
-.PHONY: help install $(COMMANDS) fuzz test test-all lint format bench clean
+.PHONY: help install known $(COMMANDS) fuzz test test-all lint format bench clean
 .DELETE_ON_ERROR:
 
-help: ## list the targets
-	@$(firstword $(wildcard $(PYTHON)) python3) nuq.py --make
+help: known ## list the targets
+	@$(ANY_PYTHON) nuq.py --make
 	@echo 'For developers:'
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | \
 	  awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo 'Example: make csim NET=vgg16 BITS=5'
 
-install: $(INSTALLED) ## create .venv with the pinned packages
+install: known $(INSTALLED) ## create .venv with the pinned packages
 
 $(INSTALLED): requirements.txt
-	@command -v python3.11 >/dev/null || { echo "error: python3.11 must be on the PATH; install it (Debian: apt-get install python3.11 python3.11-venv)" >&2; exit 2; }
-	python3.11 -m venv $(VENV)
+	@for python in $(PYTHONS); do \
+	  if $$python -c '' 2>/dev/null; then exec $$python -m venv $(VENV); fi; \
+	done; \
+	echo "error: $(firstword $(PYTHONS)) or $(lastword $(PYTHONS)) must be on the PATH; install one (Debian: apt-get install python3.11 python3.11-venv)" >&2; exit 2
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(COMMANDS): | $(INSTALLED)
 	@$(PYTHON) -m nuq --make $@ $(GIVEN)
 
-fuzz: $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (N=200 SEED=1)
+# Refuses unknown variables where no command of nuq does.
+known:
+	@$(if $(UNKNOWN),$(ANY_PYTHON) nuq.py --make --names $(UNKNOWN))
+
+fuzz: known $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (N=200 SEED=1)
 	$(PYTHON) -m tests.fuzz --count '$(or $(N),200)' --seed '$(or $(SEED),1)'
 
-lint: $(INSTALLED) ## ruff, mypy, import rules, clang-format, HLS subset
+lint: known $(INSTALLED) ## ruff, mypy, import rules, clang-format, HLS subset
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -47,7 +56,7 @@ lint: $(INSTALLED) ## ruff, mypy, import rules, clang-format, HLS subset
 	$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*/*.hpp hls_templates/*/*.cpp
 	$(PYTHON) -m nuq hls-check
 
-format: $(INSTALLED) ## let ruff and clang-format rewrite the sources
+format: known $(INSTALLED) ## let ruff and clang-format rewrite the sources
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i hls_templates/*/*.hpp hls_templates/*/*.cpp
@@ -61,8 +70,10 @@ test: lint ## lint and every test that takes seconds (about 20 minutes on 2 core
 test-all: lint ## also the tests that take minutes and gigabytes, and new random examples
 	$(PYTHON) -m pytest -n auto --dist loadfile
 
-bench: $(INSTALLED) ## measure C-simulation, reference, code generator and k-means
+bench: known $(INSTALLED) ## measure C-simulation, reference, code generator and k-means
 	$(PYTHON) -m tests.bench
 
-clean: ## remove build/
-	rm -rf build
+clean: known ## remove what is in build/ but bitstreams, which take hours
+	@! [ -e build ] || find build/ -depth ! -path '*/bitstream/*' ! -name bitstream \
+	  '(' ! -type d -o -empty ')' -delete
+	@! [ -e build ] || find build/ -name bitstream -type d -exec echo kept: {} ';'

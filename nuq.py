@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from formats import commands
 from formats.build import is_current, write_atomic
-from formats.commands import COMMANDS, function, taken
+from formats.commands import COMMANDS, Request, function, taken
 from formats.errors import UserError, run_cli
 from formats.options import Options, table
 
@@ -69,7 +69,7 @@ def needed(command: str, options: Options | None = None) -> list[str]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs from making the same stages at the same time (make -j)."""
+    """Keep other runs from a build until this one has ended (make -j, two shells)."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK) or not folder.is_dir():
@@ -78,7 +78,11 @@ def locked(folder: Path) -> Iterator[None]:
         )
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"note: {folder} is in use; waiting for that run to end", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
@@ -96,26 +100,53 @@ def run_stage(stage: str, options: Options) -> bool:
     return True
 
 
-def run(command: str, options: Options) -> int:
+def run(command: str, given: Mapping[str, Any]) -> int:
     """Run a command after what it needs; its exit status."""
-    entry = COMMANDS[command]
-    if entry.checks:
-        getattr(commands.module(command), entry.checks)(options)
-    *before, last = needed(command, options)
-    if last in STAGES or before:
-        with locked(options.folder):
-            for stage in [name for name in (*before, last) if name in STAGES]:
-                if not run_stage(stage, options) and stage == command:
-                    print(f"{options.folder}: {stage} is up to date")
+    asked = commands.request(command, given)
+    check(command, asked)
+    if not {"NET", "OUT"} <= set(taken(command)) or COMMANDS[command].alone == asked.options.net:
+        return commands.finish(command, asked.options)
+    with locked(asked.build.folder):
+        # What the build keeps may have changed while another run had it.
+        return run_locked(command, commands.request(command, given))
+
+
+def check(command: str, asked: Request) -> None:
+    """Refuse, by UserError, what cannot come to an end, before anything is made."""
+    for name in needed(command, asked.options):
+        if checks := COMMANDS[name].checks:
+            options = asked.options if name == command else asked.build
+            getattr(commands.module(name), checks)(options)
+
+
+def say_calibration(folder: Path) -> None:
+    """One line: what the tables that are there were measured on."""
+    from formats.network import calibration_text, read_manifest
+
+    print(calibration_text(read_manifest(folder / "quantized")["calibration"]))
+
+
+def run_locked(command: str, asked: Request) -> int:
+    """Run a command after what it needs, in a folder that no other run changes."""
+    commands.say_kept(asked)
+    *before, last = needed(command, asked.options)
     for name in (*before, last):
-        if name not in STAGES and (status := commands.alone(name, options)):
+        options = asked.options if name == last else asked.build
+        if name in STAGES:
+            made = run_stage(name, options)
+            if not made and name == "quantize":
+                say_calibration(options.folder)
+            if not made and name == command:
+                print(f"{options.folder}: {name} is up to date")
+            commands.keep(name, options)
+        elif status := commands.finish(name, options):
             return status
     return 0
 
 
 def main() -> int:
     """The program; its exit status."""
-    return run_cli(lambda words: commands.main(words, run))
+    return run_cli(lambda words: commands.main(words, run, os.environ))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from board import __version__
 from board.errors import BundleError
 from formats import program
 from formats.build import atomic_file, digest, sha256_file, sources_digest
-from formats.design import DESIGN, Design, read_design
+from formats.design import DESIGN, Design, check_bitstream, read_design
 from formats.errors import UserError, existing
 
 MANIFEST = "manifest.json"
@@ -38,6 +38,12 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 IMAGE_SHARE = 0.015  # of the weights' size that test images may take
 IMAGE_BYTES = 100_000  # and what they may take in any case
 STORED = (".bin", ".bit")  # packed already
+# What the bundle's README says of its bitstream.
+INSIDE = f"`{BITSTREAM}` is this design's bitstream."
+MISSING = (
+    f"**There is no bitstream (`{BITSTREAM}`) inside**: this bundle was made before synthesis.\n"
+    "Run `make bitstream` and then `make bundle` where Vivado is installed."
+)
 
 
 def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
@@ -95,31 +101,38 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
         if key.endswith(("/table", "/centroid", "/threshold"))
     }
     readme = (SOURCES / "bundle_readme.md").read_text(encoding="utf-8")
+    fabric = _find_bitstream(build, bitstream)
     content: dict[str, bytes | Path] = {
         f"{package.name}/{path.name}": path for package in PACKAGES for path in package.glob("*.py")
     }
     content |= {
         NOTEBOOK: SOURCES / NOTEBOOK,
-        "README.md": readme.replace("NETWORK", design.network).encode(),
+        "README.md": readme.replace("NETWORK", design.network)
+        .replace("BITSTREAM", INSIDE if fabric else MISSING)
+        .encode(),
         f"{PARAMETERS}/{DESIGN}": build / DESIGN,
         TABLES: npz_bytes(tables),
         IMAGES: npz_bytes(_test_images(build, weights.stat().st_size, design)),
         WEIGHTS: weights,
         PROGRAM: existing(weights.with_name(program.PROGRAM), "run `make codegen` first"),
-        **_find_bitstream(build, bitstream),
+        **fabric,
     }
     identity = {"id": design.engine_id, "sha256": sources_digest(build / "hls")}
     return _write_zip(build / name, content, identity, design.network)
 
 
 def _find_bitstream(build: Path, bitstream: Path | None) -> dict[str, Path]:
-    """The .bit and .hwh of the bundle; none where synthesis has not been run."""
+    """The .bit and .hwh of the bundle; none where synthesis has not been run.
+
+    UserError where they are of another design.
+    """
     path = bitstream or build / "bitstream" / BITSTREAM
     if bitstream is None and not path.is_file():
         return {}
     files = {BITSTREAM: path, HANDOFF: path.with_suffix(".hwh")}
     for file in files.values():
         existing(file, "pynq needs .bit and .hwh of the same name")
+    check_bitstream(path, build)
     return files
 
 
@@ -147,11 +160,19 @@ def _write_zip(
             "generator": f"board {__version__}",
             "network": network,
             "engine": identity,
+            "bitstream": BITSTREAM in content,
             "files": files,
         }
         manifest["manifest_sha256"] = manifest_digest(manifest)
         _write(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return path
+
+
+def read_zipped_manifest(bundle: Path) -> dict[str, Any]:
+    """manifest.json of a bundle that is not unpacked."""
+    with zipfile.ZipFile(bundle) as archive:
+        manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
+    return manifest
 
 
 def unpack(bundle: Path, folder: Path) -> Path:

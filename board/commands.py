@@ -14,7 +14,8 @@ from board.errors import MemoryShortageError
 from board.memory import MB, shortage
 from formats.build import write_atomic
 from formats.design import Design, read_design
-from formats.errors import UserError
+from formats.errors import UserError, existing
+from formats.hardware import Board
 from formats.options import Options
 
 
@@ -23,28 +24,49 @@ def check_board(name: str, design: Design) -> None:
     from formats.hardware import find_board
 
     board = find_board(name)
-    if board.part != design.part:
-        raise UserError(
-            f"BOARD {name} has an {board.part}, but the design is for an {design.part}; "
-            f"generate it with PART={board.part.lower()}"
-        )
+    _check_part(board, design.part)
     free = board.contiguous_mib << 20
     if free and design.weight_bytes + design.arena_bytes > free:
         raise MemoryShortageError(f"{name}: {shortage(design, free)}")
 
 
+def _check_part(board: Board, part: str) -> None:
+    if board.part != part:
+        raise UserError(
+            f"BOARD {board.name} has an {board.part}, but the design is for an {part}; "
+            f"generate it with PART={board.part.lower()}"
+        )
+
+
+def check_options(options: Options) -> None:
+    """Refuse, by UserError, a board that there is not, or that has another part, and a .bit that
+    is missing.
+    """
+    from formats.hardware import find_board, find_part
+
+    if options.board and options.engine is None:
+        _check_part(find_board(options.board), find_part(options.part).name)
+    if options.bitstream:
+        existing(options.bitstream, "BITSTREAM= takes the path of a .bit")
+
+
 def bundle(options: Options) -> None:
     """Write bundle.zip."""
-    from board.bundle import make_bundle
+    from board.bundle import make_bundle, read_zipped_manifest
 
     design = read_design(options.folder)
     if options.board:
         check_board(options.board, design)
     path = make_bundle(options.folder, options.bitstream)
-    weights = design.weight_bytes
+    weights, inside = design.weight_bytes, read_zipped_manifest(path)["bitstream"]
     print(
         f"{path}: {path.stat().st_size:,} bytes, of which weights {weights:,} "
         f"({weights / MB:.1f} MB); engine {design.engine_id}, network {design.network_id}"
+    )
+    print(
+        "the bitstream is inside"
+        if inside
+        else "no bitstream is inside: `make bitstream` and `make bundle` again for a board"
     )
 
 

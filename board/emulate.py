@@ -17,7 +17,7 @@ from board.emulator import install
 from board.hwh import make_hwh
 from board.measure import predict_all, top_k
 from formats.build import compile_cpp
-from formats.design import read_design
+from formats.design import read_design, write_stamp
 from formats.errors import UserError, existing
 
 STARTUP = "from board.emulator import install; install()"
@@ -46,6 +46,7 @@ def prepare(build: Path, engine: Path | None = None) -> Path:
     bitstream = compile_fabric(build, engine)
     handoff = make_hwh(design.network, design.clock_mhz, design.weight_ports)
     bitstream.with_suffix(".hwh").write_text(handoff, encoding="utf-8")
+    write_stamp(bitstream.parent, build)
     archive = make_bundle(build, bitstream, "emulator/bundle.zip")
     folder = build / "emulator" / "bundle"
     shutil.rmtree(folder, ignore_errors=True)

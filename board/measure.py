@@ -58,10 +58,18 @@ def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict
 
 
 def call_seconds(board: Accelerator, call: Call) -> float:
-    """Time of a call: the processor's clock on a board, the cycle model on the emulated one."""
+    """Time of a call: the processor's clock on a board, the model on the emulated one.
+
+    The model is the report's, for a call of one layer: cycles or DRAM, whichever takes longer.
+    """
     if board.emulated:
-        return call.counters["cycles"] / (board.design.clock_mhz * 1e6)
+        return board.design.seconds(call.counters["cycles"], moved(call.counters))
     return call.seconds
+
+
+def moved(counters: dict[str, int]) -> int:
+    """Bytes from and to DRAM."""
+    return sum(counters[name] for name in TRAFFIC)
 
 
 def statistics(samples: list[float]) -> dict[str, float]:
@@ -96,7 +104,10 @@ def latency(
             single[call.first].append(call_seconds(board, call))
             traffic[call.first] = {key: call.counters[key] for key in (*TRAFFIC, "cycles")}
         board.predict(images)
-        whole.append(sum(call_seconds(board, call) for call in board.calls))
+        if board.emulated:  # whose time is a sum over layers
+            whole.append(sum(times[repeat] for times in single))
+        else:
+            whole.append(sum(call_seconds(board, call) for call in board.calls))
         show_progress(repeat + 1, repeats, f"latency, batch {len(images)}")
     first_fc = next((i for i, layer in enumerate(layers) if layer.kind == "fc"), len(layers))
     convolutions = [sum(times) for times in zip(*single[:first_fc], strict=True)]
@@ -110,9 +121,16 @@ def latency(
         "repeats": repeats,
         "time": "model" if board.emulated else "measured",
         **parts,
+        # `dram_bound` is the model's word
         "layers": [
-            {"name": layer.name, "kind": layer.kind, **statistics(times), **moved}
-            for layer, times, moved in zip(layers, single, traffic, strict=True)
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                **statistics(times),
+                **counted,
+                "dram_bound": board.design.is_dram_bound(counted["cycles"], moved(counted)),
+            }
+            for layer, times, counted in zip(layers, single, traffic, strict=True)
         ],
     }
 
@@ -217,6 +235,7 @@ def table(results: dict[str, Any]) -> str:
         lines += [
             f"  {layer['name']:14s} {layer['mean_ms']:9.3f} ms, read {layer['bytes_read']:,}, "
             f"written {layer['bytes_written']:,}, weights {layer['bytes_weights']:,} bytes"
+            + ("; DRAM binds" if layer["dram_bound"] else "")
             for layer in part["layers"]
         ]
     return "\n".join(lines)

@@ -28,6 +28,7 @@ def codegen(options: Options) -> None:
         f"{plan.array.weight_ports} weight port(s), "
         f"{plan.array.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
         f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
+        f"{bound_text(plan.dram_bound)}"
     )
     print(
         f"estimated: {used.dsp}/{part.dsp} DSP, {used.bram36}/{part.bram36} BRAM36, "
@@ -39,6 +40,15 @@ def codegen(options: Options) -> None:
         f"{ddr['output_bytes']:,} bytes + other feature maps {ddr['other_bytes']:,} bytes; "
         f"{kept} of {len(plan.rows)} outputs on chip"
     )
+
+
+def bound_text(layers: list[str]) -> str:
+    """Which layers the DRAM binds, to stand behind a time.
+
+    >>> bound_text([]), bound_text(["fc6", "fc7"])
+    ('', ', of which DRAM binds fc6, fc7')
+    """
+    return f", of which DRAM binds {', '.join(layers)}" if layers else ""
 
 
 def csim(options: Options) -> int:
@@ -71,7 +81,7 @@ def explore(options: Options) -> None:
 
     part, set_axes = clocked(find_part(options.part), options.clock), axes(options)
     part = replace(part, limit=options.limit)
-    images = options.batch or options.test_images
+    images = options.batch or 1
     network = load(quantized_folder(options.folder))
     shared = search.check_stage(network, part, set_axes)
     search.smallest(set_axes, part, shared).check_ports(part)
@@ -142,6 +152,17 @@ def hls_check(options: Options) -> int:
     return 1 if findings else 0
 
 
+def check_design(options: Options) -> None:
+    """Refuse, by UserError, a part, a clock or an array that there cannot be."""
+    from codegen.design.search import smallest
+    from codegen.emit.generate import array_axes
+    from formats.hardware import clocked, find_part
+
+    part = clocked(find_part(options.part), options.clock)
+    if options.engine is None:
+        smallest(array_axes(options), part).check_ports(part)
+
+
 def find_hls(_: Options) -> None:
     """Refuse, by UserError, to begin without Vitis HLS."""
     from codegen.emit.xilinx import flow
@@ -152,8 +173,9 @@ def find_hls(_: Options) -> None:
 def find_vivado(options: Options) -> None:
     """Refuse, by UserError, to begin without a board, Vivado and Vitis HLS."""
     from codegen.emit.xilinx import flow
+    from formats.hardware import find_board
 
-    _board(options)
+    find_board(_board(options))
     flow.find_vivado()
     flow.find_hls()
 

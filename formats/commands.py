@@ -5,14 +5,19 @@ A command is the function of its name in PACKAGE.commands. It takes `Options` an
 status, or None for 0.
 """
 
+import difflib
 import importlib
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from formats.errors import UserError
-from formats.options import SCHEME_OPTIONS, Options, default_text, meant, table, value
+from formats import settings
+from formats.errors import UserError, meant
+from formats.options import SCHEME_OPTIONS, Options, default_text, table, value
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,16 @@ class Command:
     needs: str | None = None  # the command whose result it reads, and whose options it takes, too
     only_with: str | None = None  # the flag without which it needs nothing
     alone: str | None = None  # the NET with which it needs nothing
+    uses: bool = False  # takes the build as it is: what differs from its settings is refused
+    # options that are no settings of the build where this command takes them
+    own: str = ""
+    keeps: str = ""  # names of GROUPS: options that become settings of the build
     checks: str | None = (
         None  # a function of PACKAGE.commands that refuses before anything is built
     )
 
 
+SUBJECT = "NET WEIGHTS DATA MEAN STD SCALE RESIZE"  # what identifies a network and its images
 GROUPS: Mapping[str, tuple[str, str]] = {
     "source": ("network and images", "NET OUT WEIGHTS DATA MEAN STD SCALE RESIZE QM DELTA"),
     "widths": (
@@ -44,10 +54,10 @@ GROUPS: Mapping[str, tuple[str, str]] = {
         "TARGET_DB WEIGHTS_DB RHO KAPPA",
     ),
     "training": ("training", "TEST EPOCHS LR MINIBATCH DISTIL SEED"),
-    "design": ("hardware", "PART CLOCK SIMD PE PIXELS WEIGHT_PORTS STAGE FM"),
+    "design": ("hardware", f"{' '.join(settings.ARRAY)} FM"),
     "engine": ("an engine", "ENGINE"),
     "simulation": ("C-simulation", "CSIM_TYPES FIRST_LAYERS SANITIZE"),
-    "measurement": ("board", "BUNDLE REPEATS CLNQ BATCH MEASURE_IMAGES VERBOSE"),
+    "measurement": ("board", "BUNDLE REPEATS CLNQ MEASURE_IMAGES VERBOSE"),
     "units": ("conversion units", "SWEEP SIMULATORS LANES REGISTER RECORD"),
 }
 COMMANDS: Mapping[str, Command] = {
@@ -56,7 +66,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "codegen": Command(
         "codegen", "render the accelerator, pack its weights, write the golden vectors",
-        "design engine", "quantize",
+        "design engine", "quantize", checks="check_design",
     ),
     "csim": Command(
         "codegen", "compile and run the C-simulation, compare every layer bit for bit",
@@ -64,47 +74,53 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "explore": Command(
         "codegen", "all designs for PART: Pareto front, what bounds each layer, roofline",
-        "design BATCH LIMIT", "quantize",
+        "design LIMIT", "quantize", checks="check_design",
+        own="SIMD PE PIXELS WEIGHT_PORTS STAGE FM",
     ),
     "alternatives": Command(
         "codegen", "what two faster compute stages would bring (docs/faster.md)", "CLOCK BATCH",
-        "quantize",
+        "quantize", own="BATCH",
     ),
     "engine": Command(
         "codegen", "render a general engine for PART, for many networks: ENGINE=OUT plans them",
         "OUT PART CLOCK SIMD PE PIXELS WEIGHT_PORTS STAGE",
     ),
-    "report": Command("codegen", "write report.html again, with the tools' reports", "", "codegen"),
+    "report": Command(
+        "codegen", "write report.html again, with the tools' reports", "", "codegen", uses=True
+    ),
     "units": Command(
         "codegen.units", "conversion units as Verilog: simulate, prove, synthesize (Yosys)",
         "units", "quantize",
     ),
     "hls": Command(
         "codegen", "Vitis HLS: synthesize the accelerator, reports in OUT/hls_report", "HLS_STEPS",
-        "codegen", checks="find_hls", alone="probes",
+        "codegen", checks="find_hls", alone="probes", uses=True,
     ),
     "bitstream": Command(
-        "codegen", "Vivado: OUT/bitstream for BOARD", "BOARD", "codegen", checks="find_vivado"
+        "codegen", "Vivado: OUT/bitstream for BOARD", "BOARD", "codegen", checks="find_vivado",
+        uses=True,
     ),
-    "vivado-script": Command("codegen", "the script of bitstream alone", "BOARD", "codegen"),
+    "vivado-script": Command(
+        "codegen", "the script of bitstream alone", "BOARD", "codegen", uses=True
+    ),
     "tools": Command("codegen", "where the programs of hls and bitstream are"),
     "parts": Command("codegen", "list the FPGA parts"),
     "hls-check": Command("codegen", "what of FILES is outside the HLS subset", "FILES"),
     "accuracy": Command(
         "model_prep", "float, integer and (CSIM=1) C-simulation accuracy on DATA",
-        "source widths IMAGES CSIM AGAINST", "csim", "csim",
+        "source widths IMAGES CSIM AGAINST", "csim", "csim", own="IMAGES", keeps="source widths",
     ),
     "allocate": Command(
         "model_prep", "find a width per layer; OUT/plan.toml for PLAN=",
-        "source widths IMAGES allocation",
+        "source widths IMAGES allocation", own="IMAGES BITS PLAN REFINE", keeps=SUBJECT,
     ),
     "refinement": Command(
         "model_prep.study", "every scheme at several average widths, plain and refined",
-        "source widths IMAGES AVERAGE SCHEMES",
+        "source widths IMAGES AVERAGE SCHEMES", own="IMAGES SCHEME BITS PLAN REFINE", keeps=SUBJECT,
     ),
     "study": Command(
         "model_prep.study", "the papers' tables and figures on NET and DATA: OUT/study/report.html",
-        "source IMAGES SECTIONS QUICK",
+        "source IMAGES SECTIONS QUICK", own="IMAGES", keeps=SUBJECT,
     ),
     "train": Command(
         "model_prep", "train a network that has a recipe here and store its weights",
@@ -116,35 +132,46 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "networks": Command("model_prep", "list the networks"),
     "bundle": Command(
-        "board", "write OUT/bundle.zip for a PYNQ board", "BOARD BITSTREAM", "codegen"
+        "board", "write OUT/bundle.zip for a PYNQ board", "BOARD BITSTREAM", "codegen",
+        checks="check_options", uses=True,
     ),
     "emulate": Command(
-        "board", "run the bundle on the emulated board, compare every logit", "VERBOSE", "codegen"
+        "board", "run the bundle on the emulated board, compare every logit", "VERBOSE", "codegen",
+        uses=True,
     ),
     "measure": Command(
         "board", "accuracy, latency (the model's), memory and DDR traffic on a board",
-        "measurement DATA OUT", "codegen",
+        "measurement DATA BATCH OUT", "codegen", own="DATA BATCH", uses=True,
     ),
     "notebook": Command(
         "board", "run board/demo.ipynb on the emulated board, keep its outputs", "VERBOSE",
-        "codegen",
+        "codegen", uses=True,
     ),
 }  # fmt: skip
 # What an option was called before, of one command or of all.
 FORMER = {("finetune", "BATCH"): "MINIBATCH", ("", "DISTILL"): "DISTIL"}
+ENVIRONMENT_CUTOFF = 0.81  # above the likeness of LINES, which shells set, and LANES
+
+
+def _names(words: str) -> list[str]:
+    """Options that names of GROUPS and of options stand for."""
+    return [name for word in words.split() for name in GROUPS.get(word, ("", word))[1].split()]
 
 
 def taken(command: str) -> tuple[str, ...]:
     """NAMEs of the options that a command takes, those of the commands it needs included."""
     entry = COMMANDS[command]
-    words = [
-        name for word in entry.takes.split() for name in GROUPS.get(word, ("", word))[1].split()
-    ]
-    return tuple(dict.fromkeys([*(taken(entry.needs) if entry.needs else ()), *words]))
+    before = taken(entry.needs) if entry.needs else ()
+    return tuple(dict.fromkeys([*before, *_names(entry.takes)]))
 
 
 def parse(command: str, words: Sequence[str], lenient: bool = False) -> Options:
-    """The options that NAME=VALUE words set; an empty value is the default.
+    """The options that NAME=VALUE words set, see `read_words`."""
+    return _options(read_words(command, words, lenient))
+
+
+def read_words(command: str, words: Sequence[str], lenient: bool = False) -> dict[str, Any]:
+    """The options that NAME=VALUE words set, by NAME; None for an empty value, the default.
 
     Args:
         command: a name of COMMANDS.
@@ -154,15 +181,49 @@ def parse(command: str, words: Sequence[str], lenient: bool = False) -> Options:
     Raises:
         UserError: an unknown name, an option of another command, or a bad value.
     """
-    values = {}
+    given = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise UserError(f"{word} must be NAME=VALUE; see nuq {command} --help")
         check_name(command, name, lenient)
-        if text and name in taken(command):
-            values[name.lower()] = value(name, text)
-    return replace(Options(), **values)
+        if name in taken(command):
+            given[name] = settings.absolute(name, value(name, text)) if text else None
+    return given
+
+
+def from_environment(
+    command: str, given: Mapping[str, Any], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """The options that the environment sets and the command line does not, by NAME.
+
+    Raises:
+        UserError: a variable whose name is nearly that of an option, or a bad value.
+    """
+    for name in environment:
+        near = close(name)
+        if near and name not in table():
+            raise UserError(
+                f"the environment must set options by their names, not {name}; did you mean "
+                f"{near}? Otherwise `unset {name}`"
+            )
+    words = [
+        f"{n}={environment[n]}" for n in taken(command) if environment.get(n) and n not in given
+    ]
+    return read_words(command, words)
+
+
+def close(name: str) -> str | None:
+    """The option that a variable of the environment is nearly called; short ones in any case.
+
+    >>> close("SCHEM"), close("net"), close("PATH"), close("LANG")
+    ('SCHEME', 'NET', None, None)
+    """
+    if name.upper() in table():
+        return name.upper()
+    long = [option for option in table() if len(option) > 3]
+    near = difflib.get_close_matches(name.upper(), long, 1, ENVIRONMENT_CUTOFF)
+    return near[0] if near else None
 
 
 def check_name(command: str, name: str, lenient: bool = False) -> None:
@@ -217,18 +278,100 @@ def function(command: str) -> Callable[[Options], int | None]:
     return found
 
 
-def alone(command: str, options: Options) -> int:
+@dataclass(frozen=True)
+class Request:
+    """What a command runs with: what was given, and what its build keeps."""
+
+    options: Options  # of the command
+    build: Options  # of the stages that it needs
+    kept: Mapping[str, Any]  # what of these was not given
+
+
+def request(command: str, given: Mapping[str, Any]) -> Request:
+    """What a command runs with.
+
+    Raises:
+        UserError: it uses a build as it is, which was made with other options.
+    """
+    entry, names = COMMANDS[command], set(taken(command))
+    before: dict[str, Any] = {}
+    folder = _options(given).folder
+    if {"NET", "OUT"} <= names:
+        before = settings.read(folder)
+    with_stages = entry.only_with and given.get(entry.only_with)
+    own = set() if with_stages else set(entry.own.split())
+    build = dict(given)
+    if entry.uses and before:
+        settings.refuse_others(folder, before, given, [n for n in stored(folder) if n not in own])
+        build = {name: found for name, found in given.items() if name not in own}
+    kept = settings.still(before, build)
+    mine = {name: kept[name] for name in kept if name in names - own}
+    shown = {**mine, **(kept if entry.needs else {})}
+    if "OUT" not in given:  # its name is the network's
+        shown.pop("NET", None)
+    return Request(_options({**mine, **given}), _options({**kept, **build}), shown)
+
+
+def _options(values: Mapping[str, Any]) -> Options:
+    set_ones = {name.lower(): found for name, found in values.items() if found is not None}
+    return replace(Options(), **set_ones)
+
+
+def stored(folder: Path) -> list[str]:
+    """Names of the options that what stands in a build's folder was made with."""
+    stages = [stage for stage, path in settings.RESULTS.items() if (folder / path).is_file()]
+    return [name for name in table() if any(name in kept_by(stage) for stage in stages)]
+
+
+def kept_by(command: str) -> set[str]:
+    """Names of the options that become settings of the build where the command has run."""
+    if command in settings.RESULTS:
+        return set(taken(command)) - {"OUT"}
+    return set(_names(COMMANDS[command].keeps)) - {"OUT"}
+
+
+def keep(command: str, options: Options) -> None:
+    """Store what a build was made with."""
+    names = kept_by(command)
+    if names:
+        values = {name: getattr(options, name.lower()) for name in names}
+        settings.keep(options.folder, names, values)
+
+
+def say_kept(asked: Request) -> None:
+    """One line with what a command takes of the build's settings."""
+    if asked.kept:
+        words = " ".join(settings.word(name, found) for name, found in asked.kept.items())
+        print(f"{asked.build.folder / settings.FILE}: {words} (NAME= takes the default again)")
+
+
+def alone(command: str, given: Mapping[str, Any]) -> int:
     """Run one command on what is there, without those that it needs."""
-    return function(command)(options) or 0
+    asked = request(command, given)
+    say_kept(asked)
+    return finish(command, asked.options)
 
 
-def main(words: Sequence[str], run: Callable[[str, Options], int] = alone) -> int:
+def finish(command: str, options: Options) -> int:
+    """Run the function of a command, and store what the build was made with."""
+    status = function(command)(options) or 0
+    if not status:
+        keep(command, options)
+    return status
+
+
+def main(
+    words: Sequence[str],
+    run: Callable[[str, Mapping[str, Any]], int] = alone,
+    environment: Mapping[str, str] | None = None,
+) -> int:
     """`COMMAND NAME=VALUE ...`, `COMMAND --help`, or nothing for the list; the exit status.
 
     Args:
         words: of the command line. `--make` before the command says that make calls: one call may
             have several targets, so that options of other commands are left out.
         run: what runs a command.
+        environment: variables that set options, too.
     """
     program = "make" if "--make" in words[:1] else "nuq"
     words = words[1:] if program == "make" else words
@@ -236,6 +379,11 @@ def main(words: Sequence[str], run: Callable[[str, Options], int] = alone) -> in
         print(overview(program))
         return 0
     command, *rest = words
+    if command == "--names":  # of variables that make has no use for
+        raise UserError(
+            f"make must have variables that exist, not {rest[0]}{meant(rest[0], table())}; "
+            "`make help` lists them"
+        )
     if command not in COMMANDS:
         raise UserError(
             f"the command must be one that exists, not {command}{meant(command, COMMANDS)}; "
@@ -244,4 +392,9 @@ def main(words: Sequence[str], run: Callable[[str, Options], int] = alone) -> in
     if {"-h", "--help"} & set(rest):
         print(help_text(command))
         return 0
-    return run(command, parse(command, rest, lenient=program == "make"))
+    given = read_words(command, rest, lenient=program == "make")
+    outside = from_environment(command, given, environment or {})
+    if outside:
+        said = " ".join(settings.word(name, found) for name, found in outside.items())
+        print(f"note: {said} from the environment", file=sys.stderr)
+    return run(command, {**outside, **given})

@@ -4,6 +4,7 @@
 The code generator writes it, the bundle carries it, and the driver on the board reads it.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from formats.arithmetic import scale_channels
+from formats.build import sha256_file, sources_digest
 from formats.errors import UserError, existing
 from formats.images import Preprocessing, Reader
 from formats.packing import WORD_BYTES, Gather
@@ -71,6 +73,11 @@ class Layer:
         return self.memory != "ddr"
 
     @property
+    def bytes_moved(self) -> int:
+        """Bytes from and to DRAM, predicted for `Design.predicted_images`."""
+        return self.bytes_read + self.bytes_written + self.bytes_weights
+
+    @property
     def codes(self) -> int:
         """Activations that the layer stores, of one image."""
         return self.out_shape[0] * self.out_shape[1] * self.out_shape[2]
@@ -85,6 +92,7 @@ class Design:
     engine_id: str  # what the ID register must say: 8 hexadecimal digits
     network_id: str  # of program and weights, likewise
     clock_mhz: float  # of the engine
+    dram_gbs: float  # bandwidth of the DRAM that it can count on, 10^9 bytes a second
     predicted_images: int  # images of the predictions
     batch: int  # images that one call can take
     arena_words: int  # the feature map memory of one image
@@ -127,11 +135,22 @@ class Design:
         """Size of program.bin."""
         return self.program_words * WORD_BYTES
 
+    def seconds(self, cycles: float, moved: float) -> float:
+        """Model's time of so many cycles, or of so many bytes from and to DRAM if that is longer.
+
+        Layers overlap neither, so a network takes the sum over its layers.
+        """
+        return max(cycles / (self.clock_mhz * 1e6), moved / (self.dram_gbs * 1e9))
+
+    def is_dram_bound(self, cycles: float, moved: float) -> bool:
+        """Whether it is the bytes that take longer."""
+        return self.seconds(cycles, moved) > cycles / (self.clock_mhz * 1e6)
+
     @property
     def predicted_seconds(self) -> float:
         """Model's time of one image."""
-        cycles = sum(layer.cycles for layer in self.layers)
-        return cycles / self.predicted_images / (self.clock_mhz * 1e6)
+        times = (self.seconds(layer.cycles, layer.bytes_moved) for layer in self.layers)
+        return sum(times) / self.predicted_images
 
     @property
     def output_scale(self) -> float:
@@ -157,6 +176,64 @@ class Design:
             stored = max(1, layer.weight_bits)
             words += layer.bias_words + -(-rows * min(bits, stored) // stored)
         return words
+
+
+def write_stamp(folder: Path, build: Path, **more: Any) -> None:
+    """Say in design.json of a folder what its reports or its bitstream were made from.
+
+    Args:
+        folder: whose .bit and .hwh are named with their SHA-256, where there are any.
+        build: the generated design.
+        more: other entries.
+    """
+    made_from = {
+        "engine_id": read_design(build).engine_id,
+        "sources_sha256": sources_digest(build / "hls"),
+        **more,
+    }
+    files = {
+        path.name: sha256_file(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".bit", ".hwh")
+    }
+    entry = {**made_from, "files": files} if files else made_from
+    (folder / DESIGN).write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+
+
+def read_stamp(folder: Path) -> dict[str, Any] | None:
+    """What `write_stamp` has left in a folder; None where there is nothing."""
+    path = folder / DESIGN
+    if not path.is_file():
+        return None
+    try:
+        stamp: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} must be JSON ({error}); run the tool again") from None
+    return stamp
+
+
+def check_bitstream(path: Path, build: Path) -> None:
+    """UserError where a .bit, or the .hwh beside it, is not that of a build's design.
+
+    The design.json beside it, which `make bitstream` writes, says what it was made from.
+    """
+    remedy = "run `make bitstream`, or leave BITSTREAM out and remove that folder"
+    stamp = read_stamp(path.parent)
+    if stamp is None or "files" not in stamp:
+        raise UserError(
+            f"{path} must have the {DESIGN} beside it that says of which design it is; {remedy}"
+        )
+    engine_id = read_design(build).engine_id
+    if stamp["engine_id"] != engine_id:
+        raise UserError(
+            f"{path} must be of engine {engine_id}, which {build} is planned for, not of "
+            f"{stamp['engine_id']}; {remedy}"
+        )
+    if stamp["sources_sha256"] != sources_digest(build / "hls"):
+        raise UserError(f"{path} must be made from the sources in {build / 'hls'}; {remedy}")
+    for file in (path, path.with_suffix(".hwh")):
+        if stamp["files"].get(file.name) != sha256_file(file):
+            raise UserError(f"{file} must be as it was made; copy it again with its {DESIGN}")
 
 
 def read_design(folder: Path) -> Design:

@@ -4,13 +4,15 @@
 The stages themselves are in `model_prep.stages`.
 """
 
+import sys
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import torch
 
 from formats.build import is_current, sha256_file
-from formats.network import Network, load, save
+from formats.network import Network, calibration_text, load, save
 from formats.options import Options
 from model_prep.allocate import command as allocation
 from model_prep.networks import get, registry
@@ -26,11 +28,14 @@ from model_prep.stages import (
     run_reference,
 )
 from model_prep.stages import accuracy as measured_accuracy
+from model_prep.stats import is_chance
 
 
 def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
     """What was found, layer by layer, on stdout."""
     print(f"{network.name}: weights {network.weights}, qm {network.qm}")
+    print(f"input: {network.input.preprocessing.text}")
+    print(calibration_text(network.calibration))
     print(f"{'layer':<10}{'scheme':>9}{'bits':>6}{'F':>5}{'acc':>5}{'shift':>7}{'SQNR dB':>9}")
     for layer in network.layers:
         chosen = layer.quantizer
@@ -51,9 +56,23 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
             f"accuracy on {entry['images']} test images: float {entry['float_top1']:.2f}%, "
             f"integer {entry['integer_top1']:.2f}%, agreement {entry['agreement']:.2f}%"
         )
+        warn_of_chance(entry["float_top1"], entry["images"], network)
         if network.weights == "seeded":
             print("the weights are seeded random numbers: these percentages mean nothing")
     print(f"written: {folder}")
+
+
+def warn_of_chance(top1: float, images: int, network: Network) -> None:
+    """A warning on stderr where the float network's top-1 (percent) is little above chance."""
+    classes = prod(network.layers[-1].out_shape)
+    chance = 100 / classes
+    if network.weights != "seeded" and is_chance(top1, images, classes):
+        print(
+            f"warning: float top-1 is {top1:.1f}% of {images} images, little better than guessing "
+            f"among {classes} classes ({chance:.1f}%); check MEAN, STD, SCALE and RESIZE "
+            f"({network.input.preprocessing.text}), the weights, and the order of the labels",
+            file=sys.stderr,
+        )
 
 
 def opened(options: Options) -> tuple[Source, Plan]:
@@ -110,6 +129,7 @@ def accuracy(options: Options) -> None:
     test = subject.images.held_out(options.test_images if options.csim else options.images)
     network = load(folder)
     result, outputs = measuring.measure(subject, network, test)
+    warn_of_chance(result["float_top1"], result["images"], network)
     if other is not None and options.against is not None:
         result["against"] = measuring.against(outputs, other, options.against)
     if options.csim:

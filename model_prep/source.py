@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from formats.errors import UserError
+from formats.images import LEVELS
 from model_prep import data, networks, weights
 from model_prep.graph import Graph
 from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
@@ -142,8 +143,9 @@ def state_of(source: Source, graph: Graph) -> dict[str, np.ndarray]:
 def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:
     """The recipe for an ONNX file's images.
 
-    With no mean, std or scale given it is torchvision's for 3 channels and p / 255 for others; with
-    any of them given the others are mean 0, std 1, scale 1.
+    Values are torch's, 0..1 by a scale of 1 / 255, unless a scale is given. With no mean, std or
+    scale given mean and std are torchvision's for 3 channels; what is missing otherwise is mean 0,
+    std 1.
 
     Raises:
         UserError: numbers that are none, too many or too few, or out of range.
@@ -155,15 +157,20 @@ def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:
         raise UserError(
             f"RESIZE must be {crop}..{1 << 15} for a {rows}x{columns} input, not {resize}"
         )
-    if recipe.mean is None and recipe.std is None and recipe.scale is None:
-        if channels == len(IMAGENET.mean):
-            return replace(IMAGENET, resize=resize)
-        return Preprocessing(resize, 1 / 255, (0.0,) * channels, (1.0,) * channels)
+    given = (recipe.mean, recipe.std, recipe.scale)
+    if given == (None, None, None) and channels == len(IMAGENET.mean):
+        return replace(IMAGENET, resize=resize)
     mean = _per_channel("MEAN", recipe.mean or "0", channels)
     std = _per_channel("STD", recipe.std or "1", channels)
-    scale = 1.0 if recipe.scale is None else recipe.scale
+    scale = IMAGENET.scale if recipe.scale is None else recipe.scale
     if min(std) <= 0 or not 0 < scale < float("inf"):
         raise UserError(f"STD and SCALE must be above 0, not {recipe.std} and {recipe.scale}")
+    largest = (LEVELS - 1) * scale
+    if max(mean) > largest * (1 + 1e-6):
+        raise UserError(
+            f"MEAN must be at most {largest:g}, the largest pixel times SCALE, not {recipe.mean}; "
+            "set SCALE=1 for a mean of pixels from 0 to 255"
+        )
     return Preprocessing(resize, scale, mean, std)
 
 

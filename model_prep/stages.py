@@ -88,12 +88,17 @@ def choose_images(spec: NetworkSpec, source: str | None, number: int) -> Images:
     """Load the images and divide them.
 
     Raises:
-        UserError: no image, or fewer than `number`.
+        UserError: no image, fewer than `number`, or some that the network was trained on.
     """
     if source is None and spec.in_shape[0] not in (1, 3):
         raise UserError(
             f"DATA must be given for an input of {spec.in_shape[0]} channels, as the sample "
             "photographs have 3"
+        )
+    if source is None and spec.default_data == "digits" and number > data.DIGITS_TEST:
+        raise UserError(
+            f"IMAGES must be 1..{data.DIGITS_TEST}, the digits that {spec.name} was not trained "
+            f"on, not {number}; DATA= takes others"
         )
     return divide(data.load(spec, source, _LOAD_LIMIT), source is not None, number)
 

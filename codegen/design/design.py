@@ -105,6 +105,16 @@ class Design:
         return sum(self.part.seconds(cost.cycles, cost.bytes_moved) for cost in self.costs)
 
     @property
+    def dram_bound(self) -> list[str]:
+        """Names of the layers whose memory traffic takes longer than their cycles."""
+        clock = self.part.clock_mhz * 1e6
+        return [
+            layer.name
+            for layer, cost in zip(self.network.layers, self.costs, strict=True)
+            if self.part.seconds(cost.cycles, cost.bytes_moved) > cost.cycles / clock
+        ]
+
+    @property
     def use(self) -> dict[str, float]:
         """Fraction of each resource of the part."""
         return {
@@ -175,7 +185,7 @@ def assemble(
         weights += row.weight_words(sizes.array)
     if max(weights, arena.words * sizes.batch) > INT32_MAX:
         raise UserError(
-            f"{network.name}: memories must have fewer than 2^31 words; use fewer IMAGES"
+            f"{network.name}: memories must have fewer than 2^31 words; use a smaller BATCH"
         )
     if max(sizes.wide_bits, sizes.tree_bits, sizes.acc_bits) > 64:
         raise UserError(

@@ -51,7 +51,7 @@ def plan(network: Network, part: Part, array: Array | None = None, images: int =
     array = array or Array()
     array.check_ports(part)
     if images < 1:
-        raise UserError(f"IMAGES must be 1 or more, not {images}")
+        raise UserError(f"BATCH must be 1 or more, not {images}")
     array = replace(array, qk_units=array.pe)
     design = _plan(lower(network, array, WEIGHT_ROWS[0]), part, images)
     if array.fm == "ddr":
@@ -65,7 +65,7 @@ def plan(network: Network, part: Part, array: Array | None = None, images: int =
     if array.fm == "chip" and missing is not None:
         raise UserError(
             f"{network.name} with FM=chip: {part.name} must have room on chip for {missing}; "
-            "use FM=auto, fewer IMAGES or PE, or a larger PART"
+            "use FM=auto, a smaller BATCH or PE, or a larger PART"
         )
     return design
 
@@ -116,7 +116,7 @@ def plan_for(
         ahead: use what is free of the line buffer.
     """  # fmt: skip
     if images < 1:
-        raise UserError(f"IMAGES must be 1 or more, not {images}")
+        raise UserError(f"BATCH must be 1 or more, not {images}")
     array, sizes = replace(engine.sizes.array, fm=fm), engine.sizes
     fitting: list[Design] = []
     refused: list[list[str]] = []

@@ -216,7 +216,7 @@ def choose(network: Network, part: Part, images: int, axes: Axes) -> Design:
     least = smallest(axes, part, shared)
     least.check_ports(part)
     if images < 1:
-        raise UserError(f"IMAGES must be 1 or more, not {images}")
+        raise UserError(f"BATCH must be 1 or more, not {images}")
     try:
         return explore(network, part, images, axes).best
     except UserError:

@@ -18,6 +18,7 @@ def describe(design: Design, program: Program, weight_checks: list[int]) -> boar
         engine_id=f"{program.header('engine_id'):08x}",
         network_id=f"{program.header('network_id'):08x}",
         clock_mhz=design.part.clock_mhz,
+        dram_gbs=design.part.sustained_gbs,
         predicted_images=design.images,
         batch=design.batch,
         arena_words=design.arena.words,

@@ -6,6 +6,7 @@ Does nothing where inputs, settings, templates and this package are unchanged si
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from codegen.design.design import Design
@@ -86,10 +87,12 @@ def generate(options: Options) -> Design | None:
     images = options.images or available
     if images > available:
         raise UserError(f"IMAGES must be at most the {available} that were quantized, not {images}")
+    batch = options.batch or 1
     if engine is None:
-        plan = choose(loaded, part, images, axes(options))
+        plan = choose(loaded, part, batch, axes(options))
     else:
-        plan = plan_for(loaded, engine, images, options.fm)
+        plan = plan_for(loaded, engine, batch, options.fm)
+    plan = replace(plan, images=images)  # the hardware is the same, whatever it is tested on
     files = render.render_all(plan)
     engine_id, _ = render.render_engine(plan.engine)
     with ExitStack() as stack:
@@ -130,6 +133,6 @@ def settings_digest(options: Options, quantized: Path) -> str:
     # the part's text, as a file of the user's own may change
     part = repr(find_part(options.part))
     engine = read_engine(options.engine).text if options.engine else None
-    settings = [part, options.clock, options.images, dict(axes(options)), engine]
+    settings = [part, options.clock, options.images, options.batch, dict(axes(options)), engine]
     files = [*program_files("codegen", "hls_templates"), *sorted(quantized.glob("*"))]
     return digest(settings, files)

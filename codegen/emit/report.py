@@ -31,6 +31,8 @@ def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Re
         "weights": plan.network.weights,
         "engine_id": driver.engine_id,
         "network_id": driver.network_id,
+        "preprocessing": driver.preprocessing,
+        "calibration": plan.network.calibration,
         "part": driver.part,
         "scheme": "mixed" if len(schemes) > 1 else "".join(schemes) or "raw",
         "images": plan.images,
@@ -69,6 +71,7 @@ def _layer(plan: Design, index: int, stored: board.Layer) -> dict[str, Any]:
         "memory": {"inputs": _inputs(row), "output": stored.memory},
         "chunks": row.chunks,
         "seconds": plan.part.seconds(cost.cycles, cost.bytes_moved),
+        "dram_bound": layer.name in plan.dram_bound,
         "utilisation": plan.array.efficiency(layer.macs * plan.images, cost.cycles),
         "counts": cost.counts,
     }

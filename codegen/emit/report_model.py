@@ -38,6 +38,16 @@ class Engine(Model):
     batch: Positive
 
 
+class Preprocessing(Model):
+    """From an image file to the network's input, see docs/formats.md 1.1."""
+
+    resize: Positive | None
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixel_max: Positive
+
+
 class Weights(Model):
     """How a layer's weights are stored: their width, entries of the codebook (0 without one).
 
@@ -91,6 +101,7 @@ class Layer(Model):
     bytes_weights: Count
     cycles: Count
     seconds: float
+    dram_bound: bool  # whether the bytes moved take longer than the cycles
     utilisation: Share
     counts: Counts
 
@@ -308,6 +319,8 @@ class Report(Model):
     weights: Literal["published", "file", "seeded", "trained"]
     engine_id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
     network_id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+    preprocessing: Preprocessing
+    calibration: dict[str, Any]  # of the manifest: what the tables were measured on
     part: str
     scheme: Scheme | Literal["mixed"]
     images: Positive

@@ -6,6 +6,8 @@ from pathlib import Path
 from codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render
 from codegen.emit.report_model import Footprint, Report, Vendor
 from formats.build import write_atomic
+from formats.images import Preprocessing
+from formats.network import calibration_text
 
 GREEN = "#5b9a68"
 
@@ -17,7 +19,7 @@ def render_html(report: Report) -> str:
         Section("Layers", (_layers(report),)),
         Section("Activation memory, one image", _memory(report)),
         Section("Speed and resources (estimates)", _speed(report)),
-        Section("Accuracy", (_accuracy(report),)),
+        Section("Accuracy", (_accuracy(report), _measured_on(report))),
         Section("C-simulation", (_csim(report),)),
     ]
     if report.vendor:
@@ -42,7 +44,7 @@ def _layers(report: Report) -> Table:
         (
             *("layer", "kind", "convolution", "stored", "bits", "scheme", "SQNR dB", "MAC"),
             *("packed bytes", "", "input in", "output in", "DDR bytes read", "written"),
-            *("weights", "cycles", "", "multipliers busy"),
+            *("weights", "cycles", "", "bound by", "multipliers busy"),
         ),
         [
             (
@@ -63,6 +65,7 @@ def _layers(report: Report) -> Table:
                 layer.bytes_weights,
                 layer.cycles,
                 Bar(layer.cycles / longest),
+                "DRAM" if layer.dram_bound else "engine",
                 percent(layer.utilisation),
             )
             for layer in report.layers
@@ -131,6 +134,12 @@ def _speed(report: Report) -> tuple[Table, ...]:
             digits=1,
         ),
     )
+
+
+def _measured_on(report: Report) -> str:
+    """How images become the network's input, and what the tables were measured on."""
+    recipe = Preprocessing(**report.preprocessing.model_dump())
+    return f"Input: {recipe.text}. {calibration_text(report.calibration)}."
 
 
 def _accuracy(report: Report) -> Table | str:

@@ -27,7 +27,7 @@ def _run_stage() -> Callable[..., None]:
 
 
 # A design whose batch and memory the tests know; what the exploration picks is for other tests.
-DESIGN = ("SIMD=8", "PE=24", "PIXELS=1", "WEIGHT_PORTS=1")
+DESIGN = ("SIMD=8", "PE=24", "PIXELS=1", "WEIGHT_PORTS=1", "BATCH=256")
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def ports_bundle(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     build = tmp_path_factory.mktemp("ports") / "digits"
     options = ["FC_WEIGHT_SCHEME=kmeans", "FC_WEIGHT_BITS=4", "WEIGHT_SCALE=channel", "IMAGES=20"]
     stage("model_prep", "quantize", "NET=digits", *options, f"OUT={build}")
-    stage("codegen", "codegen", f"OUT={build}", "WEIGHT_PORTS=3")
+    stage("codegen", "codegen", f"OUT={build}", "WEIGHT_PORTS=3", "BATCH=20")
     return prepare(build)
 
 
@@ -106,5 +106,5 @@ def alexnet_build(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> P
     build = tmp_path_factory.mktemp("board") / "alexnet"
     settings = ["NET=alexnet", "BITS=3", "IMAGES=8", f"OUT={build}"]
     stage("model_prep", "quantize", *settings)
-    stage("codegen", "codegen", f"OUT={build}")
+    stage("codegen", "codegen", f"OUT={build}", "BATCH=8")
     return build

@@ -9,15 +9,23 @@ from dataclasses import replace
 
 import pytest
 
-from board.bundle import BITSTREAM, HANDOFF, MANIFEST, make_bundle, manifest_digest, unpack
+from board.bundle import (
+    BITSTREAM,
+    HANDOFF,
+    MANIFEST,
+    make_bundle,
+    manifest_digest,
+    read_zipped_manifest,
+    unpack,
+)
 from board.commands import check_board
 from board.driver import Accelerator
 from board.errors import BundleError, DesignError, MemoryShortageError
 from formats.build import sha256_file
 from formats.commands import main
-from formats.design import read_design
+from formats.design import read_design, write_stamp
 from formats.errors import UserError, run_cli
-from tests.checkout import python
+from tests.checkout import execute, python
 
 
 def renew_manifest(folder):
@@ -130,9 +138,40 @@ def test_bitstream_is_added_when_there_is_one(digits_build, bundle, tmp_path):
     with pytest.raises(UserError, match="vivado.hwh must exist; pynq needs .bit and .hwh"):
         make_bundle(digits_build, bitstream)
     shutil.copyfile(bundle / HANDOFF, bitstream.with_suffix(".hwh"))
+    write_stamp(tmp_path, digits_build)
     path = make_bundle(digits_build, bitstream, "with_bitstream.zip")
     assert {BITSTREAM, HANDOFF} <= set(zipfile.ZipFile(path).namelist())
+    assert read_zipped_manifest(path)["bitstream"] is True
+    assert b"`accelerator.bit` is this design's" in zipfile.ZipFile(path).read("README.md")
     path.unlink()
+
+
+def test_a_foreign_bitstream_is_refused_by_its_stamp(digits_build, other_build, bundle, tmp_path):
+    bitstream, stamp = tmp_path / "a.bit", tmp_path / "design.json"
+    shutil.copyfile(bundle / HANDOFF, bitstream.with_suffix(".hwh"))
+    bitstream.write_bytes(b"ab")
+    with pytest.raises(UserError, match="a.bit must have the design.json beside it that says of"):
+        make_bundle(digits_build, bitstream)
+    write_stamp(tmp_path, other_build)
+    mine, other = (read_design(build).engine_id for build in (digits_build, other_build))
+    with pytest.raises(UserError, match=f"a.bit must be of engine {mine}, .* not of {other}; run"):
+        make_bundle(digits_build, bitstream)
+    write_stamp(tmp_path, digits_build)
+    bitstream.write_bytes(b"a")
+    with pytest.raises(UserError, match="a.bit must be as it was made; copy it again with its"):
+        make_bundle(digits_build, bitstream)
+    bitstream.write_bytes(b"ab")
+    stamp.write_text(stamp.read_text().replace('sources_sha256": "', 'sources_sha256": "0'))
+    with pytest.raises(UserError, match="a.bit must be made from the sources in .*hls; run"):
+        make_bundle(digits_build, bitstream)
+
+
+def test_a_bundle_says_that_no_bitstream_is_inside(digits_build, capsys):
+    assert main(["bundle", f"OUT={digits_build}"]) == 0
+    assert "no bitstream is inside: `make bitstream` and" in capsys.readouterr().out
+    archive = zipfile.ZipFile(digits_build / "bundle.zip")
+    assert b"There is no bitstream (`accelerator.bit`) inside" in archive.read("README.md")
+    assert read_zipped_manifest(digits_build / "bundle.zip")["bitstream"] is False
 
 
 def test_archives_that_leave_their_folder_are_refused(tmp_path):
@@ -165,6 +204,15 @@ def test_a_bundle_has_its_own_command_line(bundle):
         assert "BUNDLE" in (done.stderr if status else done.stdout)
     code = "import board.commands, formats.commands as f; print(board.__file__, f.__file__)"
     assert python("-c", code, folder=bundle).stdout.count(str(bundle)) == 2
+
+
+def test_what_a_bundle_imports_first_runs_in_python_3_10():
+    """PYNQ 3.0.1 has it; numpy need not be there for this much."""
+    code = "import formats.build, formats.commands as c; c.main(['measure', '--help'])"
+    old = shutil.which("python3.10")
+    if old is None or execute(old, "-c", "").returncode:
+        pytest.skip("python3.10 is not installed")
+    assert "BUNDLE" in execute(old, "-c", code, status=0).stdout
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from codegen.emit.report_model import Report
 from codegen.emit.report_page import render_html
 from formats.commands import main
+from formats.design import read_design
 from formats.errors import run_cli
 from formats.packing import unpack_maps
 from tests.checkout import python
@@ -78,6 +80,40 @@ def test_fewer_images(build: Path, refused: Callable[..., str]) -> None:
     assert read_json(build)["images"] == 1
     text = refused("codegen", "IMAGES=3")
     assert text == "error: IMAGES must be at most the 2 that were quantized, not 3\n"
+
+
+def test_the_number_of_test_images_is_none_of_the_hardwares(build: Path) -> None:
+    """BATCH is the hardware's: IMAGES changes neither its ID nor its block RAM."""
+    found = []
+    for options in (["IMAGES=1"], ["IMAGES=2"], ["IMAGES=2", "BATCH=2"]):
+        assert main(["codegen", f"OUT={build}", *options]) == 0
+        report = read_json(build)
+        found.append((report["engine_id"], report["resources"]["estimate"]))
+        assert report["images"] == int(options[0][-1])
+    assert found[0] == found[1]
+    assert found[2][0] != found[0][0] and read_json(build)["engine"]["batch"] == 2
+
+
+def test_the_report_and_the_driver_have_one_latency(build: Path) -> None:
+    """Cycles or DRAM, whichever takes longer, layer by layer; what binds is said."""
+    assert main(["codegen", f"OUT={build}", "IMAGES=1", "CLOCK=150"]) == 0
+    report, design = read_json(build), read_design(build)
+    assert design.predicted_seconds == pytest.approx(report["performance"]["seconds"])
+    bound = [layer["dram_bound"] for layer in report["layers"]]
+    assert bound == [design.is_dram_bound(one.cycles, one.bytes_moved) for one in design.layers]
+    slow = replace(design, dram_gbs=design.dram_gbs / 100)
+    assert slow.predicted_seconds > design.predicted_seconds
+    assert all(slow.is_dram_bound(one.cycles, one.bytes_moved) for one in design.layers)
+
+
+def test_a_report_says_how_images_are_read_and_what_was_calibrated_on(build: Path) -> None:
+    assert main(["codegen", f"OUT={build}"]) == 0
+    report = read_json(build)
+    manifest = read_json(build / "quantized", "manifest")
+    assert report["preprocessing"] == manifest["input"]["preprocessing"]
+    assert report["calibration"] == manifest["calibration"]
+    assert "Input: (pixel * 1 - 0) / 1" in (build / "report.html").read_text()
+    assert "Calibrated on " in (build / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

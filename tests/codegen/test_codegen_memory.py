@@ -125,7 +125,7 @@ def test_what_does_not_fit_on_chip_is_said() -> None:
     with pytest.raises(
         UserError,
         match=r"^vgg16 with FM=chip: XC7Z020 must have room on chip for the output of layer "
-        r"conv1_1 \([\d,]+ bytes\); use FM=auto, fewer IMAGES or PE, or a larger PART$",
+        r"conv1_1 \([\d,]+ bytes\); use FM=auto, a smaller BATCH or PE, or a larger PART$",
     ):
         planned("vgg16", Array(fm="chip"))
     with pytest.raises(UserError, match="^FM must be one of auto, chip, ddr, not 'bram'"):

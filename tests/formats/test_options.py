@@ -58,6 +58,7 @@ REFUSED = [
     ("finetune DISTILL=1", "DISTILL of finetune must be written DISTIL now; set DISTIL=VALUE"),
     ("csim IMAGES=0", "IMAGES must be an integer of 1 or more, not '0'"),
     ("csim IMAGES=two", "IMAGES must be an integer of 1 or more, not 'two'"),
+    ("csim SCALE=1/0", "SCALE must be a number above 0, not '1/0'"),
     ("csim PE=1.5", "PE must be an integer, not '1.5'"),
     ("explore LIMIT=1.01", "LIMIT must be a number above 0 and at most 1, not '1.01'"),
     ("explore CLOCK=nan", "CLOCK must be a number from 1 to 1000, not 'nan'"),
@@ -82,6 +83,7 @@ def test_values_and_defaults():
     assert (options.folder, options.test_images) == (Path("build/digits"), 360)
     assert replace(options, net="a/b.onnx", out=None).folder == Path("build/b")
     assert (value("SANITIZE", "0"), value("AVERAGE", "3,4.5")) == (False, (3.0, 4.5))
+    assert value("SCALE", "1/255") == 1 / 255
 
 
 def test_make_leaves_out_what_other_commands_take():
@@ -100,8 +102,10 @@ def test_make_passes_every_option_on():
     line = dry_run("csim", *given)
     assert re.findall(r"([A-Z_]+)='a b'", line) == list(OPTIONS)
     assert "NET='it'\\''s'" in dry_run("csim", "NET=it's")
-    assert "PE='16'" in dry_run("codegen", PE="16") and "BITZ='3'" in dry_run("csim", "BITZ=3")
-    assert dry_run("csim", "CXX=clang++", "NET=", N="3").strip().endswith("--make csim")
+    assert "BITZ='3'" in dry_run("csim", "BITZ=3") and "NET=''" in dry_run("csim", "NET=")
+    assert "DATA='a b=c'" in dry_run("csim", "DATA=a b=c")
+    # nuq reads the environment itself
+    assert dry_run("csim", "CXX=clang++", N="3", PE="16").strip().endswith("--make csim")
 
 
 def test_make_has_every_command():

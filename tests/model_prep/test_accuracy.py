@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from PIL import Image
 from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
+from model_prep import commands, source
 from model_prep import run as run_module
-from model_prep import source
 from model_prep.quantize import quantizers
 from model_prep.quantize.reference import Reference
 from model_prep.source import Recipe
@@ -180,6 +181,7 @@ def test_every_image_is_decoded_and_run_once(
         (Recipe(mean="1,2"), "^MEAN must be 1 or 3 numbers with commas, not '1,2'$"),
         (Recipe(std="x"), "^STD must be 1 or 3 numbers with commas, not 'x'$"),
         (Recipe(std="0"), "^STD and SCALE must be above 0, not 0 and None$"),
+        (Recipe(mean="123,117,104"), "^MEAN must be at most 1, the largest pixel times SCALE, not"),
         (Recipe(resize=9), "^RESIZE must be 10..32768 for a 10x8 input, not 9$"),
     ],
 )
@@ -187,6 +189,40 @@ def test_bad_recipes(tmp_path: Path, recipe: Recipe, text: str) -> None:
     net = small_model(tmp_path / "small.onnx")
     with pytest.raises(UserError, match=text):
         source.open_source(str(net), None, recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scale", "mean", "std"),
+    [
+        (Recipe(), 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        (Recipe(mean="0.5", std="0.25"), 1 / 255, (0.5,) * 3, (0.25,) * 3),
+        (Recipe(std="0.5"), 1 / 255, (0.0,) * 3, (0.5,) * 3),
+        (Recipe(scale=1.0, mean="123"), 1.0, (123.0,) * 3, (1.0,) * 3),
+        (Recipe(scale=1 / 127.5, mean="1"), 1 / 127.5, (1.0,) * 3, (1.0,) * 3),
+    ],
+)
+def test_means_are_in_the_units_of_torch(
+    recipe: Recipe, scale: float, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    found = source.preprocessing((3, 8, 8), recipe)
+    assert (found.scale, found.mean, found.std) == (scale, mean, std)
+
+
+def test_a_network_that_guesses_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    network = SimpleNamespace(
+        layers=[SimpleNamespace(out_shape=(10, 1, 1))],
+        weights="file",
+        input=SimpleNamespace(preprocessing=source.preprocessing((3, 8, 8), Recipe())),
+    )
+    commands.warn_of_chance(16.9, 360, network)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: float top-1 is 16.9% of 360 images, little better than guess")
+    assert "among 10 classes (10.0%); check MEAN, STD, SCALE and RESIZE ((pixel * " in said
+    commands.warn_of_chance(99.0, 360, network)
+    commands.warn_of_chance(0.0, 5, network)  # too few images to say
+    network.weights = "seeded"
+    commands.warn_of_chance(10.0, 360, network)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_recipe_needs_a_file() -> None:

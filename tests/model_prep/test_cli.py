@@ -164,7 +164,10 @@ def broken_weights(folder: Path) -> Path:
         (["QM=99"], "error: qm must be 2..15, not 99"),
         (["QM=wide"], "error: QM must be a number or auto, not 'wide'"),
         (["DELTA=-1"], "error: delta must be a number of 0 or more, not -1.0"),
-        (["IMAGES=9999"], "error: IMAGES must be 1..1797 for scikit-learn digits, not 9999"),
+        (
+            ["IMAGES=361"],
+            "error: IMAGES must be 1..360, the digits that digits was not trained on, ",
+        ),
         (["PLAN=none.toml"], "error: PLAN must be a readable file, not none.toml: No such"),
         (["WEIGHTS=none.pth"], "error: WEIGHTS must be an existing file, not none.pth"),
         (["WEIGHTS=BROKEN"], "error: WEIGHTS must be "),

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from codegen.emit.report_model import read_report
-from codegen.emit.xilinx.flow import write_stamp
 from codegen.emit.xilinx.reports import (
     comparison,
     read_cosim,
@@ -18,6 +17,7 @@ from codegen.emit.xilinx.reports import (
     summary,
     update_report,
 )
+from formats.design import write_stamp
 from formats.errors import UserError
 
 DATA = Path(__file__).parent / "data"

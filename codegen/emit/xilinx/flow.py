@@ -6,7 +6,6 @@ and bitstream appear whole, with design.json that says what they were made from.
 tool is one sentence.
 """
 
-import json
 import os
 import re
 import shutil
@@ -14,12 +13,11 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from codegen.emit.xilinx.block_design import read_interfaces, write_block_design
 from formats.build import atomic_dir, sources_digest
-from formats.design import read_design
+from formats.design import read_design, read_stamp, write_stamp
 from formats.errors import UserError
 from formats.hardware import find_board
 
@@ -27,7 +25,6 @@ DEFAULT_STEPS = ("csim", "csynth", "export")
 COSIM_MACS = 5_000_000  # of one image: beyond that an RTL simulation takes days
 SOLUTION = Path("accelerator_prj") / "solution1"
 EXPORTED = SOLUTION / "impl" / "ip" / "component.xml"
-STAMP = "design.json"
 REPORT_FOLDER, BITSTREAM_FOLDER = "hls_report", "bitstream"
 RELEASE = re.compile(r"20\d\d\.\d")
 UNIFIED = "2024.1"  # from this release on vitis-run takes the place of vitis_hls
@@ -180,28 +177,6 @@ def has_ip(build: Path) -> bool:
     stamp = read_stamp(build / REPORT_FOLDER)
     current = stamp is not None and stamp["sources_sha256"] == sources_digest(build / "hls")
     return current and (build / "hls_work" / EXPORTED).is_file()
-
-
-def write_stamp(folder: Path, build: Path, **more: Any) -> None:
-    """Say in design.json what a folder was made from."""
-    made_from = {
-        "engine_id": read_design(build).engine_id,
-        "sources_sha256": sources_digest(build / "hls"),
-    }
-    text = json.dumps({**made_from, **more}, indent=1) + "\n"
-    (folder / STAMP).write_text(text, encoding="utf-8")
-
-
-def read_stamp(folder: Path) -> dict[str, Any] | None:
-    """design.json of a folder; None where there is none."""
-    path = folder / STAMP
-    if not path.is_file():
-        return None
-    try:
-        stamp: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} must be JSON ({error}); run the tool again") from None
-    return stamp
 
 
 def check_handoff(path: Path, build: Path) -> None:

@@ -28,7 +28,7 @@ from codegen.emit.report_model import (
     read_report,
 )
 from codegen.emit.report_page import figure, write_report
-from codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER, read_stamp
+from codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER
 from codegen.emit.xilinx.verdict import (
     Finding,
     check_clock,
@@ -38,6 +38,7 @@ from codegen.emit.xilinx.verdict import (
 )
 from codegen.hls_check.check import read_design_files
 from codegen.hls_check.dataflow import loops_of_processes
+from formats.design import read_stamp
 from formats.errors import UserError
 from formats.hardware import find_part
 

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""settings.toml of a build: the options that it was made with.
+
+A build keeps them: what a later command leaves out is as before, and one that only uses a build
+stops where it is given something else. The file has a line NAME = value for each option that was
+set, as on the command line (formats.options), so that one command repeats the build.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from formats.build import write_atomic
+from formats.errors import UserError, meant
+from formats.options import Option, table, value
+
+FILE = "settings.toml"
+Values = Mapping[str, Any]  # of options by NAME; None: the default
+# What shows that a stage has run, by its command.
+RESULTS = {"quantize": "quantized/manifest.json", "codegen": "design.json"}
+ARRAY = ("PART", "CLOCK", "SIMD", "PE", "PIXELS", "WEIGHT_PORTS", "STAGE", "BATCH")
+# What stands in the place of kept options: one of the first, where it is set anew, of the second.
+INSTEAD = (
+    (("PLAN", "PRESET"), (
+        "PLAN", "PRESET", "QM", "SCHEME", "BITS", "RULE", "VARIANT", "WEIGHT_SCHEME",
+        "WEIGHT_SCALE", "WEIGHT_BITS", "FC_WEIGHT_SCHEME", "FC_WEIGHT_BITS", "REFINE",
+        "DISTIL_STEPS",
+    )),
+    (("ENGINE",), ARRAY),
+    (ARRAY, ("ENGINE",)),
+)  # fmt: skip
+
+
+def default(name: str) -> Any:
+    """The value of an option that is not set."""
+    return table()[name][2]
+
+
+def absolute(name: str, found: Any) -> Any:
+    """An option's value; a path of a file or folder that exists from the root on."""
+    kind, entry, _ = table()[name]
+    if found is None or not entry.file or not _is_path(entry, str(found)):
+        return found
+    return kind(Path(found).resolve())
+
+
+def _is_path(entry: Option, text: str) -> bool:
+    """Whether a value is the path of something that exists, and no word such as a network's."""
+    path = Path(text)
+    return path.exists() and (entry.file == "folder" or bool(path.suffix) or path.name != text)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What a build keeps; nothing where there is no file; UserError names a bad line."""
+    import tomllib  # not in the Python of older boards, which have no builds
+
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} must be a readable TOML file ({error}); remove it") from None
+    for name in entries:
+        if name not in table():
+            raise UserError(f"{path} must have options, not {name}{meant(name, table())}")
+    return {name: value(name, _text(entry)) for name, entry in entries.items()}
+
+
+def _text(entry: Any) -> str:
+    """An entry of the file as on the command line."""
+    if isinstance(entry, bool):
+        return str(int(entry))
+    return ",".join(map(str, entry)) if isinstance(entry, list) else str(entry)
+
+
+def write(folder: Path, values: Values) -> None:
+    """Write the file of a build, in the order of the table; nothing to do where it says so."""
+    if read(folder) == dict(values):
+        return
+    lines = [f"# What {folder.name} was made with; nuq COMMAND --help says what each option is."]
+    for name in table():
+        if name in values:
+            found = values[name]
+            plain = found if isinstance(found, (bool, int, float, tuple)) else str(found)
+            lines.append(f"{name} = {json.dumps(plain, ensure_ascii=False)}")
+    write_atomic(folder / FILE, "\n".join(lines) + "\n")
+
+
+def keep(folder: Path, names: Iterable[str], values: Values) -> None:
+    """Store the values of `names` that are not the default; others stay, for the same network."""
+    before = read(folder)
+    if before.get("NET", default("NET")) != values.get("NET", default("NET")):
+        before = {}
+    names = set(names)
+    others = {name: found for name, found in before.items() if name not in names}
+    new = {n: values[n] for n in names if n == "NET" or values.get(n, default(n)) != default(n)}
+    write(folder, {**others, **new})
+
+
+def still(before: Values, given: Values) -> dict[str, Any]:
+    """What is kept beside options that are given: nothing of another network."""
+    if "NET" in given and _differs("NET", before, given):
+        return {}
+    kept = {name: found for name, found in before.items() if name not in given}
+    for new, old in INSTEAD:
+        if any(given.get(name) is not None and _differs(name, before, given) for name in new):
+            kept = {name: found for name, found in kept.items() if name not in old}
+    return kept
+
+
+def _differs(name: str, before: Values, given: Values) -> bool:
+    return bool(_or_default(name, before) != _or_default(name, given))
+
+
+def _or_default(name: str, values: Values) -> Any:
+    found = values.get(name)
+    return default(name) if found is None else found
+
+
+def refuse_others(folder: Path, before: Values, given: Values, names: Iterable[str]) -> None:
+    """UserError where an option of `names` is given that the build was not made with."""
+    differ = [name for name in names if name in given and _differs(name, before, given)]
+    if differ:
+        wanted, made = (
+            " ".join(word(name, _or_default(name, values)) for name in differ)
+            for values in (given, before)
+        )
+        raise UserError(
+            f"{folder} must be used as it was made, with {made}, not with {wanted}; leave that "
+            "out, or run `make csim` with it first"
+        )
+
+
+def word(name: str, found: Any) -> str:
+    """NAME=value as on the command line.
+
+    >>> word("HLS_STEPS", ("csim", "export")), word("QUICK", True), word("BITS", None)
+    ('HLS_STEPS=csim,export', 'QUICK=1', 'BITS not set')
+    """
+    if found is None:
+        return f"{name} not set"
+    return f"{name}={_text(list(found) if isinstance(found, tuple) else found)}"
