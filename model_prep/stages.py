@@ -106,6 +106,9 @@ def choose_images(spec: NetworkSpec, source: str | None, number: int) -> Images:
 def divide(images: ImageSet, given: bool, number: int) -> Images:
     """Calibration and test images; with labels by a fixed shuffle, else the first are the test.
 
+    As far as there are enough, what is calibrated on does not depend on the number of tests. Sample
+    photographs, which no accuracy is measured on, are all calibrated on but the first.
+
     Args:
         images: all of them.
         given: whether they are the user's.
@@ -116,18 +119,24 @@ def divide(images: ImageSet, given: bool, number: int) -> Images:
     """
     if not 1 <= number <= len(images):
         raise UserError(f"IMAGES must be 1..{len(images)} for {images.source}, not {number}")
+    least, most = _CALIBRATION_IMAGES
+    wanted = min(most, max(least, _CALIBRATION_VALUES // images.pixels[0].size))
     if images.labelled:
         held_out = number if given else data.DIGITS_TEST
         rest, test = data.split(images, max(number, min(held_out, len(images))))
         test = test.take(slice(number))
+        if given:
+            wanted = min(wanted, max(1, len(images) // 2))  # the others may be tested on
+        calibration = rest.take(slice(wanted))
     else:
-        rest, test = images.take(slice(number, None)), images.take(slice(number))
-    least, most = _CALIBRATION_IMAGES
-    wanted = min(most, max(least, _CALIBRATION_VALUES // images.pixels[0].size))
-    if images.labelled and given:
-        wanted = min(wanted, max(1, len(images) // 2))  # the others may be tested on
-    overlap = len(rest) == 0
-    calibration = (images if overlap else rest).take(slice(wanted))
+        test = images.take(slice(number))
+        first = number if given else 1
+        calibration = images.take(slice(max(first, len(images) - wanted), None))
+    overlap = len(calibration) == 0 or (
+        not images.labelled and number > len(images) - len(calibration)
+    )
+    if len(calibration) == 0:
+        calibration = images.take(slice(wanted))
     return Images(images, calibration, test, overlap, given)
 
 

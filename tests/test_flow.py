@@ -3,6 +3,7 @@
 
 import json
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,23 @@ def test_a_changed_setting_is_noticed(digits, tmp_path):
     assert nuq.state("codegen", options) != stamps["codegen"]
     (digits[0] / "report.json").unlink()
     assert make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}").returncode == 0
+
+
+def test_a_bundle_is_what_was_simulated(tmp_path):
+    """Neither scheme, width nor images are forgotten; what differs is said, and nothing is made."""
+    out = tmp_path / "build"
+    made = ("NET=digits", "SCHEME=enq", "BITS=5", "IMAGES=12", f"OUT={out}")
+    assert make("codegen", *made).returncode == 0
+    done = make("bundle", "NET=digits", f"OUT={out}", status=0)
+    assert "settings.toml: IMAGES=12 SCHEME=enq BITS=5 (" in done.stdout
+    assert "Calibrated on 1437 image(s) of scikit-learn digits" in done.stdout
+    with zipfile.ZipFile(out / "bundle.zip") as bundle:
+        layers = json.loads(bundle.read("parameters/design.json"))["layers"]
+    assert [(layer["scheme"], layer["bits"]) for layer in layers[:-1]] == [("enq", 5)] * 4
+    before = (out / "bundle.zip").read_bytes()
+    line = error_line(make("bundle", "NET=digits", "BITS=4", f"OUT={out}"))
+    assert "must be used as it was made, with BITS=5, not with BITS=4" in line
+    assert (out / "bundle.zip").read_bytes() == before
 
 
 BAD = [

@@ -66,6 +66,15 @@ REFUSED = [
     ("csim SANITIZE=yes", "SANITIZE must be 1 or 0, not 'yes'"),
     ("hls HLS_STEPS=csim,x", "HLS_STEPS must be one of csim, csynth, cosim, export, not 'x'"),
     ("measure CLNQ=8,0", "CLNQ must be an integer of 1 or more, not '0'"),
+    # before anything is quantized
+    ("csim PART=xc9", "PART must be one of XC7Z020, "),
+    ("csim CLOCK=1000", "CLOCK must be 1..388.2 MHz, what block RAM of XC7Z020 can do, not 1000"),
+    ("explore PART=xczu7ev CLOCK=800", "CLOCK must be 1..738 MHz"),
+    ("csim SIMD=12", "SIMD must be a positive multiple of 8, not 12"),
+    ("bundle BOARD=pynqz2", "BOARD must be one of kr260, "),
+    ("bundle BOARD=zcu104", "BOARD zcu104 has an XCZU7EV, but the design is for an XC7Z020"),
+    ("bundle BITSTREAM=no.bit", "no.bit must exist; BITSTREAM= takes the path of a .bit"),
+    ("bitstream BOARD=zx", "BOARD must be one of kr260, "),
     ("bitstream NET=digits", "BOARD must be set, as in BOARD=pynq-z2"),
 ]  # fmt: skip
 
@@ -82,6 +91,7 @@ def test_values_and_defaults():
     assert options == replace(Options(), net="digits", pe=16, hls_steps=("csynth", "export"))
     assert (options.folder, options.test_images) == (Path("build/digits"), 360)
     assert replace(options, net="a/b.onnx", out=None).folder == Path("build/b")
+    assert replace(options, data="others.npz").test_images == 1
     assert (value("SANITIZE", "0"), value("AVERAGE", "3,4.5")) == (False, (3.0, 4.5))
     assert value("SCALE", "1/255") == 1 / 255
 

@@ -11,8 +11,10 @@ import pytest
 from formats import network as manifest
 from formats.commands import main
 from formats.errors import UserError, run_cli
+from formats.images import ImageSet
 from model_prep import commands, data, networks
 from model_prep.quantize.reference import Reference
+from model_prep.stages import divide
 from tests.checkout import python
 
 
@@ -70,16 +72,27 @@ def test_calibration_and_test_images_are_disjoint() -> None:
     assert (fewer.calibration.pixels == chosen.calibration.pixels).all()
 
 
-def test_photographs_are_disjoint_until_there_are_too_few() -> None:
+def test_photographs_are_calibrated_on_whatever_is_tested() -> None:
+    """The hardware and its parameters do not depend on the number of test images."""
     spec = networks.get("alexnet")
     everything = data.load(spec, None)
-    one = commands.choose_images(spec, None, 1)
-    assert (one.test.pixels == everything.pixels[:1]).all()
-    assert (one.calibration.pixels == everything.pixels[1:]).all()
-    assert not one.overlap
-    every = commands.choose_images(spec, None, len(everything))
-    assert every.overlap
-    assert len(every.calibration) == len(everything)
+    for number in (1, 2, len(everything)):
+        chosen = commands.choose_images(spec, None, number)
+        assert (chosen.test.pixels == everything.pixels[:number]).all()
+        assert (chosen.calibration.pixels == everything.pixels[1:]).all()
+        assert chosen.overlap == (number > 1)
+
+
+def test_unlabelled_images_are_disjoint_until_there_are_too_few() -> None:
+    pixels = np.arange(100, dtype=np.uint8).reshape(-1, 1, 1, 1) + np.zeros((8, 8), np.uint8)
+    images = ImageSet(pixels, np.full(100, -1), None, "mine")
+    for number, calibrated in ((1, range(1, 100)), (30, range(30, 100)), (100, range(100))):
+        chosen = divide(images, True, number)
+        assert chosen.calibration.pixels[:, 0, 0, 0].tolist() == [*calibrated]
+        assert chosen.overlap == (number == 100) and len(chosen.test) == number
+    many = ImageSet(np.zeros((3000, 1, 8, 8), np.uint8), np.full(3000, -1), None, "many")
+    many.pixels[1000:] = 1  # the last 2000, for one test image and for 1000
+    assert all(divide(many, True, n).calibration.pixels.all() for n in (1, 1000))
 
 
 def test_a_current_folder_is_left_alone(
