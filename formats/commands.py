@@ -118,6 +118,10 @@ COMMANDS: Mapping[str, Command] = {
         "model_prep.study", "every scheme at several average widths, plain and refined",
         "source widths IMAGES AVERAGE SCHEMES", own="IMAGES SCHEME BITS PLAN REFINE", keeps=SUBJECT,
     ),
+    "planes": Command(
+        "model_prep.study", "widths by plane of 8 channels against widths by layer (docs/plan.md)",
+        "source widths IMAGES AVERAGE SEED",
+    ),
     "study": Command(
         "model_prep.study", "the papers' tables and figures on NET and DATA: OUT/study/report.html",
         "source IMAGES SECTIONS QUICK", own="IMAGES", keeps=SUBJECT,

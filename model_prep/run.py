@@ -210,7 +210,7 @@ def max_pool(pool: Window, x: torch.Tensor) -> torch.Tensor:
 
 def average_pool(average: Average, x: torch.Tensor) -> torch.Tensor:
     """Average pool: the sum over the window, 0 outside the map, divided by the element count."""
-    counts = tensor_of(average.divisors(x.shape[2], x.shape[3])).to(x.dtype)
+    counts = tensor_of(average.divisors(x.shape[2], x.shape[3])).to(x)  # its type and device
     return window_sums(average, x) / counts
 
 

@@ -215,6 +215,10 @@ class Student:
         else:
             self._fracs[layer.name] = best_frac(layer.weight, plan.weight_bits)
 
+    def teacher(self) -> "Student":
+        """The float network that this one started from, which computes in the same way."""
+        return Student(self.graph, self.source, list(self.plans.values()), {}, rounded=False)
+
     def parameters(self) -> list[torch.Tensor]:
         """All that can be trained: weights, biases, tables."""
         tables = [one.latent for one in dict.fromkeys(self.activations.values())]

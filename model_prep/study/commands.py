@@ -21,7 +21,7 @@ from formats.options import Options
 from model_prep.commands import subject_of
 from model_prep.quantize.plan import AUTO
 from model_prep.stages import Subject, divide
-from model_prep.study import activations, front, layers, papers, plots, weights
+from model_prep.study import activations, front, layers, papers, plane_widths, plots, weights
 from model_prep.study.context import Study
 from model_prep.study.results import BOTH, PAPER, Section, Store
 
@@ -86,6 +86,11 @@ def refinement(options: Options) -> None:
     path = options.folder / "refine_table.json"
     write_atomic(path, json.dumps(done, indent=2) + "\n")
     print(f"written: {path}")
+
+
+def planes(options: Options) -> None:
+    """A width for each plane of 8 channels against one for each layer; OUT/planes_SEED.json."""
+    plane_widths.measure(options)
 
 
 def chosen(names: Sequence[str]) -> list[str]:

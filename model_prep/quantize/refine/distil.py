@@ -27,7 +27,6 @@ _WARM = 5  # steps until the full rate
 _BATCH = 8  # images
 _FEATURE = 0.1  # weight of the maps' relative squared error beside the divergence
 _ZOOM = 0.75  # smallest side of a random crop, relative to the image
-_SEED = 3  # of crops, flips and order
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Recipe:
     # to the table's mean
     rate: float = 2e-4
     held_out: int = 8  # one in so many images is left out of the learning; it judges the result
+    seed: int = 3  # of crops, flips and order
 
 
 def augment(pixels: np.ndarray, generator: np.random.Generator, zoom: float) -> np.ndarray:
@@ -75,8 +75,7 @@ class _Lesson:
     def __init__(self, student: Student, to_float: ToFloat) -> None:
         graph = student.graph
         self.student, self.to_float = student, to_float
-        plans = list(student.plans.values())
-        self.teacher = Student(graph, student.source, plans, {}, rounded=False)
+        self.teacher = student.teacher()
         self.maps = small_maps(graph)
 
     def answers(
@@ -143,7 +142,7 @@ def distil(student: Student, pixels: np.ndarray, to_float: ToFloat, recipe: Reci
     if len(pixels) > recipe.held_out:
         judges, kept[:: recipe.held_out] = pixels[:: recipe.held_out], False
     at_start = lesson.divergence(judges)
-    generator = np.random.default_rng(_SEED)
+    generator = np.random.default_rng(recipe.seed)
     groups = [
         {"params": [one], "lr": recipe.rate * (float(one.detach().square().mean().sqrt()) + 1e-12)}
         for one in parameters

@@ -86,7 +86,7 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
         chosen = network_fracs(maxima, plan.frac, plan.signed)
     counts, weights = fisher_histograms(exact, inputs(), plan, qm, chosen)
     if "sensitivity" in plan.refine:
-        found = {name: _smoothed(counts[name], weights[name]) for name in counts}
+        found = {name: smoothed(counts[name], weights[name]) for name in counts}
     else:
         found = {name: count.astype(np.float64) for name, count in counts.items()}
     scalable = equalise.scalable(exact) if "equalise" in plan.refine else frozenset()
@@ -98,7 +98,7 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
     return Measured(exact, scales, qm, chosen, found, free)
 
 
-def _smoothed(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def smoothed(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights with a part of the layer's average added, so that no value that occurs weighs 0."""
     total, weight = float(counts.sum()), float(weights.sum())
     if not total or not weight > 0:
@@ -115,11 +115,29 @@ def fisher_histograms(
         (counts int64 [2^qm], weights float64 [2^qm]), each by owner's name. Gradients are with
         respect to the stored value, in units of the network's float values.
     """
-    generator = torch.Generator().manual_seed(_SEED)
-    layers = {one.name: one for one in plan.layers if one.scheme is not None and one.counted}
-    owners = {one.owner for one in layers.values()}
+    owners = {one.owner for one in plan.layers if one.scheme is not None and one.counted}
     counts = {name: torch.zeros(1 << qm, dtype=torch.int64) for name in owners}
     weights = {name: torch.zeros(1 << qm, dtype=torch.float64) for name in owners}
+    for one, stored, squared in squared_gradients(graph, batches, plan):
+        y = to_integers(stored, qm, fracs[one.name], one.signed)
+        y = (y - lowest(qm, one.signed)).flatten()
+        counts[one.owner] += torch.bincount(y, minlength=1 << qm)
+        weights[one.owner] += torch.bincount(y, weights=squared.flatten(), minlength=1 << qm)
+    return (
+        {name: count.numpy() for name, count in counts.items()},
+        {name: weight.numpy() for name, weight in weights.items()},
+    )
+
+
+def squared_gradients(
+    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, seed: int = _SEED
+) -> Iterator[tuple[LayerPlan, torch.Tensor, torch.Tensor]]:
+    """(layer, its stored values, their squared gradients float64) of every batch and counted layer.
+
+    Both are [N, C, H, W]; `seed` is that of the drawn classes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layers = {one.name: one for one in plan.layers if one.scheme is not None and one.counted}
     for x in batches:
         kept = {}
         with torch.enable_grad():
@@ -133,16 +151,7 @@ def fisher_histograms(
             loss = F.cross_entropy(logits, drawn, reduction="sum")
         grads = torch.autograd.grad(loss, list(kept.values()))
         for (name, stored), grad in zip(kept.items(), grads, strict=True):
-            one = layers[name]
-            y = to_integers(stored.detach(), qm, fracs[name], one.signed)
-            y = (y - lowest(qm, one.signed)).flatten()
-            counts[one.owner] += torch.bincount(y, minlength=1 << qm)
-            squared = grad.flatten().double().square()
-            weights[one.owner] += torch.bincount(y, weights=squared, minlength=1 << qm)
-    return (
-        {name: count.numpy() for name, count in counts.items()},
-        {name: weight.numpy() for name, weight in weights.items()},
-    )
+            yield layers[name], stored.detach(), grad.double().square()
 
 
 def weighted_error(
