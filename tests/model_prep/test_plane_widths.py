@@ -160,7 +160,7 @@ def test_moved_tables_stay_rising_and_keep_zero(
 def test_the_command_compares_at_equal_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["NET=digits", f"OUT={tmp_path}", "IMAGES=30", "AVERAGE=3", "DISTIL_STEPS=2"]
+    words = ["NET=digits", f"OUT={tmp_path}", "IMAGES=30", "AVERAGE=3", "DISTIL_STEPS=2", "QM=8"]
     assert run_cli(main, ["planes", *words, "SEED=1"]) == 0
     assert run_cli(main, ["planes", *words, "SEED=2"]) == 0
     rows = json.loads((tmp_path / "planes_2.json").read_text())
