@@ -120,7 +120,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "planes": Command(
         "model_prep.study", "widths by plane of 8 channels against widths by layer (docs/plan.md)",
-        "source widths IMAGES AVERAGE SEED",
+        "source widths IMAGES AVERAGE SEED", own="IMAGES SCHEME BITS PLAN REFINE", keeps=SUBJECT,
     ),
     "study": Command(
         "model_prep.study", "the papers' tables and figures on NET and DATA: OUT/study/report.html",
