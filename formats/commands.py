@@ -54,7 +54,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
         "TARGET_DB WEIGHTS_DB RHO KAPPA",
     ),
     "training": ("training", "TEST EPOCHS LR MINIBATCH DISTIL SEED"),
-    "design": ("hardware", f"{' '.join(settings.ARRAY)} FM"),
+    "design": ("hardware", f"{' '.join(settings.ARRAY)} BATCH FM"),
     "engine": ("an engine", "ENGINE"),
     "simulation": ("C-simulation", "CSIM_TYPES FIRST_LAYERS SANITIZE"),
     "measurement": ("board", "BUNDLE REPEATS CLNQ MEASURE_IMAGES VERBOSE"),

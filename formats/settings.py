@@ -19,7 +19,7 @@ FILE = "settings.toml"
 Values = Mapping[str, Any]  # of options by NAME; None: the default
 # What shows that a stage has run, by its command.
 RESULTS = {"quantize": "quantized/manifest.json", "codegen": "design.json"}
-ARRAY = ("PART", "CLOCK", "SIMD", "PE", "PIXELS", "WEIGHT_PORTS", "STAGE", "BATCH")
+ARRAY = ("PART", "CLOCK", "SIMD", "PE", "PIXELS", "WEIGHT_PORTS", "STAGE")
 # What stands in the place of kept options: one of the first, where it is set anew, of the second.
 INSTEAD = (
     (("PLAN", "PRESET"), (
@@ -42,7 +42,7 @@ def absolute(name: str, found: Any) -> Any:
     kind, entry, _ = table()[name]
     if found is None or not entry.file or not _is_path(entry, str(found)):
         return found
-    return kind(Path(found).resolve())
+    return kind(Path(found).absolute())  # links stay: what they lead to may have another name
 
 
 def _is_path(entry: Option, text: str) -> bool:

@@ -38,11 +38,15 @@ def load_toy(make_toy: Callable[..., Path]) -> Callable[..., Network]:
 
 @pytest.fixture
 def generated(make_toy: Callable[..., Path]) -> Callable[..., Path]:
-    """Factory: generated(toy, "PE=16") makes a toy and runs codegen; its build folder."""
+    """Factory: generated(toy, "PE=16") makes a toy and runs codegen; its build folder.
+
+    The hardware may take all of a toy's images in a run.
+    """
 
     def generate(toy: Toy | None = None, *options: str) -> Path:
         build = make_toy(toy)
-        assert main(["codegen", f"OUT={build}", *options]) == 0
+        batch = f"BATCH={(toy or Toy).images}"
+        assert main(["codegen", f"OUT={build}", batch, *options]) == 0
         return build
 
     return generate

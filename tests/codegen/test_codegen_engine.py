@@ -36,7 +36,7 @@ def two(make_toy: Callable[..., Path]) -> Callable[..., Path]:
 
     def make(name: str, toy: Toy, *options: str) -> Path:
         build = make_toy(toy, name)
-        assert main(["codegen", f"OUT={build}", *options]) == 0
+        assert main(["codegen", f"OUT={build}", f"BATCH={toy.images}", *options]) == 0
         return build
 
     return make

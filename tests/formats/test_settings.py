@@ -113,6 +113,7 @@ def test_a_new_plan_or_engine_begins_anew(flow, tmp_path):
     engine.mkdir()
     made = flow(f"csim ENGINE={engine}")["codegen"]
     assert (made.pe, made.engine, made.plan) == (None, engine, plan)
+    assert flow("csim BATCH=4")["codegen"].engine == engine  # which may take as many
     assert flow("csim PE=24")["codegen"].engine is None
 
 
@@ -143,6 +144,9 @@ def test_files_are_kept_from_the_root_on(flow, tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()  # no network
     flow("csim NET=digits DATA=images")
     assert settings.read(flow.out) == {"NET": "digits", "DATA": str(tmp_path / "images")}
+    (tmp_path / "net.onnx").symlink_to("images")
+    assert flow("csim NET=net.onnx")["csim"].net == str(tmp_path / "net.onnx")
+    flow("csim NET=digits DATA=images")
     monkeypatch.chdir("/")
     assert flow("bundle")["bundle"].data == str(tmp_path / "images")
 
