@@ -39,7 +39,7 @@ $(INSTALLED): requirements.txt
 	@touch $@
 
 $(COMMANDS): | $(INSTALLED)
-	@$(PYTHON) -m nuq --make $@ $(GIVEN)
+	@$(PYTHON) -m nuq --make$(if $(word 2,$(MAKECMDGOALS)), --several) $@ $(GIVEN)
 
 # Refuses unknown variables where no command of nuq does.
 known:

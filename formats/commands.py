@@ -372,13 +372,15 @@ def main(
     """`COMMAND NAME=VALUE ...`, `COMMAND --help`, or nothing for the list; the exit status.
 
     Args:
-        words: of the command line. `--make` before the command says that make calls: one call may
-            have several targets, so that options of other commands are left out.
+        words: of the command line. `--make` before the command says that make calls, `--several`
+            that for several targets, so that options of other commands are left out.
         run: what runs a command.
         environment: variables that set options, too.
     """
     program = "make" if "--make" in words[:1] else "nuq"
     words = words[1:] if program == "make" else words
+    several = "--several" in words[:1]
+    words = words[1:] if several else words
     if not words or words[0] in ("help", "-h", "--help"):
         print(overview(program))
         return 0
@@ -396,7 +398,7 @@ def main(
     if {"-h", "--help"} & set(rest):
         print(help_text(command))
         return 0
-    given = read_words(command, rest, lenient=program == "make")
+    given = read_words(command, rest, several)
     outside = from_environment(command, given, environment or {})
     if outside:
         said = " ".join(settings.word(name, found) for name, found in outside.items())

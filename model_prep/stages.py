@@ -17,7 +17,7 @@ import torch
 from formats.build import digest, program_files
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
-from formats.network import InputFormat, Layer, Network
+from formats.network import InputFormat, Layer, Network, calibration_text
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph
@@ -49,6 +49,15 @@ class Images:
     test: ImageSet
     overlap: bool  # calibration includes the test images, as there were too few
     given: bool  # they are the user's
+
+    @property
+    def calibration_text(self) -> str:
+        """What is calibrated on, in words."""
+        one = self.calibration
+        return calibration_text({
+            "source": one.source, "images": len(one), "labels": one.labelled,
+            "includes_test_images": self.overlap,
+        })  # fmt: skip
 
     def held_out(self, number: int | None) -> ImageSet:
         """Labelled images to measure on that were not calibrated on.

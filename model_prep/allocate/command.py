@@ -181,8 +181,7 @@ def allocate(subject: Subject, options: Options) -> None:
         UserError: fewer images than IMAGES, or a plan without open widths.
     """
     _check_options(options)
-    calibration_set = subject.images.calibration
-    print(f"calibrated on {len(calibration_set)} image(s) of {calibration_set.source}")
+    print(subject.images.calibration_text)
     if options.scheduler:
         connect(options.scheduler).close()  # before minutes of preparation
     if options.method == "loss":

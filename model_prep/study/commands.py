@@ -50,6 +50,7 @@ def study(options: Options) -> None:
     folder = options.folder / "study"
     settings = digest([subject.settings_sha256(test), options.quick])
     store = Store(folder / "study.json", settings)
+    print(subject.images.calibration_text)
     context = Study(subject, test, store, qm, options.quick)
     store.about = about(context)
     missing = [name for name in names if name not in store.sections]
@@ -79,6 +80,7 @@ def refinement(options: Options) -> None:
         raise UserError("QM must be a number for this table, not auto; set QM")
     context = Study(subject, test, Store(options.folder / "study" / "study.json", ""), qm)
     done = []
+    print(subject.images.calibration_text)
     print(front.HEADER)
     for row in front.rows(context, options.schemes, options.average, distilled):
         done.append({key: value for key, value in row.items() if key != "rate"})
@@ -111,7 +113,8 @@ def with_test_images(subject: Subject, number: int | None) -> tuple[Subject, Ima
     if images.test.labelled and not images.overlap:
         return subject, images.held_out(number)
     total = len(images.everything)
-    images = divide(images.everything, images.given, number or max(1, total // 2))
+    apart = images.given or not images.everything.labelled  # what is tested on is not calibrated on
+    images = divide(images.everything, apart, number or max(1, total // 2))
     loaded = subject.source.load(images.calibration.pixels)
     return replace(subject, images=images, loaded=loaded), images.test
 

@@ -12,7 +12,7 @@ from formats import commands
 from formats.commands import COMMANDS, GROUPS, function, taken
 from formats.errors import UserError, run_cli
 from formats.options import SCHEME_OPTIONS, Options, default_text, table, value
-from tests.checkout import make, python
+from tests.checkout import error_line, make, python
 
 OPTIONS = table()
 
@@ -116,6 +116,11 @@ def test_make_passes_every_option_on():
     assert "DATA='a b=c'" in dry_run("csim", "DATA=a b=c")
     # nuq reads the environment itself
     assert dry_run("csim", "CXX=clang++", N="3", PE="16").strip().endswith("--make csim")
+
+
+def test_make_refuses_options_of_other_commands_unless_it_has_several():
+    assert error_line(make("tools", "BITS=3")).startswith("error: BITS must go with quantize, ")
+    assert "--make --several tools BITS='3'" in dry_run("tools", "parts", "BITS=3")
 
 
 def test_make_has_every_command():

@@ -133,8 +133,8 @@ def test_the_table_distils_as_long_as_asked(
     rows = json.loads((tmp_path / "refine_table.json").read_text())
     assert [row["kind"] for row in rows] == ["plain", "allocated", "refined"][: 3 if steps else 2]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[-1] == "KL"
-    for row, line in zip(rows, lines[1:], strict=False):
+    assert lines[0].startswith("Calibrated on ") and lines[1].split()[-1] == "KL"
+    for row, line in zip(rows, lines[2:], strict=False):
         assert 0 < row["divergence"] < 1
         assert line.endswith(f"{row['divergence']:.4f}")
 
