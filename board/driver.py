@@ -252,6 +252,13 @@ class Accelerator:
         logits = self.design.outputs(raw)
         return logits.reshape(-1, channels) if height * width == 1 else logits
 
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """The network's own outputs [N, ...] of pixels: what the host makes of `predict`'s values.
+
+        float64; int64 where the network ends in an argmax.
+        """
+        return self.design.finished(self.predict(images))
+
     def activations(self, images: np.ndarray, layer: str) -> np.ndarray:
         """Stored codes uint16 [N, C, H, W] of a layer; the last layer has none, use predict."""
         index = self.design.layer_index(layer)
@@ -262,8 +269,11 @@ class Accelerator:
         return unpack_maps(data.view(np.uint8), chosen.out_shape, chosen.bits)
 
     def classify(self, images: np.ndarray, k: int = 5) -> list[list[tuple[int, str, float]]]:
-        """The k best classes of each image: (index, name, value), best first."""
-        logits = self.predict(images).reshape(len(images), -1)
+        """The k best classes of each image: (index, name, value), best first.
+
+        The value is the last layer's, before a softmax or a sigmoid.
+        """
+        logits = self.design.answers(self.predict(images))
         names = self.design.classes
         return [
             [

@@ -64,10 +64,12 @@ def emulate(build: Path, engine: Path | None = None) -> int:
         images, labels, expected = vectors["images"], vectors["labels"], vectors[last]
     with Accelerator(folder) as board:
         logits = predict_all(board, images, "emulating")
-        network, batch = board.design.network, board.batch
+        design, batch = board.design, board.batch
+    network = design.network
     expected = expected.reshape(len(images), -1)
     wrong = np.flatnonzero((logits != expected).any(axis=1))
-    marks = [(k, top_k(logits, labels, k), top_k(expected, labels, k)) for k in (1, 5)]
+    answers, wanted = design.answers(logits), design.answers(expected)
+    marks = [(k, top_k(answers, labels, k), top_k(wanted, labels, k)) for k in (1, 5)]
     for k, measured, reference in marks:
         if measured is not None:
             print(f"{network}: top-{k} {measured:.3f}%, integer reference {reference:.3f}%")

@@ -13,6 +13,7 @@ import numpy as np
 
 from formats.arithmetic import scale_channels
 from formats.build import sha256_file, sources_digest
+from formats.ending import Ending, apply, class_values, decides
 from formats.errors import UserError, existing
 from formats.images import Preprocessing, Reader
 from formats.packing import WORD_BYTES, Gather
@@ -110,6 +111,7 @@ class Design:
     output_frac: int  # value of a logit = accumulator * factor * 2^-frac / divisor
     output_divisor: int
     output_factors: tuple[int, ...]  # of each channel, the last layer's weight scale; none: 1
+    ending: Ending  # what the host does with the values
     classes: tuple[str, ...]  # names, may be none
     layers: tuple[Layer, ...]  # in execution order
     accuracy: dict[str, Any] | None  # of the reference, in percent
@@ -118,6 +120,7 @@ class Design:
     def reader(self) -> Reader:
         """What reads images for the network."""
         outputs = self.layers[-1].codes
+        outputs = 2 if decides(self.ending, outputs) else outputs
         return Reader(self.network, self.input_shape, outputs, self.preprocessing, self.classes)
 
     @property
@@ -160,6 +163,14 @@ class Design:
     def outputs(self, raw: np.ndarray) -> np.ndarray:
         """What `predict` returns for accumulators [N, C, ...]: those times their factors."""
         return scale_channels(raw, self.output_factors) if self.output_factors else raw
+
+    def finished(self, logits: np.ndarray) -> np.ndarray:
+        """The network's own outputs, [N, ...], of what `predict` returns: behind its ending."""
+        return apply(self.ending, logits * self.output_scale)
+
+    def answers(self, logits: np.ndarray) -> np.ndarray:
+        """[N, classes], the largest the answer, of what `predict` returns for a classifier."""
+        return class_values(self.ending, logits.reshape(len(logits), -1))
 
     def layer_index(self, name: str) -> int:
         """Place of a layer; UserError where there is none of that name."""

@@ -284,7 +284,10 @@ class Reader:
         if {"jpeg", "start"} <= arrays.keys():
             spans = _spans(path, arrays["jpeg"], arrays["start"])
         elif "images" in arrays:
-            images = _planes(self.shape[0], path, arrays["images"])
+            images = arrays["images"]
+            if self.shape[1:] == (1, 1) and images.ndim == 2:  # a vector of features each
+                images = images[:, :, None, None]
+            images = _planes(self.shape[0], path, images)
         else:
             held = ", ".join(arrays) or "nothing"
             raise UserError(f"DATA {path} must hold `images`, or `jpeg` and `start`, not {held}")

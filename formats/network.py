@@ -34,6 +34,7 @@ from formats.arithmetic import (
     scale_channels,
 )  # fmt: skip
 from formats.build import atomic_dir, sha256_file
+from formats.ending import Ending
 from formats.errors import UserError, existing
 from formats.images import Preprocessing, look_up
 from formats.quantizer import Quantizer
@@ -303,6 +304,8 @@ class Network:
         read=lambda entries: {entry["name"]: tuple(entry["parts"]) for entry in entries},
         default_factory=dict,
     )
+    # what the host does with the last layer's values, in order
+    ending: Ending = stored(sparse=True, default=())
     classes: list[str] | None = None
     calibration: dict[str, Any] = stored(kind=CalibrationEntry, default_factory=dict)
     accuracy: dict[str, Any] | None = stored(kind=AccuracyEntry | None, default=None)

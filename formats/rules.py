@@ -30,6 +30,7 @@ from formats.arithmetic import (
     accumulator_bits,
     dilated,
 )  # fmt: skip
+from formats.ending import result_shape
 from formats.errors import UserError
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ def check_network(network: Network) -> None:
         shapes[layer.name] = layer.out_shape
         magnitudes[layer.name] = layer.quantizer.magnitude if layer.quantizer else 0
         layers[layer.name] = layer
+    result_shape(network.ending, network.layers[-1].out_shape)
     for name, missing in waiting.items():
         raise UserError(f"concat {name}: parts must be layers, not {', '.join(missing)}")
 

@@ -35,6 +35,7 @@ def stored(
     array: str = "",
     kind: Any = None,
     name: str = "",
+    sparse: bool = False,
     write: Callable[[Any], Any] | None = None,
     read: Callable[[Any], Any] | None = None,
     **options: Any,
@@ -46,10 +47,13 @@ def stored(
         kind: type of the JSON property, where that is another than the field's; without `read`
             the field holds what was read.
         name: of the JSON property, where that is another than the field's.
+        sparse: whether it is written only where it is not empty.
         write, read: from the field to the property and back.
         options: of `dataclasses.field`.
     """
-    metadata = {"array": array, "kind": kind, "name": name, "write": write, "read": read}
+    metadata = {
+        "array": array, "kind": kind, "name": name, "sparse": sparse, "write": write, "read": read,
+    }  # fmt: skip
     return field(metadata=metadata, **options)
 
 
@@ -166,6 +170,8 @@ def to_json(value: Any) -> Any:
         made = {}
         for name, (item, _) in properties(type(value)).items():
             content = getattr(value, item.name)
+            if item.metadata.get("sparse") and not content:
+                continue
             write = item.metadata.get("write")
             made[name] = to_json(write(content) if write else content)
         return made

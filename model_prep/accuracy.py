@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from formats.build import atomic_file, write_atomic
+from formats.ending import class_values
 from formats.errors import UserError, existing
 from formats.images import ImageSet, best_classes
 from formats.network import Layer, Network
@@ -28,30 +29,38 @@ from model_prep.quantize.score import sqnr_db
 from model_prep.stages import Subject, finite, scores
 
 OUTPUTS = "accuracy.npz"  # in OUT, for AGAINST
+EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"  # of onnxruntime
 Logits = Callable[[torch.Tensor], np.ndarray]
 
 
 def float_runner(subject: Subject) -> tuple[str, Logits | None]:
-    """(name, function from inputs float32 [N, C, H, W] to outputs [N, classes]).
+    """(name, function from inputs float32 [N, C, H, W] to the last layer's values [N, outputs]).
 
     The function is None for torch, whose outputs are the last layer's of `run_float`.
     """
     source = subject.source
     if source.path is None or source.imported is None or subject.loaded.origin == "seeded":
         return "torch", None
+    import onnx
     import onnxruntime
 
+    imported = source.imported
+    model = onnx.load(source.path, load_external_data=False)
+    del model.graph.output[:]  # what the host does at the end is not the network's
+    model.graph.output.append(onnx.ValueInfoProto(name=imported.logits_name))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     options.log_severity_level = 3
+    options.add_session_config_entry(EXTERNAL_DATA, str(source.path.resolve().parent))
     session = onnxruntime.InferenceSession(
-        str(source.path), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    name = source.imported.input_name
+    name = imported.input_name
 
     def infer(x: torch.Tensor) -> np.ndarray:
         # one by one, as files may fix the batch axis
-        outputs = [session.run(None, {name: image[None].numpy()})[0] for image in x]
+        images = (imported.file_input(image[None].numpy()) for image in x)
+        outputs = [session.run(None, {name: image})[0] for image in images]
         return np.concatenate([out.reshape(1, -1) for out in outputs]).astype(np.float32)
 
     return "onnxruntime", infer
@@ -127,7 +136,8 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
             exact.append(run_float(x) if run_float else want.flatten(1).numpy())
             integer.append(_values(network.layers[-1], codes).reshape(len(codes), -1))
             bar.update(len(batch))
-    outputs = Outputs(np.concatenate(exact), np.concatenate(integer), test.labels)
+    answers = [class_values(network.ending, np.concatenate(one)) for one in (exact, integer)]
+    outputs = Outputs(answers[0], answers[1], test.labels)
     pair = outputs.exact, outputs.integer
     return {
         "network": network.name, "weights": network.weights, "data": test.source,
@@ -169,13 +179,13 @@ def against(outputs: Outputs, other: Outputs, folder: Path) -> dict[str, Any]:
     return {**found, "divergence": stats.mean_interval(change)}
 
 
-def read_csim(folder: Path, last: Layer, labels: np.ndarray) -> dict[str, Any]:
+def read_csim(folder: Path, network: Network, labels: np.ndarray) -> dict[str, Any]:
     """Accuracy of the C-simulation's logits in `folder`, on the same images in the same order.
 
     Raises:
         UserError: there was no simulation, or of another number of images.
     """
-    path = folder / "csim" / "logits.bin"
+    path, last = folder / "csim" / "logits.bin", network.layers[-1]
     if not path.is_file():
         raise UserError(f"{path} must exist; run make csim with the same IMAGES first")
     raw = np.fromfile(path, "<i8")
@@ -185,7 +195,7 @@ def read_csim(folder: Path, last: Layer, labels: np.ndarray) -> dict[str, Any]:
             "make csim with the same IMAGES again"
         )
     pixels = raw.reshape(-1, last.out_shape[0])
-    logits = last.outputs(pixels).reshape(len(labels), -1)
+    logits = class_values(network.ending, last.outputs(pixels).reshape(len(labels), -1))
     found = scores(logits, logits, labels)
     return {"images": len(labels), "top1": found["integer_top1"], "top5": found["integer_top5"]}
 

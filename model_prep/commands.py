@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from formats.build import is_current, sha256_file
+from formats.ending import decides
 from formats.network import Network, calibration_text, load, save
 from formats.options import Options
 from model_prep.allocate import command as allocation
@@ -64,7 +65,8 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
 
 def warn_of_chance(top1: float, images: int, network: Network) -> None:
     """A warning on stderr where the float network's top-1 (percent) is little above chance."""
-    classes = prod(network.layers[-1].out_shape)
+    outputs = prod(network.layers[-1].out_shape)
+    classes = 2 if decides(network.ending, outputs) else outputs
     chance = 100 / classes
     if network.weights != "seeded" and is_chance(top1, images, classes):
         print(
@@ -112,7 +114,7 @@ def make_folder(subject: Subject, folder: Path) -> None:
         return
     network, done = build(subject, settings)
     vectors = run_reference(subject, network)
-    measured = measured_accuracy(vectors, network.layers[-1], subject.images.test.labelled)
+    measured = measured_accuracy(vectors, network, subject.images.test.labelled)
     network = replace(network, accuracy=measured)
     save(network, vectors, folder)
     _print_summary(network, done, folder)
@@ -133,7 +135,7 @@ def accuracy(options: Options) -> None:
     if other is not None and options.against is not None:
         result["against"] = measuring.against(outputs, other, options.against)
     if options.csim:
-        result["csim"] = measuring.read_csim(options.folder, network.layers[-1], test.labels)
+        result["csim"] = measuring.read_csim(options.folder, network, test.labels)
     measuring.write(result, outputs, options.folder)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.ending import decides
 from formats.errors import UserError
 from formats.images import LEVELS
 from model_prep import data, networks, weights
@@ -81,12 +82,13 @@ def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
         raise UserError(f"NET must be an existing ONNX file, not {path}")
     imported = load_onnx(path)
     graph = imported.graph
+    outputs = int(np.prod(graph.layers[-1].out_shape))
     spec = NetworkSpec(
         name=graph.name, in_shape=imported.in_shape, state_shapes=_shapes(graph),
         build=lambda state: _filled(graph, state),
-        preprocessing=preprocessing(imported.in_shape, recipe),
+        preprocessing=folded(imported, recipe),
         default_data="photographs", default_scheme="knq", default_bits="5",
-        outputs=int(np.prod(graph.layers[-1].out_shape)),
+        outputs=2 if decides(imported.ending, outputs) else outputs, ending=imported.ending,
     )  # fmt: skip
 
     def load(pixels: np.ndarray) -> weights.WeightsResult:
@@ -138,6 +140,25 @@ def state_of(source: Source, graph: Graph) -> dict[str, np.ndarray]:
         if not (np.array_equal(want.weight, got.weight) and np.array_equal(want.bias, got.bias)):
             raise UserError(f"layer {want.name}: a checkpoint must be able to hold its weights")
     return state
+
+
+def folded(imported: ImportedNetwork, recipe: Recipe) -> Preprocessing:
+    """The recipe for an ONNX file's images, with the file's own normalisation behind it.
+
+    Where the file has one and no mean, std or scale is given, its input is taken for pixels 0..255
+    if it subtracts or divides by more than 1, else for pixels 0..1.
+    """
+    if not imported.normalises:
+        return preprocessing(imported.in_shape, recipe)
+    factor, shift = imported.scale.astype(np.float64), imported.shift.astype(np.float64)
+    if recipe.mean is None and recipe.std is None and recipe.scale is None:
+        wide = max(float(np.abs(shift / factor).max()), float(np.abs(1 / factor).max())) > 1
+        recipe = replace(recipe, scale=1.0 if wide else 1 / 255)
+    found = preprocessing(imported.in_shape, recipe)
+    mean, std = np.array(found.mean), np.array(found.std)
+    # ((p * s - m) / d) * a + b = (p * s - (m - b * d / a)) / (d / a)
+    mean, std = mean - shift * std / factor, std / factor
+    return replace(found, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
 def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:

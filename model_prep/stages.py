@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from formats.build import digest, program_files
+from formats.ending import class_values, decides
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
-from formats.network import InputFormat, Layer, Network, calibration_text
+from formats.network import InputFormat, Network, calibration_text
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph
@@ -178,6 +179,8 @@ class Subject:
         """Labels of the calibration images, or None where they may not judge."""
         calibration = self.images.calibration
         judge = calibration.labelled and self.loaded.origin != "seeded"
+        if decides(self.spec.ending, self.graph.layers[-1].out_shape[0]):
+            judge = False  # one value, whose sign is the answer, is no list of classes
         return calibration.labels if judge else None
 
     def to_float(self, pixels: np.ndarray) -> torch.Tensor:
@@ -193,7 +196,7 @@ class Subject:
         network = self.loaded
         settings: list[Any] = [
             asdict(self.plan), network.origin, network.sha256, asdict(self.spec.preprocessing),
-            _structure(self.graph),
+            _structure(self.graph), [asdict(step) for step in self.spec.ending],
         ]  # fmt: skip
         for part in (self.images.calibration, test or self.images.test):
             arrays = (np.ascontiguousarray(array).data for array in (part.pixels, part.labels))
@@ -306,14 +309,17 @@ def run_reference(subject: Subject, network: Network) -> dict[str, np.ndarray]:
 
 
 def accuracy(
-    vectors: Mapping[str, np.ndarray], last: Layer, labelled: bool
+    vectors: Mapping[str, np.ndarray], network: Network, labelled: bool
 ) -> dict[str, Any] | None:
     """The manifest's `accuracy` of the test images; None without labels."""
     if not labelled:
         return None
     labels = vectors["labels"]
+    last = network.layers[-1]
     logits = last.outputs(vectors[last.name]).reshape(len(labels), -1)
-    return scores(vectors["float_logits"], logits, labels)
+    ending = network.ending
+    exact = class_values(ending, vectors["float_logits"])
+    return scores(exact, class_values(ending, logits), labels)
 
 
 def scores(exact: np.ndarray, integer: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -348,7 +354,7 @@ def build(subject: Subject, settings: str) -> tuple[Network, Quantization]:
     ]
     network = Network(
         name=subject.spec.name, weights=loaded.origin, weights_sha256=loaded.sha256, qm=done.qm,
-        input=source, layers=tuple(layers),
+        input=source, layers=tuple(layers), ending=subject.spec.ending,
         classes=images.test.classes,
         calibration={
             "source": images.calibration.source, "images": len(images.calibration),

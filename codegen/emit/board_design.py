@@ -36,6 +36,7 @@ def describe(design: Design, program: Program, weight_checks: list[int]) -> boar
         output_frac=last.out_frac,
         output_divisor=prod(last.kernel) if last.kind == "avgpool" else 1,
         output_factors=() if last.weight_scale is None else tuple(last.weight_scale.tolist()),
+        ending=network.ending,
         classes=tuple(network.classes or ()),
         layers=layers,
         accuracy=dict(network.accuracy) if network.accuracy else None,

@@ -142,11 +142,12 @@ def accuracy(options: Options, report: Report) -> Agreement | None:
         labels = vectors["labels"][:images]
     same = int((simulated == integer).all(axis=(1, 2)).sum())
     known = labels >= 0
-    scaled = read_design(options.folder).outputs
+    design = read_design(options.folder)
+    scaled = design.outputs
     outputs = {"float": floating, "integer": scaled(integer), "csim": scaled(simulated)}
     shares: dict[str, float | None] = {}
     for name, values in outputs.items():
-        hits = values.reshape(images, -1).argmax(axis=1)[known] == labels[known]
+        hits = design.answers(values).argmax(axis=1)[known] == labels[known]
         shares[f"{name}_top1"] = round(100 * float(hits.mean()), 3) if known.any() else None
     if known.any():
         print(

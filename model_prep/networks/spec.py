@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from formats.arithmetic import Window
+from formats.ending import Ending
 from formats.images import Preprocessing, Reader
 from model_prep.graph import INPUT, Graph, Layer
 
@@ -35,6 +36,7 @@ class NetworkSpec:
     # published weights; the file name ends in "-" and the first digits of the file's SHA-256
     url: str | None = None
     packaged: Path | None = None  # weights in this repository
+    ending: Ending = ()  # what the host does with the last layer's values
 
     def empty(self) -> Graph:
         """The structure; its zero weights take no memory until they are touched."""

@@ -9,9 +9,10 @@ from math import isfinite, prod
 import numpy as np
 
 from formats.arithmetic import Lrn
+from formats.ending import Step
 from model_prep.onnx.limits import MAX_CONCAT_PARTS
 from model_prep.onnx.lowering import Node, Result, folding, operator
-from model_prep.onnx.operations import UnsupportedError, Value, map_axes
+from model_prep.onnx.operations import Finished, UnsupportedError, Value, map_axes
 from model_prep.onnx.views import axis_index
 
 WIDEST_LRN = 255  # channels; fewer can be run
@@ -39,8 +40,8 @@ def clip(node: Node, *, min: float | None = None, max: float | None = None) -> V
 
 
 @operator(
-    "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Sigmoid", "HardSigmoid", "Tanh",
-    "HardSwish", "Mish", "Softplus", "Softsign", "ThresholdedRelu", "Swish",
+    "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSigmoid", "HardSwish", "Mish",
+    "Softplus", "Softsign", "ThresholdedRelu", "Swish",
     ignored=("alpha", "beta", "gamma", "approximate"),
 )  # fmt: skip
 def other_activation(node: Node) -> Value:
@@ -48,6 +49,14 @@ def other_activation(node: Node) -> Value:
     raise UnsupportedError(
         "the engine's activation is ReLU; train the network with it", node.tensor().shape
     )
+
+
+@operator("Sigmoid", "Tanh")
+def pointwise(node: Node) -> Finished:
+    """Sigmoid or Tanh: left to the host at the end, else refused as other activations."""
+    if not node.at_end:
+        other_activation(node)
+    return node.finished().then(Step(node.op_type.lower()))
 
 
 @operator("BatchNormalization", ignored=("momentum",))
@@ -202,19 +211,20 @@ def lrn(
 
 
 @operator("Softmax", "LogSoftmax")
-def softmax(node: Node, *, axis: int | None = None) -> Value:
-    """Softmax or LogSoftmax over the classes at the end: left to the host."""
-    value = node.tensor()
-    old = node.context.source.opset < 13
-    if axis is None:
-        axis = 1 if old else -1
-    axis = axis_index(axis, value.ndim)
-    covered = value.axes[axis:] if old else value.axes[axis : axis + 1]
-    labels = tuple(label for part in covered for label in part)
-    if ("C" not in labels and value.op.out_shape[0] > 1) or not value.plain:
-        raise UnsupportedError("the axis must be the channels (classes)")
-    if not old and labels != value.order and labels != ("C",):
-        raise UnsupportedError("the axis must be the channels (classes)")
-    name = node.op_type.lower()
-    node.context.notes.append(f"{name} {node.title} is left to the host")
-    return Value(value.op, value.axes, host=name)
+def softmax(node: Node, *, axis: int | None = None) -> Finished:
+    """Softmax or LogSoftmax at the end: left to the host."""
+    value, kind = node.finished(), node.op_type.lower()
+    if node.context.source.opset >= 13:
+        return value.then(Step(kind, axis=axis_index(-1 if axis is None else axis, value.ndim)))
+    axis = axis_index(1 if axis is None else axis, value.ndim)  # and all axes behind it
+    flat = value.reshape((prod(value.shape[:axis]), prod(value.shape[axis:])))
+    return flat.then(Step(kind, axis=1)).reshape(value.shape)
+
+
+@operator("ArgMax")
+def argmax(node: Node, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Finished:
+    """ArgMax at the end: left to the host."""
+    if select_last_index:
+        raise UnsupportedError("select_last_index must be 0: of equal values the first counts")
+    value = node.finished()
+    return value.then(Step("argmax", axis=axis_index(axis, value.ndim), keep=bool(keepdims)))

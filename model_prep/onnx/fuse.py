@@ -136,6 +136,9 @@ class Fuser:
 
     def _affine(self, op: Op) -> Op:
         source = self._solid(self._source(op))
+        if source.kind == "input" and self._sole(source) and op.weight.all():
+            _normalise(source, op)
+            return source
         if source.has_weights and self._sole(source) and not (source.relu or source.pool):
             with np.errstate(over="ignore"):
                 source.weight = source.weight * op.weight
@@ -203,6 +206,18 @@ class Fuser:
                 source = self._solid(source)
         op.sources, op.nonnegative = [source], source.nonnegative
         return op
+
+
+def _normalise(source: Op, affine: Op) -> None:
+    """Let the network's input be what an affine map makes of the file's: one more map of it."""
+    factors = affine.weight.reshape(-1)
+    before = source.weight.reshape(-1), source.bias
+    scale, shift = before if source.bias.size else (np.ones_like(factors), np.zeros_like(factors))
+    with np.errstate(over="ignore"):
+        source.weight = (scale * factors).reshape(-1, 1, 1, 1)
+        source.bias = shift * factors + affine.bias
+    if not (np.isfinite(source.weight).all() and np.isfinite(source.bias).all()):
+        raise UserError(f"node {affine.title} must leave the input finite, not overflow it")
 
 
 def _sum_pads(first: Pads, second: Pads) -> Pads:

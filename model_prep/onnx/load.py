@@ -5,8 +5,10 @@ import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from formats.ending import Ending, describe
 from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.onnx import convolutions, elementwise, views, windows  # noqa: F401
@@ -40,10 +42,26 @@ class ImportedNetwork:
     in_shape: Shape
     # tensor names as they are in the file, for onnxruntime; never for paths, code or pages
     input_name: str
+    in_axes: tuple[int, ...]  # of the file's input: which of (batch, channels, rows, columns)
+    # float32 [channels]: the Graph's input is the file's times `scale` plus `shift`
+    scale: np.ndarray
+    shift: np.ndarray
     output_name: str
     logits_name: str  # the tensor that the Graph computes: the output, unless the host does more
-    host: str  # what the host applies to the Graph's output: "softmax", "logsoftmax" or ""
+    ending: Ending  # what the host does with the Graph's output
     notes: list[str] = field(default_factory=list)  # what was done that the file does not say
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the file has a normalisation of its own."""
+        return bool((self.scale != 1).any() or (self.shift != 0).any())
+
+    def file_input(self, x: np.ndarray) -> np.ndarray:
+        """What the file's input is where the Graph's is x, both float32: x is [N, C, H, W]."""
+        plain = (x.astype(np.float64) - self.shift[:, None, None]) / self.scale[:, None, None]
+        absent = [axis for axis in range(4) if axis not in self.in_axes]  # of size 1
+        moved = plain.transpose((*self.in_axes, *absent))
+        return moved.reshape(moved.shape[: len(self.in_axes)]).astype(np.float32)
 
 
 def load_onnx(
@@ -84,12 +102,12 @@ def _load(path: Path) -> ImportedNetwork:
     source = read(path, budget)
     context = Context(source, path.parent, budget)
     value = lower(context)
-    if not value.plain:
-        raise UserError("the output must lie channel by channel, not be transposed")
     output = fuse(value.op)
     check(output)
     spread_pools(output)
     notes = context.notes
+    if value.steps:
+        notes.append(f"left to the host: {describe(value.steps)}")
     if source.batch != 1:
         notes.append("the batch axis is set to 1")
     copies = separate(output)
@@ -100,9 +118,12 @@ def _load(path: Path) -> ImportedNetwork:
     if padder.added:
         notes.append(f"{padder.added} zero channels, because concatenations address blocks of 8")
     graph = _graph(network_name(path), source.in_shape, output)
+    scale, shift = context.normalisation()
+    if (scale != 1).any() or (shift != 0).any():
+        notes.append("the file's own normalisation of its input is folded into the input's table")
     return ImportedNetwork(
-        graph, source.in_shape, source.input_name, source.output_name,
-        context.logits_name(), value.host, notes,
+        graph, source.in_shape, source.input_name, source.in_axes, scale, shift, source.output_name,
+        context.logits_name(), value.steps, notes,
     )  # fmt: skip
 
 

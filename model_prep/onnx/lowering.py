@@ -17,12 +17,24 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from formats.errors import UserError
 from model_prep.graph import INPUT
 from model_prep.onnx.limits import Budget, check_map, shown
-from model_prep.onnx.operations import Axes, Op, UnsupportedError, Value, map_axes, refused
+from model_prep.onnx.operations import (
+    Axes,
+    Finished,
+    Op,
+    UnsupportedError,
+    Value,
+    map_axes,
+    refused,
+)
 from model_prep.onnx.reader import DOMAINS, Source, node_title, to_array
 
-Result = Value | np.ndarray
+Result = Value | Finished | np.ndarray
 Ints = tuple[int, ...]
 MAX_LISTED = 100  # nodes in one message
+HOST = frozenset((  # operators that the host can do behind the last layer
+    "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "ArgMax", "Transpose", "Reshape", "Flatten",
+    "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast",
+))  # fmt: skip
 TYPES: dict[Any, int] = {  # of an attribute, by a parameter's annotation
     int: AttributeProto.INT, float: AttributeProto.FLOAT, str: AttributeProto.STRING,
     tuple[int, ...]: AttributeProto.INTS, tuple[float, ...]: AttributeProto.FLOATS,
@@ -119,12 +131,13 @@ class Context:
         self.budget = budget
         self.notes: list[str] = []
         self._folder = folder
-        start = Op("input", sources=[], conv_shape=source.in_shape, title=INPUT)
-        self._values: dict[str, Result] = {
-            source.input_name: Value(start, map_axes(source.in_shape))
-        }
+        self._start = start = Op("input", sources=[], conv_shape=source.in_shape, title=INPUT)
+        labels = map_axes(source.in_shape)
+        axes = tuple(labels[axis] for axis in source.in_axes)
+        self._values: dict[str, Result] = {source.input_name: Value(start, axes)}
         self._read_names = {name for node in source.nodes for name in node.input}
         self._read_names.add(source.output_name)
+        self._ending = ending_nodes(source)
 
     def array(self, tensor: TensorProto, name: str) -> np.ndarray:
         """The values of a tensor in the file."""
@@ -144,26 +157,36 @@ class Context:
         """Give a node's first output its value; others must have no reader."""
         one = OPERATORS[proto.op_type]
         arguments = _arguments(one, proto)
-        result = one.convert(Node(self, proto.op_type, title, tuple(proto.input)), **arguments)
+        at_end = bool(proto.output) and proto.output[0] in self._ending
+        node = Node(self, proto.op_type, title, tuple(proto.input), at_end)
+        result = one.convert(node, **arguments)
         for name in proto.output[1:]:
             if name and name in self._read_names:
                 raise UnsupportedError(f"output {shown(name)} must have no reader")
         if not proto.output or not proto.output[0]:
             raise UnsupportedError("output 0 must have a name")
-        # numpy gives scalars instead of arrays without axes
-        self._values[proto.output[0]] = result if isinstance(result, Value) else np.asarray(result)
+        if not isinstance(result, Value | Finished):
+            result = np.asarray(result)  # numpy gives scalars instead of arrays without axes
+        self._values[proto.output[0]] = result
 
     def stand_in(self, name: str, dims: tuple[int, ...]) -> None:
         """Let a refused node's output be a tensor of `dims`, so that its readers are checked."""
         self._values[name] = refused(dims)
 
+    def normalisation(self) -> tuple[np.ndarray, np.ndarray]:
+        """(scale, shift), [channels], that were folded into the input."""
+        channels, bias = self._start.out_shape[0], self._start.bias
+        if not bias.size:
+            return np.ones(channels, np.float32), np.zeros(channels, np.float32)
+        return self._start.weight.reshape(-1), bias
+
     def logits_name(self) -> str:
-        """The tensor before what the host does at the end."""
+        """The tensor that lies as the last layer gives it, before what the host does."""
         producers = {name: node for node in self.source.nodes for name in node.output}
         name = self.source.output_name
         while True:
             value = self.value(name)
-            if not (isinstance(value, Value) and value.host):
+            if isinstance(value, Value) and value.plain:
                 return name
             name = producers[name].input[0]
 
@@ -176,6 +199,7 @@ class Node:
     op_type: str
     title: str
     inputs: tuple[str, ...]
+    at_end: bool = False  # whether the host may do it: nothing but its steps comes behind
 
     def has(self, index: int) -> bool:
         """Whether the input is connected."""
@@ -241,8 +265,8 @@ class Node:
             raise UnsupportedError(
                 f"input {index} must depend on the network's input, not be constant"
             )
-        if value.host:
-            raise UnsupportedError(f"{value.host} must come last, because the host computes it")
+        if isinstance(value, Finished):
+            raise UnsupportedError(f"input {index} must not be what the host computes at the end")
         if value.opaque:
             raise UnsupportedError("")
         return value
@@ -257,6 +281,16 @@ class Node:
             )
         return value.op
 
+    def finished(self) -> Finished:
+        """Input 0, for a step of the host."""
+        value = self.value()
+        if isinstance(value, Finished):
+            return value
+        value = self.tensor()
+        if not self.at_end:
+            raise UnsupportedError("it must come last, because the host computes it", value.shape)
+        return value.finished()
+
     def take(self, size: int) -> None:
         """Take the bytes of an output that is a constant."""
         self.context.budget.take(size, f"the output of node {self.title}")
@@ -268,7 +302,21 @@ class Node:
         return Value(op, map_axes(op.out_shape) if axes is None else axes)
 
 
-def lower(context: Context) -> Value:
+def ending_nodes(source: Source) -> set[str]:
+    """First outputs of the nodes behind which the host can do everything, itself included."""
+    needed: set[str] = set()  # what nodes read that are the host's business no more
+    found: set[str] = set()
+    for node in reversed(source.nodes):
+        first = node.output[0] if node.output else ""
+        if node.op_type in HOST and node.domain in DOMAINS and first and first not in needed:
+            found.add(first)
+            needed.update(node.input[1:])
+        elif node.op_type != "Shape":  # sizes are known without the tensor
+            needed.update(node.input)
+    return found
+
+
+def lower(context: Context) -> Finished:
     """Convert all nodes; return the network's output.
 
     Raises:
@@ -299,7 +347,7 @@ def lower(context: Context) -> Value:
     value = context.value(context.source.output_name)
     if isinstance(value, np.ndarray):
         raise UserError("the model's output must depend on its input, not be constant")
-    return value
+    return value.finished() if isinstance(value, Value) else value
 
 
 def _listed(problems: list[tuple[str, str, str]]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Op`, a layer that is not fused yet, and `Value`, what a tensor name stands for."""
+"""`Op`, a layer that is not fused yet; `Value` and `Finished`, what a tensor name stands for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from formats.ending import Ending, Step, start
 from formats.errors import UserError
 from model_prep.graph import Layer, computed_shape
 
@@ -90,7 +91,6 @@ class Value:
 
     op: Op
     axes: Axes  # for every axis of the tensor the map's axes that it runs over, slowest first
-    host: str = ""  # "softmax" or "logsoftmax" where the host applies it
     shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -152,6 +152,46 @@ class Value:
                 "a transpose that moves parts of channels is not supported", dims
             )
         return replace(self, axes=tuple(self.axes[index] for index in order), shape=())
+
+    def finished(self) -> "Finished":
+        """The same tensor as the host makes it of what the engine gives."""
+        found = Finished(self.op, (), start(self.op.out_shape))
+        if not self.plain:
+            order = [*self.order, *(label for label in LABELS if label not in self.order)]
+            found = found.reshape((1, *self.op.out_shape))
+            found = found.transpose((0, *(LABELS.index(label) + 1 for label in order)))
+        return found.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A tensor at the network's end, which the host makes of the last layer's values.
+
+    Like `Value` it has an array's `shape`, `ndim`, `reshape` and `transpose`.
+    """
+
+    op: Op
+    steps: Ending
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def then(self, step: Step) -> "Finished":
+        """The tensor behind one more step; UserError where it does not fit."""
+        return Finished(self.op, (*self.steps, step), step.shape(self.shape))
+
+    def reshape(self, shape: Sequence[int]) -> "Finished":
+        """The same elements with other sizes, as many."""
+        same = tuple(shape) == self.shape
+        return self if same else self.then(Step("reshape", sizes=tuple(shape)))
+
+    def transpose(self, order: Sequence[int]) -> "Finished":
+        """The same elements with permuted axes."""
+        same = list(order) == list(range(self.ndim))
+        return self if same else self.then(Step("transpose", sizes=tuple(order)))
 
 
 def refused(dims: tuple[int, ...]) -> Value:

@@ -7,7 +7,7 @@ files inside the model's folder.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from math import prod
@@ -22,6 +22,9 @@ from model_prep.onnx.limits import MAX_FILE_BYTES, Budget, check_map, shown
 
 OPSETS = range(7, 23)
 DOMAINS = ("", "ai.onnx")
+INPUT_AXES = {2: (0, 1), 3: (0, 2, 3), 4: (0, 1, 2, 3)}  # by how many there are
+CHANNELS_LAST = (0, 2, 3, 1)
+ELEMENTWISE = ("Identity", "Cast", "Dropout", "Add", "Sub", "Mul", "Div")
 INPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 FLOATS: dict[int, int] = {
     TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8, TensorProto.BFLOAT16: 2,
@@ -48,7 +51,9 @@ class Source:
     initializers: dict[str, TensorProto]
     input_name: str  # as it is in the file
     output_name: str
-    in_shape: tuple[int, int, int]
+    in_shape: tuple[int, int, int]  # channels, rows, columns
+    # which of (batch, channels, rows, columns) each axis of the input is; others have size 1
+    in_axes: tuple[int, ...]
     batch: int | None  # size that the file declares, None where it is free
     opset: int  # version of the default operator set
 
@@ -78,12 +83,18 @@ def read(path: Path, budget: Budget) -> Source:
         raise UserError(
             f"the model must have one output, not {len(graph.output)} ({names}); keep one of them"
         )
-    batch, in_shape = _input_shape(inputs[0], budget)
+    sizes = _input_sizes(inputs[0])
     nodes = _ordered(graph, {inputs[0].name, *initializers})
+    axes = input_axes(nodes, inputs[0].name, sizes)
+    by_axis = dict(zip(axes, sizes, strict=True))
+    in_shape = (by_axis.get(1) or 1, by_axis.get(2) or 1, by_axis.get(3) or 1)
+    check_map(in_shape, f"input {shown(inputs[0].name)}", budget)
     output = graph.output[0].name
     if not any(output in node.output for node in nodes):
         raise UserError(f"output {shown(output)} must be computed by a node")
-    return Source(nodes, initializers, inputs[0].name, output, in_shape, batch, opset)
+    return Source(
+        nodes, initializers, inputs[0].name, output, in_shape, axes, sizes[0], opset
+    )  # fmt: skip
 
 
 def _parse(path: Path, budget: Budget) -> ModelProto:
@@ -141,16 +152,17 @@ def _initializers(graph: GraphProto) -> dict[str, TensorProto]:
     return found
 
 
-def _input_shape(value: ValueInfoProto, budget: Budget) -> tuple[int | None, tuple[int, int, int]]:
-    """(declared batch or None, (channels, rows, columns))."""
+def _input_sizes(value: ValueInfoProto) -> list[int | None]:
+    """The declared sizes; only the batch, axis 0, may be None."""
     what = f"input {shown(value.name)}"
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or kind.elem_type not in INPUT_TYPES:
         raise UserError(f"{what} must be a tensor of float numbers")
     dims = kind.shape.dim
-    if not kind.HasField("shape") or len(dims) != 4:
+    if not kind.HasField("shape") or len(dims) not in INPUT_AXES:
         raise UserError(
-            f"{what} must have 4 axes (batch, channels, rows, columns), not {len(dims)}"
+            f"{what} must have 2 axes (batch, features), 3 (batch, rows, columns) or 4 (batch, "
+            f"channels, rows, columns; or channels last), not {len(dims)}"
         )
     sizes = [int(dim.dim_value) if dim.HasField("dim_value") else None for dim in dims]
     if any(size is None for size in sizes[1:]):
@@ -159,9 +171,36 @@ def _input_shape(value: ValueInfoProto, budget: Budget) -> tuple[int | None, tup
         )
     if any(size is not None and size < 1 for size in sizes):
         raise UserError(f"{what} must have positive sizes, not {sizes}")
-    shape = (sizes[1] or 0, sizes[2] or 0, sizes[3] or 0)
-    check_map(shape, what, budget)
-    return sizes[0], shape
+    return sizes
+
+
+def input_axes(
+    nodes: Iterable[NodeProto], name: str, sizes: Sequence[int | None]
+) -> tuple[int, ...]:
+    """Which of (batch, channels, rows, columns) each axis of the input is.
+
+    An input of 4 axes has its channels last where every node that reads it, behind arithmetic,
+    moves them to the front, or where it has 1 or 3 of them and is flattened at once.
+    """
+    axes = INPUT_AXES[len(sizes)]
+    if len(sizes) != 4:
+        return axes
+    same, first = {name}, []
+    for node in nodes:
+        if same.isdisjoint(node.input):
+            continue
+        if node.op_type in ELEMENTWISE:
+            same.update(node.output[:1])
+        else:
+            first.append(node)
+    moved = all(node.op_type == "Transpose" and _perm(node) == [0, 3, 1, 2] for node in first)
+    flattened = all(node.op_type in ("Flatten", "Reshape") for node in first)
+    pictures = sizes[3] in (1, 3) and sizes[1] not in (1, 3)
+    return CHANNELS_LAST if first and (moved or (flattened and pictures)) else axes
+
+
+def _perm(node: NodeProto) -> list[int]:
+    return [int(axis) for one in node.attribute if one.name == "perm" for axis in one.ints]
 
 
 def _ordered(graph: GraphProto, given: set[str]) -> tuple[NodeProto, ...]:

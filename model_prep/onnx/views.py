@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from model_prep.onnx.limits import MAX_RANK
 from model_prep.onnx.lowering import Ints, Node, Result, folding, operator
-from model_prep.onnx.operations import UnsupportedError, Value
+from model_prep.onnx.operations import Finished, UnsupportedError, Value
 from model_prep.onnx.reader import FLOATS, ITEM_BYTES
 
 CASTS: dict[int, type] = {  # of constants
@@ -48,7 +48,12 @@ def axes_of(node: Node, axes: Ints | None) -> Ints | None:
 def _reshaped(node: Node, value: Result, shape: Sequence[int]) -> Result:
     if isinstance(value, np.ndarray):
         node.take(value.nbytes)  # numpy copies what was broadcast
-    return value.reshape(shape)
+    try:
+        return value.reshape(shape)
+    except UnsupportedError:
+        if not (node.at_end and isinstance(value, Value)):
+            raise
+        return value.finished().reshape(shape)
 
 
 @operator("Reshape")
@@ -58,7 +63,8 @@ def reshape(node: Node, *, allowzero: int = 0) -> Result:
     if sizes is None or len(sizes) > MAX_RANK:
         raise UnsupportedError(f"sizes must be a constant list of at most {MAX_RANK}")
     wanted, batch = list(sizes), node.context.source.batch
-    if isinstance(value, Value) and batch is not None and batch > 1 and wanted[:1] == [batch]:
+    depends = not isinstance(value, np.ndarray)
+    if depends and batch is not None and batch > 1 and wanted[:1] == [batch]:
         wanted[0] = 1
     if allowzero and 0 in wanted:
         raise UnsupportedError("sizes must not be 0 with allowzero")
@@ -114,13 +120,16 @@ def unsqueeze(node: Node, *, axes: Ints | None = None) -> Result:
 
 @operator("Transpose")
 def transpose(node: Node, *, perm: Ints | None = None) -> Result:
-    """Transpose; the order is undone in the next fully connected layer's weights."""
+    """Transpose, undone in the next fully connected layer's weights, or by the host at the end."""
     value = node.value()
     rank = value.ndim
     order = list(reversed(range(rank))) if perm is None else list(perm)
     if sorted(order) != list(range(rank)):
         raise UnsupportedError(f"perm must be a permutation of {rank} axes, not {order[:8]}")
-    return value.transpose(order)
+    moved = value.transpose(order)
+    if isinstance(value, Value) and isinstance(moved, Value) and node.at_end and not moved.plain:
+        return value.finished().transpose(order)
+    return moved
 
 
 @operator("Identity")
@@ -139,9 +148,11 @@ def dropout(node: Node) -> Result:
 
 @operator("Cast", ignored=("saturate", "round_mode"))
 def cast(node: Node, *, to: int = 0) -> Result:
-    """Cast: nothing for a feature map, whose type must stay a float type."""
+    """Cast: nothing for a feature map, whose type must stay a float type, and for an index."""
     value = node.value()
-    if isinstance(value, Value):
+    if isinstance(value, Finished) and any(step.kind == "argmax" for step in value.steps):
+        return value
+    if not isinstance(value, np.ndarray):
         if to not in FLOATS:
             raise UnsupportedError("the type must be a float type")
         return value

@@ -6,6 +6,7 @@ AlexNet at full size, at 3 bits: 8 photographs in one batch, bundle size, activa
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from board.bundle import make_bundle
 from board.driver import Accelerator
 from board.emulate import emulate, prepare
 from board.measure import memory
+from formats.ending import Step
 from formats.errors import UserError
 
 
@@ -72,6 +74,21 @@ def test_classes_best_first(bundle, golden, device):
             assert best[0][1] == str(best[0][0])
             assert best[0][2] == row[best[0][0]] * 2.0**-board.design.output_frac
         assert board.predict(golden["images"][:0]).shape == (0, 10)
+
+
+def test_the_host_does_the_networks_ending(bundle, golden, device):
+    """A softmax, then the class: what `predict` gives stays as it is."""
+    images, logits = golden["images"][:5], golden["logits"][:5]
+    with Accelerator(bundle) as board:
+        softmax = Step("softmax", axis=1)
+        board.design = replace(board.design, ending=(softmax,))
+        values = logits * board.design.output_scale
+        expected = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+        assert board.outputs(images) == pytest.approx(expected)
+        argmax = Step("argmax", axis=1, keep=False)
+        board.design = replace(board.design, ending=(softmax, argmax))
+        assert (board.outputs(images) == logits.argmax(axis=1)).all()
+        assert (board.predict(images) == logits).all()
 
 
 def test_bad_arguments(bundle, golden, device):

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from formats import network
+from formats.errors import UserError
 from formats.schema import check
 from tests.checkout import ROOT, python
 from tests.toys import Toy, ToyLayer, write_toy
@@ -73,6 +74,27 @@ def test_the_reader_says_what_the_schema_says(
     valid = jsonschema.Draft202012Validator(network.schema()).is_valid(manifest)
     assert valid == (fault is None) == (text is None)
     assert fault is None or (text and fault.startswith(text))
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        ({"kind": "softmax", "axis": 4}, r"ending: softmax must be along axis 0\.\.3, not 4"),
+        (
+            {"kind": "transpose", "sizes": [0, 1]},
+            r"ending: transpose must order 4 axes, not \[0, 1",
+        ),
+        ({"kind": "reshape", "sizes": [1, 7]}, "ending: reshape must keep the .* values"),
+        ({"kind": "sqrt"}, r"\$.ending\[0\].kind: 'sqrt' is not one of"),
+    ],
+)
+def test_an_ending_that_does_not_fit_is_refused(
+    folder: Path, step: dict[str, Any], text: str
+) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ending": [step]}))
+    with pytest.raises(UserError, match=text):
+        network.load(folder)
 
 
 def test_validation_needs_no_other_package(folder: Path, tmp_path: Path) -> None:

@@ -108,9 +108,10 @@ def models() -> dict[str, tuple[ModelProto, str]]:
         "negative_rows": (build([CONV], W, (1, 4, -3, 8)), "must have positive sizes"),
         "huge_rows": (build([CONV], W, (1, 4, 1 << 50, 8)), "must have at most"),
         "huge_input": (build([CONV], W, (1, 1 << 19, 30000, 30000)), "fit the free memory"),
-        "input_of_rank_3": (build([CONV], W, (4, 9, 8)), "must have 4 axes"),
+        "input_of_rank_3": (build([CONV], W, (4, 9, 8)), "must be a map"),
+        "input_of_rank_1": (build([CONV], W, (4,)), "must have 2 axes"),
         "input_without_shape": (
-            _changed(lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")), "4 axes",
+            _changed(lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")), "4 .batch",
         ),
         "input_of_strings": (
             _changed(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 8)),

@@ -9,8 +9,9 @@ import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from formats.ending import apply, result_shape
 from model_prep.onnx import ImportedNetwork, load_onnx
-from model_prep.run import forward
+from model_prep.run import run_float
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 TOLERANCE = 1e-4  # of the largest output
@@ -53,19 +54,22 @@ def save(model: ModelProto, path: Path) -> Path:
 
 
 def runtime(model: ModelProto, network: ImportedNetwork, x: np.ndarray) -> np.ndarray:
-    """What onnxruntime computes for the tensor that the Graph gives, flattened per image."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    if network.logits_name != network.output_name:
-        del copy.graph.output[:]
-        copy.graph.output.append(helper.make_tensor_value_info(network.logits_name, 1, None))
+    """What onnxruntime computes where the Graph's input is x."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(
-        copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run([network.logits_name], {network.input_name: x})[0].reshape(x.shape[0], -1)
+    found: np.ndarray = session.run(None, {network.input_name: network.file_input(x)})[0]
+    return found
+
+
+def outputs(network: ImportedNetwork, x: np.ndarray) -> np.ndarray:
+    """What the Graph computes and the host makes of it, for one image."""
+    *_, (_, values) = run_float(network.graph, torch.from_numpy(x))
+    shape = result_shape(network.ending, network.graph.layers[-1].out_shape)
+    return apply(network.ending, values.numpy()).reshape(shape)
 
 
 def compare(model: ModelProto, folder: Path, seed: int = 1) -> ImportedNetwork:
@@ -73,7 +77,7 @@ def compare(model: ModelProto, folder: Path, seed: int = 1) -> ImportedNetwork:
     network = load_onnx(save(model, folder / "model.onnx"))
     x = random(seed, 1, *network.in_shape)
     expected = runtime(model, network, x)
-    found = forward(network.graph, torch.from_numpy(x)).numpy()
+    found = outputs(network, x)
     assert found.shape == expected.shape
     largest = float(np.abs(expected).max())
     assert np.isfinite(largest)

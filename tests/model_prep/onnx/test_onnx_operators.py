@@ -26,6 +26,7 @@ CONSTANTS = {
     "pads": np.array([0, 0, 1, 2, 0, 0, 0, 1]), "mix": random(15, 4, 13, 1, 1),
     "padded": random(16, 8, 4, 3, 3), "end": random(17, 8, 10), "batch": np.array([0]),
     "rest": np.array([-1]), "lowest": np.float32(-np.inf),
+    "anchors": np.array([1, 2, 4, 9, 8]),
 }  # fmt: skip
 CONV = node("Conv", "x w b", "c", pads=[1, 1, 1, 1])
 RELU = node("Relu", "c", "r")
@@ -137,7 +138,7 @@ CASES: dict[str, tuple[list[NodeProto], list[str]]] = {  # nodes, kinds of the l
     ),
     "normalised input": (
         [node("Sub", "x two", "d"), node("Div", "d two", "e"), last("Conv", "e w")],
-        ["conv", "conv"],
+        ["conv"],
     ),
     "pad into a convolution": (
         [*START, node("Pad", "r pads", "q"), last("Conv", "q depthwise", group=8)],
@@ -201,6 +202,30 @@ CASES: dict[str, tuple[list[NodeProto], list[str]]] = {  # nodes, kinds of the l
         [*START, node("Reshape", "r flat", "f"), node("Gemm", "f matrix", "g"),
          last("Softmax", "g", axis=1)], ["conv", "fc"],
     ),
+    "sigmoid at the end": (
+        [*START, node("Flatten", "r", "f"), node("Gemm", "f matrix", "g"), last("Sigmoid", "g")],
+        ["conv", "fc"],
+    ),
+    "tanh of a map, rows and columns first": (
+        [CONV, node("Tanh", "c", "t"), last("Transpose", "t", perm=[2, 3, 0, 1])], ["conv"],
+    ),
+    "argmax, as another type": (
+        [*START, node("Flatten", "r", "f"), node("Gemm", "f matrix", "g"),
+         node("ArgMax", "g", "a", axis=-1, keepdims=0), last("Cast", "a", to=TensorProto.FLOAT)],
+        ["conv", "fc"],
+    ),
+    "argmax of a map": (
+        [CONV, node("ArgMax", "c", "a", axis=1), last("Cast", "a", to=TensorProto.FLOAT)], ["conv"],
+    ),
+    "channels last at the end": ([CONV, last("Transpose", "c", perm=[0, 2, 3, 1])], ["conv"]),
+    "head of a detector": (
+        [CONV, node("Reshape", "c anchors", "s"), node("Transpose", "s", "t", perm=[0, 1, 3, 4, 2]),
+         last("LogSoftmax", "t", axis=-1)], ["conv"],
+    ),
+    "a vector without its batch axis": (
+        [*START, node("ReduceMean", "r", "m", axes=[2, 3], keepdims=0), node("Squeeze", "m", "s"),
+         last("Softmax", "s", axis=0)], ["conv", "avgpool"],
+    ),
     "sizes from Shape": (
         [*START, node("Shape", "r", "s"), node("Gather", "s batch", "n"),
          node("Concat", "n rest", "d", axis=0), node("Reshape", "r d", "f"),
@@ -243,9 +268,9 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
     )
     nodes = [CONV, clip, mean, node("Reshape", "m sizes", "f"), node("MatMul", "f end", "g"),
              last("Softmax", "g")]  # fmt: skip
-    network = compare(build(nodes, constants, opset=opset), tmp_path)
+    network = compare(build(nodes, constants, opset=opset), tmp_path)  # with either softmax
     assert network.graph.layers[0].clip_max == 1.5
-    assert network.host == "softmax"
+    assert [step.kind for step in network.ending] == ["softmax"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
@@ -324,6 +349,18 @@ def test_same_padding_that_would_crop_is_refused(tmp_path: Path) -> None:
     model = build([node], {"w": random(3, 8, 4, 1, 1)}, (1, 4, 12, 13))
     with pytest.raises(UserError, match="strides .4. exceed the kernel .1."):
         load_onnx(save(model, tmp_path / "model.onnx"))
+
+
+def test_what_the_host_does_must_come_last(tmp_path: Path) -> None:
+    """A sigmoid that a product reads, and a softmax before a convolution."""
+    for nodes, text in (
+        ([CONV, node("Sigmoid", "c", "s"), last("Mul", "c s")], r"not Sigmoid \(node_s\): the eng"),
+        ([CONV, node("Softmax", "c", "s", axis=1), last("Conv", "s v")],
+         r"not Softmax \(node_s\): it must come last"),
+    ):  # fmt: skip
+        constants = {name: CONSTANTS[name] for name in ("w", "b", "v")}
+        with pytest.raises(UserError, match=text):
+            load_onnx(save(build(nodes, constants), tmp_path / "model.onnx"))
 
 
 def test_what_follows_a_refused_node_is_not_blamed(tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small networks as people bring them: what each exporter writes around the layers themselves."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto
+from onnx_models import build, node
+
+Built = tuple[list[NodeProto], dict[str, np.ndarray]]
+_rng = np.random.default_rng
+
+
+def weight(seed: int, *shape: int) -> np.ndarray:
+    """Normal float32 numbers, scaled by fan-in."""
+    values = _rng(seed).standard_normal(shape) * (2.0 / max(int(np.prod(shape[1:])), 1)) ** 0.5
+    return np.asarray(values, np.float32)
+
+
+def body(source: str = "x", outputs: int = 10, last: str = "z") -> Built:
+    """Convolution, ReLU, mean over the map, fully connected layer."""
+    nodes = [
+        node("Conv", f"{source} w1", "c1", pads=[1, 1, 1, 1]), node("Relu", "c1", "r1"),
+        node("GlobalAveragePool", "r1", "g"), node("Flatten", "g", "f"),
+        node("Gemm", "f w2", last, transB=1),
+    ]  # fmt: skip
+    return nodes, {"w1": weight(1, 16, 3, 3, 3), "w2": weight(2, outputs, 16)}
+
+
+IMAGE = (1, 3, 16, 16)
+
+
+def sigmoid_output() -> ModelProto:
+    """One probability."""
+    nodes, constants = body(outputs=1)
+    return build([*nodes, node("Sigmoid", "z", "y")], constants, IMAGE)
+
+
+def softmax_output() -> ModelProto:
+    """Probabilities of classes."""
+    nodes, constants = body()
+    return build([*nodes, node("Softmax", "z", "y", axis=1)], constants, IMAGE)
+
+
+def argmax_output() -> ModelProto:
+    """The class alone."""
+    nodes, constants = body()
+    model = build([*nodes, node("ArgMax", "z", "y", axis=1, keepdims=0)], constants, IMAGE)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    return model
+
+
+def channels_last_output() -> ModelProto:
+    """A map of probabilities with channels last, as segmentation gives them."""
+    nodes = [
+        node("Conv", "x w1", "c1", pads=[1, 1, 1, 1]), node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2", "c2"), node("Transpose", "c2", "t", perm=[0, 2, 3, 1]),
+        node("Softmax", "t", "y", axis=-1),
+    ]  # fmt: skip
+    return build(nodes, {"w1": weight(1, 16, 3, 3, 3), "w2": weight(2, 5, 16, 1, 1)}, IMAGE)
+
+
+def perceptron(source: str, sizes: tuple[int, ...]) -> Built:
+    """Fully connected layers with ReLUs between them."""
+    nodes: list[NodeProto] = []
+    constants = {}
+    for index, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        final = index == len(sizes) - 2
+        constants[f"g{index}"] = weight(index, outputs, inputs)
+        gemm = "y" if final else f"h{index}"
+        nodes.append(node("Gemm", f"{source} g{index}", gemm, transB=1))
+        source = f"r{index}"
+        nodes += [] if final else [node("Relu", gemm, source)]
+    return nodes, constants
+
+
+def flat_input() -> ModelProto:
+    """Features, no map anywhere."""
+    return build(*perceptron("x", (16, 64, 32, 5)), ("N", 16))
+
+
+def features_as_channels() -> ModelProto:
+    """Features as channels of single pixels."""
+    nodes, constants = perceptron("f", (16, 24, 5))
+    return build([node("Flatten", "x", "f"), *nodes], constants, ("N", 16, 1, 1))
+
+
+def rows_and_columns_input() -> ModelProto:
+    """A picture without a channel axis, flattened at once."""
+    nodes, constants = perceptron("f", (64, 24, 10))
+    return build([node("Flatten", "x", "f"), *nodes], constants, ("N", 8, 8))
+
+
+def autoencoder() -> ModelProto:
+    """Features in, as many out, few between."""
+    return build(*perceptron("x", (40, 24, 8, 24, 40)), (1, 40))
+
+
+def channels_last_input() -> ModelProto:
+    """What tf2onnx writes: pictures with channels last, normalised, then moved."""
+    nodes, constants = body("t", last="y")
+    before = [node("Sub", "x mean", "m"), node("Mul", "m spread", "n"),
+              node("Transpose", "n", "t", perm=[0, 3, 1, 2])]  # fmt: skip
+    constants |= {"mean": np.array([120, 110, 100], np.float32), "spread": np.float32(1 / 60)}
+    return build(before + nodes, constants, ("N", 16, 16, 3))
+
+
+def channels_last_flattened() -> ModelProto:
+    """A picture of one channel, last, flattened at once."""
+    nodes, constants = perceptron("f", (64, 24, 10))
+    constants["flat"] = np.array([-1, 64])
+    return build([node("Reshape", "x flat", "f"), *nodes], constants, ("N", 8, 8, 1))
+
+
+def input_scale_inside() -> ModelProto:
+    """x / 255, mean and standard deviation inside the file."""
+    nodes, constants = body("d", last="y")
+    before = [node("Div", "x k", "a"), node("Sub", "a mean", "b"), node("Div", "b std", "d")]
+    numbers = {"k": [255.0], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    for name, values in numbers.items():
+        constants[name] = np.array(values, np.float32).reshape(1, -1, 1, 1)
+    return build(before + nodes, constants, IMAGE)
+
+
+CASES: dict[str, Callable[[], ModelProto]] = {
+    made.__name__: made
+    for made in (
+        sigmoid_output, softmax_output, argmax_output, channels_last_output, flat_input,
+        features_as_channels, rows_and_columns_input, autoencoder, channels_last_input,
+        channels_last_flattened, input_scale_inside,
+    )
+}  # fmt: skip

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks as people bring them: float values are onnxruntime's, integers the C-simulation's.
+
+All run on one engine, which is compiled once.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import CASES, IMAGE, body
+from onnx_models import build, compare, node, runtime, save
+
+from codegen.emit import csim
+from formats.commands import main
+from formats.design import read_design
+from formats.network import load
+from model_prep.onnx import load_onnx
+from model_prep.source import Recipe, folded
+from tests.checkout import needs_compiler
+
+IMAGES = 4
+ENGINE = ("SIMD=8", "PE=16", "PIXELS=1")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An engine that runs them all."""
+    folder = tmp_path_factory.mktemp("engine")
+    assert main(["engine", f"OUT={folder}", *ENGINE]) == 0
+    flags, csim.FLAGS = csim.FLAGS, tuple(flag.replace("-O3", "-O1") for flag in csim.FLAGS)
+    yield folder
+    csim.FLAGS = flags
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float_values_are_those_of_onnxruntime(name: str, tmp_path: Path) -> None:
+    compare(CASES[name](), tmp_path)
+
+
+def test_a_files_own_normalisation_is_in_the_inputs_table(tmp_path: Path) -> None:
+    """No layer holds it, and pixels become what the file makes of them, with a recipe or not."""
+    for name, scale in (("input_scale_inside", 1.0), ("channels_last_input", 1.0)):
+        path = save(CASES[name](), tmp_path / f"{name}.onnx")
+        imported = load_onnx(path)
+        assert [layer.kind for layer in imported.graph.layers] == ["conv", "avgpool", "fc"]
+        for recipe, factor in ((Recipe(), scale), (Recipe(mean="0.5", std="2", scale=0.5), 0.5)):
+            found = folded(imported, recipe).values()
+            own = recipe.mean is not None
+            pixels = (np.arange(256) * factor - 0.5 * own) / (2 if own else 1)
+            expected = pixels * imported.scale[:, None] + imported.shift[:, None]
+            assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    mean = -imported.shift / imported.scale
+    assert mean == pytest.approx([120, 110, 100])
+
+
+def test_a_normalisation_of_pixels_up_to_1_gets_them_so(tmp_path: Path) -> None:
+    nodes, constants = body("d", last="y")
+    before = [node("Sub", "x mean", "b"), node("Div", "b std", "d")]
+    constants |= {"mean": np.float32(0.5), "std": np.float32(0.25)}
+    imported = load_onnx(save(build(before + nodes, constants, IMAGE), tmp_path / "m.onnx"))
+    assert folded(imported, Recipe()).values()[:, [0, 255]] == pytest.approx(
+        np.array([[-2.0, 2.0]] * 3)
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CASES)
+def test_integers_are_those_of_the_c_simulation(name: str, tmp_path: Path, engine: Path) -> None:
+    """And what the host makes of them is close to onnxruntime's output at 5 bits."""
+    model = CASES[name]()
+    path, out = save(model, tmp_path / f"{name}.onnx"), tmp_path / "out"
+    network = load_onnx(path)
+    shape = (40, *network.in_shape)
+    pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=pixels)
+    options = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", f"IMAGES={IMAGES}", "BITS=5"]
+    assert main(["quantize", *options, f"OUT={out}"]) == 0
+    assert main(["codegen", f"OUT={out}", f"ENGINE={engine}"]) == 0
+    assert main(["csim", f"OUT={out}", f"ENGINE={engine}"]) == 0
+    stored, design = load(out / "quantized"), read_design(out)
+    assert stored.ending == design.ending == network.ending
+    logits = np.fromfile(out / "csim" / "logits.bin", "<i8")
+    channels, rows, columns = stored.layers[-1].out_shape
+    logits = logits.reshape(IMAGES, rows, columns, channels).transpose(0, 3, 1, 2)
+    found = design.finished(logits.reshape(IMAGES, channels) if rows * columns == 1 else logits)
+    with np.load(out / "quantized" / "vectors.npz") as vectors:
+        images = vectors["images"]
+    inputs = (stored.input.encode(images) * 2.0**-stored.input.frac).astype(np.float32)
+    for x, mine in zip(inputs, found, strict=True):
+        expected = runtime(model, network, x[None])
+        close(np.asarray(mine), expected.reshape(np.asarray(mine).shape))
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal classes, or values within a few per cent."""
+    if np.issubdtype(expected.dtype, np.integer):
+        assert (found == expected).all()
+    else:
+        assert np.abs(found - expected).max() <= 0.1 * max(1.0, float(np.abs(expected).max()))
