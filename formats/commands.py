@@ -124,7 +124,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "study": Command(
         "model_prep.study", "the papers' tables and figures on NET and DATA: OUT/study/report.html",
-        "source IMAGES SECTIONS QUICK", own="IMAGES", keeps=SUBJECT,
+        "source IMAGES SECTIONS QUICK HEAD SIDE", own="IMAGES", keeps=SUBJECT,
     ),
     "train": Command(
         "model_prep", "train a network that has a recipe here and store its weights",

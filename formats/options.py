@@ -152,6 +152,13 @@ class Options:
     # study
     sections: tuple[str, ...] = option((), "some of its sections, with commas", "all")
     quick: bool = option(False, "fewer points, for a first look")
+    head: str | None = option(
+        None, "labelled images (as DATA) on which a linear layer is trained to read the network's "
+        "features", "the network's own output", file=True,
+    )  # fmt: skip
+    side: int | None = option(
+        None, "of the images, for an ONNX file of convolutions alone", "the file's", interval="[1,"
+    )
     # training
     test: str | None = option(None, "images to test on", "part of DATA")
     epochs: int | None = option(

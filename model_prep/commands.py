@@ -5,6 +5,7 @@ The stages themselves are in `model_prep.stages`.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -77,24 +78,34 @@ def warn_of_chance(top1: float, images: int, network: Network) -> None:
         )
 
 
-def opened(options: Options) -> tuple[Source, Plan]:
-    """The network and the plan that the options ask for; UserError if they do not fit."""
+def opened(
+    options: Options, change: Callable[[Source], Source] = lambda source: source
+) -> tuple[Source, Plan]:
+    """The network and the plan that the options ask for; UserError if they do not fit.
+
+    `change` is applied to the network before it is planned.
+    """
     settings = {key: getattr(options, key, None) for key in KEYS}
     settings["bits"] = options.bits and parse_bits(options.bits)
     settings["qm"] = options.qm and parse_qm(options.qm)
     fc = {"weight_scheme": options.fc_weight_scheme, "weight_bits": options.fc_weight_bits}
     by_kind = {"fc": {key: value for key, value in fc.items() if value is not None}}
-    recipe = Recipe(options.mean, options.std, options.scale, options.resize)
-    source = open_source(options.net, options.weights, recipe)
+    recipe = Recipe(options.mean, options.std, options.scale, options.resize, options.side)
+    source = change(open_source(options.net, options.weights, recipe))
     check_graph(source.graph)
     plan = resolve(source.graph, settings, source.defaults, options.plan, by_kind, options.preset)
     return source, plan
 
 
-def subject_of(options: Options, images: int) -> Subject:
-    """What the options ask for, with so many test images; UserError if they do not fit."""
+def subject_of(
+    options: Options, images: int, change: Callable[[Source], Source] = lambda source: source
+) -> Subject:
+    """What the options ask for, with so many test images; UserError if they do not fit.
+
+    `change`: see `opened`.
+    """
     torch.set_grad_enabled(False)
-    source, plan = opened(options)
+    source, plan = opened(options, change)
     divided = choose_images(source.spec, options.data, images)
     return Subject(source, plan, divided, source.load(divided.calibration.pixels))
 

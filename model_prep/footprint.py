@@ -5,13 +5,16 @@
 their cells were computed from is in docs/papers.md.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from model_prep.graph import Graph
 from model_prep.quantize.plan import Plan
 
 FLOAT_BITS = 32
+T = TypeVar("T")
 
 
 def megabytes(bits: float) -> float:
@@ -41,6 +44,24 @@ def average_bits(graph: Graph, plan: Plan) -> float:
     """NB over the number of stored activations."""
     fixed = [one.name for one in plan.layers if one.bits is not None]
     return plan_bits(graph, plan) / sum(graph.elements[name] for name in fixed)
+
+
+VGG16_LAYERS = (
+    "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3",
+    "conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3",
+)  # fmt: skip
+
+
+def stored(of_inputs: Mapping[str, T]) -> dict[str, T]:
+    """The papers' columns of a chain, which are of what a layer reads, by the map stored before it.
+
+    The first column is the image's and falls away; the last layer reads the last map.
+
+    >>> stored({"conv1_1": 8, "conv1_2": 5, "conv2_1": 6})
+    {'conv1_1': 5, 'conv1_2': 6}
+    """
+    names = list(of_inputs)
+    return {name: of_inputs[reader] for name, reader in itertools.pairwise(names)}
 
 
 # Values of the outputs of VGG-16's convolutions, before any pool, from (channels, side).

@@ -33,6 +33,7 @@ class Recipe:
     std: str | None = None
     scale: float | None = None
     resize: int | None = None
+    side: int | None = None  # of the input instead of the file's own
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def open_source(net: str, source: str | None, recipe: Recipe) -> Source:
     spec = networks.get(net)
     if recipe != Recipe():
         raise UserError(
-            f"MEAN, STD, SCALE and RESIZE must go with an ONNX file, not with {net}, which has its "
-            "published recipe"
+            f"MEAN, STD, SCALE, RESIZE and SIDE must go with an ONNX file, not with {net}, which "
+            "has its published recipe"
         )
     return Source(spec, spec.empty(), lambda pixels: weights.load(spec, source, pixels))
 
@@ -81,10 +82,13 @@ def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
     if not path.is_file():
         raise UserError(f"NET must be an existing ONNX file, not {path}")
     imported = load_onnx(path)
+    if recipe.side:
+        graph = resized(imported.graph, recipe.side)
+        imported = replace(imported, graph=graph, in_shape=graph.in_shape)
     graph = imported.graph
     outputs = int(np.prod(graph.layers[-1].out_shape))
     spec = NetworkSpec(
-        name=graph.name, in_shape=imported.in_shape, state_shapes=_shapes(graph),
+        name=graph.name, in_shape=imported.in_shape, state_shapes=shapes_of(graph),
         build=lambda state: _filled(graph, state),
         preprocessing=folded(imported, recipe),
         default_data="photographs", default_scheme="knq", default_bits="5",
@@ -103,7 +107,25 @@ def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
     return Source(spec, graph, load, imported, path)
 
 
-def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+def resized(graph: Graph, side: int) -> Graph:
+    """The same layers on square images of another side.
+
+    Raises:
+        UserError: a layer's kernel covers its whole input, or the maps vanish.
+    """
+    for layer in graph.layers:
+        if max(layer.kernel) > 1 and layer.kernel == layer.in_shape[1:]:
+            raise UserError(
+                f"SIDE must go with a network of convolutions alone, but layer {layer.name} takes "
+                f"its whole {layer.kernel[0]}x{layer.kernel[1]} input; leave SIDE out"
+            )
+    try:
+        return Graph(graph.name, (graph.in_shape[0], side, side), graph.layers, graph.concats)
+    except ValueError as error:
+        raise UserError(f"SIDE must be large enough for the network, not {side}: {error}") from None
+
+
+def shapes_of(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint for a graph from a file: those of its layers."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in graph.layers:

@@ -178,7 +178,8 @@ class Subject:
     def labels(self) -> np.ndarray | None:
         """Labels of the calibration images, or None where they may not judge."""
         calibration = self.images.calibration
-        judge = calibration.labelled and self.loaded.origin != "seeded"
+        answers = self.graph.layers[-1].out_shape[1:] == (1, 1)  # a map is none
+        judge = calibration.labelled and self.loaded.origin != "seeded" and answers
         if decides(self.spec.ending, self.graph.layers[-1].out_shape[0]):
             judge = False  # one value, whose sign is the answer, is no list of classes
         return calibration.labels if judge else None

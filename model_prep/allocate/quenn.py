@@ -20,6 +20,7 @@ from model_prep.allocate.problem import Problem
 from model_prep.quantize.calibrate import FloatMaps
 from model_prep.quantize.fake_quant import floats
 from model_prep.quantize.plan import Plan
+from model_prep.quantize.quantizers import SCHEMES
 from model_prep.quantize.score import layer_gaps
 
 FRACTIONS = range(8, 21)  # fractional lengths tried, paper 004 section 3.2
@@ -132,6 +133,11 @@ class _Space:
         self.problem, self.measure = problem, measure
         self._float = FloatBase(problem.graph, lambda weight, bits: floats(*to_fixed(weight, bits)))
         self.sizes = {name: values.size for name, values in self._float.weights.items()}
+        # bits of an entry of a map's table, where its codes need one (section 4.2: 2^n * width)
+        self.entries = {
+            layer.name: problem.formats.qm for layer in problem.open_plan.layers
+            if layer.scheme is not None and SCHEMES[layer.scheme].hardware == "knq"
+        }  # fmt: skip
 
     def choice(self, weight_bits: Mapping[str, int], bits: Mapping[str, int]) -> Choice:
         """The float network with these variables quantized."""
@@ -150,15 +156,27 @@ class _Space:
         gap = (outputs - measure.sample.logits).astype(np.float64)
         return Trial(
             what, weight_bits, bits, float(np.sqrt((gap**2).sum(axis=1)).mean()),
-            *measure.rate(outputs), _saved(weight_bits, self.sizes),
-            _saved(bits, self.problem.graph.elements),
+            *measure.rate(outputs), saved(weight_bits, self.sizes),
+            saved(bits, self.problem.graph.elements, self.entries),
         )  # fmt: skip
 
 
-def _saved(bits: Mapping[str, int], sizes: Mapping[str, int]) -> float:
-    """Percent of the memory of 32-bit floats that is saved."""
+def saved(
+    bits: Mapping[str, int], sizes: Mapping[str, int], entries: Mapping[str, int] | None = None
+) -> float:
+    """Percent of the memory of 32-bit floats that is saved, less what tables take.
+
+    Args:
+        bits: width by name; what is missing stays float.
+        sizes: values by name.
+        entries: bits of an entry of the table of 2^bits that a codebook needs, by name.
+
+    >>> saved({"a": 4}, {"a": 100}), saved({"a": 4}, {"a": 100}, {"a": 10})
+    (87.5, 82.5)
+    """
     total = sum(sizes.values())
     kept = sum(size * bits.get(name, _FLOAT_BITS) for name, size in sizes.items())
+    kept += sum(entry << bits[name] for name, entry in (entries or {}).items() if name in bits)
     return 100 * (1 - kept / (total * _FLOAT_BITS)) if total else 0.0
 
 

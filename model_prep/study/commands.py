@@ -19,35 +19,63 @@ from formats.errors import UserError
 from formats.images import ImageSet
 from formats.options import Options
 from model_prep.commands import subject_of
+from model_prep.graph import Graph
 from model_prep.quantize.plan import AUTO
+from model_prep.source import Source
 from model_prep.stages import Subject, divide
-from model_prep.study import activations, front, layers, papers, plane_widths, plots, weights
+from model_prep.study import (
+    activations,
+    compression,
+    distributions,
+    front,
+    head,
+    layers,
+    order,
+    papers,
+    plane_widths,
+    plots,
+    techniques,
+    vgg16,
+    weights,
+)
 from model_prep.study.context import Study
 from model_prep.study.results import BOTH, PAPER, Section, Store
 
 SECTIONS: dict[str, tuple[str, Callable[[Study], Section]]] = {
     "histograms": ("Activations by layer", activations.histograms),
+    "distributions": ("Weights, and activations before ReLU", distributions.distributions),
     "uniform": ("Uniform widths", activations.uniform),
     "widths": ("ENQ and KNQ widths by layer", activations.widths),
     "bounds": ("The bound M, floor and nearest", activations.bounds),
     "comparison": ("Half precision, CLNQ, ENQ and KNQ", activations.comparison),
+    "vgg16": ("VGG-16's published convolutions", vgg16.vgg16),
+    "order": ("The papers' order of schemes", order.order),
     "sqnr": ("SQNR predicted and measured", weights.prediction),
     "sizes": ("Model size against error", weights.sizes),
     "sensitivity": ("Sensitivity of layers, techniques", layers.sensitivity),
+    "techniques": ("A technique for each layer", techniques.techniques),
+    "compression": ("Zero-data compression", compression.compression),
     "schemes": ("Accuracy against NB", front.schemes),
     "front": ("The Pareto front", front.front),
 }
+# What a network must have for a section, and what says whether it does; all others take any.
+NEEDS: dict[str, tuple[str, Callable[[Graph], bool]]] = {"vgg16": (vgg16.NEEDS, vgg16.is_vgg16)}
 _ORIGIN = {PAPER: "Paper", BOTH: "Paper and here"}
 
 
 def study(options: Options) -> None:
     """The papers' tables on this network; OUT/study/report.html."""
     names = chosen(options.sections)  # before images and weights are loaded
-    subject, test = with_test_images(subject_of(options, 1), options.images)
+    folder = options.folder / "study"
+
+    def headed(source: Source) -> Source:
+        return head.with_head(source, options.head, folder) if options.head else source
+
+    subject, test = with_test_images(subject_of(options, 1, headed), options.images)
+    names = fitting(names, subject.graph, options.sections)
     qm = subject.plan.qm
     if qm == AUTO:
         raise UserError("QM must be a number for a study, not auto; leave it out for 12")
-    folder = options.folder / "study"
     settings = digest([subject.settings_sha256(test), options.quick])
     store = Store(folder / "study.json", settings)
     print(subject.images.calibration_text)
@@ -105,6 +133,24 @@ def chosen(names: Sequence[str]) -> list[str]:
     if unknown:
         raise UserError(f"SECTIONS must be of {', '.join(SECTIONS)}, not {unknown[0]!r}")
     return [name for name in SECTIONS if name in (names or SECTIONS)]
+
+
+def fitting(names: Sequence[str], graph: Graph, asked: Sequence[str]) -> list[str]:
+    """The sections that the network has what they need for; says which are left out.
+
+    Raises:
+        UserError: one of `asked` is among those.
+    """
+    for name, (needs, holds) in NEEDS.items():
+        if name in names and not holds(graph):
+            if name in asked:
+                raise UserError(
+                    f"SECTIONS={name} must go with {needs}, not with {graph.name}; give a network "
+                    "that has them, as NET=vgg16_conv.onnx"
+                )
+            print(f"{name:<12} left out: it needs {needs}")
+            names = [other for other in names if other != name]
+    return list(names)
 
 
 def with_test_images(subject: Subject, number: int | None) -> tuple[Subject, ImageSet]:

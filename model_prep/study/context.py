@@ -30,7 +30,7 @@ from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.quantizers import WEIGHTS
 from model_prep.quantize.score import Evaluator, Sample, energy, sqnr_db
 from model_prep.stages import Subject
-from model_prep.stats import Paired, paired
+from model_prep.stats import Paired, divergences, mean_interval, paired
 from model_prep.study.results import Item, Store
 
 SEARCH_IMAGES = 256  # at most, of the calibration images
@@ -136,11 +136,12 @@ class Study:
         return FakeQuantized(self.graph, self.subject.input, self.plan("knq").layers)
 
     def plan(self, scheme: str, bits: int | None = None, rule: str | None = None) -> Plan:
-        """A plan of one scheme; without `bits` widths are open."""
+        """A plan of one scheme and one F; without `bits` widths are open."""
         limited = AUTO if bits is None else bits
         settings = Settings(
-            scheme=scheme, bits=limited, rule=rule, qm=self.qm, delta=self.subject.plan.delta
-        )
+            scheme=scheme, bits=limited, rule=rule, qm=self.qm, delta=self.subject.plan.delta,
+            frac_mode="network",
+        )  # fmt: skip
         return resolve(self.graph, settings, self.subject.source.defaults)
 
     @cached_property
@@ -241,8 +242,12 @@ class Study:
     @cached_property
     def float_logits(self) -> np.ndarray:
         """Outputs of the float network, float32 [N, classes]."""
-        inputs = map(self.to_float, batches(self.test.pixels, "float network"))
-        return run.float_logits(self.graph, inputs)
+
+        def make() -> np.ndarray:
+            inputs = map(self.to_float, batches(self.test.pixels, "float network"))
+            return run.float_logits(self.graph, inputs)
+
+        return self.store.array("float_outputs", make)
 
     @cached_property
     def exact(self) -> dict[str, Any]:
@@ -277,8 +282,9 @@ class Study:
     def rate(self, logits: np.ndarray) -> dict[str, Any]:
         """Top-1 (with labels, else agreement), top-5, agreement with float, in percent; SQNR in dB.
 
-        `right` is which images were right or agreed, as hexadecimal digits; `right5` the same of
-        top-5.
+        `divergence` is the mean Kullback-Leibler divergence from float's probabilities (nats) with
+        its 95% interval. `right` is which images were right or agreed, as hexadecimal digits;
+        `right5` the same of top-5.
         """
         exact = self.float_logits
         answers = exact.argmax(axis=1)
@@ -290,6 +296,7 @@ class Study:
             "top5": percent_correct(logits, truth, 5) if five else None,
             "agreement": percent_correct(logits, answers),
             "sqnr_db": sqnr_db(energy(exact), energy(logits - exact)),
+            "divergence": mean_interval(divergences(exact, logits)),
             "right": _hexadecimal(best[:, 0]),
             "right5": _hexadecimal(best.any(axis=1)) if five else None,
         }

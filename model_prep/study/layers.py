@@ -36,7 +36,7 @@ _MANY = 12  # layers, above which fewer widths are measured
 Distance = Callable[[Mapping[str, tuple[str, int]], Mapping[str, Quantizer]], float]
 
 
-def _codes(study: Study, technique: str, bits: int) -> Mapping[str, Quantizer]:
+def codes_in(study: Study, technique: str, bits: int) -> Mapping[str, Quantizer]:
     """All activations in a technique; k-means is KNQ."""
     scheme = "knq" if technique == "kmeans" else technique
     return study.choice(scheme, bits, "none").quantizers
@@ -55,7 +55,7 @@ def _standard(study: Study, bits: int) -> Choice:
     return Choice(codes, weights, dict.fromkeys(weights, ("standard", bits)))
 
 
-def _distance(study: Study, measure: Measure) -> Distance:
+def output_distance(study: Study, measure: Measure) -> Distance:
     """Normalised L2 of the output (004, equation 1) of variants of the float network."""
     base = study.variants.base
     exact = measure.sample.logits.astype(np.float64)
@@ -72,7 +72,7 @@ def _distance(study: Study, measure: Measure) -> Distance:
 
 def _single(study: Study, distance: Distance, widths: Sequence[int]) -> dict[str, Any]:
     """One variable of one layer at a time: L2 by layer and width, the last layer first."""
-    codes = {bits: _codes(study, "dynamic", bits) for bits in widths}
+    codes = {bits: codes_in(study, "dynamic", bits) for bits in widths}
     by_kind: dict[str, dict[str, list[float]]] = {"weights": {}, "activations": {}}
     for layer in tqdm(study.graph.layers[::-1], desc="layers", disable=None, leave=False):
         name = layer.name
@@ -96,7 +96,7 @@ def _techniques(study: Study, distance: Distance, layer: str) -> dict[str, Any]:
             distance({layer: (technique, bits)}, {}) for bits in by_kind["weights"]["widths"]
         ]
         by_kind["activations"][technique] = [
-            distance({}, _codes(study, technique, bits))
+            distance({}, codes_in(study, technique, bits))
             for bits in by_kind["activations"]["widths"]
         ]
     return by_kind
@@ -117,7 +117,7 @@ def _whole(study: Study) -> Table:
     for bits in study.pick(_WHOLE_BITS, (4,)):
         for technique in TECHNIQUES:
             weights = dict.fromkeys(study.weights, (technique, bits))
-            choice = study.variants.choice(weights, _codes(study, technique, bits))
+            choice = study.variants.choice(weights, codes_in(study, technique, bits))
             cases.append((technique, bits, choice))
     for technique, bits, choice in cases:
         score = study.score(choice)
@@ -144,7 +144,7 @@ def sensitivity(study: Study) -> Section:
     def run() -> dict[str, Any]:
         few = study.few(_IMAGES)
         with measuring(study.problem("uniform"), few, "sqnr") as measure:
-            distance = _distance(study, measure)
+            distance = output_distance(study, measure)
             return {"images": len(few.pixels), "single": _single(study, distance, widths),
                     "techniques": _techniques(study, distance, fc)}  # fmt: skip
 

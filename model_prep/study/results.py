@@ -5,8 +5,10 @@ The store is one JSON file: sections, and every evaluation and search by a key, 
 was stopped goes on where it was.
 """
 
+import io
 import json
 import math
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +56,29 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def kept(path: Path, settings: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in a file that was made with the same settings, else made and written there.
+
+    Args:
+        path: an .npz file.
+        settings: a hash of all that the array depends on; empty: it is not kept.
+        make: gives the array.
+    """
+    try:
+        with np.load(path) as content:
+            if settings and str(content["settings_sha256"]) == settings:
+                found: np.ndarray = content["array"]
+                return found
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile):
+        pass  # missing, or not one of ours
+    array = make()
+    if settings:
+        written = io.BytesIO()
+        np.savez(written, settings_sha256=settings, array=array)
+        write_atomic(path, written.getvalue())
+    return array
+
+
 class Store:
     """study.json: kept where it was made with the same settings, else begun anew."""
 
@@ -77,6 +102,10 @@ class Store:
             self.save()
         value: Item = self.values[key]
         return value
+
+    def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """An array too large for JSON, in a file NAME.npz beside this one; see `kept`."""
+        return kept(self._path.with_name(f"{name}.npz"), self._settings, make)
 
     def keep(self, key: str, title: str, section: Section, seconds: float) -> None:
         """Keep a finished section."""

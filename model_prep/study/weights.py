@@ -39,6 +39,7 @@ _LINE = (3, 4, 5, 6, 7, 8)  # widths that a layer's SQNR is measured at
 _TRIED = (2, 3, 4, 5, 6, 7, 8, 10, 12)
 _PRICES = (1e-7, 10.0)  # of a bit, in parts of the output's power over the size of the model
 _FC_BITS = 16
+_GRID = (4, 8, 16, None)  # bits of table 7, None: float
 _LEVELS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)  # points of error above float
 _HOPELESS = 40.0  # points of error above float, beyond which smaller models are not measured
 _DRAWN = 30.0  # points of error above float
@@ -268,6 +269,23 @@ def savings(
     return rows
 
 
+def _grid(study: Study) -> Table:
+    """Error by widths of activations and weights, float among them (002, table 7), not tuned."""
+    rows: list[list[Any]] = []
+    for bits in study.pick(_GRID, (4, None)):
+        codes = study.choice("uniform", bits, "error").quantizers if bits else {}
+        row: list[Any] = [str(bits or "float")]
+        for width in _GRID:
+            labels = dict.fromkeys(study.weights, ("fixed", width)) if width else {}
+            row.append(100 - study.score(study.variants.choice(labels, codes))["good"])
+        rows.append(row)
+    return Table(
+        f"Error before fine-tuning, % (100 less {study.judge}), all layers, uniform codes of own F",
+        ["activations", *[f"weights {bits or 'float'}" for bits in _GRID]], rows,
+        note="`make finetune` trains such a network (docs/finetune.md).",
+    )  # fmt: skip
+
+
 def sizes(study: Study) -> Section:
     """Size against error for equal widths and two ways to optimise them."""
     model = Model(study)
@@ -292,7 +310,8 @@ def sizes(study: Study) -> Section:
         "equal widths do not cross are left out."
     )
     tables = [
-        *papers.quoted("sizes"),
+        *papers.quoted("sizes", "finetuned"),
+        _grid(study),
         *([Table("Size of the weights at equal error", columns, rows, note=note)] if rows else []),
         Table("All measured points: fixed point with the F of least squared error, activations "
               "float, fully connected layers 16 bits",

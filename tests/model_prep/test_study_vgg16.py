@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The papers' VGG-16 tables read as what layers read, against the published convolutions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from formats.commands import main
+from formats.errors import UserError
+from model_prep import data
+from model_prep.footprint import VGG16_CONV, VGG16_LAYERS, megabytes
+from model_prep.graph import Graph, Layer
+from model_prep.networks import get
+from model_prep.quantize.calibrate import Calibration
+from model_prep.source import Recipe, open_source
+from model_prep.study import papers, vgg16
+from tests.checkout import shared
+
+Gaps = Mapping[str, tuple[float, float]]
+CLOSE = ("conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2")
+# Thirteen zeros and the triangular numbers; half our values; and 2 to 4 times them.
+NONE = ("conv1_2", "conv2_1", "conv2_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3")
+
+
+@pytest.fixture(scope="module")
+def gaps() -> Gaps:
+    """(as input, as output) of each row of table IV, 40 images."""
+    net, images = shared("data/vgg16_conv.onnx"), shared("data/imagenet500.npz")
+    source = open_source(str(net), None, Recipe("123.68,116.779,103.939", "1", 1.0, 256))
+    pixels = data.load(source.spec, str(images), 40).pixels
+    with torch.inference_mode():
+        calibration = Calibration(source.graph, pixels, lambda x: data.to_float(source.spec, x), 12)
+    return vgg16.table_iv(calibration.counts(12, dict.fromkeys(VGG16_LAYERS, 0)))
+
+
+@pytest.mark.slow  # half a minute
+@pytest.mark.data
+def test_table_iv_is_of_what_layers_read(gaps: Gaps) -> None:
+    assert all(gaps[row][0] < 0.08 for row in CLOSE)
+    nearer = [row for row, (as_input, as_output) in gaps.items() if as_input < as_output]
+    assert [row for row in gaps if row not in nearer] == ["conv3_1"]  # 4% and 2%
+    assert all(gaps[row][1] > 0.2 for row in gaps if row not in CLOSE[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_no_exact_k_means_gives_the_other_rows(gaps: Gaps) -> None:
+    assert set(gaps) == {*CLOSE, *NONE}
+    assert all(min(gaps[row]) > 0.3 for row in NONE)
+
+
+def test_a_gap_is_of_the_centroids_other_than_zero() -> None:
+    printed = papers.rows("centroids")[7][1:]
+    assert vgg16.centroid_gap(printed, printed) == 0  # 4096 counts as the bound, 4095
+    assert vgg16.centroid_gap([2 * value for value in printed[:16]], printed[:16]) == 1.0
+
+
+def test_a_stored_map_has_its_readers_width() -> None:
+    """CLNQ's row 9 then comes to the printed 16.8 MB, and only so (test_footprint)."""
+    clnq, enq = vgg16.stored_widths("clnq", 9), vgg16.stored_widths("enq", 6)
+    assert list(clnq) == list(enq) == list(VGG16_LAYERS)
+    assert (clnq["conv1_1"], clnq["conv4_1"], clnq["conv5_3"]) == (8, 11, 7)
+    nb = [megabytes(sum(n * bits for n, bits in zip(VGG16_CONV, row.values(), strict=True)))
+          for row in (clnq, enq)]  # fmt: skip
+    assert [round(value, 2) for value in nb] == [16.81, 8.94]
+
+
+def test_enq_below_its_own_width_has_the_steps_of_the_papers() -> None:
+    """V_k = k 2^(q_i - E_i) 2^-F (000), and the last code above (2^E_i - 1) of them."""
+    rows = vgg16.published(dict.fromkeys(VGG16_LAYERS, 1))
+    one, own = rows["enq_one"]["conv5_3"], rows["enq"]["conv5_3"]  # 6 bits, of 12 and of 7
+    assert one.decode_table[1] * 2.0**-one.frac == 2.0 ** (12 - 6 - 1)
+    assert own.decode_table[1] * 2.0**-own.frac == 2.0 ** (7 - 6 - 1)
+    assert own.decode_table[-1] * 2.0**-own.frac == 63.0
+
+
+def test_smallest_widths_keep_the_noise_with_no_bit_to_spare() -> None:
+    noise = {name: {bits: 4.0**-bits for bits in range(1, 9)} for name in ("large", "small")}
+    sizes = {"large": 100, "small": 1}
+    widths = vgg16.smallest_widths(noise, sizes, 0.02)
+    assert widths["small"] > widths["large"]
+    for name, bits in widths.items():
+        fewer = {**widths, name: bits - 1}
+        assert sum(noise[one][width] for one, width in widths.items()) <= 0.02
+        assert sum(noise[one].get(width, 1.0) for one, width in fewer.items()) > 0.02
+
+
+def test_the_section_needs_vgg16(tmp_path) -> None:
+    assert vgg16.is_vgg16(get("vgg16").empty())
+    small = Layer("conv1_1", "conv", ("input",), np.zeros((64, 3, 3, 3), np.float32),
+                  np.zeros(64, np.float32))  # fmt: skip
+    assert not vgg16.is_vgg16(Graph("one", (3, 8, 8), [small]))
+    with pytest.raises(UserError, match="SECTIONS=vgg16 must go with VGG-16's thirteen conv.* dig"):
+        main(["study", "NET=digits", f"OUT={tmp_path}", "IMAGES=40", "SECTIONS=vgg16"])
