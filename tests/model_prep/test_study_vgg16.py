@@ -1,54 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The papers' VGG-16 tables read as what layers read, against the published convolutions."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
-import torch
 
 from formats.commands import main
 from formats.errors import UserError
-from model_prep import data
 from model_prep.footprint import VGG16_CONV, VGG16_LAYERS, megabytes
 from model_prep.graph import Graph, Layer
 from model_prep.networks import get
-from model_prep.quantize.calibrate import Calibration
-from model_prep.source import Recipe, open_source
 from model_prep.study import papers, vgg16
-from tests.checkout import shared
-
-Gaps = Mapping[str, tuple[float, float]]
-CLOSE = ("conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2")
-# Thirteen zeros and the triangular numbers; half our values; and 2 to 4 times them.
-NONE = ("conv1_2", "conv2_1", "conv2_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3")
-
-
-@pytest.fixture(scope="module")
-def gaps() -> Gaps:
-    """(as input, as output) of each row of table IV, 40 images."""
-    net, images = shared("data/vgg16_conv.onnx"), shared("data/imagenet500.npz")
-    source = open_source(str(net), None, Recipe("123.68,116.779,103.939", "1", 1.0, 256))
-    pixels = data.load(source.spec, str(images), 40).pixels
-    with torch.inference_mode():
-        calibration = Calibration(source.graph, pixels, lambda x: data.to_float(source.spec, x), 12)
-    return vgg16.table_iv(calibration.counts(12, dict.fromkeys(VGG16_LAYERS, 0)))
-
-
-@pytest.mark.slow  # half a minute
-@pytest.mark.data
-def test_table_iv_is_of_what_layers_read(gaps: Gaps) -> None:
-    assert all(gaps[row][0] < 0.08 for row in CLOSE)
-    nearer = [row for row, (as_input, as_output) in gaps.items() if as_input < as_output]
-    assert [row for row in gaps if row not in nearer] == ["conv3_1"]  # 4% and 2%
-    assert all(gaps[row][1] > 0.2 for row in gaps if row not in CLOSE[:2])
-
-
-@pytest.mark.slow
-@pytest.mark.data
-def test_no_exact_k_means_gives_the_other_rows(gaps: Gaps) -> None:
-    assert set(gaps) == {*CLOSE, *NONE}
-    assert all(min(gaps[row]) > 0.3 for row in NONE)
 
 
 def test_a_gap_is_of_the_centroids_other_than_zero() -> None:
