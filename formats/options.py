@@ -154,7 +154,7 @@ class Options:
     quick: bool = option(False, "fewer points, for a first look")
     head: str | None = option(
         None, "labelled images (as DATA) on which a linear layer is trained to read the network's "
-        "features", "the network's own output", file=True,
+        "features", "the network's own output", file="folder",
     )  # fmt: skip
     side: int | None = option(
         None, "of the images, for an ONNX file of convolutions alone", "the file's", interval="[1,"
