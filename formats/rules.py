@@ -68,11 +68,21 @@ def _layer_faults(layer: Layer, out_shape: Shape) -> Iterator[str]:
         yield from _operation_faults(layer)
     if layer.quantizer is None and layer.kind not in LAST_KINDS:
         yield f"the last layer must be one of {', '.join(LAST_KINDS)}, not {layer.kind}"
-    pooled = layer.pool is not None and not layer.pool.trivial
-    if pooled and layer.quantizer is not None and layer.quantizer.signed:
+    yield from _pool_faults(layer)
+
+
+def check_pool(layer: Layer) -> None:
+    """UserError where a layer's max pool cannot work on its codes."""
+    _refuse(f"layer {layer.name}", _pool_faults(layer))
+
+
+def _pool_faults(layer: Layer) -> Iterator[str]:
+    """The largest code must belong to the largest value."""
+    pooled, quantizer = layer.pool is not None and not layer.pool.trivial, layer.quantizer
+    if pooled and quantizer is not None and quantizer.signed and quantizer.scheme != "knq":
         yield (
-            "a max pool must have values of 0 or more, not signed ones; "
-            "put the ReLU before the pool"
+            "a max pool of values that may be negative must have codes of a table, which are "
+            f"ordered, not those of {quantizer.scheme}; use SCHEME=knq, or put a ReLU before it"
         )
 
 

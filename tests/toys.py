@@ -223,8 +223,8 @@ def store(
     relu = relu and layer.kind in (*CONVOLUTIONS, "add")
     out = naive.encode(naive.requantize(found.product, shift, quantizer, relu), quantizer)
     if layer.pool:
-        if quantizer.signed and layer.pool != POOL1:
-            raise ValueError("signed maps are not pooled")
+        if quantizer.signed and layer.pool != POOL1 and quantizer.scheme != "knq":
+            raise ValueError("only codes of a table are ordered where values may be negative")
         out = naive.max_pool(out, layer.pool)
     return out, quantizer, shift, weight_frac
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from formats.arithmetic import Window
+from formats.arithmetic import Average, Window
 from formats.errors import UserError
-from model_prep.onnx.operations import Op, Pads, identity
+from model_prep.onnx.operations import Op, Pads, Shape, identity
 
 ABSORBS = ("conv", "fc", "add", "avgpool", "lrn")
 
@@ -65,7 +65,12 @@ class Fuser:
         self._uses = readers(self._order)
         self._uses[output] += 1
         self._now: dict[Op, Op] = {}
+        self._readers: dict[Op, list[Op]] = {op: [] for op in self._order}
+        for op in self._order:
+            for source in op.sources:
+                self._readers[source].append(op)
         self._padded: dict[Op, Op] = {}
+        self._scaled: set[Op] = set()  # affine maps that became depthwise convolutions
 
     def run(self) -> Op:
         """The output of the rewritten operations."""
@@ -136,7 +141,8 @@ class Fuser:
 
     def _affine(self, op: Op) -> Op:
         source = self._solid(self._source(op))
-        if source.kind == "input" and self._sole(source) and op.weight.all():
+        by_weights = all(one.kind in ("conv", "fc", "affine") for one in self._readers[op])
+        if source.kind == "input" and self._sole(source) and op.weight.all() and by_weights:
             _normalise(source, op)
             return source
         if source.has_weights and self._sole(source) and not (source.relu or source.pool):
@@ -147,7 +153,9 @@ class Fuser:
             if not (np.isfinite(source.weight).all() and np.isfinite(source.bias).all()):
                 raise UserError(f"node {op.title} must leave weights finite, not overflow them")
             return source
-        return replace(op, kind="conv", sources=[source])
+        scaled = replace(op, kind="conv", sources=[source])
+        self._scaled.add(scaled)
+        return scaled
 
     def _relu(self, op: Op) -> Op:
         source = self._solid(self._source(op))
@@ -188,11 +196,33 @@ class Fuser:
                 source = self._bypass(source)
             else:
                 source = self._solid(source)
+        scaled = source in self._scaled and source.sources[0].kind != "input"
+        if (
+            scaled
+            and (source.weight > 0).all()
+            and self._sole(source)
+            and not source.relu
+            and source.pool is None
+        ):
+            return self._commuted(source, op, pool)
         if source.has_weights and self._sole(source) and source.pool is None:
             source.pool = pool
             return source
         op.sources, op.pool, op.nonnegative = [source], pool, source.nonnegative
         return op
+
+    def _commuted(self, affine: Op, op: Op, pool: Window | None) -> Op:
+        """The affine map of positive factors behind the max pool, which then reads fewer values."""
+        before = affine.sources[0]
+        if before.has_weights and self._sole(before) and before.pool is None:
+            before.pool, inner = pool, before
+        else:
+            op.sources, op.pool, op.nonnegative = [before], pool, before.nonnegative
+            inner = replace(op)
+            self._uses[inner] = 1
+        affine.sources, affine.in_shape = [inner], inner.out_shape
+        affine.conv_shape = inner.out_shape
+        return affine
 
     def _average(self, op: Op) -> Op:
         source, average = self._source(op), op.average
@@ -204,8 +234,23 @@ class Fuser:
                 source = self._bypass(source)
             else:
                 source = self._solid(source)
+        inner = source.average
+        if average and inner and self._sole(source) and not source.relu:
+            both = _in_one(inner, average, source.sources[0].out_shape)
+            if both is not None:
+                op.average, source = both, source.sources[0]
+                op.stride, op.pads, op.in_shape = both.stride, both.pads, source.out_shape
         op.sources, op.nonnegative = [source], source.nonnegative
         return op
+
+
+def _in_one(first: Average, second: Average, shape: Shape) -> Average | None:
+    """The mean over rows and columns that two averages in a row are, the first over one side."""
+    if any(first.pads) or any(second.pads):
+        return None
+    kernel = first.kernel[0] * second.kernel[0], first.kernel[1] * second.kernel[1]
+    sides = {first.kernel, second.kernel} == {(shape[1], 1), (1, shape[2])}
+    return Average(kernel, (1, 1)) if sides and kernel == shape[1:] else None
 
 
 def _normalise(source: Op, affine: Op) -> None:
@@ -252,10 +297,4 @@ def check(output: Op) -> None:
             raise UserError(
                 f"node {op.title} ({op.kind}) must not read the network's input, which is signed; "
                 "only convolutions may: put a Conv before it"
-            )
-        signed = not op.relu if op.has_weights else not op.nonnegative
-        if op.pool is not None and signed:
-            raise UserError(
-                f"the MaxPool at node {op.title} must have a ReLU before or behind it, because the "
-                "engine pools values of 0 and more; add one"
             )

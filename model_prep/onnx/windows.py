@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from formats.arithmetic import Average, Pair, Window, dilated
-from model_prep.onnx.limits import MAX_WINDOW
+from model_prep.onnx.limits import MAX_WINDOW, shown
 from model_prep.onnx.lowering import Ints, Node, operator
 from model_prep.onnx.operations import Op, UnsupportedError, Value
 from model_prep.onnx.views import axes_of, axis_indices
@@ -177,22 +177,23 @@ def global_average(node: Node) -> Value:
 
 @operator("ReduceMean", ignored=("noop_with_empty_axes",))
 def reduce_mean(node: Node, *, axes: Ints | None = None, keepdims: int = 1) -> Value:
-    """ReduceMean over rows and columns, in whatever order the axes are."""
+    """ReduceMean over rows, columns or both, in whatever order the axes are."""
     value = node.tensor()
     axes = axes_of(node, axes)
     if not axes:
         raise UnsupportedError("axes must be given: the rows and the columns")
     chosen = axis_indices(axes, value.ndim)
     labels = {label for index in chosen for label in value.axes[index]}
-    spatial = {label for label in ("H", "W") if value.size((label,)) > 1}
-    if labels != spatial:
-        raise UnsupportedError(f"axes must be the rows and the columns, not {list(axes)[:8]}")
+    if not labels <= {"H", "W"}:
+        raise UnsupportedError(f"axes must be rows or columns, not {list(axes)[:8]}")
     seen = tuple(
         () if index in chosen else labels
         for index, labels in enumerate(value.axes)
         if keepdims or index not in chosen
     )
-    return node.op("avgpool", value.op, axes=seen, average=Average(_sides(value.op), (1, 1)))
+    rows, columns = _sides(value.op)
+    kernel = (rows if "H" in labels else 1, columns if "W" in labels else 1)
+    return node.op("avgpool", value.op, axes=seen, average=Average(kernel, (1, 1)))
 
 
 @operator("Pad")
@@ -202,7 +203,7 @@ def pad(
     """Pad of rows and columns with a constant; fused into what reads it where that pads too."""
     source = node.map()
     if mode != "constant":
-        raise UnsupportedError("mode must be constant")
+        raise UnsupportedError(f"mode must be constant, not {shown(mode)}: the engine pads with 0")
     full = _all_axes(pads or node.integers(1) or (), node.integers(3))
     fill = node.number(2, "the padding value", value)
     if any(full[index] for index in (0, 1, 4, 5)):

@@ -24,12 +24,11 @@ from formats.errors import UserError
 from formats.images import Preprocessing
 from formats.network import Divisor, InputFormat, LrnTable, Storage
 from formats.quantizer import Quantizer
-from formats.rules import check_exact
+from formats.rules import check_exact, check_pool
 from model_prep.graph import INPUT, Graph, Layer
 from model_prep.networks.spec import NetworkSpec
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers import WeightFormat
-from model_prep.quantize.sharing import is_copy, signed_layers
 
 INPUT_BITS = 10
 
@@ -145,13 +144,6 @@ def quantize_operation(
 
 def check_graph(graph: Graph) -> None:
     """Refuse, by UserError, a network that the integer arithmetic does not cover."""
-    signed = signed_layers(graph)
-    for layer in graph.layers[:-1]:
-        if layer.name in signed and layer.pool is not None and not is_copy(layer):
-            raise UserError(
-                f"layer {layer.name}: a max pool must have values of 0 or more, also those that "
-                "it is concatenated with; put a ReLU in front of it and of them"
-            )
     last = graph.layers[-1]
     if last.relu and last.has_weights or last.pool is not None:
         raise UserError(
@@ -197,6 +189,7 @@ def quantize_layers(
             )
         else:
             done = quantize_operation(layer, fracs, magnitudes, quantizer)
+        check_pool(done)
         layers.append(done)
         if quantizer is not None:
             frac[layer.name], magnitude[layer.name] = quantizer.frac, quantizer.magnitude

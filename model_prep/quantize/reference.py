@@ -138,7 +138,8 @@ def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
     values = y.to(torch.int32) & 0xFFFF if kind == torch.int16 else y
     top, left, bottom, right = pool.pads
     if any(pool.pads):
-        values = F.pad(values, (left, right, top, bottom), value=0)  # y >= 0: 0 never wins
+        lowest = int(values.min())  # which never wins
+        values = F.pad(values, (left, right, top, bottom), value=lowest)
     pooled = F.max_pool2d(values.to(torch.float32), pool.kernel, pool.stride)
     return pooled.to(torch.int32).to(kind)
 

@@ -119,12 +119,14 @@ def test_bad_operations(
     assert text in str(error.value)
 
 
-def test_signed_maps_are_not_pooled(make_toy: Callable[..., Path]) -> None:
+def test_signed_maps_are_pooled_on_codes_of_a_table_only(make_toy: Callable[..., Path]) -> None:
     toy = Toy(layers=[ToyLayer(8, pool=POOL2, scheme="uniform"), ToyLayer(4)])
     path = make_toy(toy) / "quantized" / "manifest.json"
     change_json(path, lambda m: of(m, "layer0")["quantizer"].update(signed=True))
-    with pytest.raises(UserError, match="^layer layer0: a max pool must have values of 0 or more"):
+    with pytest.raises(UserError, match="^layer layer0: a max pool of values that may be neg"):
         load(path.parent)
+    table = Toy(layers=[ToyLayer(8, pool=POOL2, scheme="knq", signed=True), ToyLayer(4)])
+    assert load(make_toy(table, "table") / "quantized").layers[0].pool == POOL2
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from formats import network as manifest
 from formats.arithmetic import LRN_ENTRIES, Lrn, Window, lrn_table
 from formats.errors import UserError
 from formats.quantizer import Quantizer
+from formats.rules import check_pool
 from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from model_prep.quantize import quantizers
-from model_prep.quantize.integers import check_graph, quantize_operation
+from model_prep.quantize.integers import quantize_operation
 from model_prep.quantize.plan import Settings
 from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.reference import Reference
@@ -113,10 +114,17 @@ def test_parts_with_different_formats_are_refused() -> None:
         resolve(dag(), Settings(bits=[4, 5, 4, 4, 4, 4]), Settings(scheme="knq"))
 
 
-def test_a_signed_maximum_is_refused() -> None:
-    layers = [conv("a", INPUT, relu=False), pooling("p", "a", 2), conv("last", "p", relu=False)]
-    with pytest.raises(UserError, match="^layer p: a max pool must have values of 0 or more"):
-        check_graph(Graph("g", (8, 4, 4), layers))
+def test_a_signed_maximum_needs_codes_of_a_table() -> None:
+    pool = pooling("p", "a", 2)
+    Graph("g", (8, 4, 4), [conv("a", INPUT, relu=False), pool, conv("last", "p", relu=False)])
+    for scheme, text in (("knq", ""), ("enq", "ordered, not those of enq"), ("uniform", "uniform")):
+        made = quantizers.fit(scheme, np.ones(1 << 8, np.int64), 4, 8, 3, signed=True)
+        done = quantize_operation(pool, [made.frac], [made.magnitude], made)
+        if text:
+            with pytest.raises(UserError, match=f"^layer p: a max pool of values .* {text}"):
+                check_pool(done)
+        else:
+            check_pool(done)
 
 
 @settings(deadline=None)

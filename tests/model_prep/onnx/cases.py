@@ -123,11 +123,67 @@ def input_scale_inside() -> ModelProto:
     return build(before + nodes, constants, IMAGE)
 
 
+def signed_max_pool() -> ModelProto:
+    """LeNet's order without a ReLU before its first max pool, whose pads must not win."""
+    nodes = [
+        node("Conv", "x w1", "c1"),
+        node("MaxPool", "c1", "p1", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Conv", "p1 w2", "c2"), node("Relu", "c2", "r2"), node("Flatten", "r2", "f"),
+        node("Gemm", "f w3", "y", transB=1),
+    ]  # fmt: skip
+    weights = {"w1": (8, 1, 3, 3), "w2": (16, 8, 3, 3), "w3": (10, 400)}
+    constants = {name: weight(i, *shape) for i, (name, shape) in enumerate(weights.items())}
+    return build(nodes, constants, (1, 1, 16, 16))
+
+
+def norm_before_pool(lowest: float) -> ModelProto:
+    """Convolution, ReLU, batch normalisation, max pool."""
+    nodes, constants = body("p1", outputs=10, last="y")
+    before = [
+        node("Conv", "x w0", "c0", pads=[1, 1, 1, 1]), node("Relu", "c0", "r0"),
+        node("BatchNormalization", "r0 gamma beta mean variance", "n0"),
+        node("MaxPool", "n0", "p1", kernel_shape=[2, 2], strides=[2, 2]),
+    ]  # fmt: skip
+    constants |= {
+        "w0": weight(5, 3, 3, 3, 3), "gamma": np.array([lowest, 0.8, 1.5], np.float32),
+        "beta": weight(8, 3), "mean": weight(9, 3), "variance": np.abs(weight(10, 3)) + 1,
+    }  # fmt: skip
+    return build(before + nodes, constants, IMAGE)
+
+
+def norm_before_max_pool() -> ModelProto:
+    """Positive factors, which commute with the pool."""
+    return norm_before_pool(0.5)
+
+
+def negative_norm_before_max_pool() -> ModelProto:
+    """Factors of both signs, which do not."""
+    return norm_before_pool(-1.5)
+
+
+def rectangular_average() -> ModelProto:
+    """A mean over a map that is no square, in one node."""
+    nodes, constants = body()
+    nodes[2] = node("AveragePool", "r1", "g", kernel_shape=[7, 11])
+    nodes[4] = node("Gemm", "f w2", "y", transB=1)
+    nodes[0] = node("Conv", "x w1", "c1", pads=[1, 1, 1, 1], strides=[2, 2])
+    return build(nodes, constants, (1, 3, 14, 22))
+
+
+def mean_side_by_side() -> ModelProto:
+    """A mean over columns, then over rows."""
+    nodes, constants = body(last="y")
+    nodes[2:4] = [node("ReduceMean", "r1", "g", axes=[3], keepdims=0),
+                  node("ReduceMean", "g", "f", axes=[2], keepdims=0)]  # fmt: skip
+    return build(nodes, constants, (1, 3, 10, 16))
+
+
 CASES: dict[str, Callable[[], ModelProto]] = {
     made.__name__: made
     for made in (
         sigmoid_output, softmax_output, argmax_output, channels_last_output, flat_input,
         features_as_channels, rows_and_columns_input, autoencoder, channels_last_input,
-        channels_last_flattened, input_scale_inside,
+        channels_last_flattened, input_scale_inside, signed_max_pool, norm_before_max_pool,
+        negative_norm_before_max_pool, rectangular_average, mean_side_by_side,
     )
 }  # fmt: skip

@@ -165,10 +165,6 @@ def models() -> dict[str, tuple[ModelProto, str]]:
         "nothing_computed": (build([node("Identity", "x", "y")]), "must compute something"),
         "constant_output": (build([node("Identity", "w", "y")], W), "must depend on its input"),
         "pool_of_input": (build([node("MaxPool", "x", "y", kernel_shape=[2, 2])]), "must not read"),
-        "pool_of_signed": (
-            build([node("Conv", "x w", "c"), node("MaxPool", "c", "y", kernel_shape=[2, 2])], W),
-            "must have a ReLU before or behind",
-        ),
         "doubling_concats": (_doubling(60), "at most|free memory"),
         "many_nodes": (_nodes(20_000), r"Bogus \(node_y\): not an operator"),
         "external_absolute": (_external("/etc/passwd"), "inside the model's folder"),

@@ -15,6 +15,7 @@ from onnx_models import build, compare, node, runtime, save
 from codegen.emit import csim
 from formats.commands import main
 from formats.design import read_design
+from formats.errors import run_cli
 from formats.network import load
 from model_prep.onnx import load_onnx
 from model_prep.source import Recipe, folded
@@ -53,6 +54,33 @@ def test_a_files_own_normalisation_is_in_the_inputs_table(tmp_path: Path) -> Non
             assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
     mean = -imported.shift / imported.scale
     assert mean == pytest.approx([120, 110, 100])
+
+
+def test_what_they_become(tmp_path: Path) -> None:
+    """A norm of positive factors lies behind its pool, two means in a row are one."""
+    for name, kinds, pooled in (
+        ("norm_before_max_pool", ["conv", "conv", "conv", "avgpool", "fc"], 0),
+        ("negative_norm_before_max_pool", ["conv", "conv", "conv", "avgpool", "fc"], 1),
+        ("signed_max_pool", ["conv", "conv", "fc"], 0),
+        ("mean_side_by_side", ["conv", "avgpool", "fc"], None),
+        ("rectangular_average", ["conv", "avgpool", "fc"], None),
+    ):
+        layers = load_onnx(save(CASES[name](), tmp_path / "m.onnx")).graph.layers
+        assert [layer.kind for layer in layers] == kinds
+        assert [i for i, layer in enumerate(layers) if layer.pool] == [
+            place for place in (pooled,) if place is not None
+        ]
+
+
+def test_signed_pools_need_codes_of_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(CASES["signed_max_pool"](), tmp_path / "signed.onnx")
+    np.savez(tmp_path / "data.npz", images=np.zeros((9, 1, 16, 16), np.uint8) + 7)
+    options = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", "SCHEME=enq", "BITS=4"]
+    assert run_cli(main, ["quantize", *options, f"OUT={tmp_path / 'out'}"]) == 2
+    assert "a max pool of values that may be negative must have codes" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "quantized").exists()
 
 
 def test_a_normalisation_of_pixels_up_to_1_gets_them_so(tmp_path: Path) -> None:
