@@ -26,7 +26,7 @@ from formats import network
 from formats.build import atomic_dir, digest, is_current, program_files, write_atomic
 from formats.design import DESIGN
 from formats.errors import UserError, existing
-from formats.hardware import clocked, find_part
+from formats.hardware import DEFAULT_PART, clocked, find_part
 from formats.options import Options
 from formats.program import PROGRAM, Program
 from formats.schema import to_json
@@ -57,13 +57,14 @@ def write_engine(engine: Engine, folder: Path) -> str:
 
 
 def existing_engine(options: Options) -> Engine | None:
-    """The engine of ENGINE; UserError where the array is set, too, or the C++ is not this one's."""
+    """The engine of ENGINE; UserError where what it has is set, or the C++ is not this one's."""
     if options.engine is None:
         return None
-    set_axes = array_axes(options)
-    if set_axes:
-        raise UserError(f"{', '.join(set_axes).upper()} must be left out with ENGINE, which has it")
-    engine = read_engine(options.engine)
+    engine, given = read_engine(options.engine), [*array_axes(options)]
+    given += ["clock"] * (options.clock is not None)
+    given += ["part"] * (find_part(options.part).name not in (DEFAULT_PART, engine.part.name))
+    if given:
+        raise UserError(f"{', '.join(given).upper()} must be left out with ENGINE, which has it")
     _, files = render.render_engine(engine)
     there = existing(options.engine / "hls" / "network.hpp", "run `make engine` there")
     if there.read_text(encoding="utf-8") != files["network.hpp"]:

@@ -135,6 +135,7 @@ def test_options_that_an_engine_has_are_refused(two: Callable[..., Path]) -> Non
             main(["codegen", f"OUT={engine}", f"ENGINE={engine}", *options])
 
     refused("^SIMD, PE must be left out with ENGINE, which has it", "SIMD=8", "PE=16")
+    refused("^CLOCK, PART must be left out with ENGINE", "CLOCK=50", "PART=xczu3eg")
     header = engine / "hls" / "network.hpp"
     header.write_text(header.read_text() + "\n")
     refused("must be rendered by this version of the program")
