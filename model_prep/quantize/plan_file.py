@@ -106,7 +106,9 @@ def _check_table(table: Mapping[str, Any], keys: tuple[str, ...], where: str) ->
     """Only known keys with good values."""
     for key, value in table.items():
         if key not in keys:
-            raise UserError(f"{where}key must be one of {', '.join(keys)}, not {key}")
+            raise UserError(
+                f"{where}key must be one of {', '.join(keys)}, not {key}{meant(key, keys)}"
+            )
         if key == "bits" and "qm" not in keys and isinstance(value, list):
             raise UserError(f"{where}bits must be one number or auto, not {value}")
         _check_value(key, value, where)

@@ -110,6 +110,13 @@ def test_layers_have_their_name_in_the_file_too(tmp_path: Path) -> None:
     plan.write_text(f"[layer.node_Conv_112]\nbits = 7\n[layer.{name}]\nbits = 6\n")
     with pytest.raises(UserError, match=f"must stand once, not as {name}, too"):
         resolve(graph, Settings(), DEFAULTS, plan)
+    for text, near in (
+        ("bit = 7\n", "not bit; did you mean bits"),
+        ('scheme = "kmq"\n', "not kmq; did you mean knq"),
+    ):
+        plan.write_text(text)
+        with pytest.raises(UserError, match=near):
+            resolve(graph, Settings(), DEFAULTS, plan)
     plan.write_text("[layer.con1]\nbits = 7\n")
     with pytest.raises(UserError, match="layer must be one of conv1, .*, not con1; did you mean c"):
         resolve(graph, Settings(), DEFAULTS, plan)

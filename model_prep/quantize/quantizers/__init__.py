@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from formats.arithmetic import ENTRY_BITS, MAX_FRAC, at_frac, to_fixed
-from formats.errors import UserError
+from formats.errors import UserError, meant
 from formats.quantizer import QM_RANGE, WIDTHS, Quantizer
 from model_prep.quantize.channel_scale import per_channel, rounding_scale, spread_scale
 
@@ -122,7 +122,10 @@ OWNERS = {option: name for name, scheme in SCHEMES.items() for option in scheme.
 def check_choice(key: str, value: Any, choices: tuple[Any, ...], where: str = "") -> None:
     """Refuse, by UserError, a value that is no choice; `where` opens the sentence."""
     if value not in choices:
-        raise UserError(f"{where}{key} must be one of {', '.join(map(str, choices))}, not {value}")
+        names = [str(choice) for choice in choices]
+        raise UserError(
+            f"{where}{key} must be one of {', '.join(names)}, not {value}{meant(str(value), names)}"
+        )
 
 
 def fit(
