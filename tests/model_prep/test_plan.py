@@ -132,7 +132,7 @@ RISING = "centroids must be a list of rising integers, not"
     [
         ("wide = 1", "plan.toml: key must be one of scheme, bits, .*, not wide$"),
         ("[layer.conv9]\nbits = 3", f"plan.toml: layer must be one of {NAMES}, not conv9; did you"),
-        ("[kind.pool]\nbits = 3", "plan.toml: kind must be one of conv, .*, lrn, not pool; did you mean maxpool"),
+        ("[kind.pool]\nbits = 3", "plan.toml: kind must be one of conv, .*, lrn, not pool; did"),
         ("[layer.conv1]\nqm = 3", r"plan.toml: \[layer.conv1\] key must be one of .*, not qm$"),
         ("[layer.conv1]\nbits = [3]", r"plan.toml: \[layer.conv1\] bits must be one number or au"),
         ("[layer.conv1]\nbits = 3.5", r"plan.toml: \[layer.conv1\] bits must be numbers or auto"),
