@@ -2,7 +2,7 @@
 """Reads ONNX files (opset 7 to 22) into the Graph IR; docs/onnx.md lists what is supported.
 
 The way of a file: `reader` (checked structure) -> `lowering` (nodes to operations, constants
-folded, by the functions of `convolutions`, `windows`, `elementwise` and `views`) -> `fuse`
+folded, by the functions of `convolutions`, `windows`, `elementwise`, `views` and `parts`) -> `fuse`
 (operations to layers) -> `concats` (addressing rules of the engine) -> `load` (Graph).
 """
 

@@ -75,6 +75,8 @@ def _connected(node: Node, value: Value, weight: np.ndarray, bias: np.ndarray) -
         raise UnsupportedError(
             f"input 0 must be flattened to (1, features), not have the sizes {list(value.shape)}"
         )
+    if value.split:
+        raise UnsupportedError("input 0 must not have its channels in parts")
     outputs, inputs = weight.shape
     if inputs != value.shape[1] or outputs < 1:
         raise UnsupportedError(

@@ -11,7 +11,7 @@ import numpy as np
 from formats.arithmetic import Lrn
 from formats.ending import Step
 from model_prep.onnx.limits import MAX_CONCAT_PARTS
-from model_prep.onnx.lowering import Node, Result, folding, operator
+from model_prep.onnx.lowering import Node, Result, Results, folding, operator
 from model_prep.onnx.operations import Finished, UnsupportedError, Value, map_axes
 from model_prep.onnx.views import axis_index
 
@@ -109,7 +109,7 @@ def _per_channel(node: Node, index: int, value: Value) -> np.ndarray:
 
 
 @operator("Add", "Sub", "Mul", "Div")
-def arithmetic(node: Node) -> Result:
+def arithmetic(node: Node) -> Results:
     """Add, Sub, Mul or Div of constants, or with one per channel; Add of two tensors."""
     if len(node.constants()) == 2:
         return _computed(node, *node.constants())

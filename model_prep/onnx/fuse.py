@@ -10,12 +10,14 @@ into what reads them.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from formats.arithmetic import Average, Window
 from formats.errors import UserError
-from model_prep.onnx.operations import Op, Pads, Shape, identity
+from model_prep.onnx.limits import FLOAT_BYTES, Budget
+from model_prep.onnx.operations import Op, Pads, Shape, fixed_conv, identity
 
 ABSORBS = ("conv", "fc", "add", "avgpool", "lrn")
 
@@ -41,9 +43,9 @@ def readers(order: Iterable[Op]) -> Counter[Op]:
     return Counter(source for op in order for source in op.sources)
 
 
-def fuse(output: Op) -> Op:
+def fuse(output: Op, budget: Budget) -> Op:
     """The last operation of the fused network; its raw accumulators are the network's output."""
-    last = Fuser(output).run()
+    last = Fuser(output, budget).run()
     whole = last.average is not None and (
         last.average.count_include_pad or not any(last.average.pads)
     )
@@ -59,7 +61,8 @@ def fuse(output: Op) -> Op:
 class Fuser:
     """Rewrites operations in topological order; `_now` says what each has become."""
 
-    def __init__(self, output: Op) -> None:
+    def __init__(self, output: Op, budget: Budget) -> None:
+        self._budget = budget
         self._order = reachable(output)
         self._output = output
         self._uses = readers(self._order)
@@ -77,6 +80,7 @@ class Fuser:
         rules = {
             "affine": self._affine, "relu": self._relu, "maxpool": self._max_pool,
             "avgpool": self._average, "conv": self._conv, "fc": self._conv, "pad": self._pad,
+            "select": self._select,
         }  # fmt: skip
         for op in self._order:
             result = rules.get(op.kind, self._join)(op)
@@ -94,7 +98,16 @@ class Fuser:
         return self._uses[op] == 1
 
     def _solid(self, op: Op) -> Op:
-        """`op`, or the identity convolution that does what the pad `op` asks for."""
+        """`op`, or the convolution that does what a pad or a choice of channels asks for."""
+        if op.kind == "select":
+            if op not in self._padded:
+                shape = (len(op.index), op.sources[0].out_shape[0], 1, 1)
+                self._budget.check(prod(shape) * FLOAT_BYTES, f"the choice of node {op.title}")
+                weight = np.zeros(shape, np.float32)
+                weight[np.arange(len(op.index)), op.index] = 1.0
+                self._padded[op] = fixed_conv(op.sources[0], op.title, weight)
+                self._uses[self._padded[op]] = self._uses[op]
+            return self._padded[op]
         if op.kind != "pad":
             return op
         if op not in self._padded:
@@ -108,7 +121,7 @@ class Fuser:
         return self._padded[op]
 
     def _bypass(self, pad: Op) -> Op:
-        """What a pad reads, for a reader that takes over the padding itself."""
+        """What a pad or a choice of channels reads, for a reader that takes it over itself."""
         source = pad.sources[0]
         self._uses[source] += 1
         self._uses[pad] -= 1
@@ -124,8 +137,26 @@ class Fuser:
         source = self._solid(source)
         return replace(op, sources=[source], nonnegative=source.nonnegative)
 
+    def _select(self, op: Op) -> Op:
+        source = self._source(op)
+        if source.kind == "select":
+            op.index, op.sources = source.index[op.index], [self._bypass(source)]
+        else:
+            op.sources = [self._solid(source)]
+        op.nonnegative = op.sources[0].nonnegative
+        return op
+
     def _conv(self, op: Op) -> Op:
         source = self._source(op)
+        if source.kind == "select" and op.groups == 1:
+            weight, channels = op.weight, source.sources[0].out_shape[0]
+            size = weight.nbytes // weight.shape[1] * channels
+            self._budget.check(size, f"the weights of node {op.title}")
+            op.weight = np.zeros((len(weight), channels, *weight.shape[2:]), np.float32)
+            for place, channel in enumerate(source.index):  # which may come twice
+                op.weight[:, channel] += weight[:, place]
+            op.sources = [self._bypass(source)]
+            return op
         if source.kind == "pad" and source.pad_value == 0.0:
             op.sources = [self._bypass(source)]
             op.pads = _sum_pads(op.pads, source.pads)
@@ -187,7 +218,7 @@ class Fuser:
         return behind
 
     def _max_pool(self, op: Op) -> Op:
-        source, pool = self._source(op), op.pool
+        source, pool = self._before_window(op), op.pool
         if source.kind == "pad" and pool:
             pads = _sum_pads(pool.pads, source.pads)
             zero_never_wins = source.pad_value != 0.0 or source.nonnegative
@@ -224,8 +255,13 @@ class Fuser:
         affine.conv_shape = inner.out_shape
         return affine
 
+    def _before_window(self, op: Op) -> Op:
+        """What a pool reads, a pad as it is."""
+        source = self._source(op)
+        return source if source.kind == "pad" else self._solid(source)
+
     def _average(self, op: Op) -> Op:
-        source, average = self._source(op), op.average
+        source, average = self._before_window(op), op.average
         if source.kind == "pad" and average:
             own = any(average.pads) and not average.count_include_pad
             if source.pad_value == 0.0 and not own:

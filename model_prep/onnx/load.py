@@ -11,7 +11,7 @@ import torch
 from formats.ending import Ending, describe
 from formats.errors import UserError
 from model_prep.graph import INPUT, Graph, Layer
-from model_prep.onnx import convolutions, elementwise, views, windows  # noqa: F401
+from model_prep.onnx import convolutions, elementwise, parts, views, windows  # noqa: F401
 from model_prep.onnx.concats import Padder, separate, spread_pools
 from model_prep.onnx.fuse import check, fuse, reachable
 from model_prep.onnx.limits import Budget, shown
@@ -102,7 +102,7 @@ def _load(path: Path) -> ImportedNetwork:
     source = read(path, budget)
     context = Context(source, path.parent, budget)
     value = lower(context)
-    output = fuse(value.op)
+    output = fuse(value.op, budget)
     check(output)
     spread_pools(output)
     notes = context.notes

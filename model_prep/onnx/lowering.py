@@ -29,6 +29,7 @@ from model_prep.onnx.operations import (
 from model_prep.onnx.reader import DOMAINS, Source, node_title, to_array
 
 Result = Value | Finished | np.ndarray
+Results = Result | tuple[Result, ...]  # of one output or of several
 Ints = tuple[int, ...]
 MAX_LISTED = 100  # nodes in one message
 HOST = frozenset((  # operators that the host can do behind the last layer
@@ -47,7 +48,7 @@ TYPES |= {kind | None: number for kind, number in TYPES.items()}
 class Operator:
     """A function that converts nodes, and the attributes that it understands."""
 
-    convert: Callable[..., Result]
+    convert: Callable[..., Results]
     types: dict[str, int | None]  # by attribute, None where it has no effect
     groups: dict[str, type]  # dataclasses whose fields are attributes, by parameter
 
@@ -57,7 +58,7 @@ OPERATORS: dict[str, Operator] = {}  # by ONNX name
 
 def operator(
     *names: str, ignored: Collection[str] = ()
-) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+) -> Callable[[Callable[..., Results]], Callable[..., Results]]:
     """Let a function convert the nodes of some operators.
 
     Its keyword parameters are the attributes that it understands, with type and default; one whose
@@ -68,7 +69,7 @@ def operator(
         ignored: attributes that have no effect here.
     """
 
-    def register(convert: Callable[..., Result]) -> Callable[..., Result]:
+    def register(convert: Callable[..., Results]) -> Callable[..., Results]:
         parameters = inspect.signature(convert).parameters.values()
         given = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY}
         groups = {name: given.pop(name) for name in list(given) if is_dataclass(given[name])}
@@ -158,16 +159,18 @@ class Context:
         one = OPERATORS[proto.op_type]
         arguments = _arguments(one, proto)
         at_end = bool(proto.output) and proto.output[0] in self._ending
-        node = Node(self, proto.op_type, title, tuple(proto.input), at_end)
-        result = one.convert(node, **arguments)
-        for name in proto.output[1:]:
+        node = Node(self, proto.op_type, title, tuple(proto.input), at_end, len(proto.output))
+        found = one.convert(node, **arguments)
+        results = found if isinstance(found, tuple) else (found,)
+        for name in proto.output[len(results) :]:
             if name and name in self._read_names:
                 raise UnsupportedError(f"output {shown(name)} must have no reader")
         if not proto.output or not proto.output[0]:
             raise UnsupportedError("output 0 must have a name")
-        if not isinstance(result, Value | Finished):
-            result = np.asarray(result)  # numpy gives scalars instead of arrays without axes
-        self._values[proto.output[0]] = result
+        for name, result in zip(proto.output, results, strict=False):
+            if not isinstance(result, Value | Finished):
+                result = np.asarray(result)  # numpy gives scalars for arrays without axes
+            self._values[name] = result
 
     def stand_in(self, name: str, dims: tuple[int, ...]) -> None:
         """Let a refused node's output be a tensor of `dims`, so that its readers are checked."""
@@ -200,6 +203,7 @@ class Node:
     title: str
     inputs: tuple[str, ...]
     at_end: bool = False  # whether the host may do it: nothing but its steps comes behind
+    outputs: int = 1  # how many there are
 
     def has(self, index: int) -> bool:
         """Whether the input is connected."""

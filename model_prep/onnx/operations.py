@@ -2,7 +2,7 @@
 """`Op`, a layer that is not fused yet; `Value` and `Finished`, what a tensor name stands for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -34,8 +34,9 @@ class Op(Layer):
     """A layer without a name yet: it reads operations instead of names.
 
     Until it is fused its kind may also be "input", "affine" (x * weight + bias per channel),
-    "relu", "pad", or "refused" (stands for a node that cannot be had, so that the nodes behind it
-    can still be checked); "concat" becomes a concat of the Graph.
+    "relu", "pad", "select" (some channels, in the order of `index`), or "refused" (stands for a
+    node that cannot be had, so that the nodes behind it can still be checked); "concat" becomes a
+    concat of the Graph.
     """
 
     name: str = ""
@@ -44,6 +45,7 @@ class Op(Layer):
     relu: bool = False
     sources: "list[Op]"
     pad_value: float = 0.0  # what "pad" fills in, 0 or -inf
+    index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of "select"
     nonnegative: bool = False  # no value can be below 0
 
     def __post_init__(self) -> None:
@@ -70,6 +72,32 @@ def identity(source: Op, title: str, pads: Pads = (0, 0, 0, 0)) -> Op:
     channels = source.out_shape[0]
     weight = np.ones((channels, 1, 1, 1), np.float32)
     return fixed_conv(source, title, weight, channels, pads)
+
+
+def selected(source: Op, index: np.ndarray, title: str) -> Op:
+    """Some channels of `source`, or all of them in another order."""
+    shape = (len(index), *source.out_shape[1:])
+    return Op("select", sources=[source], title=title, conv_shape=shape, index=index)
+
+
+def part(size: int, stride: int) -> str:
+    """The label of a part of the channels: `size` of them, `stride` apart."""
+    return f"C{size}x{stride}"
+
+
+def numbers(label: str) -> tuple[int, int]:
+    """(size, stride) of the label of a part; none is as large as size 0 says of other labels.
+
+    >>> numbers(part(4, 2)), numbers("C")
+    ((4, 2), (0, 0))
+    """
+    size, _, stride = label[1:].partition("x")
+    return (int(size), int(stride)) if stride else (0, 0)
+
+
+def is_part(label: str) -> bool:
+    """Whether the label is a part's."""
+    return bool(numbers(label)[0])
 
 
 def map_axes(shape: Shape) -> Axes:
@@ -105,7 +133,7 @@ class Value:
 
     def size(self, labels: Sequence[str]) -> int:
         """Elements along some of the map's axes."""
-        return prod(self.op.out_shape[LABELS.index(label)] for label in labels)
+        return prod(numbers(label)[0] or self.op.out_shape[LABELS.index(label)] for label in labels)
 
     @property
     def is_map(self) -> bool:
@@ -125,7 +153,26 @@ class Value:
     @property
     def plain(self) -> bool:
         """Whether the elements lie as in [channels, rows, columns]."""
-        return self.order == tuple(label for label in LABELS if label in self.order)
+        order = self._joined(self.order)
+        return order == tuple(label for label in LABELS if label in order)
+
+    @property
+    def split(self) -> bool:
+        """Whether the channels are in parts, on axes of their own or in another order."""
+        return any(map(is_part, self.order))
+
+    def _joined(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Labels with parts of the channels that follow each other joined."""
+        found: list[str] = []
+        for label in labels:
+            size, stride = numbers(label)
+            before = numbers(found[-1]) if found else (0, 0)
+            if size and before[1] == size * stride:
+                found[-1] = part(before[0] * size, stride)
+            else:
+                found.append(label)
+        whole = part(self.op.out_shape[0], 1)
+        return tuple("C" if label == whole else label for label in found)
 
     def reshape(self, shape: Sequence[int]) -> "Value":
         """The same elements with other sizes, as many."""
@@ -135,14 +182,42 @@ class Value:
         axes = []
         for size in shape:
             labels: list[str] = []
-            while self.size(labels) < size and rest:
-                labels.append(rest.pop(0))
+            while (missing := size // self.size(labels)) > 1 and rest:
+                labels += self._cut(rest, missing)
             if self.size(labels) != size:
                 raise UnsupportedError(
-                    "a reshape that splits channels, rows or columns is not supported", tuple(shape)
+                    "a reshape that splits rows, columns or channels unevenly is not supported",
+                    tuple(shape),
                 )
-            axes.append(tuple(labels))
-        return replace(self, axes=tuple(axes), shape=())
+            axes.append(self._joined(labels))
+        return replace(self, axes=tuple(axes), shape=())._shuffled()
+
+    def _cut(self, rest: list[str], size: int) -> list[str]:
+        """Take the first label off `rest`; of channels, only as much as `size` asks for."""
+        label = rest.pop(0)
+        whole, stride = numbers(label) if label != "C" else (self.op.out_shape[0], 1)
+        if not whole or whole <= size or whole % size:
+            return [label]
+        rest.insert(0, part(whole // size, stride))
+        return [part(size, stride * (whole // size))]
+
+    def _shuffled(self) -> "Value":
+        """With a choice of channels where one axis has all parts of them in another order."""
+        held = [place for place, labels in enumerate(self.axes) if any(map(is_part, labels))]
+        if len(held) != 1:
+            return self
+        labels = self.axes[held[0]]
+        parts = [label for label in labels if is_part(label)]
+        first = labels.index(parts[0])
+        if tuple(parts) != labels[first : first + len(parts)]:
+            return self
+        places = np.zeros(1, np.int64)
+        for label in parts:
+            size, stride = numbers(label)
+            places = (places[:, None] + np.arange(size) * stride).reshape(-1)
+        op = selected(self.op, places, f"order of {self.op.title}")
+        joined = (*labels[:first], "C", *labels[first + len(parts) :])
+        return Value(op, (*self.axes[: held[0]], joined, *self.axes[held[0] + 1 :]))
 
     def transpose(self, order: Sequence[int]) -> "Value":
         """The same elements with permuted axes."""
@@ -157,6 +232,8 @@ class Value:
         """The same tensor as the host makes it of what the engine gives."""
         found = Finished(self.op, (), start(self.op.out_shape))
         if not self.plain:
+            if self.split:
+                raise UnsupportedError("a transpose that moves parts of channels is not supported")
             order = [*self.order, *(label for label in LABELS if label not in self.order)]
             found = found.reshape((1, *self.op.out_shape))
             found = found.transpose((0, *(LABELS.index(label) + 1 for label in order)))

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx_models import build, node
 
 Built = tuple[list[NodeProto], dict[str, np.ndarray]]
@@ -178,6 +178,41 @@ def mean_side_by_side() -> ModelProto:
     return build(nodes, constants, (1, 3, 10, 16))
 
 
+def shuffled_channels() -> ModelProto:
+    """A unit of ShuffleNet v2: halves, one convolved, joined, shuffled, and halves again."""
+    nodes = [
+        node("Conv", "x w0", "c0", pads=[1, 1, 1, 1]), node("Relu", "c0", "r0"),
+        helper.make_node("Split", ["r0"], ["left", "right"], axis=1, name="halves"),
+        node("Conv", "right w1", "c1"), node("Relu", "c1", "r1"),
+        node("Concat", "left r1", "j", axis=1), node("Reshape", "j groups", "g"),
+        node("Transpose", "g", "t", perm=[0, 2, 1, 3, 4]), node("Reshape", "t together", "s"),
+        helper.make_node("Split", ["s"], ["a", "b"], axis=1, name="again"),
+        node("Conv", "b w2", "c2", pads=[1, 1, 1, 1], group=8), node("Conv", "c2 w3", "c3"),
+        node("Relu", "c3", "r3"), node("Concat", "a r3", "k", axis=1),
+        node("Conv", "k w4", "c4"), node("Relu", "c4", "r4"),
+        node("GlobalAveragePool", "r4", "m"), node("Flatten", "m", "f"),
+        node("Gemm", "f w5", "y", transB=1),
+    ]  # fmt: skip
+    shapes = [(16, 3, 3, 3), (8, 8, 1, 1), (8, 1, 3, 3), (8, 8, 1, 1), (16, 16, 1, 1), (10, 16)]
+    constants = {f"w{i}": weight(i, *shape) for i, shape in enumerate(shapes)}
+    constants |= {
+        "groups": np.array([1, 2, 8, 8, 8]), "together": np.array([1, -1, 8, 8]),
+    }  # fmt: skip
+    return build(nodes, constants, (1, 3, 8, 8))
+
+
+def chosen_channels() -> ModelProto:
+    """Colours in the other order, then every second channel."""
+    nodes, constants = body("s", last="y")
+    before = [
+        node("Gather", "x reverse", "b", axis=1), node("Conv", "b w0", "c0"),
+        node("Relu", "c0", "r0"), node("Slice", "r0 one six one two", "s"),
+    ]  # fmt: skip
+    numbers = {"reverse": [2, 1, 0], "one": [1], "six": [6], "two": [2]}
+    constants |= {name: np.array(values) for name, values in numbers.items()}
+    return build(before + nodes, constants | {"w0": weight(5, 8, 3, 3, 3)}, IMAGE)
+
+
 CASES: dict[str, Callable[[], ModelProto]] = {
     made.__name__: made
     for made in (
@@ -185,5 +220,6 @@ CASES: dict[str, Callable[[], ModelProto]] = {
         features_as_channels, rows_and_columns_input, autoencoder, channels_last_input,
         channels_last_flattened, input_scale_inside, signed_max_pool, norm_before_max_pool,
         negative_norm_before_max_pool, rectangular_average, mean_side_by_side,
+        shuffled_channels, chosen_channels,
     )
 }  # fmt: skip

@@ -165,6 +165,15 @@ def models() -> dict[str, tuple[ModelProto, str]]:
         "nothing_computed": (build([node("Identity", "x", "y")]), "must compute something"),
         "constant_output": (build([node("Identity", "w", "y")], W), "must depend on its input"),
         "pool_of_input": (build([node("MaxPool", "x", "y", kernel_shape=[2, 2])]), "must not read"),
+        "channels_of_rows": (
+            build([node("Conv", "x w", "c"), node("Slice", "c one two three", "y")],
+                  W | {"one": np.array([0]), "two": np.array([2]), "three": np.array([2])}),
+            "not rows or columns",
+        ),
+        "split_of_others": (
+            build([node("Conv", "x w", "c"), node("Split", "c sizes", "y", axis=1)],
+                  W | {"sizes": np.array([3, 5])}), "1 outputs must share 8 elements",
+        ),
         "doubling_concats": (_doubling(60), "at most|free memory"),
         "many_nodes": (_nodes(20_000), r"Bogus \(node_y\): not an operator"),
         "external_absolute": (_external("/etc/passwd"), "inside the model's folder"),
