@@ -16,8 +16,12 @@ READ_AHEAD = 4  # rows whose bursts read_words asks for ahead, a power of two
 WRITE_AHEAD = 4  # rows whose bursts write_words may have under way
 READ_BITS = WORD_BITS + 3  # of a word that was read, with its response and end of burst
 WRITE_BITS = WORD_BITS + WORD_BYTES  # of one to write, with a strobe a byte
-# LUTs and flip-flops of an adapter of one direction with 64-bit addresses, without its memory: the
-# order of what published synthesis reports of Vitis HLS 2022 list for one of 64 bits.
+# An estimate of an adapter's LUTs and flip-flops, without its memory. Published csynth reports list
+# for one that reads and writes 580 LUTs and 512 flip-flops (32 bits, Vitis HLS 2021.2, XCZU3EG:
+# "vadd" of the ROS 2 hardware acceleration documentation, ros-acceleration/acceleration_examples),
+# 823 and 725 (32 bits, 2024.1, XCZU48DR: sdrangan/waveflow, the matmul unit of its mimo_cg tests),
+# 766 and 566, of a wide port 1,052 and 881 (Alveo, 2020: WenqiJiang/FPGA-ANNS, notes of its merge
+# sorts). 64 bits lie between; of ours each uses one direction, and most flip-flops hold a word.
 ADAPTER_LUT, ADAPTER_FF = 800, 1000
 
 

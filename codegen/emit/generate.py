@@ -48,8 +48,9 @@ def axes(options: Options) -> Axes:
 
 
 def write_engine(engine: Engine, folder: Path) -> str:
-    """Write folder/hls of an engine without a network; its ID."""
+    """Write folder/hls of an engine without a network, and the tool's script; its ID."""
     engine_id, files = render.render_engine(engine)
+    files |= render.render_script(engine)
     with atomic_dir(folder / "hls") as hls:
         for name, text in {**files, ENGINE: engine.text}.items():
             (hls / name).write_text(text, encoding="utf-8")

@@ -49,8 +49,15 @@ def render_all(design: Design, folder: Path = TEMPLATES) -> dict[str, str]:
     _, files = render_engine(design.engine, folder)
     files.update(_texts(folder.glob("sim/*.hpp")))
     files.update(_texts([folder / "sim" / "testbench.cpp"]))
-    files[Path(HLS_SCRIPT).stem] = render(HLS_SCRIPT, script_context(design), folder)
+    files |= render_script(design.engine, design, folder)
     return dict(sorted(files.items()))
+
+
+def render_script(
+    engine: Engine, design: Design | None = None, folder: Path = TEMPLATES
+) -> dict[str, str]:
+    """The script of Vitis HLS by name; design: the network with which it simulates."""
+    return {Path(HLS_SCRIPT).stem: render(HLS_SCRIPT, script_context(engine, design), folder)}
 
 
 def render_engine(engine: Engine, folder: Path = TEMPLATES) -> tuple[str, dict[str, str]]:
@@ -110,17 +117,17 @@ def engine_context(engine: Engine, engine_id: int) -> dict[str, Any]:
     }
 
 
-def script_context(design: Design) -> dict[str, Any]:
+def script_context(engine: Engine, design: Design | None) -> dict[str, Any]:
     """What the script of Vitis HLS sees."""
-    network, part = design.network, design.part
+    part, network = engine.part, design.network if design else None
     return {
         "net": {
-            "name": network.name,
+            "name": network.name if network else "general",
             "generator": f"codegen {VERSION}",
-            "sha256": network.manifest_sha256,
+            "sha256": network.manifest_sha256 if network else None,
             "device": part.device,
             "clock_mhz": part.clock_mhz,
-            "images": design.images,
+            "images": design.images if design else None,
         },
-        "on_chip": bool(design.chip.memory),
+        "on_chip": bool(design and design.chip.memory),
     }

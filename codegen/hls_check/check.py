@@ -6,11 +6,12 @@ too, as Vitis HLS would see it (front_end.py), and what it computes is weighed (
 recurrence.py).
 """
 
-import re
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from codegen.design.engine import ENGINE
 from codegen.hls_check import dataflow, pipeline, pragmas, rules  # noqa: F401  (they register)
 from codegen.hls_check.delays import SERIES7, Delays, delays_of
 from codegen.hls_check.front_end import TOP, compile_design
@@ -27,7 +28,6 @@ from codegen.hls_check.recurrence import (
 from codegen.hls_check.syntax import parse
 from formats.errors import UserError
 
-SCRIPT = "run_hls.tcl"  # names the part
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.
 SIMULATION_ONLY = ("testbench", "emulator", "processes", "stream", "timing")
@@ -79,14 +79,19 @@ def check_design(
 
 
 def design_delays(texts: Mapping[str, str]) -> Delays:
-    """Delays of the part that a design's script names; 7-series where it has no script."""
-    named = re.search(r"^\s*set_part \{?([\w-]+)", texts.get(SCRIPT, ""), re.MULTILINE)
-    return delays_of(named[1]) if named else SERIES7
+    """Delays of the part that a design's engine.json names; 7-series where it has none."""
+    if ENGINE not in texts:
+        return SERIES7
+    try:
+        device = json.loads(texts[ENGINE])["part"]["device"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{ENGINE} must name the part's device; generate it again") from None
+    return delays_of(device)
 
 
 def read_design_files(folder: Path) -> dict[str, str]:
-    """The C++ and the script of a rendered design, by name."""
-    files = [path for path in folder.iterdir() if path.name.endswith((*SUFFIXES[:2], SCRIPT))]
+    """The C++ of a rendered design and its engine.json, by name."""
+    files = [path for path in folder.iterdir() if path.name.endswith((*SUFFIXES[:2], ENGINE))]
     return {path.name: path.read_text(encoding="utf-8") for path in files}
 
 

@@ -18,6 +18,7 @@ from codegen.hls_check.syntax import (
     Declared,
     Function,
     Statement,
+    Tokens,
     Unit,
     array_name,
     calls,
@@ -27,11 +28,14 @@ from codegen.hls_check.syntax import (
     texts,
     uses,
 )
+from codegen.hls_check.types import held, members_of, native_type
 
 STREAMS = {"Fifo", "Stream", "stream"}
 DEFAULT_DEPTH = "2"  # of a stream without a pragma
 PORTS = {"MemoryPort", "burst_maxi"}
 UNSIGNED = re.compile(r"unsigned|uint\d+_t|ap_uint|size_t|typename")
+# The one process that may read and write a memory from outside: it fills the cache in it.
+CACHE = "read_words"
 DEPTH = 8  # calls that a channel is followed through
 
 
@@ -152,11 +156,43 @@ def outside_of_region(program: Program, unit: Unit) -> Findings:
         for name, processes in used.items():
             effects = set[str]().union(*processes.values())
             who = " and ".join(processes)
+            both = {"read", "write"} <= effects
             if name in memories and len(processes) > 1:
                 yield lines[name], f"memory {name} must be an argument of one process, not of {who}"
-            elif "update" in effects or (name not in memories and {"read", "write"} <= effects):
+            elif "update" in effects or (name not in memories and both):
                 text = f"{name} must be read or written through the region, not both"
                 yield lines[name], f"{text} (by {who}): hand it on by a stream"
+            elif name in memories and both and who != CACHE:
+                text = f"memory {name} must be read or written by {who}, not both"
+                yield lines[name], f"{text}, which only {CACHE} may, to fill its cache"
+
+
+@rule("exact-width")
+def elements_of_streams(program: Program, unit: Unit) -> Findings:
+    """What goes through a stream of a region has as many bits as it needs: each is a register."""
+    wide = "which goes through a stream, must have a type of exact width, not"
+    for channel in _streams(unit):
+        for native in sorted(native_type(program, _element(channel)))[:1]:
+            text = "".join(texts(_element(channel)))
+            yield channel.name.line, f"{text} of {channel.name.text}, {wide} {native}"
+    streams = (channel for other in program.units for channel in _streams(other))
+    sent = {owner for channel in streams for owner in held(program, _element(channel))}
+    for item in (item for item in unit.declarations if item.owner in sent):
+        for field in members_of(item):
+            for native in sorted(native_type(program, field.type))[:1]:
+                yield field.name.line, f"{item.owner}.{field.name.text}, {wide} {native}"
+
+
+def _streams(unit: Unit) -> list[Declared]:
+    """The streams of a file's regions."""
+    items = [item for _, region in regions(unit) for item in region.statements]
+    found = [channel for item in items for channel in channels(item)]
+    return [channel for channel in found if channel.type[0].text in STREAMS]
+
+
+def _element(stream: Declared) -> Tokens:
+    """The type of its elements."""
+    return split(stream.type[2:-1])[0]
 
 
 @rule("dataflow")
@@ -185,6 +221,20 @@ def ends_of_channels(program: Program, unit: Unit) -> Findings:
                     yield line, f"{one}, not {len(processes)}"
             if len(writers) == len(readers) == 1 and writers[0] >= readers[0]:
                 yield line, f"channel {name} must be written before it is read"
+
+
+@rule("dataflow")
+def arrays_of_regions(_: Program, unit: Unit) -> Findings:
+    """No array that joins processes is partitioned: each element would be a channel of its own."""
+    for _function, region in regions(unit):
+        arrays = {name.name.text for item in region.statements for name in channels(item)}
+        for pragma in (p for p in region.pragmas() if pragma_name(p).startswith("ARRAY_")):
+            name = pragma_options(pragma).get("variable")
+            if name in arrays:
+                yield (
+                    pragma.line,
+                    f"channel {name} must be one structure in a stream, not registers",
+                )
 
 
 @rule("dataflow")

@@ -15,7 +15,7 @@ class Delays:
 
     family: str  # synth_xilinx's name
     source: str
-    limit: float  # of a recurrence, a cycle of II
+    limit: float  # of a recurrence
     net: float  # between slices
     clock_to_q: float
     setup: float  # of a flip-flop's D

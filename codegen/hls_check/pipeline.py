@@ -11,7 +11,6 @@ from codegen.hls_check.rules import has_static_bound
 from codegen.hls_check.syntax import (
     Function,
     Statement,
-    Tokens,
     Unit,
     array_name,
     calls,
@@ -20,9 +19,8 @@ from codegen.hls_check.syntax import (
     texts,
     uses,
 )
+from codegen.hls_check.types import members, native_type
 
-# Types of which nobody has said how many bits are needed.
-NATIVE = {"int", "unsigned", "long", "int32_t", "uint32_t", "int64_t", "uint64_t"}
 # Pragmas that say what an array becomes.
 STORAGE = {"ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE"}
 
@@ -35,10 +33,15 @@ def pipelines(function: Function) -> Iterator[Statement]:
             yield item
 
 
-def _members(program: Program, owner: str) -> dict[str, Tokens]:
-    """Types of a structure's members by their names."""
-    items = [item for unit in program.units for item in unit.declarations if item.owner == owner]
-    return {name.name.text: name.type for item in items for name in declared(item.tokens)}
+@rule("interval")
+def interval(_: Program, unit: Unit) -> Findings:
+    """A pipelined loop begins an iteration every cycle: the cycles of all models are counted so."""
+    for function in unit.functions:
+        for loop in pipelines(function):
+            for pragma in (p for p in loop.pragmas() if pragma_name(p) == "PIPELINE"):
+                given = pragma_options(pragma).get("II")
+                if given != "1":
+                    yield pragma.line, f"loop {loop.label} must have II = 1, not {given or 'none'}"
 
 
 @rule("exact-width")
@@ -52,17 +55,18 @@ def exact_width(program: Program, unit: Unit) -> Findings:
             counters = [] if fixed else declared(split(loop.tokens, ";")[0])
             names = [*counters, *(name for item in outside for name in declared(item.tokens))]
             for name in names:
-                types = {"": name.type, **_members(program, name.type[0].text)}
+                inner = members(program, name.type[0].text)
+                types = {"": name.type, **{item.name.text: item.type for item in inner}}
                 changed = {""} if name in counters else _changed(inside, name.name.text)
                 for member in sorted(changed & types.keys()):
-                    native = NATIVE & set(texts(types[member]))
+                    native = native_type(program, types[member])
                     words = bool(name.sizes) and native <= {"uint64_t"}  # of a bus
                     if native and not words:
                         what = f"{name.name.text}.{member}" if member else name.name.text
                         yield (
                             name.name.line,
                             f"{what}, which loop {loop.label} carries on, must have a type of "
-                            f"exact width, not {native.pop()}: Count, ap_uint or one of C::",
+                            f"exact width, not {sorted(native)[0]}: Count, ap_uint or one of C::",
                         )
 
 
@@ -74,6 +78,30 @@ def _changed(items: list[Statement], name: str) -> set[str]:
             method = not use.effect & {"read", "write"}
             changed.add("" if method or not use.members else use.members[0])
     return changed
+
+
+@rule("array-storage")
+def blocks_of_arrays(_: Program, unit: Unit) -> Findings:
+    """No partition into blocks: neighbours, which a cycle needs together, would share a memory."""
+    for token in (token for token in unit.source.tokens if token.kind == "pragma"):
+        options = pragma_options(token)
+        cut = pragma_name(token) in ("ARRAY_PARTITION", "ARRAY_RESHAPE")
+        if cut and ("block" in options or options.get("type") == "block"):
+            yield token.line, f"{options.get('variable')} must be partitioned complete or cyclic"
+
+
+@rule("array-storage")
+def words_of_arrays(_: Program, unit: Unit) -> Findings:
+    """What is one word of a memory is written whole: block RAM has write enables for bytes only."""
+    for function in unit.functions:
+        pragmas = [item.tokens[0] for item in function.body.walk() if item.kind == "pragma"]
+        for name, kind in {(pragma_options(p).get("variable"), pragma_name(p)) for p in pragmas}:
+            if not name or kind not in ("AGGREGATE", "ARRAY_RESHAPE"):
+                continue
+            for item in (item for loop in pipelines(function) for item in loop.walk()):
+                for use in uses(item.tokens, name):
+                    if "write" in use.effect and (use.members or kind == "ARRAY_RESHAPE"):
+                        yield item.line, f"a word of {name} must be written whole, as one value"
 
 
 @rule("array-storage")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from codegen.hls_check.lexer import PRAGMA, Token
 from codegen.hls_check.program import Findings, Program, rule
 from codegen.hls_check.syntax import Function, Unit
+from codegen.hls_check.types import held, variable
 
 # A line each: name, options with a value, and behind the stroke the words that stand alone. An
 # option with an exclamation mark is one without which the pragma says nothing.
@@ -91,6 +92,28 @@ def pragmas(_: Program, unit: Unit) -> Findings:
         if token.kind == "pragma":
             for text in _wrong(token, owners.get(id(token))):
                 yield token.line, text
+
+
+@rule("aggregate")
+def aggregates(program: Program, unit: Unit) -> Findings:
+    """What is one word of a memory is a flat structure without padding.
+
+    "AGGREGATE ... cannot be used on structs that contain other structs" (UG1399,
+    set_directive_aggregate); without `compact = bit` its fields begin at whole bytes, and the
+    memory has more bits than the plan.
+    """
+    for function in unit.functions:
+        for token in (item.tokens[0] for item in function.body.walk() if item.kind == "pragma"):
+            if pragma_name(token) == "AGGREGATE":
+                options = pragma_options(token)
+                name = options.get("variable") or ""
+                found = variable(function, name)
+                inner = held(program, found.type) if found else []
+                if len(inner) > 1:
+                    text = f"{name} must be flat, and {inner[0]} holds {', '.join(inner[1:])}"
+                    yield token.line, f"{text}: AGGREGATE takes no structure in a structure"
+                if options.get("compact") != "bit":
+                    yield token.line, f"AGGREGATE of {name} must have compact = bit, as planned"
 
 
 def _wrong(token: Token, function: Function | None) -> Iterator[str]:

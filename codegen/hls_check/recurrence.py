@@ -34,7 +34,7 @@ class Recurrence:
     @property
     def limit(self) -> float:
         """What it may take, in ns."""
-        return self.delays.limit * self.loop.interval
+        return self.delays.limit
 
     def __str__(self) -> str:
         return f"{self.nanoseconds:.2f} of {self.limit:g} ns: {self.loop.label} ({self.process})"
@@ -46,7 +46,6 @@ class Pipeline:
 
     place: Place
     label: str
-    interval: int  # II
     free: frozenset[str]  # arrays of which no iteration needs what another one writes
 
 
@@ -57,11 +56,9 @@ def find_pipelines(texts: Mapping[str, str]) -> list[Pipeline]:
         functions = [f for f in parse(lex(name, texts[name])).functions]
         for loop in (loop for function in functions for loop in pipelines(function)):
             given = [(pragma_name(pragma), pragma_options(pragma)) for pragma in loop.pragmas()]
-            intervals = [o["II"] for kind, o in given if kind == "PIPELINE" and o.get("II")]
             free = [o.get("variable") for kind, o in given if kind == "DEPENDENCE" and "false" in o]
-            interval = int(intervals[0] or 1) if intervals else 1
             place = Place(name, loop.line)
-            found.append(Pipeline(place, loop.label, interval, frozenset(v for v in free if v)))
+            found.append(Pipeline(place, loop.label, frozenset(v for v in free if v)))
     return found
 
 
@@ -107,7 +104,7 @@ def describe(module: Module, function: Function, name: str) -> str:
 
 
 def check_recurrences(found: Iterable[Recurrence]) -> list[Finding]:
-    """Loops that are too slow for their interval."""
+    """Loops in which a cycle does not suffice."""
     findings = []
     for item in found:
         loop = item.loop

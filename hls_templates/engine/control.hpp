@@ -126,31 +126,32 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
       d.pixel_entries,
       {d.in_align, d.in2_align},
       d.out_channels,
-      {{d.in_scheme, d.in_shift, d.in_half, d.in_bits, d.in_signed},
-       {d.in2_scheme, d.in2_shift, d.in2_half, d.in2_bits, d.in2_signed}}};
+      {{d.in_scheme, d.in_shift, d.in_half, d.in_bits, d.in_signed != 0},
+       {d.in2_scheme, d.in2_shift, d.in2_half, d.in2_bits, d.in2_signed != 0}}};
   to_compute.write(compute);
-  const FinishWork<C> finish = {d.raw != 0,
-                                d.scaled != 0,
-                                d.exclude_pad != 0,
-                                d.op,
-                                tiles,
-                                images,
-                                d.conv_height,
-                                d.stride_h,
-                                d.pad_top,
-                                d.kernel_h,
-                                d.in_height,
-                                d.conv_width,
-                                d.stride_w,
-                                d.pad_left,
-                                d.kernel_w,
-                                d.in_width,
-                                d.requant_shift,
-                                d.y_min,
-                                d.y_max,
-                                d.reciprocal,
-                                d.lrn_size,
-                                {d.out_scheme, d.out_shift, d.out_half, d.out_bits, d.out_signed}};
+  const FinishWork<C> finish = {
+      d.raw != 0,
+      d.scaled != 0,
+      d.exclude_pad != 0,
+      d.op,
+      tiles,
+      images,
+      d.conv_height,
+      d.stride_h,
+      d.pad_top,
+      d.kernel_h,
+      d.in_height,
+      d.conv_width,
+      d.stride_w,
+      d.pad_left,
+      d.kernel_w,
+      d.in_width,
+      d.requant_shift,
+      typename C::quant_t(d.y_min),
+      typename C::quant_t(d.y_max),
+      d.reciprocal,
+      d.lrn_size,
+      {d.out_scheme, d.out_shift, d.out_half, d.out_bits, d.out_signed != 0}};
   to_finish.write(finish);
   const PoolWork<C> pool = {
       d.raw != 0,      d.pool_h > 1 || d.pool_w > 1 || d.pool_stride_h > 1 || d.pool_stride_w > 1,
@@ -211,7 +212,7 @@ control_pass:
     }
     if (conv) {
       if (last && tile_end) group_at += d.group_words;
-      read_at = last ? group_at : read_at + d.chunk_words;
+      read_at = last ? group_at : addr_t(read_at + d.chunk_words);
     } else {
       read_at += d.chunk_words;
       read2_at += d.chunk2_words;

@@ -80,7 +80,7 @@ class Decoder {
       : scheme_(s.scheme),
         shift_(s.shift),
         half_(s.half),
-        sign_(s.is_signed ? 1 << (s.bits - 1) : 0) {
+        sign_(s.is_signed ? 1 << (int(s.bits) - 1) : 0) {
 #pragma HLS ARRAY_PARTITION variable = centroid_ complete  // registers: any code of any lane
   load_centroids:
     for (int j = 0; j < 2 * KnqTable<C>::WORDS; j++) {
@@ -121,7 +121,7 @@ class Encoder {
       : scheme_(s.scheme),
         shift_(s.shift),
         half_(s.half),
-        mask_((1 << s.bits) - 1),
+        mask_((1 << int(s.bits)) - 1),
         largest_(s.is_signed ? mask_ >> 1 : mask_) {
 #pragma HLS ARRAY_PARTITION variable = threshold_ complete  // registers
   load_thresholds:

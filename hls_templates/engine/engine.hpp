@@ -49,9 +49,9 @@ tally_stage:
   }
   counters[COUNT_CYCLES] = region_cycles(most);
   // Bytes are those of the DRAM; a word on chip takes its cycle, but no bus.
-  counters[COUNT_BYTES_WEIGHTS] = uint64_t(WORD_BYTES * C::WEIGHT_PORTS) * n[0];
-  counters[COUNT_BYTES_READ] = uint64_t(WORD_BYTES) * from_ddr;
-  counters[COUNT_BYTES_WRITTEN] = uint64_t(WORD_BYTES) * to_ddr;
+  counters[COUNT_BYTES_WEIGHTS] = uint64_t(WORD_BYTES * C::WEIGHT_PORTS) * uint64_t(n[0]);
+  counters[COUNT_BYTES_READ] = uint64_t(WORD_BYTES) * uint64_t(from_ddr);
+  counters[COUNT_BYTES_WRITTEN] = uint64_t(WORD_BYTES) * uint64_t(to_ddr);
 }
 
 // Runs one layer on a batch of images. Of the two on-chip memories one is read (and, as a cache,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Processes and what joins them. cycle_t: iterations in which a process has worked;
-// region_cycles(): those of the busiest, in a timed simulation all of the region so far.
+// Processes and what joins them. count_t: what a process counts in a layer; cycle_t: iterations in
+// which it has worked; region_cycles(): those of the busiest, in a timed simulation all of the
+// region so far.
 //
 // Stream<T, DEPTH>: a stream between two processes of a dataflow region; Fifo<T>: what a process
 // sees of it. For synthesis both are hls::stream, and a pragma gives the stream its depth. In
@@ -8,6 +9,16 @@
 // would hang the hardware stops the program with the stream's name (processes.hpp).
 #ifndef FIFO_HPP
 #define FIFO_HPP
+
+#ifdef CSIM_FAST
+#include <cstdint>
+
+typedef uint32_t count_t;
+#else
+#include "ap_int.h"
+
+typedef ap_uint<32> count_t;
+#endif
 
 #ifdef __SYNTHESIS__
 #include "hls_stream.h"
@@ -33,8 +44,8 @@ class Stream : public Fifo<T> {
 #endif
 
 #ifndef CSIM_TIMED
-typedef uint32_t cycle_t;
-inline uint32_t region_cycles(uint32_t busiest) {
+typedef count_t cycle_t;
+inline count_t region_cycles(count_t busiest) {
 #pragma HLS INLINE
   return busiest;
 }

@@ -47,9 +47,6 @@ enum Counter {
   COUNTERS
 };
 
-typedef uint32_t count_t;
-typedef uint32_t addr_t;  // of words
-
 // Bits of the numbers 0 .. LAST.
 template <uint32_t LAST>
 struct Bits {
@@ -72,6 +69,13 @@ using Count = int32_t;
 #else
 template <uint32_t LAST>
 using Count = ap_uint<Bits<LAST>::COUNT>;
+#endif
+
+// A word's address: DRAM ports reach 4 GiB at most. What lies before a buffer wraps round.
+#ifdef CSIM_FAST
+typedef uint32_t addr_t;
+#else
+typedef ap_uint<29> addr_t;
 #endif
 
 // Counts 0, 1, .. limit - 1 and again from 0. That it stands at its last value is found out one
@@ -110,7 +114,11 @@ class Digit {
 
 // How the codes of one feature map are made and read.
 struct CodeSettings {
-  int32_t scheme, shift, half, bits, is_signed;
+  Count<2> scheme;  // enum Scheme
+  Count<15> shift;
+  Count<1 << 15> half;  // half a step
+  Count<16> bits;
+  bool is_signed;
 };
 
 // v * 2^s. Plain << is undefined for negative native integers before C++20; ap_int defines it.

@@ -187,6 +187,13 @@ struct ComputeWork {
 
 // --- finish, max_pool, pack_rows, write_words -------------------------------------------------
 
+// A shift to the right, to the left where it is negative: less than the 64 bits of a sum.
+#ifdef CSIM_FAST
+typedef int32_t shift_t;
+#else
+typedef ap_int<7> shift_t;
+#endif
+
 template <class C>
 struct FinishWork {
   bool raw, scaled, exclude_pad;
@@ -195,7 +202,10 @@ struct FinishWork {
   Count<C::MAX_IMAGES> images;
   typename C::y_t conv_height, stride_h, pad_top, kernel_h, in_height;
   typename C::x_t conv_width, stride_w, pad_left, kernel_w, in_width;
-  int32_t requant_shift, y_min, y_max, reciprocal, lrn_size;
+  shift_t requant_shift;
+  typename C::quant_t y_min, y_max;
+  Count<1 << 24> reciprocal;  // of an average: 2^24 over its elements
+  Count<2 * C::LRN_REACH + 1> lrn_size;
   CodeSettings code;
 };
 

@@ -7,8 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from codegen.design.array import Array
+from codegen.design.engine import ENGINE
+from codegen.design.general import general_engine
 from codegen.design.planner import plan
-from codegen.emit.render import render_all
+from codegen.emit.render import render_all, render_engine
 from codegen.hls_check.front_end import compile_design
 from codegen.hls_check.program import Finding
 from formats.hardware import find_part
@@ -35,7 +37,10 @@ def every_operation() -> Toy:
 @cache
 def rendered(name: str) -> dict[str, str]:
     """The files of `hls/`: AlexNet with 24 x 8 multipliers, `small` with 8 x 8, `operations`, which
-    `pairs` runs with two products a multiplier where widths allow."""
+    `pairs` runs with two products a multiplier where widths allow; a general engine of a family."""
+    if name in GENERAL:
+        engine = general_engine(find_part(GENERAL[name]), {"simd": 8, "pe": 24, "pixels": 1})
+        return {**render_engine(engine)[1], ENGINE: engine.text}
     if name not in ("operations", "pairs"):
         return render_all(planned("alexnet", Array(24 if name == "alexnet" else 8, 8)))
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +52,8 @@ def rendered(name: str) -> dict[str, str]:
         return render_all(design)
 
 
-DESIGNS = ("alexnet", "operations", "pairs")
+GENERAL = {"general_xc7": "XC7Z020", "general_zu": "XCZU7EV"}  # with their parts
+DESIGNS = ("alexnet", "operations", "pairs", *GENERAL)
 
 
 @cache

@@ -10,8 +10,9 @@ from codegen.hls_check.llvm import Function, bits, parse_module
 from codegen.hls_check.operators import check_operators
 from codegen.hls_check.recurrence import check_recurrences, find_pipelines, recurrences
 from codegen.hls_check.timing import Timing
+from formats.errors import UserError
 from tests.checkout import needs_clang
-from tests.hls.designs import DESIGNS, compiled, rendered
+from tests.hls.designs import DESIGNS, GENERAL, compiled, rendered
 
 pytestmark = needs_clang
 
@@ -31,6 +32,17 @@ SEEDED = [
     ("control.hpp", "row += w.row_entries;",
      "if (row >= column) row -= column;\n        row += row >= w.row_entries ? dx : dy;",
      "recurrence", "what goes round in plan_tap (plan_taps) takes"),
+    # a place that is moved and wrapped round; a gear of bytes that is shifted where it is kept
+    ("compute.hpp", "        at += w.chunk_blocks;",
+     "        at = (at == w.ring_entries - 1 ? line.entry : at) + w.chunk_blocks;\n"
+     "        if (at >= w.ring_entries) at = at - w.ring_entries + line.entry;",
+     "recurrence", "what goes round in compute_step (compute) takes"),
+    ("packing.hpp",
+     "      blocks.write(split_block<C>(from_byte<C, kept>(window, skip), job.bits));",
+     "      const typename C::in_gear_t gear = from_byte<C, kept>(window, skip);\n"
+     "      blocks.write(split_block<C>(gear, job.bits));\n"
+     "      window[0] = uint64_t(gear >> (8 * int(job.bits)));",
+     "recurrence", "what goes round in unpack_step (unpack_rows) takes"),
     ("finish.hpp", "    total++;", "    total = (total ^ total >> 3) * 5 + (total > 9 ? 3 : 7);",
      "recurrence", "what goes round in finish_lanes (finish) takes"),
     ("pooling.hpp", "out.write(best);", "out.write(best);\n        rows[0][0] = best;",
@@ -43,7 +55,8 @@ SEEDED = [
 @pytest.mark.parametrize("name", DESIGNS)
 def test_design_keeps_to_its_budget(name):
     module = parse_module(compiled(name)[1])
-    times = recurrences(module, find_pipelines(rendered(name)))
+    delays = design_delays(rendered(name))
+    times = recurrences(module, find_pipelines(rendered(name)), delays)
     found = [*check_operators(module), *check_recurrences(times)]
     assert [str(finding) for finding in found] == []
 
@@ -58,10 +71,13 @@ def test_seeded_violation(file, old, new, rule, words):
 
 
 def test_delays_are_those_of_the_part():
-    script = rendered("small")["run_hls.tcl"]
-    assert design_delays({"run_hls.tcl": script}) == SERIES7 == design_delays({})
-    other = script.replace("xc7z020clg400-1", "xczu7ev-ffvc1156-2-e")
-    assert design_delays({"run_hls.tcl": other}) == ULTRASCALE_PLUS
+    seven, ultra = (rendered(name) for name in GENERAL)
+    assert design_delays(seven) == SERIES7 == design_delays({})
+    assert design_delays(ultra) == ULTRASCALE_PLUS
+    with pytest.raises(UserError, match=r"^engine\.json must name the part's device"):
+        design_delays({"engine.json": "{}"})
+    with pytest.raises(UserError, match="must be of a family with known delays"):
+        design_delays({"engine.json": seven["engine.json"].replace("xc7z020", "xcvu9p")})
 
 
 def test_every_pipelined_loop_is_timed():

@@ -87,6 +87,37 @@ class Run:
         return found
 
 
+# What a script of Vitis HLS must set before it synthesizes: command, operands, options.
+SETTINGS = (
+    # routing's part of the period, which the check of the estimated clock takes off
+    ("set_clock_uncertainty", ("27%",), {}),
+    # a region that is not canonical ends the run
+    ("config_dataflow", (), {"-strict_mode": "error"}),
+    # a pipeline that waits lets go of what is done
+    ("config_compile", (), {"-pipeline_style": "flp"}),
+    # shift registers for streams, as the planner counts them
+    ("config_storage", ("fifo",), {"-impl": "srl"}),
+)
+
+
+def missing_settings(run: Run) -> list[str]:
+    """Settings that a synthesis of a run goes without."""
+    found, given = [], list[Call]()
+    for call in run.calls:
+        if call.name == "open_solution":
+            given = []  # they are the solution's
+        elif call.name == "csynth_design":
+            found += [
+                f"{name} must be {' '.join(map(str, (*operands, *options.items())))}"
+                for name, operands, options in SETTINGS
+                if not any(c.name == name and c.operands == operands and c.options == options
+                           for c in given)
+            ]  # fmt: skip
+        else:
+            given.append(call)
+    return found
+
+
 def run_script(
     script: Path,
     tool: str,

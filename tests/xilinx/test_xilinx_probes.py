@@ -45,7 +45,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_table_and_sources_agree() -> None:
     assert sorted(NAMES) == sorted(path.stem for path in TEMPLATES.glob("probes/*.cpp"))
-    assert len(NAMES) == 21
+    assert len(NAMES) == 27
     for probe in PROBES:
         text = (TEMPLATES / "probes" / f"{probe.name}.cpp").read_text()
         assert re.search(rf"^void {probe.name}\(", text, re.M) and "int main() {" in text

@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
-from tcl_check import WHY_NOT, interpreter, run_script
+from tcl_check import WHY_NOT, interpreter, missing_settings, run_script
 from wiring import build, check, port_of, read_bundles
 
-from codegen.emit.generate import generate
+from codegen.design.general import general_engine
+from codegen.emit.generate import generate, write_engine
 from codegen.emit.xilinx.block_design import write_block_design
+from codegen.emit.xilinx.probes import write_probes
 from formats.design import read_design
 from formats.errors import UserError
 from formats.hardware import clocked, find_part, load_boards
@@ -227,6 +229,56 @@ def test_hls_script_is_as_documented(copied, tmp_path, steps, expected):
 def test_seeded_error_of_the_hls_script_is_found(copied, tmp_path, change, expected):
     run = _run_hls(copied(), tmp_path, {}, change)
     assert any(expected in problem for problem in run.problems()), run.problems()
+
+
+WEAKER = [  # what a script must set, as another value or not at all, and what is missing then
+    ("set_clock_uncertainty 27%", "set_clock_uncertainty 5%", "set_clock_uncertainty must be 27%"),
+    ("    set_clock_uncertainty 27%\n", "", "set_clock_uncertainty must be 27%"),
+    ("-strict_mode error", "-strict_mode warning", "config_dataflow must be ('-strict_mode', 'err"),
+    ("    config_dataflow -strict_mode error\n", "", "config_dataflow must be"),
+    ("-pipeline_style flp", "-pipeline_style stp", "config_compile must be ('-pipeline_style', 'f"),
+    ("    config_compile -pipeline_style flp\n", "", "config_compile must be"),
+    ("fifo -impl srl", "fifo -impl auto", "config_storage must be fifo ('-impl', 'srl')"),
+    ("    config_storage fifo -impl srl\n", "", "config_storage must be"),
+]
+
+
+@needs_tcl
+@pytest.mark.parametrize(("old", "new", "expected"), WEAKER)
+def test_scripts_set_what_the_engine_relies_on(copied, tmp_path, old, new, expected):
+    """Those of a network, of a general engine and of the probes; each seeded violation is found."""
+    part, folder = find_part("XC7Z020"), tmp_path / "engine"
+    write_engine(general_engine(part, {"simd": 8, "pe": 8}), folder)
+    scripts = [
+        copied() / "hls" / "run_hls.tcl",
+        folder / "hls" / "run_hls.tcl",
+        write_probes(tmp_path / "probes", part),
+    ]
+    for script in scripts:
+        assert missing_settings(run_script(script, "hls", tmp_path, {}, {})) == []
+        script.write_text(_instead(old, new)(script.read_text()))
+        run = run_script(script, "hls", tmp_path, {}, {})
+        missing = missing_settings(run)
+        assert len(missing) == len(run.named("csynth_design")) >= 1
+        assert all(text.startswith(expected) for text in missing), missing
+
+
+@needs_tcl
+def test_script_of_a_general_engine(tmp_path):
+    """It needs neither a network nor a test bench."""
+    write_engine(general_engine(find_part("XCZU7EV"), {"simd": 8, "pe": 8, "pixels": 1}), tmp_path)
+    script = tmp_path / "hls" / "run_hls.tcl"
+    run = run_script(script, "hls", tmp_path, {}, {})
+    assert run.problems() == []
+    made = [call.name for call in run.calls if call.name.endswith("_design")]
+    assert made == ["csynth_design", "export_design"]
+    assert run.named("set_part")[0].operands == ("xczu7ev-ffvc1156-2-e",)
+    assert [call.options for call in run.named("add_files")] == [
+        {"-cflags": f"-std=c++14 -I{tmp_path / 'hls'}"}
+    ]
+    run = run_script(script, "hls", tmp_path, {}, {"HLS_STEPS": "csim"})
+    assert run.status == 1
+    assert "HLS_STEPS must name csynth or export, not csim: an engine has no test" in run.output
 
 
 @needs_tcl
