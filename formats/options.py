@@ -86,11 +86,11 @@ class Options:
         None, "a width, a comma list (one a quantized layer) or auto", "the network's"
     )
     rule: str | None = option(None, "of knq: nearest, or floor (the paper's)", "nearest")
-    variant: str | None = option(None, "of enq: floor, mid or round", "floor")
+    variant: str | None = option(None, "of enq: round, mid, or floor (the paper's)", "round")
     qm: str | None = option(None, "width of a decoded activation, or auto", "12")
     delta: float | None = option(
-        None, "what a search may lose: points of top-1 or agreement, or dB of output SQNR",
-        "1 point with labels, else 30 dB; METRIC=agreement 5 points",
+        None, "what a search may lose: points of top-1 or agreement, nats, or dB of output SQNR",
+        "1 point with labels, else 30 dB; METRIC=agreement 5 points, divergence 0.1",
     )  # fmt: skip
     weight_scheme: str | None = option(
         None, "stored weights: uniform, or kmeans (indices into a codebook)", "uniform"
@@ -128,7 +128,7 @@ class Options:
     points: int = option(12, "budget: designs of the front", interval="[2,")
     metric: str | None = option(
         None, "what a width is judged by", "accuracy with labels, else sqnr",
-        choices="accuracy agreement sqnr",
+        choices="accuracy agreement divergence sqnr",
     )  # fmt: skip
     order: str = option("size", "search: which layers come first", choices="size backward forward")
     exhaustive: bool = option(False, "search: all products of widths")

@@ -18,7 +18,7 @@ from formats.schema import Limits, stored
 SCHEMES = ("uniform", "enq", "knq")  # index = Scheme in hls_templates/engine/layer.hpp
 WIDTHS = {"knq": (1, 8), "enq": (1, 15), "uniform": (2, 16)}  # bits of a stored code
 QM_RANGE = (2, 15)  # width of y where a nonuniform code is made from it
-VARIANTS = ("floor", "mid", "round")
+VARIANTS = ("round", "mid", "floor")
 RULES = ("nearest", "floor")
 
 

@@ -6,7 +6,6 @@ here of the integer network.
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +22,7 @@ from formats.errors import UserError, existing
 from formats.images import ImageSet, best_classes
 from formats.network import Layer, Network
 from model_prep import run, stats
+from model_prep.parallel import ordered
 from model_prep.quantize.calibrate import batches
 from model_prep.quantize.reference import Reference
 from model_prep.quantize.score import sqnr_db
@@ -30,6 +30,7 @@ from model_prep.stages import Subject, finite, scores
 
 OUTPUTS = "accuracy.npz"  # in OUT, for AGAINST
 EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"  # of onnxruntime
+_NOISE_IMAGES = 64  # at most, that the SQNR of layers is measured on
 Logits = Callable[[torch.Tensor], np.ndarray]
 
 
@@ -49,7 +50,7 @@ def float_runner(subject: Subject) -> tuple[str, Logits | None]:
     del model.graph.output[:]  # what the host does at the end is not the network's
     model.graph.output.append(onnx.ValueInfoProto(name=imported.logits_name))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = 1  # batches run side by side
     options.log_severity_level = 3
     options.add_session_config_entry(EXTERNAL_DATA, str(source.path.resolve().parent))
     session = onnxruntime.InferenceSession(
@@ -64,29 +65,6 @@ def float_runner(subject: Subject) -> tuple[str, Logits | None]:
         return np.concatenate([out.reshape(1, -1) for out in outputs]).astype(np.float32)
 
     return "onnxruntime", infer
-
-
-class _Noise:
-    """Signal and noise of every layer, summed over batches."""
-
-    def __init__(self, network: Network) -> None:
-        self.layers = {layer.name: layer for layer in network.layers}
-        self.sums = {name: [0.0, 0.0] for name in self.layers}
-
-    def add(self, name: str, codes: np.ndarray, want: torch.Tensor) -> None:
-        """One layer's stored codes (or raw accumulators) and the float network's values."""
-        layer = self.layers[name]
-        got = torch.from_numpy(_values(layer, codes))
-        want = want.double()
-        self.sums[name][0] += float(want.square().sum())
-        self.sums[name][1] += float((want - got).square_().sum())
-
-    def table(self) -> list[dict[str, Any]]:
-        """{name, sqnr_db} per layer; None for an infinite ratio."""
-        return [
-            {"name": name, "sqnr_db": finite(sqnr_db(signal, noise))}
-            for name, (signal, noise) in self.sums.items()
-        ]
 
 
 def _values(layer: Layer, codes: np.ndarray) -> np.ndarray:
@@ -109,8 +87,48 @@ class Outputs:
     labels: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Runs:
+    """What is run on a batch of images, both networks side by side."""
+
+    subject: Subject
+    network: Network
+    run_float: Logits | None  # None: torch
+    reference: Reference
+
+    def outputs(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs [N, classes] of float and of the integers."""
+        x = self.subject.to_float(batch)
+        float_outputs = self.run_float or (lambda x: run.forward(self.subject.graph, x).numpy())
+        *_, (_, last) = self.reference.run(self.network.input.encode(batch))
+        return float_outputs(x), _values(self.network.layers[-1], last).reshape(len(batch), -1)
+
+    def noise(self, batch: np.ndarray) -> list[tuple[str, float, float]]:
+        """(layer, energy of the float network's values, of the integers' distance from them)."""
+        exact = run.run_float(self.subject.graph, self.subject.to_float(batch))
+        found = self.reference.run(self.network.input.encode(batch))
+        sums = []
+        for layer, (_, want), (_, codes) in zip(self.network.layers, exact, found, strict=True):
+            wide = want.double()
+            gap = wide - torch.from_numpy(_values(layer, codes))
+            sums.append((layer.name, float(wide.square().sum()), float(gap.square_().sum())))
+        return sums
+
+
+def layer_noise(runs: _Runs, pixels: np.ndarray) -> list[dict[str, Any]]:
+    """{name, sqnr_db} per layer for images uint8 [N, C, H, W]; None for an infinite ratio."""
+    sums = {layer.name: [0.0, 0.0] for layer in runs.network.layers}
+    for found in ordered(runs.noise, batches(pixels)):
+        for name, signal, noise in found:
+            sums[name][0] += signal
+            sums[name][1] += noise
+    return [{"name": name, "sqnr_db": finite(sqnr_db(*pair))} for name, pair in sums.items()]
+
+
 def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[str, Any], Outputs]:
     """Run float and integers once on all test images; what comes out, and the outputs.
+
+    The SQNR of layers is that of the first images, which say as much of so many values.
 
     Args:
         subject: the float network, and what tables were fitted on.
@@ -123,19 +141,14 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
         "for the test, none in both"
     )
     runtime, run_float = float_runner(subject)
-    reference, noise = Reference(network), _Noise(network)
+    runs = _Runs(subject, network, run_float, Reference(network))
     exact, integer = [], []
     quiet = not sys.stderr.isatty()
     with tqdm(total=len(test), desc="accuracy", unit="image", disable=quiet) as bar:
-        for batch in batches(test.pixels):
-            x = subject.to_float(batch)
-            layers = run.run_float(subject.graph, x)
-            results = reference.run(network.input.encode(batch))
-            for (_, want), (name, codes) in zip(layers, results, strict=True):
-                noise.add(name, codes, want)
-            exact.append(run_float(x) if run_float else want.flatten(1).numpy())
-            integer.append(_values(network.layers[-1], codes).reshape(len(codes), -1))
-            bar.update(len(batch))
+        for one, other in ordered(runs.outputs, batches(test.pixels)):
+            exact.append(one)
+            integer.append(other)
+            bar.update(len(one))
     answers = [class_values(network.ending, np.concatenate(one)) for one in (exact, integer)]
     outputs = Outputs(answers[0], answers[1], test.labels)
     pair = outputs.exact, outputs.integer
@@ -144,8 +157,18 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
         "calibration_images": calibrated, "float_runtime": runtime,
         "refine": network.calibration.get("refine", []), **scores(*pair, test.labels),
         "paired": stats.compare(*pair, test.labels),
-        "divergence": stats.mean_interval(stats.divergences(*pair)), "layers": noise.table(),
+        "divergence": stats.mean_interval(stats.divergences(*pair)),
+        "chance": by_chance(outputs.exact, test.labels),
+        "layers": layer_noise(runs, test.pixels[:_NOISE_IMAGES]),
+        "layer_images": min(len(test), _NOISE_IMAGES),
     }, outputs  # fmt: skip
+
+
+def by_chance(exact: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether guessing is within the 95% interval of these outputs' top-1."""
+    right = int((best_classes(exact, 1)[:, 0] == labels).sum())
+    low, _ = stats.rate_interval(right, len(labels))
+    return low <= 100 / exact.shape[1]
 
 
 def read_outputs(folder: Path) -> Outputs:
@@ -222,7 +245,12 @@ def write(result: dict[str, Any], outputs: Outputs, folder: Path) -> None:
     """Print the figures and write folder/accuracy.json, and the outputs beside it."""
     if result["weights"] == "seeded":
         print("the weights are seeded random numbers: these percentages mean nothing")
-    print(f"{'layer':<40}{'SQNR dB':>9}")
+    elif result["chance"]:
+        print(
+            f"warning: float's top-1, {result['float_top1']:.2f}%, is no better than chance; check "
+            "the labels of DATA and MEAN, STD, SCALE and RESIZE"
+        )
+    print(f"{'layer':<40}{'SQNR dB':>9}  (of {result['layer_images']} images)")
     for layer in result["layers"]:
         value = layer["sqnr_db"]
         print(f"{layer['name']:<40}{'-' if value is None else format(value, '.1f'):>9}")

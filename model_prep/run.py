@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from formats.arithmetic import Average, Lrn, Window
 from model_prep.graph import INPUT, Graph, Layer
+from model_prep.parallel import ordered
 
 
 class Node(Protocol):
@@ -118,7 +119,7 @@ def forward(graph: Graph, x: torch.Tensor) -> torch.Tensor:
 
 def float_logits(graph: Graph, inputs: Iterable[torch.Tensor]) -> np.ndarray:
     """The float network's outputs for batches of inputs, float32 [images, classes]."""
-    return np.concatenate([forward(graph, x).numpy() for x in inputs])
+    return np.concatenate(list(ordered(lambda x: forward(graph, x).numpy(), inputs)))
 
 
 def float_layer(layer: Layer, inputs: Tensors) -> torch.Tensor:

@@ -51,8 +51,7 @@ class Source:
     def defaults(self) -> Settings:
         """The network's own choices."""
         bits = parse_bits(self.spec.default_bits)
-        mode = {"frac_mode": "best"} if self.imported else {}
-        return {"scheme": self.spec.default_scheme, "bits": bits, **mode}
+        return {"scheme": self.spec.default_scheme, "bits": bits}
 
 
 def open_source(net: str, source: str | None, recipe: Recipe) -> Source:

@@ -23,8 +23,9 @@ from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph
 from model_prep.networks.spec import NetworkSpec
+from model_prep.parallel import ordered
 from model_prep.quantize import fracs
-from model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches, float_maps
+from model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches, check_codes
 from model_prep.quantize.fake_quant import FakeQuantized
 from model_prep.quantize.integers import network_input, quantize_layers
 from model_prep.quantize.plan import AUTO, Plan
@@ -289,11 +290,14 @@ def quantization(
         quantizers, scales = refined.quantizers, refined.scales
         network = FakeQuantized(refined.graph, source, plan.layers)
         evaluator = Evaluator(replace(evaluator.sample, network=network))
-        maps = float_maps(refined.exact, pixels[:few], to_float)
+        calibration = Calibration(refined.exact, pixels, to_float, formats.qm, few)
     else:
-        quantizers, maps, network = formats.fit(plan), calibration.maps(), evaluator.sample.network
+        quantizers = fracs.measured(formats, plan, evaluator).fit(plan)
+        network = evaluator.sample.network
+    check_codes(calibration, plan, quantizers)
     return Quantization(
-        plan, formats.qm, quantizers, layer_sqnr_db(network, maps, quantizers), formats.score,
+        plan, formats.qm, quantizers, layer_sqnr_db(network, calibration.maps(), quantizers),
+        formats.score,
         evaluator.score(quantizers)[0], evaluator.unit, network, scales,
     )  # fmt: skip
 
@@ -303,7 +307,9 @@ def run_reference(subject: Subject, network: Network) -> dict[str, np.ndarray]:
     test = subject.images.test
     codes = network.input.encode(test.pixels)
     vectors = {"images": test.pixels, "labels": test.labels, "input": codes}
-    vectors.update(Reference(network).run(codes))
+    reference = Reference(network)
+    parts = list(ordered(lambda part: dict(reference.run(part)), batches(codes)))
+    vectors.update({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     inputs = map(subject.to_float, batches(test.pixels))
     vectors["float_logits"] = run.float_logits(subject.graph, inputs)
     return vectors

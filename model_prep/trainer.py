@@ -63,7 +63,7 @@ def train(
 
     losses = []
     with (
-        ThreadPoolExecutor(SHARDS) as workers,
+        ThreadPoolExecutor(SHARDS, initializer=torch.set_num_threads, initargs=(1,)) as workers,
         tqdm(total=steps, desc=title, unit="step", disable=not sys.stderr.isatty()) as bar,
     ):
         for shards in batches:

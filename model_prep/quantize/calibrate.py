@@ -9,6 +9,7 @@ counted for any F that is chosen afterwards. `Formats` is such a choice; all fit
 import itertools
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -21,9 +22,11 @@ from formats.errors import UserError
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import run
 from model_prep.graph import Graph
+from model_prep.parallel import ordered
 from model_prep.quantize import quantizers
 from model_prep.quantize.plan import LayerPlan, Plan
 from model_prep.quantize.quantizers.codebook import table_quantizer
+from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.sharing import signed_layers
 
 _BATCH_VALUES = 600_000  # input values a batch: four images of 224x224, some hundred small ones
@@ -32,6 +35,9 @@ _HALF = torch.tensor(0.5)
 CANDIDATES = 4  # for one F: the one that clips nothing, and finer ones that clip ever more
 FINER = 4  # F may be so much finer than the largest that clips nothing
 ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed
+
+_ALIKE = 0.999  # of a layer's codes are one: it says nothing
+_VARIED = 0.99  # of its values may be one
 
 ToFloat = Callable[[np.ndarray], torch.Tensor]
 # (images uint8 [N, C, H, W], the float network's stored maps, layer by layer) of each batch
@@ -93,13 +99,17 @@ class Histogram:
     """
 
     def __init__(self, bits: int, signed: bool) -> None:
-        self._bits, self._signed = bits, signed
+        self._bits, self._signed, self._lock = bits, signed, threading.Lock()
         self.largest = 0.0  # magnitude seen so far
         self.frac = ACTIVATION_FRAC + FINER + 1  # of the finest steps that hold it
         self.counts = np.zeros(1 << bits, np.int64)
 
     def add(self, values: torch.Tensor) -> None:
-        """Count float32 values of any shape."""
+        """Count float32 values of any shape; the order of several calls does not matter."""
+        with self._lock:
+            self._add(values)
+
+    def _add(self, values: torch.Tensor) -> None:
         self.largest = max(self.largest, float(values.abs().max()))
         frac = min(self.frac, self._bits - self._signed - math.frexp(self.largest)[1])
         low = lowest(self._bits, self._signed)
@@ -120,14 +130,29 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Weighted:
+    """A layer's activations with FINER more fractional bits than the F that clips nothing.
+
+    F of the layer is chosen from them, that or up to FINER more, as its quantizer is fitted.
+    """
+
+    frac: int  # of the integers
+    counts: np.ndarray  # of each integer, int64 [2^(qm + FINER)], the smallest first
+    weights: np.ndarray  # of their squared error in the network's loss, float64, likewise
+
+
+@dataclass(frozen=True)
 class Formats:
     """The integers y of all stored maps: what quantizers are fitted to."""
 
     qm: int  # width of y
-    fracs: Mapping[str, int]  # F by layer name
+    fracs: Mapping[str, int]  # F by layer name; where it is chosen, the one that clips nothing
     counts: Mapping[str, np.ndarray]  # of each y, int64 [2^qm] by layer name, the smallest first
     score: float = math.nan  # of the qm-bit uniform network with this F, in the evaluator's unit
     sqnr_db: float = math.nan
+    weighted: Mapping[str, Weighted] | None = None  # by layer name; None: F is as `fracs` say
+    # tried on `weighted`: bits of F beyond the one that clips nothing, rising
+    finer: tuple[int, ...] = tuple(range(FINER + 1))
 
     def fit(self, plan: Plan) -> dict[str, Quantizer]:
         """Every quantized layer's quantizer, by layer name.
@@ -138,21 +163,54 @@ class Formats:
         Raises:
             UserError: names the layer that cannot be fitted.
         """
-        total: dict[str, np.ndarray] = {}
+        counted: dict[str, list[str]] = {}
         for layer in plan.layers:
             if layer.scheme is not None and layer.counted:
-                total[layer.owner] = total.get(layer.owner, 0) + self.counts[layer.name]
+                counted.setdefault(layer.owner, []).append(layer.name)
 
         def one(layer: LayerPlan) -> Quantizer:
             try:
-                return fixed(layer, self.qm) or quantizers.fit(
-                    str(layer.scheme), total[layer.owner], layer.bits or 0, self.qm,
-                    self.fracs[layer.name], signed=layer.signed, **layer.options,
-                )  # fmt: skip
+                return fixed(layer, self.qm) or self._fit(layer, counted[layer.owner])
             except UserError as error:
                 raise UserError(f"layer {layer.name}: {error}") from None
 
         return plan.fit_each(one)
+
+    def _fit(self, layer: LayerPlan, names: list[str]) -> Quantizer:
+        """The quantizer of layers that share one: fitted, or the best of those of several F."""
+        frac = self.fracs[layer.name]
+        if self.weighted is None or layer.frac is not None:
+            total = np.sum([self.counts[name] for name in names], axis=0)
+            return self._of(layer, total, frac)
+        parts = [self.weighted[name] for name in names]
+        counts = np.sum([one.counts for one in parts], axis=0)
+        weights = np.sum([one.weights for one in parts], axis=0)
+        if not weights.sum() > 0:  # the output does not depend on the layer
+            weights = counts
+        first = lowest(self.qm + FINER, layer.signed)
+        hardware = quantizers.SCHEMES[str(layer.scheme)].hardware
+        own_rule = hardware == "uniform" != layer.scheme  # for F of the code
+        best, least = None, math.inf
+        for finer in self.finer[:1] if own_rule else self.finer:
+            finer = max(0, min(finer, ACTIVATION_FRAC - frac))
+            y = coarser(counts, first, FINER - finer, self.qm, layer.signed)
+            trial = self._of(layer, y, frac + finer)
+            _, loss = signal_and_noise(weights, first, frac + FINER, trial)
+            if loss > least:  # it has one minimum
+                break
+            if best is None or loss < least:
+                best, least = trial, loss
+        assert best is not None
+        return best
+
+    def _of(self, layer: LayerPlan, counts: np.ndarray, frac: int) -> Quantizer:
+        """A layer's quantizer for a histogram [2^qm] of y with this F."""
+        bits = layer.bits or 0
+        if layer.scheme == "uniform" and self.weighted is not None and layer.frac is None:
+            return Quantizer("uniform", bits, bits, frac + bits - self.qm, signed=layer.signed)
+        return quantizers.fit(
+            str(layer.scheme), counts, bits, self.qm, frac, signed=layer.signed, **layer.options
+        )
 
 
 def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:
@@ -194,23 +252,31 @@ class Calibration:
         size = 4 * few * sum(math.prod(layer.out_shape) for layer in graph.layers)
         self._keep = size <= _KEPT_BYTES
         self._kept: list[list[torch.Tensor]] = []
+        parts = list(batches(pixels, split=few))
+        starts = itertools.accumulate(map(len, parts), initial=0)
+        kept = [self._keep and start < few for start, _ in zip(starts, parts, strict=False)]
         outputs: list[np.ndarray] = []
-        for batch in batches(pixels, "calibration", split=few):
-            outputs.append(self._add(batch, self._keep and sum(map(len, outputs)) < few))
+        for logits, maps in ordered(self._add, zip(parts, kept, strict=True)):
+            outputs.append(logits)
+            if maps:
+                self._kept.append(maps)
         self.logits = np.concatenate(outputs)  # float32 [N, classes]
 
-    def _add(self, batch: np.ndarray, keep: bool) -> np.ndarray:
-        """Run one batch; its outputs [N, classes]."""
+    def _add(self, part: tuple[np.ndarray, bool]) -> tuple[np.ndarray, list[torch.Tensor]]:
+        """Run one batch; its outputs [N, classes] and, where they are to be kept, all maps."""
+        batch, keep = part
         maps = []
         for layer, stored in run.run_float(self.graph, self.to_float(batch)):
             if layer.name in self._histograms:
                 self._histograms[layer.name].add(stored)
             if keep:
                 maps.append(stored)
-        if keep:
-            self._kept.append(maps)
-        outputs: np.ndarray = stored.flatten(1).numpy()
-        return outputs
+        return stored.flatten(1).numpy(), maps
+
+    def commonest(self, name: str) -> float:
+        """The largest share of a layer's values that lie in one of the finest steps counted."""
+        counts = self._histograms[name].counts
+        return float(counts.max() / max(1, counts.sum()))
 
     @property
     def maxima(self) -> dict[str, float]:
@@ -250,6 +316,23 @@ class Calibration:
             if self._keep
             else float_maps(self.graph, searched, self.to_float)
         )
+
+
+def check_codes(calibration: Calibration, plan: Plan, quantizers: Mapping[str, Quantizer]) -> None:
+    """Refuse, by UserError, a layer whose codes say nothing although its values differ."""
+    for layer in plan.layers:
+        chosen = quantizers.get(layer.name)
+        if chosen is None or calibration.commonest(layer.name) > _VARIED:
+            continue
+        counts = calibration.counts(chosen.qm, {layer.name: chosen.frac})[layer.name]
+        codes = np.bincount(chosen.encode_table, weights=counts)
+        share = float(codes.max() / max(1, codes.sum()))
+        if share >= _ALIKE:
+            raise UserError(
+                f"layer {layer.name}: {layer.scheme} with {layer.bits} bits must tell values "
+                f"apart, not give {100 * share:.1f}% of them one code; raise BITS, set SCHEME=knq, "
+                f'or let each layer have its F (frac_mode = "layer" and no frac)'
+            )
 
 
 def float_maps(graph: Graph, pixels: np.ndarray, to_float: ToFloat) -> FloatMaps:

@@ -13,6 +13,7 @@ import torch
 from formats.network import InputFormat
 from formats.quantizer import Quantizer
 from model_prep.graph import Graph, Layer
+from model_prep.parallel import ordered
 from model_prep.quantize.calibrate import batches, to_integers
 from model_prep.quantize.plan import LayerPlan
 from model_prep.quantize.quantizers import WeightFormat
@@ -81,8 +82,12 @@ class FakeQuantized:
 
     def logits(self, pixels: np.ndarray, quantizers: Quantizers) -> np.ndarray:
         """The last layer's outputs, float32 [N, classes]."""
-        parts = [last(self.run(batch, quantizers)).numpy() for batch in batches(pixels)]
-        return np.concatenate(parts)
+
+        def logits(batch: np.ndarray) -> np.ndarray:
+            found: np.ndarray = last(self.run(batch, quantizers)).numpy()
+            return found
+
+        return np.concatenate(list(ordered(logits, batches(pixels))))
 
 
 def floats(values: np.ndarray, frac: int = 0) -> torch.Tensor:

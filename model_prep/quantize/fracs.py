@@ -2,31 +2,33 @@
 """qm and F of every layer, and the smallest single code width (papers 000/001), from a Calibration.
 
 F sets the bound M = (2^qm - 1) 2^-F, which the papers' pre-processing clips at ("with bound"). It
-is one for the network or one for each layer, by score or by the least squared error of a layer.
+is one for each layer, chosen with its quantizer (`Formats.fit`), or one for the network, by score.
 """
 
 import math
 from collections.abc import Mapping, Set
 from dataclasses import replace
 
-import numpy as np
-
-from formats.arithmetic import largest_frac, lowest
+from formats.arithmetic import largest_frac
 from formats.errors import UserError
 from formats.quantizer import QM_RANGE, Quantizer
+from model_prep.quantize import sensitivity
 from model_prep.quantize.calibrate import (
     ACTIVATION_FRAC,
     CANDIDATES,
     FINER,
     Calibration,
     Formats,
-    coarser,
+    Weighted,
+    batches,
 )
-from model_prep.quantize.plan import AUTO, Plan
+from model_prep.quantize.plan import AUTO, LAYER, Plan
 from model_prep.quantize.plan_file import check_widths
 from model_prep.quantize.quantizers import SCHEMES
-from model_prep.quantize.quantizers.histogram import signal_and_noise
 from model_prep.quantize.score import Evaluator
+from model_prep.quantize.sensitivity import answers
+
+SENSITIVITY_IMAGES = 64  # at most, of the calibration images
 
 
 def layer_fracs(maxima: Mapping[str, float], qm: int, plan: Plan) -> dict[str, int]:
@@ -70,32 +72,26 @@ def best_fracs(evaluator: Evaluator, maxima: Mapping[str, float], qm: int, plan:
 
     With one F for the network, tried are the largest F that clips nothing and the next finer ones,
     which trade clipping for smaller steps; the search stops when the score falls, as it has one
-    peak. With an F per layer it is the largest that clips nothing. Mode "best" tries both.
+    peak. With an F per layer it is the largest that clips nothing.
     """
 
     def whole(frac: int) -> Formats:
         fracs = network_fracs(maxima, frac, plan.signed)
         return uniform_network(evaluator, qm, fracs, plan.signed)
 
-    def quality(one: Formats) -> tuple[float, float]:
-        return one.score, one.sqnr_db
-
     if plan.frac is not None:
         return whole(plan.frac)
     fitting = layer_fracs(maxima, qm, plan)
-    by_layer = None
-    if plan.frac_mode != "network":
-        by_layer = uniform_network(evaluator, qm, fitting, plan.signed)
-        if plan.frac_mode != "best":
-            return by_layer
+    if plan.frac_mode == LAYER:
+        return uniform_network(evaluator, qm, fitting, plan.signed)
     coarsest = min((frac + (name in plan.signed) for name, frac in fitting.items()), default=0)
     best = whole(coarsest)
     for frac in range(coarsest + 1, coarsest + CANDIDATES):
         trial = whole(frac)
-        if quality(trial) <= quality(best):
+        if (trial.score, trial.sqnr_db) <= (best.score, best.sqnr_db):
             break
         best = trial
-    return by_layer if by_layer is not None and quality(by_layer) > quality(best) else best
+    return best
 
 
 def _searched(
@@ -151,52 +147,75 @@ def choose(calibration: Calibration, plan: Plan, evaluator: Evaluator, delta: fl
     base = uniform_formats(evaluator, calibration.maxima, plan, delta)
     check_widths(replace(plan, qm=base.qm))
     fracs = dict(base.fracs)
-    if not plan.clip or plan.frac_mode == "error" and plan.frac is None:
+    fits = not plan.refine or plan.searches_bits  # else refinement does, on its own histograms
+    if plan.frac_mode == LAYER and plan.frac is None and fits:
+        return replace(
+            by_layer(calibration, plan, base.qm, fracs), score=base.score, sqnr_db=base.sqnr_db
+        )
+    if not plan.clip:
         fitting = layer_fracs(calibration.maxima, base.qm, plan)
-        if plan.clip:
-            fracs = least_error(calibration, plan, base.qm, fitting)
-        else:
-            fracs = {name: min(frac, fitting[name]) for name, frac in fracs.items()}
+        fracs = {name: min(frac, fitting[name]) for name, frac in fracs.items()}
     return replace(base, fracs=fracs, counts=calibration.counts(base.qm, fracs))
 
 
-def least_error(
-    calibration: Calibration, plan: Plan, qm: int, fitting: Mapping[str, int]
-) -> dict[str, int]:
-    """F by layer name with the least squared error of the layer's own quantizer.
+def by_layer(
+    calibration: Calibration, plan: Plan, qm: int, fracs: Mapping[str, int] | None = None,
+    squared: bool = False,
+) -> Formats:  # fmt: skip
+    """Formats whose F each layer's fit chooses, by the expected loss of the network's output.
 
-    Tried are the largest F that clips nothing and the next finer ones. Layers that share a
-    quantizer are judged together; a width still to be searched counts as qm bits, uniform.
-    `fitting` is the largest F that clips nothing.
+    Args:
+        calibration: the images.
+        plan: which layers share a quantizer, and whether values may saturate.
+        qm: width of y.
+        fracs: F of what the plan fixes; by default and elsewhere the one that clips nothing.
+        squared: choose by the layer's own squared error instead.
     """
+    fitting = layer_fracs(calibration.maxima, qm, plan)
     fine = {name: frac + FINER for name, frac in fitting.items()}
     counts = calibration.counts(qm + FINER, fine)
-    plan = plan.each(
-        lambda layer: {"scheme": "uniform", "bits": qm, "options": {}}
-        if layer.scheme and layer.bits is None else {}
+    if squared:
+        weights = counts
+    else:
+        few = calibration.pixels[:SENSITIVITY_IMAGES]
+        inputs = (calibration.to_float(batch) for batch in batches(few, "sensitivity"))
+        _, weights = sensitivity.histograms(
+            calibration.graph, inputs, fine, qm + FINER, calibration.signed
+        )
+    weighted = {name: Weighted(fine[name], counts[name], weights[name]) for name in fine}
+    chosen = dict(fracs or fitting)
+    return Formats(
+        qm, chosen, calibration.counts(qm, chosen), weighted=weighted,
+        finer=tuple(range(FINER + 1 if plan.clip else 1)),
     )  # fmt: skip
-    quantized = [layer for layer in plan.layers if layer.scheme]
-    first = {layer.name: lowest(qm + FINER, layer.signed) for layer in quantized}
-    least: dict[str, float] = {}
-    best = dict(fitting)
-    for finer in range(FINER + 1):
-        fracs = {name: frac + finer for name, frac in fitting.items()}
-        trial = Formats(qm, fracs, {
-            one.name: coarser(counts[one.name], first[one.name], FINER - finer, qm, one.signed)
-            for one in quantized
-        })  # fmt: skip
-        fitted, errors = trial.fit(plan), dict[str, float]()
-        for layer in quantized:
-            if layer.counted:
-                name = layer.name
-                _, noise = signal_and_noise(counts[name], first[name], fine[name], fitted[name])
-                errors[layer.owner] = errors.get(layer.owner, 0.0) + noise
-        for layer in quantized:
-            allowed = finer == 0 or fracs[layer.name] <= ACTIVATION_FRAC
-            if allowed and errors[layer.owner] < least.get(layer.owner, np.inf):
-                best[layer.name] = fracs[layer.name]
-        for owner, error in errors.items():
-            least[owner] = min(error, least.get(owner, np.inf))
+
+
+def measured(formats: Formats, plan: Plan, evaluator: Evaluator) -> Formats:
+    """F by layer as expected or, where the output is then nearer to float's, as fine in all layers.
+
+    What is expected adds up the layers' squared errors. Codes with equal steps turn all small
+    values to 0, errors of one sign, which weigh more than that. The output is measured on the
+    search images: its divergence from float's, of a network without classes its SQNR.
+
+    Args:
+        formats: of `choose`; those without a choice of F are returned.
+        plan: with every width fixed.
+        evaluator: has the images.
+    """
+    if formats.weighted is None or len(formats.finer) == 1:
+        return formats
+    sample = evaluator.sample
+    judge = Evaluator(sample, "divergence" if answers(sample.network.graph) else "sqnr")
+    best, most = formats, judge.score(formats.fit(plan))
+    before = None
+    for finer in formats.finer:
+        trial = replace(formats, finer=(finer,))
+        score = judge.score(trial.fit(plan))
+        if score > most:
+            best, most = trial, score
+        if before is not None and score < before:  # it has one peak
+            break
+        before = score
     return best
 
 

@@ -16,7 +16,8 @@ from model_prep.quantize.quantizers import LAYER, OWNERS, SCHEMES, WeightFormat
 
 T = TypeVar("T")
 AUTO: Literal["auto"] = "auto"
-FRAC_MODES = ("network", "layer", "best", "error")
+NETWORK = "network"
+FRAC_MODES = (LAYER, NETWORK)  # what has an F of its own
 TECHNIQUES = ("equalise", "sensitivity", "distil")  # of refinement, in the order in which they run
 ALL, NONE = "all", "none"
 BIAS_BITS = {"layer": 14, "channel": 32}  # by weight_scale: a small m makes its biases large
@@ -33,8 +34,11 @@ DEFAULTS: Settings = {
 PRESET = "accurate"  # where none is named
 PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
     "accurate": ({}, {}),
-    # 12-bit values, 14-bit weights, floor (Tables I to IV)
-    "paper": ({"qm": 12, "weight_bits": 14, "rule": "floor", "variant": "floor"}, {}),
+    # 12-bit values, one F, 14-bit weights, floor (Tables I to IV)
+    "paper": (
+        {"qm": 12, "weight_bits": 14, "frac_mode": NETWORK, "rule": "floor", "variant": "floor"},
+        {},
+    ),
     # two products a multiplier, and few bytes of the weights that are read once an image
     "fast": (
         {"qm": 9, "weight_bits": 8, "weight_scale": "channel"},

@@ -21,6 +21,8 @@ from model_prep.quantize.plan import (
     DEFAULTS,
     DISTIL_STEPS,
     FRAC_MODES,
+    LAYER,
+    NETWORK,
     PRESET,
     PRESETS,
     Bits,
@@ -347,19 +349,16 @@ def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
 def _frac_settings(plan: Plan, fracs: Mapping[str, int]) -> dict[str, Any]:
     """What says F at the top; layers whose F the plan fixes have it in their table."""
     given = {layer.name for layer in plan.layers if layer.frac is not None}
+    clip = None if plan.clip else False
     whole = {frac + (name in plan.signed) for name, frac in fracs.items() if name not in given}
     if plan.refine:  # it chooses F per layer in a rescaled network, unless the user fixed it
         steps = None if plan.distil_steps == DISTIL_STEPS else plan.distil_steps
-        clip = None if plan.clip else False
         return {"frac_mode": plan.frac_mode, "frac": plan.frac, "clip": clip,
                 "refine": ",".join(plan.refine), "distil_steps": steps}  # fmt: skip
-    if not plan.clip:  # F is the smaller of this and what holds the layer's largest activation
-        return {"clip": False, "frac_mode": "network", "frac": max(whole, default=None)}
-    if plan.frac_mode == "error" and plan.frac is None:
-        return {"frac_mode": "error"}
-    if len(whole) == 1:
-        return {"frac_mode": "network", "frac": whole.pop()}
-    return {"frac_mode": "layer"} if whole else {}
+    if plan.frac_mode == LAYER and plan.frac is None:
+        return {"frac_mode": LAYER, "clip": clip}
+    # without clipping F is the smaller of this and what holds the layer's largest activation
+    return {"frac_mode": NETWORK, "frac": max(whole, default=None), "clip": clip}
 
 
 def _lines(table: Mapping[str, Any]) -> list[str]:

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from formats.arithmetic import LRN_STEPS, reciprocal, requantize
 from formats.network import Layer, Network
 from formats.quantizer import Quantizer
 from formats.rules import check_exact
 from model_prep.quantize.exact_conv import ExactConvolution
-from model_prep.run import near_squares, run, window_sums
+from model_prep.run import max_pool, near_squares, run, window_sums
 
 
 class ExactOperation:
@@ -123,7 +122,12 @@ def _decode(codes: torch.Tensor, quantizer: Quantizer | None, dtype: torch.dtype
         index &= 0xFFFF
     if quantizer.scheme == "uniform" and not quantizer.signed:
         return index.to(dtype)
-    return torch.from_numpy(quantizer.decode_table).to(dtype)[index]
+    return _looked_up(torch.from_numpy(quantizer.decode_table).to(dtype), index)
+
+
+def _looked_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """table[index] of int32 indices, several times as fast."""
+    return torch.index_select(table, 0, index.flatten()).view(index.shape)
 
 
 def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
@@ -136,12 +140,7 @@ def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
         return y
     kind = y.dtype
     values = y.to(torch.int32) & 0xFFFF if kind == torch.int16 else y
-    top, left, bottom, right = pool.pads
-    if any(pool.pads):
-        lowest = int(values.min())  # which never wins
-        values = F.pad(values, (left, right, top, bottom), value=lowest)
-    pooled = F.max_pool2d(values.to(torch.float32), pool.kernel, pool.stride)
-    return pooled.to(torch.int32).to(kind)
+    return max_pool(pool, values.to(torch.float32)).to(torch.int32).to(kind)
 
 
 def _encode(quantizer: Quantizer, y: torch.Tensor) -> torch.Tensor:
@@ -150,4 +149,4 @@ def _encode(quantizer: Quantizer, y: torch.Tensor) -> torch.Tensor:
         y = y - quantizer.y_min
     elif quantizer.scheme == "uniform":
         return y.to(torch.int16)
-    return torch.from_numpy(quantizer.encode_table.view(np.int16))[y]
+    return _looked_up(torch.from_numpy(quantizer.encode_table.view(np.int16)), y)

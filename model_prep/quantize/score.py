@@ -6,7 +6,7 @@ and a score that falls with it, so that a search can stop as soon as a candidate
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,10 @@ import torch
 
 from formats.errors import UserError
 from formats.quantizer import Quantizer
+from model_prep.parallel import ordered
 from model_prep.quantize.calibrate import Calibration, FloatMaps
 from model_prep.quantize.fake_quant import FakeQuantized
+from model_prep.stats import divergences
 
 
 def sqnr_db(signal: float, noise: float) -> float:
@@ -66,9 +68,17 @@ def layer_sqnr_db(
     """SQNR of every layer's stored output against the float network: see `layer_gaps`."""
     signal = {layer.name: 0.0 for layer in network.graph.layers}
     noise = dict(signal)
-    for name, want, gap in layer_gaps(network, maps, quantizers):
-        signal[name] += float(want.square().sum())
-        noise[name] += float(gap.square().sum())
+
+    def sums(part: tuple[np.ndarray, Iterable[torch.Tensor]]) -> list[tuple[str, float, float]]:
+        return [
+            (name, float(want.square().sum()), float(gap.square().sum()))
+            for name, want, gap in layer_gaps(network, [part], quantizers)
+        ]
+
+    for found in ordered(sums, maps):
+        for name, power, error in found:
+            signal[name] += power
+            noise[name] += error
     return {name: sqnr_db(signal[name], noise[name]) for name in signal}
 
 
@@ -98,6 +108,11 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric("% top-1", 1.0, _misses, _percent, "labels", 1.0),
     "agreement": Metric("% agreement with float", 5.0, _misses, _percent, "float", 1.0),
+    "divergence": Metric(
+        "nats from float (negative)", 0.1,
+        lambda logits, exact, _: float(divergences(exact, logits).sum()),
+        lambda total, images, _: -total / images,
+    ),
     "sqnr": Metric(
         "dB of output SQNR", 30.0, lambda logits, exact, _: energy(logits - exact),
         lambda noise, _, signal: sqnr_db(signal, noise),

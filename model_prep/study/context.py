@@ -23,9 +23,9 @@ from model_prep.allocate.problem import Problem
 from model_prep.allocate.scheduler import open_pool
 from model_prep.footprint import megabytes
 from model_prep.quantize import fracs
-from model_prep.quantize.calibrate import ACTIVATION_FRAC, FINER, Calibration, Formats, batches
+from model_prep.quantize.calibrate import FINER, Calibration, Formats, batches
 from model_prep.quantize.fake_quant import FakeQuantized, floats
-from model_prep.quantize.plan import AUTO, Plan, Settings
+from model_prep.quantize.plan import AUTO, NETWORK, Plan, Settings
 from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.quantizers import WEIGHTS
 from model_prep.quantize.score import Evaluator, Sample, energy, sqnr_db
@@ -136,11 +136,11 @@ class Study:
         return FakeQuantized(self.graph, self.subject.input, self.plan("knq").layers)
 
     def plan(self, scheme: str, bits: int | None = None, rule: str | None = None) -> Plan:
-        """A plan of one scheme and one F; without `bits` widths are open."""
+        """A plan of one scheme as the papers have it, and one F; without `bits` widths are open."""
         limited = AUTO if bits is None else bits
         settings = Settings(
             scheme=scheme, bits=limited, rule=rule, qm=self.qm, delta=self.subject.plan.delta,
-            frac_mode="network",
+            frac_mode=NETWORK, variant="floor",
         )  # fmt: skip
         return resolve(self.graph, settings, self.subject.source.defaults)
 
@@ -193,8 +193,8 @@ class Study:
                 "none" (nowhere), "error" (where the layer's squared error is least).
         """
         if bound == "error":
-            best = fracs.least_error(self.calibration, plan, self.qm, self.fitting)
-            chosen = {name: min(frac, ACTIVATION_FRAC) for name, frac in best.items()}
+            own = fracs.by_layer(self.calibration, plan, self.qm, squared=True).fit(plan)
+            chosen = {name: one.frac + self.qm - one.qm for name, one in own.items()}
         else:
             chosen = dict(self.uniform_format(self.qm).fracs)
         if bound == "none":

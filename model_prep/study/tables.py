@@ -9,6 +9,7 @@ rank channels.
 """
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -20,6 +21,7 @@ from formats.arithmetic import BLOCK_CODES, lowest
 from formats.quantizer import Quantizer
 from model_prep.allocate import budget
 from model_prep.graph import Graph
+from model_prep.quantize import sensitivity
 from model_prep.quantize.calibrate import to_integers
 from model_prep.quantize.plan import LayerPlan, Plan
 from model_prep.quantize.refine import pipeline
@@ -94,11 +96,16 @@ def channel_histograms(
     graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int],
     seed: int,
 ) -> dict[str, Channels]:  # fmt: skip
-    """`pipeline.fisher_histograms`, with counts channel by channel, by layer name."""
+    """`sensitivity.histograms`, with counts channel by channel, by layer name."""
     found: dict[str, tuple[LayerPlan, torch.Tensor, torch.Tensor]] = {}
     pixels: dict[str, int] = {}
-    for one, stored, squared in pipeline.squared_gradients(graph, batches, plan, seed):
-        channels = stored.shape[1]
+    layers = {one.name: one for one in plan.layers if one.scheme is not None and one.counted}
+    gradients = (
+        sensitivity.squared_gradients(graph, number, x, layers.keys(), seed)
+        for number, x in enumerate(batches)
+    )
+    for name, stored, squared in itertools.chain.from_iterable(gradients):
+        one, channels = layers[name], stored.shape[1]
         if one.name not in found:
             counts = torch.zeros(channels << qm, dtype=torch.int64)
             found[one.name] = one, counts, torch.zeros(1 << qm, dtype=torch.float64)

@@ -240,7 +240,7 @@ def test_few_choices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_metric_needs_labels() -> None:
     plain = ready_for(labels=False)
     with (
-        pytest.raises(UserError, match="^METRIC must be agreement or sqnr for images without"),
+        pytest.raises(UserError, match="^METRIC must be agreement or divergence or sqnr for"),
         measuring(*plain, "accuracy"),
     ):
         pass
@@ -296,7 +296,7 @@ def test_sqnr_default_target_is_reached_with_any_kappa(rho: str, tmp_path: Path)
 BAD_OPTIONS = [
     ("METHOD=search IMAGES=100000",
      "IMAGES must be 1..1437, the calibration images, not 100000"),
-    ("METRIC=luck", "METRIC must be one of accuracy, agreement, sqnr, not 'luck'"),
+    ("METRIC=luck", "METRIC must be one of accuracy, agreement, divergence, sqnr, not 'luck'"),
     ("RHO=bytes", "RHO must be one of"),
     ("ORDER=luck", "ORDER must be one of"),
     ("METHOD=budget NB=1", "NB must be at least 2304 bits"),

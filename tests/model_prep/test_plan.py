@@ -41,7 +41,7 @@ def schemes(plan: Plan) -> list[tuple[str | None, int | None]]:
 def test_defaults(graph: Graph) -> None:
     plan = resolve(graph, Settings(), DEFAULTS)
     assert schemes(plan) == [("knq", 3)] * 3 + [(None, None)]
-    assert (plan.qm, plan.frac_mode, plan.frac, plan.delta) == (12, "network", None, None)
+    assert (plan.qm, plan.frac_mode, plan.frac, plan.delta) == (12, "layer", None, None)
     assert {(layer.weight_bits, layer.bias_bits) for layer in plan.layers} == {(14, 14)}
     assert plan.layers[0].options == {"rule": "nearest"}
     assert not plan.searches_bits
@@ -102,7 +102,7 @@ def test_parsing() -> None:
             "scheme must be one of knq, enq, uniform, optimal, dynamic, linear",
         ),
         (Settings(rule="up"), "rule must be one of nearest, floor, not up$"),
-        (Settings(variant="up"), "variant must be one of floor, mid, round, not up$"),
+        (Settings(variant="up"), "variant must be one of round, mid, floor, not up$"),
         (Settings(qm=16), "qm must be 2..15, not 16$"),
         (Settings(qm=1), "qm must be 2..15, not 1$"),
         (Settings(delta=-1.0), "delta must be a number of 0 or more, not -1.0$"),
@@ -141,7 +141,7 @@ RISING = "centroids must be a list of rising integers, not"
         ("bias_bits = 33", "plan.toml: bias_bits must be 2..32, not 33$"),
         ('qm = "wide"', "plan.toml: qm must be an integer, not wide$"),
         ("frac = 99", "plan.toml: frac must be -64..64, not 99$"),
-        ('frac_mode = "row"', "frac_mode must be one of network, layer, best, error, not row$"),
+        ('frac_mode = "row"', "frac_mode must be one of layer, network, not row$"),
         ("layer = 3", r"plan.toml: layer must be tables such as \[layer.conv1\], not a value$"),
         ("[layer.fc4]\nbits = 3", r"plan.toml: \[layer.fc4\] must have no bits, as the last"),
         ("[layer.fc4]\ncentroids = [1]", r"\[layer.fc4\] must have no centroids"),

@@ -55,7 +55,7 @@ def test_a_plan_file_gives_the_plan_again(
 def test_defaults_are_not_written() -> None:
     plan = resolve(digits.graph(), Settings(scheme="knq", bits=3, refine="distil"), Settings())
     top = plan_file.text(plan, {}, "two\nlines").split("\n\n")[0].splitlines()
-    assert top == ["# two", "# lines", "qm = 12", 'frac_mode = "network"', 'refine = "distil"']
+    assert top == ["# two", "# lines", "qm = 12", 'frac_mode = "layer"', 'refine = "distil"']
 
 
 def allocate(tmp_path: Path, *options: str) -> int:

@@ -19,11 +19,12 @@ from formats.quantizer import Quantizer
 from model_prep import data, run
 from model_prep.allocate import budget
 from model_prep.footprint import average_bits, plan_bits
-from model_prep.quantize import plan_file
+from model_prep.quantize import plan_file, sensitivity
 from model_prep.quantize.plan import LayerPlan, Plan, Settings, parse_refine
 from model_prep.quantize.plan_file import resolve
 from model_prep.quantize.refine import distil, equalise, pipeline
 from model_prep.quantize.student import Student
+from tests.checkout import python
 
 PIXELS = data.load(digits.SPEC, None).pixels[:48]
 INPUT, TO_FLOAT = digits.INPUT, digits.TO_FLOAT
@@ -119,8 +120,7 @@ def test_the_weights_are_squared_gradients() -> None:
     graph = digits.graph()
     fracs = dict.fromkeys((layer.name for layer in graph.layers[:-1]), 8)
     (counts, found), (_, again) = (
-        pipeline.fisher_histograms(graph, [TO_FLOAT(PIXELS)], plan_of(), 12, fracs)
-        for _ in range(2)
+        sensitivity.histograms(graph, [TO_FLOAT(PIXELS)], fracs, 12, frozenset()) for _ in range(2)
     )
     for name in counts:
         size = int(np.prod(graph.layer(name).out_shape))
@@ -226,3 +226,17 @@ def test_the_plan_says_how_long_to_distil(
     monkeypatch.setattr(pipeline, "distil", lambda *args: steps.append(args[-1].steps))
     refine(measured, plan_of(refine="distil", distil_steps=2))
     assert steps == [2]
+
+
+def test_the_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
+    """All that refinement adds up is added in one order."""
+    found = []
+    for threads in ("1", "2"):
+        options = ("NET=digits", "IMAGES=40", "BITS=3", "REFINE=all", "DISTIL_STEPS=3")
+        out = tmp_path / threads
+        python(
+            "-m", "model_prep", "quantize", *options, f"OUT={out}", OMP_NUM_THREADS=threads
+        )  # fmt: skip
+        with np.load(out / "quantized" / "arrays.npz") as arrays:
+            found.append({key: arrays[key].tobytes() for key in arrays.files})
+    assert found[0] == found[1]

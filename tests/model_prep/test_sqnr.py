@@ -4,6 +4,7 @@
 import contextlib
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import digits_network as digits
@@ -17,9 +18,10 @@ from formats.quantizer import Quantizer
 from model_prep.allocate import filling, sqnr
 from model_prep.allocate.problem import Problem
 from model_prep.allocate.sqnr import Efficiency, Step
-from model_prep.quantize.calibrate import Formats, coarser
-from model_prep.quantize.fracs import least_error
+from model_prep.quantize.calibrate import FINER
+from model_prep.quantize.fracs import by_layer, measured
 from model_prep.quantize.quantizers.histogram import signal_and_noise
+from model_prep.quantize.score import Evaluator
 from model_prep.stages import quantization
 from tests.checkout import paper_tables
 
@@ -217,21 +219,36 @@ def test_signal_and_noise_of_a_finer_histogram() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["enq", "knq", "uniform"])
-def test_least_error_is_the_least_of_the_candidates(scheme: str) -> None:
-    plan, calibration = digits.plan_of(scheme=scheme, bits=4, qm=6), digits.calibration()
-    fitting = digits.fitting(6)
-    wide = calibration.counts(10, {name: frac + 4 for name, frac in fitting.items()})
-    chosen = least_error(calibration, plan, 6, fitting)
-    for name, frac in chosen.items():
-        errors = []
-        for finer in range(5):
-            counts = {n: coarser(c, 0, 4 - finer, 6, False) for n, c in wide.items()}
-            fracs = {n: f + finer for n, f in fitting.items()}
-            fitted = Formats(6, fracs, counts).fit(plan)[name]
-            errors.append(signal_and_noise(wide[name], 0, fitting[name] + 4, fitted)[1])
-        assert frac - fitting[name] == int(np.argmin(errors))
-    still_open = plan.each(lambda layer: {"bits": None})
-    assert least_error(calibration, still_open, 6, fitting).keys() == fitting.keys()
+def test_f_of_a_layer_has_the_least_expected_loss_of_the_candidates(scheme: str) -> None:
+    plan, calibration = digits.plan_of(scheme=scheme, bits=3, qm=6), digits.calibration()
+    formats = by_layer(calibration, plan, 6)
+    chosen, moved = formats.fit(plan), False
+    assert formats.weighted is not None
+    for name, weighted in formats.weighted.items():
+        assert weighted.frac == formats.fracs[name] + FINER
+        trials = [replace(formats, finer=(finer,)).fit(plan)[name] for finer in range(FINER + 1)]
+        losses = [signal_and_noise(weighted.weights, 0, weighted.frac, one)[1] for one in trials]
+        assert chosen[name].key == trials[int(np.argmin(losses))].key
+        unclipped = formats.fracs[name] - (3 if scheme == "uniform" else 0)
+        assert [one.frac for one in trials] == [unclipped + finer for finer in range(FINER + 1)]
+        moved |= chosen[name].frac > unclipped
+    assert moved  # with 3 bits some values are better clipped
+    with pytest.raises(UserError, match="^layer conv1: enq bits must be at most qm 6, not 7"):
+        formats.fit(digits.plan_of(scheme="enq", bits=3).each(lambda one: {"bits": 7}))
+
+
+def test_f_by_layer_gives_way_to_one_that_the_output_likes_better() -> None:
+    plan = digits.plan_of(scheme="enq", bits=3, variant="floor")
+    sample = digits.sample(labels=False)
+    formats = by_layer(digits.calibration(), plan, 12)
+    found = measured(formats, plan, Evaluator(sample))
+    judge = Evaluator(sample, "divergence")
+    scores = {finer: judge.score(replace(formats, finer=finer).fit(plan))
+              for finer in [formats.finer, *((step,) for step in formats.finer)]}  # fmt: skip
+    assert judge.score(found.fit(plan)) == scores[found.finer] >= scores[formats.finer]
+    assert scores[found.finer] > scores[(0,)]
+    given = digits.formats()  # no choice of F
+    assert measured(given, plan, Evaluator(sample)) is given
 
 
 def test_without_clipping_no_activation_saturates() -> None:

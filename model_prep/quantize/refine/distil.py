@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 
 from model_prep.graph import Graph, Layer
+from model_prep.parallel import ordered
 from model_prep.quantize.calibrate import ToFloat
 from model_prep.quantize.plan import DISTIL_STEPS
 from model_prep.quantize.student import Student
-from model_prep.trainer import train
+from model_prep.trainer import SHARDS, train
 
 _SMALL_PART = 0.12  # of all values that the maps compared with the teacher have together
 _WARM = 5  # steps until the full rate
@@ -103,14 +104,15 @@ class _Lesson:
 
     def divergence(self, pixels: np.ndarray) -> float:
         """Mean divergence over images uint8 [N, C, H, W], without gradients."""
-        total = 0.0
-        with torch.no_grad():
-            for first in range(0, len(pixels), 8):
-                batch = pixels[first : first + 8]
+
+        def total(batch: np.ndarray) -> float:
+            with torch.no_grad():
                 answer, _ = self.answers(self.teacher, self.to_float(batch))
                 reply, _ = self.answers(self.student, self.student.inputs(batch))
-                total += float(divergence_of(reply, answer)) * len(batch)
-        return total / len(pixels)
+                return float(divergence_of(reply, answer)) * len(batch)
+
+        parts = [pixels[first : first + _BATCH] for first in range(0, len(pixels), _BATCH)]
+        return sum(ordered(total, parts)) / len(pixels)
 
 
 def divergence_of(reply: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
@@ -154,8 +156,14 @@ def distil(student: Student, pixels: np.ndarray, to_float: ToFloat, recipe: Reci
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     orders = _orders(int(kept.sum()), generator)
-    batches = ([augment(pixels[kept][next(orders)], generator, _ZOOM)] for _ in range(recipe.steps))
-    train(optimizer, schedule, batches, lesson.loss, recipe.steps, "distil")
+    drawn = (augment(pixels[kept][next(orders)], generator, _ZOOM) for _ in range(recipe.steps))
+    # shards of a batch, in each of which the loss is a mean
+    batches = (np.array_split(batch, SHARDS) for batch in drawn)
+
+    def loss(shard: np.ndarray) -> torch.Tensor:
+        return lesson.loss(shard) * (len(shard) / _BATCH)
+
+    train(optimizer, schedule, batches, loss, recipe.steps, "distil")
     better = lesson.divergence(judges) < at_start
     if not better:
         with torch.no_grad():

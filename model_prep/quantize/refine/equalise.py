@@ -15,6 +15,7 @@ import torch
 
 from model_prep import run
 from model_prep.graph import INPUT, Graph, Layer
+from model_prep.parallel import ordered
 
 _MOST = 64.0  # factor between a channel's scale and the layer's, either way
 Scales = Mapping[str, np.ndarray]  # float64 [C] by name of a convolution in `scalable`
@@ -88,11 +89,18 @@ def find_scales(
     wanted = [name for name in sorted(scalable(graph)) if graph.layer(name).has_weights]
     squares = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
     counts = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
-    for x in batches():
-        for layer, stored in run.run_float(graph, x):
-            if layer.name in wanted:
-                squares[layer.name] += stored.double().square().sum((0, 2, 3)).numpy()
-                counts[layer.name] += (stored != 0).sum((0, 2, 3)).numpy()
+
+    def sums(x: torch.Tensor) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        return [
+            (layer.name, stored.double().square().sum((0, 2, 3)).numpy(),
+             (stored != 0).sum((0, 2, 3)).numpy())
+            for layer, stored in run.run_float(graph, x) if layer.name in wanted
+        ]  # fmt: skip
+
+    for found in ordered(sums, batches()):
+        for name, power, alive in found:
+            squares[name] += power
+            counts[name] += alive
     scales = {}
     for name in wanted:
         rms = np.sqrt(squares[name] / np.maximum(counts[name], 1))

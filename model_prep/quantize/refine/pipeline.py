@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The techniques in order, from a float network to one whose weights and tables are refined.
 
-Sensitivity is how much the network's answer depends on each activation (label-free): the squared
-gradient of the log-likelihood of a class that is drawn from the float network's own output. That is
-the diagonal of the Fisher matrix, half of which times the squared error is the expected
-Kullback-Leibler divergence to second order (Kunstner et al. 2019, on why the drawn class and not
-the label).
-
-Quantizers are fitted to the weighted histograms. KNQ stays an exact problem: the weights become
+Quantizers are fitted to histograms weighted by how much the network's output depends on each
+activation (`quantize.sensitivity`). KNQ stays an exact problem: the weights become
 integers and the dynamic programme of `quantize.kmeans` minimises the weighted error, 0 kept exact.
 Codes with equal steps have steps of a power of two; a factor on all channels of the layer makes any
 step possible, hence the clipping of least error.
@@ -18,15 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from formats.arithmetic import lowest
 from formats.network import InputFormat
 from formats.quantizer import Quantizer
-from model_prep import run
 from model_prep.graph import Graph
-from model_prep.quantize import quantizers
-from model_prep.quantize.calibrate import Calibration, ToFloat, to_integers
+from model_prep.quantize import quantizers, sensitivity
+from model_prep.quantize.calibrate import Calibration, ToFloat
 from model_prep.quantize.fracs import layer_fracs, network_fracs
 from model_prep.quantize.kmeans import exact_kmeans
 from model_prep.quantize.plan import LayerPlan, Plan
@@ -39,7 +32,6 @@ from model_prep.quantize.student import Student
 _BATCH_VALUES = 2_500_000  # input values of a batch
 _TOTAL = 1 << 36  # weights are scaled to integers of this sum, which the k-means holds exactly
 _STEPS = 8  # candidates for a step per octave
-_SEED = 1  # of the drawn classes
 _SMOOTH = 0.02  # part of the average weight that every value gets
 
 
@@ -84,7 +76,7 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
         chosen = layer_fracs(maxima, qm, plan)
     else:
         chosen = network_fracs(maxima, plan.frac, plan.signed)
-    counts, weights = fisher_histograms(exact, inputs(), plan, qm, chosen)
+    counts, weights = _by_owner(exact, inputs(), plan, qm, chosen)
     if "sensitivity" in plan.refine:
         found = {name: smoothed(counts[name], weights[name]) for name in counts}
     else:
@@ -98,60 +90,26 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
     return Measured(exact, scales, qm, chosen, found, free)
 
 
+def _by_owner(
+    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int]
+) -> tuple[sensitivity.Histograms, sensitivity.Histograms]:  # fmt: skip
+    """`sensitivity.histograms` summed over the layers that share a quantizer, by its owner."""
+    owners = {one.name: one.owner for one in plan.layers if one.scheme is not None and one.counted}
+    own = {name: fracs[name] for name in owners}
+    found = sensitivity.histograms(graph, batches, own, qm, plan.signed)
+    sums: list[sensitivity.Histograms] = [{}, {}]
+    for total, part in zip(sums, found, strict=True):
+        for name, owner in owners.items():
+            total[owner] = total.get(owner, 0) + part[name]
+    return sums[0], sums[1]
+
+
 def smoothed(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights with a part of the layer's average added, so that no value that occurs weighs 0."""
     total, weight = float(counts.sum()), float(weights.sum())
     if not total or not weight > 0:
         return counts.astype(np.float64)
     return weights * (1 - _SMOOTH) + counts * (weight / total * _SMOOTH)
-
-
-def fisher_histograms(
-    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
-    """Counts and summed squared gradients of every y, by owner of a quantizer.
-
-    Returns:
-        (counts int64 [2^qm], weights float64 [2^qm]), each by owner's name. Gradients are with
-        respect to the stored value, in units of the network's float values.
-    """
-    owners = {one.owner for one in plan.layers if one.scheme is not None and one.counted}
-    counts = {name: torch.zeros(1 << qm, dtype=torch.int64) for name in owners}
-    weights = {name: torch.zeros(1 << qm, dtype=torch.float64) for name in owners}
-    for one, stored, squared in squared_gradients(graph, batches, plan):
-        y = to_integers(stored, qm, fracs[one.name], one.signed)
-        y = (y - lowest(qm, one.signed)).flatten()
-        counts[one.owner] += torch.bincount(y, minlength=1 << qm)
-        weights[one.owner] += torch.bincount(y, weights=squared.flatten(), minlength=1 << qm)
-    return (
-        {name: count.numpy() for name, count in counts.items()},
-        {name: weight.numpy() for name, weight in weights.items()},
-    )
-
-
-def squared_gradients(
-    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, seed: int = _SEED
-) -> Iterator[tuple[LayerPlan, torch.Tensor, torch.Tensor]]:
-    """(layer, its stored values, their squared gradients float64) of every batch and counted layer.
-
-    Both are [N, C, H, W]; `seed` is that of the drawn classes.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    layers = {one.name: one for one in plan.layers if one.scheme is not None and one.counted}
-    for x in batches:
-        kept = {}
-        with torch.enable_grad():
-            for layer, stored in run.run(
-                graph, x.requires_grad_(), run.float_layer, gradients=True
-            ):
-                if layer.name in layers:
-                    kept[layer.name] = stored
-            logits = stored.flatten(1)
-            drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
-            loss = F.cross_entropy(logits, drawn, reduction="sum")
-        grads = torch.autograd.grad(loss, list(kept.values()))
-        for (name, stored), grad in zip(kept.items(), grads, strict=True):
-            yield layers[name], stored.detach(), grad.double().square()
 
 
 def weighted_error(
