@@ -120,10 +120,15 @@ def check(command: str, asked: Request) -> None:
 
 
 def say_calibration(folder: Path) -> None:
-    """One line: what the tables that are there were measured on."""
-    from formats.network import calibration_text, read_manifest
+    """One line: what the tables that are there were measured on; and a warning if that is due."""
+    from formats.basis import calibration_text, warning_of
+    from formats.images import Preprocessing
+    from formats.network import read_manifest
 
-    print(calibration_text(read_manifest(folder / "quantized")["calibration"]))
+    manifest = read_manifest(folder / "quantized")
+    print(calibration_text(manifest["calibration"]))
+    if warning := warning_of(manifest, Preprocessing(**manifest["input"]["preprocessing"]).text):
+        print(warning, file=sys.stderr)
 
 
 def run_locked(command: str, asked: Request) -> int:

@@ -250,19 +250,6 @@ class CalibrationEntry:
     refine: list[str] = field(default_factory=list)
 
 
-def calibration_text(entry: Mapping[str, Any]) -> str:
-    """What a network's tables were measured on, in words; `entry` as in the manifest.
-
-    >>> calibration_text({"images": 7, "source": "a.npz", "labels": False})
-    'Calibrated on 7 image(s) of a.npz, without labels'
-    """
-    if not entry:
-        return "Calibrated on unknown images"
-    labels = "labelled" if entry["labels"] else "without labels"
-    overlap = ", the test images among them" if entry.get("includes_test_images") else ""
-    return f"Calibrated on {entry['images']} image(s) of {entry['source']}, {labels}{overlap}"
-
-
 @dataclass
 class AccuracyEntry:
     """Percentages of some images; top-5 is None for 10 classes or fewer."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from formats.basis import calibration_text, chance_warning
 from formats.build import is_current, sha256_file
-from formats.ending import decides
-from formats.network import Network, calibration_text, load, save
+from formats.network import Network, load, save
 from formats.options import Options
 from model_prep.allocate import command as allocation
 from model_prep.networks import get, registry
@@ -30,7 +30,6 @@ from model_prep.stages import (
     run_reference,
 )
 from model_prep.stages import accuracy as measured_accuracy
-from model_prep.stats import is_chance
 
 
 def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
@@ -66,16 +65,10 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
 
 def warn_of_chance(top1: float, images: int, network: Network) -> None:
     """A warning on stderr where the float network's top-1 (percent) is little above chance."""
-    outputs = prod(network.layers[-1].out_shape)
-    classes = 2 if decides(network.ending, outputs) else outputs
-    chance = 100 / classes
-    if network.weights != "seeded" and is_chance(top1, images, classes):
-        print(
-            f"warning: float top-1 is {top1:.1f}% of {images} images, little better than guessing "
-            f"among {classes} classes ({chance:.1f}%); check MEAN, STD, SCALE and RESIZE "
-            f"({network.input.preprocessing.text}), the weights, and the order of the labels",
-            file=sys.stderr,
-        )
+    classes, recipe = prod(network.layers[-1].out_shape), network.input.preprocessing.text
+    warning = chance_warning(top1, images, classes, recipe)
+    if warning and network.weights != "seeded":
+        print(warning, file=sys.stderr)
 
 
 def opened(

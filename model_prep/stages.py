@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from formats.basis import calibration_text
 from formats.build import digest, program_files
 from formats.ending import class_values, decides
 from formats.errors import UserError
 from formats.images import ImageSet, percent_correct
-from formats.network import InputFormat, Network, calibration_text
+from formats.network import InputFormat, Network
 from formats.quantizer import QM_RANGE, Quantizer
 from model_prep import data, run
 from model_prep.graph import Graph

@@ -18,19 +18,6 @@ from formats.images import best_classes
 _RESAMPLES = 10_000
 _MEANS = 2_000  # resamples of a mean
 _SEED = 20
-_FEWEST = 16  # images that say whether a network guesses
-_ABOVE_CHANCE = 0.1  # share of what is above chance that a network must reach not to be guessing
-
-
-def is_chance(percent: float, images: int, classes: int) -> bool:
-    """Whether a rate of right answers is little better than guessing among `classes`.
-
-    >>> is_chance(16.9, 360, 10), is_chance(60, 360, 10), is_chance(0, 8, 10)
-    (True, False, False)
-    """
-    chance = 100 / classes
-    enough = images >= _FEWEST and classes > 1
-    return enough and percent < chance + _ABOVE_CHANCE * (100 - chance)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render
 from codegen.emit.report_model import Footprint, Report, Vendor
+from formats.basis import calibration_text
 from formats.build import write_atomic
 from formats.images import Preprocessing
-from formats.network import calibration_text
 
 GREEN = "#5b9a68"
 

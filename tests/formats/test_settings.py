@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import nuq
-from formats import commands, settings
+from formats import commands, network, settings
 from formats.errors import UserError, run_cli
+from formats.images import Preprocessing
 from formats.options import Options
 from tests.checkout import ROOT, error_line, execute, make
 
@@ -286,3 +287,24 @@ def test_python_3_12_will_do(tmp_path):
 def test_a_space_in_a_folder_is_no_end_of_it(tmp_path):
     done = make("-n", "csim", "NET=digits", f"OUT={tmp_path}/a b csim=1", status=0)
     assert f"OUT='{tmp_path}/a b csim=1'" in done.stdout and not done.stderr
+
+
+def test_a_later_step_warns_of_a_network_that_guesses(tmp_path, capsys, monkeypatch):
+    manifest = {
+        "calibration": {"images": 2, "source": "sample photographs", "labels": False},
+        "input": {"preprocessing": vars(Preprocessing(40, 1.0, (0.5,), (0.5,)))},
+        "weights": "file",
+        "layers": [{"out_shape": [10, 1, 1]}],
+        "accuracy": {"float_top1": 16.9, "images": 360},
+    }
+    monkeypatch.setattr(network, "read_manifest", lambda _: manifest)
+    nuq.say_calibration(tmp_path)
+    said = capsys.readouterr()
+    assert said.out == "Calibrated on 2 image(s) of sample photographs, without labels\n"
+    assert said.err.startswith("warning: float top-1 is 16.9% of 360 images, little better than")
+    assert "SCALE and RESIZE ((pixel * 1 - 0.5) / 0.5, shorter side to 40" in said.err
+    manifest["accuracy"] = None
+    nuq.say_calibration(tmp_path)
+    manifest |= {"accuracy": {"float_top1": 16.9, "images": 360}, "weights": "seeded"}
+    nuq.say_calibration(tmp_path)
+    assert capsys.readouterr().err == ""
