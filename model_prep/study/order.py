@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from formats.network import Network
 from formats.quantizer import Quantizer
@@ -134,7 +135,8 @@ def verdict(low: float, high: float, least: float = 0.0) -> str:
 def order(study: Study) -> Section:
     """Accuracy, NB, agreement and divergence of every scheme, and the claims with intervals."""
     rows = choices(study)
-    scores = {key: study.score(choice) for key, choice in rows.items()}
+    bar = tqdm(rows.items(), desc="schemes", unit="network", disable=None, leave=False)
+    scores = {key: study.score(choice) for key, choice in bar}
     table = [_row(study, "float", "", None, study.exact, 32 * study.values)]
     for (key, bits), choice in rows.items():
         name, bound = {**ROWS, **NAMES}[key]
