@@ -4,6 +4,7 @@
 All run on one engine, which is compiled once.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,26 @@ def test_a_normalisation_of_pixels_up_to_1_gets_them_so(tmp_path: Path) -> None:
     assert folded(imported, Recipe()).values()[:, [0, 255]] == pytest.approx(
         np.array([[-2.0, 2.0]] * 3)
     )
+
+
+@pytest.mark.parametrize("name", ["sigmoid_output", "softmax_output", "channels_last_input"])
+def test_accuracy_of_what_the_file_answers(name: str, tmp_path: Path) -> None:
+    """Labels that onnxruntime's own output gives: float has them all, also of one sigmoid."""
+    model = CASES[name]()
+    path = save(model, tmp_path / f"{name}.onnx")
+    network = load_onnx(path)
+    pixels = np.random.default_rng(4).integers(0, 256, (60, *network.in_shape), dtype=np.uint8)
+    values = folded(network, Recipe()).values()
+    inputs = np.stack([values[c][pixels[:, c]] for c in range(len(values))], 1).astype(np.float32)
+    answers = np.concatenate([runtime(model, network, x[None]) for x in inputs])
+    one = answers.shape[1] == 1
+    labels = (answers[:, 0] > 0.5).astype(int) if one else answers.argmax(axis=1)
+    np.savez(tmp_path / "data.npz", images=pixels, labels=labels)
+    options = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", f"OUT={tmp_path / 'out'}"]
+    assert main(["accuracy", *options]) == 0
+    result = json.loads((tmp_path / "out" / "accuracy.json").read_text())
+    assert result["float_top1"] == 100
+    assert result["integer_top1"] >= 60
 
 
 @needs_compiler
