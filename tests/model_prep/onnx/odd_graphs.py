@@ -42,13 +42,15 @@ class Maker:
         self._flow = ["x"]  # what depends on the input, newest last
         self._made = 0
         self._channels = 4  # of the newest convolution
+        self._group = 1
         self._input = self._pick(INPUTS)
         self._tame = self._chance(0.5)  # usual operators, everything nearly right
 
     def model(self) -> ModelProto:
         """The whole file; nothing about it need be right."""
-        nodes = self._start() if self._chance(0.7) else []
-        nodes += [self._node() for _ in range(int(self._rng.integers(1, self._pick([3, 9]))))]
+        nodes = self._start() if self._chance(0.95 if self._tame else 0.5) else []
+        most = self._pick([2, 3, 5] if self._tame else [3, 9])
+        nodes += [self._node() for _ in range(int(self._rng.integers(1, most)))]
         produced = [name for node in nodes for name in node.output if name]
         outputs = [(produced or ["x"])[-1]]
         if not self._tame and self._chance(0.08):
@@ -59,7 +61,7 @@ class Maker:
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
             [numpy_helper.from_array(value, name) for name, value in self._constants.items()],
         )  # fmt: skip
-        opset = int(self._rng.integers(6, 24)) if self._chance(0.3) else 13
+        opset = int(self._rng.integers(6, 24)) if not self._tame and self._chance(0.5) else 13
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         model.ir_version = 8
         return model
@@ -130,7 +132,7 @@ class Maker:
             outputs, kernel = self._pick([4, 8]), self._pick([1, 3])
             columns = self._pick([channels, channels, channels, 1, channels // 2])
             inputs = [flow, self._floats(outputs, columns, kernel, kernel)]
-            self._channels = outputs
+            self._channels, self._group = outputs, max(channels // columns, 1)
             return [*inputs, self._floats(outputs)] if self._chance(0.3) else inputs
         if op in ("Gemm", "MatMul"):
             features = self._pick([4, 8, 32, 288, 576])
@@ -142,6 +144,8 @@ class Maker:
         if op in ("Add", "Sub", "Mul", "Div"):
             other = self._pick(self._flow) if self._chance(0.5) else self._floats(channels, 1, 1)
             return [flow, other] if self._chance(0.8) else [other, flow]
+        if op == "Clip":
+            return [flow, *(self._constant(np.float32(limit)) for limit in (0, 6))]
         if op in ("Concat", "Sum"):
             return [str(self._pick(self._flow)) for _ in range(int(self._rng.integers(1, 4)))]
         if op in ("Reshape", "Expand"):
@@ -169,9 +173,9 @@ class Maker:
 
     def _plain_attributes(self, op: str) -> dict[str, Any]:
         pair = [self._pick([1, 2, 3]), self._pick([1, 2, 3])]
-        pads = [int(one) for one in self._rng.integers(0, 2, 4)]
+        pads = [int(self._rng.integers(0, min(size, 2))) for size in (*pair, *pair)]
         if op == "Conv":
-            return {"pads": [1, 1, 1, 1], "group": self._pick([None, None, None, 4, 8, 2])}
+            return {"pads": [1, 1, 1, 1], "group": self._group}
         if op.endswith("Pool") and not op.startswith("Global"):
             return {"kernel_shape": pair, "strides": self._pick([[1, 1], pair]), "pads": pads}
         if op == "Transpose":
