@@ -96,17 +96,17 @@ class Experiment:
             "shared": tables.layer_tables(groups, layers, fracs, self.qm, total),
         }  # fmt: skip
 
-    def learned(self, tabled: Tabled, steps: int) -> tuple[Graph, Tabled, bool]:
-        """(network with weights in their stored format, tables, whether distillation helped)."""
-        graph, kept = self.measured.exact, True
+    def learned(self, tabled: Tabled, steps: int) -> tuple[Graph, Tabled]:
+        """The network with weights in their stored format, and its tables."""
+        graph = self.measured.exact
         if steps:
             student = self.student(graph, tabled)
-            # Every image is learned from and judged on: the few that would be left out decide by
-            # chance whether what was learned is kept, and so would which kind is better.
-            recipe = Recipe(steps=steps, seed=self.seed, held_out=len(self.pixels))
-            kept = distil(student, self.pixels, self.to_float, recipe)
+            # The few images that would be left out decide by chance whether what was learned is
+            # kept, and so which kind is better: every image is learned from.
+            recipe = Recipe(steps=steps, seed=self.seed, held_out=0)
+            distil(student, self.pixels, self.to_float, recipe)
             graph, tabled = student.trained(), student.tabled(tabled)
-        return _stored(graph, self.plan), tabled, kept
+        return _stored(graph, self.plan), tabled
 
     def rows(self, averages: Sequence[float], steps: Sequence[int]) -> Iterator[dict[str, Any]]:
         """A row a kind, average and number of steps, the widths by layer of each first."""
@@ -115,11 +115,11 @@ class Experiment:
             for number in steps:
                 for kind, tabled in kinds.items():
                     start = time.perf_counter()
-                    graph, learned, kept = self.learned(tabled, number)
+                    graph, learned = self.learned(tabled, number)
                     logits = self.logits(self.student(graph, learned))
                     yield {
                         "seed": self.seed, "kind": kind, "average": average, "steps": number,
-                        "kept": kept, "nb": tabled.nb, "table_bits": tabled.table_bits,
+                        "nb": tabled.nb, "table_bits": tabled.table_bits,
                         "elements": tabled.elements_by_width(), **self.answers(logits),
                         "seconds": time.perf_counter() - start,
                     }  # fmt: skip
@@ -184,7 +184,7 @@ def line(row: Mapping[str, Any]) -> str:
         f"KL {np.mean(row['divergence']):.4f}, agreement {row['agreement']:.1f}, "
         f"top-1 {row['top1']:+.2f}, top-5 {row['top5']:+.2f}, "
         f"{(row['nb'] + row['table_bits']) / 1e6:.3f} Mbit ({row['table_bits'] / 1e3:.1f} kbit of "
-        f"tables), {row['seconds']:.1f} s{'' if row['kept'] else ', not kept'}"
+        f"tables), {row['seconds']:.1f} s"
     )
 
 

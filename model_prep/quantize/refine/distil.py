@@ -38,7 +38,8 @@ class Recipe:
     # of a weight, relative to the RMS of its layer; of a bias, to their spread; of a table entry,
     # to the table's mean
     rate: float = 2e-4
-    held_out: int = 8  # one in so many images is left out of the learning; it judges the result
+    # one in so many images is left out of the learning; it judges the result. 0: none, no judge
+    held_out: int = 8
     seed: int = 3  # of crops, flips and order
 
 
@@ -135,15 +136,16 @@ def distil(student: Student, pixels: np.ndarray, to_float: ToFloat, recipe: Reci
     """Let the student learn from images uint8 [N, C, H, W]; its weights and quantizers change.
 
     Returns:
-        Whether it answers the images left out better than before; if not it is unchanged.
+        Whether it answers the images left out better than before; if not it is unchanged. Without
+        a judge, True.
     """
     parameters = student.parameters()
     before = [one.detach().clone() for one in parameters]
     lesson = _Lesson(student, to_float)
     judges, kept = pixels, np.ones(len(pixels), bool)
-    if len(pixels) > recipe.held_out:
+    if 0 < recipe.held_out < len(pixels):
         judges, kept[:: recipe.held_out] = pixels[:: recipe.held_out], False
-    at_start = lesson.divergence(judges)
+    at_start = lesson.divergence(judges) if recipe.held_out else math.inf
     generator = np.random.default_rng(recipe.seed)
     groups = [
         {"params": [one], "lr": recipe.rate * (float(one.detach().square().mean().sqrt()) + 1e-12)}
@@ -164,7 +166,7 @@ def distil(student: Student, pixels: np.ndarray, to_float: ToFloat, recipe: Reci
         return lesson.loss(shard) * (len(shard) / _BATCH)
 
     train(optimizer, schedule, batches, loss, recipe.steps, "distil")
-    better = lesson.divergence(judges) < at_start
+    better = not recipe.held_out or lesson.divergence(judges) < at_start
     if not better:
         with torch.no_grad():
             for one, start in zip(parameters, before, strict=True):
