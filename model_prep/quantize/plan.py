@@ -20,6 +20,8 @@ NETWORK = "network"
 FRAC_MODES = (LAYER, NETWORK)  # what has an F of its own
 TECHNIQUES = ("equalise", "sensitivity", "distil")  # of refinement, in the order in which they run
 ALL, NONE = "all", "none"
+# Weights of a large layer: 8-bit ones would take 2 MB, longer to read than to work on at batch 1.
+LARGE = 1 << 21
 BIAS_BITS = {"layer": 14, "channel": 32}  # by weight_scale: a small m makes its biases large
 DISTIL_STEPS = 60  # unless a plan says otherwise
 Bits = int | list[int] | Literal["auto"]
@@ -29,8 +31,8 @@ DEFAULTS: Settings = {
     "qm": 12, "frac_mode": FRAC_MODES[0], "clip": True, "weight_scheme": "uniform",
     "weight_scale": LAYER, "refine": NONE, "distil_steps": DISTIL_STEPS,
 }  # fmt: skip
-# What PRESET stands for, by its name: keys of the top, and of kinds of layers. The network's own
-# come before, a plan file and single options after.
+# What PRESET stands for, by its name: keys of the top, and of the large layers of a kind. The
+# network's own come before, a plan file and single options after.
 PRESET = "accurate"  # where none is named
 PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
     "accurate": ({}, {}),

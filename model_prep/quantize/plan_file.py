@@ -21,6 +21,7 @@ from model_prep.quantize.plan import (
     DEFAULTS,
     DISTIL_STEPS,
     FRAC_MODES,
+    LARGE,
     LAYER,
     NETWORK,
     PRESET,
@@ -288,7 +289,7 @@ def resolve(
             **by_kind.get(layer.kind, {}), **kinds.get(layer.kind, {}),
             **by_layer.get(layer.name, {}),
         }  # fmt: skip
-        base = _preset_weights(preset, layer.kind, everywhere, explicit)
+        base = _preset_weights(preset, layer, everywhere, explicit)
         chosen = {**merged, **base, "bits": widths.get(layer.name), **explicit}
         scheme, scale = chosen["weight_scheme"], chosen["weight_scale"]
         weight_bits = chosen.get("weight_bits") or WEIGHTS[scheme].default
@@ -314,17 +315,19 @@ def resolve(
     return share(graph, plan)
 
 
-def _preset_weights(preset: str, kind: str, everywhere: Settings, explicit: Settings) -> Settings:
+def _preset_weights(
+    preset: str, layer: Layer, everywhere: Settings, explicit: Settings
+) -> Settings:
     """How a preset stores the weights of a layer, where nothing else says it.
 
     Its scheme and width go together: with another scheme that is given goes that scheme's own
-    width, and what the preset has for one kind of layer gives way to a width for all.
+    width, and what the preset has for large layers of a kind gives way to a width for all.
     """
     if "weight_bits" in everywhere:
         return {}
     given = explicit.get("weight_scheme") or everywhere.get("weight_scheme")
     if given is None:
-        return PRESETS[preset][1].get(kind, {})
+        return PRESETS[preset][1].get(layer.kind, {}) if layer.weight.size >= LARGE else {}
     return {} if given == DEFAULTS["weight_scheme"] else {"weight_bits": None}
 
 

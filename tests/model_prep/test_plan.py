@@ -185,20 +185,25 @@ def test_presets_give_way_to_options_and_plans(tmp_path: Path) -> None:
     plan_file = tmp_path / "plan.toml"
     plan_file.write_text('weight_bits = 10\n[kind.fc]\nweight_bits = 6\nweight_scheme = "kmeans"\n')
 
-    def planned(*words: str) -> Plan:
-        return opened(commands.parse("quantize", ["NET=digits", *words]))[1]
+    def planned(*words: str, net: str = "digits") -> Plan:
+        return opened(commands.parse("quantize", [f"NET={net}", *words]))[1]
 
     fast, paper = planned("PRESET=fast"), planned("PRESET=paper")
     kinds = [(layer.weight_scheme, layer.weight_bits, layer.weight_scale) for layer in fast.layers]
     assert fast.qm == 9 and set(kinds[:3]) == {("uniform", 8, "channel")}
-    assert set(kinds[3:]) == {("kmeans", 4, "channel")}
+    assert set(kinds[3:]) == {("uniform", 8, "channel")}  # small
+    large = planned("PRESET=fast", "WEIGHTS=seeded", net="alexnet").layers
+    assert [(one.weight_scheme, one.weight_bits) for one in large[4:]] == [
+        ("uniform", 8), *3 * [("kmeans", 4)]
+    ]  # fmt: skip
     assert paper.qm == 12 and {layer.weight_bits for layer in paper.layers} == {14}
     assert {layer.options["rule"] for layer in paper.layers[:-1]} == {"floor"}
     assert planned("PRESET=accurate") == planned()
     mixed = planned("PRESET=fast", "QM=10", f"PLAN={plan_file}")
     assert mixed.qm == 10 and [layer.weight_bits for layer in mixed.layers] == [10, 10, 10, 6, 6]
     assert planned("PRESET=fast", "FC_WEIGHT_BITS=5").layers[-1].weight_bits == 5
-    uniform = planned("PRESET=fast", "FC_WEIGHT_SCHEME=uniform").layers[-1]
+    seeded = ("PRESET=fast", "WEIGHTS=seeded", "FC_WEIGHT_SCHEME=uniform")
+    uniform = planned(*seeded, net="alexnet").layers[-1]
     assert (uniform.weight_scheme, uniform.weight_bits) == ("uniform", 8)
     everywhere = planned("PRESET=fast", "WEIGHT_BITS=14").layers
     assert {(layer.weight_scheme, layer.weight_bits) for layer in everywhere} == {("uniform", 14)}
