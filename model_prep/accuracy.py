@@ -158,17 +158,9 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
         "refine": network.calibration.get("refine", []), **scores(*pair, test.labels),
         "paired": stats.compare(*pair, test.labels),
         "divergence": stats.mean_interval(stats.divergences(*pair)),
-        "chance": by_chance(outputs.exact, test.labels),
         "layers": layer_noise(runs, test.pixels[:_NOISE_IMAGES]),
         "layer_images": min(len(test), _NOISE_IMAGES),
     }, outputs  # fmt: skip
-
-
-def by_chance(exact: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether guessing is within the 95% interval of these outputs' top-1."""
-    right = int((best_classes(exact, 1)[:, 0] == labels).sum())
-    low, _ = stats.rate_interval(right, len(labels))
-    return low <= 100 / exact.shape[1]
 
 
 def read_outputs(folder: Path) -> Outputs:
@@ -245,11 +237,6 @@ def write(result: dict[str, Any], outputs: Outputs, folder: Path) -> None:
     """Print the figures and write folder/accuracy.json, and the outputs beside it."""
     if result["weights"] == "seeded":
         print("the weights are seeded random numbers: these percentages mean nothing")
-    elif result["chance"]:
-        print(
-            f"warning: float's top-1, {result['float_top1']:.2f}%, is no better than chance; check "
-            "the labels of DATA and MEAN, STD, SCALE and RESIZE"
-        )
     print(f"{'layer':<40}{'SQNR dB':>9}  (of {result['layer_images']} images)")
     for layer in result["layers"]:
         value = layer["sqnr_db"]

@@ -63,10 +63,10 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
     print(f"written: {folder}")
 
 
-def warn_of_chance(top1: float, images: int, network: Network) -> None:
+def warn_of_chance(top1: float, images: int, network: Network, classes: int = 0) -> None:
     """A warning on stderr where the float network's top-1 (percent) is little above chance."""
-    classes, recipe = prod(network.layers[-1].out_shape), network.input.preprocessing.text
-    warning = chance_warning(top1, images, classes, recipe)
+    classes = classes or prod(network.layers[-1].out_shape)
+    warning = chance_warning(top1, images, classes, network.input.preprocessing.text)
     if warning and network.weights != "seeded":
         print(warning, file=sys.stderr)
 
@@ -135,7 +135,8 @@ def accuracy(options: Options) -> None:
     test = subject.images.held_out(options.test_images if options.csim else options.images)
     network = load(folder)
     result, outputs = measuring.measure(subject, network, test)
-    warn_of_chance(result["float_top1"], result["images"], network)
+    classes = outputs.exact.shape[1]
+    warn_of_chance(result["float_top1"], result["images"], network, classes)
     if other is not None and options.against is not None:
         result["against"] = measuring.against(outputs, other, options.against)
     if options.csim:
