@@ -1,15 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """The papers' VGG-16 tables read as what layers read, against the published convolutions."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
 from formats.commands import main
 from formats.errors import UserError
+from model_prep import data
 from model_prep.footprint import VGG16_CONV, VGG16_LAYERS, megabytes
 from model_prep.graph import Graph, Layer
 from model_prep.networks import get
+from model_prep.quantize.calibrate import Calibration
+from model_prep.source import Recipe, open_source
+from model_prep.stages import choose_images
 from model_prep.study import papers, vgg16
+from tests.checkout import shared
+
+Gaps = Mapping[str, tuple[float, float]]
+# Rms of the relative differences at most.
+CLOSE = {"conv3_1": 0.08, "conv3_2": 0.08, "conv3_3": 0.08, "conv4_1": 0.08, "conv4_2": 0.12}
+# Thirteen zeros and the triangular numbers; half our values; and more than they.
+NONE = ("conv1_2", "conv2_1", "conv2_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3")
+
+
+@pytest.fixture(scope="module")
+def gaps() -> Gaps:
+    """(as input, as output) of each row of table IV, the study's 66 calibration images."""
+    net, images = shared("data/vgg16_conv.onnx"), shared("data/imagenet500.npz")
+    source = open_source(str(net), None, Recipe("123.68,116.779,103.939", "1", 1.0, 256))
+    pixels = choose_images(source.spec, str(images), 1).calibration.pixels
+    calibration = Calibration(source.graph, pixels, lambda x: data.to_float(source.spec, x), 12)
+    return vgg16.table_iv(calibration.counts(12, dict.fromkeys(VGG16_LAYERS, 0)))
+
+
+@pytest.mark.slow  # a minute
+@pytest.mark.data
+def test_table_iv_is_of_what_layers_read(gaps: Gaps) -> None:
+    assert {row: gap for row, gap in CLOSE.items() if gaps[row][0] >= gap} == {}
+    nearer = [row for row, (as_input, as_output) in gaps.items() if as_input < as_output]
+    assert [row for row in gaps if row not in nearer] == ["conv3_1"]  # 4% and 2%
+    assert all(gaps[row][1] > 0.2 for row in gaps if row not in ("conv3_1", "conv3_2"))
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_no_exact_k_means_gives_the_other_rows(gaps: Gaps) -> None:
+    assert set(gaps) == {*CLOSE, *NONE}
+    assert all(min(gaps[row]) > 0.3 for row in NONE)
 
 
 def test_a_gap_is_of_the_centroids_other_than_zero() -> None:
