@@ -90,7 +90,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "units": Command(
         "codegen.units", "conversion units as Verilog: simulate, prove, synthesize (Yosys)",
-        "units", "quantize",
+        "units design engine", "quantize",
     ),
     "hls": Command(
         "codegen", "Vitis HLS: synthesize the accelerator, reports in OUT/hls_report", "HLS_STEPS",

@@ -14,11 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 from codegen import VERSION
+from codegen.design.engine import Engine
+from codegen.design.search import choose
 from codegen.design.unit_luts import MODEL
+from codegen.emit.generate import axes, existing_engine
 from codegen.units import plots, sweep
 from codegen.units.checks import compare, shapes_equal
 from codegen.units.netlist import Cost
 from codegen.units.published import compare_published, measure_published
+from codegen.units.recurrences import measure_recurrences
 from codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog, write_headers
 from codegen.units.report import html, print_summary
 from codegen.units.stage_checks import check_stages
@@ -27,6 +31,7 @@ from codegen.units.synthesis import TARGETS, find_yosys, synthesize, yosys_versi
 from codegen.units.tables import network_tables
 from formats.build import atomic_dir, write_atomic
 from formats.errors import UserError
+from formats.hardware import clocked, find_part
 from formats.network import Network, load
 from formats.options import Options
 
@@ -51,10 +56,16 @@ def network_units(network: Network, lanes: int = 1, register: bool = False) -> l
 
 
 def units(options: Options) -> int:
-    """Render, simulate, prove, synthesize, report; 0, or 1 where anything differs."""
+    """Render, simulate, prove, synthesize, report; 0, or 1 where anything differs.
+
+    Raises:
+        UserError: a recurrence of the engine takes longer than its part's cycle.
+    """
     network = load(options.folder / "quantized")
     find_yosys()  # before any work, because nothing goes without it
     units = network_units(network, options.lanes, options.register)
+    engine = engine_of(options, network)
+    recurrences = measure_recurrences(engine)  # first: one that is too long ends it
     cache = options.folder.parent / CACHE
     grid = sweep.SWEEPS[options.sweep]
     total = len(measured_stages())
@@ -72,7 +83,8 @@ def units(options: Options) -> int:
         "network": network.name, "manifest_sha256": network.manifest_sha256,
         "lanes": options.lanes, "register": options.register,
         "units": {unit.name: describe(unit, costs) for unit in units},
-        "stages": stages, "checks": checks,
+        "engine": {"part": engine.part.name, "array": str(engine.sizes.array)},
+        "recurrences": recurrences, "stages": stages, "checks": checks,
         **figures(swept, cache),
     }  # fmt: skip
     pictures = plots.all_plots(sweep.recorded()[1], swept, data["published"]["ratios"])
@@ -92,6 +104,13 @@ def units(options: Options) -> int:
     for text in failed:
         print(f"FAILED: {text}")
     return 1 if failed else 0
+
+
+def engine_of(options: Options, network: Network) -> Engine:
+    """The engine of ENGINE, else the one that `make codegen` makes with the same options."""
+    part = clocked(find_part(options.part), options.clock)
+    made = existing_engine(options)
+    return made or choose(network, part, options.batch or 1, axes(options)).engine
 
 
 def check(units: Sequence[Unit], engines: Sequence[str]) -> dict[str, Any]:

@@ -25,6 +25,10 @@ STAGES = (
     "SIMD multipliers of one pixel with their trees and accumulators: of one output channel "
     "(single) or of two that share them (pairs). Yosys puts registers into DSP48E1 blocks only."
 )
+RECURRENCES = (
+    "What a pipelined loop computes from its registers back into them, within a cycle: the longest "
+    "path of the same step in Verilog, mapped by Yosys."
+)
 FORMULA = (
     "lut_estimate against the {points} 7-series figures that it was fitted to ({tool}); "
     "differences up to 4 LUTs count as none."
@@ -39,6 +43,7 @@ def html(data: dict[str, Any], pictures: dict[str, str]) -> str:
     sections = (
         Section("The network's units", (_units(data["units"]),)),
         Section("Compute stages", (STAGES, _stages(data["stages"]))),
+        Section("Recurrences", (_recurrences(data["engine"], data["recurrences"]),)),
         Section("Checks", (_checks(data["checks"]),)),
         Section("Table V of the paper, as ratios", (TABLE_V, *_published(data["published"]))),
         Section("Cost against bits, qm and layers", (*figures, SWEEP, *_sweeps(data["sweep"]))),
@@ -75,6 +80,18 @@ def _stages(stages: list[dict[str, Any]]) -> Table:
         "carry": "carry", "ff": "FF",
     }  # fmt: skip
     return Table(tuple(titles.values()), [[row[key] for key in titles] for row in stages])
+
+
+def _recurrences(engine: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
+    titles = {"name": "recurrence", "file": "C++", "ns": "ns", "from": "from", "to": "to",
+              "path": "through"}  # fmt: skip
+    note = (
+        f"{RECURRENCES} Engine: {engine['array']} on {engine['part']}, at most "
+        f"{rows[0]['limit']} ns with {rows[0]['net']} ns a net."
+    )
+    return Table(
+        tuple(titles.values()), [tuple(row[key] for key in titles) for row in rows], note=note
+    )
 
 
 def _checks(checks: dict[str, Any]) -> Table:
@@ -151,6 +168,13 @@ def print_summary(data: dict[str, Any], path: Path) -> None:
             f"  {row['stage']:8} {row['simd']} multipliers, {row['weight_bits']}-bit weights, "
             f"{row['value_bits']}-bit values: {row['dsp']} {row['block']}, {row['lut']} LUT, "
             f"by formula {row['estimate']}"
+        )
+    part, array = data["engine"]["part"], data["engine"]["array"]
+    limit, net = (data["recurrences"][0][key] for key in ("limit", "net"))
+    print(f"Recurrences of {array} on {part}, at most {limit} ns with {net} ns a net:")
+    for row in data["recurrences"]:
+        print(
+            f"  {row['name']:16} {row['ns']:5.2f} ns, {row['from']} to {row['to']}: {row['path']}"
         )
     for engine, inputs in data["checks"]["inputs"].items():
         wrong = len(data["checks"]["mismatches"][engine])

@@ -18,6 +18,7 @@ from formats.errors import UserError
 Bit = int | str  # a net, or a constant
 IGNORED = ("$scopeinfo", "BUFG", "GND", "VCC", "INBUF", "IBUF", "OBUF")
 REGISTERS = {"FD": "Q", "SRL": "Q Q31 Q15"}  # cells that a path begins and ends at, their outputs
+LUT_PAIR = 5  # inputs of a LUT that gives two outputs
 SAME_SLICE = ("LUT", "MUXF", "CARRY", "INV")  # whose output a flip-flop takes without a net
 
 
@@ -60,6 +61,7 @@ class Netlist:
             if not cell["type"].startswith(IGNORED)
         }
         self.driver: dict[int, str] = {}  # type of the cell that drives a net
+        self.lut_inputs: dict[int, frozenset[int]] = {}  # of the LUT that drives a net
         self.names: dict[int, str] = {}
         for name, net in module.get("netnames", {}).items():
             for index, bit in enumerate(net["bits"]):
@@ -71,6 +73,10 @@ class Netlist:
             for port, bits in cell["connections"].items():
                 if cell["port_directions"][port] == "output":
                     self.driver.update({bit: cell["type"] for bit in bits if isinstance(bit, int)})
+            if cell["type"].startswith(("LUT", "INV")):
+                ports = cell["connections"]
+                inputs = {bits[0] for port, bits in ports.items() if port != "O"}
+                self.lut_inputs[ports["O"][0]] = frozenset(b for b in inputs if isinstance(b, int))
 
     def longest(self, delays: Delays, net: float | None = None) -> Path:
         """The longest path that begins and ends at a register (flip-flop, SRL, LUT RAM).
@@ -194,8 +200,7 @@ class Netlist:
                 bit = ports[port][i]
                 if not isinstance(bit, int):
                     continue
-                near = port == "S" and self.driver.get(bit, "").startswith("LUT")
-                late = 0.0 if near else wire
+                late = self._into_carry(port, bit, ports["S"][i], delays, wire)
                 yield from targets(kind, ports, "CO", j, bit, late + delays.carry_in)
                 if port == "S" or j > i:
                     yield from targets(kind, ports, "O", j, bit, late + delays.carry_sum)
@@ -212,6 +217,20 @@ class Netlist:
             for j in range(block):
                 yield from targets(kind, ports, "CO", j, bit, over)
                 yield from targets(kind, ports, "O", j, bit, out)
+
+    def _into_carry(self, port: str, bit: int, chosen: Bit, delays: Delays, wire: float) -> float:
+        """From a net to a carry block's S or DI.
+
+        S is output O6 of the LUT in front of it, which a net without a LUT passes through. DI is
+        its O5, where both have no more than five inputs together, or comes from outside.
+        """
+        inputs = self.lut_inputs.get(bit)
+        if port == "S":
+            return wire + delays.lut if inputs is None else 0.0
+        if inputs is None:
+            return wire
+        own = self.lut_inputs.get(chosen, frozenset()) if isinstance(chosen, int) else frozenset()
+        return 0.0 if len(inputs | own) <= LUT_PAIR else wire
 
     @staticmethod
     def _memory(cell: Mapping[str, Any], delays: Delays, wire: float) -> Iterator[Arc]:

@@ -40,6 +40,8 @@ read_word:
 #pragma HLS PIPELINE II = 1  // one word a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_WORDS
     const bool ask = !all_asked && (none || (waiting < C::READ_AHEAD && !jobs.empty()));
+    const bool one = waiting == 1;
+    Digit<Count<C::MAX_ROW_WORDS>> behind = length[second];
     if (ask) {
       const ReadJob<C> job = jobs.read();
       const addr_t fetch = addr_t(job.words) - addr_t(job.held);
@@ -48,6 +50,7 @@ read_word:
       ahead[asked] = job;
       length[asked].start(job.words);
       if (none) at.start(job.words);
+      if (one) behind.start(job.words);  // it is the second
       asked = Count<C::READ_AHEAD - 1>((asked + 1) % C::READ_AHEAD);
       all_asked = job.last;
     }
@@ -64,19 +67,14 @@ read_word:
     const bool row_end = at.step();
     if (row_end) {
       end = job.last;
-      at = length[second];
+      at = behind;
       first = second;
       second = Count<C::READ_AHEAD - 1>((second + 1) % C::READ_AHEAD);
     }
+    none = row_end && (none || (!ask && one));
     // one up or down, not one behind the other
-    if (ask && !row_end) {
-      none = false;
-      waiting++;
-    }
-    if (row_end && !ask) {
-      none = waiting == 1;
-      waiting--;
-    }
+    if (ask && !row_end) waiting++;
+    if (row_end && !ask) waiting--;
   }
   count.write(total);
   fetched.write(from_ddr);
@@ -90,8 +88,8 @@ void write_words(MemoryPort<C> fm, typename C::bus_t* chip, Fifo<WriteJob<C>>& j
   cycle_t total = 0;
   count_t to_ddr = 0;
   WriteJob<C> job = {0, 0, false, false};
-  Count<C::MAX_ROW_WORDS> at = 0;
-  Count<C::WRITE_AHEAD> open = 0;  // bursts whose response has not come
+  Count<C::MAX_ROW_WORDS> at = 0, next = 1;  // of the row; next is at + 1
+  Count<C::WRITE_AHEAD> open = 0;            // bursts whose response has not come
   bool begin = true;
 write_word:
   for (bool end = false; !end;) {
@@ -118,9 +116,10 @@ write_word:
       }
       total++;
     }
-    const Count<C::MAX_ROW_WORDS> next = at + 1;  // before the row's length is known
-    begin = job.words == 0 || next == job.words;
+    // a length that has just come is compared with a constant
+    begin = begin ? job.words <= 1 : next == job.words;
     at = begin ? Count<C::MAX_ROW_WORDS>(0) : next;
+    next = begin ? Count<C::MAX_ROW_WORDS>(1) : Count<C::MAX_ROW_WORDS>(next + 1);
     end = begin && job.last;
   }
 write_end:

@@ -177,7 +177,9 @@ pack_clear:
   lane.start(job.lanes);
   SumVector<C> vector;
 #pragma HLS ARRAY_PARTITION variable = vector.sum complete  // registers: any lane
-  bool collect = true, half = false, flush = false;
+  bool collect = true;
+  bool insert = true;  // known a step before: a block comes in, no second word, not the last one
+  bool flush = false;
   gear_t g = 0;
   Count<31> held = 0;
 pack_step:
@@ -197,7 +199,6 @@ pack_step:
       held = bytes[0];
     } else {
       const Count<C::PACK_PLANES> j = plane.value;
-      const bool insert = !flush && !half;
       gear_t block = 0;
       Count<16> added = 0;
       if (insert) {
@@ -219,13 +220,15 @@ pack_step:
       }
       bool plane_end = flush;
       if (!flush) {
-        half = two && !half;
-        if (!half && column.step()) {
+        insert = !(two && insert);
+        if (insert && column.step()) {
           flush = y.last;  // the plane's last, incomplete word
-          plane_end = !flush;
+          insert = !flush;
+          plane_end = insert;
         }
       } else {
         flush = false;
+        insert = true;
         g = 0;
         held = 0;
       }

@@ -2,11 +2,13 @@
 """`make units` end to end on a small network, and its command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from codegen.units import commands, stages
+from codegen.hls_check.delays import SERIES7
+from codegen.units import commands, recurrences, stages
 from codegen.units.published import measure_published
 from codegen.units.sweep import SWEEPS, Sweep
 from formats.commands import main
@@ -27,6 +29,9 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     build: Path = make_toy(Toy(layers=layers))
     monkeypatch.setitem(SWEEPS, "small", TINY)
     monkeypatch.setattr(stages, "SIMD", (2,))
+    # all recurrences are in test_units_recurrences.py
+    every = recurrences.recurrences
+    monkeypatch.setattr(recurrences, "recurrences", lambda sizes: every(sizes)[:3])
     # table V's units on an FPGA take most of the time and are no different from the network's
     monkeypatch.setattr(
         commands, "measure_published", lambda target, cache: measure_published("gates", cache)
@@ -43,6 +48,8 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     assert [(row["block"], row["dsp"]) for row in data["stages"] if row["stage"] == "pairs"] == [
         ("DSP48E1", 2), ("DSP48E2", 2)
     ]  # fmt: skip
+    assert [row["name"] for row in data["recurrences"]][0] == "pool_lane"
+    assert all(2 < row["ns"] <= row["limit"] == 5.0 for row in data["recurrences"])
     for name, unit in data["units"].items():
         assert {f"{name}.v", f"{name}.cpp"} <= {path.name for path in folder.glob("rtl/*")}
         box = json.loads((folder / "rtl" / f"{name}.json").read_text())
@@ -51,6 +58,15 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     assert text.count("<svg") == 7 and "http-equiv" not in text and "src=" not in text
     assert "proved" in capsys.readouterr().out
     check_table_v(data["published"])
+
+    # a recurrence that is too long ends it before anything else
+    limit = replace(SERIES7, limit=2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(recurrences, "delays_of", lambda device: limit)
+        assert run_cli(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "a step of pool_lane must take 2.0 ns at most with 0.75 ns a net, not" in error
 
     # a unit that differs gives status 1; everything measured comes from the cache this time
     wrong = (1, ["qk: layer 3, input 7 must give 1, not 2"])
