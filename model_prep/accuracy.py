@@ -5,6 +5,7 @@ Float is onnxruntime's for an ONNX file with its own weights, else torch's. SQNR
 here of the integer network.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -96,33 +97,36 @@ class _Runs:
     run_float: Logits | None  # None: torch
     reference: Reference
 
-    def outputs(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs [N, classes] of float and of the integers."""
-        x = self.subject.to_float(batch)
-        float_outputs = self.run_float or (lambda x: run.forward(self.subject.graph, x).numpy())
-        *_, (_, last) = self.reference.run(self.network.input.encode(batch))
-        return float_outputs(x), _values(self.network.layers[-1], last).reshape(len(batch), -1)
+    def batch(
+        self, part: tuple[np.ndarray, bool]
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, float, float]]]:
+        """Outputs [N, outputs] of float and of the integers for uint8 images.
 
-    def noise(self, batch: np.ndarray) -> list[tuple[str, float, float]]:
-        """(layer, energy of the float network's values, of the integers' distance from them)."""
-        exact = run.run_float(self.subject.graph, self.subject.to_float(batch))
-        found = self.reference.run(self.network.input.encode(batch))
-        sums = []
-        for layer, (_, want), (_, codes) in zip(self.network.layers, exact, found, strict=True):
-            wide = want.double()
-            gap = wide - torch.from_numpy(_values(layer, codes))
-            sums.append((layer.name, float(wide.square().sum()), float(gap.square_().sum())))
-        return sums
-
-
-def layer_noise(runs: _Runs, pixels: np.ndarray) -> list[dict[str, Any]]:
-    """{name, sqnr_db} per layer for images uint8 [N, C, H, W]; None for an infinite ratio."""
-    sums = {layer.name: [0.0, 0.0] for layer in runs.network.layers}
-    for found in ordered(runs.noise, batches(pixels)):
-        for name, signal, noise in found:
-            sums[name][0] += signal
-            sums[name][1] += noise
-    return [{"name": name, "sqnr_db": finite(sqnr_db(*pair))} for name, pair in sums.items()]
+        With them, where that is asked for, (layer, energy of the float network's values, of the
+        integers' distance from them).
+        """
+        images, layers = part
+        x = self.subject.to_float(images)
+        found = self.reference.run(self.network.input.encode(images))
+        sums: list[tuple[str, float, float]] = []
+        want: torch.Tensor | None = None
+        if layers:
+            exact = run.run_float(self.subject.graph, x)
+            for layer, (_, want), (_, codes) in zip(self.network.layers, exact, found, strict=True):
+                wide = want.double()
+                gap = wide - torch.from_numpy(_values(layer, codes))
+                sums.append((layer.name, float(wide.square().sum()), float(gap.square_().sum())))
+        else:
+            *_, (_, codes) = found
+            if self.run_float is None:
+                *_, (_, want) = run.run_float(self.subject.graph, x)
+        if self.run_float is not None:
+            answers = self.run_float(x)
+        else:
+            assert want is not None
+            answers = want.flatten(1).numpy()
+        integer = _values(self.network.layers[-1], codes).reshape(len(images), -1)
+        return answers, integer, sums
 
 
 def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[str, Any], Outputs]:
@@ -143,11 +147,18 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
     runtime, run_float = float_runner(subject)
     runs = _Runs(subject, network, run_float, Reference(network))
     exact, integer = [], []
+    energies = {layer.name: [0.0, 0.0] for layer in network.layers}
     quiet = not sys.stderr.isatty()
     with tqdm(total=len(test), desc="accuracy", unit="image", disable=quiet) as bar:
-        for one, other in ordered(runs.outputs, batches(test.pixels)):
+        parts = list(batches(test.pixels, split=min(_NOISE_IMAGES, len(test))))
+        starts = itertools.accumulate(map(len, parts), initial=0)
+        work = [(part, start < _NOISE_IMAGES) for part, start in zip(parts, starts, strict=False)]
+        for one, other, sums in ordered(runs.batch, work):
             exact.append(one)
             integer.append(other)
+            for name, signal, noise in sums:
+                energies[name][0] += signal
+                energies[name][1] += noise
             bar.update(len(one))
     answers = [class_values(network.ending, np.concatenate(one)) for one in (exact, integer)]
     outputs = Outputs(answers[0], answers[1], test.labels)
@@ -158,7 +169,9 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
         "refine": network.calibration.get("refine", []), **scores(*pair, test.labels),
         "paired": stats.compare(*pair, test.labels),
         "divergence": stats.mean_interval(stats.divergences(*pair)),
-        "layers": layer_noise(runs, test.pixels[:_NOISE_IMAGES]),
+        "layers": [
+            {"name": name, "sqnr_db": finite(sqnr_db(*pair))} for name, pair in energies.items()
+        ],
         "layer_images": min(len(test), _NOISE_IMAGES),
     }, outputs  # fmt: skip
 
