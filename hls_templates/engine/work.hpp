@@ -6,6 +6,7 @@
 #define WORK_HPP
 
 #include "ap_int.h"
+#include "fifo.hpp"
 #include "layer.hpp"
 
 // Eight codes of one pixel, in channel order.
