@@ -116,8 +116,7 @@ write_word:
       }
       total++;
     }
-    // a length that has just come is compared with a constant
-    begin = begin ? job.words <= 1 : next == job.words;
+    begin = job.words == 0 || next == job.words;
     at = begin ? Count<C::MAX_ROW_WORDS>(0) : next;
     next = begin ? Count<C::MAX_ROW_WORDS>(1) : Count<C::MAX_ROW_WORDS>(next + 1);
     end = begin && job.last;
