@@ -114,6 +114,8 @@ def coordinate(
 
         descent, work = _descend(problem, judge, _with_slack(problem, uniform), order)
         widths = Tail(problem, judge, descent, work, failed).run()
+    if problem.nb(widths) > problem.nb(uniform):  # the slack was not needed
+        widths = uniform
     score, sqnr = measure.score(problem.choice(widths))
     return SearchResult(
         problem.by_name(widths), problem.plan(widths), problem.nb(widths), score, sqnr, goal,

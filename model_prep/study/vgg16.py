@@ -67,7 +67,7 @@ def published(fracs: Mapping[str, int]) -> dict[str, dict[str, Quantizer]]:
 def centroid_gap(ours: Sequence[int] | np.ndarray, printed: Sequence[int]) -> float:
     """Root mean square of the relative differences from the printed centroids other than 0.
 
-    >>> centroid_gap([0, 11, 18], [0, 10, 20])
+    >>> round(centroid_gap([0, 11, 18], [0, 10, 20]), 6)
     0.1
     """
     got, want = (np.minimum(row, (1 << QM) - 1).astype(float) for row in (ours, printed))

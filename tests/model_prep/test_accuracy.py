@@ -234,7 +234,9 @@ def test_a_network_that_guesses_is_warned_of(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_recipe_needs_a_file() -> None:
-    with pytest.raises(UserError, match="^MEAN, STD, SCALE and RESIZE must go with an ONNX file"):
+    with pytest.raises(
+        UserError, match="^MEAN, STD, SCALE, RESIZE and SIDE must go with an ONNX file"
+    ):
         source.open_source("digits", None, Recipe(mean="1"))
     with pytest.raises(UserError, match=r"^NET must be an existing ONNX file, not none\.onnx$"):
         source.open_source("none.onnx", None, Recipe())

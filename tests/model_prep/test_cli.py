@@ -173,7 +173,7 @@ def broken_weights(folder: Path) -> Path:
             "error: scheme must be one of knq, enq, uniform, ",
         ),
         (["RULE=up"], "error: rule must be one of nearest, floor, not up"),
-        (["VARIANT=up"], "error: variant must be one of floor, mid, round, not up"),
+        (["VARIANT=up"], "error: variant must be one of round, mid, floor, not up"),
         (["QM=99"], "error: qm must be 2..15, not 99"),
         (["QM=wide"], "error: QM must be a number or auto, not 'wide'"),
         (["DELTA=-1"], "error: delta must be a number of 0 or more, not -1.0"),

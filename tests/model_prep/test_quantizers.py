@@ -303,7 +303,7 @@ def test_uniform_frac_follows_the_width() -> None:
         ("knq", 3, 12, {"variant": "mid"}, "knq must have no variant, not mid; drop it$"),
         ("enq", 0, 12, {}, "enq bits must be 1..15, not 0$"),
         ("enq", 13, 12, {}, "enq bits must be at most qm 12, not 13$"),
-        ("enq", 3, 12, {"variant": "up"}, "variant must be one of floor, mid, round, not up$"),
+        ("enq", 3, 12, {"variant": "up"}, "variant must be one of round, mid, floor, not up$"),
         ("enq", 3, 12, {"rule": "floor"}, "enq must have no rule, not floor; drop it$"),
         ("uniform", 1, 12, {}, "uniform bits must be 2..16, not 1$"),
         ("uniform", 17, 12, {}, "uniform bits must be 2..16, not 17$"),
