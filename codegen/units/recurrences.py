@@ -33,7 +33,7 @@ FOLDER = TEMPLATES / "rtl" / "recurrences"
 ABC_NET = 1000  # ps that abc9 counts a net
 # C++'s own types: bits and sign
 NATIVE = {"bool": (1, False), "uint8_t": (8, False), "int8_t": (8, True), "count_t": (32, False),
-          "addr_t": (32, False), "cycle_t": (32, False)}  # fmt: skip
+          "addr_t": (29, False), "cycle_t": (32, False)}  # fmt: skip
 DIGIT = {"": "value", "_last": "last", "_before_last": "before_last_", "_single": "single_"}
 
 
