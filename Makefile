@@ -22,7 +22,7 @@ ANY_PYTHON = $(firstword $(wildcard $(PYTHON)) python3)
 .DELETE_ON_ERROR:
 
 help: known ## list the targets
-	@$(ANY_PYTHON) nuq.py --make
+	@$(ANY_PYTHON) -m nuq --make
 	@echo 'For developers:'
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | \
 	  awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,7 +43,7 @@ $(COMMANDS): | $(INSTALLED)
 
 # Refuses unknown variables where no command of nuq does.
 known:
-	@$(if $(UNKNOWN),$(ANY_PYTHON) nuq.py --make --names $(UNKNOWN))
+	@$(if $(UNKNOWN),$(ANY_PYTHON) -m nuq --make --names $(UNKNOWN))
 
 fuzz: known $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (N=200 SEED=1)
 	$(PYTHON) -m tests.fuzz --count '$(or $(N),200)' --seed '$(or $(SEED),1)'

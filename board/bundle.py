@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from board import __version__
-from board.errors import BundleError
-from formats import program
-from formats.build import atomic_file, digest, sha256_file, sources_digest
-from formats.design import DESIGN, Design, check_bitstream, read_design
-from formats.errors import UserError, existing
+from nuq.board import __version__
+from nuq.board.errors import BundleError
+from nuq.formats import program
+from nuq.formats.build import atomic_file, digest, sha256_file, sources_digest
+from nuq.formats.design import DESIGN, Design, check_bitstream, read_design
+from nuq.formats.errors import UserError, existing
 
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters"  # folder of design, tables, weights and program
@@ -103,9 +103,12 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.
     readme = (SOURCES / "bundle_readme.md").read_text(encoding="utf-8")
     fabric = _find_bitstream(build, bitstream)
     content: dict[str, bytes | Path] = {
-        f"{package.name}/{path.name}": path for package in PACKAGES for path in package.glob("*.py")
+        f"nuq/{package.name}/{path.name}": path
+        for package in PACKAGES
+        for path in package.glob("*.py")
     }
     content |= {
+        "nuq/__init__.py": SOURCES.with_name("__init__.py"),
         NOTEBOOK: SOURCES / NOTEBOOK,
         "README.md": readme.replace("NETWORK", design.network)
         .replace("BITSTREAM", INSIDE if fabric else MISSING)

@@ -10,18 +10,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from board.errors import MemoryShortageError
-from board.memory import MB, shortage
-from formats.build import write_atomic
-from formats.design import Design, read_design
-from formats.errors import UserError, existing
-from formats.hardware import Board
-from formats.options import Options
+from nuq.board.errors import MemoryShortageError
+from nuq.board.memory import MB, shortage
+from nuq.formats.build import write_atomic
+from nuq.formats.design import Design, read_design
+from nuq.formats.errors import UserError, existing
+from nuq.formats.hardware import Board
+from nuq.formats.options import Options
 
 
 def check_board(name: str, design: Design) -> None:
     """UserError where the design is for another part; a warning where memory is too small."""
-    from formats.hardware import find_board
+    from nuq.formats.hardware import find_board
 
     board = find_board(name)
     _check_part(board, design.part)
@@ -42,7 +42,7 @@ def check_options(options: Options) -> None:
     """Refuse, by UserError, a board that there is not, or that has another part, and a .bit that
     is missing.
     """
-    from formats.hardware import find_board, find_part
+    from nuq.formats.hardware import find_board, find_part
 
     if options.board and options.engine is None:
         _check_part(find_board(options.board), find_part(options.part).name)
@@ -52,7 +52,7 @@ def check_options(options: Options) -> None:
 
 def bundle(options: Options) -> None:
     """Write bundle.zip."""
-    from board.bundle import make_bundle, read_zipped_manifest
+    from nuq.board.bundle import make_bundle, read_zipped_manifest
 
     design = read_design(options.folder)
     if options.board:
@@ -73,7 +73,7 @@ def bundle(options: Options) -> None:
 def emulate(options: Options) -> int:
     """Run the bundle on the emulated board; 1 where a logit differs."""
     _prepare(options)
-    from board.emulate import emulate
+    from nuq.board.emulate import emulate
 
     return emulate(options.folder, options.engine)
 
@@ -83,7 +83,7 @@ def notebook(options: Options) -> None:
     _prepare(options)
     import nbformat
 
-    from board.emulate import prepare, run_notebook
+    from nuq.board.emulate import prepare, run_notebook
 
     path = options.folder / "emulator" / "demo_executed.ipynb"
     nbformat.write(run_notebook(prepare(options.folder, options.engine)), path)
@@ -93,15 +93,15 @@ def notebook(options: Options) -> None:
 def measure(options: Options) -> None:
     """Accuracy, latency, memory and traffic of BUNDLE on this board, else of the emulated one."""
     _prepare(options)
-    from board.bundle import IMAGES, read_arrays
-    from board.driver import Accelerator
-    from board.measure import measure, table
+    from nuq.board.bundle import IMAGES, read_arrays
+    from nuq.board.driver import Accelerator
+    from nuq.board.measure import measure, table
 
     if options.bundle:
         folder, out = options.bundle, options.out or options.bundle
     else:
-        from board.emulate import prepare
-        from board.emulator import install
+        from nuq.board.emulate import prepare
+        from nuq.board.emulator import install
 
         folder, out = prepare(options.folder, options.engine), options.folder
         install()
@@ -136,7 +136,7 @@ def _plot(path: Path, results: dict[str, Any]) -> str:
     except ImportError:
         return " (no picture: matplotlib is not installed)"
     matplotlib.use("Agg")
-    from board.plots import layer_bars
+    from nuq.board.plots import layer_bars
 
     layer_bars(results["memory"], results["latency"][-1]).savefig(path, dpi=110)
     return f", {path}"

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pynq
 
-from board.bundle import (
+from nuq.board.bundle import (
     BITSTREAM,
     HANDOFF,
     IMAGES,
@@ -31,20 +31,20 @@ from board.bundle import (
     read_arrays,
     read_manifest,
 )
-from board.errors import (
+from nuq.board.errors import (
     AcceleratorTimeoutError,
     BundleError,
     DesignError,
     SelfTestError,
     StaleDataError,
 )
-from board.memory import UNWRITTEN, Buffers
-from board.registers import Registers
-from formats.design import Design, Layer, read_design
-from formats.errors import UserError
-from formats.images import best_classes, look_up
-from formats.packing import pack_maps, unpack_maps
-from formats.program import read_program
+from nuq.board.memory import UNWRITTEN, Buffers
+from nuq.board.registers import Registers
+from nuq.formats.design import Design, Layer, read_design
+from nuq.formats.errors import UserError
+from nuq.formats.images import best_classes, look_up
+from nuq.formats.packing import pack_maps, unpack_maps
+from nuq.formats.program import read_program
 
 log = logging.getLogger(__name__)
 

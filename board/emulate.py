@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from board.bundle import NOTEBOOK, make_bundle, unpack
-from board.driver import Accelerator
-from board.emulator import install
-from board.hwh import make_hwh
-from board.measure import predict_all, top_k
-from formats.build import compile_cpp
-from formats.design import read_design, write_stamp
-from formats.errors import UserError, existing
+from nuq.board.bundle import NOTEBOOK, make_bundle, unpack
+from nuq.board.driver import Accelerator
+from nuq.board.emulator import install
+from nuq.board.hwh import make_hwh
+from nuq.board.measure import predict_all, top_k
+from nuq.formats.build import compile_cpp
+from nuq.formats.design import read_design, write_stamp
+from nuq.formats.errors import UserError, existing
 
-STARTUP = "from board.emulator import install; install()"
+STARTUP = "from nuq.board.emulator import install; install()"
 NOTEBOOK_TIMEOUT_S = 900
 WRAPPER = Path(__file__).parents[1] / "hls_templates" / "sim" / "emulator.cpp"
 FLAGS = ("-std=c++14", "-O3", "-march=native", "-fPIC", "-fvisibility=hidden", "-shared",

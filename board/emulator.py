@@ -23,10 +23,10 @@ import pynq
 from pynq.buffer import PynqBuffer
 from pynqmetadata.frontends import Metadata
 
-from board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
-from formats.design import COUNTERS, MAP_PORTS, PROGRAM_PORT, pointers, weight_pointers
-from formats.packing import WORD_BYTES
-from formats.program import HEADER_WORDS, INDEX_WORDS, Program
+from nuq.board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
+from nuq.formats.design import COUNTERS, MAP_PORTS, PROGRAM_PORT, pointers, weight_pointers
+from nuq.formats.packing import WORD_BYTES
+from nuq.formats.program import HEADER_WORDS, INDEX_WORDS, Program
 
 try:
     from pynqmetadata.views.runtime import RuntimeMetadataParser

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong on a board: one class per remedy; the text says what to do."""
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 
 class BundleError(UserError):

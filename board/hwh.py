@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from formats.design import COUNTERS, SCALARS, pointers
+from nuq.formats.design import COUNTERS, SCALARS, pointers
 
 IP_NAME = "accelerator_0"
 MASTER = "M_AXI_HPM0_FPD"  # the processor's bus to the registers

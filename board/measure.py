@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from board.driver import Accelerator, Call
-from formats.design import TRAFFIC, Layer
-from formats.errors import UserError
-from formats.images import percent_correct
-from formats.packing import WORD_BYTES
+from nuq.board.driver import Accelerator, Call
+from nuq.formats.design import TRAFFIC, Layer
+from nuq.formats.errors import UserError
+from nuq.formats.images import percent_correct
+from nuq.formats.packing import WORD_BYTES
 
 DEFAULT_REPEATS = 20
 # CLNQ: uniform codes, a width per convolution, in order (IEEE papers 000/001, section IV).

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from board.bundle import PARAMETERS, PROGRAM, WEIGHTS
-from board.errors import MemoryShortageError, StaleDataError
-from formats.design import Design, Layer
-from formats.packing import WORD_BYTES
-from formats.program import Program, read_program
+from nuq.board.bundle import PARAMETERS, PROGRAM, WEIGHTS
+from nuq.board.errors import MemoryShortageError, StaleDataError
+from nuq.formats.design import Design, Layer
+from nuq.formats.packing import WORD_BYTES
+from nuq.formats.program import Program, read_program
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from formats.design import Design
+from nuq.formats.design import Design
 
 BLUE, ORANGE, GREY = "#33658a", "#f26419", "#9aa5b1"
 

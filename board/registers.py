@@ -10,8 +10,8 @@ import time
 import warnings
 from typing import Any
 
-from board.errors import DesignError
-from formats.design import COUNTERS, SCALARS, pointers
+from nuq.board.errors import DesignError
+from nuq.formats.design import COUNTERS, SCALARS, pointers
 
 STATE = ("AP_START", "AP_DONE", "AP_IDLE", "AP_READY")
 BUSY_POLLS = 20  # polls before the first sleep: short calls are not slowed down

@@ -8,14 +8,14 @@ so that none waits for another's.
 from dataclasses import replace
 from pathlib import Path
 
-from formats.errors import UserError
-from formats.options import Options
+from nuq.formats.errors import UserError
+from nuq.formats.options import Options
 
 
 def codegen(options: Options) -> None:
     """Render C++, pack weights and golden vectors."""
-    from codegen.emit.generate import generate
-    from codegen.emit.report import ddr_traffic
+    from nuq.codegen.emit.generate import generate
+    from nuq.codegen.emit.report import ddr_traffic
 
     plan = generate(options)
     if plan is None:
@@ -53,16 +53,16 @@ def bound_text(layers: list[str]) -> str:
 
 def csim(options: Options) -> int:
     """Compile and run the C-simulation; 1 where it differs."""
-    from codegen.emit.csim import simulate
+    from nuq.codegen.emit.csim import simulate
 
     return simulate(options)
 
 
 def engine(options: Options) -> None:
     """Render a general engine for PART into OUT (build/engine), and say what it has."""
-    from codegen.design.general import general_engine, summary
-    from codegen.emit.generate import array_axes, write_engine
-    from formats.hardware import clocked, find_part
+    from nuq.codegen.design.general import general_engine, summary
+    from nuq.codegen.emit.generate import array_axes, write_engine
+    from nuq.formats.hardware import clocked, find_part
 
     made = general_engine(clocked(find_part(options.part), options.clock), array_axes(options))
     folder = options.out or Path("build") / "engine"
@@ -73,11 +73,11 @@ def engine(options: Options) -> None:
 
 def explore(options: Options) -> None:
     """Search the design space, draw what bounds it."""
-    from codegen.design import search
-    from codegen.emit import explore_page
-    from codegen.emit.generate import axes, quantized_folder
-    from formats.hardware import clocked, find_part
-    from formats.network import load
+    from nuq.codegen.design import search
+    from nuq.codegen.emit import explore_page
+    from nuq.codegen.emit.generate import axes, quantized_folder
+    from nuq.formats.hardware import clocked, find_part
+    from nuq.formats.network import load
 
     part, set_axes = clocked(find_part(options.part), options.clock), axes(options)
     part = replace(part, limit=options.limit)
@@ -93,10 +93,10 @@ def explore(options: Options) -> None:
 
 def alternatives(options: Options) -> None:
     """The model of two faster compute stages."""
-    from codegen.design.alternatives import table
-    from codegen.emit.generate import quantized_folder
-    from formats.hardware import DEFAULT_PART, clocked, load_parts
-    from formats.network import load
+    from nuq.codegen.design.alternatives import table
+    from nuq.codegen.emit.generate import quantized_folder
+    from nuq.formats.hardware import DEFAULT_PART, clocked, load_parts
+    from nuq.formats.network import load
 
     network = load(quantized_folder(options.folder))
     parts = [
@@ -108,10 +108,10 @@ def alternatives(options: Options) -> None:
 
 def report(options: Options) -> None:
     """Write report.html of report.json again, with the tools' reports where there are any."""
-    from codegen.emit.report_model import read_report
-    from codegen.emit.report_page import write_report
-    from codegen.emit.xilinx.flow import REPORT_FOLDER
-    from codegen.emit.xilinx.reports import summary, update_report
+    from nuq.codegen.emit.report_model import read_report
+    from nuq.codegen.emit.report_page import write_report
+    from nuq.codegen.emit.xilinx.flow import REPORT_FOLDER
+    from nuq.codegen.emit.xilinx.reports import summary, update_report
 
     if (options.folder / REPORT_FOLDER).is_dir():
         print(summary(update_report(options.folder)))
@@ -122,7 +122,7 @@ def report(options: Options) -> None:
 
 def parts(_: Options) -> None:
     """List the FPGA parts."""
-    from formats.hardware import load_parts
+    from nuq.formats.hardware import load_parts
 
     print(
         f"{'part':8s} {'DSP':>5s} {'BRAM36':>6s} {'URAM':>4s} {'LUT':>7s} {'MHz':>4s} "
@@ -138,8 +138,8 @@ def parts(_: Options) -> None:
 
 def hls_check(options: Options) -> int:
     """Check FILES against the HLS subset; 1 where there is a finding."""
-    from codegen.emit.render import TEMPLATES
-    from codegen.hls_check.check import check_files, find_files
+    from nuq.codegen.emit.render import TEMPLATES
+    from nuq.codegen.hls_check.check import check_files, find_files
 
     paths = options.files or (TEMPLATES / "engine", TEMPLATES / "rendered")
     findings, times = check_files(paths)
@@ -154,9 +154,9 @@ def hls_check(options: Options) -> int:
 
 def check_design(options: Options) -> None:
     """Refuse, by UserError, a part, a clock or an array that there cannot be."""
-    from codegen.design.search import smallest
-    from codegen.emit.generate import array_axes
-    from formats.hardware import clocked, find_part
+    from nuq.codegen.design.search import smallest
+    from nuq.codegen.emit.generate import array_axes
+    from nuq.formats.hardware import clocked, find_part
 
     part = clocked(find_part(options.part), options.clock)
     if options.engine is None:
@@ -165,15 +165,15 @@ def check_design(options: Options) -> None:
 
 def find_hls(_: Options) -> None:
     """Refuse, by UserError, to begin without Vitis HLS."""
-    from codegen.emit.xilinx import flow
+    from nuq.codegen.emit.xilinx import flow
 
     flow.find_hls()
 
 
 def find_vivado(options: Options) -> None:
     """Refuse, by UserError, to begin without a board, Vivado and Vitis HLS."""
-    from codegen.emit.xilinx import flow
-    from formats.hardware import find_board
+    from nuq.codegen.emit.xilinx import flow
+    from nuq.formats.hardware import find_board
 
     find_board(_board(options))
     flow.find_vivado()
@@ -188,7 +188,7 @@ def _board(options: Options) -> str:
 
 def tools(_: Options) -> None:
     """Print where the programs of `hls` and `bitstream` are."""
-    from codegen.emit.xilinx import flow
+    from nuq.codegen.emit.xilinx import flow
 
     print(flow.find_hls().path)
     print(flow.find_vivado().path)
@@ -196,10 +196,10 @@ def tools(_: Options) -> None:
 
 def hls(options: Options) -> int:
     """Run Vitis HLS; its reports go into report.json. 1 where it is not what was planned."""
-    from codegen.emit.xilinx import probes
-    from codegen.emit.xilinx.flow import run_hls
-    from codegen.emit.xilinx.reports import findings
-    from formats.hardware import clocked, find_part
+    from nuq.codegen.emit.xilinx import probes
+    from nuq.codegen.emit.xilinx.flow import run_hls
+    from nuq.codegen.emit.xilinx.reports import findings
+    from nuq.formats.hardware import clocked, find_part
 
     if options.net == probes.NET:
         part = clocked(find_part(options.part), options.clock)
@@ -214,8 +214,8 @@ def hls(options: Options) -> int:
 
 def bitstream(options: Options) -> None:
     """Run Vivado; its reports go into report.json."""
-    from codegen.emit.xilinx.flow import run_bitstream, synthesize
-    from codegen.emit.xilinx.reports import findings
+    from nuq.codegen.emit.xilinx.flow import run_bitstream, synthesize
+    from nuq.codegen.emit.xilinx.reports import findings
 
     synthesize(options.folder)
     found = findings(options.folder)
@@ -230,6 +230,6 @@ def bitstream(options: Options) -> None:
 
 def vivado_script(options: Options) -> None:
     """Write the Vivado script only."""
-    from codegen.emit.xilinx.block_design import write_block_design
+    from nuq.codegen.emit.xilinx.block_design import write_block_design
 
     print(write_block_design(options.folder, _board(options)))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
-from formats.schema import Limits
+from nuq.formats.schema import Limits
 
 BLOCK_CODES = 8  # channels of a pixel block; parts of a concat fill whole blocks
 MAX_ACC_BITS = 53  # |acc| < 2^52, and the rounding term of a shift up to 53 is at most 2^52

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UserError, os_error_text
+from nuq.formats.errors import UserError, os_error_text
 
 _MESSAGE_LINES = 40
 _BLOCK = 1 << 20

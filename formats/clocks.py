@@ -7,7 +7,7 @@ UG585 "Clocks" (FCLK) and UG1085 "PS Clock Subsystem" (PL_REF): both dividers ha
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 LARGEST_DIVIDER = 63
 TOLERANCE = 1e-4  # of the frequency: oscillators are given as 33.333 MHz, quotients by six digits

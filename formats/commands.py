@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from formats import settings
-from formats.errors import UserError, meant
-from formats.options import SCHEME_OPTIONS, Options, default_text, table, value
+from nuq.formats import settings
+from nuq.formats.errors import UserError, meant
+from nuq.formats.options import SCHEME_OPTIONS, Options, default_text, table, value
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def overview(program: str) -> str:
 
 def module(command: str) -> ModuleType:
     """Where the function of a command is; its package is imported now."""
-    return importlib.import_module(f"{COMMANDS[command].package}.commands")
+    return importlib.import_module(f"nuq.{COMMANDS[command].package}.commands")
 
 
 def function(command: str) -> Callable[[Options], int | None]:

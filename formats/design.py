@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from formats.arithmetic import scale_channels
-from formats.build import sha256_file, sources_digest
-from formats.ending import Ending, apply, class_values, decides
-from formats.errors import UserError, existing
-from formats.images import Preprocessing, Reader
-from formats.packing import WORD_BYTES, Gather
-from formats.schema import parse
+from nuq.formats.arithmetic import scale_channels
+from nuq.formats.build import sha256_file, sources_digest
+from nuq.formats.ending import Ending, apply, class_values, decides
+from nuq.formats.errors import UserError, existing
+from nuq.formats.images import Preprocessing, Reader
+from nuq.formats.packing import WORD_BYTES, Gather
+from nuq.formats.schema import parse
 
 DESIGN = "design.json"
 TRAFFIC = ("bytes_read", "bytes_written", "bytes_weights")  # that cross the memory ports

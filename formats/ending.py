@@ -13,8 +13,8 @@ from typing import Annotated
 
 import numpy as np
 
-from formats.errors import UserError
-from formats.schema import Limits
+from nuq.formats.errors import UserError
+from nuq.formats.schema import Limits
 
 POINTWISE = ("sigmoid", "tanh")
 ALONG = ("softmax", "logsoftmax", "argmax")  # an axis

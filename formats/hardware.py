@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from formats.clocks import make_clock
-from formats.errors import UserError, meant
+from nuq.formats.clocks import make_clock
+from nuq.formats.errors import UserError, meant
 
 FOLDER = Path(__file__).parent
 DEFAULT_PART = "XC7Z020"

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 LEVELS = 256  # of a pixel

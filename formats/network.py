@@ -2,7 +2,7 @@
 """`Network`: a quantized network in integers, which is manifest.json and arrays.npz.
 
 Section 1 of docs/formats.md as classes: what they hold is what the files hold, so the JSON schema
-is theirs (`python -m formats.network` prints it). `save` writes a folder, `load` reads one and
+is theirs (`python -m nuq.formats.network` prints it). `save` writes a folder, `load` reads one and
 checks everything that its readers rely on.
 """
 
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from formats.arithmetic import (
+from nuq.formats.arithmetic import (
     LRN_ENTRIES,
     LRN_FACTOR_BITS,
     MAX_ACC_BITS,
@@ -33,13 +33,13 @@ from formats.arithmetic import (
     reciprocal,
     scale_channels,
 )  # fmt: skip
-from formats.build import atomic_dir, sha256_file
-from formats.ending import Ending
-from formats.errors import UserError, existing
-from formats.images import Preprocessing, look_up
-from formats.quantizer import Quantizer
-from formats.rules import KINDS, WEIGHTED, check_layer, check_network
-from formats.schema import (
+from nuq.formats.build import atomic_dir, sha256_file
+from nuq.formats.ending import Ending
+from nuq.formats.errors import UserError, existing
+from nuq.formats.images import Preprocessing, look_up
+from nuq.formats.quantizer import Quantizer
+from nuq.formats.rules import KINDS, WEIGHTED, check_layer, check_network
+from nuq.formats.schema import (
     DRAFT,
     Limits,
     absent,

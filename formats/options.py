@@ -13,8 +13,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from formats.errors import UserError, meant
-from formats.hardware import LIMIT
+from nuq.formats.errors import UserError, meant
+from nuq.formats.hardware import LIMIT
 
 SCHEME_OPTIONS = "RULE VARIANT"  # that one scheme has, as it declares them itself
 DIGITS_IMAGES = 360  # of the digits that are kept apart as test images

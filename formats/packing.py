@@ -12,7 +12,7 @@ from math import gcd
 
 import numpy as np
 
-from formats.arithmetic import BLOCK_CODES
+from nuq.formats.arithmetic import BLOCK_CODES
 
 WORD_BITS = 64
 WORD_BYTES = 8

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.errors import UserError, existing
-from formats.packing import WORD_BYTES
+from nuq.formats.errors import UserError, existing
+from nuq.formats.packing import WORD_BYTES
 
 PROGRAM = "program.bin"
 MAGIC = 0x5051554E  # "NUQP" as bytes

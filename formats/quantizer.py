@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from formats.arithmetic import half_step, lowest
-from formats.errors import UserError
-from formats.schema import Limits, stored
+from nuq.formats.arithmetic import half_step, lowest
+from nuq.formats.errors import UserError
+from nuq.formats.schema import Limits, stored
 
 SCHEMES = ("uniform", "enq", "knq")  # index = Scheme in hls_templates/engine/layer.hpp
 WIDTHS = {"knq": (1, 8), "enq": (1, 15), "uniform": (2, 16)}  # bits of a stored code

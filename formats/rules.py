@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from formats.arithmetic import (
+from nuq.formats.arithmetic import (
     BLOCK_CODES,
     ENTRY_BITS,
     LRN_FACTOR_BITS,
@@ -30,11 +30,11 @@ from formats.arithmetic import (
     accumulator_bits,
     dilated,
 )  # fmt: skip
-from formats.ending import result_shape
-from formats.errors import UserError
+from nuq.formats.ending import result_shape
+from nuq.formats.errors import UserError
 
 if TYPE_CHECKING:
-    from formats.network import Layer, Network
+    from nuq.formats.network import Layer, Network
 
 INPUT = "input"  # the name under which layers refer to the network's input
 WEIGHTED = ("conv", "fc")

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.build import write_atomic
-from formats.errors import UserError, meant
-from formats.options import Option, table, value
+from nuq.formats.build import write_atomic
+from nuq.formats.errors import UserError, meant
+from nuq.formats.options import Option, table, value
 
 FILE = "settings.toml"
 Values = Mapping[str, Any]  # of options by NAME; None: the default

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from formats.build import atomic_file, write_atomic
-from formats.ending import class_values
-from formats.errors import UserError, existing
-from formats.images import ImageSet, best_classes
-from formats.network import Layer, Network
-from model_prep import run, stats
-from model_prep.parallel import ordered
-from model_prep.quantize.calibrate import batches
-from model_prep.quantize.reference import Reference
-from model_prep.quantize.score import sqnr_db
-from model_prep.stages import Subject, finite, scores
+from nuq.formats.build import atomic_file, write_atomic
+from nuq.formats.ending import class_values
+from nuq.formats.errors import UserError, existing
+from nuq.formats.images import ImageSet, best_classes
+from nuq.formats.network import Layer, Network
+from nuq.model_prep import run, stats
+from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize.calibrate import batches
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.quantize.score import sqnr_db
+from nuq.model_prep.stages import Subject, finite, scores
 
 OUTPUTS = "accuracy.npz"  # in OUT, for AGAINST
 EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"  # of onnxruntime

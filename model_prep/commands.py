@@ -12,24 +12,24 @@ from pathlib import Path
 
 import torch
 
-from formats.basis import calibration_text, chance_warning
-from formats.build import is_current, sha256_file
-from formats.network import Network, load, save
-from formats.options import Options
-from model_prep.allocate import command as allocation
-from model_prep.networks import get, registry
-from model_prep.quantize.integers import check_graph
-from model_prep.quantize.plan import AUTO, Plan, parse_bits, parse_qm
-from model_prep.quantize.plan_file import KEYS, resolve
-from model_prep.source import Recipe, Source, open_source
-from model_prep.stages import (
+from nuq.formats.basis import calibration_text, chance_warning
+from nuq.formats.build import is_current, sha256_file
+from nuq.formats.network import Network, load, save
+from nuq.formats.options import Options
+from nuq.model_prep.allocate import command as allocation
+from nuq.model_prep.networks import get, registry
+from nuq.model_prep.quantize.integers import check_graph
+from nuq.model_prep.quantize.plan import AUTO, Plan, parse_bits, parse_qm
+from nuq.model_prep.quantize.plan_file import KEYS, resolve
+from nuq.model_prep.source import Recipe, Source, open_source
+from nuq.model_prep.stages import (
     Quantization,
     Subject,
     build,
     choose_images,
     run_reference,
 )
-from model_prep.stages import accuracy as measured_accuracy
+from nuq.model_prep.stages import accuracy as measured_accuracy
 
 
 def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
@@ -126,7 +126,7 @@ def make_folder(subject: Subject, folder: Path) -> None:
 
 def accuracy(options: Options) -> None:
     """Quantize where need be, then measure on all images of IMAGES."""
-    from model_prep import accuracy as measuring
+    from nuq.model_prep import accuracy as measuring
 
     other = measuring.read_outputs(options.against) if options.against else None
     subject = subject_of(options, options.test_images if options.csim else 1)
@@ -151,7 +151,7 @@ def allocate(options: Options) -> None:
 
 def train(options: Options) -> None:
     """Make a network's packaged weights again."""
-    from model_prep.training import train as training
+    from nuq.model_prep.training import train as training
 
     name = get(options.net).name
     training.train(name, options.checkpoint, options.data, options.test, options.epochs)
@@ -159,7 +159,7 @@ def train(options: Options) -> None:
 
 def finetune(options: Options) -> None:
     """Write OUT/finetuned, a checkpoint and its plan."""
-    from model_prep.training import finetune as tuning
+    from nuq.model_prep.training import finetune as tuning
 
     torch.set_grad_enabled(False)
     source, plan = opened(options)

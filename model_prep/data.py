@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from formats.errors import UserError
-from formats.images import ImageSet, spaced
-from model_prep.networks.spec import NetworkSpec
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet, spaced
+from nuq.model_prep.networks.spec import NetworkSpec
 
 SPLIT_SEED = 1797
 DIGITS_TEST = 360

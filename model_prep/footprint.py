@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from model_prep.graph import Graph
-from model_prep.quantize.plan import Plan
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.plan import Plan
 
 FLOAT_BITS = 32
 T = TypeVar("T")

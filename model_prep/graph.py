@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from formats.arithmetic import BLOCK_CODES, Average, Lrn, Window, dilated
-from formats.rules import INPUT, KINDS, WEIGHTED
+from nuq.formats.arithmetic import BLOCK_CODES, Average, Lrn, Window, dilated
+from nuq.formats.rules import INPUT, KINDS, WEIGHTED
 
 
 def no_weight() -> np.ndarray:

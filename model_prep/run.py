@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.arithmetic import Average, Lrn, Window
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.parallel import ordered
+from nuq.formats.arithmetic import Average, Lrn, Window
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.parallel import ordered
 
 
 class Node(Protocol):

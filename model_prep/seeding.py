@@ -9,8 +9,8 @@ import math
 import numpy as np
 import torch
 
-from model_prep.graph import Graph, Layer
-from model_prep.run import finish, float_layer, last, operate, run
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.run import finish, float_layer, last, operate, run
 
 SEED = 2014
 BIAS_SPREAD = 0.1

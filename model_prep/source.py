@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.ending import decides
-from formats.errors import UserError
-from formats.images import LEVELS
-from model_prep import data, networks, weights
-from model_prep.graph import Graph
-from model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
-from model_prep.onnx import ImportedNetwork, load_onnx
-from model_prep.quantize.plan import Settings, parse_bits
-from model_prep.seeding import reseed
+from nuq.formats.ending import decides
+from nuq.formats.errors import UserError
+from nuq.formats.images import LEVELS
+from nuq.model_prep import data, networks, weights
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
+from nuq.model_prep.onnx import ImportedNetwork, load_onnx
+from nuq.model_prep.quantize.plan import Settings, parse_bits
+from nuq.model_prep.seeding import reseed
 
 SUFFIX = ".onnx"
 SEEDED = "seeded"

@@ -14,27 +14,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from formats.basis import calibration_text
-from formats.build import digest, program_files
-from formats.ending import class_values, decides
-from formats.errors import UserError
-from formats.images import ImageSet, percent_correct
-from formats.network import InputFormat, Network
-from formats.quantizer import QM_RANGE, Quantizer
-from model_prep import data, run
-from model_prep.graph import Graph
-from model_prep.networks.spec import NetworkSpec
-from model_prep.parallel import ordered
-from model_prep.quantize import fracs
-from model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches, check_codes
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import network_input, quantize_layers
-from model_prep.quantize.plan import AUTO, Plan
-from model_prep.quantize.reference import Reference
-from model_prep.quantize.refine import pipeline
-from model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db
-from model_prep.source import Source
-from model_prep.weights import WeightsResult
+from nuq.formats.basis import calibration_text
+from nuq.formats.build import digest, program_files
+from nuq.formats.ending import class_values, decides
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet, percent_correct
+from nuq.formats.network import InputFormat, Network
+from nuq.formats.quantizer import QM_RANGE, Quantizer
+from nuq.model_prep import data, run
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.networks.spec import NetworkSpec
+from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize import fracs
+from nuq.model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches, check_codes
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.integers import network_input, quantize_layers
+from nuq.model_prep.quantize.plan import AUTO, Plan
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.quantize.refine import pipeline
+from nuq.model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db
+from nuq.model_prep.source import Source
+from nuq.model_prep.weights import WeightsResult
 
 _LOAD_LIMIT = 5000  # images read of a large data set
 _CALIBRATION_VALUES = 10_000_000  # input values calibrated on, as far as there are images

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from formats.images import best_classes
+from nuq.formats.images import best_classes
 
 _RESAMPLES = 10_000
 _MEANS = 2_000  # resamples of a mean

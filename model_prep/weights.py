@@ -21,12 +21,12 @@ from urllib.request import Request, urlopen
 import numpy as np
 import torch
 
-from formats.build import sha256_file
-from formats.errors import UserError
-from model_prep import data
-from model_prep.graph import Graph
-from model_prep.networks.spec import NetworkSpec
-from model_prep.seeding import reseed
+from nuq.formats.build import sha256_file
+from nuq.formats.errors import UserError
+from nuq.model_prep import data
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.networks.spec import NetworkSpec
+from nuq.model_prep.seeding import reseed
 
 TIMEOUT_S = 5.0  # for the publisher's server to answer; an offline machine goes on after this
 SCALING_IMAGES = 4

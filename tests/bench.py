@@ -17,14 +17,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from formats.network import Network, load
-from model_prep import data, networks, weights
-from model_prep.graph import Graph
-from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import kmeans
-from model_prep.quantize.calibrate import Calibration
-from model_prep.quantize.reference import Reference
-from model_prep.run import forward
+from nuq.formats.network import Network, load
+from nuq.model_prep import data, networks, weights
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.networks.spec import NetworkSpec
+from nuq.model_prep.quantize import kmeans
+from nuq.model_prep.quantize.calibrate import Calibration
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.run import forward
 from tests.checkout import ROOT, make, python
 
 CENTROIDS = 32
@@ -47,7 +47,7 @@ def csim(net: str, types: str) -> float:
     """GMAC/s of the C-simulation on one core."""
     make("csim", f"NET={net}", f"CSIM_TYPES={types}", status=0)
     build = ROOT / "build" / net
-    python("-m", "codegen", "csim", f"OUT={build}", f"CSIM_TYPES={types}")
+    python("-m", "nuq.codegen", "csim", f"OUT={build}", f"CSIM_TYPES={types}")
     result = json.loads((build / "report.json").read_text())["csim"]
     if result["mismatches"]:
         raise SystemExit(f"{net}: the C-simulation is not bit-exact")
@@ -93,7 +93,7 @@ def main() -> None:
             rows.insert(1, ("C-simulation, exact types", f"{csim(net, 'exact'):.3f} GMAC/s"))
         build = ROOT / "build" / net
         (build / "report.json").unlink()
-        seconds = best_of(1, lambda out=build: python("-m", "codegen", "codegen", f"OUT={out}"))
+        seconds = best_of(1, lambda out=build: python("-m", "nuq.codegen", "codegen", f"OUT={out}"))
         rows.append(("code generator", f"{seconds:.1f} s"))
         for name, value in rows:
             print(f"{net:10s} {name:45s} {value}", flush=True)

@@ -71,5 +71,5 @@ def make(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def python(*words: str | Path, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """This Python with arguments, as `python("-m", "codegen", "codegen", f"OUT={out}")`."""
+    """This Python with arguments, as `python("-m", "nuq.codegen", "codegen", f"OUT={out}")`."""
     return execute(sys.executable, *words, status=status, **options)

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from codegen.design.array import Array
-from codegen.design.design import Design
-from codegen.design.planner import plan
-from formats.arithmetic import Window, dilated
-from formats.hardware import Part, find_part
-from formats.images import Preprocessing
-from formats.network import InputFormat, Layer, Network
-from formats.quantizer import Quantizer
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.planner import plan
+from nuq.formats.arithmetic import Window, dilated
+from nuq.formats.hardware import Part, find_part
+from nuq.formats.images import Preprocessing
+from nuq.formats.network import InputFormat, Layer, Network
+from nuq.formats.quantizer import Quantizer
 from tests.fuzz.builds import Build
 from tests.toys import POOL1, Toy, ToyLayer
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from formats.program import PROGRAM, Program
+from nuq.formats.program import PROGRAM, Program
 from tests.checkout import ROOT, execute
 from tests.model_prep.onnx.onnx_models import build, node, random, save
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from formats.commands import COMMANDS, GROUPS, main
-from formats.options import default_text, table
-from formats.packing import pack_maps
+from nuq.formats.commands import COMMANDS, GROUPS, main
+from nuq.formats.options import default_text, table
+from nuq.formats.packing import pack_maps
 from tests.checkout import ROOT, execute, make
 
 DOCS = ROOT / "docs"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import nuq
-from formats.options import Options
+from nuq.dispatch import STAGES, state
+from nuq.formats.options import Options
 from tests.checkout import error_line, make
 
 
@@ -73,20 +73,20 @@ def test_what_is_up_to_date_is_not_repeated(digits):
 
 def test_a_changed_setting_is_noticed(digits, tmp_path):
     options = Options(net="digits", images=360, out=digits[0])
-    stamps = {name: (digits[0] / f"{name}.stamp").read_text() for name in nuq.STAGES}
-    assert {name: nuq.state(name, options) for name in nuq.STAGES} == stamps
+    stamps = {name: (digits[0] / f"{name}.stamp").read_text() for name in STAGES}
+    assert {name: state(name, options) for name in STAGES} == stamps
     wider, narrower = replace(options, pe=16), replace(options, bits="3")
-    assert nuq.state("quantize", wider) == stamps["quantize"] != nuq.state("quantize", narrower)
-    assert stamps["codegen"] not in (nuq.state("codegen", wider), nuq.state("codegen", narrower))
+    assert state("quantize", wider) == stamps["quantize"] != state("quantize", narrower)
+    assert stamps["codegen"] not in (state("codegen", wider), state("codegen", narrower))
     # an input that changes, and a result that something else has written
     data = tmp_path / "data.npz"
     data.write_bytes(b"1")
-    before = nuq.state("quantize", replace(options, data=str(data)))
+    before = state("quantize", replace(options, data=str(data)))
     data.write_bytes(b"12")
-    assert nuq.state("quantize", replace(options, data=str(data))) != before
+    assert state("quantize", replace(options, data=str(data))) != before
     (digits[0] / "quantized" / "manifest.json").touch()
-    assert nuq.state("quantize", options) != stamps["quantize"]
-    assert nuq.state("codegen", options) != stamps["codegen"]
+    assert state("quantize", options) != stamps["quantize"]
+    assert state("codegen", options) != stamps["codegen"]
     (digits[0] / "report.json").unlink()
     assert make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}").returncode == 0
 

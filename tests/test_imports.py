@@ -9,29 +9,45 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import ROOT
+from tests.checkout import ROOT, execute
 
-PACKAGES = ("formats", "model_prep", "codegen", "board")
+FOLDERS = ("formats", "model_prep", "codegen", "board", "nuq")
 # (file, import that breaks the rule, first words of the rule), together and the circle by itself
 APART = [
     ("formats/errors.py", "import scipy", "formats imports numpy only"),
     ("board/errors.py", "import jinja2", "board imports formats"),
     ("codegen/emit/page.py", "import torch", "codegen knows networks by files only"),
-    ("model_prep/stats.py", "import codegen", "model_prep knows codegen and board by files only"),
+    (
+        "model_prep/stats.py",
+        "import nuq.codegen",
+        "model_prep knows codegen and bo",
+    ),
     (
         "model_prep/run.py",
-        "import model_prep.study.papers",
+        "import nuq.model_prep.study.papers",
         "nothing of the product imports the st",
     ),
-    ("codegen/emit/csim.py", "import codegen.units.cost", "nothing of the product imports the ex"),
+    (
+        "codegen/emit/csim.py",
+        "import nuq.codegen.units.cost",
+        "nothing of the product imports the e",
+    ),
 ]
-CIRCLE = [("formats/errors.py", "import formats.build", "no circles")]
+CIRCLE = [("formats/errors.py", "import nuq.formats.build", "no circles")]
+
+
+def test_nothing_is_imported_under_another_name(tmp_path):
+    """One name for what is installed: another project may have a package `board`, too."""
+    (tmp_path / "a.py").write_text("import formats.build\nfrom board import driver\n")
+    ruff, rules = Path(sys.executable).with_name("ruff"), ROOT / "pyproject.toml"
+    done = execute(ruff, "check", "--no-cache", "--config", rules, tmp_path / "a.py", status=1)
+    assert done.stdout.count("one name for what is installed") == 2, done.stdout
 
 
 @pytest.mark.parametrize("seeded", [APART, CIRCLE], ids=["directions", "circle"])
 def test_a_violation_of_each_rule_is_found(seeded, tmp_path):
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / package,
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True,
                         ignore=shutil.ignore_patterns("__pycache__", "*.pth"))  # fmt: skip
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name, line, _ in seeded:

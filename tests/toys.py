@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from formats.arithmetic import Window
-from formats.commands import main
-from formats.design import COUNTERS
-from formats.images import Preprocessing
-from formats.quantizer import Quantizer, thresholds
-from formats.schema import arrays_in, to_json
+from nuq.formats.arithmetic import Window
+from nuq.formats.commands import main
+from nuq.formats.design import COUNTERS
+from nuq.formats.images import Preprocessing
+from nuq.formats.quantizer import Quantizer, thresholds
+from nuq.formats.schema import arrays_in, to_json
 from tests import naive
 
 CONVOLUTIONS = ("conv", "fc")

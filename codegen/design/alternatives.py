@@ -9,13 +9,13 @@ that their ratios mean something.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codegen.design.array import Array
-from codegen.design.resources import multiplier_blocks
-from codegen.design.rows import Row
-from codegen.design.search import Bound, points
-from formats.arithmetic import BLOCK_CODES, ceil_div
-from formats.hardware import Part
-from formats.network import Network
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.resources import multiplier_blocks
+from nuq.codegen.design.rows import Row
+from nuq.codegen.design.search import Bound, points
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
+from nuq.formats.hardware import Part
+from nuq.formats.network import Network
 
 # One lane of accumulate-per-code: 24-bit sums, 14-bit weights; synthesized for 7-series with Yosys
 # as 24 LUTs of adder and 6 RAM32M. A second set of sums (so that one is filled while the other is
@@ -73,7 +73,7 @@ def _speed(stage: str, candidate: Candidate, bound: Bound) -> Speed:
 def code_bits(part: Part, weight_bits: int) -> int:
     """Widest code of which two share a DSP block: weight + 2 codes fit its larger input, unsigned.
 
-    >>> from formats.hardware import find_part
+    >>> from nuq.formats.hardware import find_part
     >>> code_bits(find_part("XC7Z020"), 14), code_bits(find_part("XCZU7EV"), 14)
     (5, 6)
     """

@@ -3,10 +3,10 @@
 
 from dataclasses import dataclass
 
-from formats.arithmetic import BLOCK_CODES, ceil_div
-from formats.errors import UserError
-from formats.hardware import Part
-from formats.packing import WORD_BITS
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part
+from nuq.formats.packing import WORD_BITS
 
 MODES = ("auto", "chip", "ddr")  # feature maps: on chip as far as that is sensible, all, none
 WEIGHT_PORTS = (1, 2, 3, 4, 6)  # what may be asked for

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codegen.design.array import Array
-from codegen.design.cost import array_work, batches, stage_counts
-from codegen.design.design import Design
-from codegen.design.rows import Row
-from formats.design import STAGES
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.cost import array_work, batches, stage_counts
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.rows import Row
+from nuq.formats.design import STAGES
 
 # What each stage's excess over the multipliers' work is called.
 STAGE_CAUSES = {

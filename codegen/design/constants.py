@@ -7,10 +7,10 @@ it.
 
 from dataclasses import dataclass
 
-from codegen.design.ports import READ_AHEAD, WRITE_AHEAD
-from codegen.design.sizes import Sizes, factor_bits, gear_bits
-from formats.arithmetic import BLOCK_CODES, ceil_div, signed_bits
-from formats.packing import WORD_BITS, WORD_BYTES
+from nuq.codegen.design.ports import READ_AHEAD, WRITE_AHEAD
+from nuq.codegen.design.sizes import Sizes, factor_bits, gear_bits
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_div, signed_bits
+from nuq.formats.packing import WORD_BITS, WORD_BYTES
 
 
 def native_bits(bits: int) -> int:

@@ -13,11 +13,11 @@ from operator import attrgetter
 
 import numpy as np
 
-from codegen.design.array import Array
-from codegen.design.rows import Place, Row
-from formats.arithmetic import BLOCK_CODES, ceil_div
-from formats.design import STAGES, TRAFFIC
-from formats.packing import WORD_BYTES, touched_words
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.rows import Place, Row
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
+from nuq.formats.design import STAGES, TRAFFIC
+from nuq.formats.packing import WORD_BYTES, touched_words
 
 _COUNTED = tuple(item.name for item in fields(Row) if item.metadata["cost"])
 _counted = attrgetter(*_COUNTED)

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from codegen.design import memory
-from codegen.design.array import Array
-from codegen.design.cost import LayerCost, batched_cost
-from codegen.design.engine import Engine
-from codegen.design.lowering import Lowered
-from codegen.design.resources import RESOURCES, Resources
-from codegen.design.rows import Row
-from codegen.design.sizes import Memory, Sizes
-from formats.arithmetic import BLOCK_CODES, ceil_div
-from formats.errors import UserError
-from formats.hardware import Part
-from formats.network import Layer, Network
-from formats.packing import Gather, plane_words
-from formats.rules import INPUT
+from nuq.codegen.design import memory
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.cost import LayerCost, batched_cost
+from nuq.codegen.design.engine import Engine
+from nuq.codegen.design.lowering import Lowered
+from nuq.codegen.design.resources import RESOURCES, Resources
+from nuq.codegen.design.rows import Row
+from nuq.codegen.design.sizes import Memory, Sizes
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part
+from nuq.formats.network import Layer, Network
+from nuq.formats.packing import Gather, plane_words
+from nuq.formats.rules import INPUT
 
 INT32_MAX = (1 << 31) - 1
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from codegen.design.resources import Resources, estimate, memories
-from codegen.design.sizes import Memory, Sizes
-from formats.errors import UserError, existing
-from formats.hardware import Part
-from formats.schema import parse, to_json
+from nuq.codegen.design.resources import Resources, estimate, memories
+from nuq.codegen.design.sizes import Memory, Sizes
+from nuq.formats.errors import UserError, existing
+from nuq.formats.hardware import Part
+from nuq.formats.schema import parse, to_json
 
 ENGINE = "engine.json"  # beside the C++
 # Sizes of which an engine must have as much as a network needs, in the words of a refusal.

@@ -10,14 +10,14 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from codegen.design.array import Array
-from codegen.design.engine import Engine
-from codegen.design.resources import RESOURCES, shortage
-from codegen.design.search import Axes, Operands, points, smallest
-from codegen.design.sizes import Sizes
-from formats.arithmetic import BLOCK_CODES, ceil_log2
-from formats.errors import UserError
-from formats.hardware import Part
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.engine import Engine
+from nuq.codegen.design.resources import RESOURCES, shortage
+from nuq.codegen.design.search import Axes, Operands, points, smallest
+from nuq.codegen.design.sizes import Sizes
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_log2
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part
 
 PAIR_BITS = 8  # of weights that share a multiplier
 WEIGHT_WIDTHS = (4, 8, 14)  # others are stored at the next of these

@@ -14,14 +14,14 @@ from math import prod
 
 import numpy as np
 
-from codegen.design.array import WEIGHT_PORTS, Array
-from codegen.design.rows import Operation, Row, Scheme, tile_planes
-from formats.arithmetic import BLOCK_CODES, MAX_INDEX_BITS, Window, ceil_div
-from formats.errors import UserError
-from formats.network import Layer, Network, Storage
-from formats.packing import Gather, plane_words, touched_words
-from formats.quantizer import Quantizer
-from formats.rules import INPUT
+from nuq.codegen.design.array import WEIGHT_PORTS, Array
+from nuq.codegen.design.rows import Operation, Row, Scheme, tile_planes
+from nuq.formats.arithmetic import BLOCK_CODES, MAX_INDEX_BITS, Window, ceil_div
+from nuq.formats.errors import UserError
+from nuq.formats.network import Layer, Network, Storage
+from nuq.formats.packing import Gather, plane_words, touched_words
+from nuq.formats.quantizer import Quantizer
+from nuq.formats.rules import INPUT
 
 NO_POOL = Window((1, 1), (1, 1), (0, 0, 0, 0))
 

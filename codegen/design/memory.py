@@ -15,16 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
-from codegen.design.array import Array
-from codegen.design.cost import cached_words, input_words
-from codegen.design.resources import shortage
-from codegen.design.rows import Place, Row
-from codegen.design.sizes import Sizes
-from formats.errors import UserError
-from formats.hardware import Part
-from formats.network import Layer, Network
-from formats.packing import WORD_BYTES
-from formats.rules import INPUT
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.cost import cached_words, input_words
+from nuq.codegen.design.resources import shortage
+from nuq.codegen.design.rows import Place, Row
+from nuq.codegen.design.sizes import Sizes
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part
+from nuq.formats.network import Layer, Network
+from nuq.formats.packing import WORD_BYTES
+from nuq.formats.rules import INPUT
 
 A, B = 0, 1  # the memories on chip
 COPY = "copy for "  # no layer's name has a space

@@ -9,18 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product, takewhile
 
-from codegen.design.array import Array
-from codegen.design.cost import batched_cost
-from codegen.design.design import Design, assemble
-from codegen.design.engine import Engine
-from codegen.design.lowering import Lowered, lower
-from codegen.design.memory import all_on_chip
-from codegen.design.resources import estimate, shortage
-from codegen.design.rows import Row
-from codegen.design.sizes import Sizes, sizes_of
-from formats.errors import UserError
-from formats.hardware import Part
-from formats.network import Network
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.cost import batched_cost
+from nuq.codegen.design.design import Design, assemble
+from nuq.codegen.design.engine import Engine
+from nuq.codegen.design.lowering import Lowered, lower
+from nuq.codegen.design.memory import all_on_chip
+from nuq.codegen.design.resources import estimate, shortage
+from nuq.codegen.design.rows import Row
+from nuq.codegen.design.sizes import Sizes, sizes_of
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part
+from nuq.formats.network import Network
 
 WEIGHT_ROWS = (256, 512, 1024, 2048, 4096)
 # entries of the line buffer: no limit, then ever more chunks

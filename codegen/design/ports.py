@@ -8,9 +8,9 @@ and "M_AXI Resources"). 16 requests, its default, take 8 BRAM36 for bursts of 25
 
 from dataclasses import dataclass
 
-from codegen.design.sizes import Memory
-from formats.design import MAP_PORTS, weight_pointers
-from formats.packing import WORD_BITS, WORD_BYTES
+from nuq.codegen.design.sizes import Memory
+from nuq.formats.design import MAP_PORTS, weight_pointers
+from nuq.formats.packing import WORD_BITS, WORD_BYTES
 
 READ_AHEAD = 4  # rows whose bursts read_words asks for ahead, a power of two
 WRITE_AHEAD = 4  # rows whose bursts write_words may have under way

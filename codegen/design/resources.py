@@ -6,12 +6,12 @@ LUT and FF are rough: only synthesis knows them.
 
 from dataclasses import dataclass, fields, replace
 
-from codegen.design.ports import ADAPTER_FF, ADAPTER_LUT, adapters
-from codegen.design.sizes import Memory, Sizes, factor_bits, line_memories
-from codegen.design.streams import DESCRIPTOR_BITS, streams, tap_bits
-from codegen.design.unit_luts import QM, lut_estimate
-from formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, SCALE_BITS, ceil_div
-from formats.hardware import Part
+from nuq.codegen.design.ports import ADAPTER_FF, ADAPTER_LUT, adapters
+from nuq.codegen.design.sizes import Memory, Sizes, factor_bits, line_memories
+from nuq.codegen.design.streams import DESCRIPTOR_BITS, streams, tap_bits
+from nuq.codegen.design.unit_luts import QM, lut_estimate
+from nuq.formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, SCALE_BITS, ceil_div
+from nuq.formats.hardware import Part
 
 FEATURE_MAPS = "feature maps"  # memories A and B
 ULTRA_DEPTH = 1024  # feature maps of so many words go into URAM where there is any

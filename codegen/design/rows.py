@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from codegen.design.array import Array
-from formats.arithmetic import BLOCK_CODES, ceil_div
+from nuq.codegen.design.array import Array
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
 
 C_TYPE, NUMPY_TYPE = "int32_t", "<i4"  # of every field
 

@@ -18,19 +18,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from codegen.design import planner
-from codegen.design.array import MAX_PIXELS, Array, part_ports
-from codegen.design.design import Design
-from codegen.design.lowering import lower, source
-from codegen.design.resources import multiplier_blocks
-from codegen.design.rows import Row
-from codegen.design.sizes import operand_bits, packed_bits
-from formats.arithmetic import BLOCK_CODES
-from formats.errors import UserError
-from formats.hardware import Part
-from formats.network import Network
-from formats.packing import WORD_BYTES
-from formats.rules import INPUT
+from nuq.codegen.design import planner
+from nuq.codegen.design.array import MAX_PIXELS, Array, part_ports
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.lowering import lower, source
+from nuq.codegen.design.resources import multiplier_blocks
+from nuq.codegen.design.rows import Row
+from nuq.codegen.design.sizes import operand_bits, packed_bits
+from nuq.formats.arithmetic import BLOCK_CODES
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part
+from nuq.formats.network import Network
+from nuq.formats.packing import WORD_BYTES
+from nuq.formats.rules import INPUT
 
 MAX_LANES = 128  # of SIMD and of PE: beyond, nothing fans out to so many multipliers
 

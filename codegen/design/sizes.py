@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from codegen.design.array import Array
-from codegen.design.lowering import Lowered
-from codegen.design.rows import Operation, Row
-from formats.arithmetic import (
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.lowering import Lowered
+from nuq.codegen.design.rows import Operation, Row
+from nuq.formats.arithmetic import (
     BLOCK_CODES,
     LRN_FACTOR_BITS,
     MAX_ACC_BITS,
@@ -25,9 +25,9 @@ from formats.arithmetic import (
     signed_bits,
     unsigned_bits,
 )
-from formats.network import Layer
-from formats.packing import WORD_BITS
-from formats.quantizer import Quantizer
+from nuq.formats.network import Layer
+from nuq.formats.packing import WORD_BITS
+from nuq.formats.quantizer import Quantizer
 
 RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs

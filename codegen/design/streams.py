@@ -7,9 +7,9 @@ that vary with a design are those of its exact types.
 
 from dataclasses import dataclass
 
-from codegen.design.sizes import Sizes
-from formats.arithmetic import BLOCK_CODES, SCALE_BITS, ceil_div, unsigned_bits
-from formats.packing import WORD_BITS
+from nuq.codegen.design.sizes import Sizes
+from nuq.formats.arithmetic import BLOCK_CODES, SCALE_BITS, ceil_div, unsigned_bits
+from nuq.formats.packing import WORD_BITS
 
 # Depths as in engine.hpp.
 JOBS, WORDS, BLOCKS, SUMS, PIXELS, PLAIN = 16, 64, 128, 16, 64, 2

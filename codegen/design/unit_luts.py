@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 MODEL = Path(__file__).with_name("lut_model.json")
 QM = (2, 16)  # what a value may have

@@ -3,9 +3,9 @@
 
 from math import prod
 
-from codegen.design.design import Design
-from formats import design as board
-from formats.program import Program
+from nuq.codegen.design.design import Design
+from nuq.formats import design as board
+from nuq.formats.program import Program
 
 
 def describe(design: Design, program: Program, weight_checks: list[int]) -> board.Design:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design.ports import WEIGHT_ADAPTER
-from codegen.emit.report_model import Agreement, Csim, Report, read_report
-from codegen.emit.report_page import write_report
-from formats.build import compile_cpp
-from formats.design import TRAFFIC, read_design
-from formats.errors import UserError
-from formats.options import Options
-from formats.packing import WORD_BYTES
+from nuq.codegen.design.ports import WEIGHT_ADAPTER
+from nuq.codegen.emit.report_model import Agreement, Csim, Report, read_report
+from nuq.codegen.emit.report_page import write_report
+from nuq.formats.build import compile_cpp
+from nuq.formats.design import TRAFFIC, read_design
+from nuq.formats.errors import UserError
+from nuq.formats.options import Options
+from nuq.formats.packing import WORD_BYTES
 
 FLAGS = (
     "-std=c++14", "-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",

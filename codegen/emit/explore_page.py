@@ -9,13 +9,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from codegen.design.bounds import CAUSES, LayerTime, layer_times
-from codegen.design.design import Design
-from codegen.design.search import Exploration
-from codegen.emit import plots
-from codegen.emit.page import Figure, Page, Section, Table, percent, render
-from codegen.emit.plots import CYCLE, drawing
-from formats.build import atomic_dir
+from nuq.codegen.design.bounds import CAUSES, LayerTime, layer_times
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.search import Exploration
+from nuq.codegen.emit import plots
+from nuq.codegen.emit.page import Figure, Page, Section, Table, percent, render
+from nuq.codegen.emit.plots import CYCLE, drawing
+from nuq.formats.build import atomic_dir
 
 FOLDER = "explore"
 ROOFLINE_SIZE = (8.0, 5.0)  # inches

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from codegen.design.design import Design
-from codegen.design.engine import ENGINE, Engine, read_engine
-from codegen.design.planner import plan_for
-from codegen.design.search import Axes, choose
-from codegen.emit import (
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.engine import ENGINE, Engine, read_engine
+from nuq.codegen.design.planner import plan_for
+from nuq.codegen.design.search import Axes, choose
+from nuq.codegen.emit import (
     board_design,
     golden,
     program_file,
@@ -22,14 +22,14 @@ from codegen.emit import (
     report_page,
     weights_file,
 )
-from formats import network
-from formats.build import atomic_dir, digest, is_current, program_files, write_atomic
-from formats.design import DESIGN
-from formats.errors import UserError, existing
-from formats.hardware import DEFAULT_PART, clocked, find_part
-from formats.options import Options
-from formats.program import PROGRAM, Program
-from formats.schema import to_json
+from nuq.formats import network
+from nuq.formats.build import atomic_dir, digest, is_current, program_files, write_atomic
+from nuq.formats.design import DESIGN
+from nuq.formats.errors import UserError, existing
+from nuq.formats.hardware import DEFAULT_PART, clocked, find_part
+from nuq.formats.options import Options
+from nuq.formats.program import PROGRAM, Program
+from nuq.formats.schema import to_json
 
 OUTPUTS = ("hls", "params", "golden")
 

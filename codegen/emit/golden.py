@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design.design import Design
-from formats.errors import UserError, existing
-from formats.packing import pack_maps
-from formats.rules import INPUT
+from nuq.codegen.design.design import Design
+from nuq.formats.errors import UserError, existing
+from nuq.formats.packing import pack_maps
+from nuq.formats.rules import INPUT
 
 
 def golden_name(index: int, name: str, layers: int) -> str:

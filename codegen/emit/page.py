@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from codegen.emit.templates import environment
+from nuq.codegen.emit.templates import environment
 
 TEMPLATE = "page.html.j2"
 BAR = 80  # pixels of the longest bar in a cell

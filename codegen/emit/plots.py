@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 INK, SOFT, GRID = "#1f2933", "#6b7785", "#e4e8ed"
 CYCLE = ("#2f6690", "#a9c9e0", "#7d8597", "#d1603d", "#e9b44c", "#6a4c93", "#4f9d69", "#9bc1a0",

@@ -6,11 +6,11 @@ KNQ tables have as many entries as the engine's largest.
 
 import numpy as np
 
-from codegen.design.design import Design
-from formats.build import digest
-from formats.network import Layer
-from formats.program import Program, Record
-from formats.quantizer import Quantizer
+from nuq.codegen.design.design import Design
+from nuq.formats.build import digest
+from nuq.formats.network import Layer
+from nuq.formats.program import Program, Record
+from nuq.formats.quantizer import Quantizer
 
 
 def make_program(design: Design, engine_id: str, weight_checks: list[int]) -> Program:

@@ -11,17 +11,17 @@ from typing import Any
 
 import jinja2
 
-from codegen import VERSION
-from codegen.design.constants import constants, types
-from codegen.design.design import Design
-from codegen.design.engine import Engine
-from codegen.design.ports import adapters
-from codegen.design.resources import FEATURE_MAPS
-from codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
-from codegen.emit.templates import environment
-from formats.build import digest
-from formats.design import weight_pointers
-from formats.errors import UserError
+from nuq.codegen import VERSION
+from nuq.codegen.design.constants import constants, types
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.engine import Engine
+from nuq.codegen.design.ports import adapters
+from nuq.codegen.design.resources import FEATURE_MAPS
+from nuq.codegen.design.rows import C_TYPE, ENUMS, FIELDS, describe
+from nuq.codegen.emit.templates import environment
+from nuq.formats.build import digest
+from nuq.formats.design import weight_pointers
+from nuq.formats.errors import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 FOLDERS = ("rendered", "sim", "vivado")  # of templates

@@ -9,15 +9,15 @@ What the driver must know, too, is read from the driver's view of the design.
 from math import prod
 from typing import Any
 
-from codegen import VERSION
-from codegen.design.design import Design
-from codegen.design.rows import Place, Row
-from codegen.emit.report_model import Footprint, Layer, Report
-from formats import design as board
-from formats import network
-from formats.arithmetic import ceil_div
-from formats.packing import WORD_BYTES
-from formats.rules import INPUT
+from nuq.codegen import VERSION
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.rows import Place, Row
+from nuq.codegen.emit.report_model import Footprint, Layer, Report
+from nuq.formats import design as board
+from nuq.formats import network
+from nuq.formats.arithmetic import ceil_div
+from nuq.formats.packing import WORD_BYTES
+from nuq.formats.rules import INPUT
 
 
 def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Report:

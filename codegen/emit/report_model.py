@@ -2,7 +2,7 @@
 """report.json as classes: what each field is, who reads it, and its schema.
 
 MAC, activations and packed bytes are of one image; bytes moved, cycles and counts of all images.
-`python -m codegen.emit.report_model` prints the JSON schema.
+`python -m nuq.codegen.emit.report_model` prints the JSON schema.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from formats.errors import UserError, existing
+from nuq.formats.errors import UserError, existing
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]

@@ -3,11 +3,11 @@
 
 from pathlib import Path
 
-from codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render
-from codegen.emit.report_model import Footprint, Report, Vendor
-from formats.basis import calibration_text
-from formats.build import write_atomic
-from formats.images import Preprocessing
+from nuq.codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render
+from nuq.codegen.emit.report_model import Footprint, Report, Vendor
+from nuq.formats.basis import calibration_text
+from nuq.formats.build import write_atomic
+from nuq.formats.images import Preprocessing
 
 GREEN = "#5b9a68"
 

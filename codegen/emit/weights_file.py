@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from codegen.design.array import Array
-from codegen.design.design import Design
-from codegen.design.rows import Row
-from formats.arithmetic import BLOCK_CODES, ceil_div
-from formats.network import Layer
-from formats.packing import WORD_BYTES, pack_fields
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.rows import Row
+from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
+from nuq.formats.network import Layer
+from nuq.formats.packing import WORD_BYTES, pack_fields
 
 
 def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:

@@ -11,22 +11,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from codegen.design.engine import ENGINE
-from codegen.hls_check import dataflow, pipeline, pragmas, rules  # noqa: F401  (they register)
-from codegen.hls_check.delays import SERIES7, Delays, delays_of
-from codegen.hls_check.front_end import TOP, compile_design
-from codegen.hls_check.lexer import lex
-from codegen.hls_check.llvm import parse_module
-from codegen.hls_check.operators import check_operators
-from codegen.hls_check.program import RULES, Finding, Program
-from codegen.hls_check.recurrence import (
+from nuq.codegen.design.engine import ENGINE
+from nuq.codegen.hls_check import dataflow, pipeline, pragmas, rules  # noqa: F401  (they register)
+from nuq.codegen.hls_check.delays import SERIES7, Delays, delays_of
+from nuq.codegen.hls_check.front_end import TOP, compile_design
+from nuq.codegen.hls_check.lexer import lex
+from nuq.codegen.hls_check.llvm import parse_module
+from nuq.codegen.hls_check.operators import check_operators
+from nuq.codegen.hls_check.program import RULES, Finding, Program
+from nuq.codegen.hls_check.recurrence import (
     Recurrence,
     check_recurrences,
     find_pipelines,
     recurrences,
 )
-from codegen.hls_check.syntax import parse
-from formats.errors import UserError
+from nuq.codegen.hls_check.syntax import parse
+from nuq.formats.errors import UserError
 
 SUFFIXES = (".hpp", ".cpp", ".hpp.j2", ".cpp.j2")
 # What runs on the PC only.

@@ -8,11 +8,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from codegen.hls_check.lexer import lex
-from codegen.hls_check.pipeline import pipelines
-from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.program import Findings, Program, constants, is_constant, rule
-from codegen.hls_check.syntax import (
+from nuq.codegen.hls_check.lexer import lex
+from nuq.codegen.hls_check.pipeline import pipelines
+from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.program import Findings, Program, constants, is_constant, rule
+from nuq.codegen.hls_check.syntax import (
     LOOPS,
     Call,
     Declared,
@@ -28,7 +28,7 @@ from codegen.hls_check.syntax import (
     texts,
     uses,
 )
-from codegen.hls_check.types import held, members_of, native_type
+from nuq.codegen.hls_check.types import held, members_of, native_type
 
 STREAMS = {"Fifo", "Stream", "stream"}
 DEFAULT_DEPTH = "2"  # of a stream without a pragma

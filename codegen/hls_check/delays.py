@@ -6,7 +6,7 @@ Each family has the figures of its slowest speed grade, -1; those of faster grad
 
 from dataclasses import dataclass
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from codegen.hls_check.lexer import Token, join_pragmas, lex
-from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.program import Finding
-from codegen.hls_check.syntax import parse
-from formats.errors import UserError
+from nuq.codegen.hls_check.lexer import Token, join_pragmas, lex
+from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.program import Finding
+from nuq.codegen.hls_check.syntax import parse
+from nuq.formats.errors import UserError
 
 TOP = "accelerator.cpp"
 STUBS = Path(__file__).with_name("vitis")

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, field
 
-from codegen.hls_check.llvm import Function
+from nuq.codegen.hls_check.llvm import Function
 
 
 @dataclass

@@ -9,8 +9,8 @@ that depend on a layer come ready-made from the code generator.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codegen.hls_check.llvm import Module, Place, arguments, bits
-from codegen.hls_check.program import Finding
+from nuq.codegen.hls_check.llvm import Module, Place, arguments, bits
+from nuq.codegen.hls_check.program import Finding
 
 MOST = 8  # variable multiplications outside of array and finish stage
 WIDEST = 18  # bits of their operands: one DSP48, with room

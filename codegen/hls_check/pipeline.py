@@ -5,10 +5,10 @@ because the source says so, and counters that are no wider than they must be.
 
 from collections.abc import Iterator
 
-from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.program import Findings, Program, constants, is_constant, rule
-from codegen.hls_check.rules import has_static_bound
-from codegen.hls_check.syntax import (
+from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.program import Findings, Program, constants, is_constant, rule
+from nuq.codegen.hls_check.rules import has_static_bound
+from nuq.codegen.hls_check.syntax import (
     Function,
     Statement,
     Unit,
@@ -19,7 +19,7 @@ from codegen.hls_check.syntax import (
     texts,
     uses,
 )
-from codegen.hls_check.types import members, native_type
+from nuq.codegen.hls_check.types import members, native_type
 
 # Pragmas that say what an array becomes.
 STORAGE = {"ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE"}

@@ -4,10 +4,10 @@
 import re
 from collections.abc import Iterator
 
-from codegen.hls_check.lexer import PRAGMA, Token
-from codegen.hls_check.program import Findings, Program, rule
-from codegen.hls_check.syntax import Function, Unit
-from codegen.hls_check.types import held, variable
+from nuq.codegen.hls_check.lexer import PRAGMA, Token
+from nuq.codegen.hls_check.program import Findings, Program, rule
+from nuq.codegen.hls_check.syntax import Function, Unit
+from nuq.codegen.hls_check.types import held, variable
 
 # A line each: name, options with a value, and behind the stroke the words that stand alone. An
 # option with an exclamation mark is one without which the pragma says nothing.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from codegen.hls_check.syntax import Function, Statement, Tokens, Unit, after_template, texts
+from nuq.codegen.hls_check.syntax import Function, Statement, Tokens, Unit, after_template, texts
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*$")  # names of constants
 TYPE = re.compile(r"sizeof|int|unsigned|char|short|long|const|typename|u?int\d*_t")

@@ -10,15 +10,15 @@ the clock (UG1448, "II-constrained mode").
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from codegen.hls_check.delays import SERIES7, Delays
-from codegen.hls_check.graph import Loop
-from codegen.hls_check.lexer import lex
-from codegen.hls_check.llvm import Function, Module, Place, source_name
-from codegen.hls_check.pipeline import pipelines
-from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.program import Finding
-from codegen.hls_check.syntax import parse
-from codegen.hls_check.timing import Timing
+from nuq.codegen.hls_check.delays import SERIES7, Delays
+from nuq.codegen.hls_check.graph import Loop
+from nuq.codegen.hls_check.lexer import lex
+from nuq.codegen.hls_check.llvm import Function, Module, Place, source_name
+from nuq.codegen.hls_check.pipeline import pipelines
+from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.program import Finding
+from nuq.codegen.hls_check.syntax import parse
+from nuq.codegen.hls_check.timing import Timing
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
 import re
 from collections.abc import Iterator
 
-from codegen.hls_check.pragmas import pragma_name, pragma_options
-from codegen.hls_check.program import CONSTANT, Findings, Program, constants, is_constant, rule
-from codegen.hls_check.syntax import (
+from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.program import CONSTANT, Findings, Program, constants, is_constant, rule
+from nuq.codegen.hls_check.syntax import (
     CLOSING,
     CONTROL,
     LOOPS,

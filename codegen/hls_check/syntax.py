@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from codegen.hls_check.lexer import Source, Token
+from nuq.codegen.hls_check.lexer import Source, Token
 
 Tokens = Sequence[Token]
 OPENING, CLOSING = {"(": ")", "[": "]", "{": "}"}, {")", "]", "}"}

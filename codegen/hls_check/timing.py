@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable
 from math import ceil, log
 
-from codegen.hls_check.delays import Delays
-from codegen.hls_check.graph import Loop
-from codegen.hls_check.llvm import Instruction, arguments, bits
+from nuq.codegen.hls_check.delays import Delays
+from nuq.codegen.hls_check.graph import Loop
+from nuq.codegen.hls_check.llvm import Instruction, arguments, bits
 
 LUT_INPUTS = 6
 RAM = 10.0  # a read of block RAM is a cycle of its own

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of types: what an alias stands for, and what a structure holds."""
 
-from codegen.hls_check.program import Program
-from codegen.hls_check.syntax import Declared, Function, Statement, Tokens, declared, texts
+from nuq.codegen.hls_check.program import Program
+from nuq.codegen.hls_check.syntax import Declared, Function, Statement, Tokens, declared, texts
 
 # Types of which nobody has said how many bits are needed.
 NATIVE = {"int", "unsigned", "long", "int32_t", "uint32_t", "int64_t", "uint64_t"}

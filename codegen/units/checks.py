@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.units.render import ENVIRONMENT, Unit, model_cpp, verilog, write_headers
-from codegen.units.synthesis import find_yosys, run_yosys
-from codegen.units.tables import Tables
-from formats.build import find_compiler, find_headers
-from formats.errors import UserError
+from nuq.codegen.units.render import ENVIRONMENT, Unit, model_cpp, verilog, write_headers
+from nuq.codegen.units.synthesis import find_yosys, run_yosys
+from nuq.codegen.units.tables import Tables
+from nuq.formats.build import find_compiler, find_headers
+from nuq.formats.errors import UserError
 
 MAX_PORT_BITS = 64  # of the simulators' values
 PROVED = "SAT proof finished - no model found: SUCCESS!"

@@ -13,27 +13,27 @@ from typing import Any
 
 from tqdm import tqdm
 
-from codegen import VERSION
-from codegen.design.engine import Engine
-from codegen.design.search import choose
-from codegen.design.unit_luts import MODEL
-from codegen.emit.generate import axes, existing_engine
-from codegen.units import plots, sweep
-from codegen.units.checks import compare, shapes_equal
-from codegen.units.netlist import Cost
-from codegen.units.published import compare_published, measure_published
-from codegen.units.recurrences import measure_recurrences
-from codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog, write_headers
-from codegen.units.report import html, print_summary
-from codegen.units.stage_checks import check_stages
-from codegen.units.stages import measure_stages, measured_stages
-from codegen.units.synthesis import TARGETS, find_yosys, synthesize, yosys_version
-from codegen.units.tables import network_tables
-from formats.build import atomic_dir, write_atomic
-from formats.errors import UserError
-from formats.hardware import clocked, find_part
-from formats.network import Network, load
-from formats.options import Options
+from nuq.codegen import VERSION
+from nuq.codegen.design.engine import Engine
+from nuq.codegen.design.search import choose
+from nuq.codegen.design.unit_luts import MODEL
+from nuq.codegen.emit.generate import axes, existing_engine
+from nuq.codegen.units import plots, sweep
+from nuq.codegen.units.checks import compare, shapes_equal
+from nuq.codegen.units.netlist import Cost
+from nuq.codegen.units.published import compare_published, measure_published
+from nuq.codegen.units.recurrences import measure_recurrences
+from nuq.codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog, write_headers
+from nuq.codegen.units.report import html, print_summary
+from nuq.codegen.units.stage_checks import check_stages
+from nuq.codegen.units.stages import measure_stages, measured_stages
+from nuq.codegen.units.synthesis import TARGETS, find_yosys, synthesize, yosys_version
+from nuq.codegen.units.tables import network_tables
+from nuq.formats.build import atomic_dir, write_atomic
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import clocked, find_part
+from nuq.formats.network import Network, load
+from nuq.formats.options import Options
 
 CACHE = "units_cache.json"  # beside the builds: measured modules, by content
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 CONSTANTS = ("ZERO", "ONE", "GND", "VCC")  # cells that are no level
 # Registers, those of a DSP block included, and what is no cell; memories count as logic, from

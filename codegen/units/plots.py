@@ -4,9 +4,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from codegen.emit.plots import drawing
-from codegen.units.netlist import Cost
-from codegen.units.sweep import Point
+from nuq.codegen.emit.plots import drawing
+from nuq.codegen.units.netlist import Cost
+from nuq.codegen.units.sweep import Point
 
 LABELS = {"qk": "QK parallel", "qk_tree": "QK tree", "ck": "CK multiplexer", "ck_ram": "CK memory",
           "qe": "QE", "ce": "CE"}  # fmt: skip

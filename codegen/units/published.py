@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from codegen.units.netlist import Cost
-from codegen.units.render import Unit, verilog
-from codegen.units.synthesis import synthesize
-from codegen.units.tables import Entry, FreeQuantizer, Tables
-from formats.quantizer import Quantizer, thresholds
+from nuq.codegen.units.netlist import Cost
+from nuq.codegen.units.render import Unit, verilog
+from nuq.codegen.units.synthesis import synthesize
+from nuq.codegen.units.tables import Entry, FreeQuantizer, Tables
+from nuq.formats.quantizer import Quantizer, thresholds
 
 PUBLISHED = Path(__file__).parent / "published" / "ilnq.json"
 QM = 12

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codegen.design.constants import bounds, types
-from codegen.design.engine import Engine
-from codegen.design.rows import FIELDS
-from codegen.design.sizes import Sizes
-from codegen.emit.render import TEMPLATES, render
-from codegen.hls_check.delays import Delays, delays_of
-from codegen.units.static_timing import Netlist
-from codegen.units.static_timing import Path as LongestPath
-from codegen.units.synthesis import run_yosys
-from formats.arithmetic import ceil_div, unsigned_bits
-from formats.errors import UserError
-from formats.packing import WORD_BYTES
+from nuq.codegen.design.constants import bounds, types
+from nuq.codegen.design.engine import Engine
+from nuq.codegen.design.rows import FIELDS
+from nuq.codegen.design.sizes import Sizes
+from nuq.codegen.emit.render import TEMPLATES, render
+from nuq.codegen.hls_check.delays import Delays, delays_of
+from nuq.codegen.units.static_timing import Netlist
+from nuq.codegen.units.static_timing import Path as LongestPath
+from nuq.codegen.units.synthesis import run_yosys
+from nuq.formats.arithmetic import ceil_div, unsigned_bits
+from nuq.formats.errors import UserError
+from nuq.formats.packing import WORD_BYTES
 
 FOLDER = TEMPLATES / "rtl" / "recurrences"
 ABC_NET = 1000  # ps that abc9 counts a net

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from codegen.emit.render import TEMPLATES, headers
-from codegen.emit.templates import environment
-from codegen.units.tables import Entry, Tables
-from formats.arithmetic import unsigned_bits
+from nuq.codegen.emit.render import TEMPLATES, headers
+from nuq.codegen.emit.templates import environment
+from nuq.codegen.units.tables import Entry, Tables
+from nuq.formats.arithmetic import unsigned_bits
 
 ENVIRONMENT = environment([TEMPLATES])
 KINDS = {"qe": "enq", "ce": "enq", "qk": "knq", "qk_tree": "knq", "ck": "knq"}

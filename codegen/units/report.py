@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from codegen.emit.page import Bad, Figure, Page, Section, Table, percent, render
+from nuq.codegen.emit.page import Bad, Figure, Page, Section, Table, percent, render
 
 LEAD = (
     "{lanes} lane(s), {how}. LUT counts are before any packing of two small LUTs into one; levels "

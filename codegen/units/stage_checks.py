@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from codegen.units.checks import run_tool, translate
-from codegen.units.render import ENVIRONMENT
-from codegen.units.stages import Stage, measured_stages, verilog
-from formats.build import find_compiler
+from nuq.codegen.units.checks import run_tool, translate
+from nuq.codegen.units.render import ENVIRONMENT
+from nuq.codegen.units.stages import Stage, measured_stages, verilog
+from nuq.formats.build import find_compiler
 
 WORD = 32  # bits of the bench
 STALL = 0.1  # share of clock edges without enable, and of steps that add nothing

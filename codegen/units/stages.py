@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codegen.design.resources import join_luts
-from codegen.units.render import ENVIRONMENT
-from codegen.units.synthesis import synthesize
-from formats.hardware import find_part
+from nuq.codegen.design.resources import join_luts
+from nuq.codegen.units.render import ENVIRONMENT
+from nuq.codegen.units.synthesis import synthesize
+from nuq.formats.hardware import find_part
 
 # Targets of a synthesis: the DSP block, and a part with it.
 FAMILIES = {"xc7": ("DSP48E1", "XC7Z020"), "xcup": ("DSP48E2", "XCZU7EV")}

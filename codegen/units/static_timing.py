@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from codegen.hls_check.delays import Delays
-from formats.errors import UserError
+from nuq.codegen.hls_check.delays import Delays
+from nuq.formats.errors import UserError
 
 Bit = int | str  # a net, or a constant
 IGNORED = ("$scopeinfo", "BUFG", "GND", "VCC", "INBUF", "IBUF", "OBUF")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.design.unit_luts import TERMS, formula
-from codegen.units.netlist import Cost
-from codegen.units.render import KINDS, Unit, verilog
-from codegen.units.synthesis import TARGETS, synthesize
-from codegen.units.tables import seeded_tables
+from nuq.codegen.design.unit_luts import TERMS, formula
+from nuq.codegen.units.netlist import Cost
+from nuq.codegen.units.render import KINDS, Unit, verilog
+from nuq.codegen.units.synthesis import TARGETS, synthesize
+from nuq.codegen.units.tables import seeded_tables
 
 RECORDED = Path(__file__).with_name("sweep.json")
 

@@ -22,9 +22,9 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from codegen.units.netlist import Cost, genlib, measure
-from formats.build import write_atomic
-from formats.errors import UserError
+from nuq.codegen.units.netlist import Cost, genlib, measure
+from nuq.formats.build import write_atomic
+from nuq.formats.errors import UserError
 
 # Runs in a process of its own: a Yosys error ends the process that it happens in.
 PYOSYS = (

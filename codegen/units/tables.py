@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from formats.arithmetic import unsigned_bits
-from formats.network import Network
-from formats.quantizer import Quantizer, thresholds
+from nuq.formats.arithmetic import unsigned_bits
+from nuq.formats.network import Network
+from nuq.formats.quantizer import Quantizer, thresholds
 
 
 @dataclass(frozen=True)

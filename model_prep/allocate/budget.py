@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from formats.errors import UserError
-from model_prep.allocate.measure import Measure
-from model_prep.allocate.problem import Problem, Widths, with_width
-from model_prep.graph import Graph
-from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers import SCHEMES
-from model_prep.quantize.refine import pipeline
-from model_prep.quantize.score import inverse_sqnr
+from nuq.formats.errors import UserError
+from nuq.model_prep.allocate.measure import Measure
+from nuq.model_prep.allocate.problem import Problem, Widths, with_width
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.quantizers import SCHEMES
+from nuq.model_prep.quantize.refine import pipeline
+from nuq.model_prep.quantize.score import inverse_sqnr
 
 EXPECTED_WIDTHS = (2, 8)  # from which widths by expected loss are chosen
 _MOST_STATES = 100_000  # of the dynamic programme; beyond, NB is divided into so many cells

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from formats.build import free_memory
-from formats.quantizer import Quantizer
-from model_prep.graph import Graph, Layer
-from model_prep.quantize import fake_quant
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.run import last, run, tensor_of
+from nuq.formats.build import free_memory
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.quantize import fake_quant
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.run import last, run, tensor_of
 
 _DEFAULT_SHARE = 0.25  # of the free memory
 _GB = 1e9

@@ -8,22 +8,22 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from typing import Any
 
-from formats.build import write_atomic
-from formats.errors import UserError
-from formats.options import Options
-from model_prep.allocate import budget, filling, quenn, search
-from model_prep.allocate.measure import Measure, goal_of, measuring
-from model_prep.allocate.problem import Problem
-from model_prep.allocate.scheduler import connect
-from model_prep.footprint import average_bits, plan_bits
-from model_prep.graph import Graph
-from model_prep.quantize import plan_file
-from model_prep.quantize.calibrate import FloatMaps
-from model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
-from model_prep.quantize.plan_file import read_toml
-from model_prep.quantize.refine import pipeline
-from model_prep.quantize.score import Sample
-from model_prep.stages import Subject, calibrate, search_images
+from nuq.formats.build import write_atomic
+from nuq.formats.errors import UserError
+from nuq.formats.options import Options
+from nuq.model_prep.allocate import budget, filling, quenn, search
+from nuq.model_prep.allocate.measure import Measure, goal_of, measuring
+from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.allocate.scheduler import connect
+from nuq.model_prep.footprint import average_bits, plan_bits
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize import plan_file
+from nuq.model_prep.quantize.calibrate import FloatMaps
+from nuq.model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
+from nuq.model_prep.quantize.plan_file import read_toml
+from nuq.model_prep.quantize.refine import pipeline
+from nuq.model_prep.quantize.score import Sample
+from nuq.model_prep.stages import Subject, calibrate, search_images
 
 _QUENN_IMAGES = 50  # paper 004
 _OF_SQNR = ("target_db", "weights_db", "rho", "kappa")

@@ -12,20 +12,20 @@ from functools import partial
 
 import numpy as np
 
-from formats.arithmetic import lowest
-from formats.errors import UserError
-from formats.network import InputFormat
-from formats.quantizer import Quantizer
-from model_prep.allocate import sqnr
-from model_prep.allocate.problem import Group, Problem
-from model_prep.allocate.sqnr import Efficiency, Limits, Step
-from model_prep.graph import INPUT, Graph
-from model_prep.quantize.calibrate import FloatMaps, Formats
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers import LAYER, WEIGHTS, fit_weights
-from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
+from nuq.formats.arithmetic import lowest
+from nuq.formats.errors import UserError
+from nuq.formats.network import InputFormat
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate import sqnr
+from nuq.model_prep.allocate.problem import Group, Problem
+from nuq.model_prep.allocate.sqnr import Efficiency, Limits, Step
+from nuq.model_prep.graph import INPUT, Graph
+from nuq.model_prep.quantize.calibrate import FloatMaps, Formats
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.quantizers import LAYER, WEIGHTS, fit_weights
+from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
+from nuq.model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
 
 DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
 MEASURED = range(3, 9)  # widths that kappa is measured at

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from formats.quantizer import Quantizer
-from model_prep.allocate.cache import Choice, cache_bytes, layers_to_keep
-from model_prep.allocate.problem import Problem
-from model_prep.allocate.scheduler import Consume, Pool, open_pool
-from model_prep.quantize.calibrate import batches
-from model_prep.quantize.score import Evaluator, Sample
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate.cache import Choice, cache_bytes, layers_to_keep
+from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.allocate.scheduler import Consume, Pool, open_pool
+from nuq.model_prep.quantize.calibrate import batches
+from nuq.model_prep.quantize.score import Evaluator, Sample
 
 _ROUNDING = 1e-9  # partial sums of losses may round otherwise than their total
 

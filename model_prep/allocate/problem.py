@@ -9,16 +9,16 @@ image.
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from formats.errors import UserError
-from formats.quantizer import Quantizer
-from model_prep.allocate.cache import Choice
-from model_prep.footprint import plan_bits
-from model_prep.graph import Graph
-from model_prep.quantize.calibrate import Formats
-from model_prep.quantize.fracs import uniform_codes
-from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers import SCHEMES
-from model_prep.quantize.sharing import share
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate.cache import Choice
+from nuq.model_prep.footprint import plan_bits
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.calibrate import Formats
+from nuq.model_prep.quantize.fracs import uniform_codes
+from nuq.model_prep.quantize.plan import LayerPlan, Plan
+from nuq.model_prep.quantize.quantizers import SCHEMES
+from nuq.model_prep.quantize.sharing import share
 
 Widths = tuple[int, ...]  # one per group
 _CHOICES = 256  # remembered; a search goes back to its base and few others, or to nothing

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from formats.arithmetic import lowest, to_fixed
-from model_prep.allocate.cache import Choice, FloatBase
-from model_prep.allocate.measure import Measure
-from model_prep.allocate.problem import Problem
-from model_prep.quantize.calibrate import FloatMaps
-from model_prep.quantize.fake_quant import floats
-from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers import SCHEMES
-from model_prep.quantize.score import layer_gaps
+from nuq.formats.arithmetic import lowest, to_fixed
+from nuq.model_prep.allocate.cache import Choice, FloatBase
+from nuq.model_prep.allocate.measure import Measure
+from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.quantize.calibrate import FloatMaps
+from nuq.model_prep.quantize.fake_quant import floats
+from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.quantizers import SCHEMES
+from nuq.model_prep.quantize.score import layer_gaps
 
 FRACTIONS = range(8, 21)  # fractional lengths tried, paper 004 section 3.2
 WEIGHT_WIDTHS = (4, 6, 8, 10, 12, 14)

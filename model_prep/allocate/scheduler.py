@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from formats.errors import UserError
-from model_prep.allocate.cache import BatchRun, Choice
-from model_prep.quantize.fake_quant import FakeQuantized
+from nuq.formats.errors import UserError
+from nuq.model_prep.allocate.cache import BatchRun, Choice
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
 
 _CONNECT_SECONDS = 10
 _REMEMBERED = 3  # choices: a base, a candidate, and one of a task that was not stopped in time

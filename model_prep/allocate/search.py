@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
-from formats.errors import UserError
-from model_prep.allocate.measure import Measure
-from model_prep.allocate.problem import Problem, Widths, with_width
-from model_prep.quantize.plan import Plan
+from nuq.formats.errors import UserError
+from nuq.model_prep.allocate.measure import Measure
+from nuq.model_prep.allocate.problem import Problem, Widths, with_width
+from nuq.model_prep.quantize.plan import Plan
 
 _SLACK = 2  # bits lent to small groups at first
 _USUAL = 4  # bits of all groups that are tried first

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from formats.errors import UserError
-from model_prep.quantize.score import inverse_sqnr
+from nuq.formats.errors import UserError
+from nuq.model_prep.quantize.score import inverse_sqnr
 
 KAPPA = 3.0  # dB per bit in section 5 of the paper, which measured 2 to 4
 Limits = tuple[int, int]  # narrowest and widest

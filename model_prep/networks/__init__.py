@@ -8,8 +8,8 @@ import importlib
 import pkgutil
 from functools import cache
 
-from formats.errors import UserError, meant
-from model_prep.networks.spec import NetworkSpec
+from nuq.formats.errors import UserError, meant
+from nuq.model_prep.networks.spec import NetworkSpec
 
 _NOT_NETWORKS = {"spec"}
 

@@ -5,8 +5,8 @@
 pool is the identity.
 """
 
-from formats.arithmetic import Window
-from model_prep.networks.spec import IMAGENET, Step, chain
+from nuq.formats.arithmetic import Window
+from nuq.model_prep.networks.spec import IMAGENET, Step, chain
 
 POOL = Window((3, 3), (2, 2))
 NETWORK = chain(

@@ -7,8 +7,8 @@ a side, the last one with a 7x7 kernel. `make train NET=cifar10` makes cifar10.p
 
 from pathlib import Path
 
-from formats.arithmetic import Window
-from model_prep.networks.spec import Preprocessing, Step, chain
+from nuq.formats.arithmetic import Window
+from nuq.model_prep.networks.spec import Preprocessing, Step, chain
 
 OVERLAPPING = Window((3, 3), (2, 2), (1, 1, 2, 2))  # 22 to 12 and 8 to 5 pixels, as Caffe pools
 NETWORK = chain(

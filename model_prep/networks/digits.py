@@ -7,8 +7,8 @@ One pool overlaps and is padded, as AlexNet's do and ResNet's is.
 
 from pathlib import Path
 
-from formats.arithmetic import Window
-from model_prep.networks.spec import Preprocessing, Step, chain
+from nuq.formats.arithmetic import Window
+from nuq.model_prep.networks.spec import Preprocessing, Step, chain
 
 NETWORK = chain(
     "digits",

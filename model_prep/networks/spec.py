@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from formats.arithmetic import Window
-from formats.ending import Ending
-from formats.images import Preprocessing, Reader
-from model_prep.graph import INPUT, Graph, Layer
+from nuq.formats.arithmetic import Window
+from nuq.formats.ending import Ending
+from nuq.formats.images import Preprocessing, Reader
+from nuq.model_prep.graph import INPUT, Graph, Layer
 
 State = Mapping[str, np.ndarray]
 

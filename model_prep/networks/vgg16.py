@@ -4,8 +4,8 @@
 Tensor names and shapes are torchvision's. At 224x224 its adaptive average pool is the identity.
 """
 
-from formats.arithmetic import Window
-from model_prep.networks.spec import IMAGENET, Step, chain
+from nuq.formats.arithmetic import Window
+from nuq.model_prep.networks.spec import IMAGENET, Step, chain
 
 # (layer, index in torchvision's `features`, output channels, pooled)
 CONVS = (

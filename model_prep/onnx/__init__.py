@@ -6,6 +6,6 @@ folded, by the functions of `convolutions`, `windows`, `elementwise`, `views` an
 (operations to layers) -> `concats` (addressing rules of the engine) -> `load` (Graph).
 """
 
-from model_prep.onnx.load import ImportedNetwork, load_onnx
+from nuq.model_prep.onnx.load import ImportedNetwork, load_onnx
 
 __all__ = ["ImportedNetwork", "load_onnx"]

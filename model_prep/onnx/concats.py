@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from formats.arithmetic import BLOCK_CODES, Window
-from formats.errors import UserError
-from model_prep.onnx.fuse import reachable, readers
-from model_prep.onnx.limits import FLOAT_BYTES, MAX_CONCAT_PARTS, Budget
-from model_prep.onnx.operations import Op, fixed_conv
+from nuq.formats.arithmetic import BLOCK_CODES, Window
+from nuq.formats.errors import UserError
+from nuq.model_prep.onnx.fuse import reachable, readers
+from nuq.model_prep.onnx.limits import FLOAT_BYTES, MAX_CONCAT_PARTS, Budget
+from nuq.model_prep.onnx.operations import Op, fixed_conv
 
 
 def spread_pools(output: Op) -> int:

@@ -7,9 +7,9 @@ permuted where the map was transposed before it was flattened.
 
 import numpy as np
 
-from model_prep.onnx.lowering import Node, operator
-from model_prep.onnx.operations import LABELS, UnsupportedError, Value, map_axes
-from model_prep.onnx.windows import Sliding
+from nuq.model_prep.onnx.lowering import Node, operator
+from nuq.model_prep.onnx.operations import LABELS, UnsupportedError, Value, map_axes
+from nuq.model_prep.onnx.windows import Sliding
 
 
 @operator("Conv")

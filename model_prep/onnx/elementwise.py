@@ -8,12 +8,12 @@ from math import isfinite, prod
 
 import numpy as np
 
-from formats.arithmetic import Lrn
-from formats.ending import Step
-from model_prep.onnx.limits import MAX_CONCAT_PARTS
-from model_prep.onnx.lowering import Node, Result, Results, folding, operator
-from model_prep.onnx.operations import Finished, UnsupportedError, Value, map_axes
-from model_prep.onnx.views import axis_index
+from nuq.formats.arithmetic import Lrn
+from nuq.formats.ending import Step
+from nuq.model_prep.onnx.limits import MAX_CONCAT_PARTS
+from nuq.model_prep.onnx.lowering import Node, Result, Results, folding, operator
+from nuq.model_prep.onnx.operations import Finished, UnsupportedError, Value, map_axes
+from nuq.model_prep.onnx.views import axis_index
 
 WIDEST_LRN = 255  # channels; fewer can be run
 

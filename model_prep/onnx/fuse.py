@@ -14,10 +14,10 @@ from math import prod
 
 import numpy as np
 
-from formats.arithmetic import Average, Window
-from formats.errors import UserError
-from model_prep.onnx.limits import FLOAT_BYTES, Budget
-from model_prep.onnx.operations import Op, Pads, Shape, fixed_conv, identity
+from nuq.formats.arithmetic import Average, Window
+from nuq.formats.errors import UserError
+from nuq.model_prep.onnx.limits import FLOAT_BYTES, Budget
+from nuq.model_prep.onnx.operations import Op, Pads, Shape, fixed_conv, identity
 
 ABSORBS = ("conv", "fc", "add", "avgpool", "lrn")
 

@@ -3,8 +3,8 @@
 
 from math import prod
 
-from formats.build import free_memory
-from formats.errors import UserError
+from nuq.formats.build import free_memory
+from nuq.formats.errors import UserError
 
 MAX_CHANNELS = 1 << 20
 MAX_SIDE = 1 << 15  # rows or columns of a feature map

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from formats.ending import Ending, describe
-from formats.errors import UserError
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.onnx import convolutions, elementwise, parts, views, windows  # noqa: F401
-from model_prep.onnx.concats import Padder, separate, spread_pools
-from model_prep.onnx.fuse import check, fuse, reachable
-from model_prep.onnx.limits import Budget, shown
-from model_prep.onnx.lowering import Context, lower
-from model_prep.onnx.operations import Op, Shape
-from model_prep.onnx.reader import read
-from model_prep.seeding import SEED, reseed
+from nuq.formats.ending import Ending, describe
+from nuq.formats.errors import UserError
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.onnx import convolutions, elementwise, parts, views, windows  # noqa: F401
+from nuq.model_prep.onnx.concats import Padder, separate, spread_pools
+from nuq.model_prep.onnx.fuse import check, fuse, reachable
+from nuq.model_prep.onnx.limits import Budget, shown
+from nuq.model_prep.onnx.lowering import Context, lower
+from nuq.model_prep.onnx.operations import Op, Shape
+from nuq.model_prep.onnx.reader import read
+from nuq.model_prep.seeding import SEED, reseed
 
 SEEDED = "seeded"
 SEEDING_IMAGES = 2

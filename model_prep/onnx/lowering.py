@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
-from formats.errors import UserError
-from model_prep.graph import INPUT
-from model_prep.onnx.limits import Budget, check_map, shown
-from model_prep.onnx.operations import (
+from nuq.formats.errors import UserError
+from nuq.model_prep.graph import INPUT
+from nuq.model_prep.onnx.limits import Budget, check_map, shown
+from nuq.model_prep.onnx.operations import (
     Axes,
     Finished,
     Op,
@@ -26,7 +26,7 @@ from model_prep.onnx.operations import (
     map_axes,
     refused,
 )
-from model_prep.onnx.reader import DOMAINS, Source, node_title, to_array
+from nuq.model_prep.onnx.reader import DOMAINS, Source, node_title, to_array
 
 Result = Value | Finished | np.ndarray
 Results = Result | tuple[Result, ...]  # of one output or of several

@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
-from formats.ending import Ending, Step, start
-from formats.errors import UserError
-from model_prep.graph import Layer, computed_shape
+from nuq.formats.ending import Ending, Step, start
+from nuq.formats.errors import UserError
+from nuq.model_prep.graph import Layer, computed_shape
 
 Shape = tuple[int, int, int]
 Pads = tuple[int, int, int, int]

@@ -8,9 +8,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from model_prep.onnx.lowering import Ints, Node, Result, folding, operator
-from model_prep.onnx.operations import UnsupportedError, Value, map_axes, selected
-from model_prep.onnx.views import axis_index
+from nuq.model_prep.onnx.lowering import Ints, Node, Result, folding, operator
+from nuq.model_prep.onnx.operations import UnsupportedError, Value, map_axes, selected
+from nuq.model_prep.onnx.views import axis_index
 
 
 def _chosen(node: Node, value: Value, axis: int, index: np.ndarray) -> Value:

@@ -17,8 +17,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from formats.errors import UserError
-from model_prep.onnx.limits import MAX_FILE_BYTES, Budget, check_map, shown
+from nuq.formats.errors import UserError
+from nuq.model_prep.onnx.limits import MAX_FILE_BYTES, Budget, check_map, shown
 
 OPSETS = range(7, 23)
 DOMAINS = ("", "ai.onnx")

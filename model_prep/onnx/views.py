@@ -10,10 +10,10 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
-from model_prep.onnx.limits import MAX_RANK
-from model_prep.onnx.lowering import Ints, Node, Result, folding, operator
-from model_prep.onnx.operations import Finished, UnsupportedError, Value
-from model_prep.onnx.reader import FLOATS, ITEM_BYTES
+from nuq.model_prep.onnx.limits import MAX_RANK
+from nuq.model_prep.onnx.lowering import Ints, Node, Result, folding, operator
+from nuq.model_prep.onnx.operations import Finished, UnsupportedError, Value
+from nuq.model_prep.onnx.reader import FLOATS, ITEM_BYTES
 
 CASTS: dict[int, type] = {  # of constants
     TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16,

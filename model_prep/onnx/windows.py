@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from formats.arithmetic import Average, Pair, Window, dilated
-from model_prep.onnx.limits import MAX_WINDOW, shown
-from model_prep.onnx.lowering import Ints, Node, operator
-from model_prep.onnx.operations import Op, UnsupportedError, Value
-from model_prep.onnx.views import axes_of, axis_indices
+from nuq.formats.arithmetic import Average, Pair, Window, dilated
+from nuq.model_prep.onnx.limits import MAX_WINDOW, shown
+from nuq.model_prep.onnx.lowering import Ints, Node, operator
+from nuq.model_prep.onnx.operations import Op, UnsupportedError, Value
+from nuq.model_prep.onnx.views import axes_of, axis_indices
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from formats.arithmetic import lowest
-from formats.errors import UserError
-from formats.quantizer import QM_RANGE, Quantizer
-from model_prep import run
-from model_prep.graph import Graph
-from model_prep.parallel import ordered
-from model_prep.quantize import quantizers
-from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.codebook import table_quantizer
-from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.sharing import signed_layers
+from nuq.formats.arithmetic import lowest
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import QM_RANGE, Quantizer
+from nuq.model_prep import run
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize import quantizers
+from nuq.model_prep.quantize.plan import LayerPlan, Plan
+from nuq.model_prep.quantize.quantizers.codebook import table_quantizer
+from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
+from nuq.model_prep.quantize.sharing import signed_layers
 
 _BATCH_VALUES = 600_000  # input values a batch: four images of 224x224, some hundred small ones
 _KEPT_BYTES = 1 << 30  # of the search images' maps, beyond which float runs on them once more

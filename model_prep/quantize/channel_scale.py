@@ -7,7 +7,7 @@ the layer. Weights are rounded to those steps, and m itself costs no accuracy.
 
 import numpy as np
 
-from formats.arithmetic import SCALE_BITS, largest_frac
+from nuq.formats.arithmetic import SCALE_BITS, largest_frac
 
 LARGEST = (1 << SCALE_BITS) - 1
 _TRIALS = 11  # of a channel's m: from what holds its largest weight down to 3/8 of it

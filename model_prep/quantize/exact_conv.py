@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.network import Layer
+from nuq.formats.network import Layer
 
 _BLOCK_BYTES = 1 << 20  # of accumulators in work at once, so that they stay in the caches
 _MINIMAL_BLOCK_BYTES = 1 << 22  # of transformed values and sums

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from formats.network import InputFormat
-from formats.quantizer import Quantizer
-from model_prep.graph import Graph, Layer
-from model_prep.parallel import ordered
-from model_prep.quantize.calibrate import batches, to_integers
-from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import WeightFormat
-from model_prep.run import finish, last, operate, run
+from nuq.formats.network import InputFormat
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize.calibrate import batches, to_integers
+from nuq.model_prep.quantize.plan import LayerPlan
+from nuq.model_prep.quantize.quantizers import WeightFormat
+from nuq.model_prep.run import finish, last, operate, run
 
 Quantizers = Mapping[str, Quantizer]
 

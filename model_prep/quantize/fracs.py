@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping, Set
 from dataclasses import replace
 
-from formats.arithmetic import largest_frac
-from formats.errors import UserError
-from formats.quantizer import QM_RANGE, Quantizer
-from model_prep.quantize import sensitivity
-from model_prep.quantize.calibrate import (
+from nuq.formats.arithmetic import largest_frac
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import QM_RANGE, Quantizer
+from nuq.model_prep.quantize import sensitivity
+from nuq.model_prep.quantize.calibrate import (
     ACTIVATION_FRAC,
     CANDIDATES,
     FINER,
@@ -22,11 +22,11 @@ from model_prep.quantize.calibrate import (
     Weighted,
     batches,
 )
-from model_prep.quantize.plan import AUTO, LAYER, Plan
-from model_prep.quantize.plan_file import check_widths
-from model_prep.quantize.quantizers import SCHEMES
-from model_prep.quantize.score import Evaluator
-from model_prep.quantize.sensitivity import answers
+from nuq.model_prep.quantize.plan import AUTO, LAYER, Plan
+from nuq.model_prep.quantize.plan_file import check_widths
+from nuq.model_prep.quantize.quantizers import SCHEMES
+from nuq.model_prep.quantize.score import Evaluator
+from nuq.model_prep.quantize.sensitivity import answers
 
 SENSITIVITY_IMAGES = 64  # at most, of the calibration images
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from formats import network
-from formats.arithmetic import (
+from nuq.formats import network
+from nuq.formats.arithmetic import (
     RECIPROCAL_BITS,
     SQUARES_BITS,
     accumulator_bits,
@@ -20,15 +20,15 @@ from formats.arithmetic import (
     lrn_table,
     to_fixed,
 )
-from formats.errors import UserError
-from formats.images import Preprocessing
-from formats.network import Divisor, InputFormat, LrnTable, Storage
-from formats.quantizer import Quantizer
-from formats.rules import check_exact, check_pool
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import WeightFormat
+from nuq.formats.errors import UserError
+from nuq.formats.images import Preprocessing
+from nuq.formats.network import Divisor, InputFormat, LrnTable, Storage
+from nuq.formats.quantizer import Quantizer
+from nuq.formats.rules import check_exact, check_pool
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.networks.spec import NetworkSpec
+from nuq.model_prep.quantize.plan import LayerPlan
+from nuq.model_prep.quantize.quantizers import WeightFormat
 
 INPUT_BITS = 10
 

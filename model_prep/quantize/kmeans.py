@@ -10,7 +10,7 @@ import heapq
 
 import numpy as np
 
-from formats.errors import UserError
+from nuq.formats.errors import UserError
 
 
 class _Clusters:

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from formats.errors import UserError
-from model_prep.quantize import quantizers
-from model_prep.quantize.quantizers import LAYER, OWNERS, SCHEMES, WeightFormat
+from nuq.formats.errors import UserError
+from nuq.model_prep.quantize import quantizers
+from nuq.model_prep.quantize.quantizers import LAYER, OWNERS, SCHEMES, WeightFormat
 
 T = TypeVar("T")
 AUTO: Literal["auto"] = "auto"

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UserError, meant
-from formats.quantizer import QM_RANGE, WIDTHS
-from model_prep.graph import KINDS, Graph, Layer
-from model_prep.quantize.channel_scale import LARGEST
-from model_prep.quantize.plan import (
+from nuq.formats.errors import UserError, meant
+from nuq.formats.quantizer import QM_RANGE, WIDTHS
+from nuq.model_prep.graph import KINDS, Graph, Layer
+from nuq.model_prep.quantize.channel_scale import LARGEST
+from nuq.model_prep.quantize.plan import (
     AUTO,
     BIAS_BITS,
     DEFAULTS,
@@ -32,7 +32,7 @@ from model_prep.quantize.plan import (
     Settings,
     parse_refine,
 )
-from model_prep.quantize.quantizers import (
+from nuq.model_prep.quantize.quantizers import (
     CHANNEL,
     OWNERS,
     SCHEMES,
@@ -41,7 +41,7 @@ from model_prep.quantize.quantizers import (
     check_choice,
     check_weight_bits,
 )
-from model_prep.quantize.sharing import share
+from nuq.model_prep.quantize.sharing import share
 
 _FIXED_KEYS = ("frac", "centroids")  # what fine-tuning found; for one layer only
 _SCALES = "weight_scales"  # likewise, of weights

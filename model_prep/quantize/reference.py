@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from formats.arithmetic import LRN_STEPS, reciprocal, requantize
-from formats.network import Layer, Network
-from formats.quantizer import Quantizer
-from formats.rules import check_exact
-from model_prep.quantize.exact_conv import ExactConvolution
-from model_prep.run import max_pool, near_squares, run, window_sums
+from nuq.formats.arithmetic import LRN_STEPS, reciprocal, requantize
+from nuq.formats.network import Layer, Network
+from nuq.formats.quantizer import Quantizer
+from nuq.formats.rules import check_exact
+from nuq.model_prep.quantize.exact_conv import ExactConvolution
+from nuq.model_prep.run import max_pool, near_squares, run, window_sums
 
 
 class ExactOperation:

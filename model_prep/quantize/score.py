@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from formats.errors import UserError
-from formats.quantizer import Quantizer
-from model_prep.parallel import ordered
-from model_prep.quantize.calibrate import Calibration, FloatMaps
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.stats import divergences
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize.calibrate import Calibration, FloatMaps
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.stats import divergences
 
 
 def sqnr_db(signal: float, noise: float) -> float:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.arithmetic import lowest
-from model_prep import run
-from model_prep.graph import Graph
-from model_prep.parallel import ordered
-from model_prep.quantize.calibrate import to_integers
+from nuq.formats.arithmetic import lowest
+from nuq.model_prep import run
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize.calibrate import to_integers
 
 SEED = 1  # of the drawn classes and directions
 Histograms = dict[str, np.ndarray]  # by layer name

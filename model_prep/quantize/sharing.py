@@ -7,9 +7,9 @@ where they have their source's quantizer (docs/formats.md 1.1, 2.5).
 
 from dataclasses import replace
 
-from formats.errors import UserError
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.plan import LayerPlan, Plan
+from nuq.formats.errors import UserError
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.quantize.plan import LayerPlan, Plan
 
 _OWN_SIGN = ("conv", "fc", "add")  # other kinds have the sign of what they read
 

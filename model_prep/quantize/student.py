@@ -15,16 +15,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.arithmetic import largest_frac
-from formats.network import InputFormat
-from formats.quantizer import Quantizer
-from model_prep import run
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.calibrate import CANDIDATES
-from model_prep.quantize.fake_quant import quantized_input
-from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers import CHANNEL, SCHEMES
-from model_prep.quantize.quantizers.codebook import table_quantizer
+from nuq.formats.arithmetic import largest_frac
+from nuq.formats.network import InputFormat
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep import run
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.quantize.calibrate import CANDIDATES
+from nuq.model_prep.quantize.fake_quant import quantized_input
+from nuq.model_prep.quantize.plan import LayerPlan
+from nuq.model_prep.quantize.quantizers import CHANNEL, SCHEMES
+from nuq.model_prep.quantize.quantizers.codebook import table_quantizer
 
 _HALF = torch.tensor(0.5)
 _EXACT_BITS = 24  # of a bias at most, so that float32 holds it

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from formats.arithmetic import lowest
-from formats.quantizer import Quantizer
-from model_prep import footprint, run
-from model_prep.allocate import search
-from model_prep.allocate.cache import Choice
-from model_prep.allocate.measure import goal_of, measuring
-from model_prep.graph import Layer
-from model_prep.quantize.fracs import uniform_codes
-from model_prep.study import papers
-from model_prep.study.context import Study, kilobytes
-from model_prep.study.plots import Figure, Panel, Series, label, short
-from model_prep.study.results import BOTH, Section, Table
+from nuq.formats.arithmetic import lowest
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep import footprint, run
+from nuq.model_prep.allocate import search
+from nuq.model_prep.allocate.cache import Choice
+from nuq.model_prep.allocate.measure import goal_of, measuring
+from nuq.model_prep.graph import Layer
+from nuq.model_prep.quantize.fracs import uniform_codes
+from nuq.model_prep.study import papers
+from nuq.model_prep.study.context import Study, kilobytes
+from nuq.model_prep.study.plots import Figure, Panel, Series, label, short
+from nuq.model_prep.study.results import BOTH, Section, Table
 
 _BINS = 96
 _SHOWN = 12  # layers drawn

@@ -13,17 +13,17 @@ from typing import Any
 from markupsafe import Markup
 from tqdm import tqdm
 
-from codegen.emit import page
-from formats.build import digest, write_atomic
-from formats.errors import UserError
-from formats.images import ImageSet
-from formats.options import Options
-from model_prep.commands import subject_of
-from model_prep.graph import Graph
-from model_prep.quantize.plan import AUTO
-from model_prep.source import Source
-from model_prep.stages import Subject, divide
-from model_prep.study import (
+from nuq.codegen.emit import page
+from nuq.formats.build import digest, write_atomic
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet
+from nuq.formats.options import Options
+from nuq.model_prep.commands import subject_of
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.plan import AUTO
+from nuq.model_prep.source import Source
+from nuq.model_prep.stages import Subject, divide
+from nuq.model_prep.study import (
     activations,
     compression,
     distributions,
@@ -38,8 +38,8 @@ from model_prep.study import (
     vgg16,
     weights,
 )
-from model_prep.study.context import Study
-from model_prep.study.results import BOTH, PAPER, Section, Store
+from nuq.model_prep.study.context import Study
+from nuq.model_prep.study.results import BOTH, PAPER, Section, Store
 
 SECTIONS: dict[str, tuple[str, Callable[[Study], Section]]] = {
     "histograms": ("Activations by layer", activations.histograms),

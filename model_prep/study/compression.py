@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from formats.quantizer import Quantizer
-from model_prep.footprint import megabytes
-from model_prep.quantize.calibrate import float_maps
-from model_prep.quantize.fake_quant import integers
-from model_prep.study.context import Study
-from model_prep.study.plots import Figure, Panel, Series
-from model_prep.study.results import Section, Table
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.footprint import megabytes
+from nuq.model_prep.quantize.calibrate import float_maps
+from nuq.model_prep.quantize.fake_quant import integers
+from nuq.model_prep.study.context import Study
+from nuq.model_prep.study.plots import Figure, Panel, Series
+from nuq.model_prep.study.results import Section, Table
 
 BLOCK = 8  # channels
 _WIDTHS = (5, 4, 3)

@@ -15,23 +15,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from formats.arithmetic import at_frac, to_fixed
-from formats.images import ImageSet, best_classes, percent_correct
-from model_prep import run
-from model_prep.allocate.cache import Choice, FloatBase
-from model_prep.allocate.problem import Problem
-from model_prep.allocate.scheduler import open_pool
-from model_prep.footprint import megabytes
-from model_prep.quantize import fracs
-from model_prep.quantize.calibrate import FINER, Calibration, Formats, batches
-from model_prep.quantize.fake_quant import FakeQuantized, floats
-from model_prep.quantize.plan import AUTO, NETWORK, Plan, Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.quantizers import WEIGHTS
-from model_prep.quantize.score import Evaluator, Sample, energy, sqnr_db
-from model_prep.stages import Subject
-from model_prep.stats import Paired, divergences, mean_interval, paired
-from model_prep.study.results import Item, Store
+from nuq.formats.arithmetic import at_frac, to_fixed
+from nuq.formats.images import ImageSet, best_classes, percent_correct
+from nuq.model_prep import run
+from nuq.model_prep.allocate.cache import Choice, FloatBase
+from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.allocate.scheduler import open_pool
+from nuq.model_prep.footprint import megabytes
+from nuq.model_prep.quantize import fracs
+from nuq.model_prep.quantize.calibrate import FINER, Calibration, Formats, batches
+from nuq.model_prep.quantize.fake_quant import FakeQuantized, floats
+from nuq.model_prep.quantize.plan import AUTO, NETWORK, Plan, Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.quantizers import WEIGHTS
+from nuq.model_prep.quantize.score import Evaluator, Sample, energy, sqnr_db
+from nuq.model_prep.stages import Subject
+from nuq.model_prep.stats import Paired, divergences, mean_interval, paired
+from nuq.model_prep.study.results import Item, Store
 
 SEARCH_IMAGES = 256  # at most, of the calibration images
 SCORES = ("good", "top5", "agreement", "sqnr_db")

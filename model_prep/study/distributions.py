@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from model_prep import run
-from model_prep.allocate import sqnr
-from model_prep.graph import Layer
-from model_prep.quantize.calibrate import batches
-from model_prep.quantize.quantizers import optimal_step
-from model_prep.quantize.score import sqnr_db
-from model_prep.study.context import Study, fixed
-from model_prep.study.plots import Figure, Panel, Series, short
-from model_prep.study.results import Section, Table
+from nuq.model_prep import run
+from nuq.model_prep.allocate import sqnr
+from nuq.model_prep.graph import Layer
+from nuq.model_prep.quantize.calibrate import batches
+from nuq.model_prep.quantize.quantizers import optimal_step
+from nuq.model_prep.quantize.score import sqnr_db
+from nuq.model_prep.study.context import Study, fixed
+from nuq.model_prep.study.plots import Figure, Panel, Series, short
+from nuq.model_prep.study.results import Section, Table
 
 _BINS = 96
 _SHOWN = 8  # layers drawn

@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from formats.images import percent_correct
-from formats.quantizer import Quantizer
-from model_prep.allocate import budget
-from model_prep.allocate.cache import Choice
-from model_prep.allocate.measure import measuring
-from model_prep.footprint import average_bits
-from model_prep.graph import Graph
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.plan import TECHNIQUES, Plan
-from model_prep.quantize.refine import pipeline
-from model_prep.quantize.sharing import share
-from model_prep.stats import compare, divergences
-from model_prep.study.activations import half_precision, searched
-from model_prep.study.context import Study, kilobytes
-from model_prep.study.plots import Figure, Panel, Series, label
-from model_prep.study.results import Section, Table
+from nuq.formats.images import percent_correct
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate import budget
+from nuq.model_prep.allocate.cache import Choice
+from nuq.model_prep.allocate.measure import measuring
+from nuq.model_prep.footprint import average_bits
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.plan import TECHNIQUES, Plan
+from nuq.model_prep.quantize.refine import pipeline
+from nuq.model_prep.quantize.sharing import share
+from nuq.model_prep.stats import compare, divergences
+from nuq.model_prep.study.activations import half_precision, searched
+from nuq.model_prep.study.context import Study, kilobytes
+from nuq.model_prep.study.plots import Figure, Panel, Series, label
+from nuq.model_prep.study.results import Section, Table
 
 SCHEMES = ("knq", "enq", "uniform")
 NAMES = {

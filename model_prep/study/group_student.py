@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from formats.network import InputFormat
-from formats.quantizer import Quantizer
-from model_prep.graph import Graph
-from model_prep.quantize.plan import LayerPlan
-from model_prep.quantize.quantizers.codebook import table_quantizer
-from model_prep.quantize.student import Student
-from model_prep.study.tables import Tabled
+from nuq.formats.network import InputFormat
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.plan import LayerPlan
+from nuq.model_prep.quantize.quantizers.codebook import table_quantizer
+from nuq.model_prep.quantize.student import Student
+from nuq.model_prep.study.tables import Tabled
 
 _SPREAD = 4096  # places for values without a gradient of their own
 

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.build import digest
-from formats.errors import UserError
-from formats.images import ImageSet
-from model_prep import data, run
-from model_prep.graph import Graph, Layer
-from model_prep.quantize.calibrate import batches
-from model_prep.source import Source, shapes_of
-from model_prep.study.results import kept
-from model_prep.weights import result_of
+from nuq.formats.build import digest
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet
+from nuq.model_prep import data, run
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.quantize.calibrate import batches
+from nuq.model_prep.source import Source, shapes_of
+from nuq.model_prep.study.results import kept
+from nuq.model_prep.weights import result_of
 
 NAME = "head"
 _IMAGES = 10_000  # of HEAD at most, evenly spaced

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from formats.arithmetic import at_frac, largest_frac
-from formats.quantizer import Quantizer
-from model_prep.allocate.cache import Choice
-from model_prep.allocate.measure import Measure, measuring
-from model_prep.footprint import saved_percent
-from model_prep.quantize.fake_quant import floats
-from model_prep.quantize.fracs import network_fracs, uniform_codes
-from model_prep.quantize.score import inverse_sqnr
-from model_prep.study import papers
-from model_prep.study.context import Study
-from model_prep.study.plots import Figure, Panel, Series, label
-from model_prep.study.results import Section, Table
+from nuq.formats.arithmetic import at_frac, largest_frac
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate.cache import Choice
+from nuq.model_prep.allocate.measure import Measure, measuring
+from nuq.model_prep.footprint import saved_percent
+from nuq.model_prep.quantize.fake_quant import floats
+from nuq.model_prep.quantize.fracs import network_fracs, uniform_codes
+from nuq.model_prep.quantize.score import inverse_sqnr
+from nuq.model_prep.study import papers
+from nuq.model_prep.study.context import Study
+from nuq.model_prep.study.plots import Figure, Panel, Series, label
+from nuq.model_prep.study.results import Section, Table
 
 TECHNIQUES = ("dynamic", "linear", "gaussian", "kmeans")
 _SENSITIVITY = (8, 6, 4, 3)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from formats.network import Network
-from formats.quantizer import Quantizer
-from model_prep.allocate.cache import Choice
-from model_prep.quantize.integers import quantize_layers
-from model_prep.quantize.reference import Reference
-from model_prep.study import papers, vgg16
-from model_prep.study.activations import searched
-from model_prep.study.context import Study, kilobytes
-from model_prep.study.plots import Figure, Panel, Series
-from model_prep.study.results import Section, Table
+from nuq.formats.network import Network
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate.cache import Choice
+from nuq.model_prep.quantize.integers import quantize_layers
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.study import papers, vgg16
+from nuq.model_prep.study.activations import searched
+from nuq.model_prep.study.context import Study, kilobytes
+from nuq.model_prep.study.plots import Figure, Panel, Series
+from nuq.model_prep.study.results import Section, Table
 
 Key = tuple[str, int | None]  # of a row: its name, and bits unless each layer has its own width
 _WIDTHS = (5, 4, 3)

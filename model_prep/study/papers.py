@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from model_prep.study.results import BOTH, PAPER, Cell, Table
+from nuq.model_prep.study.results import BOTH, PAPER, Cell, Table
 
 
 @cache

@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from formats.build import write_atomic
-from formats.errors import UserError
-from formats.images import ImageSet
-from formats.options import Options
-from model_prep.commands import subject_of
-from model_prep.graph import Graph
-from model_prep.quantize.calibrate import batches
-from model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
-from model_prep.quantize.refine import pipeline
-from model_prep.quantize.refine.distil import Recipe, distil
-from model_prep.stages import Subject
-from model_prep.stats import compare, divergences, mean_interval, paired
-from model_prep.study import tables
-from model_prep.study.group_student import GroupStudent
-from model_prep.study.tables import Tabled
+from nuq.formats.build import write_atomic
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet
+from nuq.formats.options import Options
+from nuq.model_prep.commands import subject_of
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.calibrate import batches
+from nuq.model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
+from nuq.model_prep.quantize.refine import pipeline
+from nuq.model_prep.quantize.refine.distil import Recipe, distil
+from nuq.model_prep.stages import Subject
+from nuq.model_prep.stats import compare, divergences, mean_interval, paired
+from nuq.model_prep.study import tables
+from nuq.model_prep.study.group_student import GroupStudent
+from nuq.model_prep.study.tables import Tabled
 
 KINDS = {
     "layers": "width and table a layer",

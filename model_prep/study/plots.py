@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from codegen.emit import page
-from codegen.emit.plots import INK, drawing, level, name_ticks, short
+from nuq.codegen.emit import page
+from nuq.codegen.emit.plots import INK, drawing, level, name_ticks, short
 
 STYLES = {  # colour, marker, name
     "knq": ("#0f6e84", "o", "KNQ"),

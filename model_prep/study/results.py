@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from formats.build import write_atomic
-from model_prep.study.plots import Figure
+from nuq.formats.build import write_atomic
+from nuq.model_prep.study.plots import Figure
 
 PAPER, OURS, BOTH = "paper", "ours", "both"  # quoted, measured, side by side
 Cell = str | int | float | None

@@ -17,14 +17,14 @@ from functools import cache, partial
 import numpy as np
 import torch
 
-from formats.arithmetic import BLOCK_CODES, lowest
-from formats.quantizer import Quantizer
-from model_prep.allocate import budget
-from model_prep.graph import Graph
-from model_prep.quantize import sensitivity
-from model_prep.quantize.calibrate import to_integers
-from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.refine import pipeline
+from nuq.formats.arithmetic import BLOCK_CODES, lowest
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate import budget
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize import sensitivity
+from nuq.model_prep.quantize.calibrate import to_integers
+from nuq.model_prep.quantize.plan import LayerPlan, Plan
+from nuq.model_prep.quantize.refine import pipeline
 
 _ORDER_BITS = 3  # channels are ordered by their error in a table of this width
 _AHEAD = 2  # a plane's width is compared with those up to so much above it

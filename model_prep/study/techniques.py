@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from formats.arithmetic import ENTRY_BITS
-from formats.quantizer import Quantizer
-from model_prep.allocate.measure import measuring
-from model_prep.allocate.quenn import saved
-from model_prep.quantize.calibrate import float_maps
-from model_prep.quantize.score import layer_gaps
-from model_prep.study import papers
-from model_prep.study.context import Study
-from model_prep.study.layers import TECHNIQUES, codes_in, largest_fc, output_distance
-from model_prep.study.plots import Figure, Panel, Series, label
-from model_prep.study.results import Section, Table
+from nuq.formats.arithmetic import ENTRY_BITS
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate.measure import measuring
+from nuq.model_prep.allocate.quenn import saved
+from nuq.model_prep.quantize.calibrate import float_maps
+from nuq.model_prep.quantize.score import layer_gaps
+from nuq.model_prep.study import papers
+from nuq.model_prep.study.context import Study
+from nuq.model_prep.study.layers import TECHNIQUES, codes_in, largest_fc, output_distance
+from nuq.model_prep.study.plots import Figure, Panel, Series, label
+from nuq.model_prep.study.results import Section, Table
 
 BITS = (6, 4)
 _IMAGES = 50

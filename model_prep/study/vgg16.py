@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from formats.quantizer import Quantizer
-from model_prep.footprint import VGG16_CONV, VGG16_LAYERS, megabytes, stored
-from model_prep.graph import Graph
-from model_prep.quantize.calibrate import float_maps
-from model_prep.quantize.kmeans import exact_kmeans
-from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.score import inverse_sqnr, sqnr_db
-from model_prep.study import papers
-from model_prep.study.context import Study
-from model_prep.study.plots import Figure, Panel, Series
-from model_prep.study.results import BOTH, Section, Table
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.footprint import VGG16_CONV, VGG16_LAYERS, megabytes, stored
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.calibrate import float_maps
+from nuq.model_prep.quantize.kmeans import exact_kmeans
+from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
+from nuq.model_prep.quantize.score import inverse_sqnr, sqnr_db
+from nuq.model_prep.study import papers
+from nuq.model_prep.study.context import Study
+from nuq.model_prep.study.plots import Figure, Panel, Series
+from nuq.model_prep.study.results import BOTH, Section, Table
 
 QM, BITS = 12, 5  # of table IV
 NEEDS = "VGG-16's thirteen convolutions, conv1_1 to conv5_3"

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from formats.quantizer import Quantizer
-from model_prep.allocate import filling, sqnr
-from model_prep.allocate.budget import undominated
-from model_prep.allocate.cache import Choice
-from model_prep.allocate.measure import measuring
-from model_prep.quantize.calibrate import float_maps
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.plan import Plan
-from model_prep.quantize.quantizers import optimal_step
-from model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
-from model_prep.study import papers
-from model_prep.study.context import Study, fixed
-from model_prep.study.plots import Figure, Panel, Series
-from model_prep.study.results import BOTH, Section, Table
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate import filling, sqnr
+from nuq.model_prep.allocate.budget import undominated
+from nuq.model_prep.allocate.cache import Choice
+from nuq.model_prep.allocate.measure import measuring
+from nuq.model_prep.quantize.calibrate import float_maps
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.quantizers import optimal_step
+from nuq.model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
+from nuq.model_prep.study import papers
+from nuq.model_prep.study.context import Study, fixed
+from nuq.model_prep.study.plots import Figure, Panel, Series
+from nuq.model_prep.study.results import BOTH, Section, Table
 
 _IMAGES = 50  # that layers are compared on
 _TARGETS = (25.0, 15.0)  # dB of all weights together

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from formats.images import ImageSet
-from model_prep import data
-from model_prep.networks.spec import NetworkSpec
+from nuq.formats.images import ImageSet
+from nuq.model_prep import data
+from nuq.model_prep.networks.spec import NetworkSpec
 
 
 def load_whole(spec: NetworkSpec, source: str | None) -> ImageSet:

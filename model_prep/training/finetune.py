@@ -16,25 +16,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.build import atomic_dir
-from formats.errors import UserError
-from formats.images import ImageSet, percent_correct, spaced
-from formats.network import Network
-from formats.options import Options
-from formats.quantizer import Quantizer
-from model_prep import data, run, trainer
-from model_prep.graph import Graph
-from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import calibrate, plan_file
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import network_input, quantize_layers
-from model_prep.quantize.plan import Plan
-from model_prep.quantize.reference import Reference
-from model_prep.quantize.student import Student
-from model_prep.source import Source, state_of
-from model_prep.stages import quantization
-from model_prep.trainer import SHARDS
-from model_prep.training.augment import Augmented, centre, load_split
+from nuq.formats.build import atomic_dir
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet, percent_correct, spaced
+from nuq.formats.network import Network
+from nuq.formats.options import Options
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep import data, run, trainer
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.networks.spec import NetworkSpec
+from nuq.model_prep.quantize import calibrate, plan_file
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.integers import network_input, quantize_layers
+from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.quantize.student import Student
+from nuq.model_prep.source import Source, state_of
+from nuq.model_prep.stages import quantization
+from nuq.model_prep.trainer import SHARDS
+from nuq.model_prep.training.augment import Augmented, centre, load_split
 
 CALIBRATION = 1000  # images the quantizers are fitted on before training
 EPOCHS = 3  # unless the options say otherwise

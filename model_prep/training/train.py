@@ -14,15 +14,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from formats.build import write_atomic
-from formats.errors import UserError
-from formats.images import ImageSet, percent_correct
-from model_prep import data, networks, trainer
-from model_prep.graph import Graph, Layer
-from model_prep.networks.spec import NetworkSpec
-from model_prep.quantize import calibrate
-from model_prep.run import finish, float_logits, last, max_pool, operate, run
-from model_prep.training.augment import Augmented, load_split
+from nuq.formats.build import write_atomic
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet, percent_correct
+from nuq.model_prep import data, networks, trainer
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.networks.spec import NetworkSpec
+from nuq.model_prep.quantize import calibrate
+from nuq.model_prep.run import finish, float_logits, last, max_pool, operate, run
+from nuq.model_prep.training.augment import Augmented, load_split
 
 SEED = 8
 EPOCHS = 60

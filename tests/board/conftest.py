@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from board.bundle import IMAGES, read_arrays
-from board.emulate import prepare
-from board.emulator import EmulatedDevice, install
+from nuq.board.bundle import IMAGES, read_arrays
+from nuq.board.emulate import prepare
+from nuq.board.emulator import EmulatedDevice, install
 from tests.checkout import python
 
 
 def stage(*arguments: str) -> None:
     """One stage of the flow in a process of its own: torch and pynq do not share one."""
-    python("-m", *arguments)
+    python("-m", f"nuq.{arguments[0]}", *arguments[1:])
 
 
 @pytest.fixture(name="run_stage", scope="session")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from board.bundle import (
+from nuq.board.bundle import (
     BITSTREAM,
     HANDOFF,
     MANIFEST,
@@ -18,13 +18,13 @@ from board.bundle import (
     read_zipped_manifest,
     unpack,
 )
-from board.commands import check_board
-from board.driver import Accelerator
-from board.errors import BundleError, DesignError, MemoryShortageError
-from formats.build import sha256_file
-from formats.commands import main
-from formats.design import read_design, write_stamp
-from formats.errors import UserError, run_cli
+from nuq.board.commands import check_board
+from nuq.board.driver import Accelerator
+from nuq.board.errors import BundleError, DesignError, MemoryShortageError
+from nuq.formats.build import sha256_file
+from nuq.formats.commands import main
+from nuq.formats.design import read_design, write_stamp
+from nuq.formats.errors import UserError, run_cli
 from tests.checkout import execute, python
 
 
@@ -64,7 +64,7 @@ def test_manifest_has_every_file_and_the_design(digits_build, tmp_path):
 
 def test_any_changed_byte_of_any_file_is_refused_by_name(bundle_copy, device):
     names = json.loads((bundle_copy / MANIFEST).read_text())["files"]
-    expected = {BITSTREAM, HANDOFF, "parameters/design.json", "demo.ipynb", "board/driver.py"}
+    expected = {BITSTREAM, HANDOFF, "parameters/design.json", "demo.ipynb", "nuq/board/driver.py"}
     assert expected <= set(names)
     for index, name in enumerate(sorted(names)):
         path = bundle_copy / name
@@ -198,17 +198,17 @@ def test_boards(digits_build):
 
 
 def test_a_bundle_has_its_own_command_line(bundle):
-    """`python -m board` of the unpacked bundle, with nothing of the repository on the path."""
+    """`python -m nuq.board` of the unpacked bundle, with nothing of the repository on the path."""
     for word, status in (("--help", 0), ("BUNDEL=.", 2)):
-        done = python("-m", "board", "measure", word, folder=bundle, status=status)
+        done = python("-m", "nuq.board", "measure", word, folder=bundle, status=status)
         assert "BUNDLE" in (done.stderr if status else done.stdout)
-    code = "import board.commands, formats.commands as f; print(board.__file__, f.__file__)"
+    code = "import nuq.board as b, nuq.formats.commands as f; print(b.__file__, f.__file__)"
     assert python("-c", code, folder=bundle).stdout.count(str(bundle)) == 2
 
 
 def test_what_a_bundle_imports_first_runs_in_python_3_10():
     """PYNQ 3.0.1 has it; numpy need not be there for this much."""
-    code = "import formats.build, formats.commands as c; c.main(['measure', '--help'])"
+    code = "import nuq.formats.build, nuq.formats.commands as c; c.main(['measure', '--help'])"
     old = shutil.which("python3.10")
     if old is None or execute(old, "-c", "").returncode:
         pytest.skip("python3.10 is not installed")

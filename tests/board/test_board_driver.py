@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from board.bundle import make_bundle
-from board.driver import Accelerator
-from board.emulate import emulate, prepare
-from board.measure import memory
-from formats.ending import Step
-from formats.errors import UserError
+from nuq.board.bundle import make_bundle
+from nuq.board.driver import Accelerator
+from nuq.board.emulate import emulate, prepare
+from nuq.board.measure import memory
+from nuq.formats.ending import Step
+from nuq.formats.errors import UserError
 
 
 def test_all_digits_equal_the_reference_image_by_image(bundle, digits_build, golden, device):

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from board.driver import Accelerator
-from board.errors import (
+from nuq.board.driver import Accelerator
+from nuq.board.errors import (
     AcceleratorTimeoutError,
     DesignError,
     MemoryShortageError,
@@ -113,7 +113,7 @@ def test_a_hang_that_does_not_come_back_is_still_an_error(bundle, golden, device
 
 def test_never_done_at_the_first_call(bundle, golden, device, monkeypatch):
     """A design without a clock: not even the ID can be read."""
-    monkeypatch.setattr("board.driver.ID_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("nuq.board.driver.ID_TIMEOUT_S", 0.1)
     monkeypatch.setattr(device.fabric, "_finish", lambda *_: None)
     text = "^the accelerator must finish a call without"
     with pytest.raises(AcceleratorTimeoutError, match=text):

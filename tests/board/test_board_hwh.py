@@ -7,10 +7,10 @@ import pytest
 from pynqmetadata.frontends import Metadata
 from pynqmetadata.views.runtime import RuntimeMetadataParser
 
-from board.driver import Accelerator
-from board.errors import DesignError
-from board.hwh import BASE_ADDRESS, make_hwh, register_layout
-from board.registers import Registers
+from nuq.board.driver import Accelerator
+from nuq.board.errors import DesignError
+from nuq.board.hwh import BASE_ADDRESS, make_hwh, register_layout
+from nuq.board.registers import Registers
 
 
 def entries(ports=1):

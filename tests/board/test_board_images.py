@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from board.bundle import make_bundle, unpack
+from nuq.board.bundle import make_bundle, unpack
 from tests.checkout import python
 from tests.model_prep.onnx.onnx_models import build, node, random, save
 
@@ -15,9 +15,9 @@ READ = """
 import sys
 from pathlib import Path
 import numpy as np
-import formats
-from formats.design import read_design
-assert Path(formats.__file__).is_relative_to(Path.cwd())
+import nuq
+from nuq.formats.design import read_design
+assert Path(nuq.__file__).is_relative_to(Path.cwd())
 np.save(sys.argv[2], read_design(Path("parameters")).reader.load(sys.argv[1]).pixels)
 """
 

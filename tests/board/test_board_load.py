@@ -4,10 +4,10 @@
 import numpy as np
 import pytest
 
-from board.bundle import IMAGES, read_arrays
-from board.driver import Accelerator
-from board.emulate import prepare
-from board.errors import BundleError, DesignError
+from nuq.board.bundle import IMAGES, read_arrays
+from nuq.board.driver import Accelerator
+from nuq.board.emulate import prepare
+from nuq.board.errors import BundleError, DesignError
 from tests.checkout import shared
 
 NETWORKS = {"digits": ("NET=digits",), "cifar10": ("NET=cifar10",)}

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from board import measure
-from board.driver import Accelerator
-from formats.commands import main
-from formats.design import TRAFFIC
-from formats.errors import UserError
+from nuq.board import measure
+from nuq.board.driver import Accelerator
+from nuq.formats.commands import main
+from nuq.formats.design import TRAFFIC
+from nuq.formats.errors import UserError
 
 
 def test_measure_command(digits_build, bundle, capsys):

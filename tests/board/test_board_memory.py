@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from board.driver import Accelerator
-from board.emulator import PAGE, EmulatedDevice, install
-from board.errors import MemoryShortageError, SelfTestError, StaleDataError
-from board.memory import free_bytes, parse_cma_free, plan_batch, split, whole
-from formats.design import read_design
+from nuq.board.driver import Accelerator
+from nuq.board.emulator import PAGE, EmulatedDevice, install
+from nuq.board.errors import MemoryShortageError, SelfTestError, StaleDataError
+from nuq.board.memory import free_bytes, parse_cma_free, plan_batch, split, whole
+from nuq.formats.design import read_design
 
 MIB = 1 << 20
 

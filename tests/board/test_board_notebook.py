@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from board.emulate import prepare, run_notebook
+from nuq.board.emulate import prepare, run_notebook
 from tests.checkout import ROOT
 
 NOTEBOOK = ROOT / "board" / "demo.ipynb"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from codegen.emit import csim
-from formats.commands import main
-from formats.network import Network, load
+from nuq.codegen.emit import csim
+from nuq.formats.commands import main
+from nuq.formats.network import Network, load
 from tests.toys import Toy, mixed_layers, write_toy
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.emit.report_model import Report
-from codegen.emit.report_page import render_html
-from formats.commands import main
-from formats.design import read_design
-from formats.errors import run_cli
-from formats.packing import unpack_maps
+from nuq.codegen.emit.report_model import Report
+from nuq.codegen.emit.report_page import render_html
+from nuq.formats.commands import main
+from nuq.formats.design import read_design
+from nuq.formats.errors import run_cli
+from nuq.formats.packing import unpack_maps
 from tests.checkout import python
 from tests.toys import Toy, ToyLayer, change_json, read_json
 
@@ -207,7 +207,7 @@ def test_a_failure_keeps_what_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("codegen.emit.golden.write_golden", full)
+    monkeypatch.setattr("nuq.codegen.emit.golden.write_golden", full)
     assert "No space left" in refused("codegen", "PE=16")
     assert {path: path.read_bytes() for path in build.rglob("*") if path.is_file()} == before
 
@@ -234,13 +234,13 @@ def test_report_follows_its_schema(build: Path, refused: Callable[..., str]) -> 
 def test_parts_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parts"]) == 0
     assert "XC7Z020" in capsys.readouterr().out
-    shown = python("-m", "codegen", "--help").stdout
+    shown = python("-m", "nuq.codegen", "--help").stdout
     assert "codegen" in shown and "csim" in shown
 
 
 def test_the_package_needs_no_torch(build: Path) -> None:
     code = (
-        f"import sys; from formats.commands import main; main(['codegen', 'OUT={build}']); "
+        f"import sys; from nuq.formats.commands import main; main(['codegen', 'OUT={build}']); "
         "print([m for m in ('torch', 'model_prep', 'hls4ml') if m in sys.modules])"
     )
     assert python("-c", code).stdout.endswith("\n[]\n")

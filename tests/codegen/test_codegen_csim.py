@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from codegen.design import planner
-from codegen.emit import csim
-from formats.arithmetic import Window
-from formats.build import find_compiler, find_headers
-from formats.errors import UserError
-from formats.options import Options
+from nuq.codegen.design import planner
+from nuq.codegen.emit import csim
+from nuq.formats.arithmetic import Window
+from nuq.formats.build import find_compiler, find_headers
+from nuq.formats.errors import UserError
+from nuq.formats.options import Options
 from tests.checkout import needs_compiler
 from tests.toys import POOL1, POOL2, POOL3, Toy, ToyLayer, mixed_layers, simulated
 

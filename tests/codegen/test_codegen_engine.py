@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.design.engine import CAPACITIES, UNITS, WIDTH_SETS, read_engine
-from codegen.design.general import general_engine, summary
-from codegen.design.planner import plan, plan_for
-from codegen.design.resources import shortage
-from codegen.emit.render import render_engine
-from formats.commands import main
-from formats.errors import UserError
-from formats.hardware import find_part, load_parts
-from formats.network import Network, load
-from formats.program import PROGRAM, read_program
+from nuq.codegen.design.engine import CAPACITIES, UNITS, WIDTH_SETS, read_engine
+from nuq.codegen.design.general import general_engine, summary
+from nuq.codegen.design.planner import plan, plan_for
+from nuq.codegen.design.resources import shortage
+from nuq.codegen.emit.render import render_engine
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part, load_parts
+from nuq.formats.network import Network, load
+from nuq.formats.program import PROGRAM, read_program
 from tests.checkout import needs_compiler
 from tests.toys import POOL2, Toy, ToyLayer, mixed_layers, read_json, write_toy
 

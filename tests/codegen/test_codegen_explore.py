@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from codegen.design import alternatives
-from codegen.design.array import Array
-from codegen.design.bounds import CAUSES, layer_times
-from codegen.design.design import Design
-from codegen.design.planner import plan
-from codegen.design.search import (
+from nuq.codegen.design import alternatives
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.bounds import CAUSES, layer_times
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.planner import plan
+from nuq.codegen.design.search import (
     Bound,
     choose,
     dominates,
     explore,
     points,
 )
-from codegen.emit import explore_page
-from codegen.emit.render import engine_context
-from formats.commands import main
-from formats.errors import UserError
-from formats.hardware import Part, clocked, find_part, load_parts
+from nuq.codegen.emit import explore_page
+from nuq.codegen.emit.render import engine_context
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part, clocked, find_part, load_parts
 from tests.networks import full_size, planned
 from tests.toys import Toy, ToyLayer, read_json
 

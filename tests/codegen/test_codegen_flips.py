@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.design.rows import FIELDS
-from codegen.emit import csim
-from formats.commands import main
-from formats.errors import UserError
-from formats.program import (
+from nuq.codegen.design.rows import FIELDS
+from nuq.codegen.emit import csim
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.formats.program import (
     HEADER_FIELDS,
     HEADER_WORDS,
     INDEX_WORDS,

@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen.design.array import Array
-from codegen.design.lowering import axis_options, choose_packing, pack_lanes
-from formats.network import Layer
-from formats.packing import touched_words
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.lowering import axis_options, choose_packing, pack_lanes
+from nuq.formats.network import Layer
+from nuq.formats.packing import touched_words
 from tests.naive import convolve
 from tests.networks import full_size
 

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_codegen_csim import chunked, grouped, inception, residual
 
-from codegen.design.array import Array
-from codegen.design.memory import Tensor, all_on_chip, allocate, peak_words
-from codegen.design.planner import plan
-from codegen.design.resources import RESOURCES
-from codegen.design.rows import Place
-from codegen.emit.report import paper_footprint, stored_footprint
-from formats.commands import main
-from formats.errors import UserError
-from formats.hardware import find_part
-from formats.network import Network
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.memory import Tensor, all_on_chip, allocate, peak_words
+from nuq.codegen.design.planner import plan
+from nuq.codegen.design.resources import RESOURCES
+from nuq.codegen.design.rows import Place
+from nuq.codegen.emit.report import paper_footprint, stored_footprint
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part
+from nuq.formats.network import Network
 from tests.checkout import needs_compiler
 from tests.networks import full_size, planned
 from tests.toys import Toy, read_json, simulated

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from test_codegen_csim import inception, normalised, residual
 
-from codegen.design.array import Array
-from codegen.design.planner import plan
-from codegen.design.rows import Operation
-from formats.errors import UserError
-from formats.hardware import find_part
-from formats.network import Network, load
-from formats.quantizer import Quantizer
-from formats.schema import to_json
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.planner import plan
+from nuq.codegen.design.rows import Operation
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part
+from nuq.formats.network import Network, load
+from nuq.formats.quantizer import Quantizer
+from nuq.formats.schema import to_json
 from tests import naive
 from tests.toys import POOL2, Toy, ToyLayer, change_json, read_json
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from codegen.design.bounds import layer_times
-from codegen.design.search import explore
-from codegen.emit import explore_page, plots
-from codegen.emit.page import Bad, Bar, Figure, Page, Section, Table, render
-from formats.hardware import find_part
+from nuq.codegen.design.bounds import layer_times
+from nuq.codegen.design.search import explore
+from nuq.codegen.emit import explore_page, plots
+from nuq.codegen.emit.page import Bad, Bar, Figure, Page, Section, Table, render
+from nuq.formats.hardware import find_part
 from tests.networks import full_size
 from tests.pages import check_page
 

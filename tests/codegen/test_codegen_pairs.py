@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.design.array import Array
-from codegen.design.search import choose, pair_bits
-from codegen.emit import csim
-from formats.errors import UserError
-from formats.hardware import find_part
-from formats.network import load
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.search import choose, pair_bits
+from nuq.codegen.emit import csim
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part
+from nuq.formats.network import load
 from tests.checkout import execute, needs_compiler
 from tests.hls.compiler import compile_text
 from tests.toys import Toy, ToyLayer, write_toy

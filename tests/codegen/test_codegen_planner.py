@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen.design.array import Array
-from codegen.design.cost import layer_cost
-from codegen.design.lowering import merge_groups, packing_cost
-from codegen.design.planner import line_capacities, plan, use_line_buffer
-from codegen.design.resources import conversion_luts
-from codegen.design.rows import Row
-from codegen.design.sizes import Memory, gear_bits
-from codegen.design.unit_luts import lut_estimate
-from codegen.emit.weights_file import order_rows
-from formats.errors import UserError
-from formats.hardware import find_part
-from formats.network import load
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.cost import layer_cost
+from nuq.codegen.design.lowering import merge_groups, packing_cost
+from nuq.codegen.design.planner import line_capacities, plan, use_line_buffer
+from nuq.codegen.design.resources import conversion_luts
+from nuq.codegen.design.rows import Row
+from nuq.codegen.design.sizes import Memory, gear_bits
+from nuq.codegen.design.unit_luts import lut_estimate
+from nuq.codegen.emit.weights_file import order_rows
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part
+from nuq.formats.network import load
 from tests.checkout import ROOT, python
 from tests.naive import convolve
 from tests.networks import full_size, planned
@@ -250,7 +250,7 @@ def test_lut_estimate_of_the_units_is_the_fitted_formula(make_toy):
 
 @pytest.mark.parametrize("module", ["design.planner", "emit.generate"])
 def test_no_module_of_the_units_is_loaded(module: str) -> None:
-    code = f"import sys, codegen.{module}; print([m for m in sys.modules if 'codegen.units' in m])"
+    code = f"import sys, nuq.codegen.{module}; print([m for m in sys.modules if '.units' in m])"
     assert python("-c", code).stdout == "[]\n"
 
 

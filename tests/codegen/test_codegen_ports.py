@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from codegen.design import ports
-from codegen.design.ports import Adapter, adapters
-from codegen.design.resources import RESOURCES, estimate, memories
-from codegen.design.search import choose
-from codegen.design.streams import DESCRIPTOR_BITS, streams
-from codegen.emit.render import render_all
-from formats.build import find_compiler, find_headers
-from formats.errors import UserError
-from formats.hardware import find_part
+from nuq.codegen.design import ports
+from nuq.codegen.design.ports import Adapter, adapters
+from nuq.codegen.design.resources import RESOURCES, estimate, memories
+from nuq.codegen.design.search import choose
+from nuq.codegen.design.streams import DESCRIPTOR_BITS, streams
+from nuq.codegen.emit.render import render_all
+from nuq.formats.build import find_compiler, find_headers
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part
 from tests.checkout import ROOT, execute, needs_compiler
 from tests.networks import full_size, planned
 

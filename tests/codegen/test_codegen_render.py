@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from codegen.design.array import Array
-from codegen.design.constants import constants
-from codegen.design.rows import FIELDS, describe
-from codegen.emit.program_file import centroids, thresholds
-from codegen.emit.render import TEMPLATES, headers, render, render_all, render_engine
-from formats.arithmetic import MAX_COUNT, reciprocal
-from formats.errors import UserError
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.constants import constants
+from nuq.codegen.design.rows import FIELDS, describe
+from nuq.codegen.emit.program_file import centroids, thresholds
+from nuq.codegen.emit.render import TEMPLATES, headers, render, render_all, render_engine
+from nuq.formats.arithmetic import MAX_COUNT, reciprocal
+from nuq.formats.errors import UserError
 from tests.checkout import ROOT
 from tests.networks import planned
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import nuq
-from codegen.emit import csim
-from formats.commands import main
+from nuq import dispatch
+from nuq.codegen.emit import csim
+from nuq.formats.commands import main
 from tests.checkout import needs_compiler, shared
 from tests.toys import read_json
 
@@ -56,7 +56,7 @@ def test_the_cycle_model_comes_close(net: str, tmp_path: Path) -> None:
     if net == "squeezenet":
         model, images = shared("data/squeezenet_v1.0.onnx"), shared("data/imagenet500.npz")
         options = [f"NET={model}", f"DATA={images}"]
-    assert main(["codegen", f"OUT={tmp_path}", "IMAGES=1", *options], nuq.run) == 0
+    assert main(["codegen", f"OUT={tmp_path}", "IMAGES=1", *options], dispatch.run) == 0
     report = timed(tmp_path)
     clock = report["performance"]["clock_mhz"] * 1e6
     model_cycles = report["performance"]["seconds"] * clock

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codegen.design import planner
-from codegen.design.array import Array
-from codegen.design.design import Design
-from codegen.design.lowering import lower
-from codegen.design.resources import weight_luts
-from codegen.emit import generate, weights_file
-from formats import network
-from formats.build import sha256_file
-from formats.errors import UserError
-from formats.hardware import find_part
-from formats.options import Options
-from formats.packing import WORD_BYTES
+from nuq.codegen.design import planner
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.design import Design
+from nuq.codegen.design.lowering import lower
+from nuq.codegen.design.resources import weight_luts
+from nuq.codegen.emit import generate, weights_file
+from nuq.formats import network
+from nuq.formats.build import sha256_file
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part
+from nuq.formats.options import Options
+from nuq.formats.packing import WORD_BYTES
 from tests.checkout import needs_compiler
 from tests.networks import planned
 from tests.toys import POOL2, Toy, ToyLayer, change_json, read_json, simulated

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.build import atomic_dir, digest, sha256_file, write_atomic
-from formats.errors import UserError, run_cli
+from nuq.formats.build import atomic_dir, digest, sha256_file, write_atomic
+from nuq.formats.errors import UserError, run_cli
 from tests.checkout import ROOT
 
 NO_SPACE = OSError(28, "No space left on device", "there")
@@ -207,7 +207,7 @@ def test_faults_of_the_program_keep_their_traceback():
 
 def test_a_reader_that_has_gone_is_no_fault():
     program = (
-        "import sys; from formats.errors import run_cli\n"
+        "import sys; from nuq.formats.errors import run_cli\n"
         "def main(argv):\n"
         "    while True: print('y' * 1000)\n"
         "sys.exit(run_cli(main))"

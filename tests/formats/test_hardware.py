@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from formats.commands import main
-from formats.errors import UserError
-from formats.hardware import (
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import (
     FOLDER,
     SOURCES,
     Board,
@@ -23,8 +23,8 @@ from formats.hardware import (
 )
 from tests.checkout import ROOT
 
-PARTS = sorted((FOLDER / "parts").glob("*.toml"))
-BOARDS = sorted((FOLDER / "boards").glob("*.toml"))
+PARTS = sorted((FOLDER.resolve() / "parts").glob("*.toml"))
+BOARDS = sorted((FOLDER.resolve() / "boards").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)

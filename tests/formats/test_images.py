@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from formats.errors import UserError, run_cli
-from formats.images import Preprocessing, Reader, spaced
+from nuq.formats.errors import UserError, run_cli
+from nuq.formats.images import Preprocessing, Reader, spaced
 from tests.checkout import shared
 
 RED = (200, 100, 50)

@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from formats import network
-from formats.errors import UserError
-from formats.schema import check
+from nuq.formats import network
+from nuq.formats.errors import UserError
+from nuq.formats.schema import check
 from tests.checkout import ROOT, python
 from tests.toys import Toy, ToyLayer, write_toy
 
@@ -99,11 +99,11 @@ def test_an_ending_that_does_not_fit_is_refused(
 
 def test_validation_needs_no_other_package(folder: Path, tmp_path: Path) -> None:
     """The reader refuses a bad manifest also where nothing but `formats` is installed."""
-    shutil.copytree(ROOT / "formats", tmp_path / "alone" / "formats")
+    shutil.copytree(ROOT / "formats", tmp_path / "alone" / "nuq" / "formats")
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "qm": 99}))
     program = (
-        "import sys; from pathlib import Path; from formats.network import load\n"
+        "import sys; from pathlib import Path; from nuq.formats.network import load\n"
         "try: load(Path(sys.argv[1]))\n"
         "except ValueError as error: print(error)"
     )

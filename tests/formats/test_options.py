@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import nuq
-from formats import commands
-from formats.commands import COMMANDS, GROUPS, function, taken
-from formats.errors import UserError, run_cli
-from formats.options import SCHEME_OPTIONS, Options, default_text, table, value
+from nuq import dispatch
+from nuq.formats import commands
+from nuq.formats.commands import COMMANDS, GROUPS, function, taken
+from nuq.formats.errors import UserError, run_cli
+from nuq.formats.options import SCHEME_OPTIONS, Options, default_text, table, value
 from tests.checkout import error_line, make, python
 
 OPTIONS = table()
@@ -81,7 +81,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "text"), REFUSED, ids=[words for words, _ in REFUSED])
 def test_a_bad_command_line_ends_in_one_sentence(words, text, capsys):
-    assert run_cli(lambda argv: commands.main(argv, nuq.run), words.split()) == 2
+    assert run_cli(lambda argv: commands.main(argv, dispatch.run), words.split()) == 2
     said = capsys.readouterr()
     assert said.err.startswith(f"error: {text}") and said.err.count("\n") == 1 and not said.out
 
@@ -130,9 +130,9 @@ def test_make_has_every_command():
 
 def test_the_table_repeats_what_is_decided_elsewhere():
     """Where a plan file may say it, too, the default stands with the plan."""
-    from model_prep import data
-    from model_prep.quantize.plan import DEFAULTS
-    from model_prep.quantize.quantizers import OWNERS, SCHEMES
+    from nuq.model_prep import data
+    from nuq.model_prep.quantize.plan import DEFAULTS
+    from nuq.model_prep.quantize.quantizers import OWNERS, SCHEMES
 
     for name in ("rule", "variant", "qm", "weight_scheme", "refine", "distil_steps"):
         assert default_text(name.upper()) == str(DEFAULTS[name])
@@ -142,5 +142,5 @@ def test_the_table_repeats_what_is_decided_elsewhere():
 
 
 def test_nothing_is_imported_before_it_is_needed():
-    code = "import sys, nuq; print([m for m in ('numpy', 'torch', 'jinja2') if m in sys.modules])"
-    assert python("-c", code).stdout == "[]\n"
+    code = "import sys, nuq.__main__; print({'numpy', 'torch', 'jinja2'} & set(sys.modules))"
+    assert python("-c", code).stdout == "set()\n"

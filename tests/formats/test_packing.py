@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from formats.packing import (
+from nuq.formats.packing import (
     CHUNK_FIELDS,
     Gather,
     pack_fields,

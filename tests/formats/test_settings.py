@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import nuq
-from formats import commands, network, settings
-from formats.errors import UserError, run_cli
-from formats.images import Preprocessing
-from formats.options import Options
+from nuq import dispatch
+from nuq.formats import commands, network, settings
+from nuq.formats.errors import UserError, run_cli
+from nuq.formats.images import Preprocessing
+from nuq.formats.options import Options
 from tests.checkout import ROOT, error_line, execute, make
 
 
@@ -27,7 +27,7 @@ class Flow:
     def function(self, command: str):
         def work(options: Options) -> None:
             self.ran.append((command, options))
-            for name in nuq.STAGES[command][0] if command in nuq.STAGES else ():
+            for name in dispatch.STAGES[command][0] if command in dispatch.STAGES else ():
                 path = options.folder / name
                 (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
                 if path.suffix:
@@ -41,16 +41,16 @@ class Flow:
         """Runs a command; what ran by name, with its options."""
         self.ran.clear()
         arguments = [*words.split(), f"OUT={self.out}"]
-        assert commands.main(arguments, nuq.run, environment) == 0
+        assert commands.main(arguments, dispatch.run, environment) == 0
         return dict(self.ran)
 
 
 @pytest.fixture
 def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
     made = Flow(tmp_path / "build")
-    monkeypatch.setattr(nuq, "function", made.function)
+    monkeypatch.setattr(dispatch, "function", made.function)
     monkeypatch.setattr(commands, "function", made.function)
-    monkeypatch.setattr(nuq, "say_calibration", lambda _: None)
+    monkeypatch.setattr(dispatch, "say_calibration", lambda _: None)
     return made
 
 
@@ -83,7 +83,7 @@ def test_a_step_that_only_uses_a_build_stops_where_something_differs(flow, capsy
     flow("csim NET=digits SCHEME=enq BITS=5")
     for command in ("bundle", "emulate", "notebook", "measure", "report", "vivado-script"):
         words = [command, "SCHEME=knq", "BITS=5", "PE=8", f"OUT={flow.out}"]
-        assert run_cli(lambda argv: commands.main(argv, nuq.run), words) == 2
+        assert run_cli(lambda argv: commands.main(argv, dispatch.run), words) == 2
         assert capsys.readouterr().err == (
             f"error: {flow.out} must be used as it was made, with SCHEME=enq PE not set, not with "
             "SCHEME=knq PE=8; leave that out, or run `make csim` with it first\n"
@@ -173,7 +173,7 @@ def test_a_result_that_failed_leaves_the_settings(flow, monkeypatch):
     def fail(_: str):
         raise UserError("no")
 
-    monkeypatch.setattr(nuq, "function", fail)
+    monkeypatch.setattr(dispatch, "function", fail)
     with pytest.raises(UserError, match="^no$"):
         flow("csim BITS=3")
     assert settings.read(flow.out)["BITS"] == "5"
@@ -197,8 +197,8 @@ def test_variables_of_the_system_are_none_of_ours(name):
 def test_a_build_is_for_one_run_at_a_time(tmp_path):
     """The second run says that it waits, and begins when the first has ended."""
     program = (
-        "import sys, time; from pathlib import Path; import nuq\n"
-        "with nuq.locked(Path(sys.argv[1])):\n"
+        "import sys, time; from pathlib import Path; from nuq import dispatch\n"
+        "with dispatch.locked(Path(sys.argv[1])):\n"
         "    print('in', flush=True); time.sleep(float(sys.argv[2])); print('out', flush=True)"
     )
     run = [sys.executable, "-c", program, str(tmp_path / "build")]
@@ -225,7 +225,7 @@ def test_a_whole_command_has_the_lock(flow, monkeypatch):
         def function(options: Options) -> None:
             handle = os.open(options.folder, os.O_RDONLY)
             try:
-                nuq.fcntl.flock(handle, nuq.fcntl.LOCK_EX | nuq.fcntl.LOCK_NB)
+                dispatch.fcntl.flock(handle, dispatch.fcntl.LOCK_EX | dispatch.fcntl.LOCK_NB)
             except BlockingIOError:
                 held.append(options.folder)
             finally:
@@ -250,7 +250,7 @@ def test_make_refuses_variables_that_it_does_not_know(tmp_path):
 
 def test_clean_leaves_bitstreams(tmp_path):
     (tmp_path / "Makefile").symlink_to(ROOT / "Makefile")
-    for name in ("formats", "nuq.py"):
+    for name in ("formats", "nuq"):
         (tmp_path / name).symlink_to(ROOT / name)
     for name in ("digits/bitstream/accelerator.bit", "digits/hls/a.cpp", "alexnet/design.json"):
         path = tmp_path / "build" / name
@@ -298,13 +298,13 @@ def test_a_later_step_warns_of_a_network_that_guesses(tmp_path, capsys, monkeypa
         "accuracy": {"float_top1": 16.9, "images": 360},
     }
     monkeypatch.setattr(network, "read_manifest", lambda _: manifest)
-    nuq.say_calibration(tmp_path)
+    dispatch.say_calibration(tmp_path)
     said = capsys.readouterr()
     assert said.out == "Calibrated on 2 image(s) of sample photographs, without labels\n"
     assert said.err.startswith("warning: float top-1 is 16.9% of 360 images, little better than")
     assert "SCALE and RESIZE ((pixel * 1 - 0.5) / 0.5, shorter side to 40" in said.err
     manifest["accuracy"] = None
-    nuq.say_calibration(tmp_path)
+    dispatch.say_calibration(tmp_path)
     manifest |= {"accuracy": {"float_top1": 16.9, "images": 360}, "weights": "seeded"}
-    nuq.say_calibration(tmp_path)
+    dispatch.say_calibration(tmp_path)
     assert capsys.readouterr().err == ""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from formats.build import write_atomic
+from nuq.formats.build import write_atomic
 from tests.fuzz.builds import BUILDS, MUTATIONS, Build, compile_build
 from tests.fuzz.compare import run
 from tests.fuzz.work import CASES, make_case, shrink, to_json

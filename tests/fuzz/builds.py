@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from codegen.design.array import Array
-from codegen.design.engine import Engine
-from codegen.design.search import pair_fields
-from codegen.design.sizes import Sizes
-from codegen.emit import csim
-from codegen.emit.render import TEMPLATES, render_engine
-from formats.build import compile_cpp, write_atomic
-from formats.hardware import find_part
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.engine import Engine
+from nuq.codegen.design.search import pair_fields
+from nuq.codegen.design.sizes import Sizes
+from nuq.codegen.emit import csim
+from nuq.codegen.emit.render import TEMPLATES, render_engine
+from nuq.formats.build import compile_cpp, write_atomic
+from nuq.formats.hardware import find_part
 
 SOURCE = Path(__file__).with_name("engine.cpp")
 PART = "XC7Z045"

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from codegen.design import planner
-from codegen.design.design import Design
-from codegen.emit import golden
-from codegen.emit.generate import write_parameters
-from formats import network
-from formats.build import write_atomic
-from formats.design import COUNTERS
-from formats.errors import UserError
-from model_prep.quantize.reference import Reference
+from nuq.codegen.design import planner
+from nuq.codegen.design.design import Design
+from nuq.codegen.emit import golden
+from nuq.codegen.emit.generate import write_parameters
+from nuq.formats import network
+from nuq.formats.build import write_atomic
+from nuq.formats.design import COUNTERS
+from nuq.formats.errors import UserError
+from nuq.model_prep.quantize.reference import Reference
 from tests.fuzz.builds import Build
 from tests.toys import Toy, write_toy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formats import schema
+from nuq.formats import schema
 from tests.fuzz.builds import BUILDS, Build
 from tests.fuzz.compare import Case, UnfitError, prepare
 from tests.networks import TRIES, draw

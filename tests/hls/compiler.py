@@ -3,8 +3,8 @@
 
 from pathlib import Path
 
-from codegen.emit.render import headers
-from formats.build import find_compiler, find_headers
+from nuq.codegen.emit.render import headers
+from nuq.formats.build import find_compiler, find_headers
 from tests.checkout import execute
 
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from codegen.design.array import Array
-from codegen.design.engine import ENGINE
-from codegen.design.general import general_engine
-from codegen.design.planner import plan
-from codegen.emit.render import render_all, render_engine
-from codegen.hls_check.front_end import compile_design
-from codegen.hls_check.program import Finding
-from formats.hardware import find_part
-from formats.network import load
+from nuq.codegen.design.array import Array
+from nuq.codegen.design.engine import ENGINE
+from nuq.codegen.design.general import general_engine
+from nuq.codegen.design.planner import plan
+from nuq.codegen.emit.render import render_all, render_engine
+from nuq.codegen.hls_check.front_end import compile_design
+from nuq.codegen.hls_check.program import Finding
+from nuq.formats.hardware import find_part
+from nuq.formats.network import load
 from tests.networks import planned
 from tests.toys import POOL2, POOL3, Toy, ToyLayer, write_toy
 

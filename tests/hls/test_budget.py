@@ -3,14 +3,14 @@
 
 import pytest
 
-from codegen.hls_check.check import check_design, design_delays
-from codegen.hls_check.delays import SERIES7, ULTRASCALE_PLUS
-from codegen.hls_check.graph import Loop
-from codegen.hls_check.llvm import Function, bits, parse_module
-from codegen.hls_check.operators import check_operators
-from codegen.hls_check.recurrence import check_recurrences, find_pipelines, recurrences
-from codegen.hls_check.timing import Timing
-from formats.errors import UserError
+from nuq.codegen.hls_check.check import check_design, design_delays
+from nuq.codegen.hls_check.delays import SERIES7, ULTRASCALE_PLUS
+from nuq.codegen.hls_check.graph import Loop
+from nuq.codegen.hls_check.llvm import Function, bits, parse_module
+from nuq.codegen.hls_check.operators import check_operators
+from nuq.codegen.hls_check.recurrence import check_recurrences, find_pipelines, recurrences
+from nuq.codegen.hls_check.timing import Timing
+from nuq.formats.errors import UserError
 from tests.checkout import needs_clang
 from tests.hls.designs import DESIGNS, GENERAL, compiled, rendered
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from codegen.hls_check.check import check_design, check_files
-from codegen.hls_check.front_end import STUBS
-from formats.commands import main
-from formats.errors import UserError
+from nuq.codegen.hls_check.check import check_design, check_files
+from nuq.codegen.hls_check.front_end import STUBS
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
 from tests.checkout import execute, needs_clang
 from tests.hls.compiler import compile_text
 from tests.hls.designs import DESIGNS, compiled, rendered
@@ -58,7 +58,7 @@ def test_folder_with_a_design_is_compiled(tmp_path, capsys):
 
 
 def test_missing_clang_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("codegen.hls_check.front_end.find_spec", lambda _: None)
+    monkeypatch.setattr("nuq.codegen.hls_check.front_end.find_spec", lambda _: None)
     with pytest.raises(UserError, match="must have clang: `pip install ziglang`"):
         check_design(rendered("small"))
 

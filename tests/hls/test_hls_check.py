@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from codegen.emit.render import TEMPLATES, headers, render_all
-from codegen.hls_check.check import check_files, check_texts, find_files
-from codegen.hls_check.lexer import lex, plain_template
-from codegen.hls_check.program import RULES
-from codegen.hls_check.syntax import parse
-from formats.commands import main
+from nuq.codegen.emit.render import TEMPLATES, headers, render_all
+from nuq.codegen.hls_check.check import check_files, check_texts, find_files
+from nuq.codegen.hls_check.lexer import lex, plain_template
+from nuq.codegen.hls_check.program import RULES
+from nuq.codegen.hls_check.syntax import parse
+from nuq.formats.commands import main
 from tests.checkout import ROOT, error_line, python
 from tests.networks import planned
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from codegen.emit import csim
-from codegen.emit.render import TEMPLATES, headers
+from nuq.codegen.emit import csim
+from nuq.codegen.emit.render import TEMPLATES, headers
 from tests.fuzz.work import find_build
 from tests.hls.compiler import compile_text
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from formats.arithmetic import Window
-from model_prep import networks
-from model_prep.networks.spec import NetworkSpec, Preprocessing, Step, chain
+from nuq.formats.arithmetic import Window
+from nuq.model_prep import networks
+from nuq.model_prep.networks.spec import NetworkSpec, Preprocessing, Step, chain
 
 
 @pytest.fixture()

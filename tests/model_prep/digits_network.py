@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from formats.images import ImageSet
-from model_prep import data, networks, weights
-from model_prep.allocate.measure import Measure
-from model_prep.allocate.problem import Problem
-from model_prep.graph import Graph
-from model_prep.quantize.calibrate import Calibration, Formats
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.fracs import layer_fracs
-from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import Plan, Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.score import Sample
-from model_prep.stages import calibrate
+from nuq.formats.images import ImageSet
+from nuq.model_prep import data, networks, weights
+from nuq.model_prep.allocate.measure import Measure
+from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize.calibrate import Calibration, Formats
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.fracs import layer_fracs
+from nuq.model_prep.quantize.integers import network_input
+from nuq.model_prep.quantize.plan import Plan, Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.score import Sample
+from nuq.model_prep.stages import calibrate
 
 SPEC = networks.get("digits")
 TO_FLOAT = partial(data.to_float, SPEC)

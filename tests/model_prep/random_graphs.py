@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from formats.arithmetic import Average, Lrn
-from formats.images import Preprocessing
-from formats.network import InputFormat, Network
-from formats.quantizer import Quantizer
-from model_prep.graph import Graph, Layer, no_bias, no_weight
-from model_prep.quantize import quantizers
-from model_prep.quantize.integers import input_format, quantize_layers
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
+from nuq.formats.arithmetic import Average, Lrn
+from nuq.formats.images import Preprocessing
+from nuq.formats.network import InputFormat, Network
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.graph import Graph, Layer, no_bias, no_weight
+from nuq.model_prep.quantize import quantizers
+from nuq.model_prep.quantize.integers import input_format, quantize_layers
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
 from tests.fuzz.work import find_build
 from tests.networks import draw
 from tests.toys import Toy, ToyLayer

@@ -14,19 +14,19 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from formats import network as manifest
-from formats.commands import main
-from formats.errors import UserError, run_cli
-from model_prep import commands, data, source, stages
-from model_prep import run as run_module
-from model_prep.quantize import quantizers
-from model_prep.quantize.calibrate import Calibration
-from model_prep.quantize.integers import network_input
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.reference import Reference
-from model_prep.source import Recipe, open_source
+from nuq.formats import network as manifest
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError, run_cli
+from nuq.model_prep import commands, data, source, stages
+from nuq.model_prep import run as run_module
+from nuq.model_prep.quantize import quantizers
+from nuq.model_prep.quantize.calibrate import Calibration
+from nuq.model_prep.quantize.integers import network_input
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.source import Recipe, open_source
 from tests.checkout import shared
 
 

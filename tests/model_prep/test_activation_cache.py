@@ -9,15 +9,15 @@ import random_graphs
 import torch
 from digits_network import Ready, ready_for
 
-from formats.build import free_memory
-from model_prep import run
-from model_prep.allocate.cache import BatchRun, Choice, FloatBase, cache_bytes, layers_to_keep
-from model_prep.allocate.problem import Problem, with_width
-from model_prep.quantize.calibrate import Calibration
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.fracs import layer_fracs
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
+from nuq.formats.build import free_memory
+from nuq.model_prep import run
+from nuq.model_prep.allocate.cache import BatchRun, Choice, FloatBase, cache_bytes, layers_to_keep
+from nuq.model_prep.allocate.problem import Problem, with_width
+from nuq.model_prep.quantize.calibrate import Calibration
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.fracs import layer_fracs
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
 
 QM = 10
 

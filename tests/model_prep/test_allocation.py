@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from digits_network import plan_of
 
-from formats.errors import UserError
-from formats.network import Network
-from formats.quantizer import Quantizer
-from model_prep import stages
-from model_prep.quantize import fracs, plan_file
-from model_prep.quantize.calibrate import Formats
-from model_prep.quantize.integers import quantize_layers
-from model_prep.quantize.plan import Plan, Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.reference import Reference
-from model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db, sqnr_db
+from nuq.formats.errors import UserError
+from nuq.formats.network import Network
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep import stages
+from nuq.model_prep.quantize import fracs, plan_file
+from nuq.model_prep.quantize.calibrate import Formats
+from nuq.model_prep.quantize.integers import quantize_layers
+from nuq.model_prep.quantize.plan import Plan, Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db, sqnr_db
 
 
 class MadeUp:

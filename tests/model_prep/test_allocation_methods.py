@@ -17,17 +17,17 @@ import pytest
 import torch
 from digits_network import Ready, ready_for
 
-from formats import network as manifest
-from formats.commands import main
-from formats.errors import UserError, run_cli
-from model_prep.allocate import budget, quenn, search
-from model_prep.allocate.measure import Measure, measuring
-from model_prep.allocate.problem import with_width
-from model_prep.quantize import plan_file
-from model_prep.quantize.calibrate import float_maps
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.score import Evaluator
+from nuq.formats import network as manifest
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError, run_cli
+from nuq.model_prep.allocate import budget, quenn, search
+from nuq.model_prep.allocate.measure import Measure, measuring
+from nuq.model_prep.allocate.problem import with_width
+from nuq.model_prep.quantize import plan_file
+from nuq.model_prep.quantize.calibrate import float_maps
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.score import Evaluator
 from tests.checkout import shared
 
 
@@ -223,7 +223,7 @@ def test_the_plan_file_keeps_what_is_to_be_refined(
 
 
 def test_few_choices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_prep.allocate.problem._CHOICES", 3)
+    monkeypatch.setattr("nuq.model_prep.allocate.problem._CHOICES", 3)
     problem = ready_for(labels=False).problem
     base = problem.choice(problem.uniform(8))
     others = [problem.choice(problem.uniform(bits)) for bits in (2, 3, 4, 5)]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from formats.arithmetic import lowest
-from model_prep import run
-from model_prep.graph import Graph
-from model_prep.quantize import calibrate
-from model_prep.quantize.calibrate import FINER, Calibration, Histogram, to_integers
+from nuq.formats.arithmetic import lowest
+from nuq.model_prep import run
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize import calibrate
+from nuq.model_prep.quantize.calibrate import FINER, Calibration, Histogram, to_integers
 
 QM, TO_FLOAT = 10, digits.TO_FLOAT
 

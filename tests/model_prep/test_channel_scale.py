@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.arithmetic import MAX_ACC_BITS
-from formats.errors import UserError
-from formats.images import Preprocessing
-from formats.network import Layer as IntegerLayer
-from formats.network import Network
-from formats.rules import check_exact, check_layer
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.channel_scale import rounding_scale
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import input_format, quantize_layers
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.quantizers import WEIGHTS, fit, fit_weights
-from model_prep.quantize.reference import Reference
+from nuq.formats.arithmetic import MAX_ACC_BITS
+from nuq.formats.errors import UserError
+from nuq.formats.images import Preprocessing
+from nuq.formats.network import Layer as IntegerLayer
+from nuq.formats.network import Network
+from nuq.formats.rules import check_exact, check_layer
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.quantize.channel_scale import rounding_scale
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.integers import input_format, quantize_layers
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.quantizers import WEIGHTS, fit, fit_weights
+from nuq.model_prep.quantize.reference import Reference
 from tests import naive
 
 SOURCE = input_format(

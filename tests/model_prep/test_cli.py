@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m model_prep`: what it writes, when it leaves a folder alone, and how it refuses."""
+"""`python -m nuq.model_prep`: what it writes, when it leaves a folder alone, and how it refuses."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from formats import network as manifest
-from formats.commands import main
-from formats.errors import UserError, run_cli
-from formats.images import ImageSet
-from model_prep import commands, data, networks
-from model_prep.quantize.reference import Reference
-from model_prep.stages import divide
+from nuq.formats import network as manifest
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError, run_cli
+from nuq.formats.images import ImageSet
+from nuq.model_prep import commands, data, networks
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.stages import divide
 from tests.checkout import python
 
 
@@ -216,7 +216,7 @@ def test_networks_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from model_prep.training import train
+    from nuq.model_prep.training import train
 
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(train, "train", lambda *given: seen.append(given))
@@ -228,6 +228,6 @@ def test_train_is_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_module_runs_as_a_program() -> None:
-    done = python("-m", "model_prep", "quantize", "NET=no", "OUT=here", status=2)
+    done = python("-m", "nuq.model_prep", "quantize", "NET=no", "OUT=here", status=2)
     assert done.stderr.startswith("error: NET must be one of ")
     assert done.stdout == ""

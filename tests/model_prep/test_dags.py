@@ -10,18 +10,18 @@ import random_graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from formats import network as manifest
-from formats.arithmetic import LRN_ENTRIES, Lrn, Window, lrn_table
-from formats.errors import UserError
-from formats.quantizer import Quantizer
-from formats.rules import check_pool
-from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.quantize import quantizers
-from model_prep.quantize.integers import quantize_operation
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.reference import Reference
-from model_prep.quantize.sharing import signed_layers
+from nuq.formats import network as manifest
+from nuq.formats.arithmetic import LRN_ENTRIES, Lrn, Window, lrn_table
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import Quantizer
+from nuq.formats.rules import check_pool
+from nuq.model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
+from nuq.model_prep.quantize import quantizers
+from nuq.model_prep.quantize.integers import quantize_operation
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.reference import Reference
+from nuq.model_prep.quantize.sharing import signed_layers
 from tests import naive
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from formats.errors import UserError
-from formats.images import ImageSet
-from model_prep import data, networks
+from nuq.formats.errors import UserError
+from nuq.formats.images import ImageSet
+from nuq.model_prep import data, networks
 
 ALEXNET = networks.get("alexnet")
 

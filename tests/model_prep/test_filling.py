@@ -9,15 +9,15 @@ import pytest
 import random_graphs
 import torch
 
-from formats.arithmetic import Average, Window
-from formats.errors import UserError
-from model_prep.allocate import filling
-from model_prep.allocate.filling import Filling
-from model_prep.allocate.problem import Problem
-from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.quantize.calibrate import Formats, float_maps
-from model_prep.quantize.plan import Plan, Settings
-from model_prep.quantize.plan_file import resolve
+from nuq.formats.arithmetic import Average, Window
+from nuq.formats.errors import UserError
+from nuq.model_prep.allocate import filling
+from nuq.model_prep.allocate.filling import Filling
+from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
+from nuq.model_prep.quantize.calibrate import Formats, float_maps
+from nuq.model_prep.quantize.plan import Plan, Settings
+from nuq.model_prep.quantize.plan_file import resolve
 
 QM = 10
 

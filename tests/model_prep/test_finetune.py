@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from formats import network as manifest
-from formats.commands import main
-from formats.errors import UserError, run_cli
-from model_prep import weights
-from model_prep.quantize.plan import Plan, Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.source import Recipe, open_source
-from model_prep.training import finetune
+from nuq.formats import network as manifest
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError, run_cli
+from nuq.model_prep import weights
+from nuq.model_prep.quantize.plan import Plan, Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.source import Recipe, open_source
+from nuq.model_prep.training import finetune
 
 PLAN = "bits = 2\nweight_bits = 3\n"
 

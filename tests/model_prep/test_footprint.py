@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model_prep.footprint import VGG16_CONV, saved_percent, table_vii
+from nuq.model_prep.footprint import VGG16_CONV, saved_percent, table_vii
 from tests.checkout import paper_tables
 
 CONVOLUTIONS = (

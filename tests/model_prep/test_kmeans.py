@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.errors import UserError
-from formats.quantizer import thresholds
-from model_prep.quantize.kmeans import exact_kmeans
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import thresholds
+from nuq.model_prep.quantize.kmeans import exact_kmeans
 
 
 def total_error(histogram: np.ndarray, centroids: np.ndarray) -> int:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import random_graphs
 
-from formats import network as manifest
-from formats.errors import UserError
-from formats.network import Network
-from model_prep.quantize.reference import Reference
+from nuq.formats import network as manifest
+from nuq.formats.errors import UserError
+from nuq.formats.network import Network
+from nuq.model_prep.quantize.reference import Reference
 
 
 @pytest.fixture()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from formats.errors import UserError
-from model_prep import networks
+from nuq.formats.errors import UserError
+from nuq.model_prep import networks
 
 
 class TorchAlexNet(nn.Module):

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from model_prep import parallel
+from nuq.model_prep import parallel
 
 
 @pytest.mark.parametrize("cores", [1, 3])

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formats import commands
-from formats.errors import UserError
-from model_prep.commands import opened
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.plan import Plan, Settings, parse_bits, parse_qm
-from model_prep.quantize.plan_file import resolve
+from nuq.formats import commands
+from nuq.formats.errors import UserError
+from nuq.model_prep.commands import opened
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.quantize.plan import Plan, Settings, parse_bits, parse_qm
+from nuq.model_prep.quantize.plan_file import resolve
 
 DEFAULTS = Settings(scheme="knq", bits=3)
 NAMES = "conv1, conv2, fc3, fc4"

@@ -12,12 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from formats.commands import main
-from formats.errors import UserError, run_cli
-from model_prep.quantize import plan_file
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.stats import divergences
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError, run_cli
+from nuq.model_prep.quantize import plan_file
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.stats import divergences
 
 DEFAULTS = Settings(scheme="enq", bits=8)
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from formats.commands import main
-from formats.errors import run_cli
-from model_prep.allocate import budget
-from model_prep.quantize.plan import Plan
-from model_prep.quantize.refine import pipeline
-from model_prep.quantize.student import Student
-from model_prep.study import tables
-from model_prep.study.group_student import GroupStudent
-from model_prep.study.tables import Channels, Tabled
+from nuq.formats.commands import main
+from nuq.formats.errors import run_cli
+from nuq.model_prep.allocate import budget
+from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.refine import pipeline
+from nuq.model_prep.quantize.student import Student
+from nuq.model_prep.study import tables
+from nuq.model_prep.study.group_student import GroupStudent
+from nuq.model_prep.study.tables import Channels, Tabled
 
 QM, CPU = 12, torch.device("cpu")
 PIXELS = digits.images(48).pixels

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.arithmetic import MAX_FRAC, Average, Window, accumulator_bits, to_fixed
-from formats.errors import UserError
-from formats.quantizer import Quantizer
-from model_prep import data, networks
-from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.quantize.integers import check_graph, network_input, quantize_layer
-from model_prep.quantize.plan import LayerPlan
+from nuq.formats.arithmetic import MAX_FRAC, Average, Window, accumulator_bits, to_fixed
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep import data, networks
+from nuq.model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
+from nuq.model_prep.quantize.integers import check_graph, network_input, quantize_layer
+from nuq.model_prep.quantize.plan import LayerPlan
 
 
 @settings(deadline=None)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from formats.arithmetic import lowest
-from formats.errors import UserError
-from formats.quantizer import WIDTHS, Quantizer
-from model_prep.quantize.kmeans import exact_kmeans
-from model_prep.quantize.quantizers import SCHEMES, fit, optimal_step, quenn
-from model_prep.quantize.quantizers.histogram import uniform_error
+from nuq.formats.arithmetic import lowest
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import WIDTHS, Quantizer
+from nuq.model_prep.quantize.kmeans import exact_kmeans
+from nuq.model_prep.quantize.quantizers import SCHEMES, fit, optimal_step, quenn
+from nuq.model_prep.quantize.quantizers.histogram import uniform_error
 from tests import naive
 from tests.checkout import paper_tables
 

@@ -9,14 +9,14 @@ import random_graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from formats.arithmetic import Window
-from formats.errors import UserError
-from formats.images import Preprocessing
-from formats.network import InputFormat, Layer, Network
-from formats.quantizer import Quantizer
-from model_prep.graph import INPUT
-from model_prep.quantize import exact_conv
-from model_prep.quantize.reference import Reference
+from nuq.formats.arithmetic import Window
+from nuq.formats.errors import UserError
+from nuq.formats.images import Preprocessing
+from nuq.formats.network import InputFormat, Layer, Network
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.graph import INPUT
+from nuq.model_prep.quantize import exact_conv
+from nuq.model_prep.quantize.reference import Reference
 from tests import naive
 
 

@@ -12,18 +12,18 @@ import pytest
 import random_graphs
 import torch
 
-from formats import network as manifest
-from formats.commands import main
-from formats.errors import UserError
-from formats.quantizer import Quantizer
-from model_prep import data, run
-from model_prep.allocate import budget
-from model_prep.footprint import average_bits, plan_bits
-from model_prep.quantize import plan_file, sensitivity
-from model_prep.quantize.plan import LayerPlan, Plan, Settings, parse_refine
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.refine import distil, equalise, pipeline
-from model_prep.quantize.student import Student
+from nuq.formats import network as manifest
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep import data, run
+from nuq.model_prep.allocate import budget
+from nuq.model_prep.footprint import average_bits, plan_bits
+from nuq.model_prep.quantize import plan_file, sensitivity
+from nuq.model_prep.quantize.plan import LayerPlan, Plan, Settings, parse_refine
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.refine import distil, equalise, pipeline
+from nuq.model_prep.quantize.student import Student
 from tests.checkout import python
 
 PIXELS = data.load(digits.SPEC, None).pixels[:48]
@@ -235,7 +235,7 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
         options = ("NET=digits", "IMAGES=40", "BITS=3", "REFINE=all", "DISTIL_STEPS=3")
         out = tmp_path / threads
         python(
-            "-m", "model_prep", "quantize", *options, f"OUT={out}", OMP_NUM_THREADS=threads
+            "-m", "nuq.model_prep", "quantize", *options, f"OUT={out}", OMP_NUM_THREADS=threads
         )  # fmt: skip
         with np.load(out / "quantized" / "arrays.npz") as arrays:
             found.append({key: arrays[key].tobytes() for key in arrays.files})

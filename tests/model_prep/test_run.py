@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from formats.arithmetic import Window
-from model_prep import data, networks, run, weights
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.networks.spec import NetworkSpec
+from nuq.formats.arithmetic import Window
+from nuq.model_prep import data, networks, run, weights
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.networks.spec import NetworkSpec
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 

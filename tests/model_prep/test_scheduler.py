@@ -11,13 +11,13 @@ import pytest
 import torch
 from digits_network import Ready, ready_for
 
-from formats.errors import UserError, run_cli
-from model_prep.allocate import scheduler, search
-from model_prep.allocate.measure import Measure, measuring
-from model_prep.allocate.scheduler import Dask, Threads
-from model_prep.graph import Layer
-from model_prep.quantize import calibrate
-from model_prep.quantize.fake_quant import FakeQuantized
+from nuq.formats.errors import UserError, run_cli
+from nuq.model_prep.allocate import scheduler, search
+from nuq.model_prep.allocate.measure import Measure, measuring
+from nuq.model_prep.allocate.scheduler import Dask, Threads
+from nuq.model_prep.graph import Layer
+from nuq.model_prep.quantize import calibrate
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_nobody_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dask_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
-    from formats.commands import main
+    from nuq.formats.commands import main
 
     monkeypatch.setitem(sys.modules, "distributed", None)
     options = ["allocate", "NET=digits", f"OUT={tmp_path}", "SCHEDULER=tcp://a:1"]

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.errors import UserError
-from formats.quantizer import Quantizer
-from model_prep.allocate import filling, sqnr
-from model_prep.allocate.problem import Problem
-from model_prep.allocate.sqnr import Efficiency, Step
-from model_prep.quantize.calibrate import FINER
-from model_prep.quantize.fracs import by_layer, measured
-from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.score import Evaluator
-from model_prep.stages import quantization
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.allocate import filling, sqnr
+from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.allocate.sqnr import Efficiency, Step
+from nuq.model_prep.quantize.calibrate import FINER
+from nuq.model_prep.quantize.fracs import by_layer, measured
+from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
+from nuq.model_prep.quantize.score import Evaluator
+from nuq.model_prep.stages import quantization
 from tests.checkout import paper_tables
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from model_prep import stats
+from nuq.model_prep import stats
 
 
 def tail(successes: int, trials: int, rate: float) -> float:

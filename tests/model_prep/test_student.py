@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from formats.arithmetic import Average, Window, largest_frac, to_fixed
-from formats.images import Preprocessing
-from formats.network import InputFormat
-from formats.quantizer import Quantizer, thresholds
-from model_prep import run
-from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.quantize.calibrate import Calibration
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import input_format
-from model_prep.quantize.plan import Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.student import Activation, Student, _convolve, best_frac, rising
+from nuq.formats.arithmetic import Average, Window, largest_frac, to_fixed
+from nuq.formats.images import Preprocessing
+from nuq.formats.network import InputFormat
+from nuq.formats.quantizer import Quantizer, thresholds
+from nuq.model_prep import run
+from nuq.model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
+from nuq.model_prep.quantize.calibrate import Calibration
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.integers import input_format
+from nuq.model_prep.quantize.plan import Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.student import Activation, Student, _convolve, best_frac, rising
 
 QM = 10
 PIXELS = digits.images(64).pixels

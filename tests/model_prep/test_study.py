@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from formats.commands import main
-from formats.errors import UserError
-from model_prep.allocate.budget import undominated
-from model_prep.study import papers, plots
-from model_prep.study.commands import NEEDS, SECTIONS, render
-from model_prep.study.context import fixed
-from model_prep.study.results import PAPER, Section, Store, Table, plain
-from model_prep.study.weights import savings, size_at
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.model_prep.allocate.budget import undominated
+from nuq.model_prep.study import papers, plots
+from nuq.model_prep.study.commands import NEEDS, SECTIONS, render
+from nuq.model_prep.study.context import fixed
+from nuq.model_prep.study.results import PAPER, Section, Store, Table, plain
+from nuq.model_prep.study.weights import savings, size_at
 from tests.checkout import paper_tables
 from tests.pages import Page, check_page
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_prep.graph import Graph, Layer
-from model_prep.study.compression import bits_of, entropy, filled_blocks, traffic
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.study.compression import bits_of, entropy, filled_blocks, traffic
 
 
 def conv(name: str, source: str, out: int, into: int) -> Layer:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from formats.commands import main
-from formats.errors import UserError
-from model_prep.source import Recipe, open_source
-from model_prep.study.head import trained
-from model_prep.study.results import kept
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.model_prep.source import Recipe, open_source
+from nuq.model_prep.study.head import trained
+from nuq.model_prep.study.results import kept
 
 
 def network(path: Path, flat: bool = False) -> Path:

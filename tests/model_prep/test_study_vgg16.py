@@ -6,16 +6,16 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from formats.commands import main
-from formats.errors import UserError
-from model_prep import data
-from model_prep.footprint import VGG16_CONV, VGG16_LAYERS, megabytes
-from model_prep.graph import Graph, Layer
-from model_prep.networks import get
-from model_prep.quantize.calibrate import Calibration
-from model_prep.source import Recipe, open_source
-from model_prep.stages import choose_images
-from model_prep.study import papers, vgg16
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
+from nuq.model_prep import data
+from nuq.model_prep.footprint import VGG16_CONV, VGG16_LAYERS, megabytes
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.networks import get
+from nuq.model_prep.quantize.calibrate import Calibration
+from nuq.model_prep.source import Recipe, open_source
+from nuq.model_prep.stages import choose_images
+from nuq.model_prep.study import papers, vgg16
 from tests.checkout import shared
 
 Gaps = Mapping[str, tuple[float, float]]

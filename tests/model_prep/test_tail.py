@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_prep.allocate.problem import Group, Problem, Widths
-from model_prep.allocate.search import Tail, first_of_tail
+from nuq.model_prep.allocate.problem import Group, Problem, Widths
+from nuq.model_prep.allocate.search import Tail, first_of_tail
 
 
 @dataclass

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from formats.errors import UserError
-from formats.images import percent_correct
-from model_prep import data, networks, weights
-from model_prep.quantize.calibrate import batches
-from model_prep.run import forward
-from model_prep.training import train
-from model_prep.training.augment import Augmented, centre, load_whole
+from nuq.formats.errors import UserError
+from nuq.formats.images import percent_correct
+from nuq.model_prep import data, networks, weights
+from nuq.model_prep.quantize.calibrate import batches
+from nuq.model_prep.run import forward
+from nuq.model_prep.training import train
+from nuq.model_prep.training.augment import Augmented, centre, load_whole
 from tests.checkout import shared
 
 

@@ -13,19 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import network as manifest
-from formats.arithmetic import ENTRY_BITS, to_fixed
-from formats.build import sha256_file
-from formats.errors import UserError
-from formats.images import Preprocessing
-from formats.network import Network, Storage
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.quantize.fake_quant import FakeQuantized
-from model_prep.quantize.integers import input_format, quantize_layers
-from model_prep.quantize.plan import LayerPlan, Settings
-from model_prep.quantize.plan_file import resolve
-from model_prep.quantize.quantizers import WEIGHTS, WeightFormat, fit_weights
-from model_prep.quantize.reference import Reference
+from nuq.formats import network as manifest
+from nuq.formats.arithmetic import ENTRY_BITS, to_fixed
+from nuq.formats.build import sha256_file
+from nuq.formats.errors import UserError
+from nuq.formats.images import Preprocessing
+from nuq.formats.network import Network, Storage
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.integers import input_format, quantize_layers
+from nuq.model_prep.quantize.plan import LayerPlan, Settings
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.quantizers import WEIGHTS, WeightFormat, fit_weights
+from nuq.model_prep.quantize.reference import Reference
 
 DEFAULTS = Settings(scheme="knq", bits=3)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from formats.errors import UserError, run_cli
-from model_prep import weights
-from model_prep.networks.spec import NetworkSpec
+from nuq.formats.errors import UserError, run_cli
+from nuq.model_prep import weights
+from nuq.model_prep.networks.spec import NetworkSpec
 
 State = dict[str, torch.Tensor]
 Save = Callable[..., Path]

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from formats.errors import UserError
-from model_prep import data, networks, run, weights
-from model_prep.networks.spec import NetworkSpec
+from nuq.formats.errors import UserError
+from nuq.model_prep import data, networks, run, weights
+from nuq.model_prep.networks.spec import NetworkSpec
 
 State = dict[str, torch.Tensor]
 Save = Callable[..., Path]

@@ -9,11 +9,11 @@ import pytest
 from tcl_check import WHY_NOT, Run, interpreter, run_script
 from wiring import dram_segments, interface_pins, read_bundles
 
-from codegen.emit.generate import generate
-from codegen.emit.xilinx.block_design import write_block_design
-from formats.design import read_design
-from formats.hardware import find_board, find_part
-from formats.options import Options
+from nuq.codegen.emit.generate import generate
+from nuq.codegen.emit.xilinx.block_design import write_block_design
+from nuq.formats.design import read_design
+from nuq.formats.hardware import find_board, find_part
+from nuq.formats.options import Options
 from tests.toys import Toy, ToyLayer, write_toy
 
 

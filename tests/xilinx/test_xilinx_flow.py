@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-import nuq
-from board.bundle import make_bundle
-from codegen.emit.xilinx import flow
-from codegen.emit.xilinx.block_design import parse_interfaces, write_block_design
-from formats.commands import main
-from formats.errors import UserError
+from nuq import dispatch
+from nuq.board.bundle import make_bundle
+from nuq.codegen.emit.xilinx import flow
+from nuq.codegen.emit.xilinx.block_design import parse_interfaces, write_block_design
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
 from tests.checkout import error_line, make
 
 DATA = Path(__file__).parent / "data"
@@ -70,7 +70,7 @@ def test_missing_programs_are_one_sentence_each(install, capfd):
     words = {"vitis_hls": ["hls"], "vivado": ["bitstream", "BOARD=pynq-z2"]}
     for name, command in words.items():
         with pytest.raises(UserError) as caught:
-            main(command, nuq.run)
+            main(command, dispatch.run)
         text = str(caught.value)
         assert name in text and "settings64.sh" in text and "\n" not in text
 
@@ -113,7 +113,7 @@ def test_a_synthesis_that_is_not_as_planned_fails(copied, install, capsys):
     assert main(["hls", f"OUT={folder}"]) == 1
     assert f"initiation interval is above 1: {line}" in capsys.readouterr().out
     with pytest.raises(UserError, match="must be as planned before Vivado runs: a value goes"):
-        main(["bitstream", f"OUT={folder}", "BOARD=pynq-z2"], nuq.run)
+        main(["bitstream", f"OUT={folder}", "BOARD=pynq-z2"], dispatch.run)
     assert not (folder / "bitstream").exists()
 
 

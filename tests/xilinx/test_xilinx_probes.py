@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 from tcl_check import WHY_NOT, interpreter, run_script
 
-import nuq
-from codegen.emit.render import TEMPLATES, headers
-from codegen.emit.xilinx.probes import MARK, REPORT, Probe, load_probes, read_probes, write_probes
-from codegen.hls_check.check import check_design, check_files
-from codegen.hls_check.recurrence import find_pipelines
-from formats.build import find_compiler, find_headers
-from formats.commands import main
-from formats.hardware import find_part
+from nuq import dispatch
+from nuq.codegen.emit.render import TEMPLATES, headers
+from nuq.codegen.emit.xilinx.probes import (
+    MARK,
+    REPORT,
+    Probe,
+    load_probes,
+    read_probes,
+    write_probes,
+)
+from nuq.codegen.hls_check.check import check_design, check_files
+from nuq.codegen.hls_check.recurrence import find_pipelines
+from nuq.formats.build import find_compiler, find_headers
+from nuq.formats.commands import main
+from nuq.formats.hardware import find_part
 from tests.checkout import execute, needs_clang, needs_compiler
 
 DATA = Path(__file__).parent / "data"
@@ -179,12 +186,12 @@ def test_make_hls_runs_the_probes(tmp_path, monkeypatch, capsys) -> None:
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
     words = ["hls", "NET=probes", f"OUT={tmp_path / 'out'}"]
-    assert main(words, nuq.run) == 0
+    assert main(words, dispatch.run) == 0
     text = capsys.readouterr().out
     assert f"{len(NAMES)} of {len(NAMES)} probes are as the engine needs them" in text
     assert not (tmp_path / "out" / "quantized").exists()
     (tmp_path / "digits.xml").write_text(good("digits").replace("<DSP>0<", "<DSP>9<"))
-    assert main(words, nuq.run) == 1
+    assert main(words, dispatch.run) == 1
     text = capsys.readouterr().out
     assert re.search("FAILED digits +nested counters", text)
     assert f"{len(NAMES) - 1} of {len(NAMES)} probes" in text

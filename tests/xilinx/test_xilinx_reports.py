@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from codegen.emit.report_model import read_report
-from codegen.emit.xilinx.reports import (
+from nuq.codegen.emit.report_model import read_report
+from nuq.codegen.emit.xilinx.reports import (
     comparison,
     read_cosim,
     read_csynth,
@@ -17,8 +17,8 @@ from codegen.emit.xilinx.reports import (
     summary,
     update_report,
 )
-from formats.design import write_stamp
-from formats.errors import UserError
+from nuq.formats.design import write_stamp
+from nuq.formats.errors import UserError
 
 DATA = Path(__file__).parent / "data"
 

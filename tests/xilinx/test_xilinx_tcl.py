@@ -11,14 +11,14 @@ import pytest
 from tcl_check import WHY_NOT, interpreter, missing_settings, run_script
 from wiring import build, check, port_of, read_bundles
 
-from codegen.design.general import general_engine
-from codegen.emit.generate import generate, write_engine
-from codegen.emit.xilinx.block_design import write_block_design
-from codegen.emit.xilinx.probes import write_probes
-from formats.design import read_design
-from formats.errors import UserError
-from formats.hardware import clocked, find_part, load_boards
-from formats.options import Options
+from nuq.codegen.design.general import general_engine
+from nuq.codegen.emit.generate import generate, write_engine
+from nuq.codegen.emit.xilinx.block_design import write_block_design
+from nuq.codegen.emit.xilinx.probes import write_probes
+from nuq.formats.design import read_design
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import clocked, find_part, load_boards
+from nuq.formats.options import Options
 
 BOARDS = sorted(load_boards())
 MANY = (*(f"gmem_w{n}" for n in range(4)), "gmem_in", "gmem_out")

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from codegen.emit.render import headers
-from codegen.emit.report_model import Blocks
-from codegen.emit.xilinx.reports import findings, read_csynth
-from codegen.emit.xilinx.verdict import (
+from nuq.codegen.emit.render import headers
+from nuq.codegen.emit.report_model import Blocks
+from nuq.codegen.emit.xilinx.reports import findings, read_csynth
+from nuq.codegen.emit.xilinx.verdict import (
     MESSAGES,
     check_clock,
     check_loops,
     check_resources,
     read_messages,
 )
-from codegen.hls_check.dataflow import loops_of_processes
+from nuq.codegen.hls_check.dataflow import loops_of_processes
 
 DATA = Path(__file__).parent / "data"
 LOG = (DATA / "vitis_hls.log").read_text()

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from codegen.emit.render import render
-from formats.build import write_atomic
-from formats.clocks import make_clock
-from formats.design import read_design
-from formats.errors import UserError, existing
-from formats.hardware import find_board, find_part
+from nuq.codegen.emit.render import render
+from nuq.formats.build import write_atomic
+from nuq.formats.clocks import make_clock
+from nuq.formats.design import read_design
+from nuq.formats.errors import UserError, existing
+from nuq.formats.hardware import find_board, find_part
 
 TEMPLATE = "block_design.tcl.j2"
 NAMES = {

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from codegen.emit.xilinx.block_design import read_interfaces, write_block_design
-from formats.build import atomic_dir, sources_digest
-from formats.design import read_design, read_stamp, write_stamp
-from formats.errors import UserError
-from formats.hardware import find_board
+from nuq.codegen.emit.xilinx.block_design import read_interfaces, write_block_design
+from nuq.formats.build import atomic_dir, sources_digest
+from nuq.formats.design import read_design, read_stamp, write_stamp
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_board
 
 DEFAULT_STEPS = ("csim", "csynth", "export")
 COSIM_MACS = 5_000_000  # of one image: beyond that an RTL simulation takes days

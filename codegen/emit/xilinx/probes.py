@@ -9,11 +9,11 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen.emit.render import TEMPLATES, headers, render
-from codegen.emit.report_model import Hls
-from codegen.emit.xilinx.flow import find_hls
-from codegen.emit.xilinx.reports import read_csynth
-from codegen.emit.xilinx.verdict import (
+from nuq.codegen.emit.render import TEMPLATES, headers, render
+from nuq.codegen.emit.report_model import Hls
+from nuq.codegen.emit.xilinx.flow import find_hls
+from nuq.codegen.emit.xilinx.reports import read_csynth
+from nuq.codegen.emit.xilinx.verdict import (
     Finding,
     Limit,
     check_clock,
@@ -21,9 +21,9 @@ from codegen.emit.xilinx.verdict import (
     check_loops,
     read_messages,
 )
-from codegen.hls_check.recurrence import find_pipelines
-from formats.build import atomic_dir
-from formats.hardware import Part
+from nuq.codegen.hls_check.recurrence import find_pipelines
+from nuq.formats.build import atomic_dir
+from nuq.formats.hardware import Part
 
 NET = "probes"  # as NET of make hls
 SOURCES = TEMPLATES / "probes"

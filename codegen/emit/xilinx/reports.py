@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from codegen.emit.report_model import (
+from nuq.codegen.emit.report_model import (
     Blocks,
     Cosim,
     Hls,
@@ -27,20 +27,20 @@ from codegen.emit.report_model import (
     Vivado,
     read_report,
 )
-from codegen.emit.report_page import figure, write_report
-from codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER
-from codegen.emit.xilinx.verdict import (
+from nuq.codegen.emit.report_page import figure, write_report
+from nuq.codegen.emit.xilinx.flow import BITSTREAM_FOLDER, REPORT_FOLDER
+from nuq.codegen.emit.xilinx.verdict import (
     Finding,
     check_clock,
     check_loops,
     check_resources,
     read_messages,
 )
-from codegen.hls_check.check import read_design_files
-from codegen.hls_check.dataflow import loops_of_processes
-from formats.design import read_stamp
-from formats.errors import UserError
-from formats.hardware import find_part
+from nuq.codegen.hls_check.check import read_design_files
+from nuq.codegen.hls_check.dataflow import loops_of_processes
+from nuq.formats.design import read_stamp
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import find_part
 
 # Resources of Vitis HLS (UG1399, "Synthesis Summary") and of Vivado (UG906, "Report Utilization";
 # first name: 7 series, others: UltraScale+ and 2024 on), by our names.

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from codegen.emit.report_model import Blocks, Hls
-from codegen.emit.xilinx.flow import LINE_LIMIT
+from nuq.codegen.emit.report_model import Blocks, Hls
+from nuq.codegen.emit.xilinx.flow import LINE_LIMIT
 
 # Numbers of messages, by the part that they begin with, and what each means for this engine.
 _SERIAL = "the processes run one after the other; keep the region to local streams and calls"

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from formats.arithmetic import ENTRY_BITS, MAX_FRAC, at_frac, to_fixed
-from formats.errors import UserError, meant
-from formats.quantizer import QM_RANGE, WIDTHS, Quantizer
-from model_prep.quantize.channel_scale import per_channel, rounding_scale, spread_scale
+from nuq.formats.arithmetic import ENTRY_BITS, MAX_FRAC, at_frac, to_fixed
+from nuq.formats.errors import UserError, meant
+from nuq.formats.quantizer import QM_RANGE, WIDTHS, Quantizer
+from nuq.model_prep.quantize.channel_scale import per_channel, rounding_scale, spread_scale
 
 F = TypeVar("F", bound=Callable[..., Any])
 

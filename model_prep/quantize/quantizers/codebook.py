@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from formats.arithmetic import ENTRY_BITS, lowest, to_fixed
-from formats.errors import UserError
-from formats.quantizer import WIDTHS, Quantizer, check_qm, thresholds
-from model_prep.quantize.quantizers import WeightFormat
-from model_prep.quantize.quantizers.histogram import occupied
+from nuq.formats.arithmetic import ENTRY_BITS, lowest, to_fixed
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import WIDTHS, Quantizer, check_qm, thresholds
+from nuq.model_prep.quantize.quantizers import WeightFormat
+from nuq.model_prep.quantize.quantizers.histogram import occupied
 
 # (counts of first.., first, number of entries, whether the entry of 0 is 0) -> integer table
 Table = Callable[[np.ndarray, int, int, bool], np.ndarray]

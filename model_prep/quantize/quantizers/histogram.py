@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
-from formats.arithmetic import lowest
-from formats.errors import UserError
-from formats.quantizer import Quantizer
+from nuq.formats.arithmetic import lowest
+from nuq.formats.errors import UserError
+from nuq.formats.quantizer import Quantizer
 
 
 def occupied(histogram: np.ndarray, qm: int, signed: bool) -> tuple[int, int]:

@@ -3,12 +3,12 @@
 
 import numpy as np
 
-from formats.arithmetic import to_fixed
-from formats.quantizer import RULES, VARIANTS, Quantizer
-from model_prep.quantize.kmeans import exact_kmeans
-from model_prep.quantize.quantizers import WeightFormat, activations, weights
-from model_prep.quantize.quantizers.codebook import fit_activations
-from model_prep.quantize.quantizers.histogram import uniform_error
+from nuq.formats.arithmetic import to_fixed
+from nuq.formats.quantizer import RULES, VARIANTS, Quantizer
+from nuq.model_prep.quantize.kmeans import exact_kmeans
+from nuq.model_prep.quantize.quantizers import WeightFormat, activations, weights
+from nuq.model_prep.quantize.quantizers.codebook import fit_activations
+from nuq.model_prep.quantize.quantizers.histogram import uniform_error
 
 
 @activations("knq", "knq", rule=RULES)

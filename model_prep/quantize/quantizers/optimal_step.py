@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from formats.arithmetic import MAX_FRAC
-from formats.quantizer import Quantizer
-from model_prep.quantize.quantizers import activations
-from model_prep.quantize.quantizers.histogram import half_width
+from nuq.formats.arithmetic import MAX_FRAC
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.quantize.quantizers import activations
+from nuq.model_prep.quantize.quantizers.histogram import half_width
 
 # The table is taken as printed. Computed, two of its cells differ: 0.461 for Laplacian, 4 bits, and
 # 1.066 for Gamma, 2 bits, with errors 0.05% and 0.004% below those of the printed steps.

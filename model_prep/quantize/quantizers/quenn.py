@@ -7,13 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from formats.arithmetic import at_frac
-from formats.quantizer import Quantizer
-from model_prep.quantize.quantizers import WeightFormat, activations, weights
-from model_prep.quantize.quantizers.codebook import fit_activations, fit_weights
-from model_prep.quantize.quantizers.histogram import occupied, uniform_error
-from model_prep.quantize.quantizers.intralayer import best_table
-from model_prep.quantize.quantizers.optimal_step import step_size
+from nuq.formats.arithmetic import at_frac
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.quantize.quantizers import WeightFormat, activations, weights
+from nuq.model_prep.quantize.quantizers.codebook import fit_activations, fit_weights
+from nuq.model_prep.quantize.quantizers.histogram import occupied, uniform_error
+from nuq.model_prep.quantize.quantizers.intralayer import best_table
+from nuq.model_prep.quantize.quantizers.optimal_step import step_size
 
 SEARCHED = range(8, 21)  # fractional lengths that the paper tries
 LEVELS = ("lloyd", "equal")

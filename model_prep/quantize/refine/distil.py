@@ -16,12 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model_prep.graph import Graph, Layer
-from model_prep.parallel import ordered
-from model_prep.quantize.calibrate import ToFloat
-from model_prep.quantize.plan import DISTIL_STEPS
-from model_prep.quantize.student import Student
-from model_prep.trainer import SHARDS, train
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize.calibrate import ToFloat
+from nuq.model_prep.quantize.plan import DISTIL_STEPS
+from nuq.model_prep.quantize.student import Student
+from nuq.model_prep.trainer import SHARDS, train
 
 _SMALL_PART = 0.12  # of all values that the maps compared with the teacher have together
 _WARM = 5  # steps until the full rate

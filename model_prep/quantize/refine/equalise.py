@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from model_prep import run
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.parallel import ordered
+from nuq.model_prep import run
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.parallel import ordered
 
 _MOST = 64.0  # factor between a channel's scale and the layer's, either way
 Scales = Mapping[str, np.ndarray]  # float64 [C] by name of a convolution in `scalable`

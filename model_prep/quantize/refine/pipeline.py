@@ -14,20 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from formats.arithmetic import lowest
-from formats.network import InputFormat
-from formats.quantizer import Quantizer
-from model_prep.graph import Graph
-from model_prep.quantize import quantizers, sensitivity
-from model_prep.quantize.calibrate import Calibration, ToFloat
-from model_prep.quantize.fracs import layer_fracs, network_fracs
-from model_prep.quantize.kmeans import exact_kmeans
-from model_prep.quantize.plan import LayerPlan, Plan
-from model_prep.quantize.quantizers.codebook import table_quantizer
-from model_prep.quantize.quantizers.histogram import signal_and_noise
-from model_prep.quantize.refine import equalise
-from model_prep.quantize.refine.distil import Recipe, distil
-from model_prep.quantize.student import Student
+from nuq.formats.arithmetic import lowest
+from nuq.formats.network import InputFormat
+from nuq.formats.quantizer import Quantizer
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.quantize import quantizers, sensitivity
+from nuq.model_prep.quantize.calibrate import Calibration, ToFloat
+from nuq.model_prep.quantize.fracs import layer_fracs, network_fracs
+from nuq.model_prep.quantize.kmeans import exact_kmeans
+from nuq.model_prep.quantize.plan import LayerPlan, Plan
+from nuq.model_prep.quantize.quantizers.codebook import table_quantizer
+from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
+from nuq.model_prep.quantize.refine import equalise
+from nuq.model_prep.quantize.refine.distil import Recipe, distil
+from nuq.model_prep.quantize.student import Student
 
 _BATCH_VALUES = 2_500_000  # input values of a batch
 _TOTAL = 1 << 36  # weights are scaled to integers of this sum, which the k-means holds exactly

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen.units.recurrences import Recurrence
+from nuq.codegen.units.recurrences import Recurrence
 
 
 def differences(

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from codegen.units import checks
-from codegen.units.checks import all_inputs, compare, shapes_equal
-from codegen.units.commands import network_units
-from codegen.units.published import published_enq, published_knq
-from codegen.units.render import Unit, verilog
-from codegen.units.tables import Entry, Tables, seeded_quantizer, seeded_tables
-from formats.errors import UserError
-from formats.network import load
+from nuq.codegen.units import checks
+from nuq.codegen.units.checks import all_inputs, compare, shapes_equal
+from nuq.codegen.units.commands import network_units
+from nuq.codegen.units.published import published_enq, published_knq
+from nuq.codegen.units.render import Unit, verilog
+from nuq.codegen.units.tables import Entry, Tables, seeded_quantizer, seeded_tables
+from nuq.formats.errors import UserError
+from nuq.formats.network import load
 from tests.checkout import needs_yosys
 
 pytestmark = needs_yosys

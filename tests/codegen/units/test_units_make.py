@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from codegen.hls_check.delays import SERIES7
-from codegen.units import commands, recurrences, stages
-from codegen.units.published import measure_published
-from codegen.units.sweep import SWEEPS, Sweep
-from formats.commands import main
-from formats.errors import run_cli
+from nuq.codegen.hls_check.delays import SERIES7
+from nuq.codegen.units import commands, recurrences, stages
+from nuq.codegen.units.published import measure_published
+from nuq.codegen.units.sweep import SWEEPS, Sweep
+from nuq.formats.commands import main
+from nuq.formats.errors import run_cli
 from tests.checkout import needs_yosys
 from tests.toys import Toy, ToyLayer
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from codegen.design.engine import read_engine
-from codegen.hls_check.delays import SERIES7
-from codegen.units.recurrences import (
+from nuq.codegen.design.engine import read_engine
+from nuq.codegen.hls_check.delays import SERIES7
+from nuq.codegen.units.recurrences import (
     Recurrence,
     Timed,
     check_limit,
     recurrences,
     time_recurrences,
 )
-from formats.commands import main
-from formats.errors import UserError
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
 from tests.checkout import needs_compiler, needs_yosys
 from tests.codegen.units import netlists, traces
 from tests.hls.designs import every_operation

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from codegen.units.commands import network_units
-from codegen.units.published import published, published_enq, published_knq
-from codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog
-from codegen.units.sweep import module_text
-from codegen.units.tables import Entry, Tables, network_tables, seeded_quantizer, seeded_tables
-from formats.errors import UserError
-from formats.network import load
+from nuq.codegen.units.commands import network_units
+from nuq.codegen.units.published import published, published_enq, published_knq
+from nuq.codegen.units.render import KINDS, Unit, blackbox_json, model_cpp, verilog
+from nuq.codegen.units.sweep import module_text
+from nuq.codegen.units.tables import Entry, Tables, network_tables, seeded_quantizer, seeded_tables
+from nuq.formats.errors import UserError
+from nuq.formats.network import load
 from tests.checkout import paper_tables
 from tests.toys import Toy, ToyLayer
 

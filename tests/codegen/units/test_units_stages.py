@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from codegen.units.stage_checks import check_stage
-from codegen.units.stages import FAMILIES, Stage, estimated_luts, full_pairs, verilog
-from codegen.units.synthesis import synthesize
-from formats.hardware import find_part
+from nuq.codegen.units.stage_checks import check_stage
+from nuq.codegen.units.stages import FAMILIES, Stage, estimated_luts, full_pairs, verilog
+from nuq.codegen.units.synthesis import synthesize
+from nuq.formats.hardware import find_part
 from tests.checkout import needs_yosys
 
 pytestmark = needs_yosys

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from codegen.hls_check.delays import FAMILIES, SERIES7, ULTRASCALE_PLUS, Delays, delays_of
-from codegen.units.static_timing import Netlist
-from codegen.units.synthesis import run_yosys
-from formats.errors import UserError
-from formats.hardware import load_parts
+from nuq.codegen.hls_check.delays import FAMILIES, SERIES7, ULTRASCALE_PLUS, Delays, delays_of
+from nuq.codegen.units.static_timing import Netlist
+from nuq.codegen.units.synthesis import run_yosys
+from nuq.formats.errors import UserError
+from nuq.formats.hardware import load_parts
 from tests.checkout import needs_yosys
 
 OUTPUTS = ("Q", "O", "CO", "DOA", "DOB")

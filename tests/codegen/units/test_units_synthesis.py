@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen.design.unit_luts import MODEL, formula, lut_estimate
-from codegen.units import synthesis
-from codegen.units.netlist import GATES, genlib, longest_path, stage_delay
-from codegen.units.sweep import (
+from nuq.codegen.design.unit_luts import MODEL, formula, lut_estimate
+from nuq.codegen.units import synthesis
+from nuq.codegen.units.netlist import GATES, genlib, longest_path, stage_delay
+from nuq.codegen.units.sweep import (
     RECORDED,
     SWEEPS,
     Point,
@@ -20,8 +20,8 @@ from codegen.units.sweep import (
     recorded,
     to_json,
 )
-from codegen.units.synthesis import synthesize
-from formats.errors import UserError
+from nuq.codegen.units.synthesis import synthesize
+from nuq.formats.errors import UserError
 from tests.checkout import needs_yosys
 
 TOLERANCE, SMALL = 0.3, 4  # of lut_estimate: a share, and LUTs below which a share says nothing

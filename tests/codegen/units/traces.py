@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from codegen.units.recurrences import Recurrence
-from formats.build import find_compiler, find_headers
+from nuq.codegen.units.recurrences import Recurrence
+from nuq.formats.build import find_compiler, find_headers
 
 MOST = 20000  # steps of a loop that are kept
 TRACE = """

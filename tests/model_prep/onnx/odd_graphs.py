@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
-from model_prep.onnx.lowering import OPERATORS
+from nuq.model_prep.onnx.lowering import OPERATORS
 
 SCHEMAS = {schema.name: schema for schema in defs.get_all_schemas()}  # every operator, newest form
 NUMBERS = [-3, -2, -1, 0, 1, 1, 2, 2, 3, 4, 5, 8, 1 << 40]

@@ -9,9 +9,9 @@ import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from formats.ending import apply, result_shape
-from model_prep.onnx import ImportedNetwork, load_onnx
-from model_prep.run import run_float
+from nuq.formats.ending import apply, result_shape
+from nuq.model_prep.onnx import ImportedNetwork, load_onnx
+from nuq.model_prep.run import run_float
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 TOLERANCE = 1e-4  # of the largest output

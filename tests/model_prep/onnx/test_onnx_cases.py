@@ -13,13 +13,13 @@ import pytest
 from cases import CASES, IMAGE, body
 from onnx_models import build, compare, node, runtime, save
 
-from codegen.emit import csim
-from formats.commands import main
-from formats.design import read_design
-from formats.errors import run_cli
-from formats.network import load
-from model_prep.onnx import load_onnx
-from model_prep.source import Recipe, folded
+from nuq.codegen.emit import csim
+from nuq.formats.commands import main
+from nuq.formats.design import read_design
+from nuq.formats.errors import run_cli
+from nuq.formats.network import load
+from nuq.model_prep.onnx import load_onnx
+from nuq.model_prep.source import Recipe, folded
 from tests.checkout import needs_compiler
 
 IMAGES = 4

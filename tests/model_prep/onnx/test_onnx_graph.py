@@ -8,11 +8,11 @@ import pytest
 import torch
 from onnx_models import build, node, random, save
 
-from formats.arithmetic import Average, Lrn, Window
-from model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
-from model_prep.onnx import load_onnx
-from model_prep.run import forward
-from model_prep.seeding import reseed
+from nuq.formats.arithmetic import Average, Lrn, Window
+from nuq.model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
+from nuq.model_prep.onnx import load_onnx
+from nuq.model_prep.run import forward
+from nuq.model_prep.seeding import reseed
 
 
 def conv(name: str, source: str, channels: int, out: int) -> Layer:

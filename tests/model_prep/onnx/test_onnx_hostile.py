@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from onnx import StringStringEntryProto, TensorProto, helper
 from onnx_models import build, compare, node, random, save
 
-from formats.errors import UserError
-from model_prep.onnx import load_onnx
-from model_prep.onnx.limits import Budget
-from model_prep.onnx.load import RESERVED, Namer
+from nuq.formats.errors import UserError
+from nuq.model_prep.onnx import load_onnx
+from nuq.model_prep.onnx.limits import Budget
+from nuq.model_prep.onnx.load import RESERVED, Namer
 from tests.checkout import python
 
 TIMEOUT_S = 120
 LONGEST = 20_000  # characters of one message; 100 nodes are listed at most
 RUN_ALL = """
 import contextlib, io, json, pathlib, sys, time
-from formats.errors import run_cli
-from model_prep.onnx import load_onnx
+from nuq.formats.errors import run_cli
+from nuq.model_prep.onnx import load_onnx
 results = {}
 for name in sys.argv[1:]:
     text = io.StringIO()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx_models import LIGHT, compare, light, random, randomise
 
-from formats.arithmetic import BLOCK_CODES
-from model_prep.graph import INPUT, Graph, Layer
-from model_prep.onnx import load_onnx
-from model_prep.run import activate, float_layer, forward, operate, run
+from nuq.formats.arithmetic import BLOCK_CODES
+from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.onnx import load_onnx
+from nuq.model_prep.run import activate, float_layer, forward, operate, run
 from tests.checkout import shared
 
 SMALL = ["squeezenet", "inception_v1", "shufflenet"]

@@ -10,8 +10,8 @@ from odd_graphs import SCHEMAS, Maker
 from onnx import ModelProto
 from onnx_models import TOLERANCE, outputs, random, runtime, save
 
-from formats.errors import UserError
-from model_prep.onnx import ImportedNetwork, load_onnx
+from nuq.formats.errors import UserError
+from nuq.model_prep.onnx import ImportedNetwork, load_onnx
 
 QUICK, ALL = 120, 2000  # files
 LONGEST = 3000  # characters of a message about 8 nodes

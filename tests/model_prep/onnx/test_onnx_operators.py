@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto
 from onnx_models import build, compare, node, random, save
 
-from formats.arithmetic import Lrn
-from formats.errors import UserError
-from model_prep.onnx import load_onnx
-from model_prep.run import normalise
+from nuq.formats.arithmetic import Lrn
+from nuq.formats.errors import UserError
+from nuq.model_prep.onnx import load_onnx
+from nuq.model_prep.run import normalise
 
 CONSTANTS = {
     "w": random(1, 8, 4, 3, 3), "b": random(2, 8), "v": random(3, 8, 8, 1, 1),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto
 from onnx_models import build, compare, node, random, save
 
-from formats.commands import main as model_prep
-from model_prep.graph import Graph
-from model_prep.onnx import load, load_onnx
-from model_prep.run import forward
+from nuq.formats.commands import main as model_prep
+from nuq.model_prep.graph import Graph
+from nuq.model_prep.onnx import load, load_onnx
+from nuq.model_prep.run import forward
 from tests.checkout import needs_compiler, python
 
 Nodes = list[NodeProto]
@@ -186,7 +186,7 @@ def test_integers_are_those_of_pools_with_their_sources_quantizer(
 def test_the_c_simulation_is_bit_exact(tmp_path: Path) -> None:
     expected = quantize("5 channels", tmp_path)
     for command in ("codegen", "csim"):
-        python("-m", "codegen", command, f"OUT={tmp_path}")
+        python("-m", "nuq.codegen", command, f"OUT={tmp_path}")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["csim"]["mismatches"] == 0
     assert [layer["kind"] for layer in report["layers"]] == ["conv"] * 3

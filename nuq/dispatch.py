@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console command: `nuq COMMAND NAME=VALUE ...`, from any folder.
+"""What runs a command: each after the stages that it needs, in a build that no other run changes.
 
 What a command needs is made first, where inputs, options or sources have changed since: beside
 each result lies OUT/COMMAND.stamp, a digest over all of them and the result's own date.
@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from formats import commands
-from formats.build import is_current, write_atomic
-from formats.commands import COMMANDS, Request, function, taken
-from formats.errors import UserError, run_cli
-from formats.options import Options, table
+from nuq.formats import commands
+from nuq.formats.build import is_current, write_atomic
+from nuq.formats.commands import COMMANDS, Request, function, taken
+from nuq.formats.errors import UserError
+from nuq.formats.options import Options, table
 
 ROOT = Path(__file__).parent
 # What a stage writes, and the folders of what makes it.
@@ -121,9 +121,9 @@ def check(command: str, asked: Request) -> None:
 
 def say_calibration(folder: Path) -> None:
     """One line: what the tables that are there were measured on; and a warning if that is due."""
-    from formats.basis import calibration_text, warning_of
-    from formats.images import Preprocessing
-    from formats.network import read_manifest
+    from nuq.formats.basis import calibration_text, warning_of
+    from nuq.formats.images import Preprocessing
+    from nuq.formats.network import read_manifest
 
     manifest = read_manifest(folder / "quantized")
     print(calibration_text(manifest["calibration"]))
@@ -147,12 +147,3 @@ def run_locked(command: str, asked: Request) -> int:
         elif status := commands.finish(name, options):
             return status
     return 0
-
-
-def main() -> int:
-    """The program; its exit status."""
-    return run_cli(lambda words: commands.main(words, run, os.environ))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
