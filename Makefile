@@ -10,23 +10,23 @@ COMMANDS := $(shell sed -nE 's/^    "([a-z-]+)": Command.*/\1/p' formats/command
 OPTIONS := $(shell sed -nE 's/^    ([a-z_]+): .* = option.*/\U\1/p' formats/options.py)
 # Variables of the targets below and of the tools. Others that the command line sets are passed on,
 # too, so that a mistyped name is refused; what the environment sets nuq reads itself.
-OWN := BOARD_FILES CXX N SEED VENV PYTHON XILINX_HLS XILINX_VIVADO
+OWN := ALL BOARD_FILES CXX N SEED VENV PYTHON XILINX_HLS XILINX_VIVADO
 SET := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(subst :=,=,$(word))))))
 UNKNOWN := $(filter-out $(OPTIONS) $(OWN),$(foreach name,$(SET),$(if $(findstring command,$(origin $(name))),$(name))))
 NAMES := $(foreach name,$(OPTIONS),$(if $(findstring command,$(origin $(name))),$(name))) $(UNKNOWN)
 quoted = '$(subst ','\'',$(1))'
 GIVEN = $(foreach name,$(NAMES),$(name)=$(call quoted,$($(name))))
+EVERYTHING := $(if $(findstring command,$(origin ALL)),$(ALL))
 ANY_PYTHON = $(firstword $(wildcard $(PYTHON)) python3)
 
 .PHONY: help install known $(COMMANDS) fuzz test test-all lint format bench clean
 .DELETE_ON_ERROR:
 
-help: known ## list the targets
-	@$(ANY_PYTHON) -m nuq --make
-	@echo 'For developers:'
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | \
-	  awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@echo 'Example: make csim NET=vgg16 BITS=5'
+help: known ## the commands and variables that people need first; ALL=1: all of them
+	@$(ANY_PYTHON) -m nuq --make help $(EVERYTHING:%=ALL=%)
+	@if [ '$(EVERYTHING)' = 1 ]; then echo 'For developers:'; \
+	  sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | \
+	  awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'; fi
 
 install: known $(INSTALLED) ## create .venv with the pinned packages
 

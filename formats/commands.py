@@ -8,16 +8,15 @@ status, or None for 0.
 import difflib
 import importlib
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nuq.formats import settings
+from nuq.formats import help, settings
 from nuq.formats.errors import UserError, meant
-from nuq.formats.options import SCHEME_OPTIONS, Options, default_text, table, value
+from nuq.formats.options import SCHEME_OPTIONS, Options, table, value
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Command:
 
 SUBJECT = "NET WEIGHTS DATA MEAN STD SCALE RESIZE"  # what identifies a network and its images
 GROUPS: Mapping[str, tuple[str, str]] = {
-    "source": ("network and images", "NET OUT WEIGHTS DATA MEAN STD SCALE RESIZE QM DELTA"),
+    "source": ("network and images", "NET CONFIG OUT WEIGHTS DATA MEAN STD SCALE RESIZE QM DELTA"),
     "widths": (
         "quantization",
         f"PRESET SCHEME BITS {SCHEME_OPTIONS} WEIGHT_SCHEME WEIGHT_SCALE "
@@ -60,6 +59,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "measurement": ("board", "BUNDLE REPEATS CLNQ MEASURE_IMAGES VERBOSE"),
     "units": ("conversion units", "SWEEP SIMULATORS LANES REGISTER RECORD"),
 }
+NO_SETTINGS = {"OUT", "CONFIG"}  # where settings stand, and where they come from
 COMMANDS: Mapping[str, Command] = {
     "quantize": Command(
         "model_prep", "measure the network and write OUT/quantized", "source widths IMAGES"
@@ -83,7 +83,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "engine": Command(
         "codegen", "render a general engine for PART, for many networks: ENGINE=OUT plans them",
-        "OUT PART CLOCK SIMD PE PIXELS WEIGHT_PORTS STAGE",
+        "CONFIG OUT PART CLOCK SIMD PE PIXELS WEIGHT_PORTS STAGE",
     ),
     "report": Command(
         "codegen", "write report.html again, with the tools' reports", "", "codegen", uses=True
@@ -128,11 +128,15 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "train": Command(
         "model_prep", "train a network that has a recipe here and store its weights",
-        "NET DATA TEST EPOCHS CHECKPOINT",
+        "NET CONFIG DATA TEST EPOCHS CHECKPOINT",
     ),
     "finetune": Command(
         "model_prep", "train the quantized network on DATA; OUT/finetuned has WEIGHTS and PLAN",
         "source widths training",
+    ),
+    "init": Command(
+        "model_prep", "write a settings file for NET, to be used with CONFIG=",
+        f"{SUBJECT} CONFIG widths IMAGES design BOARD", own="CONFIG",
     ),
     "networks": Command("model_prep", "list the networks"),
     "bundle": Command(
@@ -247,28 +251,27 @@ def check_name(command: str, name: str, lenient: bool = False) -> None:
 
 def help_text(command: str) -> str:
     """What `nuq COMMAND --help` prints."""
-    entry = COMMANDS[command]
-    lines = [f"nuq {command} NAME=VALUE ...", "", f"    {entry.help}", ""]
-    lines += [_option_help(name) for name in taken(command)]
-    return "\n".join(lines)
+    return help.of_command(command, COMMANDS[command].help, taken(command))
 
 
-def _option_help(name: str) -> str:
-    _, entry, _ = table()[name]
-    words = f" ({', '.join(entry.choices)})" if entry.choices else ""
-    text = f"{entry.help}{words}; default: {default_text(name)}"
-    return textwrap.fill(text, 100, initial_indent=f"{name:<18}", subsequent_indent=" " * 18)
-
-
-def overview(program: str) -> str:
-    """What `nuq` and `make` print: a line a command, and the names of the options.
+def overview(program: str, words: Sequence[str]) -> str:
+    """What `nuq help` and `make help` print.
 
     Args:
         program: "nuq" or "make".
+        words: ALL=1 for all commands and options, or a command for its own.
+
+    Raises:
+        UserError: another word.
     """
-    lines = [f"  {program} {name:<14} {entry.help}" for name, entry in COMMANDS.items()]
-    names = textwrap.wrap(" ".join(table()), 98, initial_indent="  ", subsequent_indent="  ")
-    return "\n".join([*lines, "Options, as NAME=VALUE:", *names])
+    if len(words) == 1 and words[0] in COMMANDS:
+        return help_text(words[0])
+    if unknown := [word for word in words if word not in ("ALL=0", "ALL=1")]:
+        raise UserError(
+            f"help must have ALL=1 or a command, not {unknown[0]}{meant(unknown[0], COMMANDS)}"
+        )
+    texts = {name: entry.help for name, entry in COMMANDS.items()}
+    return help.overview(program, texts, everything="ALL=1" in words)
 
 
 def module(command: str) -> ModuleType:
@@ -292,28 +295,41 @@ class Request:
 
 
 def request(command: str, given: Mapping[str, Any]) -> Request:
-    """What a command runs with.
+    """What a command runs with: what was given, then what CONFIG says, then what the build keeps.
 
     Raises:
         UserError: it uses a build as it is, which was made with other options.
     """
     entry, names = COMMANDS[command], set(taken(command))
     before: dict[str, Any] = {}
-    folder = _options(given).folder
+    file = settings.instead_of(from_config(command, given), given)
+    if "CONFIG" not in entry.own:  # it has been read
+        given = {name: found for name, found in given.items() if name != "CONFIG"}
+    asked = {**file, **given}
+    folder = _options(asked).folder
     if {"NET", "OUT"} <= names:
         before = settings.read(folder)
     with_stages = entry.only_with and given.get(entry.only_with)
     own = set() if with_stages else set(entry.own.split())
-    build = dict(given)
+    build = asked
     if entry.uses and before:
-        settings.refuse_others(folder, before, given, [n for n in stored(folder) if n not in own])
-        build = {name: found for name, found in given.items() if name not in own}
+        build = {**file, **{name: found for name, found in given.items() if name not in own}}
+        settings.refuse_others(folder, before, build, stored(folder))
     kept = settings.still(before, build)
-    mine = {name: kept[name] for name in kept if name in names - own}
-    shown = {**mine, **(kept if entry.needs else {})}
-    if "OUT" not in given:  # its name is the network's
+    mine = {name: found for name, found in {**kept, **file}.items() if name in names - own}
+    shown = {**{n: kept[n] for n in kept if n in mine}, **(kept if entry.needs else {})}
+    if "OUT" not in asked:  # its name is the network's
         shown.pop("NET", None)
     return Request(_options({**mine, **given}), _options({**kept, **build}), shown)
+
+
+def from_config(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file CONFIG says of the options that a command takes; nothing without one."""
+    path = given.get("CONFIG")
+    if path is None or "CONFIG" in COMMANDS[command].own:
+        return {}
+    found = settings.read_file(path)
+    return {name: value for name, value in found.items() if name in taken(command)}
 
 
 def _options(values: Mapping[str, Any]) -> Options:
@@ -330,8 +346,8 @@ def stored(folder: Path) -> list[str]:
 def kept_by(command: str) -> set[str]:
     """Names of the options that become settings of the build where the command has run."""
     if command in settings.RESULTS:
-        return set(taken(command)) - {"OUT"}
-    return set(_names(COMMANDS[command].keeps)) - {"OUT"}
+        return set(taken(command)) - NO_SETTINGS
+    return set(_names(COMMANDS[command].keeps)) - NO_SETTINGS
 
 
 def keep(command: str, options: Options) -> None:
@@ -382,13 +398,13 @@ def main(
     several = "--several" in words[:1]
     words = words[1:] if several else words
     if not words or words[0] in ("help", "-h", "--help"):
-        print(overview(program))
+        print(overview(program, words[1:]))
         return 0
     command, *rest = words
     if command == "--names":  # of variables that make has no use for
         raise UserError(
             f"make must have variables that exist, not {rest[0]}{meant(rest[0], table())}; "
-            "`make help` lists them"
+            "`make help ALL=1` lists them"
         )
     if command not in COMMANDS:
         raise UserError(

@@ -27,6 +27,11 @@ def meant(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {by_case[near[0]]}?" if near else ""
 
 
+def meant_file(path: Path) -> str:
+    """ "; did you mean ...?" where a file beside a missing one has nearly its name."""
+    return meant(str(path), map(str, path.parent.glob(f"*{path.suffix}")))
+
+
 def existing(path: Path, remedy: str) -> Path:
     """`path`; UserError with the remedy where there is none."""
     if not path.exists():

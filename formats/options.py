@@ -46,6 +46,9 @@ class Options:
 
     # network and images
     net: str = option("alexnet", "alexnet, vgg16, digits, cifar10, or an ONNX file", file="file")
+    config: Path | None = option(
+        None, "settings file: options by name, as in a build's settings.toml", "none"
+    )
     out: Path | None = option(None, "folder to write in", "build/NET")
     weights: str | None = option(
         None, "checkpoint with torchvision's tensor names, or seeded", "published, else seeded",

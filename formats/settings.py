@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nuq.formats.build import write_atomic
-from nuq.formats.errors import UserError, meant
+from nuq.formats.errors import UserError, meant, meant_file
 from nuq.formats.options import Option, table, value
 
 FILE = "settings.toml"
@@ -53,26 +53,61 @@ def _is_path(entry: Option, text: str) -> bool:
 
 def read(folder: Path) -> dict[str, Any]:
     """What a build keeps; nothing where there is no file; UserError names a bad line."""
+    path = folder / FILE
+    return read_file(path) if path.is_file() else {}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The options that a settings file sets, by NAME; None for an empty text, the default.
+
+    A relative path of a file or folder is the one beside the settings file, where there is one.
+
+    Raises:
+        UserError: no such file, or a bad line, which is named.
+    """
     import tomllib  # not in the Python of older boards, which have no builds
 
-    path = folder / FILE
-    if not path.is_file():
-        return {}
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"CONFIG must be a settings file, not {path}: {error.strerror}{meant_file(path)}; "
+            "`make init NET=...` writes one"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} must be a readable TOML file ({error}); remove it") from None
+        raise UserError(
+            f"{path} must be a readable TOML file ({error}); mend or remove it"
+        ) from None
     for name in entries:
-        if name not in table():
+        if name not in set(table()) - {"CONFIG"}:
             raise UserError(f"{path} must have options, not {name}{meant(name, table())}")
-    return {name: value(name, _text(entry)) for name, entry in entries.items()}
+    try:
+        return {name: _beside(path, name, text_of(entry)) for name, entry in entries.items()}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
-def _text(entry: Any) -> str:
-    """An entry of the file as on the command line."""
-    if isinstance(entry, bool):
-        return str(int(entry))
-    return ",".join(map(str, entry)) if isinstance(entry, list) else str(entry)
+def _beside(path: Path, name: str, text: str) -> Any:
+    """An option's value; a file or folder beside the settings file `path`, if there is one."""
+    if not text:
+        return None
+    _, entry, _ = table()[name]
+    if entry.file and _is_path(entry, str(path.parent / text)):
+        text = str(path.parent / text)
+    return absolute(name, value(name, text))
+
+
+def text_of(found: Any) -> str:
+    """A value as on the command line; None, the default, is empty.
+
+    >>> text_of(5), text_of([3, 4.5]), text_of(True), text_of(None)
+    ('5', '3,4.5', '1', '')
+    """
+    if isinstance(found, bool):
+        return str(int(found))
+    if isinstance(found, (list, tuple)):
+        return ",".join(map(str, found))
+    return "" if found is None else str(found)
 
 
 def write(folder: Path, values: Values) -> None:
@@ -82,10 +117,18 @@ def write(folder: Path, values: Values) -> None:
     lines = [f"# What {folder.name} was made with; nuq COMMAND --help says what each option is."]
     for name in table():
         if name in values:
-            found = values[name]
-            plain = found if isinstance(found, (bool, int, float, tuple)) else str(found)
-            lines.append(f"{name} = {json.dumps(plain, ensure_ascii=False)}")
+            lines.append(line(name, values[name]))
     write_atomic(folder / FILE, "\n".join(lines) + "\n")
+
+
+def line(name: str, found: Any) -> str:
+    """A line of the file.
+
+    >>> line("BITS", "5"), line("AVERAGE", (3.0, 4.0)), line("QUICK", True)
+    ('BITS = "5"', 'AVERAGE = [3.0, 4.0]', 'QUICK = true')
+    """
+    plain = found if isinstance(found, (bool, int, float, tuple)) else str(found)
+    return f"{name} = {json.dumps(plain, ensure_ascii=False)}"
 
 
 def keep(folder: Path, names: Iterable[str], values: Values) -> None:
@@ -103,6 +146,11 @@ def still(before: Values, given: Values) -> dict[str, Any]:
     """What is kept beside options that are given: nothing of another network."""
     if "NET" in given and _differs("NET", before, given):
         return {}
+    return instead_of(before, given)
+
+
+def instead_of(before: Values, given: Values) -> dict[str, Any]:
+    """What of `before` stands beside options that are given, which may stand for some of it."""
     kept = {name: found for name, found in before.items() if name not in given}
     for new, old in INSTEAD:
         if any(given.get(name) is not None and _differs(name, before, given) for name in new):
@@ -141,4 +189,4 @@ def word(name: str, found: Any) -> str:
     """
     if found is None:
         return f"{name} not set"
-    return f"{name}={_text(list(found) if isinstance(found, tuple) else found)}"
+    return f"{name}={text_of(found)}"

@@ -103,6 +103,13 @@ def subject_of(
     return Subject(source, plan, divided, source.load(divided.calibration.pixels))
 
 
+def init(options: Options) -> None:
+    """Write a settings file for NET, with what is found in it."""
+    from nuq.model_prep import initial
+
+    initial.write(options)
+
+
 def quantize(options: Options) -> None:
     """Write OUT/quantized, or leave it where it is up to date."""
     make_folder(subject_of(options, options.test_images), options.folder / "quantized")

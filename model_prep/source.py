@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nuq.formats.ending import decides
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, meant_file
 from nuq.formats.images import LEVELS
 from nuq.model_prep import data, networks, weights
 from nuq.model_prep.graph import Graph
@@ -79,7 +79,7 @@ def open_source(net: str, source: str | None, recipe: Recipe) -> Source:
 
 def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
     if not path.is_file():
-        raise UserError(f"NET must be an existing ONNX file, not {path}")
+        raise UserError(f"NET must be an existing ONNX file, not {path}{meant_file(path)}")
     imported = load_onnx(path)
     if recipe.side:
         graph = resized(imported.graph, recipe.side)

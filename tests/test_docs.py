@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nuq.formats.commands import COMMANDS, GROUPS, main
+from nuq.formats.help import FIRST_COMMANDS, FIRST_OPTIONS
 from nuq.formats.options import default_text, table
 from nuq.formats.packing import pack_maps
 from tests.checkout import ROOT, execute, make
@@ -22,7 +23,7 @@ LINES = [
 ]
 
 
-MAIN = "NET WEIGHTS DATA IMAGES PRESET SCHEME BITS RULE QM PLAN REFINE PART CLOCK STAGE FM "
+MAIN = "NET CONFIG WEIGHTS DATA IMAGES PRESET SCHEME BITS RULE QM PLAN REFINE PART CLOCK STAGE FM "
 MAIN += "CSIM_TYPES OUT"
 
 
@@ -70,13 +71,18 @@ def test_every_command_is_one_that_make_knows(command, tmp_path):
     execute(*words, "-n", f"OUT={tmp_path}", status=0)
 
 
-def test_make_help_names_every_option_and_target():
+def test_make_help_is_one_screen_and_has_all_behind_it():
     done = make("help", status=0)
-    assert make(status=0).stdout == done.stdout
-    listing, names = done.stdout.split("Options, as NAME=VALUE:\n")
-    assert names.partition("For developers:")[0].split() == list(table())
-    targets = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
+    lines = done.stdout.splitlines()
+    assert make(status=0).stdout == done.stdout and len(lines) <= 40
+    assert all(len(line) <= 100 for line in lines)
+    named = [line.split()[0] for line in lines if re.match("[A-Z_]+ +[A-Za-z]", line)]
+    assert [name for name in named if name in table()] == FIRST_OPTIONS.split()
+    whole = make("help", "ALL=1", status=0).stdout.splitlines()
+    assert {line.split()[0] for line in whole if re.match("[A-Z_]+ ", line)} >= set(table())
+    targets = {line.split()[1] for line in whole if line.startswith("  make ")}
     assert {*COMMANDS, "test", "test-all", "lint", "format", "bench", "fuzz", "clean"} <= targets
+    assert set(FIRST_COMMANDS.split()) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, meant
 from nuq.model_prep.quantize import quantizers
 from nuq.model_prep.quantize.quantizers import LAYER, OWNERS, SCHEMES, WeightFormat
 
@@ -192,5 +192,6 @@ def parse_refine(text: str) -> tuple[str, ...]:
         if name not in TECHNIQUES:
             raise UserError(
                 f"REFINE must be {ALL}, {NONE} or of {', '.join(TECHNIQUES)}, not {name!r}"
+                f"{meant(name, (ALL, NONE, *TECHNIQUES))}"
             )
     return tuple(name for name in TECHNIQUES if name in names)

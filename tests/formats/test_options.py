@@ -51,6 +51,12 @@ def test_groups_hold_options_and_no_option_stands_twice():
 REFUSED = [
     ("csim BITZ=3", "csim must have options that exist, not BITZ; did you mean BITS?; nuq csim --"),
     ("csim net=digits", "csim must have options that exist, not net; did you mean NET?; nuq csim"),
+    ("help cism", "help must have ALL=1 or a command, not cism; did you mean csim?"),
+    ("csim NET=digit", "NET must be one of alexnet, cifar10, digits, vgg16, not 'digit'; did you "),
+    ("csim PART=xc7z02", "PART must be one of XC7Z020, XCZU3EG, XC7Z045, XCK26, XCZU7EV or a TOML"),
+    ("csim NET=digits SCHEME=kqn", "scheme must be one of knq, enq, uniform, optimal, dynamic, "),
+    ("csim NET=digits REFINE=equalize", "REFINE must be all, none or of equalise, sensitivity, "),
+    ("csim PRESET=acurate", "PRESET must be one of accurate, fast, "),
     ("cism", "the command must be one that exists, not cism; did you mean csim?; nuq help lists"),
     ("csim digits", "digits must be NAME=VALUE; see nuq csim --help"),
     ("quantize PE=16", "PE must go with codegen, csim, explore, "),
@@ -84,6 +90,24 @@ def test_a_bad_command_line_ends_in_one_sentence(words, text, capsys):
     assert run_cli(lambda argv: commands.main(argv, dispatch.run), words.split()) == 2
     said = capsys.readouterr()
     assert said.err.startswith(f"error: {text}") and said.err.count("\n") == 1 and not said.out
+
+
+MISSPELT = ("digit digits", "xc7z02 XC7Z020", "kqn knq", "equalize equalise", "acurate accurate",
+            "pynqz2 pynq-z2", "BITZ BITS", "net NET", "cism csim", "chips chip")  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", MISSPELT)
+def test_the_nearest_right_word_is_named(pair, capsys):
+    wrong, right = pair.split()
+    words = next(words for words, _ in REFUSED if re.search(rf"\b{wrong}\b", words))
+    run_cli(lambda argv: commands.main(argv, dispatch.run), words.split())
+    assert f"; did you mean {right}?" in capsys.readouterr().err
+
+
+def test_a_file_beside_a_missing_one_is_named(tmp_path):
+    (tmp_path / "model.onnx").write_text("")
+    with pytest.raises(UserError, match=r"not .*/modle.onnx; did you mean .*/model.onnx\?"):
+        function("init")(Options(net=f"{tmp_path}/modle.onnx", config=tmp_path / "a.toml"))
 
 
 def test_values_and_defaults():

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,87 @@ def test_the_file_has_every_kind_of_value_and_is_checked(tmp_path):
         (tmp_path / "settings.toml").write_text(text)
         with pytest.raises(UserError, match=fault):
             settings.read(tmp_path)
+
+
+def test_a_settings_file_comes_between_command_line_and_build(flow, tmp_path, capsys):
+    file = tmp_path / "own.toml"
+    file.write_text('NET = "digits"\nBITS = 5\nPE = 16\nREPEATS = 3\nAVERAGE = [3, 4.5]\n')
+    made = flow(f"csim CONFIG={file} BITS=3")
+    assert (made["quantize"].net, made["quantize"].bits) == ("digits", "3")
+    assert made["codegen"].pe == 16
+    assert settings.read(flow.out) == {"NET": "digits", "BITS": "3", "PE": 16}
+    assert flow(f"csim CONFIG={file} BITS=")["quantize"].bits is None
+    assert flow(f"csim CONFIG={file}", BITS="4")["quantize"].bits == "4"
+    # what the file does not say is as the build keeps it, which is said
+    flow("csim NET=digits SIMD=24 BITS=6")
+    capsys.readouterr()
+    made = flow(f"csim CONFIG={file}")["codegen"]
+    assert (made.bits, made.simd, made.pe) == ("5", 24, 16)
+    assert "settings.toml: SIMD=24 (" in capsys.readouterr().out
+    assert flow(f"measure CONFIG={file}")["measure"].repeats == 3
+    assert flow(f"allocate CONFIG={file}")["allocate"].average == (3.0, 4.5)
+
+
+def test_a_build_can_be_repeated_by_its_settings(flow, tmp_path):
+    flow("csim NET=digits BITS=5 PE=16 IMAGES=7 SCALE=1/255")
+    kept, first = flow.out / settings.FILE, flow.ran.copy()
+    again = tmp_path / "again.toml"
+    again.write_text(kept.read_text())
+    flow.out = tmp_path / "other"
+    assert {**flow(f"csim CONFIG={again}")} == {
+        name: replace(options, out=flow.out) for name, options in first
+    }
+    assert settings.read(flow.out) == settings.read(kept.parent)
+
+
+def test_a_settings_file_is_no_way_to_pack_what_was_not_made(flow, tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('NET = "digits"\nBITS = 5\n')
+    flow(f"csim CONFIG={file}")
+    assert [*flow(f"bundle CONFIG={file}")] == ["bundle"]
+    flow(f"csim CONFIG={file} BITS=3")
+    with pytest.raises(UserError, match="as it was made, with BITS=3, not with BITS=5; leave"):
+        flow(f"bundle CONFIG={file}")
+
+
+def test_options_that_a_command_has_of_its_own_are_not_taken_from_a_file(flow, tmp_path):
+    """A search has no widths of the build, nor an accuracy its number of images."""
+    file = tmp_path / "own.toml"
+    file.write_text('NET = "digits"\nBITS = 5\nIMAGES = 7\nSCHEME = "enq"\n')
+    made = flow(f"allocate CONFIG={file}")["allocate"]
+    assert (made.net, made.bits, made.images, made.scheme) == ("digits", None, None, "enq")
+    assert flow(f"allocate CONFIG={file} IMAGES=9")["allocate"].images == 9
+    (tmp_path / "plan.toml").write_text("")
+    made = flow(f"csim CONFIG={file} PLAN={tmp_path}/plan.toml")["quantize"]
+    assert (made.scheme, made.bits) == (None, None)  # which the plan stands for
+
+
+def test_paths_of_a_settings_file_are_beside_it(flow, tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    (folder / "images").mkdir(parents=True)
+    (folder / "own.onnx").write_text("")
+    (folder / "own.toml").write_text('NET = "own.onnx"\nDATA = "images"\n')
+    monkeypatch.chdir("/")
+    made = flow(f"quantize CONFIG={folder}/own.toml")["quantize"]
+    assert (made.net, made.data) == (f"{folder}/own.onnx", f"{folder}/images")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("BITZ = 3", "own.toml must have options, not BITZ; did you mean BITS"),
+        ("bits = 3", "own.toml must have options, not bits; did you mean BITS"),
+        ('CONFIG = "b.toml"', "own.toml must have options, not CONFIG"),
+        ("IMAGES = 0", "own.toml: IMAGES must be an integer of 1 or more, not '0'"),
+        ("BITS = ", "own.toml must be a readable TOML file"),
+    ],
+)
+def test_a_bad_settings_file_is_refused(text, fault, flow, tmp_path):
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(UserError, match=fault):
+        flow(f"csim CONFIG={tmp_path}/own.toml")
+    with pytest.raises(UserError, match=r"CONFIG must be a settings file, not .*owm.toml: .*; did"):
+        flow(f"csim CONFIG={tmp_path}/owm.toml")
 
 
 def test_a_result_that_failed_leaves_the_settings(flow, monkeypatch):
