@@ -285,6 +285,7 @@ def quantization(
         goal = formats.score - evaluator.delta(plan.delta)
         plan = fracs.smallest_width(plan, formats, evaluator, goal)
     scales: Mapping[str, np.ndarray] = {}
+    outputs: np.ndarray | None = None
     if plan.refine:
         measured = pipeline.measure(graph, plan, formats.qm, pixels, to_float)
         refined = pipeline.refine(measured, plan, source, pixels, to_float)
@@ -293,13 +294,14 @@ def quantization(
         evaluator = Evaluator(replace(evaluator.sample, network=network))
         calibration = Calibration(refined.exact, pixels, to_float, formats.qm, few)
     else:
-        quantizers = fracs.measured(formats, plan, evaluator).fit(plan)
+        formats, outputs = fracs.measured(formats, plan, evaluator)
+        quantizers = formats.fit(plan)
         network = evaluator.sample.network
     check_codes(calibration, plan, quantizers)
+    score = evaluator.score(quantizers) if outputs is None else evaluator.rate(outputs)
     return Quantization(
         plan, formats.qm, quantizers, layer_sqnr_db(network, calibration.maps(), quantizers),
-        formats.score,
-        evaluator.score(quantizers)[0], evaluator.unit, network, scales,
+        formats.score, score[0], evaluator.unit, network, scales,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -153,6 +153,8 @@ class Formats:
     weighted: Mapping[str, Weighted] | None = None  # by layer name; None: F is as `fracs` say
     # tried on `weighted`: bits of F beyond the one that clips nothing, rising
     finer: tuple[int, ...] = tuple(range(FINER + 1))
+    # fits to `weighted` by layer's plan and bits of F beyond; `replace` hands them on
+    fits: dict[str, Quantizer] = field(default_factory=dict, compare=False, repr=False)
 
     def fit(self, plan: Plan) -> dict[str, Quantizer]:
         """Every quantized layer's quantizer, by layer name.
@@ -193,8 +195,11 @@ class Formats:
         best, least = None, math.inf
         for finer in self.finer[:1] if own_rule else self.finer:
             finer = max(0, min(finer, ACTIVATION_FRAC - frac))
-            y = coarser(counts, first, FINER - finer, self.qm, layer.signed)
-            trial = self._of(layer, y, frac + finer)
+            key = f"{layer} {finer}"
+            if key not in self.fits:
+                y = coarser(counts, first, FINER - finer, self.qm, layer.signed)
+                self.fits[key] = self._of(layer, y, frac + finer)
+            trial = self.fits[key]
             _, loss = signal_and_noise(weights, first, frac + FINER, trial)
             if loss > least:  # it has one minimum
                 break

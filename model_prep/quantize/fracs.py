@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Set
 from dataclasses import replace
 
+import numpy as np
+
 from nuq.formats.arithmetic import largest_frac
 from nuq.formats.errors import UserError
 from nuq.formats.quantizer import QM_RANGE, Quantizer
@@ -190,7 +192,9 @@ def by_layer(
     )  # fmt: skip
 
 
-def measured(formats: Formats, plan: Plan, evaluator: Evaluator) -> Formats:
+def measured(
+    formats: Formats, plan: Plan, evaluator: Evaluator
+) -> tuple[Formats, np.ndarray | None]:
     """F by layer as expected or, where the output is then nearer to float's, as fine in all layers.
 
     What is expected adds up the layers' squared errors. Codes with equal steps turn all small
@@ -201,22 +205,28 @@ def measured(formats: Formats, plan: Plan, evaluator: Evaluator) -> Formats:
         formats: of `choose`; those without a choice of F are returned.
         plan: with every width fixed.
         evaluator: has the images.
+
+    Returns:
+        (formats, the search images' outputs float32 [N, classes] with what they fit, or None where
+        nothing was measured).
     """
     if formats.weighted is None or len(formats.finer) == 1:
-        return formats
+        return formats, None
     sample = evaluator.sample
     judge = Evaluator(sample, "divergence" if answers(sample.network.graph) else "sqnr")
-    best, most = formats, judge.score(formats.fit(plan))
+    best, outputs = formats, sample.outputs(formats.fit(plan))
+    most = judge.rate(outputs)
     before = None
     for finer in formats.finer:
         trial = replace(formats, finer=(finer,))
-        score = judge.score(trial.fit(plan))
+        found = sample.outputs(trial.fit(plan))
+        score = judge.rate(found)
         if score > most:
-            best, most = trial, score
+            best, outputs, most = trial, found, score
         if before is not None and score < before:  # it has one peak
             break
         before = score
-    return best
+    return best, outputs
 
 
 def smallest_width(plan: Plan, formats: Formats, evaluator: Evaluator, goal: float) -> Plan:

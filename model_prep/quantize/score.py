@@ -138,6 +138,10 @@ class Sample:
         labels = None if labels is None else labels[few]
         return cls(network, calibration.pixels[few], labels, calibration.logits[few])
 
+    def outputs(self, quantizers: Mapping[str, Quantizer]) -> np.ndarray:
+        """The fake-quantized network's outputs, float32 [N, classes]."""
+        return self.network.logits(self.pixels, quantizers)
+
     def hardest_first(self) -> "Sample":
         """The images in the order that settles a candidate's fate soonest.
 
@@ -195,7 +199,7 @@ class Evaluator:
 
     def score(self, quantizers: Mapping[str, Quantizer]) -> tuple[float, float]:
         """(score, output SQNR in dB): greater is better, the second decides between equals."""
-        return self.rate(self.sample.network.logits(self.sample.pixels, quantizers))
+        return self.rate(self.sample.outputs(quantizers))
 
     def rate(self, logits: np.ndarray) -> tuple[float, float]:
         """(score, output SQNR in dB) of outputs [N, classes] for the images."""

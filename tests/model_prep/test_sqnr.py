@@ -233,6 +233,9 @@ def test_f_of_a_layer_has_the_least_expected_loss_of_the_candidates(scheme: str)
         assert [one.frac for one in trials] == [unclipped + finer for finer in range(FINER + 1)]
         moved |= chosen[name].frac > unclipped
     assert moved  # with 3 bits some values are better clipped
+    before = len(formats.fits)
+    assert formats.fit(plan)["conv1"] is chosen["conv1"]
+    assert len(formats.fits) == before  # nothing is fitted twice
     with pytest.raises(UserError, match="^layer conv1: enq bits must be at most qm 6, not 7"):
         formats.fit(digits.plan_of(scheme="enq", bits=3).each(lambda one: {"bits": 7}))
 
@@ -241,14 +244,16 @@ def test_f_by_layer_gives_way_to_one_that_the_output_likes_better() -> None:
     plan = digits.plan_of(scheme="enq", bits=3, variant="floor")
     sample = digits.sample(labels=False)
     formats = by_layer(digits.calibration(), plan, 12)
-    found = measured(formats, plan, Evaluator(sample))
+    found, outputs = measured(formats, plan, Evaluator(sample))
     judge = Evaluator(sample, "divergence")
     scores = {finer: judge.score(replace(formats, finer=finer).fit(plan))
               for finer in [formats.finer, *((step,) for step in formats.finer)]}  # fmt: skip
     assert judge.score(found.fit(plan)) == scores[found.finer] >= scores[formats.finer]
     assert scores[found.finer] > scores[(0,)]
+    assert outputs is not None
+    assert judge.rate(outputs) == judge.score(found.fit(plan))
     given = digits.formats()  # no choice of F
-    assert measured(given, plan, Evaluator(sample)) is given
+    assert measured(given, plan, Evaluator(sample))[0] is given
 
 
 def test_without_clipping_no_activation_saturates() -> None:
