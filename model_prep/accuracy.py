@@ -164,7 +164,8 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
     outputs = Outputs(answers[0], answers[1], test.labels)
     pair = outputs.exact, outputs.integer
     return {
-        "network": network.name, "weights": network.weights, "data": test.source,
+        "network": network.name, "arrays_sha256": network.arrays_sha256,
+        "weights": network.weights, "data": test.source,
         "calibration_images": calibrated, "float_runtime": runtime,
         "refine": network.calibration.get("refine", []), **scores(*pair, test.labels),
         "paired": stats.compare(*pair, test.labels),

@@ -146,4 +146,15 @@ def run_locked(command: str, asked: Request) -> int:
             commands.keep(name, options)
         elif status := commands.finish(name, options):
             return status
+    if command == "accuracy":
+        refresh_report(asked.build)
     return 0
+
+
+def refresh_report(options: Options) -> None:
+    """Write the report of a build again, with its accuracy, where it is of the same network."""
+    from nuq.formats.network import read_manifest
+
+    arrays = read_manifest(options.folder / "quantized")["arrays_sha256"]
+    if is_current(options.folder / "report.json", arrays):
+        function("report")(options)

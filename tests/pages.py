@@ -3,6 +3,8 @@
 
 from html.parser import HTMLParser
 
+from tests.layout import figures, outside, overlaps
+
 VOID = ("meta", "br", "hr", "link", "img")
 LINKS = ("href", "src", "xlink:href", "action")
 
@@ -17,6 +19,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.ids: list[str] = []
         self.words: list[str] = []
+        self.tables: list[list[list[str]]] = []  # cells of outermost tables, row by row
         self.feed(text)
         self.close()
         assert self.stack == []
@@ -25,6 +28,12 @@ class Page(HTMLParser):
         values = {name: value or "" for name, value in attrs}
         if tag == "table":
             self.around.append(" ".join(classes for _, classes in self.stack).split())
+            if self._depth == 0:
+                self.tables.append([])
+        if self._depth == 1 and tag == "tr":
+            self.tables[-1].append([])
+        if self._depth == 1 and tag in ("td", "th") and "colspan" not in values:
+            self.tables[-1][-1].append("")
         self.links += [values[name] for name in LINKS if name in values]
         self.ids += [values["id"]] if "id" in values else []
         if tag not in VOID:
@@ -35,6 +44,14 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
+        if self._depth == 1 and self.stack[-1][0] not in ("tr", "table", "tbody", "thead"):
+            rows = self.tables[-1]
+            if rows and rows[-1] and self.stack[-1][0] != "caption":
+                rows[-1][-1] += data
+
+    @property
+    def _depth(self) -> int:
+        return sum(tag == "table" for tag, _ in self.stack)
 
 
 def check_page(text: str) -> Page:
@@ -48,8 +65,11 @@ def check_page(text: str) -> Page:
         rules.setdefault(name.strip(), rule)
     assert "overflow-x: auto" in rules[".box"] and "max-width: 100%" in rules[".box"]
     assert "width" not in rules["body"] + rules["table"]
+    assert "prefers-color-scheme: dark" in style
     assert all(link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     assert "url(http" not in text and "@import" not in text and "<script" not in text
+    for svg in figures(text):
+        assert not overlaps(svg) and not outside(svg), (overlaps(svg), outside(svg))
     return page

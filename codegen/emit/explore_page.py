@@ -13,7 +13,7 @@ from nuq.codegen.design.bounds import CAUSES, LayerTime, layer_times
 from nuq.codegen.design.design import Design
 from nuq.codegen.design.search import Exploration
 from nuq.codegen.emit import plots
-from nuq.codegen.emit.page import Figure, Page, Section, Table, percent, render
+from nuq.codegen.emit.page import Figure, Page, Section, Table, Tile, percent, render
 from nuq.codegen.emit.plots import CYCLE, drawing
 from nuq.formats.build import atomic_dir
 
@@ -146,7 +146,35 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
         Section("What bounds each layer", (Figure(pictures["bounds"], BOUNDS_CAPTION), times)),
         Section("Roofline", (Figure(pictures["roofline"], ROOFLINE_CAPTION),)),
     )
-    return render(Page(f"{entry['network']} on {entry['part']}: designs", lead, sections))
+    title = f"{entry['network']} on {entry['part']}: designs"
+    return render(Page(title, lead, sections, summary=_summary(entry)))
+
+
+def _summary(entry: dict[str, Any]) -> list[Tile]:
+    """The fastest design: what it is, its speed, what bounds it, what it takes."""
+    best, speed, layers = entry["best"], entry["speed"]["all"], entry["layers"]
+    point, use = best["point"], best["use"]
+    total = sum(layer["seconds"] for layer in layers)
+    causes = {cause: sum(one["causes"][cause] for one in layers) / total for cause in CAUSES}
+    most = max(use, key=lambda name: use[name])
+    return [
+        Tile(
+            "Fastest design", " × ".join(str(point[axis]) for axis in ("simd", "pe", "pixels")),
+            f"SIMD × PE × pixels, stage {point['stage']}, {point['weight_ports']} weight port(s)",
+        ),
+        Tile(
+            "Speed, by the cycle model", f"{speed['images_per_second']:,.1f} frames/s",
+            f"{speed['gops']:.1f} GOP/s, {speed['milliseconds_per_image']:.2f} ms an image",
+        ),
+        Tile(
+            "Where time goes", max(causes, key=lambda name: causes[name]), "",
+            [(cause, share, percent(share)) for cause, share in causes.items()],
+        ),
+        Tile(
+            f"Resources of {entry['part']}, estimated", f"{percent(use[most])} {most.upper()}", "",
+            [(name.upper(), share, percent(share)) for name, share in use.items()],
+        ),
+    ]  # fmt: skip
 
 
 def figures(plan: Design, times: Sequence[LayerTime]) -> dict[str, tuple[str, bytes]]:

@@ -27,14 +27,14 @@ def golden_name(index: int, name: str, layers: int) -> str:
 
 def count_images(folder: Path) -> int:
     """Images that vectors.npz holds."""
-    with _open(folder) as vectors:
+    with open_vectors(folder) as vectors:
         return int(vectors["labels"].shape[0])
 
 
 def write_golden(design: Design, folder: Path, weight_checks: list[int]) -> None:
     """Write input.bin, one file per layer, and checks.txt into an existing folder."""
     network = design.network
-    with _open(network.folder) as vectors:
+    with open_vectors(network.folder) as vectors:
         codes = _take(vectors, INPUT, design, network.input.shape)
         _write(folder / "input.bin", design.gather(codes), network.input.bits, 0)
         for index, layer in enumerate(network.layers):
@@ -61,7 +61,8 @@ def _write(path: Path, maps: np.ndarray, bits: int, phantom: int) -> None:
             file.write(pack_maps(codes[None], bits, phantom).tobytes())
 
 
-def _open(folder: Path) -> np.lib.npyio.NpzFile:
+def open_vectors(folder: Path) -> np.lib.npyio.NpzFile:
+    """vectors.npz of quantized/; UserError where it is none."""
     path = existing(folder / "vectors.npz", "quantize again")
     try:
         return np.load(path, allow_pickle=False)

@@ -8,15 +8,16 @@ SVG made here is escaped.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from nuq.codegen.emit.plots import themed, width_pixels
 from nuq.codegen.emit.templates import environment
 
 TEMPLATE = "page.html.j2"
-BAR = 80  # pixels of the longest bar in a cell
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,36 @@ class Table:
     digits: int = 2  # decimals of floats
     kind: str = ""  # CSS class of the box
     fold: str = ""  # text to click on before the table shows; "" for a table that is open
+    # of each row: what shows below it after a click on its name; none for a row without
+    details: Sequence[Sequence[Any]] = ()
+
+    @property
+    def opened(self) -> list[tuple[Sequence[Any], Sequence[Any]]]:
+        """(cells, details) of each row."""
+        return list(zip(self.rows, self.details or [()] * len(self.rows), strict=True))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure."""
+    """One figure; those that follow each other stand side by side where there is room."""
 
     svg: str
     caption: str = ""
+
+    @property
+    def width(self) -> int:
+        """Pixels at its own size."""
+        return width_pixels(self.svg)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A result that a page opens with."""
+
+    title: str
+    value: str
+    text: str = ""
+    bars: Sequence[tuple[str, float, str]] = ()  # (name, share of all there is, in words)
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,12 @@ class Section:
         """
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
+    @property
+    def groups(self) -> list[tuple[bool, list[str | Table | Figure]]]:
+        """The content in runs: (whether they are figures, what they are)."""
+        runs = groupby(self.content, lambda item: isinstance(item, Figure))
+        return [(figures, list(items)) for figures, items in runs]
+
 
 @dataclass(frozen=True)
 class Page:
@@ -67,19 +96,22 @@ class Page:
     warning: str = ""  # what a reader must know first
     facts: Mapping[str, Any] = field(default_factory=dict)  # name to text, under the lead
     contents: bool = False  # whether to list the sections with links
+    summary: Sequence[Tile] = ()
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A cell with a bar: a share of the longest one."""
+    """A cell with a bar under its value: a share of the longest one."""
 
+    value: Any
     share: float
-    colour: str = "#3b6ea5"
+    kind: str = ""  # CSS class
 
     def __html__(self) -> str:
-        width = f"{BAR * self.share:.1f}"
-        bar = f'<rect fill="{self.colour}" height="10" width="{width}"/>'
-        return f'<svg width="{BAR}" height="10">{bar}</svg>'
+        style = f"--share: {percent(self.share)}"
+        return Markup('<span class="bar {}" style="{}">{}</span>').format(
+            self.kind, style, cell(self.value)
+        )
 
 
 @dataclass(frozen=True)
@@ -121,5 +153,5 @@ def cell(value: Any, digits: int = 2) -> Any:
 def render(page: Page) -> str:
     """The page as one HTML file."""
     templates = environment([Path(__file__).parent], autoescape=True)
-    templates.filters["cell"] = cell
+    templates.filters.update(cell=cell, percent=percent, themed=themed)
     return templates.get_template(TEMPLATE).render(page=page)

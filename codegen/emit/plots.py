@@ -32,6 +32,10 @@ LONG = 17  # characters of a layer's name in a figure
 UPRIGHT = 8  # names that fit under an axis without being slanted
 RADII = (6, 9, 13, 18, 24, 32, 42, 54, 68, 84, 102)  # points between a mark and its label
 ANGLES = 12
+# What of a figure follows the page's colours: texts and lines, and the ground, which has none.
+THEME = {INK: f"var(--ink, {INK})", SOFT: f"var(--soft, {SOFT})", GRID: f"var(--line, {GRID})",
+         'style="fill: #ffffff"': 'style="fill: none"'}  # fmt: skip
+PIXELS = 4 / 3  # of a point
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
 
 
@@ -77,6 +81,27 @@ def _inline(figure: Any, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = _ID.sub(lambda found: f"{found.group(1)}{name}-", text)
     return text.replace("<svg ", '<svg role="img" ', 1)
+
+
+def themed(svg: str) -> str:
+    """A figure for a page that is dark or light: what is drawn in INK, SOFT and GRID follows it.
+
+    >>> themed('<path style="fill: #ffffff"/><text style="fill: #1f2933"/>')
+    '<path style="fill: none"/><text style="fill: var(--ink, #1f2933)"/>'
+    """
+    for plain, variable in THEME.items():
+        svg = svg.replace(plain, variable)
+    return svg
+
+
+def width_pixels(svg: str) -> int:
+    """How wide an <svg> element is by itself, in pixels; 0 where it does not say.
+
+    >>> width_pixels('<svg role="img" width="576pt" height="36pt">')
+    768
+    """
+    found = re.match(r'<svg [^>]*?\bwidth="([0-9.]+)(pt|px)?"', svg)
+    return round(float(found[1]) * (PIXELS if found[2] == "pt" else 1)) if found else 0
 
 
 def short(name: str) -> str:

@@ -6,12 +6,17 @@ half precision: IEEE papers 000/001, table V) and the memory map (packed bytes, 
 What the driver must know, too, is read from the driver's view of the design.
 """
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from nuq.codegen import VERSION
 from nuq.codegen.design.design import Design
 from nuq.codegen.design.rows import Place, Row
+from nuq.codegen.emit import golden
+from nuq.codegen.emit.codes import occurring
 from nuq.codegen.emit.report_model import Footprint, Layer, Report
 from nuq.formats import design as board
 from nuq.formats import network
@@ -23,10 +28,13 @@ from nuq.formats.rules import INPUT
 def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Report:
     """The report of a plan and of its design.json, before any C-simulation."""
     array = plan.array
+    with golden.open_vectors(plan.network.folder) as vectors:
+        layers = [_layer(plan, index, one, vectors) for index, one in enumerate(driver.layers)]
     schemes = {layer.scheme for layer in driver.layers} - {"raw"}
     content = {
         "generator": f"codegen {VERSION}",
         "settings_sha256": settings_sha256,
+        "arrays_sha256": plan.network.arrays_sha256,
         "network": driver.network,
         "weights": plan.network.weights,
         "engine_id": driver.engine_id,
@@ -44,7 +52,7 @@ def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Re
             "weight_ports": array.weight_ports,
             "batch": plan.batch,
         },
-        "layers": [_layer(plan, index, layer) for index, layer in enumerate(driver.layers)],
+        "layers": layers,
         "memory": _memory(plan, driver),
         "performance": _performance(plan),
         "resources": _resources(plan),
@@ -53,7 +61,9 @@ def build_report(plan: Design, driver: board.Design, settings_sha256: str) -> Re
     return Report.model_validate(content)
 
 
-def _layer(plan: Design, index: int, stored: board.Layer) -> dict[str, Any]:
+def _layer(
+    plan: Design, index: int, stored: board.Layer, vectors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     layer, row, cost = plan.network.layers[index], plan.rows[index], plan.costs[index]
     shared = {name: value for name, value in vars(stored).items() if name in Layer.model_fields}
     weights = {
@@ -74,6 +84,7 @@ def _layer(plan: Design, index: int, stored: board.Layer) -> dict[str, Any]:
         "dram_bound": layer.name in plan.dram_bound,
         "utilisation": plan.array.efficiency(layer.macs * plan.images, cost.cycles),
         "counts": cost.counts,
+        "codes": layer.quantizer and occurring(layer.quantizer, vectors[layer.name][: plan.images]),
     }
 
 

@@ -79,6 +79,15 @@ class Counts(Model):
     write: Count
 
 
+class Codes(Model):
+    """The codes of a layer in the order of their values, `together` neighbours as one."""
+
+    values: list[float]  # that is computed with
+    thresholds: list[float | None]  # the least value that becomes the code; None: none does
+    counts: list[Count]  # on all images
+    together: Positive
+
+
 class Layer(Model):
     """One layer; the bytes are those that cross the memory ports."""
 
@@ -104,6 +113,7 @@ class Layer(Model):
     dram_bound: bool  # whether the bytes moved take longer than the cycles
     utilisation: Share
     counts: Counts
+    codes: Codes | None  # None for the last layer, which is not quantized
 
 
 class Footprint(Model):
@@ -315,6 +325,7 @@ class Report(Model):
 
     generator: str
     settings_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    arrays_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]  # of quantized/
     network: Name
     weights: Literal["published", "file", "seeded", "trained"]
     engine_id: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]

@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html of a Report."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from nuq.codegen.emit.page import Bad, Bar, Page, Section, Table, percent, render
-from nuq.codegen.emit.report_model import Footprint, Report, Vendor
+from nuq.codegen.emit import codes, summary
+from nuq.codegen.emit.page import Bad, Bar, Figure, Page, Section, Table, percent, render
+from nuq.codegen.emit.report_model import Footprint, Layer, Report, Vendor
 from nuq.formats.basis import calibration_text
 from nuq.formats.build import write_atomic
 from nuq.formats.images import Preprocessing
 
-GREEN = "#5b9a68"
 
+def render_html(report: Report, measured: Mapping[str, Any] | None = None) -> str:
+    """The report as one self-contained page; all text is escaped.
 
-def render_html(report: Report) -> str:
-    """The report as one self-contained page; all text is escaped."""
+    Args:
+        report: what is shown.
+        measured: accuracy.json of the network, where there is one.
+    """
     engine = report.engine
     sections = [
         Section("Layers", (_layers(report),)),
         Section("Activation memory, one image", _memory(report)),
         Section("Speed and resources (estimates)", _speed(report)),
-        Section("Accuracy", (_accuracy(report), _measured_on(report))),
+        Section("Accuracy", (_accuracy(measured or report.accuracy), _measured_on(report))),
         Section("C-simulation", (_csim(report),)),
     ]
     if report.vendor:
@@ -33,6 +39,7 @@ def render_html(report: Report) -> str:
             f"{report.engine_id}, {report.generator}",
             sections,
             "The weights come from a random seed: accuracy figures mean nothing." * seeded,
+            summary=summary.tiles(report, measured),
         )
     )
 
@@ -43,8 +50,8 @@ def _layers(report: Report) -> Table:
     return Table(
         (
             *("layer", "kind", "convolution", "stored", "bits", "scheme", "SQNR dB", "MAC"),
-            *("packed bytes", "", "input in", "output in", "DDR bytes read", "written"),
-            *("weights", "cycles", "", "bound by", "multipliers busy"),
+            *("packed bytes", "input in", "output in", "DDR bytes read", "DDR bytes written"),
+            *("weight bytes", "cycles", "bound by", "multipliers busy"),
         ),
         [
             (
@@ -56,24 +63,40 @@ def _layers(report: Report) -> Table:
                 layer.scheme,
                 layer.sqnr_db,
                 layer.macs,
-                layer.packed_bytes,
-                Bar(layer.packed_bytes / most, GREEN),
+                Bar(layer.packed_bytes, layer.packed_bytes / most, "second"),
                 "; ".join(layer.memory.inputs),
                 layer.memory.output,
                 layer.bytes_read,
                 layer.bytes_written,
                 layer.bytes_weights,
-                layer.cycles,
-                Bar(layer.cycles / longest),
+                Bar(layer.cycles, layer.cycles / longest),
                 "DRAM" if layer.dram_bound else "engine",
                 percent(layer.utilisation),
             )
             for layer in report.layers
         ],
-        note=f"MAC, packed bytes: one image. Traffic and cycles: all {report.images} image(s), as "
-        "the cycle model predicts them; the C-simulation counts the same.",
+        note=f"A click on a layer's name opens its codes. MAC, packed bytes: one image. Traffic "
+        f"and cycles: all {report.images} image(s), as the cycle model predicts them; the "
+        "C-simulation counts the same.",
         digits=1,
+        details=[_details(layer) for layer in report.layers],
     )
+
+
+def _details(layer: Layer) -> tuple[str | Figure | Table, ...]:
+    """What a layer's row opens to: how its weights are stored; its codes."""
+    text = f"{layer.name}: "
+    if layer.weights is None:
+        text += "no weights"
+    else:
+        stored, entries = layer.weights, layer.weights.table_entries
+        text += f"{stored.bits}-bit weights"
+        text += f", indices into a codebook of {entries}" if entries else ""
+        text += ", a step for each output channel" if stored.scaled else ""
+    if layer.codes is None:
+        return (f"{text}; its outputs are not quantized.",)
+    text += f"; outputs as {layer.bits}-bit codes ({layer.scheme})."
+    return (text, codes.picture(layer.codes), codes.table(layer.codes))
 
 
 def _memory(report: Report) -> tuple[Table, str]:
@@ -142,10 +165,11 @@ def _measured_on(report: Report) -> str:
     return f"Input: {recipe.text}. {calibration_text(report.calibration)}."
 
 
-def _accuracy(report: Report) -> Table | str:
-    if not report.accuracy:
+def _accuracy(found: Mapping[str, Any] | None) -> Table | str:
+    if not found:
         return "Not measured: the data has no labels."
-    return Table(tuple(report.accuracy), [tuple(report.accuracy.values())], digits=3)
+    plain = {name: value for name, value in found.items() if isinstance(value, (int, float))}
+    return Table(tuple(plain), [tuple(plain.values())], digits=3)
 
 
 def _csim(report: Report) -> Table | str:
@@ -187,5 +211,6 @@ def figure(value: float | None, absent: str = "–") -> str:
 
 def write_report(build: Path, report: Report) -> None:
     """Write report.html, then report.json."""
-    write_atomic(build / "report.html", render_html(report))
+    page = render_html(report, summary.measured(build, report.arrays_sha256))
+    write_atomic(build / "report.html", page)
     write_atomic(build / "report.json", report.model_dump_json(indent=1) + "\n")

@@ -2,17 +2,27 @@
 """The HTML pages: tables in boxes that scroll, text escaped; labels of figures do not overlap."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nuq.codegen.design.bounds import layer_times
 from nuq.codegen.design.search import explore
-from nuq.codegen.emit import explore_page, plots
+from nuq.codegen.emit import codes, explore_page, golden, plots
+from nuq.codegen.emit.board_design import describe
+from nuq.codegen.emit.codes import occurring
 from nuq.codegen.emit.page import Bad, Bar, Figure, Page, Section, Table, render
+from nuq.codegen.emit.program_file import make_program
+from nuq.codegen.emit.report import build_report
+from nuq.codegen.emit.report_model import read_report
+from nuq.codegen.emit.report_page import render_html
 from nuq.formats.hardware import find_part
+from nuq.formats.quantizer import Quantizer, thresholds
+from tests.layout import outside, overlaps, table_width
 from tests.networks import full_size
 from tests.pages import check_page
 
@@ -20,20 +30,80 @@ EVIL = '<img src="http://x" onerror=alert(1)>&'
 
 
 def test_cells_and_text() -> None:
-    cells = (EVIL, 1234567, 1.25, None, True, Bar(0.5), Bad(3))
+    cells = (EVIL, 1234567, 1.25, None, True, Bar(7, 0.5), Bad(3))
     table = Table([EVIL], [cells], EVIL, EVIL)
     sections = [Section(EVIL, (EVIL, table, Figure("<svg></svg>", EVIL), Table([], [], fold=EVIL)))]
     text = render(Page(EVIL, EVIL, sections, EVIL, {EVIL: EVIL}, contents=True))
     check_page(text)
     assert "<img" not in text and text.count("&lt;img") == 15
-    for shown in ("1,234,567", "1.25", "–", "yes", 'width="40.0"', '<span class="bad">3</span>'):
+    for shown in (
+        "1,234,567",
+        "1.25",
+        "–",
+        "yes",
+        '<span class="bar " style="--share: 50.0%">7</span>',
+        '<span class="bad">3</span>',
+    ):
         assert f"<td>{shown}</td>" in text or shown in text
 
 
 def test_report_of_a_build(generated: Callable[..., Path]) -> None:
-    text = (generated() / "report.html").read_text()
+    build = generated()
+    text = (build / "report.html").read_text()
     reader = check_page(text)
     assert len(reader.around) >= 4 and "multipliers busy" in text
+    report = read_report(build)
+    assert text.count("<details><summary>") == len(report.layers)
+    assert text.count('<tr class="more">') == len(report.layers)
+    for tile in ("frames/s", "kB", "DSP", "of 16 bits"):
+        assert tile in text.partition('<section id="layers">')[0]
+
+
+def test_codes_are_counted_where_they_begin_and_what_they_stand_for() -> None:
+    knq = Quantizer("knq", 2, 4, 1, None, "nearest", np.array([0, 3, 10, 13], np.int32),
+                    thresholds(np.array([0, 3, 10, 13]), "nearest"))  # fmt: skip
+    found = occurring(knq, np.array([0, 0, 1, 3, 3, 3], np.uint16))
+    assert found.values == [0, 1.5, 5, 6.5] and found.thresholds == [0, 1, 3.5, 6]
+    assert found.counts == [2, 1, 0, 3]
+    enq = Quantizer("enq", 2, 3, 0, "floor", signed=True)
+    found = occurring(enq, np.array([2, 3, 0, 0], np.uint16))
+    assert found.values == [-4, -2, 0, 2] and found.thresholds == [-4, -2, 0, 2]
+    assert found.counts == [1, 1, 2, 0]
+    wide = occurring(Quantizer("uniform", 10, 10, 0), np.array([0, 3, 4], np.uint16))
+    assert wide.together == 4 and len(wide.values) == 256 and wide.counts[:2] == [2, 1]
+    for one in (found, wide):
+        assert not overlaps(codes.picture(one).svg)
+        assert sum(len(row) - 1 for row in codes.table(one).rows[::3]) == len(one.values)
+
+
+@pytest.mark.parametrize("net", ["alexnet", "vgg16"])
+def test_the_table_of_layers_fits_a_window_of_1400_pixels(
+    net: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so one of 2,400; a narrower one scrolls the box, which check_page asserts."""
+    network = full_size(net)
+    design = explore(network, find_part("XC7Z020")).best
+    checks = [0] * len(network.layers)
+    stored = {layer.name: np.zeros((1, 1), np.uint16) for layer in network.layers}
+    monkeypatch.setattr(golden, "open_vectors", lambda _: nullcontext(stored))
+    driver = describe(design, make_program(design, "0" * 8, checks), checks)
+    page = check_page(render_html(build_report(design, driver, "0" * 64)))
+    columns, *rows = (row for row in page.tables[0] if row)
+    assert len(columns) == 17 and len(rows) == len(checks)
+    body = 1400 - 2 * 32 - 16  # without margins and the mark before a name that opens
+    assert table_width(columns, rows) <= body
+    assert table_width([*columns, "one more column", "another"], rows) > body
+
+
+def test_texts_that_cover_each_other_or_leave_the_picture_are_found() -> None:
+    texts = '<text x="10" y="20">one</text><text x="{}" y="20">two</text>'
+    svg = '<svg viewBox="0 0 100 40" font-size="10">' + texts + "</svg>"
+    assert overlaps(svg.format(20)) == [("one", "two")] and not outside(svg.format(20))
+    assert not overlaps(svg.format(60))
+    assert outside(svg.format(90)) == ["two"]
+    turned = '<text transform="rotate(-60 20 20)" x="20" y="20">two</text>'
+    svg = '<svg viewBox="0 0 100 40"><text x="10" y="20">one</text>' + turned + "</svg>"
+    assert overlaps(svg) == [("one", "two")]
 
 
 def boxes(axis: Any, texts: Sequence[Any]) -> Iterator[tuple[str, Any]]:
