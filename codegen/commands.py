@@ -120,6 +120,16 @@ def report(options: Options) -> None:
     print(options.folder / "report.html")
 
 
+def compare(options: Options) -> None:
+    """Builds side by side: a table, and OUT/compare.html (build/compare)."""
+    from nuq.codegen.emit import compare as comparing
+
+    folders = [folder for folder in (options.a, *options.b) if folder]
+    text, path = comparing.compare(folders, options.out)
+    print(text)
+    print(f"report: {path}")
+
+
 def parts(_: Options) -> None:
     """List the FPGA parts."""
     from nuq.formats.hardware import load_parts

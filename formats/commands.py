@@ -88,6 +88,9 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command(
         "codegen", "write report.html again, with the tools' reports", "", "codegen", uses=True
     ),
+    "compare": Command(
+        "codegen", "builds side by side: settings, widths, accuracy, speed, resources", "A B OUT"
+    ),
     "units": Command(
         "codegen.units", "conversion units as Verilog: simulate, prove, synthesize (Yosys)",
         "units design engine", "quantize",
@@ -222,12 +225,12 @@ def from_environment(
 
 
 def close(name: str) -> str | None:
-    """The option that a variable of the environment is nearly called; short ones in any case.
+    """The option that a variable of the environment is nearly called; short words in any case.
 
-    >>> close("SCHEM"), close("net"), close("PATH"), close("LANG")
-    ('SCHEME', 'NET', None, None)
+    >>> close("SCHEM"), close("net"), close("PATH"), close("LANG"), close("a")
+    ('SCHEME', 'NET', None, None, None)
     """
-    if name.upper() in table():
+    if len(name) > 1 and name.upper() in table():
         return name.upper()
     long = [option for option in table() if len(option) > 3]
     near = difflib.get_close_matches(name.upper(), long, 1, ENVIRONMENT_CUTOFF)

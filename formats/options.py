@@ -198,6 +198,9 @@ class Options:
     )
     # exploration
     limit: float = option(LIMIT, "fraction of the part to use", interval="(0, 1]")
+    # comparison
+    a: Path | None = option(None, "build folder to compare with others", "none")
+    b: tuple[Path, ...] = option((), "build folders, with commas", "none")
     # C-simulation
     csim: bool = option(False, "accuracy of the C-simulation, too, on the same images")
     against: Path | None = option(

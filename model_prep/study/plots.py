@@ -37,6 +37,7 @@ STYLES = {  # colour, marker, name
     "predicted": ("#e07b28", "s", "predicted, measured steps"),
     "best": (INK, "", "_best"),  # which a legend leaves out
 }
+ON_LIGHT = "#20303a"  # text on light cells, which a dark page does not change
 KINDS: Mapping[str, dict[str, Any]] = {  # of lines
     "line": {},
     "steps": {"drawstyle": "steps-mid"},
@@ -202,7 +203,7 @@ def _heat(axis: Any, panel: Panel) -> None:
     axis.invert_yaxis()
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "white" if shown[row, column] > 0.6 else INK
+            colour = "white" if shown[row, column] > 0.6 else ON_LIGHT
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7.5,
                       color=colour)  # fmt: skip
     axis.set_xticks(range(len(panel.names)), panel.names)

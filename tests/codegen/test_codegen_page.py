@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTML pages: tables in boxes that scroll, text escaped; labels of figures do not overlap."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import combinations
@@ -20,6 +21,8 @@ from nuq.codegen.emit.program_file import make_program
 from nuq.codegen.emit.report import build_report
 from nuq.codegen.emit.report_model import read_report
 from nuq.codegen.emit.report_page import render_html
+from nuq.formats.commands import main
+from nuq.formats.errors import UserError
 from nuq.formats.hardware import find_part
 from nuq.formats.quantizer import Quantizer, thresholds
 from tests.layout import outside, overlaps, table_width
@@ -57,6 +60,22 @@ def test_report_of_a_build(generated: Callable[..., Path]) -> None:
     assert text.count('<tr class="more">') == len(report.layers)
     for tile in ("frames/s", "kB", "DSP", "of 16 bits"):
         assert tile in text.partition('<section id="layers">')[0]
+
+
+def test_a_report_opens_with_the_accuracy_of_its_network(generated: Callable[..., Path]) -> None:
+    build = generated()
+    report = read_report(build)
+    paired = {"top1": {"difference": -2.3, "low": -5.1, "high": 0.2}}
+    entry = {"arrays_sha256": report.arrays_sha256, "images": 436, "float_top1": 62.16,
+             "integer_top1": 59.86, "paired": paired}  # fmt: skip
+    for name, shown in ((report.arrays_sha256, True), ("0" * 64, False)):
+        (build / "accuracy.json").write_text(json.dumps({**entry, "arrays_sha256": name}))
+        assert main(["report", f"OUT={build}"]) == 0
+        head = (build / "report.html").read_text().partition('<section id="layers">')[0]
+        assert ("59.86%" in head and "(-5.10 to +0.20)" in head) == shown
+    (build / "accuracy.json").write_text("{")
+    with pytest.raises(UserError, match="accuracy.json must be JSON; run `make accuracy` again"):
+        main(["report", f"OUT={build}"])
 
 
 def test_codes_are_counted_where_they_begin_and_what_they_stand_for() -> None:
