@@ -19,7 +19,7 @@ GIVEN = $(foreach name,$(NAMES),$(name)=$(call quoted,$($(name))))
 EVERYTHING := $(if $(findstring command,$(origin ALL)),$(ALL))
 ANY_PYTHON = $(firstword $(wildcard $(PYTHON)) python3)
 
-.PHONY: help install known $(COMMANDS) fuzz test test-all lint format bench clean
+.PHONY: help install known $(COMMANDS) fuzz test test-all lint format docs bench clean
 .DELETE_ON_ERROR:
 
 help: known ## the commands and variables that people need first; ALL=1: all of them
@@ -69,6 +69,9 @@ test: lint ## lint and every test that takes seconds (about 20 minutes on 2 core
 
 test-all: lint ## also the tests that take minutes and gigabytes, and new random examples
 	$(PYTHON) -m pytest -n auto --dist loadfile
+
+docs: known $(INSTALLED) ## the site of docs/ in build/docs/site, every link checked (needs mkdocs)
+	$(PYTHON) -m tests.site
 
 bench: known $(INSTALLED) ## measure C-simulation, reference, code generator and k-means
 	$(PYTHON) -m tests.bench

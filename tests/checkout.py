@@ -20,6 +20,9 @@ needs_yosys = pytest.mark.skipif(
     not (find_spec("pyosys") or shutil.which("yosys")),
     reason="needs Yosys: `pip install pyosys`, or a program yosys on the PATH",
 )
+needs_mkdocs = pytest.mark.skipif(
+    not find_spec("mkdocs"), reason="needs mkdocs: `.venv/bin/pip install mkdocs`"
+)
 needs_clang = pytest.mark.skipif(
     not find_spec("ziglang"), reason="needs clang of the package ziglang: `pip install ziglang`"
 )
