@@ -10,6 +10,7 @@ import pytest
 from nuq.codegen import VERSION
 from tests import site
 from tests.checkout import ROOT, execute, needs_mkdocs
+from tests.layout import outside, overlaps
 
 
 def test_every_link_leads_to_a_file_and_a_heading() -> None:
@@ -71,3 +72,36 @@ def unquoted(text: str) -> list[str]:
         numbers = re.findall(r"[-+]?\d[\d,]*\.\d+%?|\d[\d,]*%", plain)
         found += [number for number in numbers if pages and number not in quoted]
     return found
+
+
+def shown(name: str) -> str:
+    """A picture of docs/, whose texts neither cover each other nor leave it."""
+    svg = (ROOT / "docs" / "images" / name).read_text()
+    assert overlaps(svg) == [] and outside(svg) == []
+    return svg
+
+
+def names_in(svg: str) -> list[str]:
+    """The names of its boxes."""
+    return re.findall(r'<text class="name"[^>]*>([^<]*)</text>', svg)
+
+
+def test_the_picture_of_the_engine_has_its_processes() -> None:
+    region = (ROOT / "hls_templates" / "engine" / "engine.hpp").read_text()
+    processes = re.findall(r"PROCESS\((\w+)<C>", region)
+    assert len(processes) > 10
+    assert sorted(names_in(shown("engine.svg"))) == sorted([*processes, "DRAM", "A, B"])
+
+
+def test_the_picture_of_the_architecture_has_its_nouns() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    svg = shown("architecture.svg")
+    line = re.search(r"\*\*(files -> .*?) or (\w+)\*\*", text)
+    assert line
+    steps = [*line[1].split(" -> "), line[2]]
+    packages = [f"nuq.{name}" for name in ("formats", "model_prep", "codegen")]
+    assert sorted(names_in(svg)) == sorted([*packages, *steps[:-1], "nuq.board"])
+    modules = re.search(r"in every bundle: ([^<]*)<", svg)
+    assert modules
+    for name in modules[1].split(" · "):
+        assert (ROOT / "formats" / f"{name}.py").is_file()
