@@ -120,7 +120,10 @@ class Options:
     )  # fmt: skip
     distil_steps: int | None = option(None, "steps of REFINE's distil", "60")
     # widths per layer
-    method: str = option("search", "how widths are found", choices="search budget quenn sqnr loss")
+    method: str = option(
+        "search", "how widths are found; pairs: which layers multiply two in a DSP block",
+        choices="search budget quenn sqnr loss pairs",
+    )  # fmt: skip
     nb: int | None = option(None, "budget: bits of one image's activations", "the whole front")
     average: tuple[float, ...] = option(
         (3.0, 4.0, 5.0, 6.0), "loss: stored bits an activation, a plan for each", interval="(0,"

@@ -153,7 +153,9 @@ def accuracy(options: Options) -> None:
 
 def allocate(options: Options) -> None:
     """Find a width per layer, write OUT/plan.toml."""
-    allocation.allocate(subject_of(replace(options, bits=options.bits or AUTO), 1), options)
+    if options.method != "pairs":
+        options = replace(options, bits=options.bits or AUTO)
+    allocation.allocate(subject_of(options, 1), options)
 
 
 def train(options: Options) -> None:

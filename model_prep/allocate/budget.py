@@ -213,10 +213,11 @@ def expected_losses(plan: Plan, measured: pipeline.Measured) -> Losses:
     qm = measured.qm
     table: dict[str, dict[int, float]] = {}
     for owner, (layer, *_) in plan.by_owner.items():
-        low, high = SCHEMES[str(layer.scheme)].widths(qm)
+        most = layer.qm or qm
+        low, high = SCHEMES[str(layer.scheme)].widths(most)
         weights, frac = measured.weights[owner], measured.fracs[owner]
         table[owner] = {}
-        for bits in range(max(EXPECTED_WIDTHS[0], low), min(EXPECTED_WIDTHS[1], high, qm) + 1):
+        for bits in range(max(EXPECTED_WIDTHS[0], low), min(EXPECTED_WIDTHS[1], high, most) + 1):
             one, factor = pipeline.fit_one(layer, weights, bits, qm, frac, owner in measured.free)
             table[owner][bits] = pipeline.weighted_error(one, weights, qm, frac, factor)
     return table

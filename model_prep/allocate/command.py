@@ -11,21 +11,22 @@ from typing import Any
 from nuq.formats.build import write_atomic
 from nuq.formats.errors import UserError
 from nuq.formats.options import Options
-from nuq.model_prep.allocate import budget, filling, quenn, search
+from nuq.model_prep.allocate import budget, filling, pairs, quenn, search
 from nuq.model_prep.allocate.measure import Measure, goal_of, measuring
 from nuq.model_prep.allocate.problem import Problem
 from nuq.model_prep.allocate.scheduler import connect
 from nuq.model_prep.footprint import average_bits, plan_bits
 from nuq.model_prep.graph import Graph
-from nuq.model_prep.quantize import plan_file
-from nuq.model_prep.quantize.calibrate import FloatMaps
+from nuq.model_prep.quantize import fracs, plan_file
+from nuq.model_prep.quantize.calibrate import FloatMaps, Formats
 from nuq.model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
 from nuq.model_prep.quantize.plan_file import read_toml
 from nuq.model_prep.quantize.refine import pipeline
 from nuq.model_prep.quantize.score import Sample
+from nuq.model_prep.quantize.sensitivity import answers
 from nuq.model_prep.stages import Subject, calibrate, search_images
 
-_QUENN_IMAGES = 50  # paper 004
+_IMAGES = {"quenn": 50, "pairs": 64}  # of methods with a number of their own: paper 004's
 _OF_SQNR = ("target_db", "weights_db", "rho", "kappa")
 _TRYING = "search, budget or quenn"
 _OF_OTHERS = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
@@ -165,6 +166,13 @@ def _check_options(options: Options) -> None:
                     f"{key.upper()} must go with METHOD=sqnr, not METHOD={method}; leave out "
                     f"{key.upper()} or set METHOD=sqnr"
                 )
+    if method == "pairs":
+        for key in ("nb", "exhaustive", "compare_cache"):
+            if getattr(options, key):
+                raise UserError(
+                    f"{key.upper()} must go with METHOD={_OF_OTHERS[key]}, not METHOD=pairs, which "
+                    f"finds no widths of codes; leave out {key.upper()}"
+                )
     if method in ("sqnr", "loss"):
         for key, methods in _OF_OTHERS.items():
             if getattr(options, key) not in (None, False):
@@ -190,13 +198,17 @@ def allocate(subject: Subject, options: Options) -> None:
     pixels, labels = subject.images.calibration.pixels, subject.labels
     number = options.images
     if number is None:
-        paper = min(_QUENN_IMAGES, len(pixels))
-        number = paper if options.method == "quenn" else search_images(labels, len(pixels))
+        own = _IMAGES.get(options.method)
+        number = min(own, len(pixels)) if own else search_images(labels, len(pixels))
     if not 1 <= number <= len(pixels):
         raise UserError(f"IMAGES must be 1..{len(pixels)}, the calibration images, not {number}")
     calibration, evaluator, formats = calibrate(
         subject.graph, subject.input, subject.plan, pixels, labels, subject.to_float, number
     )
+    if options.method == "pairs":
+        found, _ = fracs.measured(formats, subject.plan, evaluator)
+        _pairs(subject, options, number, evaluator.sample, found)
+        return
     problem = Problem(subject.graph, subject.plan, formats)
     methods = {"search": _search, "budget": _budget, "quenn": _quenn, "sqnr": _sqnr}
     plan, result = methods[options.method](
@@ -219,6 +231,29 @@ def _loss(subject: Subject, options: Options) -> None:
         result = {"widths": _widths(one), "nb": plan_bits(subject.graph, one), "losses": losses}
         suffix = f"_{average:g}" if len(options.average) > 1 else ""
         _write(subject, options, len(pixels), one, measured.fracs, result, suffix)
+
+
+def _pairs(
+    subject: Subject, options: Options, images: int, sample: Sample, formats: Formats
+) -> None:
+    """Which layers multiply two products in a DSP block."""
+    graph, plan = subject.graph, subject.plan
+    if plan.searches_bits or plan.refine:
+        word = "fixed widths, not BITS=auto" if plan.searches_bits else "no REFINE"
+        raise UserError(f"METHOD=pairs must have {word}; give its plan.toml to a later command")
+    metric = options.metric or ("divergence" if answers(graph) else "sqnr")
+    pool = (options.scheduler, options.cache_gb)
+    with measuring(None, sample, metric, *pool) as measure:
+        done = pairs.choose(graph, plan, formats, measure, _weights_kept(graph, options))
+    print(f"{'layer':<34}{'MACs %':>9}{'loss alone':>13}  products")
+    for number, one in enumerate(done.candidates):
+        print(f"{one.name:<34}{100 * one.macs:>9.1f}{one.loss:>13.5f}"
+              f"  {'two' if number < done.narrow else 'one'}")  # fmt: skip
+    print(f"pairs: {done.narrow} of {len(done.candidates)} layers, {100 * done.macs:.1f}% of the "
+          f"MACs; {done.score:.4f} {done.unit}, one product everywhere {done.wide_score:.4f}, goal "
+          f"{done.goal:.4f}")  # fmt: skip
+    result = json.loads(json.dumps(_without_plan(done), default=sorted))
+    _write(subject, options, images, done.plan, formats.fracs, result)
 
 
 def _write(

@@ -93,13 +93,14 @@ class Measure(Evaluator):
 
 @contextmanager
 def measuring(
-    problem: Problem, sample: Sample, metric: str | None = None, scheduler: str | None = None,
+    problem: Problem | None, sample: Sample, metric: str | None = None,
+    scheduler: str | None = None,
     cache_gb: float | None = None, cached: bool = True, floats: bool = True,
 ) -> Iterator[Measure]:  # fmt: skip
-    """A Measure of a problem, its pool closed at the end.
+    """A Measure of a network, its pool closed at the end.
 
     Args:
-        problem: the network and its open widths.
+        problem: its open widths; None where `floats`.
         sample: images to search on.
         metric: a key of `score.METRICS`; default: accuracy with labels, else sqnr.
         scheduler: address of a Dask scheduler; None: the cores of this machine.
@@ -108,9 +109,9 @@ def measuring(
         floats: whether bases hold uniform or float layers, whose cache is twice as large.
     """
     Evaluator(sample, metric)  # refuses before anything is sent
-    typical = {} if floats else problem.choice(problem.widest).quantizers
+    typical = {} if floats or problem is None else problem.choice(problem.widest).quantizers
     limit = cache_bytes(cache_gb)
-    keep = layers_to_keep(problem.graph, typical, len(sample.pixels), limit)
+    keep = layers_to_keep(sample.network.graph, typical, len(sample.pixels), limit)
     with open_pool(scheduler, sample.network, list(batches(sample.pixels)), keep) as pool:
         yield Measure(sample, pool, metric, cached)
 

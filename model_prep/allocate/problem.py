@@ -71,7 +71,7 @@ class Problem:
         low, high = SCHEMES[str(layers[0].scheme)].widths()
         return Group(
             names[0], names, sum(self.graph.elements[name] for name in names),
-            tuple(range(low, min(high, self.formats.qm) + 1)),
+            tuple(range(low, min(high, layers[0].qm or self.formats.qm) + 1)),
         )  # fmt: skip
 
     @cached_property

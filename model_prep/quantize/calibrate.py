@@ -88,7 +88,7 @@ def coarser(
     low = lowest(bits, signed)
     y = (np.arange(first, first + len(counts)) + (((1 << shift) >> 1) if half else 0)) >> shift
     y = np.clip(y, low, low + (1 << bits) - 1) - low
-    return np.bincount(y, weights=counts, minlength=1 << bits).astype(np.int64)
+    return np.bincount(y, weights=counts, minlength=1 << bits).astype(counts.dtype)
 
 
 class Histogram:
@@ -172,7 +172,7 @@ class Formats:
 
         def one(layer: LayerPlan) -> Quantizer:
             try:
-                return fixed(layer, self.qm) or self._fit(layer, counted[layer.owner])
+                return fixed(layer, layer.qm or self.qm) or self._fit(layer, counted[layer.owner])
             except UserError as error:
                 raise UserError(f"layer {layer.name}: {error}") from None
 
@@ -183,7 +183,7 @@ class Formats:
         frac = self.fracs[layer.name]
         if self.weighted is None or layer.frac is not None:
             total = np.sum([self.counts[name] for name in names], axis=0)
-            return self._of(layer, total, frac)
+            return self._of(layer, *narrowed(layer, total, self.qm, frac))
         parts = [self.weighted[name] for name in names]
         counts = np.sum([one.counts for one in parts], axis=0)
         weights = np.sum([one.weights for one in parts], axis=0)
@@ -192,13 +192,14 @@ class Formats:
         first = lowest(self.qm + FINER, layer.signed)
         hardware = quantizers.SCHEMES[str(layer.scheme)].hardware
         own_rule = hardware == "uniform" != layer.scheme  # for F of the code
+        less = self.qm - (layer.qm or self.qm)
         best, least = None, math.inf
         for finer in self.finer[:1] if own_rule else self.finer:
             finer = max(0, min(finer, ACTIVATION_FRAC - frac))
             key = f"{layer} {finer}"
             if key not in self.fits:
-                y = coarser(counts, first, FINER - finer, self.qm, layer.signed)
-                self.fits[key] = self._of(layer, y, frac + finer)
+                y = coarser(counts, first, FINER - finer + less, self.qm - less, layer.signed)
+                self.fits[key] = self._of(layer, y, self.qm - less, frac + finer - less)
             trial = self.fits[key]
             _, loss = signal_and_noise(weights, first, frac + FINER, trial)
             if loss > least:  # it has one minimum
@@ -208,14 +209,28 @@ class Formats:
         assert best is not None
         return best
 
-    def _of(self, layer: LayerPlan, counts: np.ndarray, frac: int) -> Quantizer:
-        """A layer's quantizer for a histogram [2^qm] of y with this F."""
+    def _of(self, layer: LayerPlan, counts: np.ndarray, qm: int, frac: int) -> Quantizer:
+        """A layer's quantizer for a histogram [2^qm] of y with this width and F."""
         bits = layer.bits or 0
         if layer.scheme == "uniform" and self.weighted is not None and layer.frac is None:
-            return Quantizer("uniform", bits, bits, frac + bits - self.qm, signed=layer.signed)
+            return Quantizer("uniform", bits, bits, frac + bits - qm, signed=layer.signed)
         return quantizers.fit(
-            str(layer.scheme), counts, bits, self.qm, frac, signed=layer.signed, **layer.options
+            str(layer.scheme), counts, bits, qm, frac, signed=layer.signed, **layer.options
         )
+
+
+def narrowed(
+    plan: LayerPlan, counts: np.ndarray, qm: int, frac: int
+) -> tuple[np.ndarray, int, int]:
+    """(histogram, width, F) of a layer's own y, for one [2^qm] of y with the network's width.
+
+    Its range is the same: what it has fewer bits, its F is less.
+    """
+    less = qm - (plan.qm or qm)
+    if not less:
+        return counts, qm, frac
+    own = coarser(counts, lowest(qm, plan.signed), less, qm - less, plan.signed)
+    return own, qm - less, frac - less
 
 
 def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:

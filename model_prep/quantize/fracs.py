@@ -133,7 +133,8 @@ def uniform_formats(
     for layer in plan.layers:
         if layer.frac is not None and plan.qm != AUTO:
             narrow = layer.scheme == "uniform" and layer.bits is not None
-            given[layer.name] = layer.frac + (plan.qm - (layer.bits or 0) if narrow else 0)
+            width = layer.bits if narrow else layer.qm or plan.qm
+            given[layer.name] = layer.frac + plan.qm - (width or 0)
     if plan.qm == AUTO or not given:
         return _searched(evaluator, maxima, plan, delta)
     if not maxima.keys() <= given.keys():
@@ -235,8 +236,11 @@ def smallest_width(plan: Plan, formats: Formats, evaluator: Evaluator, goal: flo
     Raises:
         UserError: not even the widest code reaches the goal.
     """
-    schemes = {layer.scheme for layer in plan.layers if layer.scheme and layer.bits is None}
-    widths = [SCHEMES[scheme].widths(formats.qm) for scheme in schemes]
+    widths = [
+        SCHEMES[layer.scheme].widths(layer.qm or formats.qm)
+        for layer in plan.layers
+        if layer.scheme and layer.bits is None
+    ]
     low, high = min(low for low, _ in widths), min(high for _, high in widths)
     for bits in range(low, high + 1):
         trial = plan.with_bits(bits)

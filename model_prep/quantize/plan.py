@@ -67,6 +67,7 @@ class LayerPlan:
     counted: bool = True
     weight_scheme: str = "uniform"
     weight_scale: str = LAYER  # of quantizers.WEIGHT_SCALES
+    qm: int | None = None  # width of y where it is less than the plan's
     frac: int | None = None  # F of the stored code's values; None: measured
     centroids: tuple[int, ...] | None = None  # a whole knq table; None: measured
     weight_scales: tuple[int, ...] | None = None  # m of each channel; None: measured
@@ -86,7 +87,7 @@ class LayerPlan:
     @property
     def format(self) -> dict[str, Any]:
         """The fields that say how activations are stored."""
-        keys = ("scheme", "bits", "options", "frac", "centroids")
+        keys = ("scheme", "bits", "qm", "options", "frac", "centroids")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -94,7 +95,7 @@ class LayerPlan:
 class Plan:
     """The whole network's plan."""
 
-    qm: int | Literal["auto"]  # width of a decoded activation
+    qm: int | Literal["auto"]  # width of a decoded activation, unless a layer has less
     frac_mode: str  # of FRAC_MODES
     frac: int | None  # a fixed F, or None for the search
     delta: float | None  # what a search may lose, or None for the default

@@ -45,10 +45,10 @@ from nuq.model_prep.quantize.sharing import share
 
 _FIXED_KEYS = ("frac", "centroids")  # what fine-tuning found; for one layer only
 _SCALES = "weight_scales"  # likewise, of weights
-_FORMAT_KEYS = ("scheme", "bits", *OWNERS)
+_FORMAT_KEYS = ("scheme", "bits", "qm", *OWNERS)
 _LAYER_KEYS = (*_FORMAT_KEYS, "weight_scheme", "weight_scale", "weight_bits", "bias_bits")
 KEYS = (
-    *_FORMAT_KEYS, "qm", "frac_mode", "frac", "clip", "delta",
+    *_FORMAT_KEYS, "frac_mode", "frac", "clip", "delta",
     "weight_scheme", "weight_scale", "weight_bits", "bias_bits", "refine", "distil_steps",
 )  # of the top  # fmt: skip
 _CHOICES = {
@@ -87,7 +87,7 @@ def _are_integers(values: Any) -> bool:
     return isinstance(values, list) and all(type(number) is int for number in values)
 
 
-def _check_value(key: str, value: Any, where: str) -> None:
+def _check_value(key: str, value: Any, where: str, top: bool) -> None:
     """One setting has the right type and range; `where` opens the sentence."""
     if key in _CHOICES:
         check_choice(key, value, _CHOICES[key], where)
@@ -97,7 +97,7 @@ def _check_value(key: str, value: Any, where: str) -> None:
             raise UserError(f"{where}{key} must be {rule}, not {value}")
         if key == "refine":
             parse_refine(value)
-    elif not (key == "qm" and value == AUTO):
+    elif not (top and key == "qm" and value == AUTO):
         if type(value) is not int:
             raise UserError(f"{where}{key} must be an integer, not {value}")
         low, high = _RANGES[key]
@@ -107,14 +107,15 @@ def _check_value(key: str, value: Any, where: str) -> None:
 
 def _check_table(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
     """Only known keys with good values."""
+    top = keys is KEYS
     for key, value in table.items():
         if key not in keys:
             raise UserError(
                 f"{where}key must be one of {', '.join(keys)}, not {key}{meant(key, keys)}"
             )
-        if key == "bits" and "qm" not in keys and isinstance(value, list):
+        if key == "bits" and not top and isinstance(value, list):
             raise UserError(f"{where}bits must be one number or auto, not {value}")
-        _check_value(key, value, where)
+        _check_value(key, value, where, top)
 
 
 def _section(
@@ -221,7 +222,7 @@ def _format(name: str, chosen: Settings, explicit: Settings) -> dict[str, Any]:
     _check_fixed(name, chosen)
     centroids = chosen["centroids"]
     return {
-        "scheme": scheme, "bits": bits, "frac": chosen["frac"],
+        "scheme": scheme, "bits": bits, "qm": explicit.get("qm"), "frac": chosen["frac"],
         "options": {key: chosen[key] for key in SCHEMES[scheme].options},
         "centroids": None if centroids is None else tuple(centroids),
     }  # fmt: skip
@@ -244,11 +245,20 @@ def _scales(layer: Layer, scale: str, given: list[int] | None) -> tuple[int, ...
 def check_widths(plan: Plan) -> None:
     """Every fixed width lies in its scheme's range; enq and knq do not exceed qm."""
     for layer in plan.layers:
-        if layer.frac is not None and plan.qm == AUTO:
-            raise UserError(f"qm must be a number where layer {layer.name} has a frac, not {AUTO}")
+        for key in ("frac", "qm"):
+            if getattr(layer, key) is not None and plan.qm == AUTO:
+                raise UserError(
+                    f"qm must be a number where layer {layer.name} has a {key}, not {AUTO}"
+                )
+        most = QM_RANGE[1] if plan.qm == AUTO else plan.qm
+        if layer.qm is not None and layer.qm > most:
+            raise UserError(
+                f"qm of layer {layer.name} must be at most the network's {most}, not {layer.qm}; "
+                "raise QM"
+            )
         if layer.scheme is None or layer.bits is None:
             continue
-        low, high = SCHEMES[layer.scheme].widths(QM_RANGE[1] if plan.qm == AUTO else plan.qm)
+        low, high = SCHEMES[layer.scheme].widths(layer.qm or most)
         if not low <= layer.bits <= high:
             raise UserError(
                 f"BITS of layer {layer.name} must be {low}..{high} for {layer.scheme}, "
@@ -341,8 +351,8 @@ def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
     for layer in plan.layers:
         table = {
             "weight_bits": layer.weight_bits, "bias_bits": layer.bias_bits, "scheme": layer.scheme,
-            "bits": layer.bits, **layer.options, "weight_scheme": layer.weight_scheme,
-            "weight_scale": layer.weight_scale,
+            "bits": layer.bits, "qm": layer.qm, **layer.options,
+            "weight_scheme": layer.weight_scheme, "weight_scale": layer.weight_scale,
             "weight_scales": layer.weight_scales, "frac": layer.frac, "centroids": layer.centroids,
         }  # fmt: skip
         lines += ["", f"[layer.{layer.name}]", *_lines(table)]

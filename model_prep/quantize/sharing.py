@@ -97,9 +97,9 @@ def share(graph: Graph, plan: Plan) -> Plan:
             plans[layer.name] = replace(plans[layer.name], **plans[owner].format)
         elif plans[layer.name].format != plans[owner].format:
             raise UserError(
-                f"layers {owner} and {layer.name} must have the same scheme, bits, rule and "
-                "variant, as they are parts of one concatenation, and frac and centroids if any; "
-                "change BITS or the plan file"
+                f"layers {owner} and {layer.name} must have the same scheme, bits, qm, rule "
+                "and variant, as they are parts of one concatenation, and frac and centroids if "
+                "any; change BITS or the plan file"
             )
     for layer in graph.layers[:-1]:
         if _shares_source(graph, sets, plans, layer):

@@ -19,7 +19,7 @@ from nuq.formats.network import InputFormat
 from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.quantize import quantizers, sensitivity
-from nuq.model_prep.quantize.calibrate import Calibration, ToFloat
+from nuq.model_prep.quantize.calibrate import Calibration, ToFloat, narrowed
 from nuq.model_prep.quantize.fracs import layer_fracs, network_fracs
 from nuq.model_prep.quantize.kmeans import exact_kmeans
 from nuq.model_prep.quantize.plan import LayerPlan, Plan
@@ -144,9 +144,10 @@ def fit_one(
     Args:
         plan: scheme, options and sign.
         weights: float64 [2^qm] of the integers y from the smallest up.
-        bits, qm, frac: width of a code, width and F of y.
+        bits, qm, frac: width of a code, width and F of y; the plan may have less.
         free: whether the layer's values may be multiplied by a factor; else it is 1.
     """
+    weights, qm, frac = narrowed(plan, weights, qm, frac)
     if plan.scheme == "knq":
         return _knq(plan, weights, bits, qm, frac), 1.0
     if plan.scheme not in ("uniform", "enq"):  # its own rule, from weights in place of counts
