@@ -7,7 +7,7 @@ LUT and FF are rough: only synthesis knows them.
 from dataclasses import dataclass, fields, replace
 
 from nuq.codegen.design.ports import ADAPTER_FF, ADAPTER_LUT, adapters
-from nuq.codegen.design.sizes import Memory, Sizes, factor_bits, line_memories
+from nuq.codegen.design.sizes import AP_INT_BITS, Memory, Sizes, factor_bits, line_memories
 from nuq.codegen.design.streams import DESCRIPTOR_BITS, streams, tap_bits
 from nuq.codegen.design.unit_luts import QM, lut_estimate
 from nuq.formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, SCALE_BITS, ceil_div
@@ -234,6 +234,11 @@ def multiplier_blocks(a: int, b: int, part: Part) -> int:
 
 def shortage(sizes: Sizes, part: Part) -> str | None:
     """One clause that says what is short, or None where the design fits."""
+    if sizes.lane_bits > AP_INT_BITS:
+        return (
+            f"weights of PE={sizes.array.pe} output channels take {sizes.lane_bits:,} bits, "
+            f"an ap_uint has {AP_INT_BITS:,}"
+        )
     used = estimate(sizes, part)
     for name in RESOURCES:
         needed, available = getattr(used, name), part.room(name)

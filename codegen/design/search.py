@@ -24,7 +24,7 @@ from nuq.codegen.design.design import Design
 from nuq.codegen.design.lowering import lower, source
 from nuq.codegen.design.resources import multiplier_blocks
 from nuq.codegen.design.rows import Row
-from nuq.codegen.design.sizes import operand_bits, packed_bits
+from nuq.codegen.design.sizes import AP_INT_BITS, operand_bits, packed_bits
 from nuq.formats.arithmetic import BLOCK_CODES
 from nuq.formats.errors import UserError
 from nuq.formats.hardware import Part
@@ -87,6 +87,8 @@ def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
                 continue
             array = Array(**fields, **pair_fields(part, pair_bits))
             bits = packed_bits(array, operands.weight_bits)
+            if array.pe // array.shared * bits > AP_INT_BITS and "pe" not in axes:
+                continue
             if array.multipliers <= most and array.multipliers // array.pixels * bits <= row_bits:
                 yield array
 

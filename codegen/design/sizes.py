@@ -31,6 +31,7 @@ from nuq.formats.quantizer import Quantizer
 
 RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 LUTRAM_DEPTH = 64  # memories up to this depth go into LUTs
+AP_INT_BITS = 1024  # of an ap_uint at most (UG1399)
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,14 @@ class Sizes:
         return packed_bits(self.array, self.weight_bits)
 
     @property
+    def lane_bits(self) -> int:
+        """Bits of the weights of one input channel in a row: an ap_uint of the weight buffer."""
+        return self.array.pe // self.array.shared * self.packed_bits
+
+    @property
     def row_bits(self) -> int:
         """Bits of the weights that a cycle consumes, as the weight buffer holds them."""
-        return self.array.multipliers // self.array.pixels * self.packed_bits
+        return self.array.simd * self.lane_bits
 
 
 def packed_bits(array: Array, weight_bits: int) -> int:

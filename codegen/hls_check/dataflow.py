@@ -12,6 +12,7 @@ from nuq.codegen.hls_check.lexer import lex
 from nuq.codegen.hls_check.pipeline import pipelines
 from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
 from nuq.codegen.hls_check.program import Findings, Program, constants, is_constant, rule
+from nuq.codegen.hls_check.rules import callees
 from nuq.codegen.hls_check.syntax import (
     LOOPS,
     Call,
@@ -221,6 +222,43 @@ def ends_of_channels(program: Program, unit: Unit) -> Findings:
                     yield line, f"{one}, not {len(processes)}"
             if len(writers) == len(readers) == 1 and writers[0] >= readers[0]:
                 yield line, f"channel {name} must be written before it is read"
+
+
+@rule("flat")
+def loops_of_a_process(program: Program, unit: Unit) -> Findings:
+    """A process is one pipelined loop, or some one after another: none begins again and again.
+
+    Loops that are unrolled do not count; what a process calls is part of it.
+    """
+    parts = _parts_of_processes(program)
+    looping = {id(part) for part in parts if any(map(_is_rolled, part.body.walk()))}
+    for function in (part for part in parts if part in unit.functions):
+        for loop in filter(_is_rolled, function.body.walk()):
+            if "PIPELINE" not in [pragma_name(pragma) for pragma in loop.pragmas()]:
+                yield loop.line, f"loop {loop.label} must have PIPELINE or UNROLL, as of a process"
+            inside = [f"loop {item.label}" for item in loop.walk() if _is_rolled(item)][1:]
+            called = callees(program, loop, function.owner)
+            inside += [f"{callee.name}, which loops," for callee in called if id(callee) in looping]
+            for name in inside:
+                yield loop.line, f"{name} must not stand in loop {loop.label}: flatten them"
+
+
+def _parts_of_processes(program: Program) -> list[Function]:
+    """Functions that are processes of a region, and those that they call."""
+    items = [item for unit in program.units for _, region in regions(unit) for item in region.body]
+    queue = [callee for item in items for callee in callees(program, item, "")]
+    found: dict[int, Function] = {}
+    while queue:
+        part = queue.pop()
+        if id(part) not in found:
+            found[id(part)] = part
+            queue += callees(program, part.body, part.owner)
+    return list(found.values())
+
+
+def _is_rolled(item: Statement) -> bool:
+    """Whether a statement is a loop that is not unrolled."""
+    return item.kind in LOOPS and "UNROLL" not in [pragma_name(p) for p in item.pragmas()]
 
 
 @rule("dataflow")

@@ -87,19 +87,19 @@ def recursion(program: Program, unit: Unit) -> Findings:
     """No function that calls itself, directly or through others; names stand for all overloads."""
     for function in unit.functions:
         seen: set[int] = set()
-        queue = _callees(function, program)
+        queue = callees(program, function.body, function.owner)
         while queue:
             callee = queue.pop()
             if id(callee) not in seen:
                 seen.add(id(callee))
-                queue += _callees(callee, program)
+                queue += callees(program, callee.body, callee.owner)
         if id(function) in seen:
             yield function.line, f"{function.name} calls itself"
 
 
-def _callees(function: Function, program: Program) -> list[Function]:
-    """Functions of the names that a body calls, and the constructors of what it declares."""
-    tokens = [token for item in function.body.walk() for token in item.tokens]
+def callees(program: Program, body: Statement, owner: str) -> list[Function]:
+    """Functions of the names that a body in a class calls, and constructors of what it declares."""
+    tokens = [token for item in body.walk() for token in item.tokens]
     called = set()
     for i, token in enumerate(tokens):
         follows = tokens[after_template(tokens, i) :][:1]
@@ -108,7 +108,7 @@ def _callees(function: Function, program: Program) -> list[Function]:
     return [
         target
         for target in program.functions
-        if ((target.name, False) in called and target.owner in ("", function.owner, target.name))
+        if ((target.name, False) in called and target.owner in ("", owner, target.name))
         or ((target.name, True) in called and target.owner)
     ]
 

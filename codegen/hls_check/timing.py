@@ -106,6 +106,14 @@ class Timing:
             return any(not part.startswith("%") for part in parts)
         return item.op in WIRES
 
+    def is_bit(self, name: str) -> bool:
+        """Whether a value is another one's with all but one bit masked out."""
+        item = self.loop.function.values.get(name)
+        if item is None or item.op != "and":
+            return False
+        mask = arguments(item)[-1]
+        return mask.lstrip("-").isdigit() and (int(mask) % (1 << item.width)).bit_count() == 1
+
     def summands(self, name: str) -> list[str]:
         """What a tree of additions adds up: the latest comes last, as expressions are balanced."""
         found: list[str] = []
@@ -145,6 +153,8 @@ class Timing:
             if re.match(r"(samesign )?(slt|sgt|sge|sle) ", item.text) and parts[-1] in ("0", "-1"):
                 return 0.0  # the sign
             equal = " ".join(item.text.split()[:2]).startswith(("eq", "ne", "samesign eq"))
+            if equal and parts[-1] == "0" and self.is_bit(parts[0]):
+                return 0.0
             compare = (
                 chain + (ceil(width / (delays.block * (3 if equal else 2))) - 1) * delays.carry
             )

@@ -2,8 +2,8 @@
 // The processes that plan a layer for those that move data. control() reads the layer's record of
 // the program, walks its passes (tile of PE output channels x chunk of input channels, tiles
 // outside) and sends every process its own small descriptor and its tables; plan_* turn a pass into
-// the rows that are read, computed and written. All run ahead of the data, so they need not do a
-// step a cycle, and none multiplies: products of a layer's sizes are columns of the layer table.
+// the rows that are read, computed and written, in a flat loop each. All run ahead of the data, and
+// none multiplies: products of a layer's sizes are columns of the layer table.
 #ifndef CONTROL_HPP
 #define CONTROL_HPP
 
@@ -93,7 +93,6 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
                            conv,
                            passes,
                            d.chunks,
-                           d.tiles_per_group,
                            d.stride_h,
                            d.pad_top,
                            d.first_rows,
@@ -177,9 +176,10 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
   to_writes.write(write);
   send_tables<C>(program, d, record.words - ROW_COLUMN_WORDS, centroids, finish_tables);
 
-  Digit<Count<C::MAX_PASSES>> chunk, tile;
+  Digit<Count<C::MAX_PASSES>> chunk, tile, pass;
   chunk.start(d.chunks);
   tile.start(d.tiles_per_group);
+  pass.start(passes);
   addr_t group_at = 0, read_at = 0, read2_at = 0, out_at = 0;
   typename C::plane_t plane = 0;
   typename C::channel_t channels = d.out_channels;
@@ -189,18 +189,18 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
     plane = -margin / 2;
   }
 control_pass:
-  for (Count<C::MAX_PASSES> p = 0; p < passes; p++) {
+  for (bool end = false; !end;) {
+#pragma HLS PIPELINE II = 1  // a token of each kind a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
     const bool tile_end = tile.last, last = chunk.last;
     const typename C::block_t planes = tile_end ? d.last_planes : d.tile_planes;
     const typename C::block_t blocks =
         conv ? (last ? d.last_blocks : d.chunk_blocks) : int32_t(planes) + margin;
-    if (p == 0 || !d.resident) {
+    if (pass.value == 0 || !d.resident) {
       const typename C::block_t second = conv ? 0 : int32_t(groups_of<C>(blocks)) * C::G;
-      const ReadPass<C> pass = {
-          {read_at, read2_at},          plane, blocks, second, tile.value == 0,
-          p == passes - 1 || d.resident};
-      read_passes.write(pass);
+      const ReadPass<C> inputs = {{read_at, read2_at},    plane, blocks, second, tile.value == 0,
+                                  pass.last || d.resident};
+      read_passes.write(inputs);
     }
     tap_passes.write(blocks);
     if (last) {
@@ -219,6 +219,7 @@ control_pass:
       plane += d.tile_planes;
     }
     if (chunk.step()) tile.step();
+    end = pass.step();
   }
 }
 
@@ -227,70 +228,123 @@ control_pass:
 template <class C>
 void plan_reads(Fifo<ReadWork<C>>& work_in, Fifo<ReadPass<C>>& passes, Fifo<ReadJob<C>>& reads,
                 Fifo<UnpackJob>& unpacks, Fifo<LineJob<C>>& lines) {
+  typedef typename C::entry_t entry_t;
+  typedef typename C::plane_t plane_t;
   const ReadWork<C> w = work_in.read();
 #pragma HLS ARRAY_PARTITION variable = w.map complete          // registers
 #pragma HLS ARRAY_PARTITION variable = w.chip complete         // registers
 #pragma HLS ARRAY_PARTITION variable = w.bits complete         // registers
+#pragma HLS ARRAY_PARTITION variable = w.place complete        // registers
+#pragma HLS ARRAY_PARTITION variable = w.row_bytes complete    // registers
 #pragma HLS ARRAY_PARTITION variable = w.plane_words complete  // registers
-  typename C::entry_t ring = 0;                                // line buffer entry of the next row
-plan_read_pass:
+  const entry_t back = w.row_entries - w.ring_entries;         // to where the ring begins again
+  const plane_t edge = w.planes - 1;                           // the map's last plane
+  ReadPass<C> pass;
+  Digit<typename C::block_t> block;
+  Digit<Count<2>> source;
+  Digit<typename C::y_t> y;
+  Digit<Count<C::MAX_IMAGES>> image;
+  source.start(w.sources);
+  y.start(w.rows);
+  image.start(w.images);
+  addr_t image_at = 0, chip_at = 0;
+  addr_t first_at[2] = {0, 0};                 // where an image's first row of a source begins
+  addr_t row_at[2] = {0, 0};                   // and the row that is read
+  Count<WORD_BYTES - 1> row_byte[2] = {0, 0};  // of the word row_at
+  Count<(C::MAX_ROW_WORDS + 1) * WORD_BYTES> row_end[2] = {0, 0};  // byte behind the row's last
+#pragma HLS ARRAY_PARTITION variable = first_at complete           // registers
+#pragma HLS ARRAY_PARTITION variable = row_at complete             // registers
+#pragma HLS ARRAY_PARTITION variable = row_byte complete           // registers
+#pragma HLS ARRAY_PARTITION variable = row_end complete            // registers
+  entry_t ring = 0;         // line buffer entry of the next row
+  addr_t plane_at = 0;      // where the row of the next plane begins
+  plane_t ahead = 0;        // number of the next plane
+  plane_t first_ahead = 0;  // of the pass's second plane
+  bool first = true;        // of a row's planes
+  bool stay = false;        // a plane beyond the map's edge is replaced by the edge's
+  bool first_stay = false;  // likewise, of the pass's first plane
+  bool begin = true;
+  cycle_t total = 0;
+plan_read_block:
   for (bool end = false; !end;) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
-    const ReadPass<C> pass = passes.read();
-    end = pass.last;
-    addr_t image_at = 0, chip_at = 0;
-  plan_read_image:
-    for (Count<C::MAX_IMAGES> n = 0; n < w.images; n++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-      addr_t row_at[2] = {pass.offset[0], pass.offset[1]};
-      Count<WORD_BYTES - 1> row_byte[2] = {0, 0};  // of the word row_at
-    plan_read_row:
-      for (typename C::y_t y = 0; y < w.rows; y++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
-      plan_read_source:
-        for (Count<2> s = 0; s < w.sources; s++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
-          const Count<WORD_BYTES - 1> offset = row_byte[s];
-          const uint32_t bytes = uint32_t(offset) + uint32_t(w.row_bytes[s]);
-          const Count<C::MAX_ROW_WORDS> words = (bytes + WORD_BYTES - 1) / WORD_BYTES;
-          const bool cached = w.place[s] == PLACE_CACHE;
-          const bool fetch = w.place[s] == PLACE_DDR || (cached && pass.fetch);
-          const Count<C::MAX_ROW_WORDS> shared = cached && offset != 0 ? 1 : 0;
-          addr_t at = row_at[s];
-          typename C::plane_t plane = pass.plane;
-          if (w.clamp && plane < 0) at += w.plane_words[s];
-        plan_read_block:
-          for (typename C::block_t b = 0; b < pass.blocks; b++) {
 #pragma HLS PIPELINE II = 1  // a token of each kind a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_BLOCKS
-            const bool last_block = b == pass.blocks - 1;
-            const bool last_plane = last_block && s == w.sources - 1;
-            const bool last = end && last_plane && y == w.rows - 1 && n == w.images - 1;
-            const ReadJob<C> read = {image_at + w.map[s] + at, chip_at + w.chip[s] + at,
-                                     fetch ? shared : words,   words,
-                                     cached && fetch,          last};
-            reads.write(read);
-            const UnpackJob unpack = {w.bits[s], offset, last};
-            unpacks.write(unpack);
-            const typename C::entry_t entry =
-                ring + (s != 0 ? pass.second : typename C::block_t(0)) + b;
-            const LineJob<C> line = {entry, last_plane};
-            lines.write(line);
-            // a plane beyond the map's edge is replaced by the edge's
-            const bool stay = w.clamp && (plane < 0 || plane >= w.planes - 1);
-            if (!stay) at += w.plane_words[s];
-            plane++;
-          }
-          row_at[s] += bytes / WORD_BYTES;
-          row_byte[s] = bytes % WORD_BYTES;
-        }
-        ring += w.row_entries;
-        if (ring >= w.ring_entries) ring -= w.ring_entries;
+    bool image_begin = begin;
+    if (begin) {
+      pass = passes.read();
+      block.start(pass.blocks);
+      image_at = 0;
+      chip_at = 0;
+    first_row:
+      for (int k = 0; k < 2; k++) {
+#pragma HLS UNROLL  // registers
+        const addr_t edge_words = w.clamp && pass.plane < 0 ? w.plane_words[k] : addr_t(0);
+        first_at[k] = pass.offset[k] + edge_words;
       }
-      image_at += w.map_words;
-      chip_at += w.chip_words;
+      first_stay = w.clamp && (pass.plane < 0 || pass.plane >= edge);
+      first_ahead = pass.plane + 1;
+      stay = first_stay;
+      ahead = first_ahead;
+      first = true;
+      begin = false;
+    } else {
+      const Count<2> s = source.value;
+      const bool last_plane = block.last && source.last;
+      const addr_t at = first ? row_at[s] : plane_at;
+      const Count<WORD_BYTES - 1> offset = row_byte[s];
+      const Count<C::MAX_ROW_WORDS> words = (uint32_t(row_end[s]) + WORD_BYTES - 1) / WORD_BYTES;
+      const bool cached = w.place[s] == PLACE_CACHE;
+      const bool fetch = w.place[s] == PLACE_DDR || (cached && pass.fetch);
+      const Count<C::MAX_ROW_WORDS> shared = cached && offset != 0 ? 1 : 0;
+      const bool last = pass.last && last_plane && y.last && image.last;
+      const ReadJob<C> read = {image_at + w.map[s] + at, chip_at + w.chip[s] + at,
+                               fetch ? shared : words,   words,
+                               cached && fetch,          last};
+      reads.write(read);
+      const UnpackJob unpack = {w.bits[s], offset, last};
+      unpacks.write(unpack);
+      const entry_t entry = ring + (s != 0 ? pass.second : typename C::block_t(0)) + block.value;
+      const LineJob<C> line = {entry, last_plane};
+      lines.write(line);
+      plane_at = stay ? at : addr_t(at + w.plane_words[s]);
+      const bool plane_end = block.step();
+      stay = plane_end ? first_stay : w.clamp && (ahead < 0 || ahead >= edge);
+      ahead = plane_end ? first_ahead : plane_t(ahead + 1);
+      first = plane_end;
+    next_row:
+      for (int k = 0; k < 2; k++) {
+#pragma HLS UNROLL  // registers
+        if (plane_end && s == k) {
+          row_at[k] += row_end[k] / WORD_BYTES;
+          row_byte[k] = row_end[k] % WORD_BYTES;
+          row_end[k] = row_end[k] % WORD_BYTES + w.row_bytes[k];
+        }
+      }
+      const bool row_done = source.step(plane_end);
+      if (row_done) {
+        const entry_t ahead = ring + w.row_entries, wrapped = ring + back;
+        ring = wrapped < 0 ? ahead : wrapped;
+      }
+      image_begin = y.step(row_done);
+      if (image_begin) {
+        image_at += w.map_words;
+        chip_at += w.chip_words;
+      }
+      begin = image.step(image_begin);
+      end = last;
     }
+    if (image_begin) {
+    image_row:
+      for (int k = 0; k < 2; k++) {
+#pragma HLS UNROLL  // registers
+        row_at[k] = first_at[k];
+        row_byte[k] = 0;
+        row_end[k] = w.row_bytes[k];
+      }
+    }
+    total++;
   }
+  (void)total;
 }
 
 // Which input rows are taken in while an output row is computed: those that the next one needs;
@@ -298,66 +352,83 @@ plan_read_pass:
 // them, the first of the next image or of the next pass.
 template <class C>
 void plan_rows(Fifo<RowWork<C>>& work_in, Fifo<RowJob<C>>& jobs) {
+  typedef typename C::entry_t entry_t;
+  typedef typename C::y_t y_t;
   const RowWork<C> w = work_in.read();
-  Digit<Count<C::MAX_PASSES>> chunk, tile;
+  const entry_t row_back = w.stride_entries - w.ring_entries;  // to where the ring begins again
+  const entry_t image_back = w.image_entries - w.ring_entries;
+  const bool ahead = w.is_conv && w.prefetch_next && !w.resident;  // of the next pass's rows
+  const y_t first_reach = w.reach + w.stride_h;
+  Digit<Count<C::MAX_PASSES>> chunk, pass;
+  Digit<Count<C::MAX_IMAGES>> image;
+  Digit<y_t> row;
   chunk.start(w.chunks);
-  tile.start(w.tiles_per_group);
-  typename C::entry_t image_entry = 0;  // line buffer entry of the image's row 0
-  typename C::y_t loaded = 0;           // rows of the image in the ring, or on their way
+  pass.start(w.passes);
+  image.start(w.images);
+  row.start(w.conv_height);
+  entry_t image_entry = 0, entry = 0;  // line buffer entry of the image's row 0; of the window's
+  y_t loaded = 0;                      // rows of the image in the ring, or on their way
+  y_t y = 0;
+  y_t reach = 0, reached = 0;  // behind the window of the next row; of the row, within the map
   typename C::channel_t channel = w.first_channel;
-plan_row_pass:
-  for (Count<C::MAX_PASSES> p = 0; p < w.passes; p++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
-    const bool reuse = w.resident && p > 0;  // the inputs are there already
-    const bool last_pass = p == w.passes - 1;
-    const bool ahead = w.is_conv && w.prefetch_next && !w.resident && !last_pass;
-    if (w.resident) image_entry = 0;
-  plan_row_image:
-    for (Count<C::MAX_IMAGES> n = 0; n < w.images; n++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-      const bool last_image = n == w.images - 1;
-      if (reuse) loaded = w.rows;
-      if (loaded < w.first_rows) {
-        const RowJob<C> job = {
-            typename C::y_t(w.first_rows - loaded), 0, 0, 0, false, false, false, false, false};
-        jobs.write(job);
-        loaded = w.first_rows;
-      }
-      typename C::y_t y = -w.pad_top, reach = w.reach;
-      typename C::entry_t entry = image_entry - w.top_entries;
-    plan_row:
-      for (typename C::y_t oy = 0; oy < w.conv_height; oy++) {
+  bool reuse = false;  // the inputs are there already
+  bool fill = true;    // the image's first rows are not even on their way
+  bool begin = true;   // of an image
+  cycle_t total = 0;
+plan_row:
+  for (bool end = false; !end;) {
+#pragma HLS PIPELINE II = 1  // a token a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
-        const bool last_row = oy == w.conv_height - 1;
-        reach += w.stride_h;
-        const typename C::y_t reached = last_row ? w.rows : min_of(reach, w.rows);
-        const typename C::y_t target = max_of(loaded, reached);
-        const bool next = last_row && (last_image ? ahead : w.prefetch_next && !reuse);
-        typename C::y_t next_rows = 0;
-        if (next) next_rows = w.first_rows;
-        const RowJob<C> job = {typename C::y_t(target - loaded + next_rows),
-                               y,
-                               typename C::entry_t(entry - w.left_entries),
-                               channel,
-                               true,
-                               chunk.value == 0,
-                               chunk.last,
-                               last_row && last_image,
-                               last_row && last_image && last_pass};
+    if (begin) {
+      if (fill && w.first_rows != 0) {
+        const RowJob<C> job = {w.first_rows, 0, 0, 0, false, false, false, false, false};
         jobs.write(job);
-        loaded = last_row ? next_rows : target;
-        y += w.stride_h;
-        entry += w.stride_entries;
-        if (entry >= w.ring_entries) entry -= w.ring_entries;
       }
-      image_entry += w.image_entries;
-      if (image_entry >= w.ring_entries) image_entry -= w.ring_entries;
+      loaded = reuse ? w.rows : w.first_rows;
+      y = -w.pad_top;
+      reach = first_reach + w.stride_h;
+      reached = min_of(first_reach, w.rows);
+      entry = image_entry - w.top_entries;
+      begin = false;
+    } else {
+      const y_t target = max_of(loaded, row.last ? w.rows : reached);
+      const bool next = row.last && (image.last ? ahead && !pass.last : w.prefetch_next && !reuse);
+      y_t next_rows = 0;
+      if (next) next_rows = w.first_rows;
+      const RowJob<C> job = {y_t(target - loaded + next_rows),
+                             y,
+                             entry_t(entry - w.left_entries),
+                             channel,
+                             true,
+                             chunk.value == 0,
+                             chunk.last,
+                             row.last && image.last,
+                             row.last && image.last && pass.last};
+      jobs.write(job);
+      loaded = target;
+      y += w.stride_h;
+      reached = min_of(reach, w.rows);
+      reach += w.stride_h;
+      const entry_t row_ahead = entry + w.stride_entries, row_wrapped = entry + row_back;
+      entry = row_wrapped < 0 ? row_ahead : row_wrapped;
+      begin = row.step();
+      const bool pass_end = image.step(begin);
+      if (begin) {
+        const entry_t image_ahead = image_entry + w.image_entries;
+        const entry_t image_wrapped = image_entry + image_back;
+        image_entry = image_wrapped < 0 ? image_ahead : image_wrapped;
+      }
+      if (pass_end) {
+        reuse = w.resident;
+        if (w.resident) image_entry = 0;
+        if (chunk.step()) channel += w.tile_channels;
+      }
+      fill = !next && !reuse;
+      end = pass.step(pass_end);
     }
-    if (chunk.step()) {
-      channel += w.tile_channels;
-      tile.step();
-    }
+    total++;
   }
+  (void)total;
 }
 
 // The list of taps of every pass, G a cycle of the multipliers; operations fill up each tap to
@@ -365,34 +436,45 @@ plan_row_pass:
 template <class C>
 void plan_taps(Fifo<TapWork<C>>& work_in, Fifo<typename C::block_t>& pass_blocks,
                Fifo<TapRow<C>>& rows) {
+  typedef typename C::block_t block_t;
   const TapWork<C> w = work_in.read();
-plan_tap_pass:
-  for (Count<C::MAX_PASSES> p = 0; p < w.passes; p++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
-    const typename C::block_t count = pass_blocks.read();
-    const typename C::block_t groups = w.is_conv ? typename C::block_t(1) : groups_of<C>(count);
-    Digit<typename C::block_t> block, group;
-    Digit<typename C::x_t> x;
-    Digit<typename C::y_t> y;
-    Digit<Count<C::G>> lane;
-    block.start(w.is_conv ? count : typename C::block_t(int32_t(groups) * C::G << (w.sources - 1)));
-    x.start(w.kernel_w);
-    y.start(w.kernel_h);
-    group.start(groups);
-    lane.start(C::G);
-    typename C::entry_t column = 0, row = 0;  // of the tap
-    typename C::x_t dx = 0;
-    typename C::y_t dy = 0;
-    bool exists = true, second = false;
-    TapRow<C> taps;
+  Digit<Count<C::MAX_PASSES>> pass;
+  Digit<block_t> block, group;
+  Digit<typename C::x_t> x;
+  Digit<typename C::y_t> y;
+  Digit<Count<C::G>> lane;
+  pass.start(w.passes);
+  x.start(w.kernel_w);
+  y.start(w.kernel_h);
+  lane.start(C::G);
+  typename C::entry_t column = 0, row = 0;  // of the tap
+  typename C::x_t dx = 0;
+  typename C::y_t dy = 0;
+  bool exists = false, second = false;
+  TapRow<C> taps;
 #pragma HLS ARRAY_PARTITION variable = taps.x complete       // registers: any lane group
 #pragma HLS ARRAY_PARTITION variable = taps.y complete       // registers: any lane group
 #pragma HLS ARRAY_PARTITION variable = taps.entry complete   // registers: any lane group
 #pragma HLS ARRAY_PARTITION variable = taps.exists complete  // registers: any lane group
-  plan_tap:
-    for (; exists || lane.value != 0;) {
+  bool begin = true;
+  cycle_t total = 0;
+plan_tap:
+  for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // a tap a cycle, so a row of them in G cycles
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::TAP_ROWS
+    if (begin) {
+      const block_t count = pass_blocks.read();
+      const block_t groups = w.is_conv ? block_t(1) : groups_of<C>(count);
+      block.start(w.is_conv ? count : block_t(int32_t(groups) * C::G << (w.sources - 1)));
+      group.start(groups);
+      column = 0;
+      row = 0;
+      dx = 0;
+      dy = 0;
+      exists = true;
+      second = false;
+      begin = false;
+    } else {
       taps.x[lane.value] = dx;
       taps.y[lane.value] = dy;
       taps.entry[lane.value] = column + block.value;
@@ -410,16 +492,20 @@ plan_tap_pass:
       }
       exists = exists && !y.step(carry_y);
       if (lane.step()) {
-        taps.group = typename C::block_t(group.value);
+        taps.group = group.value;
         taps.second = second;
         taps.pass_end = !exists;
-        taps.layer_end = !exists && p == w.passes - 1;
+        taps.layer_end = !exists && pass.last;
         rows.write(taps);
         const bool source_end = group.step();
         second = w.sources > 1 && (source_end ? !second : second);
+        begin = !exists;
+        end = pass.step(begin);
       }
     }
+    total++;
   }
+  (void)total;
 }
 
 // Which words are written where: whole words before and after each row of each plane, so that the
@@ -427,41 +513,59 @@ plan_tap_pass:
 template <class C>
 void plan_writes(Fifo<WriteWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<WriteJob<C>>& jobs) {
   const WriteWork<C> w = work_in.read();
-plan_write_tile:
-  for (Count<C::MAX_PASSES> t = 0; t < w.tiles; t++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_PASSES
-    const TileJob<C> tile = tiles.read();
-    const Count<C::PACK_PLANES> planes = w.raw ? 1 : int32_t(tile.planes);
-    addr_t image_at = w.map + tile.offset;
-  plan_write_image:
-    for (Count<C::MAX_IMAGES> n = 0; n < w.images; n++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_IMAGES
-      Count<WORD_BYTES - 1> byte = 0;  // of the word behind the rows so far
-      addr_t row_at = image_at, done = 0;
-    plan_write_row:
-      for (Count<C::MAX_HEIGHT * C::MAX_WIDTH> y = 0; y < w.rows; y++) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
-        const bool last_row = y == w.rows - 1;
-        const uint32_t bytes = uint32_t(byte) + uint32_t(w.row_bytes);
-        const addr_t whole = last_row ? addr_t(w.plane_words - done) : addr_t(bytes / WORD_BYTES);
-        const Count<C::MAX_ROW_WORDS> words = w.raw ? int32_t(tile.lanes) : int32_t(whole);
-        addr_t at = row_at;
-      plan_write_plane:
-        for (Count<C::PACK_PLANES> j = 0; j < planes; j++) {
+  Digit<Count<C::PACK_PLANES>> plane;
+  Digit<Count<C::MAX_HEIGHT * C::MAX_WIDTH>> row;
+  Digit<Count<C::MAX_IMAGES>> image;
+  Digit<Count<C::MAX_PASSES>> tile;
+  row.start(w.rows);
+  image.start(w.images);
+  tile.start(w.tiles);
+  Count<C::PE> lanes = 0;  // of the tile
+  addr_t image_at = 0, row_at = 0, plane_at = 0;
+  addr_t done = 0;  // words before the row
+  Count<(C::MAX_ROW_WORDS + 1) * WORD_BYTES> row_end =
+      0;  // byte behind the row's last, from row_at
+  bool begin = true;
+  cycle_t total = 0;
+plan_write_plane:
+  for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // a token a cycle
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::PACK_PLANES
-          const bool last = t == w.tiles - 1 && n == w.images - 1 && last_row && j == planes - 1;
-          const WriteJob<C> job = {at, words, w.on_chip, last};
-          if (words != 0 || last) jobs.write(job);
-          at += w.plane_words;
-        }
-        row_at += w.raw ? w.channels : whole;
-        done += whole;
-        byte = bytes % WORD_BYTES;
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
+    bool image_begin = begin;
+    if (begin) {
+      const TileJob<C> job = tiles.read();
+      plane.start(w.raw ? Count<C::PACK_PLANES>(1) : job.planes);
+      lanes = job.lanes;
+      image_at = w.map + job.offset;
+      begin = false;
+    } else {
+      const addr_t at = plane.value == 0 ? row_at : plane_at;
+      const addr_t step = row_end / WORD_BYTES;
+      const addr_t whole = row.last ? addr_t(w.plane_words - done) : step;
+      const Count<C::MAX_ROW_WORDS> words = w.raw ? int32_t(lanes) : int32_t(whole);
+      const bool last = plane.last && row.last && image.last && tile.last;
+      const WriteJob<C> job = {at, words, w.on_chip, last};
+      if (words != 0 || last) jobs.write(job);
+      plane_at = at + w.plane_words;
+      const bool plane_end = plane.step();
+      if (plane_end) {
+        row_at += w.raw ? w.channels : step;
+        done += step;
+        row_end = row_end % WORD_BYTES + w.row_bytes;
       }
-      image_at += w.image_words;
+      image_begin = row.step(plane_end);
+      if (image_begin) image_at += w.image_words;
+      begin = image.step(image_begin);
+      end = tile.step(begin);
     }
+    if (image_begin) {
+      row_at = image_at;
+      done = 0;
+      row_end = w.row_bytes;
+    }
+    total++;
   }
+  (void)total;
 }
 
 #endif  // CONTROL_HPP

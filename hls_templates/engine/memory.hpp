@@ -123,6 +123,7 @@ write_word:
   }
 write_end:
   for (Count<C::WRITE_AHEAD> i = 0; i < open; i++) {
+#pragma HLS PIPELINE off  // once per layer, for the last few bursts
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = C::WRITE_AHEAD
     fm.write_response();
   }

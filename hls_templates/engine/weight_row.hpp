@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The weights that one cycle consumes: for each of SIMD input channels the larger operands of
-// PE/SHARED multipliers. One memory word, written whole.
+// PE/SHARED multipliers. One memory word, written whole. An ap_uint a channel, because one has 1024
+// bits at most (UG1399).
 //
 // Two output channels k and k + PE/2 may share a multiplier (C::SHARED is 2, a layer is "paired"):
 //   (w[k] + w[k + PE/2] * 2^PAIR_SHIFT) * y  =  w[k] * y  +  (w[k + PE/2] * y) * 2^PAIR_SHIFT
@@ -17,7 +18,9 @@
 template <class C>
 class WeightRow {
  public:
-  static const int MULTIPLIERS = C::PE / C::SHARED;
+  static const int MULTIPLIERS = C::PE / C::SHARED;  // of an input channel
+  static_assert(MULTIPLIERS * C::PACKED_BITS <= 1024,
+                "PE weights of an input channel must have 1024 bits at most");
   typedef typename C::weight_t weight_t;
   weight_t get(int s, int p) const { return weight_[s * C::PE + p]; }
   void set(int s, int k, weight_t lower, weight_t upper, bool paired) {
@@ -33,6 +36,8 @@ template <class C>
 class WeightRow {
  public:
   static const int MULTIPLIERS = C::PE / C::SHARED;  // of an input channel
+  static_assert(MULTIPLIERS * C::PACKED_BITS <= 1024,
+                "PE weights of an input channel must have 1024 bits at most");
   typedef typename C::weight_t weight_t;
   typedef ap_int<C::PACKED_BITS> stored_t;
 
@@ -79,7 +84,7 @@ class WeightRow {
     return both;
   }
 
-  ap_uint<MULTIPLIERS * C::PACKED_BITS> part_[C::SIMD];  // none beyond ap_int's 1024 bits
+  ap_uint<MULTIPLIERS * C::PACKED_BITS> part_[C::SIMD];
 };
 #endif
 

@@ -130,7 +130,7 @@ struct RowWork {
   Count<C::MAX_IMAGES> images;
   typename C::y_t rows, conv_height;
   bool prefetch_next, resident, is_conv;
-  Count<C::MAX_PASSES> passes, chunks, tiles_per_group;
+  Count<C::MAX_PASSES> passes, chunks;
   typename C::y_t stride_h, pad_top, first_rows, reach;
   typename C::entry_t row_entries, ring_entries, stride_entries, image_entries;
   typename C::entry_t top_entries, left_entries;

@@ -75,6 +75,9 @@ def test_more_multipliers_are_faster_on_a_larger_part() -> None:
         ("alexnet", Array(24, 40), "XCK26",
          r"alexnet with SIMD=24 PE=40 must fit XCK26: BRAM36: needs \d+, XCK26 has 129 "
          r"\(90% of 144\); largest: weight buffer 187; use a smaller PE"),
+        ("alexnet", Array(8, 80), "XCZU7EV",
+         r"alexnet with SIMD=8 PE=80 must fit XCZU7EV: weights of PE=80 output channels take "
+         r"1,120 bits, an ap_uint has 1,024; use a smaller PE"),
         ("vgg16", Array(24, 8, 2), "XC7Z020",
          r"vgg16 with SIMD=24 PE=8 PIXELS=2 must fit XC7Z020: DSP: needs 384, "),
     ],

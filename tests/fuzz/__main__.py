@@ -43,6 +43,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="networks (default 200)")
     parser.add_argument("--seed", type=int, default=1, help="of the generator (default 1)")
+    parser.add_argument(
+        "--build", choices=[build.name for build in BUILDS], help="the engine (default all of them)"
+    )
     parser.add_argument("--timed", action="store_true", help="a clock in every process")
     parser.add_argument("--sanitize", action="store_true", help="address and UB sanitizers")
     parser.add_argument(
@@ -55,10 +58,10 @@ def main() -> int:
         print("error: --count and --jobs must be 1 or more, --seed 0 or more", file=sys.stderr)
         return 2
     mutation = MUTATIONS[options.mutate] if options.mutate else None
-    builds = [build for build in BUILDS if mutation is None or build.name == mutation.build]
+    only = mutation.build if mutation else options.build
+    builds = [build for build in BUILDS if only is None or build.name == only]
     if options.timed:
         builds = [replace(build, types="timed") for build in builds]
-    only = mutation.build if mutation else None
     start = time.monotonic()
     failures: dict[int, str] = {}
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.jobs) as pool:

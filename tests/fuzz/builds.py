@@ -107,7 +107,7 @@ TIMING = ("-DDRAM_WORDS_PER_CYCLE=1.97", "-DADAPTER_WORDS=64")
 MUTATIONS = {
     item.name: item
     for item in (
-        Mutation("wrong_pad", "control.hpp", "y_t y = -w.pad_top,", "y_t y = 0,"),
+        Mutation("wrong_pad", "control.hpp", "y = -w.pad_top;", "y = 0;"),
         Mutation("pad_swapped", "compute.hpp", "corner.x = -w.pad_left;",
                  "corner.x = row.y;"),
         Mutation("padding_is_code_0", "compute.hpp",
@@ -142,7 +142,8 @@ MUTATIONS = {
         Mutation("group_offset", "control.hpp", "group_at += d.group_words;", "group_at += 0;"),
         Mutation("carry_lost", "packing.hpp", "bytes[j] = held;", "bytes[j] = 0;"),
         Mutation("prefetch_slot", "control.hpp",
-                 "image_entry += w.image_entries;", "image_entry += w.row_entries;"),
+                 "image_ahead = image_entry + w.image_entries;",
+                 "image_ahead = image_entry + w.row_entries;"),
         Mutation("concat_offset", "control.hpp", "addr_t(d.out_addr)",
                  "addr_t(d.out_addr / 2 * 2)"),
         Mutation("index_sign", "weight_loader.hpp", "[number[lane] & mask]",
@@ -155,8 +156,8 @@ MUTATIONS = {
                  "q.step(true);  // pixels beyond", "narrow"),
         Mutation("next_pass_block", "control.hpp", "read_at = last ? group_at :", "read_at = true ?"
                  " group_at :", "wide"),
-        Mutation("resident_again", "control.hpp", "if (reuse) loaded = w.rows;",
-                 "if (reuse) loaded = 0;", "flat"),
+        Mutation("resident_again", "control.hpp", "loaded = reuse ? w.rows :",
+                 "loaded = reuse ? y_t(0) :", "flat"),
         Mutation("second_input", "control.hpp", "{addr_t(d.in_addr), addr_t(d.in2_addr)},",
                  "{addr_t(d.in_addr), addr_t(d.in_addr)},"),
         Mutation("chip_stride", "control.hpp", "addr_t(d.chip_words),", "addr_t(d.map_words),"),

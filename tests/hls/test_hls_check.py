@@ -36,6 +36,7 @@ int32_t sum(const int32_t values[C::N], int32_t count) {
   int32_t total = 0;
 sum_i:
   for (int32_t i = 0; i < count; i++) {
+#pragma HLS PIPELINE off  // small before fast
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::N
     total += values[i];
   }
@@ -243,10 +244,16 @@ SEEDED = [
     ("array-storage", "item_ has", "#pragma HLS ARRAY_PARTITION variable = item_", "//"),
     ("array-storage", "spare_ has", "spare_[place]", "spare_[pick<C>(item_, other)]"),
     ("dataflow", "consume must return nothing", "void consume", "int32_t consume"),
+    ("flat", "loop sum_i must have PIPELINE or UNROLL", "HLS PIPELINE off", "HLS INLINE off"),
+    ("flat", "loop produce_k must not stand in loop produce_i: flatten them",
+     "    out.write(in[i]);", "  produce_k:\n    for (uint8_t k = 0; k < C::N; k++) {\n"
+     "#pragma HLS PIPELINE II = 1  // one a cycle\n      out.write(in[i]);\n    }"),
+    ("flat", "sum, which loops, must not stand in loop produce_i", "= 2 * in[i]",
+     "= sum<C>(in, i)"),
     ("syntax", "is not closed", "  return total;\n}", "  return total;"),
 ]  # fmt: skip
 # Rules that name another line than the one that broke them.
-ELSEWHERE = {"aggregate", "array-storage", "dataflow", "exact-width", "head", "loop-bound",
+ELSEWHERE = {"aggregate", "array-storage", "dataflow", "exact-width", "flat", "head", "loop-bound",
              "loop-label", "loop-pragma", "recursion", "syntax", "system"}  # fmt: skip
 
 

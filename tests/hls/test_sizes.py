@@ -24,6 +24,7 @@ WRONG = {
     "LRN_REACH = 9": "LRN_REACH must be 8 at most",
     "SIMD = 4": "PE * SIMD must be a multiple of 64",
     "ROW_WORDS = 47": "ROW_WORDS must hold a weight of the largest width",
+    "PE = 72, PACKED_BITS = 15": "PE weights of an input channel must have 1024 bits at most",
     "SHARED = 2": "PE must be a multiple of 16",
     "SHARED = 2, PE = 32, PAIR_BITS = 8": "PACKED_BITS must hold two weights",
     "SHARED = 2, PE = 16": "a multiplier's larger operand must hold",

@@ -39,7 +39,7 @@ int main(int, char** argv) {
 LATE = Mutation(
     "token_late", "control.hpp",
     "    if (last) {\n      const TileJob<C> job",
-    "    if (p == passes - 1) {\n      const TileJob<C> job",
+    "    if (pass.last) {\n      const TileJob<C> job",
 )  # fmt: skip
 ASK_LESS = Mutation("ask_less", "memory.hpp", "addr_t(job.held), fetch)", "addr_t(job.held), 1)")
 
