@@ -12,10 +12,12 @@ from math import cos, radians, sin
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 SVG = "{http://www.w3.org/2000/svg}"
 TABLE_FONT = 0.86 * 15  # pixels, of the style sheet
 PADDING = 2 * 0.45 * 16  # left and right of a cell
-Box = tuple[float, float, float, float]  # left, top, right, bottom
+Point = tuple[float, float]
 
 
 @cache
@@ -23,7 +25,7 @@ def _font(size: float) -> Any:
     from matplotlib.font_manager import findfont
     from PIL import ImageFont
 
-    return ImageFont.truetype(findfont("DejaVu Sans"), size)
+    return ImageFont.truetype(findfont("DejaVu Sans"), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def text_width(text: str, size: float) -> float:
@@ -46,49 +48,64 @@ def _size(style: dict[str, str]) -> float:
     return float(found[1])
 
 
-def _corners(element: Any, style: dict[str, str]) -> list[tuple[float, float]]:
-    text, size = "".join(element.itertext()).strip(), _size(style)
-    width = text_width(text, size)
-    left = {"middle": -width / 2, "end": -width}.get(style.get("text-anchor", ""), 0.0)
-    x, y = float(element.get("x", 0)), float(element.get("y", 0))
-    rotation = (0.0, 0.0, 0.0)
-    for kind, values in re.findall(r"(translate|rotate)\(([^)]*)\)", element.get("transform", "")):
+def _matrix(transform: str) -> np.ndarray:
+    """The 3x3 matrix of a transform attribute."""
+    made = np.eye(3)
+    for kind, values in re.findall(r"(\w+)\(([^)]*)\)", transform):
         numbers = [float(number) for number in re.split(r"[ ,]+", values.strip())]
+        step = np.eye(3)
         if kind == "translate":
-            x, y = x + numbers[0], y + numbers[1]
+            step[:2, 2] = (*numbers, 0.0)[:2]
+        elif kind == "scale":
+            step[0, 0], step[1, 1] = numbers[0], numbers[-1]
         else:
-            angle, *centre = numbers
-            rotation = (angle, *(centre or (x, y)))  # type: ignore[assignment]
-    angle, about_x, about_y = radians(rotation[0]), rotation[1], rotation[2]
-    corners = []
-    for dx in (left, left + width):
-        for dy in (-0.72 * size, 0.15 * size):
-            px, py = x + dx - about_x, y + dy - about_y
-            corners.append(
-                (about_x + px * cos(angle) - py * sin(angle),
-                 about_y + px * sin(angle) + py * cos(angle))
-            )  # fmt: skip
-    return corners
+            assert kind == "rotate", kind
+            angle, about = radians(numbers[0]), np.array([*numbers[1:], 0.0, 0.0][:2])
+            step[:2, :2] = [[cos(angle), -sin(angle)], [sin(angle), cos(angle)]]
+            step[:2, 2] = about - step[:2, :2] @ about
+        made = made @ step
+    return made
 
 
-def svg_texts(svg: str) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+def _runs(element: Any, style: dict[str, str]) -> Iterator[tuple[float, float, float, float]]:
+    """(left, right, baseline, size) of each run of a <text>, in its own units."""
+    for part in list(element.iter(f"{SVG}tspan")) or [element]:
+        own, text = _style(part, style), " ".join("".join(part.itertext()).split())
+        size, places = _size(own), [float(x) for x in part.get("x", "0").split()]
+        last = text[len(places) - 1 :] if len(places) > 1 else text
+        left = {"middle": -0.5, "end": -1.0}.get(own.get("text-anchor", ""), 0.0)
+        shift = left * text_width(text, size)
+        end = places[-1] + shift + text_width(last, size)
+        yield places[0] + shift, end, float(part.get("y", 0)), size
+
+
+def _corners(element: Any, style: dict[str, str], place: np.ndarray) -> list[Point]:
+    """The corners of a <text>, where `place` puts it."""
+    runs = np.array(list(_runs(element, style)))
+    left, right = runs[:, 0].min(), runs[:, 1].max()
+    top, bottom = (runs[:, 2] - 0.72 * runs[:, 3]).min(), (runs[:, 2] + 0.15 * runs[:, 3]).max()
+    box = np.array([[left, left, right, right], [top, bottom, top, bottom], [1, 1, 1, 1]])
+    return [(float(x), float(y)) for x, y in (place @ box)[:2].T]
+
+
+def svg_texts(svg: str) -> Iterator[tuple[str, list[Point]]]:
     """(text, its four corners) of each text of an <svg> element, in its own units."""
     if "xmlns=" not in svg.partition(">")[0]:
         svg = svg.replace("<svg ", f'<svg xmlns="{SVG[1:-1]}" ', 1)
     root = ElementTree.fromstring(re.sub(r"\bxlink:href=", "href=", svg))
 
-    def walk(element: Any, style: dict[str, str]) -> Iterator[tuple[str, Any]]:
-        own = _style(element, style)
+    def walk(element: Any, style: dict[str, str], place: np.ndarray) -> Iterator[tuple[str, Any]]:
+        own, here = _style(element, style), place @ _matrix(element.get("transform", ""))
         if element.tag == f"{SVG}text":
-            yield "".join(element.itertext()).strip(), _corners(element, own)
+            yield "".join(element.itertext()).strip(), _corners(element, own, here)
         elif element.tag not in (f"{SVG}title", f"{SVG}defs"):
             for child in element:
-                yield from walk(child, own)
+                yield from walk(child, own, here)
 
-    yield from walk(root, {})
+    yield from walk(root, {}, np.eye(3))
 
 
-def _apart(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]]) -> bool:
+def _apart(a: Sequence[Point], b: Sequence[Point]) -> bool:
     """Whether two rectangles, however turned, are apart (separating axes)."""
     for box in (a, b):
         for other in (box[1], box[2]):
