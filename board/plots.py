@@ -29,7 +29,11 @@ def _bars(
         axis.bar(range(len(layers)), values, bottom=below, color=colour, label=name)
         below += values
     names = [layer["name"] for layer in layers]
-    axis.set_xticks(range(len(names)), names, rotation=60 if len(names) > 6 else 0)
+    many = len(names) > 6  # slanted, each ends under its bar
+    axis.set_xticks(
+        range(len(names)), names, rotation=60 * many, ha="right" if many else "center",
+        rotation_mode="anchor" if many else "default",
+    )  # fmt: skip
     axis.set_ylabel(label)
 
 
