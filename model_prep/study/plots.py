@@ -37,6 +37,7 @@ STYLES = {  # colour, marker, name
     "predicted": ("#e07b28", "s", "predicted, measured steps"),
     "best": (INK, "", "_best"),  # which a legend leaves out
 }
+PLAIN = 300  # ends of a vertical logarithmic scale apart, up to which it has plain numbers
 ON_LIGHT = "#20303a"  # text on light cells, which a dark page does not change
 KINDS: Mapping[str, dict[str, Any]] = {  # of lines
     "line": {},
@@ -122,10 +123,8 @@ def _dress(axis: Any, panel: Panel) -> None:
     """Title, scales, level and legend."""
     bold = panel.kind in ("heat", "histogram")
     axis.set_title(panel.title, loc="left", fontweight="bold" if bold else "normal")
-    if panel.logarithmic == "x":
-        _plain_numbers(axis)
-    elif panel.logarithmic:
-        axis.set_yscale("log")
+    if panel.logarithmic:
+        _logarithmic(axis, panel.logarithmic)
     if panel.integers:
         getattr(axis, f"{panel.integers}axis").get_major_locator().set_params(integer=True)
     if panel.limits:
@@ -137,14 +136,17 @@ def _dress(axis: Any, panel: Panel) -> None:
         axis.legend(ncols=panel.legend, **(below if panel.kind == "bars" else {}))
 
 
-def _plain_numbers(axis: Any) -> None:
-    """A logarithmic horizontal axis with plain numbers at 1, 2 and 5."""
+def _logarithmic(axis: Any, name: str) -> None:
+    """A logarithmic scale, "x" or "y": plain numbers at 1, 2 and 5, or powers where it is long."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    getattr(axis, f"set_{name}scale")("log")
+    scale = getattr(axis, f"{name}axis")
+    low, high = getattr(axis, f"get_{name}lim")()
+    if name == "x" or high < PLAIN * low:
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale.set_minor_formatter(NullFormatter())
 
 
 def _lines(axis: Any, panel: Panel) -> None:
