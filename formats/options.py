@@ -79,7 +79,7 @@ class Options:
     # quantization
     preset: str = option(
         "accurate", "choices that go together, where nothing else is said (docs/plan.md)",
-        choices="accurate fast paper",
+        choices="accurate fast small paper",
     )  # fmt: skip
     scheme: str | None = option(
         None, "knq, enq, uniform, optimal, dynamic, linear, gaussian (docs/papers.md)",

@@ -68,7 +68,7 @@ def float_runner(subject: Subject) -> tuple[str, Logits | None]:
     return "onnxruntime", infer
 
 
-def _values(layer: Layer, codes: np.ndarray) -> np.ndarray:
+def decoded(layer: Layer, codes: np.ndarray) -> np.ndarray:
     """What stored codes or raw accumulators stand for, float64."""
     if layer.quantizer is not None:
         found: np.ndarray = (layer.quantizer.decode_table * 2.0**-layer.out_frac)[codes]
@@ -114,7 +114,7 @@ class _Runs:
             exact = run.run_float(self.subject.graph, x)
             for layer, (_, want), (_, codes) in zip(self.network.layers, exact, found, strict=True):
                 wide = want.double()
-                gap = wide - torch.from_numpy(_values(layer, codes))
+                gap = wide - torch.from_numpy(decoded(layer, codes))
                 sums.append((layer.name, float(wide.square().sum()), float(gap.square_().sum())))
         else:
             *_, (_, codes) = found
@@ -125,7 +125,7 @@ class _Runs:
         else:
             assert want is not None
             answers = want.flatten(1).numpy()
-        integer = _values(self.network.layers[-1], codes).reshape(len(images), -1)
+        integer = decoded(self.network.layers[-1], codes).reshape(len(images), -1)
         return answers, integer, sums
 
 

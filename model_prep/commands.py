@@ -16,6 +16,7 @@ from nuq.formats.basis import calibration_text, chance_warning
 from nuq.formats.build import is_current, sha256_file
 from nuq.formats.network import Network, load, save
 from nuq.formats.options import Options
+from nuq.formats.settings import read as read_settings
 from nuq.model_prep.allocate import command as allocation
 from nuq.model_prep.networks import get, registry
 from nuq.model_prep.quantize.integers import check_graph
@@ -131,12 +132,19 @@ def make_folder(subject: Subject, folder: Path) -> None:
     _print_summary(network, done, folder)
 
 
+def _kept_images(options: Options) -> int:
+    """Test images of the build, which an accuracy has others than, so that it stays as it is."""
+    before = read_settings(options.folder)
+    same = before.get("DATA") == options.data and before.get("NET") == options.net
+    return replace(options, images=before.get("IMAGES") if same else None).test_images
+
+
 def accuracy(options: Options) -> None:
     """Quantize where need be, then measure on all images of IMAGES."""
     from nuq.model_prep import accuracy as measuring
 
     other = measuring.read_outputs(options.against) if options.against else None
-    subject = subject_of(options, options.test_images if options.csim else 1)
+    subject = subject_of(options, options.test_images if options.csim else _kept_images(options))
     folder = options.folder / "quantized"
     make_folder(subject, folder)
     test = subject.images.held_out(options.test_images if options.csim else options.images)

@@ -46,6 +46,16 @@ PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
         {"qm": 9, "weight_bits": 8, "weight_scale": "channel"},
         {"fc": {"weight_scheme": "kmeans", "weight_bits": 4}},
     ),
+    # the least memory: narrow codes, a codebook a layer, and what refinement costs no time
+    "small": (
+        {
+            "bits": 3,
+            "weight_scheme": "kmeans",
+            "weight_bits": 4,
+            "refine": "equalise,sensitivity",
+        },
+        {},
+    ),
 }
 
 

@@ -338,7 +338,8 @@ def _preset_weights(
     given = explicit.get("weight_scheme") or everywhere.get("weight_scheme")
     if given is None:
         return PRESETS[preset][1].get(layer.kind, {}) if layer.weight.size >= LARGE else {}
-    return {} if given == DEFAULTS["weight_scheme"] else {"weight_bits": None}
+    own = PRESETS[preset][0].get("weight_scheme", DEFAULTS["weight_scheme"])
+    return {} if given == own else {"weight_bits": None}
 
 
 def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:

@@ -114,6 +114,21 @@ def test_disjoint_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "DATA must have labels to measure accuracy" in capsys.readouterr().err
 
 
+def test_an_accuracy_leaves_the_build_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is quantized again, with other test images, before or after it."""
+    net, images, out = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz"), tmp_path
+    arguments = (f"NET={net}", f"DATA={images}", "BITS=8", f"OUT={out}")
+    assert run("quantize", *arguments, "IMAGES=20") == 0
+    made = (out / "quantized" / "manifest.json").stat().st_mtime_ns
+    for command in ("accuracy", "quantize"):
+        capsys.readouterr()
+        assert run(command, *arguments) == 0
+        assert "up to date: " in capsys.readouterr().out
+        assert (out / "quantized" / "manifest.json").stat().st_mtime_ns == made
+
+
 def test_csim_logits_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, images, out = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz"), tmp_path
     arguments = (f"NET={net}", f"DATA={images}", "IMAGES=20", "BITS=8", f"OUT={out}")

@@ -199,6 +199,14 @@ def test_presets_give_way_to_options_and_plans(tmp_path: Path) -> None:
     assert paper.qm == 12 and {layer.weight_bits for layer in paper.layers} == {14}
     assert {layer.options["rule"] for layer in paper.layers[:-1]} == {"floor"}
     assert planned("PRESET=accurate") == planned()
+    small = planned("PRESET=small")
+    assert {layer.bits for layer in small.layers[:-1]} == {3}
+    assert {(one.weight_scheme, one.weight_bits) for one in small.layers} == {("kmeans", 4)}
+    assert small.refine == ("equalise", "sensitivity")
+    wider = planned("PRESET=small", "BITS=5", "WEIGHT_SCHEME=uniform", "REFINE=none")
+    assert {(one.weight_scheme, one.weight_bits) for one in wider.layers} == {("uniform", 14)}
+    assert wider.layers[0].bits == 5 and not wider.refine
+    assert planned("PRESET=small", "WEIGHT_BITS=6").layers[0].weight_bits == 6
     mixed = planned("PRESET=fast", "QM=10", f"PLAN={plan_file}")
     assert mixed.qm == 10 and [layer.weight_bits for layer in mixed.layers] == [10, 10, 10, 6, 6]
     assert planned("PRESET=fast", "FC_WEIGHT_BITS=5").layers[-1].weight_bits == 5
