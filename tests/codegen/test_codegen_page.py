@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nuq import dispatch
 from nuq.codegen.design.bounds import layer_times
 from nuq.codegen.design.search import explore
 from nuq.codegen.emit import codes, explore_page, golden, plots
@@ -24,10 +26,12 @@ from nuq.codegen.emit.report_page import render_html
 from nuq.formats.commands import main
 from nuq.formats.errors import UserError
 from nuq.formats.hardware import find_part
+from nuq.formats.options import Options
 from nuq.formats.quantizer import Quantizer, thresholds
 from tests.layout import outside, overlaps, table_width
 from tests.networks import full_size
 from tests.pages import check_page
+from tests.toys import change_json
 
 EVIL = '<img src="http://x" onerror=alert(1)>&'
 
@@ -76,6 +80,21 @@ def test_a_report_opens_with_the_accuracy_of_its_network(generated: Callable[...
     (build / "accuracy.json").write_text("{")
     with pytest.raises(UserError, match="accuracy.json must be JSON; run `make accuracy` again"):
         main(["report", f"OUT={build}"])
+
+
+def test_accuracy_refreshes_the_report_of_its_network(generated: Callable[..., Path]) -> None:
+    build = generated()
+    arrays = read_report(build).arrays_sha256
+    entry = {"arrays_sha256": arrays, "images": 50, "float_top1": 90.0,
+             "integer_top1": 71.25}  # fmt: skip
+    (build / "accuracy.json").write_text(json.dumps(entry))
+    options = replace(Options(), out=build)
+    change_json(build / "report.json", lambda report: report.update(arrays_sha256="0" * 64))
+    dispatch.refresh_report(options)  # a report of another network stays as it is
+    assert "71.25%" not in (build / "report.html").read_text()
+    change_json(build / "report.json", lambda report: report.update(arrays_sha256=arrays))
+    dispatch.refresh_report(options)
+    assert "71.25%" in (build / "report.html").read_text()
 
 
 def test_codes_are_counted_where_they_begin_and_what_they_stand_for() -> None:
