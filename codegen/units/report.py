@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nuq.codegen.emit.page import Bad, Figure, Page, Section, Table, percent, render
+from nuq.codegen.emit.page import Bad, Figure, Page, Section, Table, Tile, percent, render
 
 LEAD = (
     "{lanes} lane(s), {how}. LUT counts are before any packing of two small LUTs into one; levels "
@@ -53,7 +53,33 @@ def html(data: dict[str, Any], pictures: dict[str, str]) -> str:
         ),
     )
     lead += LEAD.format(lanes=data["lanes"], how=how)
-    return render(Page(f"Conversion units of {data['network']}", lead, sections))
+    title = f"Conversion units of {data['network']}"
+    return render(Page(title, lead, sections, summary=_summary(data)))
+
+
+def _summary(data: dict[str, Any]) -> list[Tile]:
+    """What the checks say, the slowest recurrence, the LUTs of the units."""
+    checks, units = data["checks"], data["units"]
+    wrong = [*checks["mismatches"].values(), checks["stages"]["mismatches"]]
+    differ = sum(map(len, wrong)) + (checks["shapes_equal"] is False)
+    slowest = max(data["recurrences"], key=lambda row: row["ns"])
+    luts = {name: unit["cost"]["xc7"]["lut"] for name, unit in units.items()}
+    most = max(luts.values(), default=0) or 1
+    return [
+        Tile(
+            "Checks", f"{differ} differ" if differ else "all equal",
+            f"{sum(checks['inputs'].values()):,} inputs of the units, "
+            f"{checks['stages']['edges']:,} clock edges of the compute stages",
+        ),
+        Tile(
+            "Slowest recurrence", f"{slowest['ns']:.2f} ns",
+            f"{slowest['name']}, at most {slowest['limit']} ns on {data['engine']['part']}",
+        ),
+        Tile(
+            "LUTs of a unit, 7 series", f"{most:,}", "",
+            [(name, lut / most, f"{lut:,}") for name, lut in luts.items()],
+        ),
+    ]  # fmt: skip
 
 
 def _units(units: dict[str, Any]) -> Table:

@@ -14,6 +14,7 @@ from nuq.codegen.units.sweep import SWEEPS, Sweep
 from nuq.formats.commands import main
 from nuq.formats.errors import run_cli
 from tests.checkout import needs_yosys
+from tests.pages import check_page
 from tests.toys import Toy, ToyLayer
 
 TINY = Sweep((2,), (4,), (4,), ("gates",))
@@ -55,6 +56,8 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
         box = json.loads((folder / "rtl" / f"{name}.json").read_text())
         assert box["rtl_resource_usage"]["LUT"] == str(unit["cost"]["xc7"]["lut"])
     text = (folder / "units.html").read_text()
+    check_page(text)
+    assert "all equal" in text.partition("<section")[0]
     assert text.count("<svg") == 7 and "http-equiv" not in text and "src=" not in text
     assert "proved" in capsys.readouterr().out
     check_table_v(data["published"])
@@ -73,6 +76,7 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     monkeypatch.setattr(commands, "compare", lambda units, engine: wrong)
     assert main([*arguments, "SIMULATORS=cpp"]) == 1
     assert "FAILED: cpp: qk: layer 3, input 7 must give 1, not 2" in capsys.readouterr().out
+    assert "1 differ" in (folder / "units.html").read_text().partition("<section")[0]
 
 
 def check_table_v(published: dict) -> None:
