@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from nuq.formats.activation import Activation
 from nuq.formats.arithmetic import (
     LRN_ENTRIES,
     LRN_FACTOR_BITS,
@@ -128,7 +129,7 @@ class Layer:
     dilation: Pair
     pads: Pads
     groups: Size
-    relu: bool  # whether a ReLU follows
+    activation: Activation | None  # what follows, in front of the max pool
     macs: int = -1  # multiply-accumulates for one image, padding included; 0 without weights
     pool: Window | None  # the max pool, fused or all there is of a layer
     weight_bits: Annotated[int, Limits(minimum=0, maximum=16)]
@@ -205,7 +206,8 @@ class Layer:
         """
         if self.quantizer is None:
             return None
-        ends_at_0 = self.relu and self.kind in (*WEIGHTED, "add")
+        rectifies = self.activation is not None and self.activation.rectifies
+        ends_at_0 = rectifies and self.kind != "maxpool"
         return 0 if ends_at_0 else self.quantizer.y_min, self.quantizer.y_max
 
     @property

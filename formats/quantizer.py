@@ -58,13 +58,16 @@ class Quantizer:
     bits: Annotated[int, Limits(minimum=1, maximum=16)]  # width T of a stored code
     # width of the integer y that is encoded; equals `bits` for uniform
     qm: Annotated[int, Limits(minimum=2, maximum=16)]
-    frac: int  # F, y stands for y * 2^-F
+    frac: int  # F of its values; y stands for y * 2^-F, too, unless `y_frac` says otherwise
     variant: str | None = None  # of VARIANTS, enq only
     rule: str | None = None  # of RULES, knq only
     # int32 [2^bits], knq only
     centroid: np.ndarray | None = stored(array="centroid", default=None)
     threshold: np.ndarray | None = stored(array="threshold", default=None)
     signed: bool = False  # whether y, and codes other than knq's, are two's complement
+    # F of y where centroids are values of a function of it (knq only): y is two's complement then,
+    # and `signed` is said of the values
+    y_frac: int | None = None
     SCHEMA_RULES: ClassVar[dict[str, Any]] = {
         "allOf": [
             {
@@ -75,6 +78,7 @@ class Quantizer:
                         "qm": {"maximum": high if scheme == "uniform" else QM_RANGE[1]},
                         "variant": {"enum": [*VARIANTS] if scheme == "enq" else [None]},
                         "rule": {"enum": [*RULES] if scheme == "knq" else [None]},
+                        **({} if scheme == "knq" else {"y_frac": {"enum": [None]}}),
                     },
                     "required": ["variant", "rule"],
                 },
@@ -101,23 +105,32 @@ class Quantizer:
         _check_choice("rule", self.rule, RULES if self.scheme == "knq" else None)
         if self.scheme == "knq":
             self._check_tables()
+        elif self.y_frac is not None:
+            raise UserError(f"y_frac must be absent for {self.scheme}, not {self.y_frac}")
 
     def _check_tables(self) -> None:
-        """The centroid table increases strictly within the range of y, the thresholds too."""
+        """The centroid table increases strictly within the range of y, the thresholds too.
+
+        Behind a function centroids may have any order, and a threshold may be one that no y reaches
+        or that an earlier code has, too: that code then is not used.
+        """
         if self.centroid is None or self.threshold is None:
             raise UserError("knq must have a centroid and a threshold table; fit it to a histogram")
-        for name, table in (("centroid", self.centroid), ("threshold", self.threshold)):
+        behind = self.y_frac is not None
+        for name, table, low, more in (
+            ("centroid", self.centroid, lowest(self.qm, self.signed), 0),
+            ("threshold", self.threshold, self.y_min, int(behind)),
+        ):
             if table.shape != (1 << self.bits,):
                 raise UserError(
                     f"{name} table must have {1 << self.bits} entries, not {table.size}"
                 )
-            if table.min() < self.y_min or table.max() > self.y_max:
-                raise UserError(
-                    f"{name} table must stay in {self.y_min}..{self.y_max}, not {table}"
-                )
-        if (np.diff(self.centroid) <= 0).any():
+            high = low + (1 << self.qm) - 1 + more
+            if table.min() < low or table.max() > high:
+                raise UserError(f"{name} table must stay in {low}..{high}, not {table}")
+        if not behind and (np.diff(self.centroid) <= 0).any():
             raise UserError(f"centroid table must increase strictly, not {self.centroid}")
-        if self.threshold[0] != 0 or (np.diff(self.threshold[1:]) <= 0).any():
+        if self.threshold[0] != 0 or (np.diff(self.threshold[1:]) < (not behind)).any():
             raise UserError(
                 f"threshold table must start at 0 and then increase strictly, not {self.threshold}"
             )
@@ -132,9 +145,26 @@ class Quantizer:
         return self.qm + (not self.signed)
 
     @property
+    def encoded_frac(self) -> int:
+        """F of y."""
+        return self.frac if self.y_frac is None else self.y_frac
+
+    @property
+    def y_signed(self) -> bool:
+        """Whether y is two's complement."""
+        return self.signed or self.y_frac is not None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the largest of some codes belongs to the largest value."""
+        if self.centroid is None:
+            return not self.signed
+        return bool((np.diff(self.centroid) >= 0).all())
+
+    @property
     def y_min(self) -> int:
         """Smallest y: 0, or -2^(qm - 1) where it is signed."""
-        return lowest(self.qm, self.signed)
+        return lowest(self.qm, self.y_signed)
 
     @property
     def y_max(self) -> int:
@@ -176,13 +206,16 @@ class Quantizer:
         return max(self.max_value, -self.min_value)
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def decoder(self) -> tuple[object, ...]:
         """What two quantizers have in common if their codes stand for the same values."""
-        tables = [
-            None if table is None else tuple(table.tolist())
-            for table in (self.centroid, self.threshold)
-        ]
-        return (self.scheme, self.bits, self.qm, self.frac, self.variant, self.signed, *tables)
+        table = None if self.centroid is None else tuple(self.centroid.tolist())
+        return (self.scheme, self.bits, self.qm, self.frac, self.variant, self.signed, table)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What two quantizers have in common if they also give every y the same code."""
+        table = None if self.threshold is None else tuple(self.threshold.tolist())
+        return (*self.decoder, self.y_frac, table)
 
     @cached_property
     def encode_table(self) -> np.ndarray:

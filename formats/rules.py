@@ -79,7 +79,14 @@ def check_pool(layer: Layer) -> None:
 def _pool_faults(layer: Layer) -> Iterator[str]:
     """The largest code must belong to the largest value."""
     pooled, quantizer = layer.pool is not None and not layer.pool.trivial, layer.quantizer
-    if pooled and quantizer is not None and quantizer.signed and quantizer.scheme != "knq":
+    if not pooled or quantizer is None or quantizer.ordered:
+        return
+    if quantizer.scheme == "knq":
+        yield (
+            "a max pool must be of codes that rise with their values, not of those of "
+            f"{layer.activation}, which falls before it rises; let it be a layer of its own"
+        )
+    else:
         yield (
             "a max pool of values that may be negative must have codes of a table, which are "
             f"ordered, not those of {quantizer.scheme}; use SCHEME=knq, or put a ReLU before it"
@@ -251,7 +258,7 @@ def _concat_faults(parts: Sequence[Layer]) -> Iterator[str]:
                 f"parts must have {first.out_shape[1:]} rows and columns, "
                 f"not {part.out_shape[1:]} as {part.name}"
             )
-        if part.quantizer.key != first.quantizer.key:
+        if part.quantizer.decoder != first.quantizer.decoder:
             yield (
                 f"parts must share one quantizer, unlike {first.name} and {part.name}; "
                 "quantize again"

@@ -2,8 +2,8 @@
 """The Graph IR: a DAG of fused layers, float weights, and the shapes that follow.
 
 One `Layer` is what the engine runs in one go: a convolution (a fully connected layer is one whose
-kernel covers its whole input) with bias, ReLU and max pool, or one of the kinds without weights.
-Channel concatenations are no layers but names for several of them. Importers build Graphs,
+kernel covers its whole input) with bias, activation and max pool, or one of the kinds without
+weights. Channel concatenations are no layers but names for several of them. Importers build Graphs,
 everything after them reads Graphs.
 """
 
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nuq.formats.activation import RELU, Activation
 from nuq.formats.arithmetic import BLOCK_CODES, Average, Lrn, Window, dilated
 from nuq.formats.rules import INPUT, KINDS, WEIGHTED
+from nuq.model_prep.activations import rises
 
 
 def no_weight() -> np.ndarray:
@@ -42,13 +44,12 @@ class Layer:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)  # (top, left, bottom, right), with the value 0
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
-    relu: bool = True  # without it the output is signed
-    pool: Window | None = None  # max pool, fused behind the ReLU, or all there is of a "maxpool"
+    activation: Activation | None = RELU
+    pool: Window | None = None  # max pool, fused behind it, or all there is of a "maxpool"
     in_shape: tuple[int, int, int] = field(default=(0, 0, 0))
     conv_shape: tuple[int, int, int] = field(default=(0, 0, 0))  # before the max pool
     average: Average | None = None  # of an "avgpool"; stride and pads repeat it
     lrn: Lrn | None = None
-    clip_max: float | None = None  # the ReLU's upper limit (6.0 for ReLU6)
     title: str | None = None  # name in the file it came from; for reading only, never for paths
     fixed: bool = False  # the weights are structure (an identity), which seeding leaves alone
 
@@ -61,6 +62,11 @@ class Layer:
     def has_weights(self) -> bool:
         """Whether the layer is a convolution (or fully connected)."""
         return self.kind in WEIGHTED
+
+    @property
+    def coded(self) -> Activation | None:
+        """The activation where it is in the codebook: what is encoded is the number before it."""
+        return None if self.activation is None or self.activation.rectifies else self.activation
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -194,8 +200,10 @@ def _check_fields(layer: Layer) -> None:
         raise ValueError(f"layer {layer.name}: lrn must be set for lrn, and only there")
     if layer.kind == "maxpool" and layer.pool is None:
         raise ValueError(f"layer {layer.name}: pool must be set for maxpool")
-    if layer.clip_max is not None and not (layer.relu and layer.clip_max > 0):
-        raise ValueError(f"layer {layer.name}: clip_max must be positive and go with relu")
+    if layer.kind == "maxpool" and layer.coded:
+        raise ValueError(f"layer {layer.name}: {layer.coded} must be in front of a max pool")
+    if layer.pool is not None and not rises(layer.coded):
+        raise ValueError(f"layer {layer.name}: {layer.coded} must have its max pool behind it")
 
 
 def computed_shape(layer: Layer) -> tuple[int, int, int]:

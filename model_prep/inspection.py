@@ -205,13 +205,14 @@ def inspect(options: Options, images: int) -> Inspection:
     x = subject.to_float(pixels)
     found = Reference(network).run(network.input.encode(pixels))
     views = []
-    for layer, (_, want), (_, codes) in zip(
-        network.layers, run.run_float(subject.graph, x), found, strict=True
+    for layer, (own, encoded, want), (_, codes) in zip(
+        network.layers, run.run_encoded(subject.graph, x), found, strict=True
     ):
         exact = want.double()
         scale = np.ones(exact.shape[1]) if layer.scale is None else layer.scale.astype(np.float64)
         factor = tensor_of(scale).double()[:, None, None]
-        alone = fake_quant.quantize((exact * factor).float(), layer.quantizer).double() / factor
+        scaled = (encoded.double() * factor).float()
+        alone = fake_quant.quantize(own, scaled, layer.quantizer).double() / factor
         views.append(LayerView(
             layer.name, layer.quantizer, exact.numpy(), alone.numpy(),
             decoded(layer, codes).reshape(exact.shape), scale,

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from nuq.formats.arithmetic import Average, Lrn, Window
+from nuq.model_prep import activations
 from nuq.model_prep.graph import INPUT, Graph, Layer
 from nuq.model_prep.parallel import ordered
 
@@ -112,6 +113,20 @@ def run_float(graph: Graph, x: torch.Tensor) -> Iterator[tuple[Layer, torch.Tens
     return run(graph, x, float_layer)
 
 
+def run_encoded(
+    graph: Graph, x: torch.Tensor, gradients: bool = False
+) -> Iterator[tuple[Layer, torch.Tensor, torch.Tensor]]:
+    """Run the float network: (layer, what it encodes, what it stores) by layer."""
+    before: list[torch.Tensor] = []
+
+    def operation(layer: Layer, inputs: Tensors) -> torch.Tensor:
+        before[:] = [encoded(layer, operate(layer, inputs))]
+        return decoded(layer, before[0])
+
+    for layer, stored in run(graph, x, operation, gradients=gradients):
+        yield layer, before[0], stored
+
+
 def forward(graph: Graph, x: torch.Tensor) -> torch.Tensor:
     """The float network's output, [images, classes]."""
     return last(run_float(graph, x))
@@ -123,14 +138,14 @@ def float_logits(graph: Graph, inputs: Iterable[torch.Tensor]) -> np.ndarray:
 
 
 def float_layer(layer: Layer, inputs: Tensors) -> torch.Tensor:
-    """What the layer stores: its operation, ReLU and max pool."""
+    """What the layer stores: its operation, activation and max pool."""
     return finish(layer, operate(layer, inputs))
 
 
 def operate(
     layer: Layer, inputs: Tensors, parameters: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """What the layer computes from its inputs, before its ReLU and its max pool.
+    """What the layer computes from its inputs, before its activation and its max pool.
 
     Args:
         layer: any layer.
@@ -150,9 +165,24 @@ def operate(
 
 
 def finish(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """The layer's ReLU, then its max pool."""
+    """The layer's activation, then its max pool."""
     out = activate(layer, x)
     return max_pool(layer.pool, out) if layer.pool else out
+
+
+def encoded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """What the layer encodes: what it stores, or what is before an activation in its codebook.
+
+    A max pool of codes is one of these numbers: the activation rises with them.
+    """
+    if not layer.coded:
+        return finish(layer, x)
+    return max_pool(layer.pool, x) if layer.pool else x
+
+
+def decoded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """What the layer stores, of what it encodes."""
+    return activate(layer, x) if layer.coded else x
 
 
 def tensor_of(array: np.ndarray) -> torch.Tensor:
@@ -163,7 +193,7 @@ def tensor_of(array: np.ndarray) -> torch.Tensor:
 def convolve(
     layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """The layer's convolution with bias, before its ReLU.
+    """The layer's convolution with bias, before its activation.
 
     Args:
         layer: gives strides, pads and the like.
@@ -239,7 +269,5 @@ def near_squares(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def activate(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """The layer's ReLU with its upper limit, or x itself."""
-    if not layer.relu:
-        return x
-    return F.relu(x) if layer.clip_max is None else x.clamp(0.0, layer.clip_max)
+    """The layer's activation, or x itself."""
+    return x if layer.activation is None else activations.apply(layer.activation, x)

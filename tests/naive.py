@@ -198,7 +198,7 @@ def run(network: Any, codes: np.ndarray) -> dict[str, np.ndarray]:
         assert np.abs(acc).max() < 1 << (layer.acc_bits - 1), layer.name
         stored[layer.name] = acc
         if layer.quantizer:
-            relu = layer.relu and layer.kind in ("conv", "fc", "add")
+            relu = layer.activation and layer.kind != "maxpool"
             y = requantize(product, layer.requant_shift, layer.quantizer, relu)
             out = encode(y, layer.quantizer)
             stored[layer.name] = max_pool(out, layer.pool) if layer.pool else out

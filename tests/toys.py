@@ -220,7 +220,7 @@ def store(
     if shift > MAX_SHIFT or bits - min(shift, 0) >= MAX_BITS:
         raise ValueError("requantize shift out of range")
     relu = layer.relu if layer.relu is not None else not quantizer.signed
-    relu = relu and layer.kind in (*CONVOLUTIONS, "add")
+    relu = relu and layer.kind != "maxpool"
     out = naive.encode(naive.requantize(found.product, shift, quantizer, relu), quantizer)
     if layer.pool:
         if quantizer.signed and layer.pool != POOL1 and quantizer.scheme != "knq":
@@ -251,6 +251,7 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
     windowed = layer.kind in (*CONVOLUTIONS, "avgpool")
     source_frac = made.read(sources[0])[2]
     fields = found.fields
+    relu = layer.relu if layer.relu is not None else not (last or layer.signed)
     made.entries.append({
         "name": name, "kind": layer.kind, "inputs": sources,
         "in_shape": list(in_shape), "conv_shape": list(found.acc.shape[1:]),
@@ -260,7 +261,7 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
         "dilation": list(layer.dilation) if layer.kind in CONVOLUTIONS else [1, 1],
         "pads": list(layer.pads) if windowed else [0, 0, 0, 0],
         "groups": layer.groups if layer.kind in CONVOLUTIONS else 1,
-        "relu": bool(layer.relu if layer.relu is not None else not (last or layer.signed)),
+        "activation": {"function": "relu", "parameters": {}} if relu else None,
         "pool": to_json(layer.pool), "weight_frac": weight_frac,
         "bias_frac": source_frac + weight_frac - fields["bias_shift"] if fields["macs"] else 0,
         "acc_bits": found.bits, "requant_shift": shift,

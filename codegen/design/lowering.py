@@ -147,7 +147,7 @@ class Lowered:
             "y_max": quantizer.y_max,
             "out_bits": quantizer.bits,
             "out_plane_words": plane_words(*layer.out_shape[1:], quantizer.bits),
-            "out_signed": int(quantizer.signed),
+            "out_signed": int(quantizer.y_signed),
             "out_scheme": Scheme[quantizer.scheme.upper()],
             "out_shift": quantizer.shift,
             "out_half": quantizer.encode_half,

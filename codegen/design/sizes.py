@@ -220,7 +220,7 @@ def sizes_of(
         tree_bits=max(sum_bits, aligned_bits),
         acc_bits=max(sums),
         quant_bits=quant_bits(rows, stored),
-        quant_signed=any(item.signed for item in stored),
+        quant_signed=any(item.y_signed for item in stored),
         code_bits=max(widths),
         gear_bits=max(gear_bits(width) for width in widths),
         line_blocks=max(row.line_entries for row in rows),
@@ -262,7 +262,7 @@ def sizes_of(
 def quant_bits(rows: Sequence[Row], quantizers: Sequence[Quantizer]) -> int:
     """Width of y and of the threshold that no value reaches, y_max + 1."""
     low, high = min(row.y_min for row in rows), max(row.y_max for row in rows) + 1
-    return signed_bits(low, high) if any(q.signed for q in quantizers) else unsigned_bits(high)
+    return signed_bits(low, high) if any(q.y_signed for q in quantizers) else unsigned_bits(high)
 
 
 def wide_bits(rows: Sequence[Row], layers: Sequence[Layer], sums: Sequence[int]) -> int:

@@ -19,7 +19,10 @@ FOOT = 18  # below the bars, for the scale
 def occurring(quantizer: Quantizer, codes: np.ndarray) -> Codes:
     """What the codes of a quantizer stand for, and how often they occur among `codes` (uint16)."""
     counts = np.bincount(codes.ravel(), minlength=1 << quantizer.bits)
+    behind = quantizer.y_frac is not None
     order = np.argsort(quantizer.decode_table, kind="stable")
+    if behind:
+        order = np.arange(len(order))
     together = max(1, len(order) // MOST)
     unit = 2.0**-quantizer.frac
     encoded = quantizer.encode_table
@@ -30,8 +33,10 @@ def occurring(quantizer: Quantizer, codes: np.ndarray) -> Codes:
     return Codes(
         values=[float(v) for v in quantizer.decode_table[order][::together] * unit],
         thresholds=[
-            None if start < 0 else float((start + quantizer.y_min) * unit) for start in starts
+            None if start < 0 else float((start + quantizer.y_min) * 2.0**-quantizer.encoded_frac)
+            for start in starts
         ],
+        behind=behind,
         counts=[int(n) for n in counts[order].reshape(-1, together).sum(axis=1)],
         together=together,
     )
@@ -52,7 +57,8 @@ def picture(codes: Codes) -> Figure:
             f'<rect x="{x:.1f}" y="{HEIGHT - tall:.1f}" width="{width:.1f}" height="{tall:.1f}">'
             f"{tip}</rect>"
         )
-        ticks.append(f"M{scale * (value - low):.1f} {HEIGHT}v5")
+        if not codes.behind:
+            ticks.append(f"M{scale * (value - low):.1f} {HEIGHT}v5")
     foot = HEIGHT + FOOT - 3
     svg = (
         f'<svg role="img" width="{WIDTH}" viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" font-size="11">'
@@ -64,9 +70,10 @@ def picture(codes: Codes) -> Figure:
     )
     caption = (
         f"Share of each code on the test images; {percent(max(shares))} is the highest bar. A bar "
-        "goes from its code's threshold to the next one's, a tick is the value that is computed "
-        "with."
-    )
+        "goes from its code's threshold to the next one's, "
+        + ("both in front of the activation." if codes.behind else "a tick is the value that is "
+           "computed with.")
+    )  # fmt: skip
     if codes.together > 1:
         caption += f" {codes.together} neighbouring codes are counted together."
     return Figure(svg, caption)
@@ -74,6 +81,14 @@ def picture(codes: Codes) -> Figure:
 
 def _edges(codes: Codes) -> list[float]:
     """Where bars begin and the last ends; the outer ones as far from their values as inside."""
+    if codes.behind:
+        used = [start for start in codes.thresholds if start is not None]
+        inner = used[1:] or used
+        step = (inner[-1] - inner[0]) / len(inner) or 1.0
+        edges, after = [inner[0] - step], inner[-1] + step
+        for start in codes.thresholds[1:]:  # a code that is not used has no width
+            edges.append(edges[-1] if start is None else start)
+        return [*edges, after]
     values = codes.values
     starts = [
         value if start is None else start

@@ -80,10 +80,14 @@ class Counts(Model):
 
 
 class Codes(Model):
-    """The codes of a layer in the order of their values, `together` neighbours as one."""
+    """The codes of a layer in the order of their values, `together` neighbours as one.
+
+    With an activation in the codebook they are in the order of the numbers in front of it.
+    """
 
     values: list[float]  # that is computed with
-    thresholds: list[float | None]  # the least value that becomes the code; None: none does
+    thresholds: list[float | None]  # the least number that becomes the code; None: none does
+    behind: bool  # whether thresholds are in front of an activation, values behind it
     counts: list[Count]  # on all images
     together: Positive
 

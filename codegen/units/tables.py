@@ -80,7 +80,7 @@ def network_tables(network: Network, scheme: str, place: int | None = None) -> T
         else:
             sources = layer.inputs[place : place + 1]
             quantizer = network.quantizer(sources[0]) if sources else None
-        if quantizer and quantizer.scheme == scheme and not quantizer.signed:
+        if quantizer and quantizer.scheme == scheme and not quantizer.y_signed:
             entries.append(Entry(index, layer.name, quantizer))
     source = f"{network.name}, manifest SHA-256 {network.manifest_sha256[:16]}"
     return Tables(source, scheme, len(network.layers), tuple(entries)) if entries else None

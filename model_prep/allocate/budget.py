@@ -11,7 +11,7 @@ where they lower it most per stored bit (greedy on the convex hull, as in rate-d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from nuq.formats.errors import UserError
 from nuq.model_prep.allocate.measure import Measure
 from nuq.model_prep.allocate.problem import Problem, Widths, with_width
 from nuq.model_prep.graph import Graph
-from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.plan import LayerPlan, Plan
 from nuq.model_prep.quantize.quantizers import SCHEMES
 from nuq.model_prep.quantize.refine import pipeline
 from nuq.model_prep.quantize.score import inverse_sqnr
@@ -208,16 +208,33 @@ def front(
     return kept
 
 
+def _loss_behind(layers: Sequence[LayerPlan], measured: pipeline.Measured, bits: int) -> float:
+    """Weighted error of layers that share a codebook with an activation in it."""
+    qm, fracs = measured.qm, measured.fracs
+    wide = [replace(layer, bits=bits) for layer in layers]
+    made = pipeline.fit_behind(wide, measured.weights, qm, fracs)
+    return sum(
+        pipeline.weighted_error(
+            made[layer.name], measured.weights[layer.name], qm, fracs[layer.name],
+            activation=layer.activation,
+        )
+        for layer in layers if layer.counted
+    )  # fmt: skip
+
+
 def expected_losses(plan: Plan, measured: pipeline.Measured) -> Losses:
     """Weighted error of every quantizer at every width; the plan's own are not looked at."""
     qm = measured.qm
     table: dict[str, dict[int, float]] = {}
-    for owner, (layer, *_) in plan.by_owner.items():
+    for owner, (layer, *others) in plan.by_owner.items():
         most = layer.qm or qm
         low, high = SCHEMES[str(layer.scheme)].widths(most)
-        weights, frac = measured.weights[owner], measured.fracs[owner]
         table[owner] = {}
         for bits in range(max(EXPECTED_WIDTHS[0], low), min(EXPECTED_WIDTHS[1], high, most) + 1):
+            if any(one.activation for one in (layer, *others)):
+                table[owner][bits] = _loss_behind((layer, *others), measured, bits)
+                continue
+            weights, frac = measured.weights[owner], measured.fracs[owner]
             one, factor = pipeline.fit_one(layer, weights, bits, qm, frac, owner in measured.free)
             table[owner][bits] = pipeline.weighted_error(one, weights, qm, frac, factor)
     return table

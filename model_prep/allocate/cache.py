@@ -62,17 +62,20 @@ class _Kept:
     y is made narrow only when a candidate is accepted: most are never needed again.
     """
 
+    layer: Layer
     tensor: torch.Tensor
     key: tuple[int, int, bool] | None
 
     def stored(self, quantizer: Quantizer | None) -> torch.Tensor:
         """What the layer stores under a quantizer, which has the same y where there is a key."""
         if self.key is None or quantizer is None:
-            return fake_quant.quantize(self.tensor, quantizer)
+            return fake_quant.quantize(self.layer, self.tensor, quantizer)
         return fake_quant.values(self.tensor.to(torch.int32), quantizer)
 
     def narrow(self) -> "_Kept":
-        return self if self.key is None else _Kept(self.tensor.to(torch.int16), self.key)
+        return (
+            self if self.key is None else _Kept(self.layer, self.tensor.to(torch.int16), self.key)
+        )
 
 
 def _integers_key(quantizer: Quantizer | None) -> tuple[int, int, bool] | None:
@@ -82,14 +85,14 @@ def _integers_key(quantizer: Quantizer | None) -> tuple[int, int, bool] | None:
     """
     if quantizer is None or quantizer.scheme == "uniform" or quantizer.qm > _COMPACT_BITS:
         return None
-    return quantizer.frac, quantizer.qm, quantizer.signed
+    return quantizer.encoded_frac, quantizer.qm, quantizer.y_signed
 
 
-def _kept(raw: torch.Tensor, quantizer: Quantizer | None) -> _Kept:
+def _kept(layer: Layer, raw: torch.Tensor, quantizer: Quantizer | None) -> _Kept:
     key = _integers_key(quantizer)
     if key is None or quantizer is None:
-        return _Kept(raw, None)
-    return _Kept(fake_quant.integers(raw, quantizer), key)
+        return _Kept(layer, raw, None)
+    return _Kept(layer, fake_quant.integers(raw, quantizer), key)
 
 
 def _same(one: Quantizer | None, other: Quantizer | None) -> bool:
@@ -196,7 +199,8 @@ class BatchRun:
 
         def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
             name, quantizer = layer.name, choice.quantizers.get(layer.name)
-            value = _kept(self._network.raw(layer, inputs, choice.weights.get(name)), quantizer)
+            raw = self._network.raw(layer, inputs, choice.weights.get(name))
+            value = _kept(layer, raw, quantizer)
             if name in self._keep and name in changed:
                 self._pending[name] = value
             elif name in self._keep:

@@ -22,7 +22,7 @@ from nuq.model_prep.allocate.sqnr import Efficiency, Limits, Step
 from nuq.model_prep.graph import INPUT, Graph
 from nuq.model_prep.quantize.calibrate import FloatMaps, Formats
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
-from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.plan import LayerPlan, Plan
 from nuq.model_prep.quantize.quantizers import LAYER, WEIGHTS, fit_weights
 from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
 from nuq.model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
@@ -138,11 +138,17 @@ def weight_sqnr_db(
     return measured
 
 
-def code_sqnr_db(formats: Formats, names: Sequence[str], own: Quantizer) -> float:
-    """SQNR in dB of the activations of layers, together, in a quantizer's codes (equation 4)."""
-    counts = np.sum([formats.counts[name] for name in names], axis=0)
-    first, frac = lowest(formats.qm, own.signed), formats.fracs[names[0]]
-    return sqnr_db(*signal_and_noise(counts, first, frac, own))
+def code_sqnr_db(
+    formats: Formats, layers: Sequence[LayerPlan], own: Mapping[str, Quantizer]
+) -> float:
+    """SQNR in dB of the activations of layers, together, in their codes (equation 4)."""
+    power = np.zeros(2)
+    for layer in layers:
+        first, frac = lowest(formats.qm, layer.y_signed), formats.fracs[layer.name]
+        power += signal_and_noise(
+            formats.counts[layer.name], first, frac, own[layer.name], activation=layer.activation
+        )
+    return sqnr_db(*power)
 
 
 def of_activations(problem: Problem, kind: str, kappa: float | None = None) -> Filling:
@@ -156,21 +162,21 @@ def of_activations(problem: Problem, kind: str, kappa: float | None = None) -> F
     filling = Filling(kappa)
     for group in problem.groups:
         layers = problem.members[group.name]
-        names = [layer.name for layer in layers if layer.counted]
-        zero = -lowest(formats.qm, layers[0].signed)
-        dead = not any(np.delete(formats.counts[name], zero).any() for name in names)
+        counted = [layer for layer in layers if layer.counted]
+        zero = -lowest(formats.qm, layers[0].y_signed)
+        dead = not any(np.delete(formats.counts[one.name], zero).any() for one in counted)
         filling.add(
             group.name, sum(rho[name] for name in group.layers) or least,
-            (group.widths[0], group.widths[-1]), dead, partial(_measure, problem, group, names),
+            (group.widths[0], group.widths[-1]), dead, partial(_measure, problem, group, counted),
         )  # fmt: skip
     return filling
 
 
 def _measure(
-    problem: Problem, group: Group, names: Sequence[str], widths: Iterable[int]
+    problem: Problem, group: Group, layers: Sequence[LayerPlan], widths: Iterable[int]
 ) -> dict[int, float]:
     return {
-        bits: code_sqnr_db(problem.formats, names, problem.quantizer(group, bits))
+        bits: code_sqnr_db(problem.formats, layers, problem.quantizers(group, bits))
         for bits in widths
     }
 
@@ -230,9 +236,14 @@ def weight_steps(graph: Graph, plan: Plan) -> dict[str, float]:
     }
 
 
-def code_steps(quantizers: Mapping[str, Quantizer], formats: Formats) -> dict[str, float]:
+def code_steps(
+    plan: Plan, quantizers: Mapping[str, Quantizer], formats: Formats
+) -> dict[str, float]:
     """Measured SQNR in dB of activations in their codes, by layer name."""
-    return {name: code_sqnr_db(formats, [name], own) for name, own in quantizers.items()}
+    return {
+        layer.name: code_sqnr_db(formats, [layer], quantizers)
+        for layer in plan.layers if layer.name in quantizers
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -283,7 +294,7 @@ def allocate(
             )
         plan = plan.with_values("weight_bits", weight_bits)
     quantizers = problem.choice(widths).quantizers
-    codes = code_steps(quantizers, problem.formats)
+    codes = code_steps(plan, quantizers, problem.formats)
     _, stored = predict(graph, weight_steps(graph, plan), codes)
     measured = layer_sqnr_db(FakeQuantized(graph, source, plan.layers), maps, quantizers)
     return Allocated(plan, target, problem.nb(widths), stored, measured)

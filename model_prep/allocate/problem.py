@@ -110,10 +110,10 @@ class Problem:
         """The plan with these widths."""
         return share(self.graph, self.open_plan.with_values("bits", self.by_name(widths)))
 
-    def quantizer(self, group: Group, bits: int) -> Quantizer:
-        """A group's quantizer at a width, the others' open."""
+    def quantizers(self, group: Group, bits: int) -> dict[str, Quantizer]:
+        """A group's quantizers at a width, by layer name; the others' are open."""
         layers = tuple(replace(layer, bits=bits) for layer in self.members[group.name])
-        return self._fit_once(layers)[group.name]
+        return self._fit_once(layers)
 
     def _choice(self, widths: Widths) -> Choice:
         """The fitted quantizers of these widths."""

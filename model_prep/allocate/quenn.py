@@ -17,6 +17,7 @@ from nuq.formats.arithmetic import lowest, to_fixed
 from nuq.model_prep.allocate.cache import Choice, FloatBase
 from nuq.model_prep.allocate.measure import Measure
 from nuq.model_prep.allocate.problem import Problem
+from nuq.model_prep.quantize.behind import numbers
 from nuq.model_prep.quantize.calibrate import FloatMaps
 from nuq.model_prep.quantize.fake_quant import floats
 from nuq.model_prep.quantize.plan import Plan
@@ -112,13 +113,13 @@ def layer_analysis(problem: Problem, weight_widths: Sequence[int] = WEIGHT_WIDTH
             ones = np.ones(len(flat), np.int64)
             for bits in weight_widths:
                 found.append(analyse(layer.name, "weights", flat, ones, bits))
-    formats, signed = problem.formats, problem.open_plan.signed
+    formats = problem.formats
     for group in problem.groups:
-        for name in group.layers:
-            first = lowest(formats.qm, name in signed)
-            y = np.arange(first, first + (1 << formats.qm)) * 2.0 ** -formats.fracs[name]
+        for own in problem.members[group.name]:
+            name = own.name
+            stored = numbers(own.activation, formats.qm, formats.fracs[name], own.signed)
             for bits in group.widths:
-                found.append(analyse(name, "activations", y, formats.counts[name], bits))
+                found.append(analyse(name, "activations", stored, formats.counts[name], bits))
     return found
 
 

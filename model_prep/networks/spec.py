@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nuq.formats.activation import RELU
 from nuq.formats.arithmetic import Window
 from nuq.formats.ending import Ending
 from nuq.formats.images import Preprocessing, Reader
@@ -101,7 +102,8 @@ def chain(
                 step.name, "conv" if step.kernel else "fc",
                 (layers[-1].name if layers else INPUT,),
                 state[f"{tensors}.weight"].reshape(kernel), state[f"{tensors}.bias"],
-                stride=window.stride, pads=window.pads, pool=step.pool, relu=step is not steps[-1],
+                stride=window.stride, pads=window.pads, pool=step.pool,
+                activation=RELU if step is not steps[-1] else None,
             ))  # fmt: skip
         return Graph(name, in_shape, layers)
 

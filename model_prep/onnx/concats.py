@@ -13,9 +13,9 @@ import numpy as np
 
 from nuq.formats.arithmetic import BLOCK_CODES, Window
 from nuq.formats.errors import UserError
-from nuq.model_prep.onnx.fuse import reachable, readers
+from nuq.model_prep.activations import rises
 from nuq.model_prep.onnx.limits import FLOAT_BYTES, MAX_CONCAT_PARTS, Budget
-from nuq.model_prep.onnx.operations import Op, fixed_conv
+from nuq.model_prep.onnx.operations import Op, fixed_conv, identity, reachable, readers
 
 
 def spread_pools(output: Op) -> int:
@@ -24,8 +24,8 @@ def spread_pools(output: Op) -> int:
     A max pool works on each channel apart, so pooling the parts and joining them gives the same
     values as pooling what is joined; only the pooled maps are then stored. The concatenation takes
     the pool's place: what read the pool reads it, and its shape is the pooled one. A pool stays an
-    operation of its own where a part is no convolution with a ReLU, has a pool already, or is read
-    by something else, or where something else reads the concatenation.
+    operation of its own where a part is no convolution with a rising activation, has a pool
+    already, or is read by something else, or where something else reads the concatenation.
 
     Args:
         output: the last operation, which is no max pool; operations are changed in place.
@@ -59,8 +59,8 @@ def _read_by_one(source: Op, uses: Counter[Op]) -> list[Op]:
     stack = [source]  # no recursion: a file may nest as deep as it likes
     while stack:
         op = stack.pop()
-        rectified = op.has_weights and op.relu and op.pool is None
-        if uses[op] != 1 or not (rectified or op.kind == "concat"):
+        takes = op.has_weights and op.activation and op.pool is None and rises(op.coded)
+        if uses[op] != 1 or not (takes or op.kind == "concat"):
             return []
         below.append(op)
         if op.kind == "concat":
@@ -69,7 +69,12 @@ def _read_by_one(source: Op, uses: Counter[Op]) -> list[Op]:
 
 
 def copy_of(source: Op) -> Op:
-    """A layer that stores `source` a second time: a max pool over single pixels."""
+    """A layer that stores `source` a second time: a max pool over single pixels.
+
+    Codes that do not rise with their values cannot be taken over: a convolution makes others.
+    """
+    if not all(rises(part.coded) for part in parts_of(source)):
+        return identity(source, f"copy of {source.title}")
     return Op(
         "maxpool", sources=[source], title=f"copy of {source.title}",
         pool=Window((1, 1), (1, 1)), nonnegative=source.nonnegative,
@@ -102,6 +107,47 @@ def separate(output: Op) -> int:
             )
         op.sources = parts
     return copies
+
+
+def parts_of(op: Op) -> list[Op]:
+    """The layers that a concat joins, nested or not, or the layer itself."""
+    found, stack = [], [op]
+    while stack:
+        one = stack.pop()
+        if one.kind == "concat":
+            stack.extend(reversed(one.sources))
+        else:
+            found.append(one)
+    return found
+
+
+def part_unlike(output: Op) -> int:
+    """Let no layer whose codes do not rise with their values share them with unlike ones.
+
+    All that one concat joins is read with one table. Where activations differ, a convolution comes
+    behind those that fall before they rise, with a table of its own.
+
+    Returns:
+        The number of convolutions.
+    """
+    added: dict[Op, Op] = {}
+    order = reachable(output)
+    for op in order:
+        if op.kind != "concat":
+            continue
+        keys = {part.coded and part.coded.key for part in parts_of(op)}
+        if len(keys) > 1:
+            op.sources = [_with_own(source, added) for source in op.sources]
+    return len(added)
+
+
+def _with_own(source: Op, added: dict[Op, Op]) -> Op:
+    """A part of a concat, with a convolution behind it where its codes do not rise."""
+    if source.kind == "concat" or rises(source.coded):
+        return source
+    if source not in added:
+        added[source] = identity(source, f"values of {source.title}")
+    return added[source]
 
 
 @dataclass
@@ -222,7 +268,9 @@ class Padder:
 
     def _lrn(self, op: Op) -> None:
         index = self._places[op.sources[0]].index
-        if not np.array_equal(index, np.arange(len(index))):  # zeros between channels it sums over
+        # numbers between or behind the channels that it sums over
+        between = not np.array_equal(index, np.arange(len(index)))
+        if between or op.sources[0].coded and not self._places[op.sources[0]].plain:
             op.sources = [self._pack(op.sources[0])]
         self._follow(op)
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations, normalisations, arithmetic, Concat and what the host does at the end.
+"""Normalisations, arithmetic, Concat and what the host does at the end.
 
 Arithmetic with a constant per channel is an affine map, folded into the convolution before it.
 """
 
+from functools import partial
 from math import isfinite, prod
 
 import numpy as np
@@ -13,50 +14,10 @@ from nuq.formats.ending import Step
 from nuq.model_prep.onnx.limits import MAX_CONCAT_PARTS
 from nuq.model_prep.onnx.lowering import Node, Result, Results, folding, operator
 from nuq.model_prep.onnx.operations import Finished, UnsupportedError, Value, map_axes
+from nuq.model_prep.onnx.pointwise import ARITHMETIC, combined, part_of_one, scaled, unresolved
 from nuq.model_prep.onnx.views import axis_index
 
 WIDEST_LRN = 255  # channels; fewer can be run
-
-
-def _relu(node: Node, clip: float | None) -> Value:
-    value = node.tensor()
-    return node.op("relu", value.op, axes=value.axes, relu=True, clip_max=clip, nonnegative=True)
-
-
-@operator("Relu")
-def relu(node: Node) -> Value:
-    """Relu."""
-    return _relu(node, None)
-
-
-@operator("Clip")
-def clip(node: Node, *, min: float | None = None, max: float | None = None) -> Value:
-    """Clip from 0: a ReLU with an upper limit."""
-    low = node.number(1, "min", -np.inf) if min is None else min
-    high = node.number(2, "max", np.inf) if max is None else max
-    if low != 0.0 or not high > 0.0:
-        raise UnsupportedError(f"limits must be 0 and a positive number, not {low:g} and {high:g}")
-    return _relu(node, high if isfinite(high) and high < 3e38 else None)
-
-
-@operator(
-    "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSigmoid", "HardSwish", "Mish",
-    "Softplus", "Softsign", "ThresholdedRelu", "Swish",
-    ignored=("alpha", "beta", "gamma", "approximate"),
-)  # fmt: skip
-def other_activation(node: Node) -> Value:
-    """Activations other than ReLU: refused, but what follows is still checked."""
-    raise UnsupportedError(
-        "the engine's activation is ReLU; train the network with it", node.tensor().shape
-    )
-
-
-@operator("Sigmoid", "Tanh")
-def pointwise(node: Node) -> Finished:
-    """Sigmoid or Tanh: left to the host at the end, else refused as other activations."""
-    if not node.at_end:
-        other_activation(node)
-    return node.finished().then(Step(node.op_type.lower()))
 
 
 @operator("BatchNormalization", ignored=("momentum",))
@@ -82,6 +43,14 @@ def batch_norm(
 
 def _affine(node: Node, value: Value, scale: np.ndarray, shift: np.ndarray) -> Value:
     """x * scale + shift; both [channels] or one number."""
+    of = None
+    if scale.size == shift.size == 1:
+        found = scaled(node, value, scale.item(), shift.item())
+        if isinstance(found, Value):
+            return found
+        of = found
+    elif unresolved(value.op):
+        raise UnsupportedError("a constant for each channel must not be in an activation")
     channels = value.op.out_shape[0]
     with np.errstate(over="ignore"):
         factors = np.broadcast_to(scale, channels).astype(np.float32)
@@ -89,7 +58,9 @@ def _affine(node: Node, value: Value, scale: np.ndarray, shift: np.ndarray) -> V
     if not (np.isfinite(factors).all() and np.isfinite(shifts).all()):
         raise UnsupportedError("scale and shift must be finite")
     weight = factors.reshape(-1, 1, 1, 1)
-    return node.op("affine", value.op, axes=value.axes, weight=weight, bias=shifts, groups=channels)
+    return node.op(
+        "affine", value.op, axes=value.axes, weight=weight, bias=shifts, groups=channels, of=of
+    )
 
 
 def _per_channel(node: Node, index: int, value: Value) -> np.ndarray:
@@ -116,9 +87,10 @@ def arithmetic(node: Node) -> Results:
     first = 1 if node.known(0) else 0
     value, other = node.tensor(first), 1 - first
     if not node.known(other):
-        if node.op_type != "Add":
+        found = combined(node, node.tensor(0), node.tensor(1))
+        if found is None and node.op_type != "Add":
             raise UnsupportedError("one input must be a constant", value.shape)
-        return add(node)
+        return add(node) if found is None else found
     constant = _per_channel(node, other, value)
     one, zero = np.ones(()), np.zeros(())
     if node.op_type == "Add":
@@ -129,9 +101,21 @@ def arithmetic(node: Node) -> Results:
         scale, shift = (one, -constant) if first == 0 else (-one, constant)
     elif first == 0 and (constant != 0).all():
         scale, shift = 1 / constant, zero
+    elif first == 1 and constant.size == 1:
+        return part_of_one(node, value, partial(np.divide, constant.item()))
     else:
         raise UnsupportedError("the divisor must be a constant other than 0")
     return _affine(node, value, scale, shift)
+
+
+@operator("Neg")
+def negative(node: Node) -> Result:
+    """The number itself, negative."""
+    if constants := node.constants():
+        node.take(constants[0].nbytes)
+        with folding():
+            return np.negative(constants[0])
+    return _affine(node, node.tensor(), -np.ones(()), np.zeros(()))
 
 
 @folding()
@@ -139,14 +123,11 @@ def _computed(node: Node, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if first.dtype != second.dtype or first.dtype == np.bool_:
         raise UnsupportedError("constants must be numbers of one type")
     node.take(prod(np.broadcast_shapes(first.shape, second.shape)) * first.itemsize)
-    compute: dict[str, np.ufunc] = {
-        "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide,
-    }  # fmt: skip
     if node.op_type == "Div" and np.issubdtype(first.dtype, np.integer):
         if (second == 0).any() or (first < 0).any() or (second < 0).any():
             raise UnsupportedError("integer division must be of positive numbers")
         return first // second
-    return compute[node.op_type](first, second)
+    return ARITHMETIC[node.op_type](first, second)
 
 
 @operator("Sum")

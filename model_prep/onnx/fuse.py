@@ -2,45 +2,32 @@
 """Operations to layers: what the engine does in one go becomes one operation.
 
 After `fuse` there are only the Graph's kinds, concats and the input. Affine maps are folded into
-the convolution before them, or become depthwise 1x1 convolutions; ReLUs are absorbed by their
-producer (before its max pool, since the two commute), or become identity convolutions; pads move
+the convolution before them, or become depthwise 1x1 convolutions; activations are absorbed by their
+producer (before its max pool, where the two commute), or become identity convolutions; pads move
 into what reads them.
 """
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
 import numpy as np
 
+from nuq.formats.activation import RELU, Activation
 from nuq.formats.arithmetic import Average, Window
 from nuq.formats.errors import UserError
+from nuq.model_prep.activations import nonnegative, rises
 from nuq.model_prep.onnx.limits import FLOAT_BYTES, Budget
-from nuq.model_prep.onnx.operations import Op, Pads, Shape, fixed_conv, identity
+from nuq.model_prep.onnx.operations import (
+    Op,
+    Pads,
+    Shape,
+    fixed_conv,
+    identity,
+    reachable,
+    readers,
+)
 
 ABSORBS = ("conv", "fc", "add", "avgpool", "lrn")
-
-
-def reachable(output: Op) -> list[Op]:
-    """The operations that `output` depends on, in topological order; no recursion."""
-    order: list[Op] = []
-    seen: set[Op] = set()
-    stack: list[tuple[Op, bool]] = [(output, False)]
-    while stack:
-        op, done = stack.pop()
-        if done:
-            order.append(op)
-        elif op not in seen:
-            seen.add(op)
-            stack.append((op, True))
-            stack.extend((source, False) for source in reversed(op.sources) if source not in seen)
-    return order
-
-
-def readers(order: Iterable[Op]) -> Counter[Op]:
-    """How often every operation is read."""
-    return Counter(source for op in order for source in op.sources)
 
 
 def fuse(output: Op, budget: Budget) -> Op:
@@ -49,12 +36,12 @@ def fuse(output: Op, budget: Budget) -> Op:
     whole = last.average is not None and (
         last.average.count_include_pad or not any(last.average.pads)
     )
-    if ((last.has_weights and last.pool is None) or whole) and not last.relu:
+    if ((last.has_weights and last.pool is None) or whole) and not last.activation:
         return last
     if last.kind == "input":
         raise UserError("the model must compute something, not return its input")
     end = identity(last, "output")
-    end.relu = end.nonnegative = False
+    end.activation, end.nonnegative = None, False
     return end
 
 
@@ -78,7 +65,7 @@ class Fuser:
     def run(self) -> Op:
         """The output of the rewritten operations."""
         rules = {
-            "affine": self._affine, "relu": self._relu, "maxpool": self._max_pool,
+            "affine": self._affine, "activation": self._activation, "maxpool": self._max_pool,
             "avgpool": self._average, "conv": self._conv, "fc": self._conv, "pad": self._pad,
             "select": self._select,
         }  # fmt: skip
@@ -176,7 +163,7 @@ class Fuser:
         if source.kind == "input" and self._sole(source) and op.weight.all() and by_weights:
             _normalise(source, op)
             return source
-        if source.has_weights and self._sole(source) and not (source.relu or source.pool):
+        if source.has_weights and self._sole(source) and not (source.activation or source.pool):
             with np.errstate(over="ignore"):
                 source.weight = source.weight * op.weight
                 source.bias = source.bias * op.weight.reshape(-1) + op.bias
@@ -188,33 +175,38 @@ class Fuser:
         self._scaled.add(scaled)
         return scaled
 
-    def _relu(self, op: Op) -> Op:
+    def _activation(self, op: Op) -> Op:
         source = self._solid(self._source(op))
-        if source.nonnegative and op.clip_max is None:
+        if source.nonnegative and op.activation == RELU:
             return source
-        return self._rectified(source, op)
+        return self._activated(source, op)
 
-    def _rectified(self, source: Op, relu: Op) -> Op:
-        """`source` with the ReLU in it, or a new convolution behind it that applies the ReLU."""
-        if source.kind == "maxpool" and self._sole(source):
+    def _activated(self, source: Op, op: Op) -> Op:
+        """`source` with the activation in it, or a new convolution behind it that applies it."""
+        rising, above = rises(op.activation), nonnegative(op.activation)
+        if source.kind == "maxpool" and self._sole(source) and rising:
             before = source.sources[0]
-            inner = self._rectified(before, relu)
+            inner = self._activated(before, op)
             source.sources = [inner]
             if inner is not before:
                 self._uses[inner] = 1
-            source.nonnegative = True
+            source.nonnegative = above
             return source
         parts = source.sources if source.kind == "concat" else [source]
         if self._sole(source) and all(
-            part.kind in ABSORBS and (part is source or self._sole(part)) for part in parts
+            part.kind in ABSORBS
+            and (part is source or self._sole(part))
+            and (rising or part.pool is None)
+            and _joint(part.activation, op.activation) is not None
+            for part in parts
         ):
             for part in parts:
-                part.relu = part.nonnegative = True
-                part.clip_max = _lower(part.clip_max, relu.clip_max)
-            source.nonnegative = True
+                part.activation = _joint(part.activation, op.activation)
+                part.nonnegative = above
+            source.nonnegative = above
             return source
-        behind = identity(source, relu.title)
-        behind.relu, behind.nonnegative, behind.clip_max = True, True, relu.clip_max
+        behind = identity(source, op.title)
+        behind.activation, behind.nonnegative = op.activation, above
         return behind
 
     def _max_pool(self, op: Op) -> Op:
@@ -232,11 +224,12 @@ class Fuser:
             scaled
             and (source.weight > 0).all()
             and self._sole(source)
-            and not source.relu
+            and not source.activation
             and source.pool is None
         ):
             return self._commuted(source, op, pool)
-        if source.has_weights and self._sole(source) and source.pool is None:
+        takes = source.has_weights and source.pool is None and rises(source.coded)
+        if takes and self._sole(source):
             source.pool = pool
             return source
         op.sources, op.pool, op.nonnegative = [source], pool, source.nonnegative
@@ -245,7 +238,8 @@ class Fuser:
     def _commuted(self, affine: Op, op: Op, pool: Window | None) -> Op:
         """The affine map of positive factors behind the max pool, which then reads fewer values."""
         before = affine.sources[0]
-        if before.has_weights and self._sole(before) and before.pool is None:
+        takes = before.has_weights and before.pool is None and rises(before.coded)
+        if takes and self._sole(before):
             before.pool, inner = pool, before
         else:
             op.sources, op.pool, op.nonnegative = [before], pool, before.nonnegative
@@ -271,7 +265,7 @@ class Fuser:
             else:
                 source = self._solid(source)
         inner = source.average
-        if average and inner and self._sole(source) and not source.relu:
+        if average and inner and self._sole(source) and not source.activation:
             both = _in_one(inner, average, source.sources[0].out_shape)
             if both is not None:
                 op.average, source = both, source.sources[0]
@@ -316,14 +310,18 @@ def _inside(pads: Pads, kernel: tuple[int, int]) -> bool:
     return max(pads[0], pads[2]) < kernel[0] and max(pads[1], pads[3]) < kernel[1]
 
 
-def _lower(first: float | None, second: float | None) -> float | None:
-    """The smaller of two upper limits, None being none.
+def _joint(first: Activation | None, second: Activation | None) -> Activation | None:
+    """One activation that does what two in a row do; None where there is none such.
 
-    >>> _lower(None, 6.0), _lower(4.0, 6.0), _lower(None, None)
-    (6.0, 4.0, None)
+    >>> str(_joint(RELU, Activation("relu", {"limit": 6.0}))), _joint(RELU, Activation("tanh"))
+    ('relu(limit=6)', None)
     """
-    limits = [limit for limit in (first, second) if limit is not None]
-    return min(limits) if limits else None
+    if first is None or second is None:
+        return first or second
+    if not (first.rectifies and second.rectifies):
+        return None
+    limits = [*first.parameters.values(), *second.parameters.values()]
+    return Activation("relu", {"limit": min(limits)}) if limits else RELU
 
 
 def check(output: Op) -> None:

@@ -11,12 +11,12 @@ import torch
 from nuq.formats.ending import Ending, describe
 from nuq.formats.errors import UserError
 from nuq.model_prep.graph import INPUT, Graph, Layer
-from nuq.model_prep.onnx import convolutions, elementwise, parts, views, windows  # noqa: F401
-from nuq.model_prep.onnx.concats import Padder, separate, spread_pools
-from nuq.model_prep.onnx.fuse import check, fuse, reachable
+from nuq.model_prep.onnx import convolutions, elementwise, parts, pointwise, views, windows  # noqa: F401
+from nuq.model_prep.onnx.concats import Padder, part_unlike, separate, spread_pools
+from nuq.model_prep.onnx.fuse import check, fuse
 from nuq.model_prep.onnx.limits import Budget, shown
 from nuq.model_prep.onnx.lowering import Context, lower
-from nuq.model_prep.onnx.operations import Op, Shape
+from nuq.model_prep.onnx.operations import Op, Shape, reachable
 from nuq.model_prep.onnx.reader import read
 from nuq.model_prep.seeding import SEED, reseed
 
@@ -111,6 +111,9 @@ def _load(path: Path) -> ImportedNetwork:
     if source.batch != 1:
         notes.append("the batch axis is set to 1")
     copies = separate(output)
+    apart = part_unlike(output)
+    if apart:
+        notes.append(f"{apart} convolutions, because layers in one concatenation share a codebook")
     if copies:
         notes.append(f"{copies} copies, because a layer can be in one concatenation only")
     padder = Padder(output, budget)

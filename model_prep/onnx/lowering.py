@@ -24,6 +24,7 @@ from nuq.model_prep.onnx.operations import (
     UnsupportedError,
     Value,
     map_axes,
+    reachable,
     refused,
 )
 from nuq.model_prep.onnx.reader import DOMAINS, Source, node_title, to_array
@@ -351,6 +352,10 @@ def lower(context: Context) -> Finished:
     value = context.value(context.source.output_name)
     if isinstance(value, np.ndarray):
         raise UserError("the model's output must depend on its input, not be constant")
+    parts = [op for op in reachable(value.op) if op.kind == "pointwise"]
+    if parts:
+        reason = "it must be a part of an activation that docs/onnx.md lists"
+        raise UserError(_listed([(op.of.operator, op.title, reason) for op in parts if op.of]))
     return value.finished() if isinstance(value, Value) else value
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Op`, a layer that is not fused yet; `Value` and `Finished`, what a tensor name stands for."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 
+from nuq.formats.activation import RELU, Activation
 from nuq.formats.ending import Ending, Step, start
 from nuq.formats.errors import UserError
 from nuq.model_prep.graph import Layer, computed_shape
@@ -29,24 +31,39 @@ class UnsupportedError(UserError):
         self.dims = dims
 
 
+Compute = Callable[[np.ndarray], np.ndarray]  # a function of numbers, float64
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """How each number of an operation follows from the one of another in the same place."""
+
+    base: "Op"
+    compute: Compute
+    depth: int  # of such operations that are behind each other
+    operator: str  # of the node, in ONNX
+
+
 @dataclass(eq=False, kw_only=True)
 class Op(Layer):
     """A layer without a name yet: it reads operations instead of names.
 
     Until it is fused its kind may also be "input", "affine" (x * weight + bias per channel),
-    "relu", "pad", "select" (some channels, in the order of `index`), or "refused" (stands for a
-    node that cannot be had, so that the nodes behind it can still be checked); "concat" becomes a
-    concat of the Graph.
+    "activation", "pad", "select" (some channels, in the order of `index`), "pointwise" (a part of
+    an activation, which nothing may read once that is recognised), or "refused" (stands for a node
+    that cannot be had, so that the nodes behind it can still be checked); "concat" becomes a concat
+    of the Graph.
     """
 
     name: str = ""
     inputs: tuple[str, ...] = ()
     title: str = ""
-    relu: bool = False
+    activation: Activation | None = None
     sources: "list[Op]"
     pad_value: float = 0.0  # what "pad" fills in, 0 or -inf
     index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of "select"
     nonnegative: bool = False  # no value can be below 0
+    of: Pointwise | None = None
 
     def __post_init__(self) -> None:
         """Derive the shape where it is not given."""
@@ -56,6 +73,27 @@ class Op(Layer):
             self.conv_shape = computed_shape(self)
 
 
+def reachable(output: Op) -> list[Op]:
+    """The operations that `output` depends on, in topological order; no recursion."""
+    order: list[Op] = []
+    seen: set[Op] = set()
+    stack: list[tuple[Op, bool]] = [(output, False)]
+    while stack:
+        op, done = stack.pop()
+        if done:
+            order.append(op)
+        elif op not in seen:
+            seen.add(op)
+            stack.append((op, True))
+            stack.extend((source, False) for source in reversed(op.sources) if source not in seen)
+    return order
+
+
+def readers(order: Iterable[Op]) -> Counter[Op]:
+    """How often every operation is read."""
+    return Counter(source for op in order for source in op.sources)
+
+
 def fixed_conv(
     source: Op, title: str, weight: np.ndarray, groups: int = 1, pads: Pads = (0, 0, 0, 0)
 ) -> Op:
@@ -63,7 +101,7 @@ def fixed_conv(
     return Op(
         "conv", sources=[source], title=title, weight=weight,
         bias=np.zeros(len(weight), np.float32), groups=groups, pads=pads,
-        relu=source.nonnegative, nonnegative=source.nonnegative, fixed=True,
+        activation=RELU if source.nonnegative else None, nonnegative=source.nonnegative, fixed=True,
     )  # fmt: skip
 
 

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Calibration`: what a float network does on its calibration images, from one pass over them.
 
-The pass keeps, for every stored map, a histogram from which the integers y that encoding will see
-(docs/formats.md 2.3: rounded half up, clamped to qm bits, the papers' "pre-process" bound) can be
-counted for any F that is chosen afterwards. `Formats` is such a choice; all fits come from it.
+The pass keeps, for every map that is encoded, a histogram from which the integers y that encoding
+will see (docs/formats.md 2.3: rounded half up, clamped to qm bits, the papers' "pre-process" bound)
+can be counted for any F that is chosen afterwards. `Formats` is such a choice; all fits come from
+it.
 """
 
 import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,7 @@ from nuq.formats.quantizer import QM_RANGE, Quantizer
 from nuq.model_prep import run
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.parallel import ordered
-from nuq.model_prep.quantize import quantizers
+from nuq.model_prep.quantize import behind, quantizers
 from nuq.model_prep.quantize.plan import LayerPlan, Plan
 from nuq.model_prep.quantize.quantizers.codebook import table_quantizer
 from nuq.model_prep.quantize.quantizers.histogram import signal_and_noise
@@ -165,18 +166,20 @@ class Formats:
         Raises:
             UserError: names the layer that cannot be fitted.
         """
-        counted: dict[str, list[str]] = {}
-        for layer in plan.layers:
-            if layer.scheme is not None and layer.counted:
-                counted.setdefault(layer.owner, []).append(layer.name)
+        sets = plan.by_owner
 
-        def one(layer: LayerPlan) -> Quantizer:
+        def one(layer: LayerPlan) -> dict[str, Quantizer]:
+            sharing = sets[layer.owner]
             try:
-                return fixed(layer, layer.qm or self.qm) or self._fit(layer, counted[layer.owner])
+                if any(other.activation for other in sharing):
+                    return self._fit_behind(sharing)
+                names = [other.name for other in sharing if other.counted]
+                chosen = fixed(layer, layer.qm or self.qm) or self._fit(layer, names)
             except UserError as error:
                 raise UserError(f"layer {layer.name}: {error}") from None
+            return {other.name: chosen for other in sharing}
 
-        return plan.fit_each(one)
+        return {name: found[name] for name, found in plan.fit_each(one).items()}
 
     def _fit(self, layer: LayerPlan, names: list[str]) -> Quantizer:
         """The quantizer of layers that share one: fitted, or the best of those of several F."""
@@ -209,6 +212,48 @@ class Formats:
         assert best is not None
         return best
 
+    def _fit_behind(self, layers: Sequence[LayerPlan]) -> dict[str, Quantizer]:
+        """The quantizers of layers that share a codebook with an activation in it, by name."""
+        qm = layers[0].qm or self.qm
+        given = {layer.name: fixed(layer, qm) for layer in layers}
+        if all(given.values()):
+            return {name: one for name, one in given.items() if one is not None}
+        open_ = self.weighted is not None and layers[0].encoded_frac is None
+        best: dict[str, Quantizer] = {}
+        least = math.inf
+        for finer in self.finer if open_ else (0,):
+            key = f"{layers} {finer}"
+            if f"{key} {layers[0].name}" not in self.fits:
+                parts = {layer.name: self._part(layer, finer) for layer in layers}
+                made = behind.fit_all(layers, parts, qm)
+                self.fits.update((f"{key} {name}", one) for name, one in made.items())
+            trial = {layer.name: self.fits[f"{key} {layer.name}"] for layer in layers}
+            loss = sum(self._loss(layer, trial[layer.name]) for layer in layers if layer.counted)
+            if not best or loss < least:
+                best, least = trial, loss
+        return best
+
+    def _part(self, layer: LayerPlan, finer: int) -> behind.Part:
+        """What a layer encodes, with so many more fractional bits where its F is to be chosen."""
+        frac = self.fracs[layer.name]
+        if self.weighted is None or layer.encoded_frac is not None:
+            counts, _, frac = narrowed(layer, self.counts[layer.name], self.qm, frac)
+            return behind.Part(layer.activation, frac, counts)
+        fine, qm = self.weighted[layer.name], layer.qm or self.qm
+        frac = min(frac + finer, ACTIVATION_FRAC) - (self.qm - qm)
+        first = lowest(self.qm + FINER, layer.y_signed)
+        counts = coarser(fine.counts, first, fine.frac - frac, qm, layer.y_signed)
+        return behind.Part(layer.activation, frac, counts)
+
+    def _loss(self, layer: LayerPlan, chosen: Quantizer) -> float:
+        """What a layer's quantizer is expected to add to the network's loss; 0 where F is fixed."""
+        if self.weighted is None:
+            return 0.0
+        fine = self.weighted[layer.name]
+        weights = fine.weights if fine.weights.sum() > 0 else fine.counts
+        first = lowest(self.qm + FINER, layer.y_signed)
+        return signal_and_noise(weights, first, fine.frac, chosen, activation=layer.activation)[1]
+
     def _of(self, layer: LayerPlan, counts: np.ndarray, qm: int, frac: int) -> Quantizer:
         """A layer's quantizer for a histogram [2^qm] of y with this width and F."""
         bits = layer.bits or 0
@@ -229,7 +274,7 @@ def narrowed(
     less = qm - (plan.qm or qm)
     if not less:
         return counts, qm, frac
-    own = coarser(counts, lowest(qm, plan.signed), less, qm - less, plan.signed)
+    own = coarser(counts, lowest(qm, plan.y_signed), less, qm - less, plan.y_signed)
     return own, qm - less, frac - less
 
 
@@ -246,10 +291,15 @@ def fixed(plan: LayerPlan, qm: int) -> Quantizer | None:
         return Quantizer(
             plan.scheme, plan.bits, width, plan.frac, signed=plan.signed, **plan.options
         )
-    if plan.centroids is None:
+    if plan.centroids is None or (plan.activation and plan.thresholds is None):
         return None
     centroid = np.array(plan.centroids, np.int32)
-    return table_quantizer(centroid, qm, plan.frac, plan.signed, **plan.options)
+    if not plan.activation:
+        return table_quantizer(centroid, qm, plan.frac, plan.signed, **plan.options)
+    return Quantizer(
+        "knq", plan.bits, qm, plan.frac, centroid=centroid, signed=plan.signed,
+        threshold=np.array(plan.thresholds, np.int32), y_frac=plan.y_frac, **plan.options,
+    )  # fmt: skip
 
 
 class Calibration:
@@ -264,7 +314,8 @@ class Calibration:
         Searches run on the first `few` of them; `qm` is the largest width of y to be asked for.
         """
         self.graph, self.pixels, self.to_float, self.few = graph, pixels, to_float, few
-        self.signed = signed_layers(graph)
+        coded = (layer.name for layer in graph.layers[:-1] if layer.coded)
+        self.signed = signed_layers(graph).union(coded)  # whose y may be negative
         self._histograms = {
             layer.name: Histogram(qm + FINER + 1, layer.name in self.signed)
             for layer in graph.layers[:-1]
@@ -286,9 +337,9 @@ class Calibration:
         """Run one batch; its outputs [N, classes] and, where they are to be kept, all maps."""
         batch, keep = part
         maps = []
-        for layer, stored in run.run_float(self.graph, self.to_float(batch)):
+        for layer, encoded, stored in run.run_encoded(self.graph, self.to_float(batch)):
             if layer.name in self._histograms:
-                self._histograms[layer.name].add(stored)
+                self._histograms[layer.name].add(encoded)
             if keep:
                 maps.append(stored)
         return stored.flatten(1).numpy(), maps
@@ -300,7 +351,7 @@ class Calibration:
 
     @property
     def maxima(self) -> dict[str, float]:
-        """The largest magnitude of a stored activation, for every layer but the last."""
+        """The largest magnitude of what is encoded, for every layer but the last."""
         return {name: histogram.largest for name, histogram in self._histograms.items()}
 
     def counts(self, qm: int, fracs: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -316,10 +367,10 @@ class Calibration:
         if missing:
             again = {name: torch.zeros(1 << qm, dtype=torch.int64) for name in missing}
             for batch in batches(self.pixels, "histograms"):
-                for layer, stored in run.run_float(self.graph, self.to_float(batch)):
+                for layer, encoded, _ in run.run_encoded(self.graph, self.to_float(batch)):
                     if layer.name in missing:
                         signed = layer.name in self.signed
-                        y = to_integers(stored, qm, fracs[layer.name], signed) - lowest(qm, signed)
+                        y = to_integers(encoded, qm, fracs[layer.name], signed) - lowest(qm, signed)
                         again[layer.name] += torch.bincount(y.flatten(), minlength=1 << qm)
             counts.update((name, one.numpy()) for name, one in again.items())
         return {name: counts[name] for name in fracs}
@@ -344,7 +395,7 @@ def check_codes(calibration: Calibration, plan: Plan, quantizers: Mapping[str, Q
         chosen = quantizers.get(layer.name)
         if chosen is None or calibration.commonest(layer.name) > _VARIED:
             continue
-        counts = calibration.counts(chosen.qm, {layer.name: chosen.frac})[layer.name]
+        counts = calibration.counts(chosen.qm, {layer.name: chosen.encoded_frac})[layer.name]
         codes = np.bincount(chosen.encode_table, weights=counts)
         share = float(codes.max() / max(1, codes.sum()))
         if share >= _ALIKE:

@@ -17,7 +17,7 @@ from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize.calibrate import batches, to_integers
 from nuq.model_prep.quantize.plan import LayerPlan
 from nuq.model_prep.quantize.quantizers import WeightFormat
-from nuq.model_prep.run import finish, last, operate, run
+from nuq.model_prep.run import decoded, encoded, last, operate, run
 
 Quantizers = Mapping[str, Quantizer]
 
@@ -55,14 +55,14 @@ class FakeQuantized:
     def raw(
         self, layer: Layer, inputs: list[torch.Tensor], weight: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """What the layer would store without quantization: ReLU and max pool done.
+        """What the layer encodes, its max pool done.
 
         `weight` is used instead of the layer's own.
         """
         parameters = self._parameters.get(layer.name)
         if parameters is not None and weight is not None:
             parameters = weight, parameters[1]
-        return finish(layer, operate(layer, inputs, parameters))
+        return encoded(layer, operate(layer, inputs, parameters))
 
     def run(
         self, pixels: np.ndarray, quantizers: Quantizers,
@@ -76,7 +76,7 @@ class FakeQuantized:
 
         def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
             raw = self.raw(layer, inputs, replaced.get(layer.name))
-            return quantize(raw, quantizers.get(layer.name))
+            return quantize(layer, raw, quantizers.get(layer.name))
 
         return run(self.graph, self.start(pixels), stored)
 
@@ -97,7 +97,7 @@ def floats(values: np.ndarray, frac: int = 0) -> torch.Tensor:
 
 def integers(out: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
     """`to_integers` for a quantizer."""
-    return to_integers(out, quantizer.qm, quantizer.frac, quantizer.signed)
+    return to_integers(out, quantizer.qm, quantizer.encoded_frac, quantizer.y_signed)
 
 
 def values(y: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
@@ -111,6 +111,13 @@ def values(y: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
     return torch.index_select(table, 0, y.flatten()).view(y.shape)
 
 
-def quantize(out: torch.Tensor, quantizer: Quantizer | None) -> torch.Tensor:
-    """Quantize and dequantize; without a quantizer, `out` itself."""
-    return out if quantizer is None else values(integers(out, quantizer), quantizer)
+def quantize(layer: Layer, out: torch.Tensor, quantizer: Quantizer | None) -> torch.Tensor:
+    """What the layer stores of `out`, which it encodes: quantized and dequantized.
+
+    Without a quantizer, or with one that does not hold the layer's activation, that comes behind.
+    """
+    if quantizer is not None:
+        out = values(integers(out, quantizer), quantizer)
+        if quantizer.y_frac is not None:
+            return out
+    return decoded(layer, out)

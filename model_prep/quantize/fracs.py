@@ -34,9 +34,12 @@ SENSITIVITY_IMAGES = 64  # at most, of the calibration images
 
 
 def layer_fracs(maxima: Mapping[str, float], qm: int, plan: Plan) -> dict[str, int]:
-    """The largest F that clips no activation, by layer name; one for layers that share."""
-    owners = {layer.name: layer.owner for layer in plan.layers}
-    least: dict[str, int] = {}
+    """The largest F that clips no y, by layer name; one for layers that share, if y is alike."""
+    owners: dict[str, object] = {
+        layer.name: (layer.owner, layer.activation and layer.activation.key)
+        for layer in plan.layers
+    }
+    least: dict[object, int] = {}
     for name, value in maxima.items():
         frac = largest_frac(value, (1 << (qm - (name in plan.signed))) - 1, ACTIVATION_FRAC)
         owner = owners.get(name, name)
@@ -131,10 +134,10 @@ def uniform_formats(
     """
     given: dict[str, int] = {}
     for layer in plan.layers:
-        if layer.frac is not None and plan.qm != AUTO:
+        if layer.encoded_frac is not None and plan.qm != AUTO:
             narrow = layer.scheme == "uniform" and layer.bits is not None
             width = layer.bits if narrow else layer.qm or plan.qm
-            given[layer.name] = layer.frac + plan.qm - (width or 0)
+            given[layer.name] = layer.encoded_frac + plan.qm - (width or 0)
     if plan.qm == AUTO or not given:
         return _searched(evaluator, maxima, plan, delta)
     if not maxima.keys() <= given.keys():

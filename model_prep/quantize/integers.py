@@ -84,7 +84,7 @@ def quantize_layer(
         weight_scale=stored.scale,
         bias_bits=plan.bias_bits, bias_frac=bias_frac, bias_shift=acc_frac - bias_frac,
         acc_bits=accumulator_bits(weight, bias, acc_frac - bias_frac, magnitude),
-        requant_shift=None if quantizer is None else acc_frac - quantizer.frac,
+        requant_shift=None if quantizer is None else acc_frac - quantizer.encoded_frac,
         out_frac=acc_frac if quantizer is None else quantizer.frac,
     )  # fmt: skip
     check_exact(quantized)
@@ -94,8 +94,8 @@ def quantize_layer(
 def _common(layer: Layer, quantizer: Quantizer | None) -> dict[str, Any]:
     """The fields that a layer in integers has from the float layer."""
     names = (
-        "name", "kind", "in_shape", "conv_shape", "stride", "pads", "dilation", "groups", "relu",
-        "pool", "kernel",
+        "name", "kind", "in_shape", "conv_shape", "stride", "pads", "dilation", "groups",
+        "activation", "pool", "kernel",
     )  # fmt: skip
     own = {name: getattr(layer, name) for name in names}
     return {**own, "inputs": tuple(layer.inputs), "quantizer": quantizer}
@@ -135,7 +135,7 @@ def quantize_operation(
         bias_bits=0, bias_frac=0, bias_shift=0, in_aligns=aligns, lrn=table,
         average=Divisor(layer.average.count_include_pad) if layer.average else None,
         acc_bits=1 + worst.bit_length(),
-        requant_shift=None if quantizer is None else acc_frac - quantizer.frac,
+        requant_shift=None if quantizer is None else acc_frac - quantizer.encoded_frac,
         out_frac=in_frac if quantizer is None else quantizer.frac,
     )  # fmt: skip
     check_exact(done)
@@ -145,9 +145,9 @@ def quantize_operation(
 def check_graph(graph: Graph) -> None:
     """Refuse, by UserError, a network that the integer arithmetic does not cover."""
     last = graph.layers[-1]
-    if last.relu and last.has_weights or last.pool is not None:
+    if last.coded or (last.activation and last.has_weights) or last.pool is not None:
         raise UserError(
-            f"layer {last.name} must have neither ReLU nor pool, as its output stays raw"
+            f"layer {last.name} must have neither activation nor pool, as its output stays raw"
         )
     if not last.has_weights and last.kind != "avgpool":
         raise UserError(

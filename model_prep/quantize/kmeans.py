@@ -3,7 +3,8 @@
 
 A requantized activation is one of 2^qm integers, so the histogram over all calibration activations
 describes the data without loss, and the best centroid table is found by dynamic programming: no
-sampling, no restarts, no seed.
+sampling, no restarts, no seed. `turning_table` does the same for a function of them that falls
+before it rises.
 """
 
 import heapq
@@ -27,8 +28,10 @@ class _Clusters:
     integer (at a tie both neighbours cost the same). Both are checked in Python integers.
     """
 
-    def __init__(self, values: np.ndarray, counts: np.ndarray) -> None:
-        total, largest = sum(counts.tolist()), int(values[-1])
+    def __init__(self, values: np.ndarray, counts: np.ndarray, largest: int | None = None) -> None:
+        """`largest` of the values where that is not the last one."""
+        total = sum(counts.tolist())
+        largest = int(values[-1]) if largest is None else largest
         if total * largest * largest >= 1 << 61 or total * largest >= 1 << 50:
             raise UserError(
                 f"histogram must stay exact in 64 bits, not {total} activations up to {largest}; "
@@ -47,6 +50,12 @@ class _Clusters:
         """Nearest integer to the mean, halves upwards, of each values[splits[j]:splits[j + 1]]."""
         s0, s1 = np.diff(self.s0[splits]), np.diff(self.s1[splits])
         return (2 * s1 + s0) // (2 * s0)
+
+    def costs(self, start: int, stops: np.ndarray) -> np.ndarray:
+        """Cost of values[start:stop] as one cluster, for each stop."""
+        s0, s1, s2 = (one[stops] - one[start] for one in (self.s0, self.s1, self.s2))
+        center = np.rint(s1 / s0).astype(np.int64)
+        return s2 + center * (center * s0 - 2 * s1)
 
     def first_costs(self, zero_first: bool) -> np.ndarray:
         """Cost of values[:i] as one cluster for i = 0..n; its centroid is 0 if `zero_first`."""
@@ -202,3 +211,84 @@ def exact_kmeans(
         raise UserError("the value 0 must occur where the first centroid is to be 0")
     centroids = _optimal_centroids(clusters, min(number, len(values)), zero_first)
     return _fill(centroids, number, len(counts) - 1).astype(np.int32)
+
+
+class _Partitions:
+    """The best partitions of every beginning of rising values into up to `number` clusters."""
+
+    def __init__(self, values: np.ndarray, counts: np.ndarray, number: int) -> None:
+        size = len(values)
+        # least cost of the first so many values by the number of clusters, float64
+        self.costs = np.zeros((number + 1, size + 1))
+        self.costs[0, 1:] = np.inf
+        self._splits: list[np.ndarray] = []
+        if not size:
+            return
+        clusters = _Clusters(values, counts)
+        before, lower = clusters.first_costs(zero_first=False), np.zeros(size + 1, np.int64)
+        self.costs[1:2] = before
+        for used in range(1, min(number, size)):
+            before, lower = _next_row(clusters, before, used, lower, only_last=False)
+            self.costs[used + 1, used + 1 :] = before[used + 1 :]
+            self._splits.append(lower)
+
+    def bounds(self, number: int, size: int) -> list[int]:
+        """Where clusters of the first `size` values begin and end."""
+        found = [size]
+        for splits in reversed(self._splits[: max(0, min(number, size) - 1)]):
+            found.append(int(splits[found[-1]]))
+        return [*found, 0]
+
+
+def turning_table(values: np.ndarray, counts: np.ndarray, number: int) -> np.ndarray:
+    """The table of least squared error where codes are segments of values that fall, then rise.
+
+    One segment at most reaches across the least value. All others lie on one of two branches, of
+    which every beginning (from the outer end inwards) has its best partitions as in `exact_kmeans`;
+    so all segments are tried that can lie between two beginnings. One that costs more than a whole
+    partition found before cannot, nor can any longer one.
+
+    Args:
+        values: integers.
+        counts: how often each occurs, int64 above 0.
+        number: table entries; where fewer segments do, the last ones are equal.
+
+    Returns:
+        int32 [number], in the order of the segments.
+
+    >>> turning_table(np.array([0, -2, -3, -3, 0, 4]), np.ones(6, np.int64), 4)
+    array([ 0, -3,  0,  4], dtype=int32)
+    """
+    turn = int(values.argmin())
+    left, falling = _joined(values[:turn], counts[:turn])
+    right, rising = _joined(values[turn:], counts[turn:])
+    outer = _Partitions(left[:1] - left, falling, number)
+    inner = _Partitions((right[-1] - right)[::-1], rising[::-1], number)
+    low, size = int(values.min()), len(left) + len(right)
+    joined, weights = np.concatenate([left, right]), np.concatenate([falling, rising])
+    pieces = _Clusters(joined - low, weights, int(values.max()) - low)
+    best, place = np.inf, (0, size, 0)
+    for start in range(len(left), -1, -1):
+        stops = np.arange(max(len(left), start + 1), size + 1)
+        cost = pieces.costs(start, stops)
+        stops, cost = stops[cost < best], cost[cost < best]
+        if not len(stops):
+            break
+        # [clusters on the left, stop]
+        beside = outer.costs[:number, start, None] + inner.costs[number - 1 :: -1, size - stops]
+        total = beside.min(0) + cost
+        least = int(total.argmin())
+        if total[least] < best:
+            best, place = total[least], (start, int(stops[least]), int(beside[:, least].argmin()))
+    start, stop, used = place
+    ends = (size - end for end in inner.bounds(number - 1 - used, size - stop))
+    splits = np.array(sorted({*outer.bounds(used, start), start, stop, *ends}))
+    table = pieces.centroids(splits) + low
+    return np.pad(table, (0, number - len(table)), "edge").astype(np.int32)
+
+
+def _joined(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Equal neighbours as one, with the sum of their counts."""
+    starts = np.flatnonzero(np.diff(values)) + 1
+    starts = np.concatenate([[0], starts])[: len(values)].astype(np.int64)
+    return values[starts], np.add.reduceat(counts, starts) if len(starts) else counts

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from nuq.formats.activation import Activation
 from nuq.formats.errors import UserError, meant
 from nuq.model_prep.quantize import quantizers
 from nuq.model_prep.quantize.quantizers import LAYER, OWNERS, SCHEMES, WeightFormat
@@ -63,7 +64,8 @@ PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
 class LayerPlan:
     """How one layer is quantized.
 
-    `signed`, `shares` and `counted` follow from the graph, see `model_prep.quantize.sharing`.
+    `activation`, `signed`, `shares` and `counted` follow from the graph, see
+    `model_prep.quantize.sharing`.
     """
 
     name: str
@@ -72,7 +74,8 @@ class LayerPlan:
     scheme: str | None = None  # None: the last layer, which has no activation format
     bits: int | None = None  # None while a search has to find it
     options: Mapping[str, Any] = field(default_factory=dict)  # the scheme's own, all of them
-    signed: bool = False
+    activation: Activation | None = None  # where it is in the codebook
+    signed: bool = False  # whether values may be negative
     shares: str | None = None
     counted: bool = True
     weight_scheme: str = "uniform"
@@ -80,7 +83,20 @@ class LayerPlan:
     qm: int | None = None  # width of y where it is less than the plan's
     frac: int | None = None  # F of the stored code's values; None: measured
     centroids: tuple[int, ...] | None = None  # a whole knq table; None: measured
+    # F of y in front of an activation, and where its codes begin; None: measured
+    y_frac: int | None = None
+    thresholds: tuple[int, ...] | None = None
     weight_scales: tuple[int, ...] | None = None  # m of each channel; None: measured
+
+    @property
+    def encoded_frac(self) -> int | None:
+        """F of y; None: measured."""
+        return self.y_frac if self.activation else self.frac
+
+    @property
+    def y_signed(self) -> bool:
+        """Whether y may be negative."""
+        return self.signed or self.activation is not None
 
     @property
     def owner(self) -> str:
@@ -116,8 +132,8 @@ class Plan:
 
     @property
     def signed(self) -> frozenset[str]:
-        """The layers whose activations may be negative."""
-        return frozenset(layer.name for layer in self.layers if layer.signed)
+        """The layers whose y may be negative."""
+        return frozenset(layer.name for layer in self.layers if layer.y_signed)
 
     @property
     def searches_bits(self) -> bool:

@@ -43,7 +43,8 @@ from nuq.model_prep.quantize.quantizers import (
 )
 from nuq.model_prep.quantize.sharing import share
 
-_FIXED_KEYS = ("frac", "centroids")  # what fine-tuning found; for one layer only
+# what fine-tuning found; for one layer only
+_FIXED_KEYS = ("frac", "centroids", "y_frac", "thresholds")
 _SCALES = "weight_scales"  # likewise, of weights
 _FORMAT_KEYS = ("scheme", "bits", "qm", *OWNERS)
 _LAYER_KEYS = (*_FORMAT_KEYS, "weight_scheme", "weight_scale", "weight_bits", "bias_bits")
@@ -57,7 +58,8 @@ _CHOICES = {
     **{option: SCHEMES[owner].options[option] for option, owner in OWNERS.items()},
 }  # fmt: skip
 _RANGES = {
-    "qm": QM_RANGE, "frac": (-64, 64), "weight_bits": (1, 16), "bias_bits": (2, 32),
+    "qm": QM_RANGE, "frac": (-64, 64), "y_frac": (-64, 64),
+    "weight_bits": (1, 16), "bias_bits": (2, 32),
     "distil_steps": (1, 100_000),
 }  # fmt: skip
 _RULES = {
@@ -72,10 +74,8 @@ _RULES = {
         lambda value: _are_integers(value) and all(1 <= m <= LARGEST for m in value),
         f"a list of integers of 1 to {LARGEST}",
     ),
-    "centroids": (
-        lambda value: _are_integers(value) and value == sorted(set(value)),
-        "a list of rising integers",
-    ),
+    "centroids": (lambda value: _are_integers(value), "a list of rising integers"),
+    "thresholds": (lambda value: _are_integers(value), "a list of integers"),
 }
 
 
@@ -190,11 +190,22 @@ def _widths(bits: Bits | None, names: list[str]) -> list[Any]:
     return [bits] * len(names)
 
 
-def _check_fixed(name: str, chosen: Settings) -> None:
+def _check_fixed(layer: Layer, chosen: Settings) -> None:
     """A layer's frac and centroids, where it has any, are a whole quantizer."""
+    name, behind = layer.name, layer.coded is not None
     scheme, bits, centroids = (chosen[key] for key in ("scheme", "bits", "centroids"))
+    for key in ("y_frac", "thresholds"):
+        if (chosen[key] is not None) != (behind and centroids is not None):
+            raise UserError(
+                f"layer {name}: {key} must come with centroids where an activation other than a "
+                "ReLU is in the codebook, and only there"
+            )
     if chosen["frac"] is None and centroids is None:
         return
+    if centroids is not None and not behind and centroids != sorted(set(centroids)):
+        raise UserError(
+            f"layer {name}: centroids must be a list of rising integers, not {centroids}"
+        )
     if scheme not in WIDTHS or bits is None:
         raise UserError(
             f"layer {name}: frac and centroids must come with one of {', '.join(WIDTHS)} and a "
@@ -211,20 +222,22 @@ def _check_fixed(name: str, chosen: Settings) -> None:
         )
 
 
-def _format(name: str, chosen: Settings, explicit: Settings) -> dict[str, Any]:
+def _format(layer: Layer, chosen: Settings, explicit: Settings) -> dict[str, Any]:
     """How a layer's activations are stored; `explicit` holds what its own tables set."""
-    scheme = chosen["scheme"]
+    name, scheme = layer.name, chosen["scheme"]
     for key, owner in OWNERS.items():
         if key in explicit and scheme != owner:
             raise UserError(f"layer {name}: {key} must stay with scheme {owner}, not {scheme}")
     bits = None if chosen["bits"] == AUTO else chosen["bits"]
     chosen = {**chosen, "bits": bits, **{key: explicit.get(key) for key in _FIXED_KEYS}}
-    _check_fixed(name, chosen)
+    _check_fixed(layer, chosen)
     centroids = chosen["centroids"]
     return {
         "scheme": scheme, "bits": bits, "qm": explicit.get("qm"), "frac": chosen["frac"],
         "options": {key: chosen[key] for key in SCHEMES[scheme].options},
         "centroids": None if centroids is None else tuple(centroids),
+        "y_frac": chosen["y_frac"],
+        "thresholds": chosen["thresholds"] and tuple(chosen["thresholds"]),
     }  # fmt: skip
 
 
@@ -305,7 +318,7 @@ def resolve(
         weight_bits = chosen.get("weight_bits") or WEIGHTS[scheme].default
         if layer.has_weights:
             check_weight_bits(scheme, weight_bits, layer.name)
-        stored = _format(layer.name, chosen, explicit) if layer.name in widths else {}
+        stored = _format(layer, chosen, explicit) if layer.name in widths else {}
         layers.append(
             LayerPlan(
                 layer.name,
@@ -355,6 +368,7 @@ def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
             "bits": layer.bits, "qm": layer.qm, **layer.options,
             "weight_scheme": layer.weight_scheme, "weight_scale": layer.weight_scale,
             "weight_scales": layer.weight_scales, "frac": layer.frac, "centroids": layer.centroids,
+            "y_frac": layer.y_frac, "thresholds": layer.thresholds,
         }  # fmt: skip
         lines += ["", f"[layer.{layer.name}]", *_lines(table)]
     return "\n".join(lines) + "\n"

@@ -145,7 +145,7 @@ def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
 
 def _encode(quantizer: Quantizer, y: torch.Tensor) -> torch.Tensor:
     """Codes of y (int16 that hold uint16)."""
-    if quantizer.signed:
+    if quantizer.y_min:
         y = y - quantizer.y_min
     elif quantizer.scheme == "uniform":
         return y.to(torch.int16)

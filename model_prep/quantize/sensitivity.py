@@ -42,7 +42,7 @@ def histograms(
         batches: its inputs, float32 [N, C, H, W]; what is drawn depends on how they are divided.
         fracs: F by name of the layers to measure.
         qm: width of y.
-        signed: the layers whose values may be negative.
+        signed: the layers whose y may be negative.
 
     Returns:
         (counts int64 [2^qm], weights float64 [2^qm]), the smallest y first. Gradients are with
@@ -53,8 +53,8 @@ def histograms(
 
     def measure(numbered: tuple[int, torch.Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         found = {}
-        for name, stored, squared in squared_gradients(graph, *numbered, fracs.keys()):
-            y = to_integers(stored, qm, fracs[name], name in signed)
+        for name, encoded, squared in squared_gradients(graph, *numbered, fracs.keys()):
+            y = to_integers(encoded, qm, fracs[name], name in signed)
             y = (y - lowest(qm, name in signed)).flatten()
             found[name] = (
                 torch.bincount(y, minlength=1 << qm).numpy(),
@@ -72,7 +72,9 @@ def histograms(
 def squared_gradients(
     graph: Graph, number: int, x: torch.Tensor, names: Set[str], seed: int = SEED
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(layer, what it stores, its squared gradients float64) of a batch, both [N, C, H, W].
+    """(layer, what it encodes, squared gradients float64) of a batch, both [N, C, H, W].
+
+    Gradients are with respect to what it stores.
 
     Args:
         graph: the float network.
@@ -82,11 +84,11 @@ def squared_gradients(
         seed: of the drawn classes or directions.
     """
     generator = torch.Generator().manual_seed((seed << 32) + number)
-    kept = {}
+    kept, before = {}, {}
     with torch.enable_grad():
-        for layer, stored in run.run(graph, x.requires_grad_(), run.float_layer, gradients=True):
+        for layer, encoded, stored in run.run_encoded(graph, x.requires_grad_(), gradients=True):
             if layer.name in names:
-                kept[layer.name] = stored
+                kept[layer.name], before[layer.name] = stored, encoded
         output = stored.flatten(1)
         if answers(graph):
             odds = output.detach().softmax(1)
@@ -98,6 +100,6 @@ def squared_gradients(
         return []
     found = torch.autograd.grad(loss, list(kept.values()))
     return [
-        (name, kept[name].detach(), one.double().square())
+        (name, before[name].detach(), one.double().square())
         for name, one in zip(kept, found, strict=True)
     ]

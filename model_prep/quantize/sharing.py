@@ -8,8 +8,10 @@ where they have their source's quantizer (docs/formats.md 1.1, 2.5).
 from dataclasses import replace
 
 from nuq.formats.errors import UserError
+from nuq.model_prep.activations import nonnegative, rises
 from nuq.model_prep.graph import INPUT, Graph, Layer
 from nuq.model_prep.quantize.plan import LayerPlan, Plan
+from nuq.model_prep.quantize.quantizers import SCHEMES
 
 _OWN_SIGN = ("conv", "fc", "add")  # other kinds have the sign of what they read
 
@@ -61,8 +63,10 @@ def signed_layers(graph: Graph) -> frozenset[str]:
     while len(signed) != before:  # a set may have members that come before the signed one
         before = len(signed)
         for layer in layers:
-            if layer.kind in _OWN_SIGN:
-                negative = not layer.relu
+            if layer.coded or (layer.kind != "maxpool" and layer.activation):
+                negative = not nonnegative(layer.activation)
+            elif layer.kind in _OWN_SIGN:
+                negative = True
             else:
                 negative = any(source in signed for source in graph.sources_of(layer))
             if negative:
@@ -77,17 +81,20 @@ def _shares_source(graph: Graph, sets: _Sets, plans: dict[str, LayerPlan], layer
         return False
     if any(layer.name in parts for parts in graph.concats.values()):
         return False
+    if not all(rises(graph.layer(name).coded) for name in graph.sources_of(layer)):
+        return False
     source = plans[sets.find(graph.parts_of(layer.inputs[0])[0])]
     return source.format == plans[layer.name].format
 
 
 def share(graph: Graph, plan: Plan) -> Plan:
-    """The plan with `signed`, `shares` and `counted` filled in.
+    """The plan with `activation`, `signed`, `shares` and `counted` filled in.
 
     Copies take over the format of what they copy, whatever the plan says about them.
 
     Raises:
-        UserError: parts of a concatenation are to have different formats.
+        UserError: parts of a concatenation are to have different formats, or an activation has no
+            codebook.
     """
     sets, signed = _forced(graph), signed_layers(graph)
     plans = {layer.name: layer for layer in plan.layers}
@@ -101,18 +108,46 @@ def share(graph: Graph, plan: Plan) -> Plan:
                 "and variant, as they are parts of one concatenation, and frac and centroids if "
                 "any; change BITS or the plan file"
             )
+    _check_activations(graph, sets, plans)
     for layer in graph.layers[:-1]:
         if _shares_source(graph, sets, plans, layer):
             sets.join(graph.parts_of(layer.inputs[0])[0], layer.name)
     read = _read_otherwise(graph, sets)
     done = [
         replace(
-            plans[layer.name], signed=layer.name in signed, counted=layer.name in read,
+            plans[layer.name], activation=layer.coded, signed=layer.name in signed,
+            counted=layer.name in read,
             shares=None if sets.find(layer.name) == layer.name else sets.find(layer.name),
         )
         for layer in graph.layers[:-1]
     ]  # fmt: skip
     return replace(plan, layers=(*done, plan.layers[-1]))
+
+
+def _check_activations(graph: Graph, sets: _Sets, plans: dict[str, LayerPlan]) -> None:
+    """Refuse, by UserError, an activation that its layer's codes cannot hold."""
+    for layer in graph.layers[:-1]:
+        coded, plan = layer.coded, plans[layer.name]
+        if coded is None:
+            continue
+        if plan.scheme is not None and SCHEMES[plan.scheme].hardware != "knq":
+            raise UserError(
+                f"layer {layer.name}: {coded} must be in a codebook, which scheme {plan.scheme} "
+                "has not; use SCHEME=knq"
+            )
+        if rises(coded):
+            continue
+        if plan.scheme not in (None, "knq") or plan.options.get("rule", "nearest") != "nearest":
+            raise UserError(
+                f"layer {layer.name}: {coded}, which falls before it rises, must have SCHEME=knq "
+                "and RULE=nearest"
+            )
+        others = [one for one in graph.layers if sets.find(one.name) == sets.find(layer.name)]
+        if any(one.coded is None or one.coded.key != coded.key for one in others):
+            raise UserError(
+                f"layer {layer.name}: {coded}, which falls before it rises, must not share codes "
+                "with layers of another activation; put a convolution behind it"
+            )
 
 
 def _read_otherwise(graph: Graph, sets: _Sets) -> set[str]:

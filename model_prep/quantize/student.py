@@ -15,16 +15,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nuq.formats.arithmetic import largest_frac
+from nuq.formats.activation import Activation
+from nuq.formats.arithmetic import largest_frac, lowest
 from nuq.formats.network import InputFormat
 from nuq.formats.quantizer import Quantizer
-from nuq.model_prep import run
+from nuq.model_prep import activations, run
 from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.quantize.behind import encoder
 from nuq.model_prep.quantize.calibrate import CANDIDATES
 from nuq.model_prep.quantize.fake_quant import quantized_input
 from nuq.model_prep.quantize.plan import LayerPlan
 from nuq.model_prep.quantize.quantizers import CHANNEL, SCHEMES
-from nuq.model_prep.quantize.quantizers.codebook import table_quantizer
 
 _HALF = torch.tensor(0.5)
 _EXACT_BITS = 24  # of a bias at most, so that float32 holds it
@@ -53,7 +54,7 @@ class _Staircase(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, latent: torch.Tensor | None, table: "_Table", unit: float
     ) -> torch.Tensor:
         quantizer = table.quantizer
-        y = torch.add(_HALF, x, alpha=2.0**quantizer.frac).floor_()
+        y = torch.add(_HALF, x, alpha=2.0**quantizer.encoded_frac).floor_()
         inside = (y >= table.lowest) & (y <= table.highest)
         index = y.sub_(quantizer.y_min).clamp_(0, len(table.codes) - 1).to(torch.int32)
         ctx.save_for_backward(inside, index)
@@ -71,7 +72,10 @@ class _Staircase(torch.autograd.Function):
             )
             to_latent = torch.zeros(1 << ctx.table.quantizer.bits)
             to_latent = to_latent.index_add_(0, codes, sums.to(torch.float32)) * ctx.unit
-        return grads[0] * inside, to_latent, None, None
+        to_x = grads[0] * inside
+        if ctx.table.slopes is not None:
+            to_x = to_x * ctx.table.slopes[index]
+        return to_x, to_latent, None, None
 
 
 def _in_memory_order(x: torch.Tensor) -> torch.Tensor:
@@ -80,16 +84,28 @@ def _in_memory_order(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Table:
-    """A quantizer as tensors, and the y between which gradients pass."""
+    """A quantizer as tensors, and the y between which gradients pass.
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    Through an activation in its codebook they pass as through the function itself.
+    """
+
+    def __init__(self, quantizer: Quantizer, activation: Activation | None = None) -> None:
         self.quantizer = quantizer
         self.values = torch.from_numpy(quantizer.values_table)  # float32 [2^qm], left of every y
         self.codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))  # of every y
         outer = np.sort(quantizer.decode_table).astype(np.int64)
         first, last = outer[1] - outer[0], outer[-1] - outer[-2]
-        self.lowest = max(int(outer[0] - (first + 1) // 2), quantizer.y_min)
-        self.highest = min(int(outer[-1] + (last + 1) // 2), quantizer.y_max)
+        low, high = int(outer[0] - (first + 1) // 2), int(outer[-1] + (last + 1) // 2)
+        self.slopes: torch.Tensor | None = None  # float32 [2^qm]
+        self.lowest, self.highest = max(low, quantizer.y_min), min(high, quantizer.y_max)
+        if activation is not None:
+            self.lowest, self.highest = quantizer.y_min, quantizer.y_max
+            y = np.arange(self.lowest, self.highest + 1) * 2.0**-quantizer.encoded_frac
+            exact = activations.values(activation, y) * 2.0**quantizer.frac
+            passes = (exact >= low) & (exact <= high)
+            self.slopes = torch.from_numpy(
+                np.where(passes, activations.slopes(activation, y), 0).astype(np.float32)
+            )
 
 
 def rising(values: np.ndarray, low: int, high: int) -> np.ndarray:
@@ -104,17 +120,24 @@ def rising(values: np.ndarray, low: int, high: int) -> np.ndarray:
     return np.maximum(table, low + index)
 
 
-class Activation:
+class Coder:
     """One quantizer, shared by all layers that share it; the table of a knq one is trainable."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(
+        self, quantizer: Quantizer, activation: Activation | None = None,
+        same_table: "Coder | None" = None,
+    ) -> None:  # fmt: skip
+        """`activation` is the one in its codebook; `same_table` codes what another layer makes."""
         self.start = quantizer  # as it was fitted
+        self._activation = activation
         # float32 [2^bits], a knq table in its mean steps, so that one learning rate suits all
         self.latent: torch.Tensor | None = None
-        self._made = torch.empty(0), _Table(quantizer)  # a latent and its table
+        self._made = torch.empty(0), _Table(quantizer, activation)  # a latent and its table
         self._step = 1.0
-        if quantizer.centroid is not None:
-            span = int(quantizer.centroid[-1]) - int(quantizer.centroid[0])
+        if same_table is not None:
+            self.latent, self._step = same_table.latent, same_table._step
+        elif quantizer.centroid is not None:
+            span = int(quantizer.centroid.max()) - int(quantizer.centroid.min())
             self._step = max(1.0, span / max(1, len(quantizer.centroid) - 1))
             latent = torch.from_numpy(quantizer.centroid.astype(np.float32) / self._step)
             self.latent = latent.requires_grad_()
@@ -124,17 +147,25 @@ class Activation:
         origin, table = self._made
         if self.latent is not None and not torch.equal(self.latent, origin):
             origin = self.latent.detach().clone()
-            table = _Table(self._moved(origin.double().numpy() * self._step))
-            self._made = origin, table  # in one go: workers share the activation
+            moved = self._moved(origin.double().numpy() * self._step)
+            table = _Table(moved, self._activation)
+            self._made = origin, table  # in one go: workers share the coder
         return table
 
     def _moved(self, centroid: np.ndarray) -> Quantizer:
         start = self.start
         assert start.centroid is not None and start.rule is not None
+        low = lowest(start.qm, start.signed)
+        high = low + (1 << start.qm) - 1
+        if not activations.rises(self._activation):  # codes keep their places
+            table = np.clip(np.rint(centroid), low, high).astype(np.int32)
+            return replace(start, centroid=table)
         if start.centroid[0] == 0:
             centroid[0] = 0  # the many zeros behind a ReLU stay exact
-        table = rising(centroid, start.y_min, start.y_max)
-        return table_quantizer(table, start.qm, start.frac, start.signed, start.rule)
+        return encoder(
+            rising(centroid, low, high), start.qm, start.frac, start.signed, start.rule,
+            self._activation, start.encoded_frac,
+        )  # fmt: skip
 
     @property
     def quantizer(self) -> Quantizer:
@@ -173,6 +204,10 @@ def _convolve(
     return run.convolve(layer, x, weight, bias)
 
 
+def _listed(table: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if table is None else tuple(table.tolist())
+
+
 class Student:
     """A network in the numbers of the integer model, in float32, with gradients."""
 
@@ -187,12 +222,16 @@ class Student:
         """
         self.graph, self.source, self._rounded = graph, source, rounded
         self.plans = {plan.name: plan for plan in plans}
-        shared: dict[str, Activation] = {}
-        self.activations: dict[str, Activation] = {}  # layers that share have the same object
+        shared: dict[tuple[str, object], Coder] = {}
+        tables: dict[str, Coder] = {}
+        self.coders: dict[str, Coder] = {}  # layers that share have the same object
         for plan in plans:
             if plan.name in quantizers:
-                one = shared.setdefault(plan.owner, Activation(quantizers[plan.name]))
-                self.activations[plan.name] = one
+                quantizer = quantizers[plan.name]
+                key = plan.owner, quantizer.key if plan.activation or quantizer.y_frac else None
+                if key not in shared:
+                    shared[key] = Coder(quantizer, plan.activation, tables.get(plan.owner))
+                self.coders[plan.name] = tables[plan.owner] = shared[key]
         self.weights: dict[str, torch.Tensor] = {}  # float32 latents by layer name
         self.biases: dict[str, torch.Tensor] = {}
         self._fracs: dict[str, int] = {}
@@ -221,7 +260,7 @@ class Student:
 
     def parameters(self) -> list[torch.Tensor]:
         """All that can be trained: weights, biases, tables."""
-        tables = [one.latent for one in dict.fromkeys(self.activations.values())]
+        tables = list({id(one.latent): one.latent for one in self.coders.values()}.values())
         every = [*self.weights.values(), *self.biases.values(), *tables]
         return [tensor for tensor in every if tensor is not None and tensor.requires_grad]
 
@@ -243,24 +282,26 @@ class Student:
                 out = convolve(layer, inputs[0], *self.quantized(layer))
             else:
                 out = run.operate(layer, inputs)
-            out = run.activate(layer, out)
+            coder = self.coders.get(layer.name)
+            coded = coder is not None and layer.coded is not None
+            if not coded:
+                out = run.activate(layer, out)
             if observe is not None:
-                observe(layer, out)
+                observe(layer, run.decoded(layer, out) if coded else out)
             if layer.pool is not None:
                 out = run.max_pool(layer.pool, out)
-            activation = self.activations.get(layer.name)
-            return out if activation is None or self._copies(layer) else activation(out)
+            return out if coder is None or self._copies(layer) else coder(out)
 
         return run.last(run.run(self.graph, x, stored, gradients=True))
 
     def _copies(self, layer: Layer) -> bool:
         """Whether a max pool only picks values that are quantized alike already."""
-        source = self.activations.get(self.graph.parts_of(layer.inputs[0])[0])
-        return layer.kind == "maxpool" and source is self.activations.get(layer.name)
+        source = self.coders.get(self.graph.parts_of(layer.inputs[0])[0])
+        return layer.kind == "maxpool" and source is self.coders.get(layer.name)
 
     def _in_frac(self, layer: Layer) -> int:
         name = self.graph.parts_of(layer.inputs[0])[0]
-        return self.source.frac if name == INPUT else self.activations[name].start.frac
+        return self.source.frac if name == INPUT else self.coders[name].start.frac
 
     def quantized(self, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
         """The layer's weight and bias as the student runs with them, float32."""
@@ -290,7 +331,7 @@ class Student:
 
     def quantizers(self) -> dict[str, Quantizer]:
         """The quantizers as they stand, by layer name; shared ones are one object."""
-        return {name: one.quantizer for name, one in self.activations.items()}
+        return {name: one.quantizer for name, one in self.coders.items()}
 
     def fixed_plans(self) -> tuple[LayerPlan, ...]:
         """The plan that has every table in it."""
@@ -298,9 +339,9 @@ class Student:
         for plan in self.plans.values():
             if plan.name in self._scales:
                 plan = replace(plan, weight_scales=tuple(self._scales[plan.name].tolist()))
-            if plan.name in self.activations:
-                one = self.activations[plan.name].quantizer
-                table = None if one.centroid is None else tuple(one.centroid.tolist())
+            if plan.name in self.coders:
+                one = self.coders[plan.name].quantizer
+                table = _listed(one.centroid)
                 options = {key: getattr(one, key) for key in SCHEMES[one.scheme].options}
                 plan = replace(
                     plan,
@@ -309,6 +350,8 @@ class Student:
                     options=options,
                     frac=one.frac,
                     centroids=table,
+                    y_frac=one.y_frac,
+                    thresholds=_listed(one.threshold) if one.y_frac is not None else None,
                 )
             done.append(plan)
         return tuple(done)

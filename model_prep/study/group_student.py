@@ -161,7 +161,7 @@ class GroupStudent(Student):
                     if layer.name in members.channels:
                         group[members.channels[layer.name]] = number
                 own = tabled.quantizers[int(group[0])]
-                self.activations[layer.name] = _Layer(self.tables, group, own)  # type: ignore[assignment]
+                self.coders[layer.name] = _Layer(self.tables, group, own)  # type: ignore[assignment]
 
     def teacher(self) -> Student:
         """See `Student`; on the same device."""

@@ -64,7 +64,12 @@ def with_head(source: Source, path: str, folder: Path) -> Source:
     weight = kept(folder / "head.npz", digest(facts), train)
     shape = (classes, *layers[-1].out_shape)
     head = Layer(
-        NAME, "fc", (layers[-1].name,), weight[:, :-1].reshape(shape), weight[:, -1], relu=False
+        NAME,
+        "fc",
+        (layers[-1].name,),
+        weight[:, :-1].reshape(shape),
+        weight[:, -1],
+        activation=None,
     )
     graph = Graph(body.name, body.in_shape, [*layers, head], body.concats)
     return replace(

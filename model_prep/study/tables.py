@@ -104,14 +104,14 @@ def channel_histograms(
         sensitivity.squared_gradients(graph, number, x, layers.keys(), seed)
         for number, x in enumerate(batches)
     )
-    for name, stored, squared in itertools.chain.from_iterable(gradients):
-        one, channels = layers[name], stored.shape[1]
+    for name, encoded, squared in itertools.chain.from_iterable(gradients):
+        one, channels = layers[name], encoded.shape[1]
         if one.name not in found:
             counts = torch.zeros(channels << qm, dtype=torch.int64)
             found[one.name] = one, counts, torch.zeros(1 << qm, dtype=torch.float64)
-            pixels[one.name] = stored[0, 0].numel()
+            pixels[one.name] = encoded[0, 0].numel()
         _, counts, weights = found[one.name]
-        y = to_integers(stored, qm, fracs[one.name], one.signed) - lowest(qm, one.signed)
+        y = to_integers(encoded, qm, fracs[one.name], one.y_signed) - lowest(qm, one.y_signed)
         weights += torch.bincount(y.flatten(), squared.flatten(), minlength=1 << qm)
         y += (torch.arange(channels, dtype=torch.int32) << qm)[:, None, None]
         counts += torch.bincount(y.flatten(), minlength=channels << qm)

@@ -67,7 +67,7 @@ def _example(study: Study, target: float) -> list[list[Any]]:
         {name: sqnr.KAPPA * study.qm for name in quantizers},
     )  # fmt: skip
     steps = filling.weight_steps(study.graph, plan)
-    ours, _ = filling.predict(study.graph, steps, filling.code_steps(quantizers, study.fine))
+    ours, _ = filling.predict(study.graph, steps, filling.code_steps(plan, quantizers, study.fine))
     key = f"layer SQNR {sorted(widths.items())}"
     measured = study.store.remember(key, partial(_measured, study, plan, quantizers))
     return [[part[name] for part in (widths, paper, ours, measured)] for name in study.weights]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from nuq.formats.activation import RELU
 from nuq.formats.arithmetic import Average, Lrn
 from nuq.formats.images import Preprocessing
 from nuq.formats.network import InputFormat, Network
@@ -40,7 +41,15 @@ def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels:
         fields["lrn"] = Lrn(spec.lrn_size, alpha, 0.75, k)
     relu = spec.relu if spec.relu is not None else not spec.signed
     relu = relu and spec.kind in ("conv", "fc", "add") and spec is not toy.layers[-1]
-    return Layer(spec.name or "", spec.kind, tuple(inputs), weight, bias, relu=relu, **fields)  # type: ignore[arg-type]
+    return Layer(
+        spec.name or "",
+        spec.kind,
+        tuple(inputs),
+        weight,
+        bias,
+        activation=RELU if relu else None,
+        **fields,
+    )  # type: ignore[arg-type]
 
 
 def random_graph(random: np.random.Generator) -> Graph:

@@ -188,6 +188,7 @@ def test_every_image_is_decoded_and_run_once(
 
     count(Image, "open", "decode", lambda *_: 1)
     count(run_module, "run_float", "float", lambda _, x: len(x))
+    count(run_module, "run_encoded", "float", lambda _, x: 0 if x.requires_grad else len(x))
     count(quantizers, "fit_weights", "fit", lambda *_: 1)
     data = tmp_path / "images"
     assert run("accuracy", "NET=digits", f"DATA={data}", "BITS=8", f"OUT={tmp_path}") == 0

@@ -85,12 +85,12 @@ def test_an_f_too_fine_for_the_steps_takes_a_second_pass(
 ) -> None:
     found = Calibration(graph, pixels, TO_FLOAT, QM)
     passes = []
-    float_pass = run.run_float
-    monkeypatch.setattr(run, "run_float", lambda *args: passes.append(1) or float_pass(*args))
+    float_pass = run.run_encoded
+    monkeypatch.setattr(run, "run_encoded", lambda *args: passes.append(1) or float_pass(*args))
     fracs = dict.fromkeys(found.maxima, 30)
     counts = found.counts(QM, fracs)
     assert passes == [1]
-    for layer, stored in float_pass(graph, TO_FLOAT(pixels)):
+    for layer, _, stored in float_pass(graph, TO_FLOAT(pixels)):
         if layer.name in counts:
             assert counts[layer.name][-1] == int((stored * 2.0**30 >= 2**QM - 1.5).sum())
 

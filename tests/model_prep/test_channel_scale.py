@@ -109,7 +109,7 @@ def graph() -> Graph:
     return Graph("scaled", (4, 6, 6), [
         layer("a", INPUT, (16, 4, 3, 3), pads=(1, 1, 1, 1)),
         layer("b", "a", (16, 1, 3, 3), groups=16, pads=(1, 1, 1, 1)),
-        layer("c", "b", (5, 16, 6, 6), relu=False),
+        layer("c", "b", (5, 16, 6, 6), activation=None),
     ])  # fmt: skip
 
 

@@ -84,14 +84,15 @@ def conv(name: str, source: str, channels: int = 8, **changes: object) -> Layer:
 
 def pooling(name: str, source: str, size: int, step: int = 1) -> Layer:
     pool = Window((size, size), (step, step))
-    return Layer(name, "maxpool", (source,), no_weight(), no_bias(), pool=pool, relu=False)
+    return Layer(name, "maxpool", (source,), no_weight(), no_bias(), pool=pool, activation=None)
 
 
 def dag() -> Graph:
     """a, b -> ab -> c (signed) ; copy of a and c -> ac ; pool of d."""
     layers = [
-        conv("a", INPUT), conv("b", INPUT), conv("c", "ab", 16, relu=False), pooling("e", "a", 1),
-        conv("d", "ce", 16), pooling("p", "d", 2), conv("last", "p", relu=False),
+        conv("a", INPUT), conv("b", INPUT), conv("c", "ab", 16, activation=None),
+        pooling("e", "a", 1),
+        conv("d", "ce", 16), pooling("p", "d", 2), conv("last", "p", activation=None),
     ]  # fmt: skip
     return Graph("g", (8, 4, 4), layers, {"ab": ("a", "b"), "ce": ("c", "e")})
 
@@ -116,7 +117,11 @@ def test_parts_with_different_formats_are_refused() -> None:
 
 def test_a_signed_maximum_needs_codes_of_a_table() -> None:
     pool = pooling("p", "a", 2)
-    Graph("g", (8, 4, 4), [conv("a", INPUT, relu=False), pool, conv("last", "p", relu=False)])
+    Graph(
+        "g",
+        (8, 4, 4),
+        [conv("a", INPUT, activation=None), pool, conv("last", "p", activation=None)],
+    )
     for scheme, text in (("knq", ""), ("enq", "ordered, not those of enq"), ("uniform", "uniform")):
         made = quantizers.fit(scheme, np.ones(1 << 8, np.int64), 4, 8, 3, signed=True)
         done = quantize_operation(pool, [made.frac], [made.magnitude], made)

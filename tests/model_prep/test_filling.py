@@ -29,7 +29,7 @@ def conv(name: str, source: str, channels: int, out: int = 8, size: int = 1) -> 
 
 
 def bare(name: str, kind: str, *sources: str, **fields: object) -> Layer:
-    return Layer(name, kind, sources, no_weight(), no_bias(), relu=False, **fields)  # type: ignore[arg-type]
+    return Layer(name, kind, sources, no_weight(), no_bias(), activation=None, **fields)  # type: ignore[arg-type]
 
 
 def all_kinds() -> Graph:

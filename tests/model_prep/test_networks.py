@@ -126,7 +126,7 @@ def test_alexnet_shapes() -> None:
         ("fc8", "fc", (1000, 1, 1), (1000, 1, 1)),
     ]
     assert graph.layer("fc6").in_shape == (256, 6, 6)
-    assert [layer.name for layer in graph.layers if not layer.relu] == ["fc8"]
+    assert [layer.name for layer in graph.layers if not layer.activation] == ["fc8"]
 
 
 def test_vgg16_has_13_convolutions_and_5_pools() -> None:

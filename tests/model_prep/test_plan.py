@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nuq.formats import commands
+from nuq.formats.activation import RELU
 from nuq.formats.errors import UserError
 from nuq.model_prep.commands import opened
 from nuq.model_prep.graph import INPUT, Graph, Layer
@@ -23,7 +24,11 @@ def graph() -> Graph:
     for name in ("conv1", "conv2", "fc3", "fc4"):
         weight = np.zeros((8, channels, 1, 1), np.float32)
         bias = np.zeros(8, np.float32)
-        layers.append(Layer(name, name[:-1], (source,), weight, bias, relu=name != "fc4"))
+        layers.append(
+            Layer(
+                name, name[:-1], (source,), weight, bias, activation=RELU if name != "fc4" else None
+            )
+        )
         source, channels = name, 8
     return Graph("four", (3, 1, 1), layers)
 

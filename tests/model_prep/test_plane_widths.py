@@ -131,7 +131,7 @@ def test_the_student_is_the_products_where_a_group_is_a_layer(
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
     assert got.tables is not None
     first = 0
-    every = dict.fromkeys(want.activations.values())
+    every = dict.fromkeys(want.coders.values())
     for grad, one in zip(wanted[len(found) - 1 :], every, strict=True):
         assert one.latent is not None
         last = first + len(one.latent)

@@ -41,7 +41,7 @@ def test_all_zero() -> None:
 
 def dense(weight: np.ndarray, bias: np.ndarray, **changes: object) -> Layer:
     """A fully connected layer on [in, 1, 1]."""
-    fields: dict[str, object] = {"relu": True}
+    fields: dict[str, object] = {}
     fields.update(changes)
     weight = np.asarray(weight, np.float32)[:, :, None, None]
     layer = Layer("fc1", "fc", (INPUT,), weight, np.asarray(bias, np.float32), **fields)  # type: ignore[arg-type]
@@ -116,16 +116,16 @@ def conv(name: str, source: str, **changes: object) -> Layer:
 
 def test_networks_that_the_arithmetic_does_not_cover() -> None:
     pool = Window((1, 1), (1, 1))
-    last = conv("last", "a", relu=False)
+    last = conv("last", "a", activation=None)
     copy = Layer("copy", "maxpool", ("a",), no_weight(), no_bias(), pool=pool)
     cases = [
-        ([conv("a", INPUT), conv("last", "a")], "^layer last must have neither ReLU nor pool"),
-        ([conv("a", INPUT), conv("last", "a", relu=False, pool=pool)], "^layer last must have nei"),
-        ([conv("a", INPUT), copy], "^layer copy must have neither ReLU nor pool"),
+        ([conv("a", INPUT), conv("last", "a")], "^layer last must have neither act"),
+        ([conv("a", INPUT), conv("last", "a", activation=None, pool=pool)], "^layer last must"),
+        ([conv("a", INPUT), copy], "^layer copy must have neither activation nor pool"),
         (
             [
                 conv("a", INPUT),
-                Layer("sum", "add", ("a", "a"), no_weight(), no_bias(), relu=False),
+                Layer("sum", "add", ("a", "a"), no_weight(), no_bias(), activation=None),
             ],
             "^layer sum: the last layer must be conv, fc or avgpool, not add$",
         ),
@@ -139,6 +139,6 @@ def test_networks_that_the_arithmetic_does_not_cover() -> None:
     for kind in ("avgpool", "conv"):
         average = Average((2, 2), (1, 1))
         end = last if kind == "conv" else Layer(
-            "mean", "avgpool", ("a",), no_weight(), no_bias(), average=average, relu=False
+            "mean", "avgpool", ("a",), no_weight(), no_bias(), average=average, activation=None
         )  # fmt: skip
-        check_graph(Graph("g", (8, 2, 2), [conv("a", INPUT, relu=False), end]))
+        check_graph(Graph("g", (8, 2, 2), [conv("a", INPUT, activation=None), end]))

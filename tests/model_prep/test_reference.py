@@ -9,6 +9,7 @@ import random_graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nuq.formats.activation import RELU
 from nuq.formats.arithmetic import Window
 from nuq.formats.errors import UserError
 from nuq.formats.images import Preprocessing
@@ -58,7 +59,7 @@ def one_layer(**changes: object) -> Network:
         "name": "only", "kind": "conv", "inputs": (INPUT,), "in_shape": shape,
         "conv_shape": shape, "kernel": (3, 3), "stride": (1, 1), "pads": (1, 1, 1, 1),
         "dilation": (1, 1),
-        "groups": 1, "relu": True, "pool": None, "weight": weight,
+        "groups": 1, "activation": RELU, "pool": None, "weight": weight,
         "bias": random.integers(-8191, 8192, 18).astype(np.int32), "weight_bits": 14,
         "weight_frac": 13, "bias_bits": 14, "bias_frac": 10, "bias_shift": 3, "acc_bits": 32,
         "requant_shift": 14, "quantizer": Quantizer("uniform", 12, 12, 5), "out_frac": 5,
@@ -111,7 +112,7 @@ def test_sums_near_two_to_the_52_are_exact() -> None:
     network = one_layer(
         kind="fc", pads=(0, 0, 0, 0), conv_shape=(1, 1, 1), weight=weight, kernel=(7, 6),
         bias=np.array([(1 << 31) - 1], np.int32), bias_shift=20, acc_bits=53,
-        quantizer=None, requant_shift=None, relu=False,
+        quantizer=None, requant_shift=None, activation=None,
     )  # fmt: skip
     codes = extreme_codes(512).astype(np.int16)
     codes[0, 0, 0, 0] = 1
@@ -128,7 +129,7 @@ def test_sixteen_bit_codes_do_not_turn_negative() -> None:
     network = one_layer(quantizer=Quantizer("uniform", 16, 16, 5), requant_shift=8)
     last = replace(
         network.layers[0], name="last", inputs=("only",), quantizer=None, requant_shift=None,
-        relu=False, acc_bits=40,
+        activation=None, acc_bits=40,
     )  # fmt: skip
     network = replace(network, layers=[network.layers[0], last])
     codes = extreme_codes(512).astype(np.int16)

@@ -62,7 +62,7 @@ def alexnet_like() -> tuple[nn.Sequential, Graph]:
         layer_of(c3, "conv3", "conv2"),
         layer_of(c4, "conv4", "conv3", pool=Window((3, 3), (2, 2), (1, 0, 1, 0))),
         Layer("fc5", "fc", ("conv4",), w5, f5.bias.detach().numpy()),
-        Layer("fc6", "fc", ("fc5",), w6, f6.bias.detach().numpy(), relu=False),
+        Layer("fc6", "fc", ("fc5",), w6, f6.bias.detach().numpy(), activation=None),
     ]
     return module, Graph("like", (3, 63, 47), layers)
 
@@ -156,7 +156,13 @@ def test_convolution_is_the_sum_of_products(
 ) -> None:  # fmt: skip
     shape = (8, 4 // groups, *kernel)
     layer = random_layer(
-        seed, shape=shape, pads=pads, stride=stride, dilation=dilation, groups=groups, relu=False
+        seed,
+        shape=shape,
+        pads=pads,
+        stride=stride,
+        dilation=dilation,
+        groups=groups,
+        activation=None,
     )
     graph = Graph("one", (4, 9, 8), [layer])
     x = np.random.default_rng(seed).standard_normal((2, 4, 9, 8)).astype(np.float32)

@@ -186,9 +186,7 @@ def test_activations_are_allocated_to_a_measured_target() -> None:
     done = problem.plan(tuple(bits.values()))
     assert not done.searches_bits
     fitted = formats.fit(done)
-    reached = sqnr.output_sqnr_db(
-        filling.code_sqnr_db(formats, [name], one) for name, one in fitted.items()
-    )
+    reached = sqnr.output_sqnr_db(filling.code_steps(done, fitted, formats).values())
     assert reached == pytest.approx(20.0, abs=3.0)
     assert fitted.keys() == digits.graph().elements.keys()
     assert sum(steps.widths(32.0, "TARGET_DB").values()) > sum(bits.values())

@@ -3,24 +3,27 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import digits_network as digits
 import numpy as np
 import pytest
 import torch
 
+from nuq.formats.activation import RELU, Activation
 from nuq.formats.arithmetic import Average, Window, largest_frac, to_fixed
 from nuq.formats.images import Preprocessing
 from nuq.formats.network import InputFormat
 from nuq.formats.quantizer import Quantizer, thresholds
 from nuq.model_prep import run
+from nuq.model_prep.activations import FUNCTIONS
 from nuq.model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from nuq.model_prep.quantize.calibrate import Calibration
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
 from nuq.model_prep.quantize.integers import input_format
 from nuq.model_prep.quantize.plan import Settings
 from nuq.model_prep.quantize.plan_file import resolve
-from nuq.model_prep.quantize.student import Activation, Student, _convolve, best_frac, rising
+from nuq.model_prep.quantize.student import Coder, Student, _convolve, best_frac, rising
 
 QM = 10
 PIXELS = digits.images(64).pixels
@@ -55,8 +58,13 @@ def fake_quantized(network: Student, pixels: np.ndarray = PIXELS) -> np.ndarray:
     return fake.logits(pixels, network.quantizers())
 
 
-def branched(generator: np.random.Generator) -> Graph:
-    """A residual add, a concatenation, a clipped ReLU, a max pool, an average pool."""
+def branched(
+    generator: np.random.Generator,
+    functions: tuple[Activation | None, ...] = (
+        RELU, None, RELU, Activation("relu", {"limit": 2.0}), RELU
+    ),
+) -> Graph:  # fmt: skip
+    """A residual add, a concatenation, a max pool, an average pool; a clipped ReLU as it is."""
 
     def layer(name: str, source: str, channels: int, **options: object) -> Layer:
         weight = generator.standard_normal((8, channels, 3, 3)).astype(np.float32) * 0.2
@@ -64,13 +72,14 @@ def branched(generator: np.random.Generator) -> Graph:
         return Layer(name, "conv", (source,), weight, bias, pads=(1, 1, 1, 1), **options)  # type: ignore[arg-type]
 
     none, mean = (no_weight(), no_bias()), Average((4, 4), (1, 1))
+    a, b, total, c, d = functions
     layers = [
-        layer("a", INPUT, 3, pool=Window((2, 2), (2, 2))),
-        layer("b", "a", 8, relu=False),
-        Layer("sum", "add", ("a", "b"), *none, relu=True),
-        layer("c", "sum", 8, clip_max=2.0),
-        layer("d", "both", 16),
-        Layer("mean", "avgpool", ("d",), *none, relu=False, average=mean),
+        layer("a", INPUT, 3, pool=Window((2, 2), (2, 2)), activation=a),
+        layer("b", "a", 8, activation=b),
+        Layer("sum", "add", ("a", "b"), *none, activation=total),
+        layer("c", "sum", 8, activation=c),
+        layer("d", "both", 16, activation=d),
+        Layer("mean", "avgpool", ("d",), *none, activation=None, average=mean),
     ]
     return Graph("branched", (3, 8, 8), layers, {"both": ("sum", "c")})
 
@@ -89,7 +98,7 @@ def test_forward_equals_the_fake_quantized_network(settings: Settings) -> None:
     network = student(settings)
     network.weights["conv2"].data.mul_(1.7)  # as if trained: values beyond the grid, too
     network.biases["conv2"].data.add_(0.3)
-    for activation in network.activations.values():
+    for activation in network.coders.values():
         if activation.latent is not None:
             activation.latent.data.mul_(1.1)
     with torch.no_grad():
@@ -111,8 +120,41 @@ def test_forward_of_adds_concats_and_averages() -> None:
     assert np.array_equal(logits.detach().numpy(), fake_quantized(network, pixels))
     logits.square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
-    assert network.activations["sum"] is network.activations["c"]
+    assert network.coders["sum"] is network.coders["c"]
     assert len(network.parameters()) == 2 * 4 + 4  # weights and biases, tables of a, b, sum, d
+
+
+def test_activations_in_codebooks_are_trained_and_fixed() -> None:
+    """Two that rise share a table; a plan that holds all tables gives the same quantizers."""
+    functions = tuple(
+        Activation(name, dict(FUNCTIONS[name].parameters))
+        for name in ("leaky_relu", "silu", "elu", "tanh", "mish")
+    )
+    graph = branched(np.random.default_rng(5), functions)
+    pixels = np.random.default_rng(6).integers(0, 256, (8, 3, 8, 8), np.uint8)
+    values = np.repeat(np.arange(256)[None] / 64 - 2, 3, axis=0)
+    source = input_format((3, 8, 8), values, Preprocessing.plain(3))
+
+    def to_float(pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values[0].astype(np.float32)[pixels])
+
+    network = student(Settings(weight_bits=8), graph, source, pixels, to_float)
+    for coder in network.coders.values():
+        assert coder.latent is not None
+        coder.latent.data.mul_(1.01)
+    logits = network(network.inputs(pixels))
+    assert np.array_equal(logits.detach().numpy(), fake_quantized(network, pixels))
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert len(network.parameters()) == 2 * 4 + 4  # weights and biases, tables of a, b, sum, d
+    moved = network.quantizers()
+    assert moved["sum"].decoder == moved["c"].decoder and moved["sum"].key != moved["c"].key
+    calibration = Calibration(graph, pixels, to_float, QM)
+    plan = resolve(graph, {"scheme": "knq", "bits": 3, "qm": QM}, Settings())
+    plan = replace(plan, layers=network.fixed_plans())
+    fracs = {layer.name: layer.encoded_frac or 0 for layer in plan.layers[:-1]}
+    again = calibration.formats(QM, fracs).fit(plan)
+    assert {name: one.key for name, one in again.items()} == {n: q.key for n, q in moved.items()}
 
 
 @pytest.mark.parametrize("scheme", ["knq", "enq", "uniform"])
@@ -160,7 +202,7 @@ def test_gradients_pass_up_to_half_a_step_beyond_and_sum_by_code(
     quantizer: Quantizer, x: list[float], out: list[int], passes: str, by_code: list[int] | None
 ) -> None:
     """The gradient that arrives is 1, 2, 4, ...; that of a table is in its mean steps."""
-    activation, values = Activation(quantizer), torch.tensor(x, requires_grad=True)
+    activation, values = Coder(quantizer), torch.tensor(x, requires_grad=True)
     got, arriving = activation(values), 2.0 ** torch.arange(len(x))
     (got * arriving).sum().backward()
     assert got.tolist() == out
@@ -181,7 +223,7 @@ def test_tables_get_the_gradients_of_maps_in_any_memory_order() -> None:
     codes = torch.from_numpy(quantizer.encode_table.astype(np.int64))[(maps + 0.5).long()]
     want = 4 * torch.stack([factors[codes == code].sum() for code in range(4)])
     for ours, theirs in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
-        activation = Activation(quantizer)
+        activation = Coder(quantizer)
         out = activation(maps.contiguous(memory_format=ours))
         (out * factors.contiguous(memory_format=theirs)).sum().backward()
         assert activation.latent is not None and activation.latent.grad is not None
@@ -200,7 +242,7 @@ def test_the_student_convolves_as_the_float_network(kernel: int, stride: int, pa
 
 
 def test_a_zero_centroid_stays_and_tables_rise() -> None:
-    activation = Activation(table(4, 0, 4, 8, 12))
+    activation = Coder(table(4, 0, 4, 8, 12))
     assert activation.latent is not None
     activation.latent.data.copy_(torch.tensor([5.0, 1.0, 1.0, 99.0]))
     centroid = activation.quantizer.centroid

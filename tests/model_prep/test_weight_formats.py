@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuq.formats import network as manifest
+from nuq.formats.activation import RELU
 from nuq.formats.arithmetic import ENTRY_BITS, to_fixed
 from nuq.formats.build import sha256_file
 from nuq.formats.errors import UserError
@@ -37,7 +38,14 @@ def graph() -> Graph:
     for name, kind, out in (("conv1", "conv", 8), ("fc2", "fc", 16), ("fc3", "fc", 5)):
         weight = random.standard_normal((out, channels, 1, 1)).astype(np.float32)
         layers.append(
-            Layer(name, kind, (source,), weight, np.zeros(out, np.float32), relu=name != "fc3")
+            Layer(
+                name,
+                kind,
+                (source,),
+                weight,
+                np.zeros(out, np.float32),
+                activation=RELU if name != "fc3" else None,
+            )
         )
         source, channels = name, out
     return Graph("three", (3, 1, 1), layers)

@@ -276,9 +276,9 @@ def test_every_seeded_layer_has_unit_variance_before_its_relu(net: str, small: N
     spec = small if net == "small" else networks.get(net)
     pixels = PIXELS if net == "small" else data.load(spec, None, 4).pixels
     graph = weights.load(spec, "seeded", pixels).graph
-    relus = [layer.relu for layer in graph.layers]
+    relus = [layer.activation for layer in graph.layers]
     for layer in graph.layers:
-        layer.relu = False
+        layer.activation = None
     seen = {}
     x = data.to_float(spec, pixels)
     with torch.inference_mode():

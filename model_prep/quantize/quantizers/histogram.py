@@ -9,9 +9,11 @@ import math
 
 import numpy as np
 
+from nuq.formats.activation import Activation
 from nuq.formats.arithmetic import lowest
 from nuq.formats.errors import UserError
 from nuq.formats.quantizer import Quantizer
+from nuq.model_prep import activations
 
 
 def occupied(histogram: np.ndarray, qm: int, signed: bool) -> tuple[int, int]:
@@ -49,8 +51,9 @@ def half_width(histogram: np.ndarray, qm: int, signed: bool) -> float:
 
 
 def signal_and_noise(
-    counts: np.ndarray, first: int, frac: int, quantizer: Quantizer, factor: float = 1.0
-) -> tuple[float, float]:
+    counts: np.ndarray, first: int, frac: int, quantizer: Quantizer, factor: float = 1.0,
+    activation: Activation | None = None,
+) -> tuple[float, float]:  # fmt: skip
     """Sums of squares of activations and of their error, in real units (paper 002, equation 4).
 
     Args:
@@ -58,13 +61,15 @@ def signal_and_noise(
         first, frac: the smallest of them, and their F; it may be finer than the quantizer's.
         quantizer: what they are stored by.
         factor: by which values are multiplied before they are stored, and divided after.
+        activation: what the quantizer's table holds, of the integers' values.
 
     >>> signal_and_noise(np.array([0, 0, 0, 1]), 0, 1, Quantizer("uniform", 2, 2, 0))
     (2.25, 0.25)
     """
     values = np.arange(first, first + len(counts)) * (factor * 2.0**-frac)
-    y = np.floor(values * 2.0**quantizer.frac + 0.5)
+    y = np.floor(values * 2.0**quantizer.encoded_frac + 0.5)
     y = np.clip(y, quantizer.y_min, quantizer.y_max).astype(np.int64)
+    values = activations.values(activation, values)
     error = quantizer.round_trip()[y - quantizer.y_min] * 2.0**-quantizer.frac - values
     signal, noise = float((counts * values**2).sum()), float((counts * error**2).sum())
     return signal / factor**2, noise / factor**2

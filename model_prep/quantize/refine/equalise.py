@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Channel scaling that makes one table per layer suit all of its channels (exact in float).
 
-A ReLU and a max pool commute with positive factors, so an output channel may be scaled and the
-readers' weights divided by the same factor (Nagel et al. 2019, there for weight ranges). With the
-same number of bits a channel's error is least where the table has its channel's scale, whatever
-the channel's weight in the result; so all channels of a layer get the same one.
+A ReLU, a LeakyReLU and a max pool commute with positive factors, so an output channel may be scaled
+and the readers' weights divided by the same factor (Nagel et al. 2019, there for weight ranges).
+With the same number of bits a channel's error is least where the table has its channel's scale,
+whatever the channel's weight in the result; so all channels of a layer get the same one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from nuq.formats.activation import Activation
 from nuq.model_prep import run
 from nuq.model_prep.graph import INPUT, Graph, Layer
 from nuq.model_prep.parallel import ordered
@@ -39,9 +40,16 @@ def scalable(graph: Graph) -> frozenset[str]:
         readers = _readers(graph, layer.name)
         kind = layer.has_weights or layer.kind == "maxpool"
         passed_on = all(one.has_weights or one.name in good for one in readers)
-        if kind and readers and passed_on and layer.name != last and layer.clip_max is None:
+        if kind and readers and passed_on and layer.name != last and scales(layer.activation):
             good.add(layer.name)
     return frozenset(good)
+
+
+def scales(activation: Activation | None) -> bool:
+    """Whether a positive factor on its argument is one on its value."""
+    if activation is None or activation.function == "leaky_relu":
+        return True
+    return activation.rectifies and not activation.parameters
 
 
 def channel_scales(graph: Graph, scales: Scales, name: str) -> np.ndarray:

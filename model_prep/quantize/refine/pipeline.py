@@ -8,17 +8,18 @@ Codes with equal steps have steps of a power of two; a factor on all channels of
 step possible, hence the clipping of least error.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from nuq.formats.activation import Activation
 from nuq.formats.arithmetic import lowest
 from nuq.formats.network import InputFormat
 from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.graph import Graph
-from nuq.model_prep.quantize import quantizers, sensitivity
+from nuq.model_prep.quantize import behind, quantizers, sensitivity
 from nuq.model_prep.quantize.calibrate import Calibration, ToFloat, narrowed
 from nuq.model_prep.quantize.fracs import layer_fracs, network_fracs
 from nuq.model_prep.quantize.kmeans import exact_kmeans
@@ -43,7 +44,9 @@ class Measured:
     scales: Mapping[str, np.ndarray]  # factor of each channel, by name of a layer with weights
     qm: int  # width of y
     fracs: Mapping[str, int]  # F by layer name
-    weights: Mapping[str, np.ndarray]  # of every y (float64 [2^qm]) by owner of a quantizer
+    # of every y (float64 [2^qm]) by owner of a quantizer; where that has an activation in it, by
+    # layer, as each has its own y
+    weights: Mapping[str, np.ndarray]
     free: frozenset[str]  # owners of quantizers whose layers may be scaled
 
 
@@ -94,7 +97,10 @@ def _by_owner(
     graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int]
 ) -> tuple[sensitivity.Histograms, sensitivity.Histograms]:  # fmt: skip
     """`sensitivity.histograms` summed over the layers that share a quantizer, by its owner."""
-    owners = {one.name: one.owner for one in plan.layers if one.scheme is not None and one.counted}
+    owners = {
+        one.name: one.name if any(other.activation for other in sharing) else owner
+        for owner, sharing in plan.by_owner.items() for one in sharing if one.counted
+    }  # fmt: skip
     own = {name: fracs[name] for name in owners}
     found = sensitivity.histograms(graph, batches, own, qm, plan.signed)
     sums: list[sensitivity.Histograms] = [{}, {}]
@@ -113,11 +119,12 @@ def smoothed(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_error(
-    quantizer: Quantizer, weights: np.ndarray, qm: int, frac: int, factor: float = 1.0
-) -> float:
+    quantizer: Quantizer, weights: np.ndarray, qm: int, frac: int, factor: float = 1.0,
+    activation: Activation | None = None,
+) -> float:  # fmt: skip
     """Sum of weight * squared error, in units of float values: see `signal_and_noise`."""
-    first = lowest(qm, quantizer.signed)
-    return signal_and_noise(weights, first, frac, quantizer, factor)[1]
+    first = lowest(qm, quantizer.y_signed)
+    return signal_and_noise(weights, first, frac, quantizer, factor, activation)[1]
 
 
 def _scaled(weights: np.ndarray) -> np.ndarray:
@@ -125,10 +132,16 @@ def _scaled(weights: np.ndarray) -> np.ndarray:
     return np.rint(weights * (_TOTAL / weights.sum())).astype(np.int64)
 
 
-def _knq(plan: LayerPlan, weights: np.ndarray, bits: int, qm: int, frac: int) -> Quantizer:
-    """The table of least weighted error."""
+def _counted(weights: np.ndarray) -> np.ndarray:
+    """The same, no weight above 0 rounded to 0."""
     scaled = _scaled(weights)
     scaled[(weights > 0) & (scaled == 0)] = 1
+    return scaled
+
+
+def _knq(plan: LayerPlan, weights: np.ndarray, bits: int, qm: int, frac: int) -> Quantizer:
+    """The table of least weighted error."""
+    scaled = _counted(weights)
     if not plan.signed:
         scaled[0] = max(scaled[0], 1)
     centroid = exact_kmeans(scaled, 1 << bits, zero_first=not plan.signed)
@@ -176,14 +189,36 @@ def fit_all(
 ) -> dict[str, tuple[Quantizer, float]]:  # fmt: skip
     """By layer name, its quantizer and the factor of its values.
 
-    `weights` are by owner of a quantizer, `free` the owners whose layers may be scaled.
+    `weights` are as of `Measured`, `free` the owners whose layers may be scaled.
     """
-    return plan.fit_each(
-        lambda layer: fit_one(
+    sets = plan.by_owner
+
+    def one(layer: LayerPlan) -> dict[str, tuple[Quantizer, float]]:
+        sharing = sets[layer.owner]
+        if any(other.activation for other in sharing):
+            return {
+                name: (made, 1.0) for name, made in fit_behind(sharing, weights, qm, fracs).items()
+            }
+        found = fit_one(
             layer, weights[layer.owner], layer.bits or 0, qm, fracs[layer.owner],
             layer.owner in free,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+        return {other.name: found for other in sharing}
+
+    return {name: found[name] for name, found in plan.fit_each(one).items()}
+
+
+def fit_behind(
+    layers: Sequence[LayerPlan], weights: Mapping[str, np.ndarray], qm: int,
+    fracs: Mapping[str, int],
+) -> dict[str, Quantizer]:  # fmt: skip
+    """The quantizers of layers that share a codebook with an activation in it."""
+    parts = {}
+    for layer in layers:
+        counts = _counted(weights[layer.name]) if layer.counted else np.ones(1 << qm, np.int64)
+        own, width, frac = narrowed(layer, counts, qm, fracs[layer.name])
+        parts[layer.name] = behind.Part(layer.activation, frac, own)
+    return behind.fit_all(layers, parts, width)
 
 
 def refine(

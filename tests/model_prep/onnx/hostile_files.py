@@ -79,7 +79,7 @@ def _nodes(count: int) -> ModelProto:
 
 
 def _unsupported(path: Path) -> None:
-    nodes = [node("Conv", "x w", "c"), node("LeakyRelu", "c", "l"), node("Einsum", "l", "e"),
+    nodes = [node("Conv", "x w", "c"), node("PRelu", "c w", "l"), node("Einsum", "l", "e"),
              node("Resize", "l", "y")]  # fmt: skip
     save(build(nodes, W), path)
 
@@ -236,7 +236,7 @@ def write(folder: Path) -> dict[str, tuple[Path, str]]:
     _not_utf8(found["not_utf8"][0])
     found["unsupported"] = (
         folder / "unsupported.onnx",
-        r"LeakyRelu \(node_l\): .*Einsum \(node_e\).*Resize \(node_y\)",
+        r"PRelu \(node_l\): .*Einsum \(node_e\).*Resize \(node_y\)",
     )
     _unsupported(found["unsupported"][0])
     return found

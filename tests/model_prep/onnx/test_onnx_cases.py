@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from activation_cases import ACTIVATIONS
 from cases import CASES, IMAGE, body
 from onnx_models import build, compare, node, runtime, save
 
@@ -23,7 +24,8 @@ from nuq.model_prep.source import Recipe, folded
 from tests.checkout import needs_compiler
 
 IMAGES = 4
-ENGINE = ("SIMD=8", "PE=16", "PIXELS=1")
+ENGINE = ("SIMD=8", "PE=24", "PIXELS=1")
+EVERY = CASES | ACTIVATIONS
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     csim.FLAGS = flags
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_float_values_are_those_of_onnxruntime(name: str, tmp_path: Path) -> None:
-    compare(CASES[name](), tmp_path)
+    compare(EVERY[name](), tmp_path)
 
 
 def test_a_files_own_normalisation_is_in_the_inputs_table(tmp_path: Path) -> None:
@@ -115,10 +117,10 @@ def test_accuracy_of_what_the_file_answers(name: str, tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_integers_are_those_of_the_c_simulation(name: str, tmp_path: Path, engine: Path) -> None:
     """And what the host makes of them is close to onnxruntime's output at 5 bits."""
-    model = CASES[name]()
+    model = EVERY[name]()
     path, out = save(model, tmp_path / f"{name}.onnx"), tmp_path / "out"
     network = load_onnx(path)
     shape = (40, *network.in_shape)

@@ -41,7 +41,7 @@ def check_rules(graph: Graph) -> None:
     for layer in graph.layers:
         assert layer.has_weights or INPUT not in layer.inputs
         assert layer.name.isidentifier() and layer.name.islower()
-    assert not graph.layers[-1].relu
+    assert not graph.layers[-1].activation
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto
 from onnx_models import build, compare, node, random, save
 
+from nuq.formats.activation import Activation
 from nuq.formats.arithmetic import Lrn
 from nuq.formats.errors import UserError
 from nuq.model_prep.onnx import load_onnx
@@ -269,7 +270,7 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
     nodes = [CONV, clip, mean, node("Reshape", "m sizes", "f"), node("MatMul", "f end", "g"),
              last("Softmax", "g")]  # fmt: skip
     network = compare(build(nodes, constants, opset=opset), tmp_path)  # with either softmax
-    assert network.graph.layers[0].clip_max == 1.5
+    assert network.graph.layers[0].activation == Activation("relu", {"limit": 1.5})
     assert [step.kind for step in network.ending] == ["softmax"]
 
 
@@ -352,9 +353,9 @@ def test_same_padding_that_would_crop_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_the_host_does_must_come_last(tmp_path: Path) -> None:
-    """A sigmoid that a product reads, and a softmax before a convolution."""
+    """An argmax and a softmax before a convolution."""
     for nodes, text in (
-        ([CONV, node("Sigmoid", "c", "s"), last("Mul", "c s")], r"not Sigmoid \(node_s\): the eng"),
+        ([CONV, node("ArgMax", "c", "s"), last("Conv", "s v")], r"not ArgMax \(node_s\): it must"),
         ([CONV, node("Softmax", "c", "s", axis=1), last("Conv", "s v")],
          r"not Softmax \(node_s\): it must come last"),
     ):  # fmt: skip
@@ -367,11 +368,12 @@ def test_what_follows_a_refused_node_is_not_blamed(tmp_path: Path) -> None:
     """Its output is flattened, or cut in pieces and joined again, then multiplied."""
     pieces = [node("Reshape", "l split", "s"), node("Transpose", "s", "t", perm=[0, 2, 1, 3, 4])]
     constants = {**{k: CONSTANTS[k] for k in ("w", "b", "flat", "matrix")},
-                 "split": np.array([1, 2, 4, 9, 8])}  # fmt: skip
+                 "split": np.array([1, 2, 4, 9, 8]),
+                 "slopes": np.arange(8, dtype=np.float32).reshape(8, 1, 1)}  # fmt: skip
     for between, source in (([], "l"), (pieces, "t")):
-        nodes = [*START, node("LeakyRelu", "r", "l"), *between,
+        nodes = [*START, node("PRelu", "r slopes", "l"), *between,
                  node("Reshape", f"{source} flat", "f"), last("MatMul", "f matrix")]  # fmt: skip
-        with pytest.raises(UserError, match=r"not LeakyRelu \(node_l\)") as error:
+        with pytest.raises(UserError, match=r"not PRelu \(node_l\)") as error:
             load_onnx(save(build(nodes, constants), tmp_path / "model.onnx"))
         assert "MatMul" not in str(error.value)
 
