@@ -38,14 +38,15 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
     print(f"{network.name}: weights {network.weights}, qm {network.qm}")
     print(f"input: {network.input.preprocessing.text}")
     print(calibration_text(network.calibration))
-    print(f"{'layer':<10}{'scheme':>9}{'bits':>6}{'F':>5}{'acc':>5}{'shift':>7}{'SQNR dB':>9}")
+    wide = max(10, *(len(layer.name) for layer in network.layers))
+    print(f"{'layer':<{wide}}{'scheme':>9}{'bits':>6}{'F':>5}{'acc':>5}{'shift':>7}{'SQNR dB':>9}")
     for layer in network.layers:
         chosen = layer.quantizer
         scheme, bits = (chosen.scheme, str(chosen.bits)) if chosen else ("raw", "-")
         shift = "-" if layer.requant_shift is None else str(layer.requant_shift)
         sqnr = "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
         print(
-            f"{layer.name:<10}{scheme:>9}{bits:>6}{layer.out_frac:>5}{layer.acc_bits:>5}"
+            f"{layer.name:<{wide}}{scheme:>9}{bits:>6}{layer.out_frac:>5}{layer.acc_bits:>5}"
             f"{shift:>7}{sqnr:>9}"
         )
     print(

@@ -98,23 +98,27 @@ class LayerView:
             The figure. A layer of single pixels is drawn as one strip of all its channels.
         """
         exact, stored = self.exact[image], self.stored[image]
-        if exact.shape[1:] == (1, 1):
+        strip = exact.shape[1:] == (1, 1)
+        if strip:
             rows = ceil(len(exact) / 64)
             exact, stored = (_strip(one[:, 0, 0], rows) for one in (exact, stored))
         energy = np.square(exact).sum(axis=(1, 2))
         shown = np.sort(np.argsort(-energy, kind="stable")[:channels])
-        figure, axes = _axes(3, len(shown), 1.9)
+        figure, axes = _axes(3, len(shown), 0.8 if strip else 1.9, 6.4 if strip else None)
         top = max(float(np.abs(exact).max()), 1e-12)
         names = ("float", "decoded", "difference")
         for column, channel in enumerate(shown):
             pictures = exact[channel], stored[channel], stored[channel] - exact[channel]
             for row, picture in enumerate(pictures):
                 axis = axes[row * len(shown) + column]
-                axis.imshow(picture, cmap="RdBu_r", vmin=-top, vmax=top)
+                shape = "auto" if strip else "equal"
+                axis.imshow(picture, cmap="RdBu_r", vmin=-top, vmax=top, aspect=shape)
                 axis.set_xticks([])
                 axis.set_yticks([])
-                axis.set_title(f"channel {channel}" if row == 0 else "", fontsize=8)
-                axis.set_ylabel("" if column else names[row])
+                title = "all channels" if strip else f"channel {channel}"
+                axis.set_title(title if row == 0 else "", fontsize=8)
+                name = "" if column else names[row]
+                axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         figure.suptitle(f"{self.name}: {self.stored_db:.1f} dB", fontsize=10)
         return figure
 
@@ -155,7 +159,7 @@ class Inspection:
             ha="right" if many else "center",
         )  # fmt: skip
         axis.set_ylabel("SQNR, dB")
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
         return figure
 
     def rows(self) -> list[tuple[str, str, str, str]]:
