@@ -271,6 +271,17 @@ def allocation(folder: Path) -> Result:
     return Result("a width per layer", folder, data, facts, [table] if widths else [])
 
 
+def comparison(folder: Path) -> Result:
+    """compare.json: builds side by side, and the settings that differ."""
+    data = load(folder / "compare.json")
+    head = ("", *data["builds"])
+    tables = [Table("side by side", head, data["quantities"])]
+    if data["settings"]:
+        tables.append(Table("settings that differ", head, data["settings"]))
+    title = f"builds compared: {', '.join(data['builds'])}"
+    return Result(title, folder, data, {}, tables, page=folder / "compare.html")
+
+
 def plain(title: str, file: str, page: str | None = None) -> Callable[[Path], Result]:
     """What reads a command's JSON file, whose plain entries are the facts."""
 
@@ -295,7 +306,7 @@ READERS: Mapping[str, Callable[[Path], Result]] = {
     "report": report,
     "accuracy": accuracy,
     "allocate": allocation,
-    "compare": plain("builds side by side", "compare.json", "compare.html"),
+    "compare": comparison,
     "explore": plain("designs", "explore/explore.json", "explore/explore.html"),
     "finetune": plain("fine-tuned", "finetuned/finetune.json"),
     "study": plain("study", "study/study.json", "study/report.html"),

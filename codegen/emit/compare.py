@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds side by side: settings that differ, widths, memory, accuracy, speed, resources."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,8 +208,19 @@ def text(builds: Sequence[Build]) -> str:
     )
 
 
+def as_json(builds: Sequence[Build]) -> dict[str, Any]:
+    """What is shown of builds: names, rows of quantities and of settings that differ."""
+    return {
+        "builds": names(builds), "folders": [str(build.folder) for build in builds],
+        "quantities": quantities(builds), "settings": differing(builds),
+    }  # fmt: skip
+
+
 def compare(folders: Sequence[Path], out: Path | None) -> tuple[str, Path]:
-    """Write the page of some builds; (the table for a terminal, where the page is).
+    """Write the page of some builds, and compare.json beside it.
+
+    Returns:
+        The table for a terminal, and where the page is.
 
     Raises:
         UserError: fewer than two builds, or one that has not been generated.
@@ -219,5 +231,6 @@ def compare(folders: Sequence[Path], out: Path | None) -> tuple[str, Path]:
         )
     builds = [read_build(folder) for folder in folders]
     path = (out or FOLDER) / PAGE
+    write_atomic(path.with_suffix(".json"), json.dumps(as_json(builds), indent=1) + "\n")
     write_atomic(path, page(builds))
     return text(builds), path

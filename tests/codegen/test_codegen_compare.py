@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nuq import results
 from nuq.codegen.emit import compare
 from nuq.formats import settings
 from nuq.formats.commands import main
@@ -47,6 +48,9 @@ def test_what_differs_is_shown(
     assert rows["BITS ="].split()[-2:] == ["3", "5"] and rows["PE ="].split()[-2:] == ["8", "16"]
     assert "NET =" not in rows  # alike
     assert "88.00" in rows["top-1 %, integer network"]
+    result = results.read("compare", tmp_path, "")
+    assert result.tables[0].head == ("", "narrow", "wide") and result.page
+    assert ["BITS", "3", "5"] in result.tables[1].rows
     page = (tmp_path / "compare.html").read_text()
     tables = check_page(page).tables
     assert tables[0][0] == ["", "narrow", "wide"]
