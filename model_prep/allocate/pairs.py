@@ -157,12 +157,11 @@ def choose(
         if math.isinf(allowed):  # float has no noise, of which this is the share in dB
             allowed = 10 * math.log10(1 + SHARE)
     goal = trials.score - max(0.0, allowed)
-    low, high, scores = 0, len(ranked), {0: trials.score}
-    while low < high:  # how many; losses add up, nearly, so that the score falls with them
-        count = (low + high + 1) // 2
-        scores[count] = trials.of(ranked[:count])
-        low, high = (count, high) if scores[count] >= goal else (low, count - 1)
-    names = {one.name for one in ranked[:low]}
-    maps = frozenset[str]().union(*(one.maps for one in ranked[:low]))
+    count, score = len(ranked), trials.of(ranked)
+    while count and score < goal:  # one by one: losses of single layers do not quite add up
+        count -= 1
+        score = trials.of(ranked[:count])
+    names = {one.name for one in ranked[:count]}
+    maps = frozenset[str]().union(*(one.maps for one in ranked[:count]))
     done = narrowed(plan, names, maps)
-    return Paired(done, ranked, low, trials.score, scores[low], goal, measure.unit)
+    return Paired(done, ranked, count, trials.score, score, goal, measure.unit)
