@@ -297,17 +297,26 @@ class Request:
     kept: Mapping[str, Any]  # what of these was not given
 
 
-def request(command: str, given: Mapping[str, Any]) -> Request:
+def request(
+    command: str, given: Mapping[str, Any], base: Mapping[str, Any] | None = None
+) -> Request:
     """What a command runs with: what was given, then what CONFIG says, then what the build keeps.
+
+    Args:
+        command: a name of COMMANDS.
+        given: for this run, by NAME.
+        base: what stands for all commands, as CONFIG does, and before it.
 
     Raises:
         UserError: it uses a build as it is, which was made with other options.
     """
     entry, names = COMMANDS[command], set(taken(command))
     before: dict[str, Any] = {}
-    file = settings.instead_of(from_config(command, given), given)
+    base = {name: found for name, found in (base or {}).items() if name in names}
+    file = settings.instead_of({**from_config(command, {**base, **given}), **base}, given)
     if "CONFIG" not in entry.own:  # it has been read
         given = {name: found for name, found in given.items() if name != "CONFIG"}
+    file.pop("CONFIG", None)
     asked = {**file, **given}
     folder = _options(asked).folder
     if {"NET", "OUT"} <= names:

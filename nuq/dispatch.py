@@ -100,15 +100,15 @@ def run_stage(stage: str, options: Options) -> bool:
     return True
 
 
-def run(command: str, given: Mapping[str, Any]) -> int:
-    """Run a command after what it needs; its exit status."""
-    asked = commands.request(command, given)
+def run(command: str, given: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> int:
+    """Run a command after what it needs; its exit status. `base`: see `commands.request`."""
+    asked = commands.request(command, given, base)
     check(command, asked)
     if not {"NET", "OUT"} <= set(taken(command)) or COMMANDS[command].alone == asked.options.net:
         return commands.finish(command, asked.options)
     with locked(asked.build.folder):
         # What the build keeps may have changed while another run had it.
-        return run_locked(command, commands.request(command, given))
+        return run_locked(command, commands.request(command, given, base))
 
 
 def check(command: str, asked: Request) -> None:
@@ -155,6 +155,9 @@ def refresh_report(options: Options) -> None:
     """Write the report of a build again, with its accuracy, where it is of the same network."""
     from nuq.formats.network import read_manifest
 
+    path = options.folder / "report.json"
+    if not path.is_file():
+        return
     arrays = read_manifest(options.folder / "quantized")["arrays_sha256"]
-    if is_current(options.folder / "report.json", arrays):
+    if is_current(path, arrays):
         function("report")(options)

@@ -47,8 +47,9 @@ class Flow:
         net: a name of the registry (alexnet, vgg16, digits, cifar10) or the path of an ONNX file.
         quiet: keep what commands print in their results instead of printing it.
         options: by their names in lower case, as `bits=5` or `bits=[5, 4, 3]`; None is the default.
-            Each command takes those that are its own. `config` is a settings file (TOML), which
-            other options win over.
+            They stand for all commands as those of a settings file do: each takes its own, but no
+            search the widths of the build, nor an accuracy its number of images; what is given to
+            a method is for that run. `config` is a settings file (TOML), which these win over.
 
     Raises:
         UserError: an option that there is not, or a bad value; so do all commands.
@@ -71,7 +72,7 @@ class Flow:
     @property
     def folder(self) -> Path:
         """The build's folder: OUT, else build/NET."""
-        return commands.request("quantize", self._values("quantize", {})).build.folder
+        return commands.request("quantize", {}, self._base("quantize")).build.folder
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -110,38 +111,33 @@ class Flow:
                 f"the command must be one that exists, not {command}{meant(command, COMMANDS)}"
             )
         _checked(options)
-        given = self._values(command, options)
+        given, base = commands.read_words(command, _words(options)), self._base(command)
         printed = ""
         if self.quiet:
             with tempfile.TemporaryFile("w+", buffering=1) as file:
                 try:
                     with _stdout_to(file):
-                        status = dispatch.run(command, given)
+                        status = dispatch.run(command, given, base)
                 finally:
                     file.seek(0)
                     printed = file.read()
         else:
-            status = dispatch.run(command, given)
+            status = dispatch.run(command, given, base)
         if status:
             said = printed.strip().splitlines()[-1:] or ["see what it printed"]
             raise FailedError(f"{command} ended with status {status}: {said[0]}")
-        asked = commands.request(command, given).options
+        asked = commands.request(command, given, base).options
         own = asked.out or Path("build") / command
         folder = asked.folder if "NET" in taken(command) else own
         return results.read(command, folder, printed)
 
-    def _values(self, command: str, options: Mapping[str, Value]) -> dict[str, Any]:
-        """What a command is given, by NAME: its own of the flow's options, and those for it."""
-        kept = {name: found for name, found in self._given.items() if name not in options}
-        if "NET" not in taken(command):  # OUT is the network's
-            kept.pop("out", None)
-        names = taken(command)
-        given = {name: found for name, found in kept.items() if name.upper() in names}
-        words = [
-            f"{name.upper()}={settings.text_of(found)}"
-            for name, found in {**given, **options}.items()
-        ]
-        return commands.read_words(command, words)
+    def _base(self, command: str) -> dict[str, Any]:
+        """What of the flow's options a command takes, by NAME."""
+        names = set(taken(command))
+        if "NET" not in names:  # OUT is the network's
+            names.discard("OUT")
+        kept = {name: found for name, found in self._given.items() if name.upper() in names}
+        return commands.read_words(command, _words(kept))
 
     # Commands with what they return; others by `run`.
 
@@ -257,8 +253,13 @@ class Flow:
 
         if not (self.folder / "quantized" / "manifest.json").is_file():
             self.quantize()
-        asked = commands.request("quantize", self._values("quantize", {}))
+        asked = commands.request("quantize", {}, self._base("quantize"))
         return inspect(asked.options, images)
+
+
+def _words(options: Mapping[str, Value]) -> list[str]:
+    """Options as on the command line."""
+    return [f"{name.upper()}={settings.text_of(found)}" for name, found in options.items()]
 
 
 def _checked(options: Mapping[str, Value]) -> dict[str, Value]:

@@ -20,6 +20,8 @@ from tests.checkout import ROOT, needs_compiler, python
 
 matplotlib.use("Agg")
 
+from tests.model_prep.test_accuracy import labelled, small_model
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Flow:
@@ -99,9 +101,24 @@ def test_a_layer_is_seen_from_inside(digits):
     assert len([line for line in figures[0].axes[0].lines if line.get_linestyle() == ":"]) == 7
 
 
+def test_searches_and_measurements_leave_tables(tmp_path):
+    net, images = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz")
+    one = Flow(net, data=images, out=tmp_path / "out", bits=8, images=20, quiet=True)
+    measured = one.accuracy()
+    assert measured.facts["data"].startswith("45 images of ")  # all that are left
+    assert [row[0] for row in measured.tables[0].rows] == ["float", "integer"]
+    assert one.accuracy(images=30)["images"] == 30
+    found = one.allocate(metric="sqnr", delta=40)
+    assert found.tables[0].head == ("layer", "bits") and len(found["widths"]) == 4
+    assert found.facts["plan"] == str(tmp_path / "out" / "plan.toml")
+    planned = one.with_options(bits=None, plan=tmp_path / "out" / "plan.toml").quantize()
+    widths = {layer["name"]: layer["quantizer"] for layer in planned["layers"][:-1]}
+    assert {name: one["bits"] for name, one in widths.items()} == found["widths"]
+
+
 def test_every_command_is_within_reach(monkeypatch, tmp_path):
     ran: list[str] = []
-    monkeypatch.setattr(dispatch, "run", lambda name, given: ran.append((name, given)) or 0)
+    monkeypatch.setattr(dispatch, "run", lambda name, _, base: ran.append((name, base)) or 0)
     monkeypatch.setattr(results, "read", lambda name, folder, _: results.Result(name, folder))
     one = Flow("digits", out=tmp_path, part="xczu7ev", pe=16)
     for command in COMMANDS:
@@ -124,12 +141,15 @@ def test_values_are_those_of_the_command_line(monkeypatch, tmp_path):
     file = tmp_path / "own.toml"
     file.write_text('NET = "digits"\nBITS = 6\nPE = 16\n')
     one = Flow(config=file, bits=[5, 4, 3, 3], mean=None, csim_types="exact", average=(3, 4.5))
-    given = one._values("allocate", {"exhaustive": True})
-    assert given == {"CONFIG": file, "BITS": "5,4,3,3", "MEAN": None, "AVERAGE": (3.0, 4.5),
-                     "EXHAUSTIVE": True}  # fmt: skip
+    given = one._base("allocate")
+    assert given == {"CONFIG": file, "BITS": "5,4,3,3", "MEAN": None, "AVERAGE": (3.0, 4.5)}
     assert one.folder == Path("build/digits")
-    options = commands.request("csim", one._values("csim", {})).build
+    options = commands.request("csim", {}, one._base("csim")).build
     assert (options.net, options.pe, options.csim_types) == ("digits", 16, "exact")
+    assert options.bits == "5,4,3,3"
+    # a search has no widths of the build, unless it is given them
+    assert commands.request("allocate", {}, given).options.bits is None
+    assert commands.request("allocate", {"BITS": "4"}, given).options.bits == "4"
     other = one.with_options(bits=3, out=tmp_path)
     assert other.folder == tmp_path and one.folder == Path("build/digits")
     assert repr(other).startswith("Flow(config=")
