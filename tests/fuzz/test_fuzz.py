@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.checkout import needs_compiler
+from tests.fuzz import compare
 from tests.fuzz.builds import BUILDS, MUTATIONS, compile_build
 from tests.fuzz.compare import Case, prepare, run
 from tests.fuzz.work import CASES, find_build, from_json, make_case, prune, shrink, to_json
@@ -84,6 +85,14 @@ def test_wrong_counts_and_strays_are_seen(programs: dict[str, Path]) -> None:
     assert stopped and re.match(
         "the engine stopped with status 2: error: .*input.bin must", stopped
     )
+
+
+def test_an_engine_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "engine"
+    program.write_text("#!/bin/sh\nwhile :; do :; done\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(compare, "SECONDS", 1)
+    assert run(Case({}, [], 1, None), program) == "the engine must end within 1 s of CPU"
 
 
 def test_shrinking_keeps_what_fails() -> None:
