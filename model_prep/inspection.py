@@ -39,7 +39,9 @@ class LayerView:
     exact: np.ndarray  # float64 [N, C, H, W], of the float network
     alone: np.ndarray  # the same behind this layer's quantizer, float64
     stored: np.ndarray  # what the integer network's codes stand for, float64 [N, C, H, W]
-    scale: np.ndarray  # float64 [C], what the stored values were multiplied by before (equalise)
+    # float32 [N, C, H, W], what is encoded of the float network: `exact`, by the channels' scale
+    # where there is one (equalise), or what stands before an activation that is in the codebook
+    encoded: np.ndarray
 
     @property
     def alone_db(self) -> float:
@@ -53,22 +55,24 @@ class LayerView:
 
     @property
     def values(self) -> np.ndarray:
-        """What the codes stand for, in the order of the codes; float64 [2^bits]; raw: none."""
+        """What the codes stand for, rising; float64 [2^bits]; raw: none."""
         if self.quantizer is None:
             return np.empty(0)
         return np.sort(self.quantizer.decode_table * 2.0**-self.quantizer.frac)
 
     @property
     def thresholds(self) -> np.ndarray:
-        """Where one code ends and the next begins, in the layer's units; float64 [2^bits - 1]."""
+        """Where one code ends and the next begins, in the units of `encoded`; float64."""
         if self.quantizer is None:
             return np.empty(0)
         kept = self.quantizer.values_table.astype(np.float64)
         places = np.flatnonzero(np.diff(kept)) + 1 + self.quantizer.y_min
-        return (places - 0.5) * 2.0**-self.quantizer.frac
+        return (places - 0.5) * 2.0**-self.quantizer.encoded_frac
 
     def histogram(self, axis: Any = None) -> Any:
         """Histogram of the float values, with the values of the codes and the thresholds.
+
+        Where the activation is in the codebook, of what stands before it, with the thresholds.
 
         Args:
             axis: of matplotlib, to draw on; a new figure without one.
@@ -77,13 +81,17 @@ class LayerView:
             The figure.
         """
         axis = axis or _axes(1, 1, 3.2)[1][0]
-        flat = (self.exact * self.scale[:, None, None]).ravel()
-        axis.hist(flat, BINS, color=BLUE, log=True)
+        axis.hist(self.encoded.ravel(), BINS, color=BLUE, log=True)
         for where in self.thresholds:
             axis.axvline(where, color=GREY, linewidth=0.7, linestyle=":")
-        floor = np.full(len(self.values), 0.6)
-        axis.plot(self.values, floor, "^", color=ORANGE, markersize=6, clip_on=False)
-        axis.set_xlabel("value (triangles: what codes stand for; dotted: thresholds)")
+        if self.quantizer is None:
+            axis.set_xlabel("value")
+        elif self.quantizer.y_frac is None:
+            floor = np.full(len(self.values), 0.6)
+            axis.plot(self.values, floor, "^", color=ORANGE, markersize=6, clip_on=False)
+            axis.set_xlabel("value (triangles: what codes stand for; dotted: thresholds)")
+        else:
+            axis.set_xlabel("value before the activation (dotted: thresholds)")
         axis.set_ylabel(f"activations of {self.name}")
         return axis.figure
 
@@ -219,7 +227,7 @@ def inspect(options: Options, images: int) -> Inspection:
         alone = fake_quant.quantize(own, scaled, layer.quantizer).double() / factor
         views.append(LayerView(
             layer.name, layer.quantizer, exact.numpy(), alone.numpy(),
-            decoded(layer, codes).reshape(exact.shape), scale,
+            decoded(layer, codes).reshape(exact.shape), scaled.numpy(),
         ))  # fmt: skip
     return Inspection(network.name, pixels, tuple(views))
 

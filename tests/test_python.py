@@ -20,6 +20,7 @@ from tests.checkout import ROOT, needs_compiler, python
 
 matplotlib.use("Agg")
 
+from tests.model_prep.onnx.onnx_models import build, node, random, save
 from tests.model_prep.test_accuracy import labelled, small_model
 
 
@@ -89,7 +90,7 @@ def test_a_layer_is_seen_from_inside(digits):
             assert np.isin(np.unique(one), layer.values).all()
         assert len(layer.values) == 8 and len(layer.thresholds) == 7
         # every float value goes to the code between whose thresholds it is
-        inside = np.searchsorted(layer.thresholds, layer.exact)
+        inside = np.searchsorted(layer.thresholds, layer.encoded)
         assert (layer.values[inside] == layer.alone).mean() > 0.99
     first = found["conv1"]
     assert first.alone_db == pytest.approx(first.stored_db, abs=1)  # nothing before it
@@ -99,6 +100,26 @@ def test_a_layer_is_seen_from_inside(digits):
     assert all(figure.axes for figure in figures)
     assert len(found["fc4"].maps().axes) == 3  # one strip
     assert len([line for line in figures[0].axes[0].lines if line.get_linestyle() == ":"]) == 7
+
+
+def test_an_activation_in_the_codebook_is_seen_before_it(tmp_path):
+    net = save(
+        build(
+            [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("Elu", "c", "e"),
+             node("GlobalAveragePool", "e", "y")],
+            {"w": random(1, 8, 3, 3, 3)}, (1, 3, 8, 8),
+        ),
+        tmp_path / "elu.onnx",
+    )  # fmt: skip
+    pixels = np.random.default_rng(1).integers(0, 256, (70, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", images=pixels)
+    one = Flow(net, data=tmp_path / "d.npz", out=tmp_path / "out", bits=4, images=4, quiet=True)
+    first = next(iter(one.inspect(2)))
+    assert first.quantizer and first.quantizer.y_frac is not None
+    assert first.exact.min() >= -1 > first.encoded.min()  # before the ELU and behind it
+    inside = np.searchsorted(first.thresholds, first.encoded)
+    assert len(first.values) == 16 and (first.values[inside] == first.alone).mean() > 0.99
+    assert first.alone_db > 15 and "before" in first.histogram().axes[0].get_xlabel()
 
 
 def test_searches_and_measurements_leave_tables(tmp_path):
