@@ -48,4 +48,5 @@ def overview(program: str, commands: Mapping[str, str], everything: bool = False
     lines += ["", "Options, as NAME=VALUE:", *map(_option, options), ""]
     if not everything:
         lines.append(f"All commands and options: {program} help ALL=1")
+        lines.append("From a network of your own to a board, step by step: docs/tutorial.md")
     return "\n".join([*lines, "Those of one command: nuq COMMAND --help"])
