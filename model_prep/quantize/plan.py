@@ -47,12 +47,13 @@ PRESETS: dict[str, tuple[Settings, dict[str, Settings]]] = {
         {"qm": 9, "weight_bits": 8, "weight_scale": "channel"},
         {"fc": {"weight_scheme": "kmeans", "weight_bits": 4}},
     ),
-    # the least memory: narrow codes, a codebook a layer, and what refinement costs no time
+    # the least memory: narrow codes, a codebook a layer, and the refinement that takes no time
     "small": (
         {
             "bits": 3,
             "weight_scheme": "kmeans",
             "weight_bits": 4,
+            "weight_scale": "channel",
             "refine": "equalise,sensitivity",
         },
         {},

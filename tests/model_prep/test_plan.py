@@ -207,6 +207,7 @@ def test_presets_give_way_to_options_and_plans(tmp_path: Path) -> None:
     small = planned("PRESET=small")
     assert {layer.bits for layer in small.layers[:-1]} == {3}
     assert {(one.weight_scheme, one.weight_bits) for one in small.layers} == {("kmeans", 4)}
+    assert {one.weight_scale for one in small.layers} == {"channel"}
     assert small.refine == ("equalise", "sensitivity")
     wider = planned("PRESET=small", "BITS=5", "WEIGHT_SCHEME=uniform", "REFINE=none")
     assert {(one.weight_scheme, one.weight_bits) for one in wider.layers} == {("uniform", 14)}
