@@ -16,12 +16,14 @@ import torch
 from tqdm import tqdm
 
 from nuq.formats.arithmetic import at_frac, to_fixed
+from nuq.formats.errors import UserError
 from nuq.formats.images import ImageSet, best_classes, percent_correct
 from nuq.model_prep import run
 from nuq.model_prep.allocate.cache import Choice, FloatBase
 from nuq.model_prep.allocate.problem import Problem
 from nuq.model_prep.allocate.scheduler import open_pool
 from nuq.model_prep.footprint import megabytes
+from nuq.model_prep.graph import Graph
 from nuq.model_prep.quantize import fracs
 from nuq.model_prep.quantize.calibrate import FINER, Calibration, Formats, batches
 from nuq.model_prep.quantize.fake_quant import FakeQuantized, floats
@@ -68,6 +70,16 @@ def _hexadecimal(flags: np.ndarray) -> str:
     return np.packbits(flags).tobytes().hex()
 
 
+def check_rectified(graph: Graph) -> None:
+    """Refuse, by UserError, a network that codes without a table cannot store."""
+    for layer in graph.layers:
+        if layer.coded:
+            raise UserError(
+                f"layer {layer.name}: {layer.coded} must not be in a network to study, which is "
+                "stored in codes without a table, too; give a NET whose activations are ReLUs"
+            )
+
+
 class Study:
     """A subject, its test images, and what sections share, computed when first asked for."""
 
@@ -82,6 +94,7 @@ class Study:
             qm: width of a decoded activation.
             quick: whether fewer points are measured.
         """
+        check_rectified(subject.graph)
         self.subject, self.test, self.store, self.qm, self.quick = subject, test, store, qm, quick
         self.labels = subject.labels is not None  # whether they may judge
         self.graph, self.to_float = subject.graph, subject.to_float

@@ -29,6 +29,7 @@ from nuq.model_prep.quantize.refine.distil import Recipe, distil
 from nuq.model_prep.stages import Subject
 from nuq.model_prep.stats import compare, divergences, mean_interval, paired
 from nuq.model_prep.study import tables
+from nuq.model_prep.study.context import check_rectified
 from nuq.model_prep.study.group_student import GroupStudent
 from nuq.model_prep.study.tables import Tabled
 
@@ -46,6 +47,7 @@ class Experiment:
 
     def __init__(self, subject: Subject, test: ImageSet, seed: int) -> None:
         """Measure; UserError where planes would not be a layer's own."""
+        check_rectified(subject.graph)
         plan = replace(subject.plan, refine=TECHNIQUES)
         for layer in plan.layers:
             if layer.scheme not in (None, "knq") or not layer.counted:
