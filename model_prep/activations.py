@@ -201,9 +201,11 @@ def turns_once(activation: Activation) -> bool:
     [True, False]
     """
     found = _sampled(activation)
+    if not np.isfinite(found).all():
+        return False
     least = int(found.argmin())
     before, behind = np.diff(found[: least + 1]), np.diff(found[least:])
-    return bool(np.isfinite(found).all() and (before <= _NOISE).all() and (behind >= -_NOISE).all())
+    return bool((before <= _NOISE).all() and (behind >= -_NOISE).all())
 
 
 def nonnegative(activation: Activation | None) -> bool:

@@ -110,7 +110,7 @@ def test_who_shares_a_quantizer() -> None:
 
 
 def test_parts_with_different_formats_are_refused() -> None:
-    text = "^layers a and b must have the same scheme, bits, rule and variant, as they are parts"
+    text = "^layers a and b must have the same scheme, bits, qm, rule and variant, as they are "
     with pytest.raises(UserError, match=text):
         resolve(dag(), Settings(bits=[4, 5, 4, 4, 4, 4]), Settings(scheme="knq"))
 
