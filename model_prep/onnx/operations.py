@@ -40,7 +40,7 @@ class Pointwise:
 
     base: "Op"
     compute: Compute
-    depth: int  # of such operations that are behind each other
+    size: int  # operations that it is made of
     operator: str  # of the node, in ONNX
 
 

@@ -20,7 +20,7 @@ from nuq.model_prep.activations import FUNCTIONS
 from nuq.model_prep.onnx.lowering import OPERATORS, TYPES, Node, Operator, Result, operator
 from nuq.model_prep.onnx.operations import Axes, Compute, Op, Pointwise, UnsupportedError, Value
 
-_LONGEST = 16  # operations in a row that are looked through
+_LARGEST = 32  # function that is looked through, in operations
 _HUGE = 3e38  # a limit that is none
 _PLAIN = "it must be a part of an activation that docs/onnx.md lists"
 
@@ -35,14 +35,14 @@ def activated(node: Node, value: Value, activation: Activation) -> Value:
     return node.op(
         "activation", value.op, axes=value.axes, activation=activation,
         nonnegative=activations.nonnegative(activation),
-        of=_behind(value.op, compute, node.op_type),
+        of=_behind(node, value.op, compute, value.op),
     )  # fmt: skip
 
 
-def _behind(op: Op, compute: Compute, operator_name: str) -> Pointwise | None:
-    """How a function of `op` is one of another operation, unless too many are in a row."""
-    depth = 1 + (op.of.depth if op.of else 0)
-    return Pointwise(op, compute, depth, operator_name) if depth <= _LONGEST else None
+def _behind(node: Node, base: Op, compute: Compute, *read: Op) -> Pointwise | None:
+    """How what a node makes of what it has read is a function of `base`; None where it is large."""
+    size = 1 + sum(op.of.size for op in read if op.of)
+    return Pointwise(base, compute, size, node.op_type) if size <= _LARGEST else None
 
 
 def reach(op: Op) -> list[tuple[Op, Compute]]:
@@ -66,9 +66,11 @@ def unresolved(op: Op) -> bool:
 def part_of_one(node: Node, value: Value, compute: Compute) -> Value:
     """A function that the engine has only as an activation, or as a part of one."""
     found = _looked_up(node, value, compute)
-    if found is not None:
-        return found
-    of = _behind(value.op, compute, node.op_type)
+    return _part(node, value, compute, value.op) if found is None else found
+
+
+def _part(node: Node, value: Value, compute: Compute, *read: Op) -> Value:
+    of = _behind(node, value.op, compute, *read)
     if of is None:
         raise UnsupportedError(_PLAIN, value.shape)
     return node.op("pointwise", value.op, axes=value.axes, of=of)
@@ -80,7 +82,7 @@ def scaled(node: Node, value: Value, scale: float, shift: float) -> Value | Poin
     found = None
     if any(one.kind in ("activation", "pointwise") for one, _ in reach(value.op)):
         found = _looked_up(node, value, compute)
-    return _behind(value.op, compute, node.op_type) if found is None else found
+    return _behind(node, value.op, compute, value.op) if found is None else found
 
 
 def _looked_up(node: Node, value: Value, compute: Compute) -> Value | None:
@@ -116,7 +118,8 @@ def combined(node: Node, first: Value, second: Value) -> Value | None:
     if not shared or (node.op_type == "Add" and plain):
         return None
     base, one, other = shared[0]
-    return part_of_one(node, Value(base, first.axes), partial(_of_both, ufunc, one, other))
+    both = partial(_of_both, ufunc, one, other)
+    return _part(node, Value(base, first.axes), both, first.op, second.op)
 
 
 def _of_both(ufunc: np.ufunc, first: Compute, second: Compute, x: np.ndarray) -> np.ndarray:

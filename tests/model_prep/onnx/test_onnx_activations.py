@@ -203,3 +203,10 @@ def test_what_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_long_row_of_functions(tmp_path: Path) -> None:
     nodes = parts(*("Neg c" if not index else f"Neg {index - 1}" for index in range(40)))
     compare(network(nodes), tmp_path)
+
+
+def test_a_large_function_is_refused_soon(tmp_path: Path) -> None:
+    """Each product reads two before it, so that their parts double and double again."""
+    nodes = parts("Exp c", "Mul 0 c", *(f"Mul {index} {index - 1}" for index in range(1, 60)))
+    with pytest.raises(UserError, match="it must be a part of an activation"):
+        load_onnx(save(network(nodes), tmp_path / "model.onnx"))
