@@ -12,6 +12,7 @@ import numpy as np
 from nuq.codegen.design.array import Array
 from nuq.codegen.design.design import Design
 from nuq.codegen.design.planner import plan
+from nuq.formats.activation import RELU
 from nuq.formats.arithmetic import Window, dilated
 from nuq.formats.hardware import Part, find_part
 from nuq.formats.images import Preprocessing
@@ -349,7 +350,7 @@ def full_size(name: str, bits: int | None = None) -> Network:
             name=layer, kind="fc" if layer[:2] == "fc" else "conv", inputs=(source,),
             in_shape=shape, conv_shape=(out, size, size), kernel=(kernel, kernel),
             stride=(stride, stride), dilation=(1, 1), pads=(pad, pad, pad, pad), groups=1,
-            relu=True, pool=Window((pool, pool), (2, 2), (0, 0, 0, 0)) if pooled else None,
+            activation=RELU, pool=Window((pool, pool), (2, 2), (0, 0, 0, 0)) if pooled else None,
             weight_bits=14, weight_frac=0, bias_bits=14, bias_frac=0, bias_shift=0, acc_bits=36,
             requant_shift=0 if last else 14, quantizer=None if last else replace(quantizer),
             weight=np.broadcast_to(np.int16(0), (out, shape[0], kernel, kernel)),
