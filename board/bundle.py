@@ -30,7 +30,8 @@ PROGRAM = f"parameters/{program.PROGRAM}"
 IMAGES = "images.npz"
 BITSTREAM = "accelerator.bit"
 HANDOFF = "accelerator.hwh"
-FORMAT = 2
+FORMAT = 3
+LOGITS = "logits/"  # before an output's name in images.npz
 SOURCES = Path(__file__).parent
 PACKAGES = (SOURCES, SOURCES.with_name("formats"))
 NOTEBOOK = "demo.ipynb"
@@ -65,10 +66,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz archive.
 
     tables.npz: `input/table` int16 [C][256]; `NAME/centroid` and `NAME/threshold` int32.
-    images.npz: `images` uint8 [N,C,H,W], `labels` int64 [N], `logits` int64 [N,...].
+    images.npz: `images` uint8 [N,C,H,W], `labels` int64 [N]; of each output `logits/NAME` int64
+    [N,...].
     """
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def golden_outputs(
+    arrays: dict[str, np.ndarray], count: int | None = None
+) -> dict[str, np.ndarray]:
+    """The integers that images.npz has of the first images, or of all, by output."""
+    outputs = {key: one for key, one in arrays.items() if key.startswith(LOGITS)}
+    return {key.removeprefix(LOGITS): one[:count] for key, one in outputs.items()}
 
 
 def _test_images(build: Path, weight_bytes: int, design: Design) -> dict[str, np.ndarray]:
@@ -76,13 +86,12 @@ def _test_images(build: Path, weight_bytes: int, design: Design) -> dict[str, np
     path = existing(build / "quantized" / "vectors.npz", "run `make quantize` again")
     with np.load(path, allow_pickle=False) as vectors:
         images, labels = vectors["images"], vectors["labels"]
-        logits = design.outputs(vectors[design.layers[-1].name])
-    channels, height, width = logits.shape[1:]
-    if height * width == 1:
-        logits = logits.reshape(-1, channels)
+        outputs = design.by_output({head.name: vectors[head.name] for head in design.heads})
     room = max(IMAGE_BYTES, int(weight_bytes * IMAGE_SHARE))
-    count = max(1, min(len(images), room // (images[0].nbytes + logits[0].nbytes)))
-    return {"images": images[:count], "labels": labels[:count], "logits": logits[:count]}
+    size = images[0].nbytes + sum(one[0].nbytes for one in outputs.values())
+    count = max(1, min(len(images), room // size))
+    logits = {f"{LOGITS}{name}": one[:count] for name, one in outputs.items()}
+    return {"images": images[:count], "labels": labels[:count], **logits}
 
 
 def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.zip") -> Path:

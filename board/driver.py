@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver: pixels in, logits out, on a PYNQ board or on the emulated one.
+"""The driver: pixels in, outputs out, on a PYNQ board or on the emulated one.
 
     with Accelerator("digits") as board:
         for image, best in zip(images, board.classify(images, 5)):
@@ -12,6 +12,7 @@ PynqBuffer's device_address, flush, invalidate, freebuffer.
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -28,6 +29,7 @@ from nuq.board.bundle import (
     PROGRAM,
     TABLES,
     check_files,
+    golden_outputs,
     read_arrays,
     read_manifest,
 )
@@ -43,7 +45,7 @@ from nuq.board.registers import Registers
 from nuq.formats.design import Design, Layer, read_design
 from nuq.formats.errors import UserError
 from nuq.formats.images import best_classes, look_up
-from nuq.formats.packing import pack_maps, unpack_maps
+from nuq.formats.packing import pack_maps, unpack_maps, unpack_raw
 from nuq.formats.program import read_program
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,24 @@ MIN_TIMEOUT_S = 10.0
 TIMEOUT_FACTOR = 200  # of the predicted time; a C-simulation is slower than the hardware
 ID_TIMEOUT_S = 2.0
 NO_LAYER = -3  # as `last`: less than any `first`
+
+
+Outputs = Any  # an array, or of a network with several outputs a dict of them by name
+
+
+def single(found: dict[str, np.ndarray]) -> Outputs:
+    """The one output of a network, or all by name."""
+    return next(iter(found.values())) if len(found) == 1 else found
+
+
+def differing(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Numbers of the images, int [M], whose outputs, [N, ...] by name, are not those wanted.
+
+    >>> differing({"a": np.array([[1, 2], [3, 4]])}, {"a": np.array([[1, 2], [3, 5]])}).tolist()
+    [1]
+    """
+    wrong = [(found[name] != one).reshape(len(one), -1).any(axis=1) for name, one in wanted.items()]
+    return np.flatnonzero(np.any(wrong, axis=0))
 
 
 @dataclass(frozen=True)
@@ -233,7 +253,7 @@ class Accelerator:
         codes = look_up(self.tables["input/table"], images)
         return pack_maps(design.gather(codes), design.input_bits).view("<u8")
 
-    def predict(self, images: np.ndarray, by_layer: bool = False) -> np.ndarray:
+    def predict(self, images: np.ndarray, by_layer: bool = False) -> Outputs:
         """Logits of pixels.
 
         Args:
@@ -241,47 +261,61 @@ class Accelerator:
             by_layer: one start per layer instead of one for all: `calls` then has each layer.
 
         Returns:
-            int64 [N, classes], the last layer's accumulators times the scale of their weights;
-            times `design.output_scale` they are the network's values. [N, C, H, W] where the last
-            layer has a map.
+            int64 [N, classes], the accumulators of the head, the layer that ends the network,
+            times the scale of their weights; times `design.outputs[0].scale` they are the
+            network's values. [N, C, H, W] where the head has a map. Of a network with several
+            outputs such an array for each, by name.
         """
-        last = len(self.design.layers) - 1
-        data = self._run(images, last, by_layer)
-        channels, height, width = self.design.layers[last].out_shape
-        raw = data.view("<i8").reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
-        logits = self.design.outputs(raw)
-        return logits.reshape(-1, channels) if height * width == 1 else logits
+        return single(self.integers(images, by_layer))
 
-    def outputs(self, images: np.ndarray) -> np.ndarray:
+    def outputs(self, images: np.ndarray) -> Outputs:
         """The network's own outputs [N, ...] of pixels: what the host makes of `predict`'s values.
 
-        float64; int64 where the network ends in an argmax.
+        float64; int64 where the network ends in an argmax. Several by name, as of `predict`.
         """
-        return self.design.finished(self.predict(images))
+        integers = self.integers(images)
+        return single({one.name: one.finished(integers[one.name]) for one in self.design.outputs})
+
+    def integers(self, images: np.ndarray, by_layer: bool = False) -> dict[str, np.ndarray]:
+        """What `predict` gives, by name of the output also where there is one."""
+        heads = self.design.heads
+        words = self._run(images, heads, by_layer)
+        raw = {
+            head.name: unpack_raw(found, [head.out_shape])[0]
+            for head, found in zip(heads, words, strict=True)
+        }
+        return self.design.by_output(raw)
 
     def activations(self, images: np.ndarray, layer: str) -> np.ndarray:
-        """Stored codes uint16 [N, C, H, W] of a layer; the last layer has none, use predict."""
-        index = self.design.layer_index(layer)
-        if index == len(self.design.layers) - 1:
-            raise UserError(f"layer must be another than the last, {layer}; its output is predict")
-        data = self._run(images, index, False)
-        chosen = self.design.layers[index]
-        return unpack_maps(data.view(np.uint8), chosen.out_shape, chosen.bits)
+        """Stored codes uint16 [N, C, H, W] of a layer; a head has none, use predict."""
+        chosen = self.design.layers[self.design.layer_index(layer)]
+        if chosen in self.design.heads:
+            raise UserError(f"layer must be no head, as {layer}; its output is predict's")
+        (words,) = self._run(images, (chosen,), False)
+        return unpack_maps(words.view(np.uint8), chosen.out_shape, chosen.bits)
 
     def classify(self, images: np.ndarray, k: int = 5) -> list[list[tuple[int, str, float]]]:
         """The k best classes of each image: (index, name, value), best first.
 
-        The value is the last layer's, before a softmax or a sigmoid.
+        The value is the head's, before a softmax or a sigmoid. UserError where the network has
+        several heads or a map.
         """
-        logits = self.design.answers(self.predict(images))
-        names = self.design.classes
+        logits = self.answers(images)
+        names, scale = self.design.classes, self.design.outputs[0].scale
         return [
-            [
-                (int(c), names[c] if c < len(names) else str(c), row[c] * self.design.output_scale)
-                for c in order
-            ]
+            [(int(c), names[c] if c < len(names) else str(c), row[c] * scale) for c in order]
             for row, order in zip(logits, best_classes(logits, k), strict=True)
         ]
+
+    def answers(self, images: np.ndarray) -> np.ndarray:
+        """[N, classes], the largest the answer, of pixels; UserError as of `classify`."""
+        if not self.design.classifies:
+            names = ", ".join(output.name for output in self.design.outputs)
+            raise UserError(
+                f"{self.design.network} must answer by classes to be asked for them, not by "
+                f"{names}; use predict or outputs"
+            )
+        return self.design.answers(next(iter(self.integers(images).values())))
 
     def self_test(self) -> None:
         """The bundle's test images against the logits of the integer reference.
@@ -291,8 +325,7 @@ class Accelerator:
         """
         golden = read_arrays(self.folder / IMAGES)
         count = min(self.batch, len(golden["images"]))
-        found = self.predict(golden["images"][:count])
-        wrong = np.flatnonzero((found != golden["logits"][:count]).reshape(count, -1).any(axis=1))
+        wrong = differing(self.integers(golden["images"][:count]), golden_outputs(golden, count))
         if wrong.size:
             try:
                 self.buffers.verify_parameters()
@@ -306,26 +339,30 @@ class Accelerator:
         self.calls.clear()
         log.info("self-test: %d images bit-exact", count)
 
-    def _run(self, images: np.ndarray, last: int, by_layer: bool) -> np.ndarray:
-        """Run layers 0..last on any number of images; uint64 [N, words] of the last one's."""
+    def _run(self, images: np.ndarray, wanted: Sequence[Layer], by_layer: bool) -> list[np.ndarray]:
+        """Run layers up to the last one wanted on any images; uint64 [N, words] of each."""
         if not self.buffers.open:
             raise UserError("the accelerator must be open, not closed; make a new one")
         self.calls.clear()
-        out = np.empty((len(images), self.design.layers[last].out_words), dtype=np.uint64)
+        out = [np.empty((len(images), one.out_words), dtype=np.uint64) for one in wanted]
         for start in range(0, max(1, len(images)), self.batch):
             words = self.preprocess(images[start : start + self.batch])
             if not len(words):
                 break
             try:
-                out[start : start + len(words)] = self._run_batch(words, last, by_layer)
+                found = self._run_batch(words, wanted, by_layer)
             except BaseException:
                 self.close()
                 raise
+            for whole, part in zip(out, found, strict=True):
+                whole[start : start + len(words)] = part
         return out
 
-    def _run_batch(self, words: np.ndarray, last: int, by_layer: bool) -> np.ndarray:
-        layer = self.design.layers[last]
-        before = self.buffers.upload(words, layer)
+    def _run_batch(
+        self, words: np.ndarray, wanted: Sequence[Layer], by_layer: bool
+    ) -> list[np.ndarray]:
+        last = self.design.layers.index(wanted[-1])
+        before = self.buffers.upload(words, wanted)
         kept_back = 1.0 if by_layer or last == 0 else 0.5
         try:
             self._run_layers(len(words), last, by_layer, self.timeout_s * kept_back)
@@ -334,9 +371,9 @@ class Accelerator:
             if error.layer is None:
                 self._find_layer(words, last, error)
             raise
-        if layer.on_chip:
-            return self._read_chip(len(words), layer)
-        return self.buffers.download(before, layer)
+        if wanted[-1].on_chip:  # which then is all that is wanted
+            return [self._read_chip(len(words), wanted[-1])]
+        return self.buffers.download(before, wanted)
 
     def _read_chip(self, images: int, layer: Layer) -> np.ndarray:
         """The output of `layer`, [N, words], which the last call left on chip."""
@@ -361,7 +398,7 @@ class Accelerator:
         Counters are written when a call ends, so a call of several layers does not say where it
         hangs. The half of the time-out that the first call left is for this.
         """
-        self.buffers.upload(words, self.design.layers[last])
+        self.buffers.upload(words, self.design.layers[last : last + 1])
         try:
             self._run_layers(len(words), last, True, self.timeout_s / 2)
         except AcceleratorTimeoutError as found:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nuq.board.bundle import NOTEBOOK, make_bundle, unpack
-from nuq.board.driver import Accelerator
+from nuq.board.driver import Accelerator, differing
 from nuq.board.emulator import install
 from nuq.board.hwh import make_hwh
 from nuq.board.measure import predict_all, top_k
@@ -60,25 +60,28 @@ def emulate(build: Path, engine: Path | None = None) -> int:
     folder = prepare(build, engine)
     device = install()
     with np.load(build / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
-        last = read_design(build).layers[-1].name
-        images, labels, expected = vectors["images"], vectors["labels"], vectors[last]
+        images, labels = vectors["images"], vectors["labels"]
+        design = read_design(build)
+        expected = design.by_output({head.name: vectors[head.name] for head in design.heads})
     with Accelerator(folder) as board:
-        logits = predict_all(board, images, "emulating")
-        design, batch = board.design, board.batch
+        found = predict_all(board, images, "emulating")
+        batch = board.batch
     network = design.network
-    expected = expected.reshape(len(images), -1)
-    wrong = np.flatnonzero((logits != expected).any(axis=1))
-    answers, wanted = design.answers(logits), design.answers(expected)
-    marks = [(k, top_k(answers, labels, k), top_k(wanted, labels, k)) for k in (1, 5)]
-    for k, measured, reference in marks:
-        if measured is not None:
-            print(f"{network}: top-{k} {measured:.3f}%, integer reference {reference:.3f}%")
+    wrong = differing(found, expected)
+    if design.classifies:
+        answers, wanted = (design.answers(next(iter(one.values()))) for one in (found, expected))
+        marks = [(k, top_k(answers, labels, k), top_k(wanted, labels, k)) for k in (1, 5)]
+        for k, measured, reference in marks:
+            if measured is not None:
+                print(f"{network}: top-{k} {measured:.3f}%, integer reference {reference:.3f}%")
     print(
         f"{network}: {len(images)} images, up to {batch} at a time, {device.fabric.calls} calls, "
         f"{device.live_buffers} buffers left"
     )
     if wrong.size:
-        print(f"FAILED: the logits of {wrong.size} images differ, first image {wrong[0]}")
+        names = [name for name, one in expected.items() if (found[name] != one).any()]
+        where = f" of {', '.join(names)}" if len(expected) > 1 else ""
+        print(f"FAILED: the logits{where} of {wrong.size} images differ, first image {wrong[0]}")
         return 1
     print("PASSED: all logits are bit-exact")
     return 0

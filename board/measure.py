@@ -40,19 +40,25 @@ def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float | None:
     return percent_correct(logits[known], labels[known], k)
 
 
-def predict_all(board: Accelerator, images: np.ndarray, what: str) -> np.ndarray:
-    """Logits [N, outputs] of all images, with progress."""
+def predict_all(board: Accelerator, images: np.ndarray, what: str) -> dict[str, np.ndarray]:
+    """Integers [N, ...] of all images by output, with progress."""
     parts = []
     for start in range(0, len(images), board.batch):
         part = images[start : start + board.batch]
-        parts.append(board.predict(part).reshape(len(part), -1))
+        parts.append(board.integers(part))
         show_progress(start + len(part), len(images), what)
-    return np.concatenate(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Top-1 and top-5 of all images, in percent; None without labels or with too few classes."""
-    logits = board.design.answers(predict_all(board, images, "accuracy"))
+    """Top-1 and top-5 of all images, in percent.
+
+    None without labels, with too few classes, or where the network does not answer by classes.
+    """
+    if not board.design.classifies:
+        return {"images": len(images), "top1": None, "top5": None}
+    found = next(iter(predict_all(board, images, "accuracy").values()))
+    logits = board.design.answers(found)
     tops = {f"top{k}": top_k(logits, labels, k) for k in (1, 5)}
     return {"images": len(images), **tops}
 

@@ -8,7 +8,7 @@ exception and not a wrong class.
 
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +126,14 @@ def split(design: Design, segment: Segment) -> tuple[Segment, Segment] | None:
     )
 
 
-def _output(layer: Layer) -> slice:
-    """Words of an image's arena that `layer` writes."""
-    end = layer.out_address + layer.out_words
-    return slice(0, 0) if layer.on_chip else slice(layer.out_address, end)
+def _outputs(layers: Sequence[Layer]) -> list[slice]:
+    """Words of an image's arena that each of the layers writes; none where that is on chip."""
+    return [
+        slice(0, 0)
+        if layer.on_chip
+        else slice(layer.out_address, layer.out_address + layer.out_words)
+        for layer in layers
+    ]
 
 
 class Buffers:
@@ -313,17 +317,19 @@ class Buffers:
         view = self._arena[: images * self._design.arena_words]
         return view, view.view(np.ndarray).reshape(images, -1)
 
-    def upload(self, words: np.ndarray, layer: Layer) -> np.ndarray:
+    def upload(self, words: np.ndarray, wanted: Sequence[Layer]) -> list[np.ndarray]:
         """Write the input [N, words], check that it has reached memory.
 
         Returns:
-            What stands where `layer` will write, [N, words]; no words where that is on chip.
+            What stands where each layer wanted will write, [N, words]; no words where that is on
+            chip.
         """
         design = self._design
         place = slice(design.input_address, design.input_address + design.input_words)
-        output = _output(layer)
+        outputs = _outputs(wanted)
         view, arenas = self._arenas(len(words))
-        arenas[:, output] = UNWRITTEN
+        for output in outputs:
+            arenas[:, output] = UNWRITTEN
         arenas[:, place] = words
         view.flush()
         view.invalidate()
@@ -332,17 +338,20 @@ class Buffers:
                 "the input must be in memory as it was written, but differs: the cache was not "
                 "flushed, or another program writes there; open the accelerator again"
             )
-        return arenas[:, output].copy()
+        return [arenas[:, output].copy() for output in outputs]
 
-    def download(self, before: np.ndarray, layer: Layer) -> np.ndarray:
-        """The output of `layer`, [N, words]; StaleDataError where it is what was there before."""
-        view, arenas = self._arenas(len(before))
+    def download(self, before: Sequence[np.ndarray], wanted: Sequence[Layer]) -> list[np.ndarray]:
+        """Outputs of layers, [N, words]; StaleDataError where one is what was there before."""
+        view, arenas = self._arenas(len(before[0]))
         view.invalidate()
-        after = arenas[:, _output(layer)].copy()
-        if np.array_equal(before, after):
-            raise StaleDataError(
-                f"the output of layer {layer.name} must be written by the accelerator, but memory "
-                "holds what it held before: the cache was not invalidated, or the bus stopped; "
-                "open the accelerator again"
-            )
-        return after
+        found = []
+        for layer, place, old in zip(wanted, _outputs(wanted), before, strict=True):
+            after = arenas[:, place].copy()
+            if np.array_equal(old, after):
+                raise StaleDataError(
+                    f"the output of layer {layer.name} must be written by the accelerator, but "
+                    "memory holds what it held before: the cache was not invalidated, or the bus "
+                    "stopped; open the accelerator again"
+                )
+            found.append(after)
+        return found

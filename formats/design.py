@@ -5,15 +5,17 @@ The code generator writes it, the bundle carries it, and the driver on the board
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nuq.formats import ending
 from nuq.formats.arithmetic import scale_channels
 from nuq.formats.build import sha256_file, sources_digest
-from nuq.formats.ending import Ending, apply, class_values, decides
+from nuq.formats.ending import apply, class_values, decides, ending_of
 from nuq.formats.errors import UserError, existing
 from nuq.formats.images import Preprocessing, Reader
 from nuq.formats.packing import WORD_BYTES, Gather
@@ -55,8 +57,8 @@ class Layer:
     out_shape: tuple[int, int, int]  # C, H, W
     memory: str  # where the output is: "ddr", or on-chip memory "A" or "B"
     bits: int  # T of a stored code, 64 for raw accumulators
-    scheme: str  # of the output's quantizer, "raw" for the last layer
-    qm: int | None  # None for the last layer
+    scheme: str  # of the output's quantizer, "raw" for a head
+    qm: int | None  # None for a head
     weight_address: int  # its place in every port's section of weights.bin
     weight_words: int  # in all sections
     bias_words: int  # those of them that hold biases and the codebook
@@ -84,6 +86,33 @@ class Layer:
         return self.out_shape[0] * self.out_shape[1] * self.out_shape[2]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Output(ending.Output):
+    """One output of the network, and what its integers stand for."""
+
+    shape: tuple[int, int, int]  # C, H, W of the head
+    frac: int  # value = accumulator * factor * 2^-frac / divisor
+    divisor: int
+    factors: tuple[int, ...]  # of each channel, the head's weight scale; none: 1
+
+    @property
+    def scale(self) -> float:
+        """Value of one unit of what `predict` returns."""
+        return float(2.0**-self.frac) / self.divisor
+
+    def integers(self, raw: np.ndarray) -> np.ndarray:
+        """What `predict` returns for accumulators [N, C, H, W]: those times their factors.
+
+        [N, C] where the head has single pixels.
+        """
+        scaled = scale_channels(raw, self.factors) if self.factors else raw
+        return scaled.reshape(len(raw), -1) if self.shape[1:] == (1, 1) else scaled
+
+    def finished(self, logits: np.ndarray) -> np.ndarray:
+        """The network's own output, [N, ...], of what `predict` returns: behind its ending."""
+        return apply(self.ending, logits * self.scale)
+
+
 @dataclass(frozen=True)
 class Design:
     """A network as an engine runs it."""
@@ -108,10 +137,7 @@ class Design:
     weight_words: int  # of weights.bin
     weight_bits: int  # the widest weight that is stored
     weight_ports: int  # memory ports for weights, and sections of weights.bin
-    output_frac: int  # value of a logit = accumulator * factor * 2^-frac / divisor
-    output_divisor: int
-    output_factors: tuple[int, ...]  # of each channel, the last layer's weight scale; none: 1
-    ending: Ending  # what the host does with the values
+    outputs: tuple[Output, ...]  # in the order of the network's file
     classes: tuple[str, ...]  # names, may be none
     layers: tuple[Layer, ...]  # in execution order
     accuracy: dict[str, Any] | None  # of the reference, in percent
@@ -119,8 +145,8 @@ class Design:
     @property
     def reader(self) -> Reader:
         """What reads images for the network."""
-        outputs = self.layers[-1].codes
-        outputs = 2 if decides(self.ending, outputs) else outputs
+        outputs = sum(head.codes for head in self.heads)
+        outputs = 2 if decides(ending_of(self.outputs), outputs) else outputs
         return Reader(self.network, self.input_shape, outputs, self.preprocessing, self.classes)
 
     @property
@@ -156,21 +182,22 @@ class Design:
         return sum(times) / self.predicted_images
 
     @property
-    def output_scale(self) -> float:
-        """Value of one unit of what `predict` returns."""
-        return float(2.0**-self.output_frac) / self.output_divisor
+    def heads(self) -> tuple[Layer, ...]:
+        """The layers whose accumulators leave the engine, in execution order."""
+        return tuple(layer for layer in self.layers if layer.scheme == "raw")
 
-    def outputs(self, raw: np.ndarray) -> np.ndarray:
-        """What `predict` returns for accumulators [N, C, ...]: those times their factors."""
-        return scale_channels(raw, self.output_factors) if self.output_factors else raw
+    def by_output(self, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Integers of the outputs, by name, of accumulators [N, C, H, W] by head."""
+        return {output.name: output.integers(raw[output.layer]) for output in self.outputs}
 
-    def finished(self, logits: np.ndarray) -> np.ndarray:
-        """The network's own outputs, [N, ...], of what `predict` returns: behind its ending."""
-        return apply(self.ending, logits * self.output_scale)
+    @property
+    def classifies(self) -> bool:
+        """Whether the output is a number for each class, not several outputs or a map."""
+        return len(self.heads) == 1 and self.heads[0].out_shape[1:] == (1, 1)
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
-        """[N, classes], the largest the answer, of what `predict` returns for a classifier."""
-        return class_values(self.ending, logits.reshape(len(logits), -1))
+        """[N, classes], the largest the answer, of the integers [N, ...] of a classifier."""
+        return class_values(ending_of(self.outputs), logits.reshape(len(logits), -1))
 
     def layer_index(self, name: str) -> int:
         """Place of a layer; UserError where there is none of that name."""

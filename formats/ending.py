@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the host does behind the last layer: steps from the engine's values to a network's output.
+"""What the host does behind a network's heads: steps from the engine's values to its outputs.
 
 A float network often ends in what no accelerator needs: a softmax, a sigmoid, an argmax, another
-order of axes. The engine gives the last layer's values, the host does the rest with `apply`
-(docs/formats.md 1.1).
+order of axes. The engine gives the values of the heads, the layers that end the network; the host
+does the rest with `apply` (docs/formats.md 1.1).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 
 from nuq.formats.errors import UserError
-from nuq.formats.schema import Limits
+from nuq.formats.schema import Limits, stored
 
 POINTWISE = ("sigmoid", "tanh")
 ALONG = ("softmax", "logsoftmax", "argmax")  # an axis
@@ -82,6 +82,15 @@ class Step:
 Ending = tuple[Step, ...]
 
 
+@dataclass(frozen=True)
+class Output:
+    """One output of a network: whose values it is, and what the host makes of them."""
+
+    name: Annotated[str, Limits(pattern="^[a-z][a-z0-9_]*$")]
+    layer: str  # the head
+    ending: Ending = stored(sparse=True, default=())
+
+
 def start(shape: Sizes) -> Sizes:
     """Sizes that the first step sees, of a last layer's (channels, rows, columns).
 
@@ -129,6 +138,18 @@ def apply(ending: Sequence[Step], values: np.ndarray) -> np.ndarray:
     if not found:
         return np.empty((0, *(sizes[1:] if batched else sizes)))
     return np.concatenate(found) if batched else np.stack(found)
+
+
+def ending_of(outputs: Sequence[Output]) -> Ending:
+    """What the host does where all outputs are of one head, up to the last; of several, nothing.
+
+    >>> ending_of([Output("a", "fc"), Output("b", "fc", (Step("sigmoid"),))])[0].kind
+    'sigmoid'
+    >>> ending_of([Output("a", "fc"), Output("b", "conv", (Step("sigmoid"),))])
+    ()
+    """
+    one_head = len({output.layer for output in outputs}) == 1
+    return max((output.ending for output in outputs), key=len) if one_head else ()
 
 
 def decides(ending: Sequence[Step], outputs: int) -> bool:

@@ -35,7 +35,7 @@ from nuq.formats.arithmetic import (
     scale_channels,
 )  # fmt: skip
 from nuq.formats.build import atomic_dir, sha256_file
-from nuq.formats.ending import Ending
+from nuq.formats.ending import Output
 from nuq.formats.errors import UserError, existing
 from nuq.formats.images import Preprocessing, look_up
 from nuq.formats.quantizer import Quantizer
@@ -145,8 +145,8 @@ class Layer:
     bias_shift: Annotated[int, Limits(minimum=0, maximum=62)]  # the sum begins at b << bias_shift
     # signed width that no input can overflow
     acc_bits: Annotated[int, Limits(minimum=1, maximum=MAX_ACC_BITS)]
-    requant_shift: int | None  # s of docs/formats.md 2.3; None for the last layer
-    quantizer: Quantizer | None  # of the stored output; None for the last layer
+    requant_shift: int | None  # s of docs/formats.md 2.3; None for a head
+    quantizer: Quantizer | None  # of the stored output; None for a head
     in_aligns: Annotated[  # add: left shift of each input
         tuple[Annotated[int, Limits(minimum=0, maximum=52)], ...], {"minItems": 1, "maxItems": 2}
     ] = (0,)
@@ -200,7 +200,7 @@ class Layer:
 
     @property
     def y_range(self) -> tuple[int, int] | None:
-        """(smallest, largest) requantized integer; None for the last layer.
+        """(smallest, largest) requantized integer; None for a head.
 
         A ReLU ends at 0 also where the quantizer, shared with other layers, is signed.
         """
@@ -285,7 +285,7 @@ class Network:
     settings_sha256: Hash = ""
     qm: Annotated[int, Limits(minimum=2, maximum=16)]  # width of a decoded activation
     input: InputFormat
-    # in execution order; the last one is not quantized
+    # in execution order; heads, the last one among them, are not quantized
     layers: Annotated[tuple[Layer, ...], Limits(minItems=1)]
     concats: dict[str, tuple[str, ...]] = stored(  # names of layers by name
         kind=list[ConcatEntry],
@@ -293,20 +293,41 @@ class Network:
         read=lambda entries: {entry["name"]: tuple(entry["parts"]) for entry in entries},
         default_factory=dict,
     )
-    # what the host does with the last layer's values, in order
-    ending: Ending = stored(sparse=True, default=())
+    # in the file's order; none are given: the values of the last layer
+    outputs: tuple[Output, ...] = ()
     classes: list[str] | None = None
     calibration: dict[str, Any] = stored(kind=CalibrationEntry, default_factory=dict)
     accuracy: dict[str, Any] | None = stored(kind=AccuracyEntry | None, default=None)
     folder: Path = absent(default=Path())  # this and the next: of a network that was read
     manifest_sha256: str = absent(default="")
 
+    def __post_init__(self) -> None:
+        """Let a network whose outputs are not given have one."""
+        if self.layers and not self.outputs:
+            outputs = (Output("output", self.layers[-1].name),)
+            object.__setattr__(self, "outputs", outputs)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The layers whose accumulators leave the engine, in execution order."""
+        return tuple(layer.name for layer in self.ends)
+
+    @property
+    def ends(self) -> tuple[Layer, ...]:
+        """The heads as layers."""
+        return tuple(layer for layer in self.layers if layer.quantizer is None)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the output is a number for each class, not several outputs or a map."""
+        return len(self.ends) == 1 and self.ends[0].out_shape[1:] == (1, 1)
+
     def parts_of(self, name: str) -> tuple[str, ...]:
         """The layers behind a name: a concat's parts, or the name itself."""
         return self.concats.get(name, (name,))
 
     def quantizer(self, name: str) -> Quantizer | None:
-        """The quantizer of the feature map called `name`; None for the input and the last layer."""
+        """The quantizer of the feature map called `name`; None for the input and heads."""
         first = self.parts_of(name)[0]
         return next((layer.quantizer for layer in self.layers if layer.name == first), None)
 

@@ -6,9 +6,10 @@ of the little-endian integer. Weights are plain fields in little-endian words. W
 on a small processor, too: a fixed number of array operations per width, none per pixel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 
@@ -136,6 +137,24 @@ def unpack_maps(data: np.ndarray, shape: tuple[int, int, int], bits: int) -> np.
             field |= blocks[:, plane, :, index].astype(np.uint32) << np.uint32(8 * place)
         out[:, channel] = (field >> np.uint32(offset)) & np.uint32((1 << bits) - 1)
     return out.reshape(count, *shape)
+
+
+def unpack_raw(words: np.ndarray, shapes: Sequence[tuple[int, int, int]]) -> list[np.ndarray]:
+    """Raw accumulators of heads: int64 [N, C, H, W] each.
+
+    Args:
+        words: 64-bit words, [N, ...]; of an image [H][W][C] head after head.
+        shapes: [C, H, W] of the heads.
+
+    >>> unpack_raw(np.arange(6)[None], [(2, 1, 2), (2, 1, 1)])[0].tolist()
+    [[[[0, 2]], [[1, 3]]]]
+    """
+    ends = np.cumsum([prod(shape) for shape in shapes])
+    parts = np.split(words.view("<i8").reshape(len(words), ends[-1]), ends[:-1], axis=1)
+    return [
+        part.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+        for part, (channels, height, width) in zip(parts, shapes, strict=True)
+    ]
 
 
 def pack_fields(values: np.ndarray, width: int) -> np.ndarray:

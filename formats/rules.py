@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 INPUT = "input"  # the name under which layers refer to the network's input
 WEIGHTED = ("conv", "fc")
 KINDS = (*WEIGHTED, "add", "maxpool", "avgpool", "lrn")
-LAST_KINDS = ("conv", "fc", "add", "avgpool")  # accumulators that leave the engine as they are
+HEAD_KINDS = ("conv", "fc", "add", "avgpool")  # accumulators that leave the engine as they are
 
 
 def _refuse(thing: str, faults: Iterable[str]) -> None:
@@ -66,8 +66,8 @@ def _layer_faults(layer: Layer, out_shape: Shape) -> Iterator[str]:
     yield from _array_faults(layer)
     if not layer.has_weights:
         yield from _operation_faults(layer)
-    if layer.quantizer is None and layer.kind not in LAST_KINDS:
-        yield f"the last layer must be one of {', '.join(LAST_KINDS)}, not {layer.kind}"
+    if layer.quantizer is None and layer.kind not in HEAD_KINDS:
+        yield f"a head must be one of {', '.join(HEAD_KINDS)}, not {layer.kind}"
     yield from _pool_faults(layer)
 
 
@@ -230,18 +230,37 @@ def check_network(network: Network) -> None:
             raise UserError(f"layer {layer.name}: its name must be no other feature map's")
         _refuse(f"layer {layer.name}", _input_faults(layer, shapes, magnitudes))
         check_exact(layer)
-        last = layer is network.layers[-1]
-        if last != (layer.quantizer is None) or (last and layer.pool):
-            raise UserError(
-                f"layer {layer.name}: the last layer, and only it, must have no quantizer and no "
-                "pool"
-            )
         shapes[layer.name] = layer.out_shape
         magnitudes[layer.name] = layer.quantizer.magnitude if layer.quantizer else 0
         layers[layer.name] = layer
-    result_shape(network.ending, network.layers[-1].out_shape)
     for name, missing in waiting.items():
         raise UserError(f"concat {name}: parts must be layers, not {', '.join(missing)}")
+    _check_heads(network)
+
+
+def _check_heads(network: Network) -> None:
+    """UserError where heads and outputs do not go together."""
+    last = network.layers[-1]
+    if last.quantizer is not None:
+        raise UserError(f"layer {last.name}: the last layer must be a head, without a quantizer")
+    heads = {layer.name: layer for layer in network.layers if layer.quantizer is None}
+    for layer in network.layers:
+        read = heads.keys() & {part for name in layer.inputs for part in network.parts_of(name)}
+        if layer.name in heads and layer.pool:
+            raise UserError(f"layer {layer.name}: a head must have no pool")
+        if read:
+            raise UserError(f"layer {layer.name}: it must not read a head, {min(read)}")
+    names = [output.name for output in network.outputs]
+    wanted = {output.layer for output in network.outputs}
+    if len(set(names)) < len(names):
+        raise UserError(f"outputs must have names of their own, not {', '.join(names)}")
+    if wanted != heads.keys():
+        raise UserError(
+            f"outputs must be of all heads, {', '.join(heads)}, and of nothing else, not of "
+            f"{', '.join(sorted(wanted))}"
+        )
+    for output in network.outputs:
+        result_shape(output.ending, heads[output.layer].out_shape)
 
 
 def _concat_faults(parts: Sequence[Layer]) -> Iterator[str]:
@@ -251,7 +270,7 @@ def _concat_faults(parts: Sequence[Layer]) -> Iterator[str]:
     first = parts[0]
     for part in parts:
         if first.quantizer is None or part.quantizer is None:
-            yield f"parts must not be the last layer, {part.name}"
+            yield f"parts must not be heads, as {part.name}"
             return
         if part.out_shape[1:] != first.out_shape[1:]:
             yield (

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `accuracy`: float, integer and C-simulation accuracy on labelled images.
 
+Of several outputs, or of a map, there is none: then it is how near the integers are, by output.
 Float is onnxruntime's for an ONNX file with its own weights, else torch's. SQNR as in paper 002,
 here of the integer network.
 """
@@ -10,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from nuq.formats.arithmetic import Shape
 from nuq.formats.build import atomic_file, write_atomic
-from nuq.formats.ending import class_values
+from nuq.formats.ending import class_values, ending_of
 from nuq.formats.errors import UserError, existing
 from nuq.formats.images import ImageSet, best_classes
 from nuq.formats.network import Layer, Network
+from nuq.formats.packing import unpack_raw
 from nuq.model_prep import run, stats
 from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize.calibrate import batches
@@ -36,9 +40,9 @@ Logits = Callable[[torch.Tensor], np.ndarray]
 
 
 def float_runner(subject: Subject) -> tuple[str, Logits | None]:
-    """(name, function from inputs float32 [N, C, H, W] to the last layer's values [N, outputs]).
+    """(name, function from inputs float32 [N, C, H, W] to the heads' values [N, outputs]).
 
-    The function is None for torch, whose outputs are the last layer's of `run_float`.
+    The function is None for torch, whose outputs are those of `run_float`.
     """
     source = subject.source
     if source.path is None or source.imported is None or subject.loaded.origin == "seeded":
@@ -49,7 +53,8 @@ def float_runner(subject: Subject) -> tuple[str, Logits | None]:
     imported = source.imported
     model = onnx.load(source.path, load_external_data=False)
     del model.graph.output[:]  # what the host does at the end is not the network's
-    model.graph.output.append(onnx.ValueInfoProto(name=imported.logits_name))
+    names = [imported.tensors[head] for head in imported.graph.heads]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # batches run side by side
     options.log_severity_level = 3
@@ -62,8 +67,9 @@ def float_runner(subject: Subject) -> tuple[str, Logits | None]:
     def infer(x: torch.Tensor) -> np.ndarray:
         # one by one, as files may fix the batch axis
         images = (imported.file_input(image[None].numpy()) for image in x)
-        outputs = [session.run(None, {name: image})[0] for image in images]
-        return np.concatenate([out.reshape(1, -1) for out in outputs]).astype(np.float32)
+        found = [session.run(None, {name: image}) for image in images]
+        rows = [[one.reshape(1, -1) for one in outputs] for outputs in found]
+        return np.block(rows).astype(np.float32)
 
     return "onnxruntime", infer
 
@@ -109,35 +115,34 @@ class _Runs:
         x = self.subject.to_float(images)
         found = self.reference.run(self.network.input.encode(images))
         sums: list[tuple[str, float, float]] = []
-        want: torch.Tensor | None = None
-        if layers:
-            exact = run.run_float(self.subject.graph, x)
-            for layer, (_, want), (_, codes) in zip(self.network.layers, exact, found, strict=True):
-                wide = want.double()
-                gap = wide - torch.from_numpy(decoded(layer, codes))
+        exact: list[torch.Tensor] = []
+        integer: list[np.ndarray] = []
+        whole = layers or self.run_float is None
+        float_maps = run.run_float(self.subject.graph, x) if whole else itertools.repeat(None)
+        for layer, (_, codes), one in zip(self.network.layers, found, float_maps, strict=False):
+            head = layer.quantizer is None
+            values = decoded(layer, codes) if head or layers else np.empty(0)
+            if head:
+                integer.append(values.reshape(len(images), -1))
+                exact += [one[1].flatten(1)] if one else []
+            if layers and one:
+                wide = one[1].double()
+                gap = wide - torch.from_numpy(values)
                 sums.append((layer.name, float(wide.square().sum()), float(gap.square_().sum())))
-        else:
-            *_, (_, codes) = found
-            if self.run_float is None:
-                *_, (_, want) = run.run_float(self.subject.graph, x)
-        if self.run_float is not None:
-            answers = self.run_float(x)
-        else:
-            assert want is not None
-            answers = want.flatten(1).numpy()
-        integer = decoded(self.network.layers[-1], codes).reshape(len(images), -1)
-        return answers, integer, sums
+        answers = self.run_float(x) if self.run_float else run.join(exact).numpy()
+        return answers, np.concatenate(integer, axis=1), sums
 
 
 def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[str, Any], Outputs]:
     """Run float and integers once on all test images; what comes out, and the outputs.
 
     The SQNR of layers is that of the first images, which say as much of so many values.
+    Of a network that does not answer by classes there is an entry an output instead of top-1.
 
     Args:
         subject: the float network, and what tables were fitted on.
         network: the same in integers.
-        test: labelled images.
+        test: images, labelled where the network answers by classes.
     """
     calibrated = len(subject.images.calibration)
     print(
@@ -160,21 +165,53 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
                 energies[name][0] += signal
                 energies[name][1] += noise
             bar.update(len(one))
-    answers = [class_values(network.ending, np.concatenate(one)) for one in (exact, integer)]
+    ending = ending_of(network.outputs)
+    answers = [class_values(ending, np.concatenate(one)) for one in (exact, integer)]
     outputs = Outputs(answers[0], answers[1], test.labels)
-    pair = outputs.exact, outputs.integer
     return {
         "network": network.name, "arrays_sha256": network.arrays_sha256,
         "weights": network.weights, "data": test.source,
         "calibration_images": calibrated, "float_runtime": runtime,
-        "refine": network.calibration.get("refine", []), **scores(*pair, test.labels),
-        "paired": stats.compare(*pair, test.labels),
-        "divergence": stats.mean_interval(stats.divergences(*pair)),
+        "refine": network.calibration.get("refine", []), **_judged(network, outputs),
         "layers": [
             {"name": name, "sqnr_db": finite(sqnr_db(*pair))} for name, pair in energies.items()
         ],
         "layer_images": min(len(test), _NOISE_IMAGES),
     }, outputs  # fmt: skip
+
+
+def _judged(network: Network, outputs: Outputs) -> dict[str, Any]:
+    """How good the integers are: by classes, or by output."""
+    pair = outputs.exact, outputs.integer
+    if network.answers:
+        return {
+            **scores(*pair, outputs.labels), "paired": stats.compare(*pair, outputs.labels),
+            "divergence": stats.mean_interval(stats.divergences(*pair)),
+        }  # fmt: skip
+    ends = np.cumsum([prod(head.out_shape) for head in network.ends])[:-1]
+    exact, integer = (np.split(one, ends, axis=1) for one in pair)
+    near = {
+        head.name: _near(one, other, head.out_shape)
+        for head, one, other in zip(network.ends, exact, integer, strict=True)
+    }
+    return {"images": len(outputs.labels), "outputs": [
+        {"name": one.name, "layer": one.layer, **near[one.layer]} for one in network.outputs
+    ]}  # fmt: skip
+
+
+def _near(exact: np.ndarray, integer: np.ndarray, shape: Shape) -> dict[str, float | None]:
+    """SQNR of an output [N, values], and the percentage of its pixels with the same best channel.
+
+    >>> near = _near(np.array([[1.0, 3.0]]), np.array([[0.0, 3.0]]), (2, 1, 1))
+    >>> near["sqnr_db"], near["agreement"]
+    (10.0, 100.0)
+    """
+    noise = float(np.square(integer - exact).sum())
+    best = [one.reshape(len(exact), shape[0], -1).argmax(axis=1) for one in (exact, integer)]
+    same = 100 * float((best[0] == best[1]).mean()) if shape[0] > 1 else None
+    return {
+        "sqnr_db": finite(sqnr_db(float(np.square(exact).sum()), noise)), "agreement": same
+    }  # fmt: skip
 
 
 def read_outputs(folder: Path) -> Outputs:
@@ -208,23 +245,33 @@ def against(outputs: Outputs, other: Outputs, folder: Path) -> dict[str, Any]:
     return {**found, "divergence": stats.mean_interval(change)}
 
 
-def read_csim(folder: Path, network: Network, labels: np.ndarray) -> dict[str, Any]:
+def read_csim(folder: Path, network: Network, outputs: Outputs) -> dict[str, Any]:
     """Accuracy of the C-simulation's logits in `folder`, on the same images in the same order.
+
+    Of a network that does not answer by classes, how many images have the reference's outputs.
 
     Raises:
         UserError: there was no simulation, or of another number of images.
     """
-    path, last = folder / "csim" / "logits.bin", network.layers[-1]
+    path, heads, labels = folder / "csim" / "logits.bin", network.ends, outputs.labels
     if not path.is_file():
         raise UserError(f"{path} must exist; run make csim with the same IMAGES first")
     raw = np.fromfile(path, "<i8")
-    if not raw.size or raw.size % (len(labels) * last.out_shape[0]):
+    if raw.size != len(labels) * sum(prod(head.out_shape) for head in heads):
         raise UserError(
             f"{path} must hold the outputs of {len(labels)} images, not {raw.size} numbers; run "
             "make csim with the same IMAGES again"
         )
-    pixels = raw.reshape(-1, last.out_shape[0])
-    logits = class_values(network.ending, last.outputs(pixels).reshape(len(labels), -1))
+    parts = unpack_raw(raw.reshape(len(labels), -1), [head.out_shape for head in heads])
+    if not network.answers:
+        values = [
+            decoded(head, part).reshape(len(labels), -1)
+            for head, part in zip(heads, parts, strict=True)
+        ]
+        same = (np.concatenate(values, axis=1) == outputs.integer).all(axis=1)
+        return {"images": len(labels), "equal": int(same.sum())}
+    logits = heads[0].outputs(parts[0]).reshape(len(labels), -1)
+    logits = class_values(ending_of(network.outputs), logits)
     found = scores(logits, logits, labels)
     return {"images": len(labels), "top1": found["integer_top1"], "top5": found["integer_top5"]}
 
@@ -255,6 +302,29 @@ def write(result: dict[str, Any], outputs: Outputs, folder: Path) -> None:
     for layer in result["layers"]:
         value = layer["sqnr_db"]
         print(f"{layer['name']:<40}{'-' if value is None else format(value, '.1f'):>9}")
+    (_print_outputs if "outputs" in result else _print_answers)(result)
+    with atomic_file(folder / OUTPUTS) as temporary, temporary.open("wb") as file:
+        np.savez(file, **asdict(outputs))
+    path = folder / "accuracy.json"
+    write_atomic(path, json.dumps(result, indent=2) + "\n")
+    print(f"written: {path}")
+
+
+def _print_outputs(result: Mapping[str, Any]) -> None:
+    """How near the integers are, an output a line."""
+    print(f"{result['images']} test images, against float ({result['float_runtime']})")
+    print(f"{'output':<32}{'SQNR dB':>9}{'agreement %':>13}")
+    for one in result["outputs"]:
+        found = [one["sqnr_db"], one["agreement"]]
+        ratio, same = ("-" if value is None else format(value, ".2f") for value in found)
+        print(f"{one['name']:<32}{ratio:>9}{same:>13}")
+    if "csim" in result:
+        found = result["csim"]
+        print(f"C-simulation: {found['equal']} of {found['images']} images equal the reference")
+
+
+def _print_answers(result: Mapping[str, Any]) -> None:
+    """Rates of correct answers, and their distance from float's."""
     rows = [
         (f"float ({result['float_runtime']})", result["float_top1"], result["float_top5"]),
         ("integer reference", result["integer_top1"], result["integer_top5"]),
@@ -276,8 +346,3 @@ def write(result: dict[str, Any], outputs: Outputs, folder: Path) -> None:
         print(
             f"divergence less that of {folder_name}: {_interval(result['against']['divergence'])}"
         )
-    with atomic_file(folder / OUTPUTS) as temporary, temporary.open("wb") as file:
-        np.savez(file, **asdict(outputs))
-    path = folder / "accuracy.json"
-    write_atomic(path, json.dumps(result, indent=2) + "\n")
-    print(f"written: {path}")

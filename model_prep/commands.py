@@ -14,6 +14,7 @@ import torch
 
 from nuq.formats.basis import calibration_text, chance_warning
 from nuq.formats.build import is_current, sha256_file
+from nuq.formats.errors import UserError
 from nuq.formats.network import Network, load, save
 from nuq.formats.options import Options
 from nuq.formats.settings import read as read_settings
@@ -31,6 +32,8 @@ from nuq.model_prep.stages import (
     run_reference,
 )
 from nuq.model_prep.stages import accuracy as measured_accuracy
+
+UNLABELLED = 16  # images that a network which does not answer by classes is measured on, or half
 
 
 def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
@@ -140,23 +143,43 @@ def _kept_images(options: Options) -> int:
     return replace(options, images=before.get("IMAGES") if same else None).test_images
 
 
+def one_output(source: Source) -> None:
+    """UserError where a network has several outputs, which a loss or a table of one cannot take."""
+    heads = source.graph.heads
+    if len(heads) > 1:
+        raise UserError(
+            f"NET must have one output for this command, not {len(heads)} ({', '.join(heads)})"
+        )
+
+
 def accuracy(options: Options) -> None:
     """Quantize where need be, then measure on all images of IMAGES."""
     from nuq.model_prep import accuracy as measuring
 
     other = measuring.read_outputs(options.against) if options.against else None
     subject = subject_of(options, options.test_images if options.csim else _kept_images(options))
+    answers, number = subject.graph.answers, options.images
+    if not answers and other is not None:
+        raise UserError(
+            "AGAINST must go with a network that answers by classes, not with one of "
+            f"{len(subject.spec.results)} output(s) and maps; leave it out"
+        )
+    if not answers and not options.csim:  # images need no labels, and are calibrated on but these
+        number = number or max(1, min(UNLABELLED, len(subject.images.everything) // 2))
+        images = choose_images(subject.spec, options.data, number)
+        subject = replace(subject, images=images)
     folder = options.folder / "quantized"
     make_folder(subject, folder)
-    test = subject.images.held_out(options.test_images if options.csim else options.images)
+    test = subject.images.held_out(options.test_images if options.csim else number, answers)
     network = load(folder)
     result, outputs = measuring.measure(subject, network, test)
-    classes = outputs.exact.shape[1]
-    warn_of_chance(result["float_top1"], result["images"], network, classes)
+    if network.answers:
+        classes = outputs.exact.shape[1]
+        warn_of_chance(result["float_top1"], result["images"], network, classes)
     if other is not None and options.against is not None:
         result["against"] = measuring.against(outputs, other, options.against)
     if options.csim:
-        result["csim"] = measuring.read_csim(options.folder, network, test.labels)
+        result["csim"] = measuring.read_csim(options.folder, network, outputs)
     measuring.write(result, outputs, options.folder)
 
 
@@ -181,6 +204,7 @@ def finetune(options: Options) -> None:
 
     torch.set_grad_enabled(False)
     source, plan = opened(options)
+    one_output(source)
     images = tuning.load_images(source.spec, options.data, options.test, labels=not options.distil)
     out = options.folder / "finetuned"
     tuning.show(tuning.finetune(source, plan, images, options, out), out)

@@ -28,6 +28,15 @@ def no_bias() -> np.ndarray:
     return np.zeros(0, np.float32)
 
 
+@dataclass(frozen=True)
+class Codes:
+    """Uniform codes low..high, of which 0 stands for 0 and k for k * step."""
+
+    step: float
+    low: int
+    high: int
+
+
 @dataclass(eq=False)
 class Layer:
     """One fused layer."""
@@ -50,6 +59,7 @@ class Layer:
     conv_shape: tuple[int, int, int] = field(default=(0, 0, 0))  # before the max pool
     average: Average | None = None  # of an "avgpool"; stride and pads repeat it
     lrn: Lrn | None = None
+    codes: Codes | None = None  # of the stored output, in a file that is quantized
     title: str | None = None  # name in the file it came from; for reading only, never for paths
     fixed: bool = False  # the weights are structure (an identity), which seeding leaves alone
 
@@ -95,21 +105,39 @@ class Graph:
     """A network: input shape (channels, rows, columns), layers in topological order, concats.
 
     `concats` maps a name to the layers whose channels follow each other under it; layers read it
-    like a layer. Parts are layers, never other concats or the network's input.
+    like a layer. Parts are layers, never other concats or the network's input. `heads` are the
+    layers whose values are the network's outputs: no layer reads them.
     """
 
     name: str
     in_shape: tuple[int, int, int]
     layers: list[Layer]
     concats: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()  # in execution order, the last layer among them; default: it alone
+
+    @property
+    def stored(self) -> list[Layer]:
+        """The layers whose outputs are stored as codes: all but the heads."""
+        return [layer for layer in self.layers if layer.name not in self.heads]
+
+    @property
+    def ends(self) -> list[Layer]:
+        """The heads as layers."""
+        return [layer for layer in self.layers if layer.name in self.heads]
+
+    @property
+    def answers(self) -> bool:
+        """Whether the output is a number for each class, not several outputs or a map."""
+        return len(self.heads) == 1 and self.layers[-1].out_shape[1:] == (1, 1)
 
     @property
     def elements(self) -> dict[str, int]:
-        """Stored activations of an image by layer name, the last layer left out."""
-        return {layer.name: math.prod(layer.out_shape) for layer in self.layers[:-1]}
+        """Stored activations of an image by layer name, heads left out."""
+        return {layer.name: math.prod(layer.out_shape) for layer in self.stored}
 
     def __post_init__(self) -> None:
         """Fill in every layer's shapes; ValueError names the layer that does not fit."""
+        self.heads = self.heads or tuple(layer.name for layer in self.layers[-1:])
         self._shapes = {INPUT: self.in_shape}
         for layer in self.layers:
             if layer.name in self._shapes or layer.name in self.concats:
@@ -131,6 +159,21 @@ class Graph:
             if unknown:
                 raise ValueError(f"concat {name}: parts must be layers, not {unknown}")
             self._shapes[name] = self.source_shape(name)
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        names = [layer.name for layer in self.layers]
+        if [name for name in names if name in self.heads] != [*self.heads] or (
+            self.heads[-1:] != (*names[-1:],)
+        ):
+            raise ValueError(
+                f"heads must be layers in their order, the last one among them, not {self.heads}"
+            )
+        if len(self.heads) > 1:
+            for layer in self.layers:
+                read = [part for part in self.sources_of(layer) if part in self.heads]
+                if read:
+                    raise ValueError(f"layer {layer.name}: it must not read a head, {read[0]}")
 
     def _input_shape(self, layer: Layer, name: str) -> tuple[int, int, int]:
         try:

@@ -99,10 +99,10 @@ def described(source: Source) -> list[str]:
     shape = "x".join(map(str, spec.in_shape))
     kinds = Counter(layer.kind for layer in graph.layers)
     layers = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    widths = [layer.name for layer in graph.layers[:-1]]
-    last = prod(graph.layers[-1].out_shape)
+    widths = [layer.name for layer in graph.stored]
+    values = sum(prod(head.out_shape) for head in graph.ends)
     found = [
-        f"{spec.name}: input {shape}, {last:,} outputs, {len(graph.layers)} layers ({layers}), "
+        f"{spec.name}: input {shape}, {values:,} outputs, {len(graph.layers)} layers ({layers}), "
         f"{spec.parameters:,} parameters",
         f"input: {spec.preprocessing.text}",
         f"BITS as a list has a width for each of {', '.join(widths)}",

@@ -35,10 +35,16 @@ N_co = TypeVar("N_co", bound=Node, covariant=True)
 
 
 class Network(Protocol[N_co]):
-    """Layers in topological order; `parts_of` gives the layers behind a concatenation's name."""
+    """Layers in topological order; `parts_of` gives the layers behind a concatenation's name.
+
+    `heads` are the layers whose values are the network's outputs.
+    """
 
     @property
     def layers(self) -> Sequence[N_co]: ...  # noqa: D102
+
+    @property
+    def heads(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def parts_of(self, name: str) -> tuple[str, ...]: ...  # noqa: D102
 
@@ -59,14 +65,14 @@ def run(
         x: the network's input, or what gives it where a layer needs it.
         operation: gets a layer and its inputs, concatenations joined along the channels.
         given: what gives the stored values of some layers without computing them, by name. Layers
-            that the last one does not need then are left out.
+            that the heads do not need then are left out.
         gradients: leave autograd as the caller has it; else layers run in inference mode.
     """
     given = given or {}
     reads = {
         layer.name: [network.parts_of(name) for name in layer.inputs] for layer in network.layers
     }
-    needed = _needed(reads, given) if given else {INPUT, *reads}
+    needed = _needed(reads, given, network.heads) if given else {INPUT, *reads}
     last_reader = {part: name for name in reads for parts in reads[name] for part in parts}
     stored: dict[str, torch.Tensor] = {}
     if INPUT in needed:
@@ -87,9 +93,11 @@ def run(
         yield layer, stored[layer.name]
 
 
-def _needed(reads: Mapping[str, list[tuple[str, ...]]], given: Given) -> set[str]:
-    """The names that the last layer needs, itself included."""
-    needed = set(list(reads)[-1:])
+def _needed(
+    reads: Mapping[str, list[tuple[str, ...]]], given: Given, heads: Iterable[str]
+) -> set[str]:
+    """The names that the heads need, themselves included."""
+    needed = set(heads)
     for name in reversed(list(reads)):
         if name in needed and name not in given:
             needed.update(part for parts in reads[name] for part in parts)
@@ -101,11 +109,11 @@ def join(parts: Tensors) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def last(layers: Iterable[tuple[N, torch.Tensor]]) -> torch.Tensor:
-    """The network's output of a run, [images, classes]."""
-    for _, stored in layers:
-        output = stored
-    return output.flatten(1)
+def outputs(network: Network[N], layers: Iterable[tuple[N, torch.Tensor]]) -> torch.Tensor:
+    """What the heads give in a run, one after the other: [images, outputs]."""
+    heads = network.heads
+    found = [stored.flatten(1) for layer, stored in layers if layer.name in heads]
+    return join(found)
 
 
 def run_float(graph: Graph, x: torch.Tensor) -> Iterator[tuple[Layer, torch.Tensor]]:
@@ -128,8 +136,8 @@ def run_encoded(
 
 
 def forward(graph: Graph, x: torch.Tensor) -> torch.Tensor:
-    """The float network's output, [images, classes]."""
-    return last(run_float(graph, x))
+    """The float network's outputs, [images, outputs]."""
+    return outputs(graph, run_float(graph, x))
 
 
 def float_logits(graph: Graph, inputs: Iterable[torch.Tensor]) -> np.ndarray:

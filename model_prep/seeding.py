@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nuq.model_prep.graph import Graph, Layer
-from nuq.model_prep.run import finish, float_layer, last, operate, run
+from nuq.model_prep.run import finish, float_layer, operate, outputs, run
 
 SEED = 2014
 BIAS_SPREAD = 0.1
@@ -42,7 +42,7 @@ def reseed(graph: Graph, x: torch.Tensor, seed: int = SEED) -> Graph:
         layer.bias *= np.float32(scale)
         return finish(layer, out * scale)
 
-    last(run(graph, x, stored))
+    outputs(graph, run(graph, x, stored))
     return graph
 
 

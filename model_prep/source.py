@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nuq.formats.ending import decides
+from nuq.formats.ending import decides, ending_of
 from nuq.formats.errors import UserError, meant_file
 from nuq.formats.images import LEVELS
 from nuq.model_prep import data, networks, weights
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.networks.spec import IMAGENET, NetworkSpec, Preprocessing, State
 from nuq.model_prep.onnx import ImportedNetwork, load_onnx
+from nuq.model_prep.quantize.codes import usual_width
+from nuq.model_prep.quantize.matching import factor, matched, power_step, without_codes
 from nuq.model_prep.quantize.plan import Settings, parse_bits
 from nuq.model_prep.seeding import reseed
 
@@ -84,14 +86,20 @@ def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
     if recipe.side:
         graph = resized(imported.graph, recipe.side)
         imported = replace(imported, graph=graph, in_shape=graph.in_shape)
-    graph = imported.graph
-    outputs = int(np.prod(graph.layers[-1].out_shape))
+    images, by = folded(imported, recipe), factor(imported.input_codes)
+    images = replace(images, std=tuple(one / by for one in images.std))
+    graph, codes = matched(imported.graph, imported.input_codes), power_step(imported.input_codes)
+    imported = replace(imported, graph=graph, scale=imported.scale * by, shift=imported.shift * by)
+    file_bits = usual_width(graph)
+    outputs = sum(int(np.prod(head.out_shape)) for head in graph.ends)
     spec = NetworkSpec(
         name=graph.name, in_shape=imported.in_shape, state_shapes=shapes_of(graph),
         build=lambda state: _filled(graph, state),
-        preprocessing=folded(imported, recipe),
-        default_data="photographs", default_scheme="knq", default_bits="5",
-        outputs=2 if decides(imported.ending, outputs) else outputs, ending=imported.ending,
+        preprocessing=images, input_codes=codes,
+        default_data="photographs", default_scheme="uniform" if file_bits else "knq",
+        default_bits=str(file_bits or 5),
+        outputs=2 if decides(ending_of(imported.outputs), outputs) else outputs,
+        results=imported.outputs,
     )  # fmt: skip
 
     def load(pixels: np.ndarray) -> weights.WeightsResult:
@@ -100,6 +108,7 @@ def _from_file(path: Path, source: str | None, recipe: Recipe) -> Source:
         if source == SEEDED:
             remedy = "leave WEIGHTS out to use the file's own"
             weights.warn_seeded(spec.name, "WEIGHTS=seeded asks for them", remedy)
+            without_codes(graph)
             reseed(graph, data.to_float(spec, pixels[: weights.SCALING_IMAGES]))
         return weights.result_of(graph, SEEDED if source == SEEDED else "file")
 
@@ -119,7 +128,9 @@ def resized(graph: Graph, side: int) -> Graph:
                 f"its whole {layer.kernel[0]}x{layer.kernel[1]} input; leave SIDE out"
             )
     try:
-        return Graph(graph.name, (graph.in_shape[0], side, side), graph.layers, graph.concats)
+        return Graph(
+            graph.name, (graph.in_shape[0], side, side), graph.layers, graph.concats, graph.heads
+        )
     except ValueError as error:
         raise UserError(f"SIDE must be large enough for the network, not {side}: {error}") from None
 

@@ -16,7 +16,7 @@ import torch
 
 from nuq.formats.basis import calibration_text
 from nuq.formats.build import digest, program_files
-from nuq.formats.ending import class_values, decides
+from nuq.formats.ending import class_values, decides, ending_of
 from nuq.formats.errors import UserError
 from nuq.formats.images import ImageSet, percent_correct
 from nuq.formats.network import InputFormat, Network
@@ -62,17 +62,18 @@ class Images:
             "includes_test_images": self.overlap,
         })  # fmt: skip
 
-    def held_out(self, number: int | None) -> ImageSet:
-        """Labelled images to measure on that were not calibrated on.
+    def held_out(self, number: int | None, labels: bool = True) -> ImageSet:
+        """Images to measure on that were not calibrated on.
 
         Args:
             number: IMAGES, or None for all that are left.
+            labels: whether they must have some.
 
         Raises:
             UserError: images without labels, or fewer than `number` left.
         """
         name = self.everything.source
-        if not self.test.labelled:
+        if labels and not self.test.labelled:
             raise UserError(
                 f"DATA must have labels to measure accuracy, not {name}; give a folder of class "
                 "folders or an .npz file with `label`"
@@ -180,9 +181,8 @@ class Subject:
     def labels(self) -> np.ndarray | None:
         """Labels of the calibration images, or None where they may not judge."""
         calibration = self.images.calibration
-        answers = self.graph.layers[-1].out_shape[1:] == (1, 1)  # a map is none
-        judge = calibration.labelled and self.loaded.origin != "seeded" and answers
-        if decides(self.spec.ending, self.graph.layers[-1].out_shape[0]):
+        judge = calibration.labelled and self.loaded.origin != "seeded" and self.graph.answers
+        if decides(ending_of(self.spec.results), self.graph.layers[-1].out_shape[0]):
             judge = False  # one value, whose sign is the answer, is no list of classes
         return calibration.labels if judge else None
 
@@ -199,7 +199,8 @@ class Subject:
         network = self.loaded
         settings: list[Any] = [
             asdict(self.plan), network.origin, network.sha256, asdict(self.spec.preprocessing),
-            _structure(self.graph), [asdict(step) for step in self.spec.ending],
+            repr(self.spec.input_codes),
+            _structure(self.graph), [asdict(output) for output in self.spec.results],
         ]  # fmt: skip
         for part in (self.images.calibration, test or self.images.test):
             arrays = (np.ascontiguousarray(array).data for array in (part.pixels, part.labels))
@@ -215,7 +216,7 @@ def _structure(graph: Graph) -> list[Any]:
          if field.name not in ("weight", "bias")]
         for layer in graph.layers
     ]  # fmt: skip
-    return [graph.name, graph.in_shape, layers, graph.concats]
+    return [graph.name, graph.in_shape, layers, graph.concats, graph.heads]
 
 
 @dataclass(frozen=True)
@@ -321,13 +322,13 @@ def run_reference(subject: Subject, network: Network) -> dict[str, np.ndarray]:
 def accuracy(
     vectors: Mapping[str, np.ndarray], network: Network, labelled: bool
 ) -> dict[str, Any] | None:
-    """The manifest's `accuracy` of the test images; None without labels."""
-    if not labelled:
+    """The manifest's `accuracy` of the test images; None without labels, and without classes."""
+    if not labelled or not network.answers:
         return None
     labels = vectors["labels"]
     last = network.layers[-1]
     logits = last.outputs(vectors[last.name]).reshape(len(labels), -1)
-    ending = network.ending
+    ending = ending_of(network.outputs)
     exact = class_values(ending, vectors["float_logits"])
     return scores(exact, class_values(ending, logits), labels)
 
@@ -364,7 +365,7 @@ def build(subject: Subject, settings: str) -> tuple[Network, Quantization]:
     ]
     network = Network(
         name=subject.spec.name, weights=loaded.origin, weights_sha256=loaded.sha256, qm=done.qm,
-        input=source, layers=tuple(layers), ending=subject.spec.ending,
+        input=source, layers=tuple(layers), outputs=subject.spec.results,
         classes=images.test.classes,
         calibration={
             "source": images.calibration.source, "images": len(images.calibration),

@@ -239,10 +239,21 @@ def layer_bars(data: Json) -> Any:
 def accuracy(folder: Path) -> Result:
     """accuracy.json: float and integer network on the same images."""
     data = load(folder / "accuracy.json")
-    gap = data["divergence"]
-    facts = {
+    layers = [(layer["name"], layer["sqnr_db"]) for layer in data["layers"]]
+    about = {
         "data": f"{data['images']:,} images of {data['data']}, others than the "
         f"{data['calibration_images']:,} calibrated on",
+    }
+    if "outputs" in data:  # of a network that does not answer by classes
+        near = [(one["name"], one["sqnr_db"], one["agreement"]) for one in data["outputs"]]
+        tables = [
+            Table("outputs", ("output", "SQNR dB", "agreement %"), near),
+            Table("layers", ("layer", "SQNR dB"), layers),
+        ]
+        return Result(f"{data['network']}: accuracy", folder, data, about, tables)
+    gap = data["divergence"]
+    facts = {
+        **about,
         "same first answer": percent(data["agreement"], data["images"]),
         "divergence": f"{gap['mean']:.4f} nats, 95% interval {gap['low']:.4f} to {gap['high']:.4f}",
     }
@@ -251,7 +262,6 @@ def accuracy(folder: Path) -> Result:
     ]
     if simulated := data.get("csim"):
         rows.append(("C-simulation", simulated["top1"], simulated["top5"]))
-    layers = [(layer["name"], layer["sqnr_db"]) for layer in data["layers"]]
     tables = [
         Table("accuracy", ("network", "top-1 %", "top-5 %"), rows),
         Table("layers", ("layer", "SQNR dB"), layers),

@@ -55,11 +55,15 @@ class Arena:
 
 
 def lifetimes(layers: tuple[Layer, ...], input_words: int, output_words: list[int]) -> list[Tensor]:
-    """Feature maps with their lives; unread ones live while their layer runs."""
+    """Feature maps with their lives; heads', which the host reads, last to the end.
+
+    Other unread ones live while their layer runs.
+    """
     last_read = _last_readers(layers)
     tensors = [Tensor(INPUT, input_words, -1, last_read.get(INPUT, -1))]
     for index, (layer, words) in enumerate(zip(layers, output_words, strict=True)):
-        death = len(layers) - 1 if index == len(layers) - 1 else last_read.get(layer.name, index)
+        head = layer.quantizer is None
+        death = len(layers) - 1 if head else last_read.get(layer.name, index)
         tensors.append(Tensor(layer.name, words, index, death))
     return tensors
 
@@ -184,11 +188,12 @@ class Item:
 def colours(layers: Sequence[Layer], tensors: Sequence[Tensor]) -> dict[str, int]:
     """A memory for every tensor that can have one, in the order of their births.
 
-    The network's input and the last layer's output are in DRAM, where the host is.
+    The network's input and the heads' outputs are in DRAM, where the host is.
     """
     region = {name: tensor.name for tensor in tensors for name, _ in tensor.places}
     reads = [{region[name] for name in layer.inputs} for layer in layers]
     writes = [region[layer.name] for layer in layers]
+    heads = {layer.name for layer in layers if layer.quantizer is None}
     colour: dict[str, int] = {}
 
     def allowed() -> bool:
@@ -200,7 +205,7 @@ def colours(layers: Sequence[Layer], tensors: Sequence[Tensor]) -> dict[str, int
         return True
 
     for tensor in sorted(tensors, key=lambda item: item.birth):
-        if tensor.birth < 0 or tensor.name == writes[-1]:
+        if tensor.birth < 0 or tensor.name in heads:
             continue
         sources = reads[writes.index(tensor.name)]
         before = {colour[name] for name in sources if name in colour}
@@ -294,9 +299,9 @@ def place_fields(layer: Layer, chip: Chip) -> dict[str, int]:
 
 
 def all_on_chip(layers: Sequence[Layer], rows: Sequence[Row]) -> str | None:
-    """None where DRAM sees the input once and the result; else what is not on chip."""
+    """None where DRAM sees the input once and the results; else what is not on chip."""
     for layer, row in zip(layers, rows, strict=True):
-        if row.out_chip != Place.CHIP and layer is not layers[-1]:
+        if row.out_chip != Place.CHIP and layer.quantizer is not None:
             return f"the output of layer {layer.name} ({row.output_words * WORD_BYTES:,} bytes)"
         if INPUT in layer.inputs and row.in_chip == Place.DDR and row.tiles_per_group > 1:
             return f"the input of layer {layer.name}, which {row.tiles_per_group} tiles read"

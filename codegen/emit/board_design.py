@@ -5,12 +5,14 @@ from math import prod
 
 from nuq.codegen.design.design import Design
 from nuq.formats import design as board
+from nuq.formats.ending import Output
+from nuq.formats.network import Network
 from nuq.formats.program import Program
 
 
 def describe(design: Design, program: Program, weight_checks: list[int]) -> board.Design:
     """The driver's view of a design with its program; its layers' weights have these CRC-32."""
-    network, last = design.network, design.layers[-1]
+    network = design.network
     layers = tuple(_layer(design, index, crc) for index, crc in enumerate(weight_checks))
     return board.Design(
         network=network.name,
@@ -33,14 +35,21 @@ def describe(design: Design, program: Program, weight_checks: list[int]) -> boar
         weight_words=design.weight_words,
         weight_bits=max(layer.weight_bits for layer in layers),
         weight_ports=design.array.weight_ports,
-        output_frac=last.out_frac,
-        output_divisor=prod(last.kernel) if last.kind == "avgpool" else 1,
-        output_factors=() if last.weight_scale is None else tuple(last.weight_scale.tolist()),
-        ending=network.ending,
+        outputs=tuple(_output(output, network) for output in network.outputs),
         classes=tuple(network.classes or ()),
         layers=layers,
         accuracy=dict(network.accuracy) if network.accuracy else None,
     )
+
+
+def _output(output: Output, network: Network) -> board.Output:
+    """An output with what its integers stand for."""
+    head = next(layer for layer in network.ends if layer.name == output.layer)
+    return board.Output(
+        **vars(output), shape=head.out_shape, frac=head.out_frac,
+        divisor=prod(head.kernel) if head.kind == "avgpool" else 1,
+        factors=() if head.weight_scale is None else tuple(head.weight_scale.tolist()),
+    )  # fmt: skip
 
 
 def _layer(design: Design, index: int, crc: int) -> board.Layer:

@@ -18,7 +18,7 @@ from nuq.formats.build import compile_cpp
 from nuq.formats.design import TRAFFIC, read_design
 from nuq.formats.errors import UserError
 from nuq.formats.options import Options
-from nuq.formats.packing import WORD_BYTES
+from nuq.formats.packing import WORD_BYTES, unpack_raw
 
 FLAGS = (
     "-std=c++14", "-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
@@ -123,32 +123,35 @@ def counter_problems(report: Report, result: Csim) -> list[str]:
 
 
 def accuracy(options: Options, report: Report) -> Agreement | None:
-    """Compare logits of float, Python-integer and C-simulation; None where only some layers ran.
+    """Compare outputs of float, Python-integer and C-simulation; None where only some layers ran.
 
-    Prints one line where the images have labels.
+    Prints one line where the network answers by classes and the images have labels.
     """
     path = options.folder / "csim" / "logits.bin"
     if not path.is_file():
         return None
-    images, last = report.images, report.layers[-1]
-    channels, height, width = last.out_shape
-    logits = np.fromfile(path, dtype="<i8")
-    if logits.size != images * channels * height * width:
+    images, design = report.images, read_design(options.folder)
+    words = np.fromfile(path, dtype="<i8")
+    if words.size != images * sum(head.codes for head in design.heads):
         return None
-    simulated = logits.reshape(images, height * width, channels).transpose(0, 2, 1)
+    parts = unpack_raw(words.reshape(images, -1), [head.out_shape for head in design.heads])
+    names = [head.name for head in design.heads]
+    simulated = design.by_output(dict(zip(names, parts, strict=True)))
     with np.load(options.folder / "quantized" / "vectors.npz", allow_pickle=False) as vectors:
-        integer = vectors[last.name][:images].reshape(images, channels, -1)
+        integer = design.by_output({name: vectors[name][:images] for name in names})
         floating = vectors["float_logits"][:images].reshape(images, -1)
         labels = vectors["labels"][:images]
-    same = int((simulated == integer).all(axis=(1, 2)).sum())
-    known = labels >= 0
-    design = read_design(options.folder)
-    scaled = design.outputs
-    outputs = {"float": floating, "integer": scaled(integer), "csim": scaled(simulated)}
-    shares: dict[str, float | None] = {}
-    for name, values in outputs.items():
+    equal = [
+        (simulated[name] == one).reshape(images, -1).all(axis=1) for name, one in integer.items()
+    ]
+    same = int(np.all(equal, axis=0).sum())
+    known = (labels >= 0) & design.classifies
+    first = design.outputs[0].name
+    outputs = {"float": floating, "integer": integer[first], "csim": simulated[first]}
+    shares: dict[str, float | None] = dict.fromkeys(f"{name}_top1" for name in outputs)
+    for name, values in outputs.items() if known.any() else ():
         hits = design.answers(values).argmax(axis=1)[known] == labels[known]
-        shares[f"{name}_top1"] = round(100 * float(hits.mean()), 3) if known.any() else None
+        shares[f"{name}_top1"] = round(100 * float(hits.mean()), 3)
     if known.any():
         print(
             f"top-1 accuracy on {known.sum()} images: float {shares['float_top1']:.2f}%, "

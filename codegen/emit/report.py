@@ -96,10 +96,10 @@ def _inputs(row: Row) -> list[str]:
 
 
 def ddr_traffic(plan: Design) -> dict[str, int]:
-    """Bytes of feature maps between DRAM and chip, for all images: input, result, the rest."""
+    """Bytes of feature maps between DRAM and chip, for all images: input, results, the rest."""
     pairs = list(zip(plan.layers, plan.costs, strict=True))
     reads = sum(cost.bytes_read for layer, cost in pairs if INPUT in layer.inputs)
-    writes = plan.costs[-1].bytes_written
+    writes = sum(cost.bytes_written for layer, cost in pairs if layer.quantizer is None)
     return {
         "input_bytes": reads,
         "output_bytes": writes,
@@ -126,7 +126,7 @@ def _memory(plan: Design, driver: board.Design) -> dict[str, Any]:
 
 
 def stored_footprint(layers: tuple[network.Layer, ...]) -> Footprint:
-    """What is stored: every quantized output after its pool. The raw last layer does not count."""
+    """What is stored: every quantized output after its pool. Heads, which are raw, do not count."""
     return _footprint([(layer.out_shape, layer) for layer in layers])
 
 

@@ -168,6 +168,9 @@ def _measured_on(report: Report) -> str:
 def _accuracy(found: Mapping[str, Any] | None) -> Table | str:
     if not found:
         return "Not measured: the data has no labels."
+    if "outputs" in found:  # of a network that does not answer by classes
+        rows = [(one["name"], one["sqnr_db"], one["agreement"]) for one in found["outputs"]]
+        return Table(("output", "SQNR dB", "agreement %"), rows, digits=2)
     plain = {name: value for name, value in found.items() if isinstance(value, (int, float))}
     return Table(tuple(plain), [tuple(plain.values())], digits=3)
 

@@ -397,6 +397,7 @@ int run_testbench(int argc, char** argv, Top accelerator, Chip chip) {
     std::memset(static_cast<void*>(chip(m)), 0xA5, chip_words[m] * WORD_BYTES);
   }
   std::vector<uint64_t> expected;
+  std::vector<std::vector<uint64_t>> raw(design.batch);  // of each image, head after head
   for (int32_t start = 0; layers && start < images; start += design.batch) {
     const int32_t batch = min_of(design.batch, images - start);
     for (int32_t n = 0; n < batch; n++) {
@@ -425,10 +426,13 @@ int run_testbench(int argc, char** argv, Top accelerator, Chip chip) {
                                   : memory.data();
         const uint64_t* got = map + uint64_t(n) * d.out_words + d.out_addr;
         compare(got, expected.data(), layer, start + n, results[l]);
-        if (logits && d.raw && std::fwrite(got, WORD_BYTES, words, logits) != words) {
-          stop("cannot write " + output + "/logits.bin");
-        }
+        if (d.raw) raw[n].insert(raw[n].end(), got, got + words);
       }
+    }
+    for (int32_t n = 0; n < batch; n++) {
+      if (logits && std::fwrite(raw[n].data(), WORD_BYTES, raw[n].size(), logits) != raw[n].size())
+        stop("cannot write " + output + "/logits.bin");
+      raw[n].clear();
     }
   }
   if (logits && std::fclose(logits) != 0) stop("cannot write " + output + "/logits.bin");

@@ -19,7 +19,7 @@ from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.graph import Graph, Layer
 from nuq.model_prep.quantize import fake_quant
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
-from nuq.model_prep.run import last, run, tensor_of
+from nuq.model_prep.run import outputs, run, tensor_of
 
 _DEFAULT_SHARE = 0.25  # of the free memory
 _GB = 1e9
@@ -114,7 +114,7 @@ def layers_to_keep(
     network, every third and so on, until they do. An empty set is no cache. `quantizers` are a
     typical choice, which tells the size of a value.
     """
-    layers = graph.layers[:-1]
+    layers = graph.stored
     size = {
         layer.name: int(np.prod(layer.out_shape)) * images
         * ((2 if _integers_key(quantizers.get(layer.name)) else 4) + _WIDE)
@@ -156,7 +156,8 @@ class BatchRun:
         Candidates best differ from their base late in the network. None makes no use of the cache.
         """
         if base is None:
-            return last(self._network.run(self._pixels, choice.quantizers, choice.weights)).numpy()
+            layers = self._network.run(self._pixels, choice.quantizers, choice.weights)
+            return outputs(self._network.graph, layers).numpy()
         with torch.inference_mode():
             if base is not self._base:
                 self._rebase(base)
@@ -208,4 +209,5 @@ class BatchRun:
             return value.stored(quantizer)
 
         start = partial(self._network.start, self._pixels)
-        return last(run(self._network.graph, start, stored, given))
+        graph = self._network.graph
+        return outputs(graph, run(graph, start, stored, given))

@@ -95,7 +95,7 @@ class Filling:
 def costs(graph: Graph, kind: str) -> dict[str, int]:
     """rho by layer name, what a bit more costs there: one of COSTS.
 
-    "activations" are the stored values of every layer but the last; others are of layers with
+    "activations" are the stored values of all layers but the heads; others are of layers with
     weights.
     """
     weighted = [layer for layer in graph.layers if layer.has_weights]
@@ -105,7 +105,7 @@ def costs(graph: Graph, kind: str) -> dict[str, int]:
 
 
 def reading_costs(graph: Graph, kind: str) -> dict[str, float]:
-    """rho of the stored maps by layer name, the last left out: what a bit more costs its readers.
+    """rho of the stored maps by layer name, heads left out: what a bit more costs its readers.
 
     A bit of an activation is paid by the layers that multiply by it. Of "macs" and "parameters" a
     map has those of all layers that read it; of a concatenation's, each part has the share of its
@@ -115,7 +115,7 @@ def reading_costs(graph: Graph, kind: str) -> dict[str, float]:
     paid = costs(graph, kind)
     if kind == "activations":
         return dict(paid)
-    read = {layer.name: 0.0 for layer in graph.layers[:-1]}
+    read = {layer.name: 0.0 for layer in graph.stored}
     for layer in graph.layers:
         for part in graph.sources_of(layer):
             if part != INPUT:

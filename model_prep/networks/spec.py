@@ -11,9 +11,9 @@ import numpy as np
 
 from nuq.formats.activation import RELU
 from nuq.formats.arithmetic import Window
-from nuq.formats.ending import Ending
+from nuq.formats.ending import Output
 from nuq.formats.images import Preprocessing, Reader
-from nuq.model_prep.graph import INPUT, Graph, Layer
+from nuq.model_prep.graph import INPUT, Codes, Graph, Layer
 
 State = Mapping[str, np.ndarray]
 
@@ -37,7 +37,8 @@ class NetworkSpec:
     # published weights; the file name ends in "-" and the first digits of the file's SHA-256
     url: str | None = None
     packaged: Path | None = None  # weights in this repository
-    ending: Ending = ()  # what the host does with the last layer's values
+    input_codes: Codes | None = None  # of a file that is quantized, their step a power of two
+    results: tuple[Output, ...] = ()  # a file's outputs; none: the values of the last layer
 
     def empty(self) -> Graph:
         """The structure; its zero weights take no memory until they are touched."""

@@ -7,6 +7,7 @@ channels are put in, with zero weights for them in what reads them.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from nuq.model_prep.onnx.limits import FLOAT_BYTES, MAX_CONCAT_PARTS, Budget
 from nuq.model_prep.onnx.operations import Op, fixed_conv, identity, reachable, readers
 
 
-def spread_pools(output: Op) -> int:
+def spread_pools(heads: Sequence[Op]) -> int:
     """Fuse max pools into all the convolutions they read, where each can take it.
 
     A max pool works on each channel apart, so pooling the parts and joining them gives the same
@@ -28,12 +29,12 @@ def spread_pools(output: Op) -> int:
     already, or is read by something else, or where something else reads the concatenation.
 
     Args:
-        output: the last operation, which is no max pool; operations are changed in place.
+        heads: what ends the network, no max pools; operations are changed in place.
 
     Returns:
         The number of max pools that went away.
     """
-    order = reachable(output)
+    order = reachable(heads)
     uses = readers(order)
     instead: dict[Op, Op] = {}
     for op in order:
@@ -81,9 +82,9 @@ def copy_of(source: Op) -> Op:
     )  # fmt: skip
 
 
-def separate(output: Op) -> int:
+def separate(heads: Sequence[Op]) -> int:
     """Flatten nested concats and give every layer to one concat only; return the copies made."""
-    order = reachable(output)
+    order = reachable(heads)
     uses = readers(order)
     copies = 0
     owned: set[Op] = set()
@@ -121,7 +122,7 @@ def parts_of(op: Op) -> list[Op]:
     return found
 
 
-def part_unlike(output: Op) -> int:
+def part_unlike(heads: Sequence[Op]) -> int:
     """Let no layer whose codes do not rise with their values share them with unlike ones.
 
     All that one concat joins is read with one table. Where activations differ, a convolution comes
@@ -131,7 +132,7 @@ def part_unlike(output: Op) -> int:
         The number of convolutions.
     """
     added: dict[Op, Op] = {}
-    order = reachable(output)
+    order = reachable(heads)
     for op in order:
         if op.kind != "concat":
             continue
@@ -175,9 +176,9 @@ def rounded(channels: int) -> int:
 class Padder:
     """Puts zero channels in where concats need them and adapts what reads them."""
 
-    def __init__(self, output: Op, budget: Budget) -> None:
-        self._order = reachable(output)
-        self._output = output
+    def __init__(self, heads: Sequence[Op], budget: Budget) -> None:
+        self._order = reachable(heads)
+        self._heads = heads
         self._budget = budget
         self._places: dict[Op, Places] = {}
         self._selected: dict[tuple[Op, int], Op] = {}
@@ -186,8 +187,8 @@ class Padder:
         }
         self.added = 0
 
-    def run(self) -> Op:
-        """The output, whose own channels are plain."""
+    def run(self) -> list[Op]:
+        """The heads, whose own channels are plain."""
         rules = {
             "conv": self._conv, "fc": self._conv, "concat": self._concat, "add": self._add,
             "lrn": self._lrn,
@@ -197,7 +198,7 @@ class Padder:
                 self._set(op, np.arange(op.conv_shape[0]), op.conv_shape[0])
             else:
                 rules.get(op.kind, self._follow)(op)
-        return self._pack(self._output)
+        return [self._pack(head) for head in self._heads]
 
     def _set(self, op: Op, index: np.ndarray, width: int) -> None:
         op.conv_shape = (width, *op.conv_shape[1:])

@@ -154,18 +154,18 @@ def concat(node: Node, *, axis: int = 1) -> Result:
     if not values or len(values) > MAX_CONCAT_PARTS:
         raise UnsupportedError(f"inputs must be 1 to {MAX_CONCAT_PARTS}, not {len(values)}")
     axis = axis_index(axis, values[0].ndim)
-    for value in values:
-        if axis != 1 or value.axes[0] or not (
-            value.is_map or value.shape == (1, value.op.out_shape[0])
-        ):  # fmt: skip
+    others = [value.axes[:axis] + value.axes[axis + 1 :] for value in values]
+    for value, rest in zip(values, others, strict=True):
+        channels = axis < value.ndim and value.axes[axis] == map_axes(value.op.out_shape)[1]
+        if not channels or value.split or any("C" in labels for labels in rest):
             raise UnsupportedError("inputs must be maps, joined along their channels")
-        if value.ndim != values[0].ndim or value.shape[2:] != values[0].shape[2:]:
-            raise UnsupportedError("inputs must have equal rows and columns")
+        if rest != others[0] or value.op.out_shape[1:] != values[0].op.out_shape[1:]:
+            raise UnsupportedError("inputs must have equal rows and columns, in the same order")
     if len(values) == 1:
         return values[0]
     sources = [value.op for value in values]
     shape = (sum(source.out_shape[0] for source in sources), *sources[0].out_shape[1:])
-    axes = map_axes(shape)[: values[0].ndim]
+    axes = (*others[0][:axis], map_axes(shape)[1], *others[0][axis:])
     return node.op("concat", *sources, axes=axes, conv_shape=shape)
 
 

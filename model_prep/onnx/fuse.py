@@ -7,6 +7,7 @@ producer (before its max pool, where the two commute), or become identity convol
 into what reads them.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -30,17 +31,28 @@ from nuq.model_prep.onnx.operations import (
 ABSORBS = ("conv", "fc", "add", "avgpool", "lrn")
 
 
-def fuse(output: Op, budget: Budget) -> Op:
-    """The last operation of the fused network; its raw accumulators are the network's output."""
-    last = Fuser(output, budget).run()
-    whole = last.average is not None and (
-        last.average.count_include_pad or not any(last.average.pads)
-    )
-    if ((last.has_weights and last.pool is None) or whole) and not last.activation:
-        return last
-    if last.kind == "input":
-        raise UserError("the model must compute something, not return its input")
-    end = identity(last, "output")
+def fuse(outputs: Sequence[Op], budget: Budget) -> list[Op]:
+    """The heads of the fused network; their raw accumulators are the outputs, in order."""
+    heads = Fuser(outputs, budget).run()
+    uses = readers(reachable(heads))
+    ends: dict[Op, Op] = {}
+    for head in heads:
+        if head.kind == "input":
+            raise UserError("the model must compute something, not return its input")
+        if head not in ends:
+            ends[head] = head if _leaves(head) and not uses[head] else _copied(head)
+    return [ends[head] for head in heads]
+
+
+def _leaves(op: Op) -> bool:
+    """Whether raw accumulators are the operation's output, but for a factor."""
+    whole = op.average is not None and (op.average.count_include_pad or not any(op.average.pads))
+    return ((op.has_weights and op.pool is None) or whole) and not op.activation
+
+
+def _copied(op: Op) -> Op:
+    """An identity convolution whose raw accumulators are what `op` stores."""
+    end = identity(op, "output")
     end.activation, end.nonnegative = None, False
     return end
 
@@ -48,12 +60,12 @@ def fuse(output: Op, budget: Budget) -> Op:
 class Fuser:
     """Rewrites operations in topological order; `_now` says what each has become."""
 
-    def __init__(self, output: Op, budget: Budget) -> None:
+    def __init__(self, outputs: Sequence[Op], budget: Budget) -> None:
         self._budget = budget
-        self._order = reachable(output)
-        self._output = output
+        self._order = reachable(outputs)
+        self._outputs = outputs
         self._uses = readers(self._order)
-        self._uses[output] += 1
+        self._uses.update(outputs)
         self._now: dict[Op, Op] = {}
         self._readers: dict[Op, list[Op]] = {op: [] for op in self._order}
         for op in self._order:
@@ -62,12 +74,12 @@ class Fuser:
         self._padded: dict[Op, Op] = {}
         self._scaled: set[Op] = set()  # affine maps that became depthwise convolutions
 
-    def run(self) -> Op:
-        """The output of the rewritten operations."""
+    def run(self) -> list[Op]:
+        """The outputs of the rewritten operations."""
         rules = {
             "affine": self._affine, "activation": self._activation, "maxpool": self._max_pool,
             "avgpool": self._average, "conv": self._conv, "fc": self._conv, "pad": self._pad,
-            "select": self._select,
+            "select": self._select, "quantize": self._quantize,
         }  # fmt: skip
         for op in self._order:
             result = rules.get(op.kind, self._join)(op)
@@ -76,7 +88,7 @@ class Fuser:
                 self._uses[result] = self._uses[op]
             elif result is not op:  # absorbed
                 self._uses[result] += self._uses[op] - 1
-        return self._solid(self._now[self._output])
+        return [self._solid(self._now[output]) for output in self._outputs]
 
     def _source(self, op: Op) -> Op:
         return self._now[op.sources[0]]
@@ -162,12 +174,13 @@ class Fuser:
         by_weights = all(one.kind in ("conv", "fc", "affine") for one in self._readers[op])
         if source.kind == "input" and self._sole(source) and op.weight.all() and by_weights:
             _normalise(source, op)
+            source.codes = None
             return source
         if source.has_weights and self._sole(source) and not (source.activation or source.pool):
             with np.errstate(over="ignore"):
                 source.weight = source.weight * op.weight
                 source.bias = source.bias * op.weight.reshape(-1) + op.bias
-            source.fixed = False
+            source.fixed, source.codes = False, None
             if not (np.isfinite(source.weight).all() and np.isfinite(source.bias).all()):
                 raise UserError(f"node {op.title} must leave weights finite, not overflow them")
             return source
@@ -181,6 +194,36 @@ class Fuser:
             return source
         return self._activated(source, op)
 
+    def _quantize(self, op: Op) -> Op:
+        """What codes do besides rounding: those that begin at 0 saturate there and at the end.
+
+        The codes then are those of the layers that store it. The network's input has its own.
+        """
+        source, codes = self._solid(self._source(op)), op.codes
+        if source.kind == "input" or codes is None:
+            if self._sole(source):
+                source.codes = codes
+            return source
+        result, ends = source, None
+        if codes.low == 0:
+            ends = Activation("relu", {"limit": codes.high * codes.step})
+        if ends and not (source.nonnegative and not self._takes(source, ends)):
+            result = self._activated(source, replace(op, activation=ends))
+        for part in result.sources if result.kind == "concat" else [result]:
+            part.codes = codes
+        return result
+
+    def _takes(self, source: Op, activation: Activation | None) -> bool:
+        """Whether an activation can be absorbed by `source`, or all parts of a concat."""
+        parts = source.sources if source.kind == "concat" else [source]
+        return self._sole(source) and all(
+            part.kind in ABSORBS
+            and (part is source or self._sole(part))
+            and (rises(activation) or part.pool is None)
+            and _joint(part.activation, activation) is not None
+            for part in parts
+        )
+
     def _activated(self, source: Op, op: Op) -> Op:
         """`source` with the activation in it, or a new convolution behind it that applies it."""
         rising, above = rises(op.activation), nonnegative(op.activation)
@@ -192,15 +235,8 @@ class Fuser:
                 self._uses[inner] = 1
             source.nonnegative = above
             return source
-        parts = source.sources if source.kind == "concat" else [source]
-        if self._sole(source) and all(
-            part.kind in ABSORBS
-            and (part is source or self._sole(part))
-            and (rising or part.pool is None)
-            and _joint(part.activation, op.activation) is not None
-            for part in parts
-        ):
-            for part in parts:
+        if self._takes(source, op.activation):
+            for part in source.sources if source.kind == "concat" else [source]:
                 part.activation = _joint(part.activation, op.activation)
                 part.nonnegative = above
             source.nonnegative = above
@@ -324,9 +360,9 @@ def _joint(first: Activation | None, second: Activation | None) -> Activation | 
     return Activation("relu", {"limit": min(limits)}) if limits else RELU
 
 
-def check(output: Op) -> None:
+def check(heads: Sequence[Op]) -> None:
     """UserError where an operation breaks a rule of the engine."""
-    for op in reachable(output):
+    for op in reachable(heads):
         if not op.has_weights and any(source.kind == "input" for source in op.sources):
             raise UserError(
                 f"node {op.title} ({op.kind}) must not read the network's input, which is signed; "

@@ -10,6 +10,7 @@ MAX_CHANNELS = 1 << 20
 MAX_SIDE = 1 << 15  # rows or columns of a feature map
 MAX_WINDOW = 1 << 12  # kernel sides, strides, dilations and pads
 MAX_CONCAT_PARTS = 4096
+MAX_OUTPUTS = 64
 MAX_RANK = 16  # axes of a tensor
 MAX_FILE_BYTES = (1 << 31) - 1  # of a protobuf message
 FLOAT_BYTES = 4

@@ -2,16 +2,25 @@
 """`load_onnx`: a path to an `ImportedNetwork`, or a UserError of one sentence."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from nuq.formats.ending import Ending, describe
+from nuq.formats.ending import Output, describe
 from nuq.formats.errors import UserError
-from nuq.model_prep.graph import INPUT, Graph, Layer
-from nuq.model_prep.onnx import convolutions, elementwise, parts, pointwise, views, windows  # noqa: F401
+from nuq.model_prep.graph import INPUT, Codes, Graph, Layer
+from nuq.model_prep.onnx import (  # noqa: F401
+    convolutions,
+    elementwise,
+    parts,
+    pointwise,
+    quantized,
+    views,
+    windows,
+)
 from nuq.model_prep.onnx.concats import Padder, part_unlike, separate, spread_pools
 from nuq.model_prep.onnx.fuse import check, fuse
 from nuq.model_prep.onnx.limits import Budget, shown
@@ -46,9 +55,9 @@ class ImportedNetwork:
     # float32 [channels]: the Graph's input is the file's times `scale` plus `shift`
     scale: np.ndarray
     shift: np.ndarray
-    output_name: str
-    logits_name: str  # the tensor that the Graph computes: the output, unless the host does more
-    ending: Ending  # what the host does with the Graph's output
+    outputs: tuple[Output, ...]  # in the file's order, their names made identifiers
+    tensors: dict[str, str]  # by head: what it computes, an output unless the host does more
+    input_codes: Codes | None = None  # of the Graph's input, in a file that is quantized
     notes: list[str] = field(default_factory=list)  # what was done that the file does not say
 
     @property
@@ -101,42 +110,53 @@ def _load(path: Path) -> ImportedNetwork:
     budget = Budget()
     source = read(path, budget)
     context = Context(source, path.parent, budget)
-    value = lower(context)
-    output = fuse(value.op, budget)
-    check(output)
-    spread_pools(output)
+    values = lower(context)
+    heads = fuse([value.op for value in values], budget)
+    check(heads)
+    spread_pools(heads)
     notes = context.notes
-    if value.steps:
-        notes.append(f"left to the host: {describe(value.steps)}")
+    for name, value in zip(source.output_names, values, strict=True):
+        of = f" of output {shown(name)}" if len(values) > 1 else ""
+        if value.steps:
+            notes.append(f"left to the host{of}: {describe(value.steps)}")
     if source.batch != 1:
         notes.append("the batch axis is set to 1")
-    copies = separate(output)
-    apart = part_unlike(output)
+    copies = separate(heads)
+    apart = part_unlike(heads)
     if apart:
         notes.append(f"{apart} convolutions, because layers in one concatenation share a codebook")
     if copies:
         notes.append(f"{copies} copies, because a layer can be in one concatenation only")
-    padder = Padder(output, budget)
-    output = padder.run()
+    padder = Padder(heads, budget)
+    heads = padder.run()
     if padder.added:
         notes.append(f"{padder.added} zero channels, because concatenations address blocks of 8")
-    graph = _graph(network_name(path), source.in_shape, output)
+    graph, names = _graph(network_name(path), source.in_shape, heads)
     scale, shift = context.normalisation()
     if (scale != 1).any() or (shift != 0).any():
         notes.append("the file's own normalisation of its input is folded into the input's table")
+    namer = Namer(())
+    outputs = tuple(
+        Output(namer.name(output, "output"), names[head], value.steps)
+        for output, head, value in zip(source.output_names, heads, values, strict=True)
+    )
+    tensors = {
+        names[head]: context.before_host(output)
+        for output, head in zip(source.output_names, heads, strict=True)
+    }
     return ImportedNetwork(
-        graph, source.in_shape, source.input_name, source.in_axes, scale, shift, source.output_name,
-        context.logits_name(), value.steps, notes,
+        graph, source.in_shape, source.input_name, source.in_axes, scale, shift, outputs, tensors,
+        context.input_codes, notes,
     )  # fmt: skip
 
 
-def _graph(name: str, in_shape: Shape, output: Op) -> Graph:
-    """The Graph of all that `output` depends on."""
+def _graph(name: str, in_shape: Shape, heads: Sequence[Op]) -> tuple[Graph, dict[Op, str]]:
+    """The Graph of all that `heads` depend on, and the names of its layers."""
     namer = Namer()
     names: dict[Op, str] = {}
     layers: list[Layer] = []
     concats: dict[str, tuple[str, ...]] = {}
-    for op in reachable(output):
+    for op in reachable(heads):
         inputs = tuple(names[source] for source in op.sources)
         names[op] = INPUT if op.kind == "input" else namer.name(op.title, op.kind)
         if op.kind == "concat":
@@ -146,7 +166,9 @@ def _graph(name: str, in_shape: Shape, output: Op) -> Graph:
             values |= {"name": names[op], "inputs": inputs, "title": shown(op.title, TITLE_LENGTH)}
             layers.append(Layer(**values))
     try:
-        return Graph(name, in_shape, layers, concats)
+        ends = {names[head] for head in heads}
+        ordered = tuple(layer.name for layer in layers if layer.name in ends)
+        return Graph(name, in_shape, layers, concats, ordered), names
     except ValueError as error:
         raise UserError(f"the model must fit the engine's rules: {error}") from None
 
@@ -164,8 +186,9 @@ def network_name(path: Path) -> str:
 class Namer:
     """Gives every layer and concat its own identifier `[a-z][a-z0-9_]*`."""
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set(RESERVED)
+    def __init__(self, reserved: Iterable[str] = RESERVED) -> None:
+        self._taken: set[str] = set(reserved)
+        self._reserved = frozenset(reserved)
         self._counts: dict[str, int] = {}
 
     def name(self, title: str, kind: str) -> str:
@@ -179,7 +202,7 @@ class Namer:
         base = base[:NAME_LENGTH].strip("_")
         if base[:1].isdigit():
             base = f"{kind}_{base}"
-        if sum(c.isalpha() for c in base) < 2 or base in RESERVED:
+        if sum(c.isalpha() for c in base) < 2 or base in self._reserved:
             return self._numbered(kind, 1, "")
         return base if self._take(base) else self._numbered(base, 2, "_")
 

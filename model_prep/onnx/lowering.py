@@ -5,7 +5,7 @@ An operator is a function with the decorator `operator`; `Node` is what it works
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from nuq.formats.errors import UserError
-from nuq.model_prep.graph import INPUT
+from nuq.model_prep.graph import INPUT, Codes
 from nuq.model_prep.onnx.limits import Budget, check_map, shown
 from nuq.model_prep.onnx.operations import (
     Axes,
@@ -35,8 +35,11 @@ Ints = tuple[int, ...]
 MAX_LISTED = 100  # nodes in one message
 HOST = frozenset((  # operators that the host can do behind the last layer
     "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "ArgMax", "Transpose", "Reshape", "Flatten",
-    "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast",
+    "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear",
 ))  # fmt: skip
+ROUNDS = ("QuantizeLinear", "DequantizeLinear")  # of these, what they only round
+QONNX = ("qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas")  # domains
+QONNX_OPERATORS = ("Quant", "BipolarQuant")
 TYPES: dict[Any, int] = {  # of an attribute, by a parameter's annotation
     int: AttributeProto.INT, float: AttributeProto.FLOAT, str: AttributeProto.STRING,
     tuple[int, ...]: AttributeProto.INTS, tuple[float, ...]: AttributeProto.FLOATS,
@@ -138,7 +141,7 @@ class Context:
         axes = tuple(labels[axis] for axis in source.in_axes)
         self._values: dict[str, Result] = {source.input_name: Value(start, axes)}
         self._read_names = {name for node in source.nodes for name in node.input}
-        self._read_names.add(source.output_name)
+        self._read_names.update(source.output_names)
         self._ending = ending_nodes(source)
 
     def array(self, tensor: TensorProto, name: str) -> np.ndarray:
@@ -177,6 +180,11 @@ class Context:
         """Let a refused node's output be a tensor of `dims`, so that its readers are checked."""
         self._values[name] = refused(dims)
 
+    @property
+    def input_codes(self) -> Codes | None:
+        """The codes that the file gives its input, behind its normalisation."""
+        return self._start.codes
+
     def normalisation(self) -> tuple[np.ndarray, np.ndarray]:
         """(scale, shift), [channels], that were folded into the input."""
         channels, bias = self._start.out_shape[0], self._start.bias
@@ -184,15 +192,24 @@ class Context:
             return np.ones(channels, np.float32), np.zeros(channels, np.float32)
         return self._start.weight.reshape(-1), bias
 
-    def logits_name(self) -> str:
-        """The tensor that lies as the last layer gives it, before what the host does."""
+    def before_host(self, name: str) -> str:
+        """The tensor behind an output that lies as a layer gives it, before what the host does."""
         producers = {name: node for node in self.source.nodes for name in node.output}
-        name = self.source.output_name
         while True:
             value = self.value(name)
             if isinstance(value, Value) and value.plain:
-                return name
+                return self._unrounded(name, producers)
             name = producers[name].input[0]
+
+    def _unrounded(self, name: str, producers: Mapping[str, NodeProto]) -> str:
+        """The tensor before nodes that only round it, or the tensor itself."""
+        before, value = name, self.value(name)
+        while before in producers:
+            node = producers[before]
+            if node.op_type not in ROUNDS or self.value(node.input[0]) is not value:
+                break
+            before = node.input[0]
+        return name if producers[before].op_type == "QuantizeLinear" else before
 
 
 @dataclass(frozen=True)
@@ -321,8 +338,8 @@ def ending_nodes(source: Source) -> set[str]:
     return found
 
 
-def lower(context: Context) -> Finished:
-    """Convert all nodes; return the network's output.
+def lower(context: Context) -> list[Finished]:
+    """Convert all nodes; return the network's outputs.
 
     Raises:
         UserError: lists every node that is not supported, with what is wrong.
@@ -331,7 +348,8 @@ def lower(context: Context) -> Finished:
     lost: set[str] = set()  # tensors behind a refused node
     for index, proto in enumerate(context.source.nodes):
         title, op_type = node_title(proto, index), shown(proto.op_type, 30)
-        known = proto.op_type in OPERATORS and proto.domain in DOMAINS
+        domains = QONNX if proto.op_type in QONNX_OPERATORS else DOMAINS
+        known = proto.op_type in OPERATORS and proto.domain in domains
         if not known:
             domain = "" if proto.domain in DOMAINS else f" of domain {shown(proto.domain, 30)}"
             problems.append((op_type + domain, title, "not an operator of the engine"))
@@ -349,14 +367,19 @@ def lower(context: Context) -> Finished:
                 lost.discard(proto.output[0])
     if problems:
         raise UserError(_listed(problems))
-    value = context.value(context.source.output_name)
-    if isinstance(value, np.ndarray):
-        raise UserError("the model's output must depend on its input, not be constant")
-    parts = [op for op in reachable(value.op) if op.kind == "pointwise"]
+    found = []
+    for name in context.source.output_names:
+        value = context.value(name)
+        if isinstance(value, np.ndarray):
+            raise UserError(
+                f"the model's output {shown(name)} must depend on its input, not be constant"
+            )
+        found.append(value.finished() if isinstance(value, Value) else value)
+    parts = [op for op in reachable([one.op for one in found]) if op.kind == "pointwise"]
     if parts:
         reason = "it must be a part of an activation that docs/onnx.md lists"
         raise UserError(_listed([(op.of.operator, op.title, reason) for op in parts if op.of]))
-    return value.finished() if isinstance(value, Value) else value
+    return found
 
 
 def _listed(problems: list[tuple[str, str, str]]) -> str:

@@ -49,10 +49,10 @@ class Op(Layer):
     """A layer without a name yet: it reads operations instead of names.
 
     Until it is fused its kind may also be "input", "affine" (x * weight + bias per channel),
-    "activation", "pad", "select" (some channels, in the order of `index`), "pointwise" (a part of
-    an activation, which nothing may read once that is recognised), or "refused" (stands for a node
-    that cannot be had, so that the nodes behind it can still be checked); "concat" becomes a concat
-    of the Graph.
+    "activation", "quantize" (has `codes`), "pad", "select" (some channels, in the order of
+    `index`), "pointwise" (a part of an activation, which nothing may read once that is recognised),
+    or "refused" (stands for a node that cannot be had, so that the nodes behind it can still be
+    checked); "concat" becomes a concat of the Graph.
     """
 
     name: str = ""
@@ -73,11 +73,11 @@ class Op(Layer):
             self.conv_shape = computed_shape(self)
 
 
-def reachable(output: Op) -> list[Op]:
-    """The operations that `output` depends on, in topological order; no recursion."""
+def reachable(outputs: Sequence[Op]) -> list[Op]:
+    """The operations that outputs depend on, in topological order; no recursion."""
     order: list[Op] = []
     seen: set[Op] = set()
-    stack: list[tuple[Op, bool]] = [(output, False)]
+    stack: list[tuple[Op, bool]] = [(output, False) for output in reversed(outputs)]
     while stack:
         op, done = stack.pop()
         if done:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file to a checked `Source`: nodes in execution order, initialisers, one input, one output.
+"""A file to a checked `Source`: nodes in execution order, initialisers, one input, its outputs.
 
 Nothing here trusts the file: sizes, names, cycles and references are checked before any node is
 interpreted, and every tensor's size before memory is taken. External data is read only from regular
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from nuq.formats.errors import UserError
-from nuq.model_prep.onnx.limits import MAX_FILE_BYTES, Budget, check_map, shown
+from nuq.model_prep.onnx.limits import MAX_FILE_BYTES, MAX_OUTPUTS, Budget, check_map, shown
 
 OPSETS = range(7, 23)
 DOMAINS = ("", "ai.onnx")
@@ -50,7 +50,7 @@ class Source:
     nodes: tuple[NodeProto, ...]  # in execution order
     initializers: dict[str, TensorProto]
     input_name: str  # as it is in the file
-    output_name: str
+    output_names: tuple[str, ...]
     in_shape: tuple[int, int, int]  # channels, rows, columns
     # which of (batch, channels, rows, columns) each axis of the input is; others have size 1
     in_axes: tuple[int, ...]
@@ -78,23 +78,30 @@ def read(path: Path, budget: Budget) -> Source:
     if len(inputs) != 1:
         names = ", ".join(shown(value.name) for value in inputs[:5]) or "none"
         raise UserError(f"the model must have one input, not {len(inputs)} ({names})")
-    if len(graph.output) != 1:
-        names = ", ".join(shown(value.name) for value in graph.output[:5]) or "none"
-        raise UserError(
-            f"the model must have one output, not {len(graph.output)} ({names}); keep one of them"
-        )
     sizes = _input_sizes(inputs[0])
     nodes = _ordered(graph, {inputs[0].name, *initializers})
     axes = input_axes(nodes, inputs[0].name, sizes)
     by_axis = dict(zip(axes, sizes, strict=True))
     in_shape = (by_axis.get(1) or 1, by_axis.get(2) or 1, by_axis.get(3) or 1)
     check_map(in_shape, f"input {shown(inputs[0].name)}", budget)
-    output = graph.output[0].name
-    if not any(output in node.output for node in nodes):
-        raise UserError(f"output {shown(output)} must be computed by a node")
     return Source(
-        nodes, initializers, inputs[0].name, output, in_shape, axes, sizes[0], opset
+        nodes, initializers, inputs[0].name, _outputs(graph), in_shape, axes, sizes[0], opset
     )  # fmt: skip
+
+
+def _outputs(graph: GraphProto) -> tuple[str, ...]:
+    """The names of the outputs, which nodes compute."""
+    names = tuple(value.name for value in graph.output)
+    if not 1 <= len(names) <= MAX_OUTPUTS or len(set(names)) < len(names):
+        listed = ", ".join(map(shown, names[:5])) or "none"
+        raise UserError(
+            f"the model must have 1 to {MAX_OUTPUTS} different outputs, not {len(names)} ({listed})"
+        )
+    computed = {name for node in graph.node for name in node.output}
+    for name in names:
+        if not name or name not in computed:
+            raise UserError(f"output {shown(name)} must be computed by a node")
+    return names
 
 
 def _parse(path: Path, budget: Budget) -> ModelProto:

@@ -314,11 +314,11 @@ class Calibration:
         Searches run on the first `few` of them; `qm` is the largest width of y to be asked for.
         """
         self.graph, self.pixels, self.to_float, self.few = graph, pixels, to_float, few
-        coded = (layer.name for layer in graph.layers[:-1] if layer.coded)
+        coded = (layer.name for layer in graph.stored if layer.coded)
         self.signed = signed_layers(graph).union(coded)  # whose y may be negative
         self._histograms = {
             layer.name: Histogram(qm + FINER + 1, layer.name in self.signed)
-            for layer in graph.layers[:-1]
+            for layer in graph.stored
         }
         size = 4 * few * sum(math.prod(layer.out_shape) for layer in graph.layers)
         self._keep = size <= _KEPT_BYTES
@@ -331,18 +331,20 @@ class Calibration:
             outputs.append(logits)
             if maps:
                 self._kept.append(maps)
-        self.logits = np.concatenate(outputs)  # float32 [N, classes]
+        self.logits = np.concatenate(outputs)  # float32 [N, outputs], of all heads
 
     def _add(self, part: tuple[np.ndarray, bool]) -> tuple[np.ndarray, list[torch.Tensor]]:
-        """Run one batch; its outputs [N, classes] and, where they are to be kept, all maps."""
+        """Run one batch; its outputs [N, outputs] and, where they are to be kept, all maps."""
         batch, keep = part
-        maps = []
+        maps, ends = [], []
         for layer, encoded, stored in run.run_encoded(self.graph, self.to_float(batch)):
             if layer.name in self._histograms:
                 self._histograms[layer.name].add(encoded)
+            if layer.name in self.graph.heads:
+                ends.append(stored.flatten(1))
             if keep:
                 maps.append(stored)
-        return stored.flatten(1).numpy(), maps
+        return run.join(ends).numpy(), maps
 
     def commonest(self, name: str) -> float:
         """The largest share of a layer's values that lie in one of the finest steps counted."""
@@ -351,7 +353,7 @@ class Calibration:
 
     @property
     def maxima(self) -> dict[str, float]:
-        """The largest magnitude of what is encoded, for every layer but the last."""
+        """The largest magnitude of what is encoded, for every layer but the heads."""
         return {name: histogram.largest for name, histogram in self._histograms.items()}
 
     def counts(self, qm: int, fracs: Mapping[str, int]) -> dict[str, np.ndarray]:

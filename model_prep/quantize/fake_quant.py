@@ -17,7 +17,7 @@ from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize.calibrate import batches, to_integers
 from nuq.model_prep.quantize.plan import LayerPlan
 from nuq.model_prep.quantize.quantizers import WeightFormat
-from nuq.model_prep.run import decoded, encoded, last, operate, run
+from nuq.model_prep.run import decoded, encoded, operate, outputs, run
 
 Quantizers = Mapping[str, Quantizer]
 
@@ -81,10 +81,10 @@ class FakeQuantized:
         return run(self.graph, self.start(pixels), stored)
 
     def logits(self, pixels: np.ndarray, quantizers: Quantizers) -> np.ndarray:
-        """The last layer's outputs, float32 [N, classes]."""
+        """The network's outputs, float32 [N, outputs]."""
 
         def logits(batch: np.ndarray) -> np.ndarray:
-            found: np.ndarray = last(self.run(batch, quantizers)).numpy()
+            found: np.ndarray = outputs(self.graph, self.run(batch, quantizers)).numpy()
             return found
 
         return np.concatenate(list(ordered(logits, batches(pixels))))

@@ -5,6 +5,7 @@
 docs/formats.md 2.3.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -51,8 +52,16 @@ def input_format(
 
 
 def network_input(spec: NetworkSpec) -> InputFormat:
-    """The input format of a network: its published normalisation, pixel value by pixel value."""
-    return input_format(spec.in_shape, spec.preprocessing.values(), spec.preprocessing)
+    """The input format of a network: its published normalisation, pixel value by pixel value.
+
+    Where its file has codes for it, and INPUT_BITS hold them, they are those.
+    """
+    values, codes, half = spec.preprocessing.values(), spec.input_codes, 1 << (INPUT_BITS - 1)
+    if codes is None or codes.low < -half or codes.high >= half:
+        return input_format(spec.in_shape, values, spec.preprocessing)
+    table = np.clip(np.rint(values / codes.step), codes.low, codes.high).astype(np.int16)
+    frac = -round(math.log2(codes.step))
+    return InputFormat(spec.in_shape, INPUT_BITS, frac, table, spec.preprocessing)
 
 
 def quantize_layer(
@@ -64,7 +73,7 @@ def quantize_layer(
     Args:
         layer, plan: the float layer, and widths of its weights and biases.
         in_frac, magnitude: F of its input, and the largest magnitude that its decoder gives.
-        quantizer: of its output; None for the last layer.
+        quantizer: of its output; None for a head.
         stored: its weights, where they are fitted already.
 
     Raises:
@@ -144,18 +153,18 @@ def quantize_operation(
 
 def check_graph(graph: Graph) -> None:
     """Refuse, by UserError, a network that the integer arithmetic does not cover."""
-    last = graph.layers[-1]
-    if last.coded or (last.activation and last.has_weights) or last.pool is not None:
-        raise UserError(
-            f"layer {last.name} must have neither activation nor pool, as its output stays raw"
-        )
-    if not last.has_weights and last.kind != "avgpool":
-        raise UserError(
-            f"layer {last.name}: the last layer must be conv, fc or avgpool, not {last.kind}"
-        )
+    for head in graph.ends:
+        if head.coded or (head.activation and head.has_weights) or head.pool is not None:
+            raise UserError(
+                f"layer {head.name} must have neither activation nor pool, as its output stays raw"
+            )
+        if not head.has_weights and head.kind != "avgpool":
+            raise UserError(
+                f"layer {head.name}: the last layer must be conv, fc or avgpool, not {head.kind}"
+            )
     used = [part for parts in graph.concats.values() for part in parts]
-    for name in [last.name, *(part for part in used if used.count(part) > 1)]:
-        if name in used and (name == last.name or used.count(name) > 1):
+    for name in [*graph.heads, *(part for part in used if used.count(part) > 1)]:
+        if name in used and (name in graph.heads or used.count(name) > 1):
             raise UserError(
                 f"layer {name} must be part of one concatenation at most, and the last of none"
             )

@@ -15,6 +15,7 @@ from nuq.formats.errors import UserError, meant
 from nuq.formats.quantizer import QM_RANGE, WIDTHS
 from nuq.model_prep.graph import KINDS, Graph, Layer
 from nuq.model_prep.quantize.channel_scale import LARGEST
+from nuq.model_prep.quantize.codes import file_frac
 from nuq.model_prep.quantize.plan import (
     AUTO,
     BIAS_BITS,
@@ -41,7 +42,7 @@ from nuq.model_prep.quantize.quantizers import (
     check_choice,
     check_weight_bits,
 )
-from nuq.model_prep.quantize.sharing import share
+from nuq.model_prep.quantize.sharing import share, signed_layers
 
 # what fine-tuning found; for one layer only
 _FIXED_KEYS = ("frac", "centroids", "y_frac", "thresholds")
@@ -167,12 +168,13 @@ def read_toml(path: Path, graph: Graph) -> tuple[Settings, ...]:
     by_title = {t: n for t, n in zip(titles, names, strict=True) if titles.count(t) == 1}
     keys = (*_LAYER_KEYS, *_FIXED_KEYS, _SCALES)
     layers = _section(table, "layer", names, keys, path, by_title)
-    last = graph.layers[-1].name
-    for key in (*_FORMAT_KEYS, *_FIXED_KEYS):
-        if key in layers.get(last, {}):
-            raise UserError(
-                f"{path}: [layer.{last}] must have no {key}, as the last layer's output stays raw"
-            )
+    for head in graph.heads:
+        for key in (*_FORMAT_KEYS, *_FIXED_KEYS):
+            if key in layers.get(head, {}):
+                raise UserError(
+                    f"{path}: [layer.{head}] must have no {key}, as its output, the network's own, "
+                    "stays raw"
+                )
     top = {key: value for key, value in table.items() if key not in ("kind", "layer")}
     _check_table(top, KEYS, f"{path}: ")
     return top, kinds, layers
@@ -304,9 +306,9 @@ def resolve(
     top, kinds, by_layer = read_toml(path, graph) if path else ({}, {}, {})
     everywhere = {**top, **settings}
     merged = {**DEFAULTS, **defaults, **PRESETS[preset][0], **everywhere}
-    names = [layer.name for layer in graph.layers[:-1]]
+    names = [layer.name for layer in graph.stored]
     widths = dict(zip(names, _widths(merged.get("bits"), names), strict=True))
-    layers = []
+    layers, signed = [], signed_layers(graph)
     for layer in graph.layers:
         explicit = {
             **by_kind.get(layer.kind, {}), **kinds.get(layer.kind, {}),
@@ -319,6 +321,9 @@ def resolve(
         if layer.has_weights:
             check_weight_bits(scheme, weight_bits, layer.name)
         stored = _format(layer, chosen, explicit) if layer.name in widths else {}
+        if stored and stored["frac"] is None and merged["qm"] != AUTO:
+            own = file_frac(layer, stored["scheme"], stored["bits"], layer.name in signed)
+            stored["frac"] = own
         layers.append(
             LayerPlan(
                 layer.name,

@@ -34,7 +34,7 @@ class ExactOperation:
             self._factors = torch.from_numpy(layer.lrn.table.astype(np.int64))
 
     def __call__(self, sources: Sequence[torch.Tensor]) -> torch.Tensor:
-        """y (int32 [N, C, H, W]), or the last layer's raw accumulators, of decoded int64 inputs."""
+        """y (int32 [N, C, H, W]), or a head's raw accumulators, of decoded int64 inputs."""
         layer = self.layer
         acc = self._accumulate(sources)
         if layer.y_range is None or layer.requant_shift is None:
@@ -86,7 +86,7 @@ class Reference:
     def run(self, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """(layer name, stored codes uint16 [N, C, H, W] after the pool) of input codes int16.
 
-        For the last layer its raw accumulators, int64.
+        For a head its raw accumulators, int64.
         """
         for layer, stored in run(
             self.network, torch.from_numpy(codes.astype(np.int16)), self._layer
@@ -95,9 +95,14 @@ class Reference:
             yield layer.name, array if layer.quantizer is None else array.view(np.uint16)
 
     def logits(self, codes: np.ndarray) -> np.ndarray:
-        """The raw accumulators of the last layer, times its weight scale; int64 [N, classes]."""
-        *_, (_, last) = self.run(codes)
-        return self.network.layers[-1].outputs(last).reshape(len(codes), -1)
+        """The raw accumulators of all heads, times their weight scale; int64 [N, outputs]."""
+        layers = zip(self.network.layers, self.run(codes), strict=True)
+        found = [
+            layer.outputs(stored).reshape(len(codes), -1)
+            for layer, (_, stored) in layers
+            if layer.quantizer is None
+        ]
+        return np.concatenate(found, axis=1)
 
     def _layer(self, layer: Layer, codes: list[torch.Tensor]) -> torch.Tensor:
         """Stored codes of one layer, or its raw accumulators."""

@@ -26,9 +26,8 @@ Histograms = dict[str, np.ndarray]  # by layer name
 
 
 def answers(graph: Graph) -> bool:
-    """Whether the output is a number for each class, and not a map."""
-    channels, *pixels = graph.layers[-1].out_shape
-    return channels > 1 and pixels == [1, 1]
+    """Whether the output is a number for each of several classes."""
+    return graph.answers and graph.layers[-1].out_shape[0] > 1
 
 
 def histograms(
@@ -84,12 +83,14 @@ def squared_gradients(
         seed: of the drawn classes or directions.
     """
     generator = torch.Generator().manual_seed((seed << 32) + number)
-    kept, before = {}, {}
+    kept, before, ends = {}, {}, []
     with torch.enable_grad():
         for layer, encoded, stored in run.run_encoded(graph, x.requires_grad_(), gradients=True):
             if layer.name in names:
                 kept[layer.name], before[layer.name] = stored, encoded
-        output = stored.flatten(1)
+            if layer.name in graph.heads:
+                ends.append(stored.flatten(1))
+        output = run.join(ends)
         if answers(graph):
             odds = output.detach().softmax(1)
             drawn = torch.multinomial(odds, 1, generator=generator)[:, 0]

@@ -40,7 +40,7 @@ def is_copy(layer: Layer) -> bool:
     return layer.kind == "maxpool" and layer.pool is not None and layer.pool.trivial
 
 
-def _forced(graph: Graph) -> _Sets:
+def forced(graph: Graph) -> _Sets:
     """Layers that must share: parts of a concatenation, copies and their source."""
     sets = _Sets([layer.name for layer in graph.layers])
     for parts in graph.concats.values():
@@ -53,12 +53,12 @@ def _forced(graph: Graph) -> _Sets:
 
 
 def signed_layers(graph: Graph) -> frozenset[str]:
-    """The layers whose stored values may be negative, the last one left out.
+    """The layers whose stored values may be negative, heads left out.
 
     One part that may be negative makes all layers of its set signed, and what reads them.
     """
-    sets, signed = _forced(graph), set[str]()
-    layers = graph.layers[:-1]
+    sets, signed = forced(graph), set[str]()
+    layers = graph.stored
     before = -1
     while len(signed) != before:  # a set may have members that come before the signed one
         before = len(signed)
@@ -96,9 +96,9 @@ def share(graph: Graph, plan: Plan) -> Plan:
         UserError: parts of a concatenation are to have different formats, or an activation has no
             codebook.
     """
-    sets, signed = _forced(graph), signed_layers(graph)
+    sets, signed = forced(graph), signed_layers(graph)
     plans = {layer.name: layer for layer in plan.layers}
-    for layer in graph.layers[:-1]:
+    for layer in graph.stored:
         owner = sets.find(layer.name)
         if is_copy(layer):
             plans[layer.name] = replace(plans[layer.name], **plans[owner].format)
@@ -109,24 +109,22 @@ def share(graph: Graph, plan: Plan) -> Plan:
                 "any; change BITS or the plan file"
             )
     _check_activations(graph, sets, plans)
-    for layer in graph.layers[:-1]:
+    for layer in graph.stored:
         if _shares_source(graph, sets, plans, layer):
             sets.join(graph.parts_of(layer.inputs[0])[0], layer.name)
     read = _read_otherwise(graph, sets)
-    done = [
-        replace(
+    for layer in graph.stored:
+        plans[layer.name] = replace(
             plans[layer.name], activation=layer.coded, signed=layer.name in signed,
             counted=layer.name in read,
             shares=None if sets.find(layer.name) == layer.name else sets.find(layer.name),
-        )
-        for layer in graph.layers[:-1]
-    ]  # fmt: skip
-    return replace(plan, layers=(*done, plan.layers[-1]))
+        )  # fmt: skip
+    return replace(plan, layers=tuple(plans[layer.name] for layer in plan.layers))
 
 
 def _check_activations(graph: Graph, sets: _Sets, plans: dict[str, LayerPlan]) -> None:
     """Refuse, by UserError, an activation that its layer's codes cannot hold."""
-    for layer in graph.layers[:-1]:
+    for layer in graph.stored:
         coded, plan = layer.coded, plans[layer.name]
         if coded is None:
             continue

@@ -292,7 +292,7 @@ class Student:
                 out = run.max_pool(layer.pool, out)
             return out if coder is None or self._copies(layer) else coder(out)
 
-        return run.last(run.run(self.graph, x, stored, gradients=True))
+        return run.outputs(self.graph, run.run(self.graph, x, stored, gradients=True))
 
     def _copies(self, layer: Layer) -> bool:
         """Whether a max pool only picks values that are quantized alike already."""
@@ -327,7 +327,7 @@ class Student:
                     layer = replace(layer, weight=weight, bias=bias)
                 layers.append(layer)
         graph = self.graph
-        return Graph(graph.name, graph.in_shape, layers, dict(graph.concats))
+        return Graph(graph.name, graph.in_shape, layers, dict(graph.concats), graph.heads)
 
     def quantizers(self) -> dict[str, Quantizer]:
         """The quantizers as they stand, by layer name; shared ones are one object."""

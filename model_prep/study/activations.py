@@ -246,7 +246,9 @@ def half_precision(study: Study) -> dict[str, Any]:
 
     def rate() -> dict[str, Any]:
         starts = map(study.network.start, study.batches)
-        parts = [run.last(run.run(study.graph, start, half)).numpy() for start in starts]
+        parts = [
+            run.outputs(study.graph, run.run(study.graph, start, half)).numpy() for start in starts
+        ]
         return study.rate(np.concatenate(parts))
 
     return study.store.remember("half precision", rate)

@@ -18,7 +18,7 @@ from nuq.formats.build import digest, write_atomic
 from nuq.formats.errors import UserError
 from nuq.formats.images import ImageSet
 from nuq.formats.options import Options
-from nuq.model_prep.commands import subject_of
+from nuq.model_prep.commands import one_output, subject_of
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.quantize.plan import AUTO
 from nuq.model_prep.source import Source
@@ -103,6 +103,7 @@ def refinement(options: Options) -> None:
     """Every scheme at several average widths, plain and refined; OUT/refine_table.json."""
     distilled = options.distil_steps != 0  # 0 leaves rows out; a plan has no such number
     subject = subject_of(replace(options, distil_steps=options.distil_steps or None), 1)
+    one_output(subject.source)
     test, qm = subject.images.held_out(options.images), subject.plan.qm
     if qm == AUTO:
         raise UserError("QM must be a number for this table, not auto; set QM")

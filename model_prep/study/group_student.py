@@ -155,7 +155,7 @@ class GroupStudent(Student):
                 store[name] = moved.requires_grad_(one.requires_grad)
         self.tables = None if tabled is None else Tables(tabled, device)
         if tabled is not None and self.tables is not None:
-            for layer in graph.layers[:-1]:
+            for layer in graph.stored:
                 group = np.zeros(layer.out_shape[0], np.int64)
                 for number, members in enumerate(tabled.groups):
                     if layer.name in members.channels:
@@ -187,7 +187,7 @@ class GroupStudent(Student):
             for layer in self.graph.layers
         ]  # fmt: skip
         graph = self.graph
-        return Graph(graph.name, graph.in_shape, layers, dict(graph.concats))
+        return Graph(graph.name, graph.in_shape, layers, dict(graph.concats), graph.heads)
 
     def tabled(self, before: Tabled) -> Tabled:
         """The groups with their tables as they stand."""

@@ -20,7 +20,7 @@ from nuq.formats.build import write_atomic
 from nuq.formats.errors import UserError
 from nuq.formats.images import ImageSet
 from nuq.formats.options import Options
-from nuq.model_prep.commands import subject_of
+from nuq.model_prep.commands import one_output, subject_of
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.quantize.calibrate import batches
 from nuq.model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
@@ -157,13 +157,14 @@ def _stored(graph: Graph, plan: Plan) -> Graph:
                 bias=stored.scaled(bias * 2.0**-frac).astype(np.float32),
             )  # fmt: skip
         layers.append(layer)
-    return Graph(graph.name, graph.in_shape, layers, dict(graph.concats))
+    return Graph(graph.name, graph.in_shape, layers, dict(graph.concats), graph.heads)
 
 
 def measure(options: Options) -> None:
     """Run one SEED; OUT/planes_SEED.json, and what all of OUT's come to."""
     # 0 leaves distillation out; a plan has no such number
     subject = subject_of(replace(options, distil_steps=options.distil_steps or None), 1)
+    one_output(subject.source)
     test = subject.images.held_out(options.images)
     if subject.plan.qm == AUTO:
         raise UserError("QM must be a number to divide layers into planes, not auto; set QM")

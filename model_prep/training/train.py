@@ -21,7 +21,7 @@ from nuq.model_prep import data, networks, trainer
 from nuq.model_prep.graph import Graph, Layer
 from nuq.model_prep.networks.spec import NetworkSpec
 from nuq.model_prep.quantize import calibrate
-from nuq.model_prep.run import finish, float_logits, last, max_pool, operate, run
+from nuq.model_prep.run import finish, float_logits, max_pool, operate, outputs, run
 from nuq.model_prep.training.augment import Augmented, load_split
 
 SEED = 8
@@ -137,7 +137,8 @@ def _fit_digits(
         down, right = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
         moved = F.pad(x[index], (SHIFT,) * 4, value=background)
         moved = moved[:, :, down : down + x.shape[2], right : right + x.shape[3]]
-        return F.cross_entropy(last(run(graph, moved, stored, gradients=True)), labels[index])
+        replies = outputs(graph, run(graph, moved, stored, gradients=True))
+        return F.cross_entropy(replies, labels[index])
 
     def stored(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
         return finish(layer, operate(layer, inputs, parameters(state, layer)))
@@ -195,7 +196,7 @@ class Normalised:
             mean, variance = self.running[shard][layer.name]
             return F.relu(F.batch_norm(out, mean, variance, None, bias, True, MOMENTUM, EPSILON))
 
-        return last(run(self.graph, x, stored, gradients=True))
+        return outputs(self.graph, run(self.graph, x, stored, gradients=True))
 
     def folded(self) -> dict[str, torch.Tensor]:
         """The state with the normalisation in the weights and biases, float32."""

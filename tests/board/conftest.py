@@ -88,7 +88,8 @@ def bundle_copy(bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def golden(bundle: Path) -> dict[str, np.ndarray]:
     """Images, labels and logits of the bundle."""
-    return read_arrays(bundle / IMAGES)
+    arrays = read_arrays(bundle / IMAGES)
+    return {**arrays, "logits": arrays["logits/output"]}
 
 
 @pytest.fixture

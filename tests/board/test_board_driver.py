@@ -72,7 +72,7 @@ def test_classes_best_first(bundle, golden, device):
         ):
             assert [index for index, _, _ in best] == list(np.argsort(-row, kind="stable")[:3])
             assert best[0][1] == str(best[0][0])
-            assert best[0][2] == row[best[0][0]] * 2.0**-board.design.output_frac
+            assert best[0][2] == row[best[0][0]] * board.design.outputs[0].scale
         assert board.predict(golden["images"][:0]).shape == (0, 10)
 
 
@@ -81,12 +81,14 @@ def test_the_host_does_the_networks_ending(bundle, golden, device):
     images, logits = golden["images"][:5], golden["logits"][:5]
     with Accelerator(bundle) as board:
         softmax = Step("softmax", axis=1)
-        board.design = replace(board.design, ending=(softmax,))
-        values = logits * board.design.output_scale
+        (output,) = board.design.outputs
+        board.design = replace(board.design, outputs=(replace(output, ending=(softmax,)),))
+        values = logits * output.scale
         expected = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
         assert board.outputs(images) == pytest.approx(expected)
         argmax = Step("argmax", axis=1, keep=False)
-        board.design = replace(board.design, ending=(softmax, argmax))
+        chosen = replace(output, ending=(softmax, argmax))
+        board.design = replace(board.design, outputs=(chosen,))
         assert (board.outputs(images) == logits.argmax(axis=1)).all()
         assert (board.predict(images) == logits).all()
 
@@ -99,7 +101,7 @@ def test_bad_arguments(bundle, golden, device):
             board.predict(golden["images"] / 255)
         with pytest.raises(UserError, match=r"not uint8 \[8, 8\]"):
             board.predict(golden["images"][0, 0])
-        with pytest.raises(UserError, match="^layer must be another than the last, fc5"):
+        with pytest.raises(UserError, match="^layer must be no head, as fc5"):
             board.activations(golden["images"][:1], "fc5")
         assert (board.predict(golden["images"][:3]) == golden["logits"][:3]).all()
     with pytest.raises(UserError, match="^the accelerator must be open, not closed"):

@@ -79,7 +79,7 @@ def test_weights_are_split_where_memory_is_in_pieces(bundle, golden, by_layer):
         assert len(segments) >= 3
         assert [s.first for s in segments[1:]] == [s.last + 1 for s in segments[:-1]]
         found = board.predict(golden["images"][:20], by_layer)
-        assert (found == golden["logits"][:20]).all()
+        assert (found == golden["logits/output"][:20]).all()
         assert len(board.calls) == 10 * (5 if by_layer else len(segments))
     assert device.live_buffers == 8
 
@@ -111,7 +111,7 @@ def test_several_ports_give_the_reference_s_logits(ports_bundle, images, device)
         (_, addresses), *_ = board.buffers.segments()
         section = board.design.weight_words // 3 * 8
         assert np.diff(addresses).tolist() == [section, section]
-        assert (board.predict(images["images"]) == images["logits"]).all()
+        assert (board.predict(images["images"]) == images["logits/output"]).all()
         counted = sum(call.counters["bytes_weights"] for call in board.calls)
     assert counted == board.design.weight_bytes * len(board.calls)
 
@@ -120,7 +120,7 @@ def test_designs_of_one_process_share_nothing(bundle, ports_bundle, golden, imag
     """Static memories of one fabric must not be those of another with larger ones."""
     for folder, known in ((bundle, golden), (ports_bundle, images), (bundle, golden)):
         with Accelerator(folder) as board:
-            assert (board.predict(known["images"][:9]) == known["logits"][:9]).all()
+            assert (board.predict(known["images"][:9]) == known["logits/output"][:9]).all()
 
 
 def test_weights_of_several_ports_are_split_over_buffers(ports_bundle, images):
@@ -128,7 +128,7 @@ def test_weights_of_several_ports_are_split_over_buffers(ports_bundle, images):
     pieces(64, 8)
     with Accelerator(ports_bundle, batch=2) as board:
         assert len(board.buffers.segments()) >= 2
-        assert (board.predict(images["images"][:6], True) == images["logits"][:6]).all()
+        assert (board.predict(images["images"][:6], True) == images["logits/output"][:6]).all()
 
 
 def test_sizes_in_the_design_and_in_the_report(ports_bundle):

@@ -26,7 +26,7 @@ def test_design_says_how_to_read_the_result(generated: Callable[..., Path]) -> N
     build = generated(residual(), "PART=XC7Z045")
     report, design = read_json(build), read_json(build, "design")
     frac = read_json(build, "quantized/manifest")["layers"][-1]["out_frac"]
-    assert (design["output_frac"], design["output_divisor"]) == (frac, 16)
+    assert [(one["frac"], one["divisor"]) for one in design["outputs"]] == [(frac, 16)]
     assert design["layers"][-1]["out_shape"] == [30, 1, 1]
     kinds = [layer["kind"] for layer in report["layers"]]
     assert kinds.count("add") == 3 and report["layers"][2]["bytes_weights"] == 0

@@ -5,6 +5,7 @@ import ast
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import jsonschema
 import pytest
 
 from nuq.formats import network
+from nuq.formats.ending import Output
 from nuq.formats.errors import UserError
+from nuq.formats.rules import check_network
 from nuq.formats.schema import check
 from tests.checkout import ROOT, python
 from tests.toys import Toy, ToyLayer, write_toy
@@ -85,16 +88,52 @@ def test_the_reader_says_what_the_schema_says(
             r"ending: transpose must order 4 axes, not \[0, 1",
         ),
         ({"kind": "reshape", "sizes": [1, 7]}, "ending: reshape must keep the .* values"),
-        ({"kind": "sqrt"}, r"\$.ending\[0\].kind: 'sqrt' is not one of"),
+        ({"kind": "sqrt"}, r"\$.outputs\[0\].ending\[0\].kind: 'sqrt' is not one of"),
     ],
 )
 def test_an_ending_that_does_not_fit_is_refused(
     folder: Path, step: dict[str, Any], text: str
 ) -> None:
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "ending": [step]}))
+    manifest = json.loads(path.read_text())
+    output = {"name": "y", "layer": manifest["layers"][-1]["name"], "ending": [step]}
+    path.write_text(json.dumps({**manifest, "outputs": [output]}))
     with pytest.raises(UserError, match=text):
         network.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        ((0,), "outputs must be of all heads, .*, and of nothing else, not of"),
+        ((0, -1), "outputs must be of all heads, .*, and of nothing else, not of"),
+        ((-1, -1), "outputs must have names of their own, not y, y"),
+    ],
+)
+def test_outputs_that_are_no_heads_are_refused(
+    folder: Path, layers: tuple[int, ...], text: str
+) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    outputs = [{"name": "y", "layer": manifest["layers"][index]["name"]} for index in layers]
+    if layers == (0, -1):
+        outputs[0]["name"] = "z"
+    path.write_text(json.dumps({**manifest, "outputs": outputs}))
+    with pytest.raises(UserError, match=text):
+        network.load(folder)
+
+
+def test_a_head_that_is_read_is_refused(folder: Path) -> None:
+    made = network.load(folder)
+    raw = replace(made.layers[0], quantizer=None, requant_shift=None, pool=None)
+    shapes = {"in_shape": raw.out_shape, "conv_shape": raw.out_shape}
+    wide = replace(
+        raw, name="other", kind="add", inputs=(raw.name,) * 2, in_aligns=(0, 0), **shapes
+    )
+    outputs = (Output("a", raw.name), Output("b", "other"))
+    broken = replace(made, layers=(raw, wide), outputs=outputs, concats={})
+    with pytest.raises(UserError, match=f"^layer other: it must not read a head, {raw.name}"):
+        check_network(broken)
 
 
 def test_validation_needs_no_other_package(folder: Path, tmp_path: Path) -> None:

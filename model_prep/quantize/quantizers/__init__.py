@@ -16,7 +16,13 @@ import numpy as np
 from nuq.formats.arithmetic import ENTRY_BITS, MAX_FRAC, at_frac, to_fixed
 from nuq.formats.errors import UserError, meant
 from nuq.formats.quantizer import QM_RANGE, WIDTHS, Quantizer
-from nuq.model_prep.quantize.channel_scale import per_channel, rounding_scale, spread_scale
+from nuq.model_prep.quantize.channel_scale import (
+    given_scale,
+    own_steps,
+    per_channel,
+    rounding_scale,
+    spread_scale,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -173,6 +179,7 @@ def _by_channel(
     """Weights with a scale for each output channel.
 
     A codebook is fitted to weights of equal spread; without one m says all that a scheme's F would.
+    Weights of a quantized file are taken integer by integer, where m can be their step.
     """
     scale = None if given is None else np.array(given, np.uint8)
     if WEIGHTS[scheme].codebook:
@@ -181,6 +188,11 @@ def _by_channel(
     if scale is not None:
         integers, frac = to_fixed(values / per_channel(scale, values), bits)
         return WeightFormat(scheme, bits, frac, integers, scale=scale)
+    top = (1 << (bits - 1)) - 1
+    steps = own_steps(values, top)
+    own = None if steps is None else given_scale(values, steps, top)
+    if own is not None:
+        return WeightFormat(scheme, bits, own[2], own[0], scale=own[1])
     scale, frac = rounding_scale(values, bits)
     integers = at_frac(values / per_channel(scale, values), bits, frac)
     return WeightFormat(scheme, bits, frac, integers, scale=scale)

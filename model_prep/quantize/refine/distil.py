@@ -64,7 +64,7 @@ def small_maps(graph: Graph) -> frozenset[str]:
     They gather the errors of the large ones before them, which would cost more to compare.
     """
     sizes = sorted(
-        (math.prod(layer.out_shape), layer.name) for layer in graph.layers[:-1] if layer.has_weights
+        (math.prod(layer.out_shape), layer.name) for layer in graph.stored if layer.has_weights
     )
     limit = _SMALL_PART * sum(size for size, _ in sizes)
     used = itertools.accumulate(size for size, _ in sizes)

@@ -29,18 +29,21 @@ def _readers(graph: Graph, name: str) -> list[Layer]:
     ]
 
 
-def scalable(graph: Graph) -> frozenset[str]:
+def scalable(graph: Graph, alike: bool = False) -> frozenset[str]:
     """Convolutions and max pools whose channels may be scaled: all their readers have weights.
 
-    Max pools in between hand a scale on.
+    Max pools in between hand a scale on. Where all channels are to be scaled `alike`, average
+    pools do so, too, and there may be an upper limit.
     """
-    last = graph.layers[-1].name
     good: set[str] = set()
     for layer in reversed(graph.layers):  # readers come later, so they are decided first
         readers = _readers(graph, layer.name)
-        kind = layer.has_weights or layer.kind == "maxpool"
+        kind = layer.has_weights or layer.kind == "maxpool" or (alike and layer.kind == "avgpool")
         passed_on = all(one.has_weights or one.name in good for one in readers)
-        if kind and readers and passed_on and layer.name != last and scales(layer.activation):
+        rectified = layer.activation is not None and layer.activation.rectifies
+        scaled = scales(layer.activation) or (alike and rectified)
+        inside = readers and passed_on and layer.name not in graph.heads
+        if kind and inside and scaled:
             good.add(layer.name)
     return frozenset(good)
 
@@ -60,7 +63,7 @@ def channel_scales(graph: Graph, scales: Scales, name: str) -> np.ndarray:
             found.append(scales[part])
             continue
         layer = None if part == INPUT else graph.layer(part)
-        if layer is not None and layer.kind == "maxpool":
+        if layer is not None and layer.kind in ("maxpool", "avgpool"):
             found.append(channel_scales(graph, scales, layer.inputs[0]))
         else:
             found.append(np.ones(graph.source_shape(part)[0]))
@@ -84,7 +87,7 @@ def rescale(graph: Graph, scales: Scales) -> Graph:
                 layer, weight=weight.astype(np.float32), bias=(layer.bias * own).astype(np.float32)
             )
         layers.append(layer)
-    return Graph(graph.name, graph.in_shape, layers, dict(graph.concats))
+    return Graph(graph.name, graph.in_shape, layers, dict(graph.concats), graph.heads)
 
 
 def find_scales(

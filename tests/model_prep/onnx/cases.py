@@ -213,6 +213,78 @@ def chosen_channels() -> ModelProto:
     return build(before + nodes, constants | {"w0": weight(5, 8, 3, 3, 3)}, IMAGE)
 
 
+def classes_and_boxes() -> ModelProto:
+    """A backbone with two heads, a class and a box a pixel."""
+    nodes = [
+        node("Conv", "x w1", "c1", pads=[1, 1, 1, 1]), node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2", "classes"), node("Conv", "r1 w3", "boxes"),
+    ]  # fmt: skip
+    shapes = [(16, 3, 3, 3), (5, 16, 1, 1), (4, 16, 1, 1)]
+    constants = {f"w{i}": weight(i, *shape) for i, shape in enumerate(shapes, 1)}
+    return build(nodes, constants, IMAGE, output="classes boxes")
+
+
+def detector() -> ModelProto:
+    """Two heads at two sizes, as YOLO has: the host moves the channels back and squashes them."""
+    nodes, source, constants = [], "x", {}
+    for i, (inputs, outputs) in enumerate([(3, 8), (8, 16), (16, 24), (24, 32)]):
+        constants[f"w{i}"] = weight(i, outputs, inputs, 3, 3)
+        nodes += [node("Conv", f"{source} w{i}", f"c{i}", pads=[1, 1, 1, 1]),
+                  node("Relu", f"c{i}", f"r{i}")]  # fmt: skip
+        source = f"r{i}"
+        if i in (0, 1, 2):
+            nodes.append(node("MaxPool", source, f"p{i}", kernel_shape=[2, 2], strides=[2, 2]))
+            source = f"p{i}"
+    for name, source, inputs in (("coarse", "r3", 32), ("fine", "r2", 24)):
+        constants |= {f"h_{name}": weight(9, 14, inputs, 1, 1), f"b_{name}": weight(10, 14),
+                      f"s_{name}": np.array([1, 2, 7, -1])}  # fmt: skip
+        nodes += [
+            node("Conv", f"{source} h_{name} b_{name}", f"g_{name}"),
+            node("Reshape", f"g_{name} s_{name}", f"a_{name}"),
+            node("Transpose", f"a_{name}", f"t_{name}", perm=[0, 1, 3, 2]),
+            node("Sigmoid", f"t_{name}", name),
+        ]  # fmt: skip
+    return build(nodes, constants, (1, 3, 32, 32), output="fine coarse")
+
+
+def logits_and_probabilities() -> ModelProto:
+    """Two outputs of one head."""
+    nodes, constants = body()
+    nodes.append(node("Softmax", "z", "y", axis=1))
+    return build(nodes, constants, IMAGE, output="y z")
+
+
+def output_that_is_read() -> ModelProto:
+    """A feature map that is an output, too, and a whole concat."""
+    nodes = [
+        node("Conv", "x w1", "c1", pads=[1, 1, 1, 1]), node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2", "c2"), node("Relu", "c2", "r2"),
+        node("Concat", "r1 r2", "k", axis=1), node("GlobalAveragePool", "k", "y"),
+    ]  # fmt: skip
+    constants = {"w1": weight(1, 16, 3, 3, 3), "w2": weight(2, 10, 16, 1, 1)}
+    return build(nodes, constants, IMAGE, output="r1 k y")
+
+
+def channels_last_island() -> ModelProto:
+    """What tf2onnx leaves between convolutions: arithmetic and a concat with channels last."""
+    nodes = [
+        node("Conv", "x w1", "c1", pads=[1, 1, 1, 1]),
+        node("Transpose", "c1", "t1", perm=[0, 2, 3, 1]), node("Add", "t1 b1", "a1"),
+        node("Relu", "a1", "r1"), node("Transpose", "r1", "u1", perm=[0, 3, 1, 2]),
+        node("Conv", "u1 w2", "c2"), node("Transpose", "c2", "t2", perm=[0, 2, 3, 1]),
+        node("Relu", "t2", "r2"), node("Concat", "r1 r2", "k", axis=3),
+        node("Transpose", "k", "u2", perm=[0, 3, 1, 2]),
+        node("MaxPool", "u2", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Transpose", "p", "t3", perm=[0, 2, 3, 1]),
+        node("ReduceMean", "t3", "m", axes=[1, 2], keepdims=0), node("Gemm", "m w3", "y", transB=1),
+    ]  # fmt: skip
+    constants = {
+        "w1": weight(1, 16, 3, 3, 3), "b1": weight(4, 16), "w2": weight(2, 10, 16, 1, 1),
+        "w3": weight(3, 10, 26),
+    }  # fmt: skip
+    return build(nodes, constants, IMAGE)
+
+
 CASES: dict[str, Callable[[], ModelProto]] = {
     made.__name__: made
     for made in (
@@ -220,6 +292,7 @@ CASES: dict[str, Callable[[], ModelProto]] = {
         features_as_channels, rows_and_columns_input, autoencoder, channels_last_input,
         channels_last_flattened, input_scale_inside, signed_max_pool, norm_before_max_pool,
         negative_norm_before_max_pool, rectangular_average, mean_side_by_side,
-        shuffled_channels, chosen_channels,
+        shuffled_channels, chosen_channels, classes_and_boxes, detector,
+        logits_and_probabilities, output_that_is_read, channels_last_island,
     )
 }  # fmt: skip

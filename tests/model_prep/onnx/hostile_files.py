@@ -119,8 +119,13 @@ def models() -> dict[str, tuple[ModelProto, str]]:
         ),
         "no_input": (_changed(lambda m: m.graph.ClearField("input")), "one input, not 0"),
         "two_inputs": (_changed(lambda m: m.graph.input.extend(_values("i", 1))), "not 2"),
-        "two_outputs": (_changed(lambda m: m.graph.output.extend(_values("o", 1))), "not 2"),
-        "no_output": (_changed(lambda m: m.graph.ClearField("output")), "one output, not 0"),
+        "strange_output": (
+            _changed(lambda m: m.graph.output.extend(_values("o", 1))), "output o0 must be computed"
+        ),
+        "same_outputs": (
+            _changed(lambda m: m.graph.output.extend([*m.graph.output])), r"not 2 \(y, y\)"
+        ),
+        "no_output": (_changed(lambda m: m.graph.ClearField("output")), "1 to 64 different"),
         "opset_6": (build([CONV], W, opset=6), "opset must be 7 to 22, not 6"),
         "opset_23": (build([CONV], W, opset=23), "opset must be 7 to 22, not 23"),
         "opset_missing": (_changed(lambda m: m.ClearField("opset_import")), "one version"),

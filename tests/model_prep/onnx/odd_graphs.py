@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
-from nuq.model_prep.onnx.lowering import OPERATORS
+from nuq.model_prep.onnx.lowering import OPERATORS, QONNX, QONNX_OPERATORS
 
 SCHEMAS = {schema.name: schema for schema in defs.get_all_schemas()}  # every operator, newest form
 NUMBERS = [-3, -2, -1, 0, 1, 1, 2, 2, 3, 4, 5, 8, 1 << 40]
@@ -21,6 +21,7 @@ USUAL = [  # operators of which whole networks are made
     "Conv", "Conv", "Relu", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean",
     "Add", "Mul", "Sub", "Div", "Concat", "BatchNormalization", "Clip", "Pad", "LRN", "Flatten",
     "Reshape", "Transpose", "Squeeze", "Gemm", "Softmax", "Sigmoid", "ArgMax", "Split", "Sum",
+    "QuantizeLinear", "DequantizeLinear",
 ]  # fmt: skip
 SHAPES: list[tuple[int, ...]] = [
     (), (1,), (2,), (4,), (8,), (4, 1, 1), (1, 4, 1, 1), (8, 4), (4, 8), (8, 8), (288, 8), (8, 288),
@@ -43,6 +44,7 @@ class Maker:
         self._made = 0
         self._channels = 4  # of the newest convolution
         self._group = 1
+        self._grid: list[Any] = []  # scale and zero point of the newest codes
         self._input = self._pick(INPUTS)
         self._tame = self._chance(0.5)  # usual operators, everything nearly right
 
@@ -55,6 +57,8 @@ class Maker:
         outputs = [(produced or ["x"])[-1]]
         if not self._tame and self._chance(0.08):
             outputs.append(self._pick(["x", "nowhere", *produced]))
+        if produced and self._chance(0.3):
+            outputs += sorted({self._pick(produced) for _ in range(2)} - {*outputs})
         graph = helper.make_graph(
             nodes, "g",
             [helper.make_tensor_value_info("x", self._element(), self._input)],
@@ -97,6 +101,8 @@ class Maker:
         attributes = self._plain_attributes(op) if self._tame or self._chance(0.8) else {}
         if not self._tame and self._chance(0.2):
             attributes |= self._odd_attributes(op)
+        if op in QONNX_OPERATORS and self._chance(0.9):
+            node.domain = QONNX[0]
         for name, value in attributes.items():
             if value is not None:
                 node.attribute.append(helper.make_attribute(name, value))
@@ -144,6 +150,11 @@ class Maker:
         if op in ("Add", "Sub", "Mul", "Div"):
             other = self._pick(self._flow) if self._chance(0.5) else self._floats(channels, 1, 1)
             return [flow, other] if self._chance(0.8) else [other, flow]
+        if op in ("QuantizeLinear", "DequantizeLinear", "Quant"):
+            numbers = [np.float32(self._pick([0.02, 0.05, 1.0])), np.uint8(self._pick([0, 0, 128]))]
+            self._grid = self._grid if self._grid and self._chance(0.9) else numbers
+            more = [np.float32(8)] if op == "Quant" else []
+            return [flow, *(self._constant(np.asarray(one)) for one in (*self._grid, *more))]
         if op == "Clip":
             return [flow, *(self._constant(np.float32(limit)) for limit in (0, 6))]
         if op in ("Concat", "Sum"):

@@ -35,11 +35,11 @@ def build(
     opset: int = 13,
     output: str = "y",
 ) -> ModelProto:
-    """A model with the input `x` and one output."""
+    """A model with the input `x`; the outputs' names have blanks between them."""
     graph = helper.make_graph(
         nodes, "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, in_shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in output.split()],
         [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
@@ -53,35 +53,46 @@ def save(model: ModelProto, path: Path) -> Path:
     return path
 
 
-def runtime(model: ModelProto, network: ImportedNetwork, x: np.ndarray) -> np.ndarray:
-    """What onnxruntime computes where the Graph's input is x."""
+def runtimes(model: ModelProto, network: ImportedNetwork, x: np.ndarray) -> list[np.ndarray]:
+    """What onnxruntime computes where the Graph's input is x, output by output."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found: np.ndarray = session.run(None, {network.input_name: network.file_input(x)})[0]
+    return list(session.run(None, {network.input_name: network.file_input(x)}))
+
+
+def runtime(model: ModelProto, network: ImportedNetwork, x: np.ndarray) -> np.ndarray:
+    """The first of `runtimes`."""
+    return runtimes(model, network, x)[0]
+
+
+def outputs(network: ImportedNetwork, x: np.ndarray) -> list[np.ndarray]:
+    """What the Graph computes and the host makes of it, for one image, output by output."""
+    graph = network.graph
+    values = {
+        layer.name: stored.numpy()
+        for layer, stored in run_float(graph, torch.from_numpy(x))
+        if layer.name in graph.heads
+    }
+    found = []
+    for one in network.outputs:
+        shape = result_shape(one.ending, graph.layer(one.layer).out_shape)
+        found.append(apply(one.ending, values[one.layer]).reshape(shape))
     return found
-
-
-def outputs(network: ImportedNetwork, x: np.ndarray) -> np.ndarray:
-    """What the Graph computes and the host makes of it, for one image."""
-    *_, (_, values) = run_float(network.graph, torch.from_numpy(x))
-    shape = result_shape(network.ending, network.graph.layers[-1].out_shape)
-    return apply(network.ending, values.numpy()).reshape(shape)
 
 
 def compare(model: ModelProto, folder: Path, seed: int = 1) -> ImportedNetwork:
     """Import the model and require its float run to equal onnxruntime's."""
     network = load_onnx(save(model, folder / "model.onnx"))
     x = random(seed, 1, *network.in_shape)
-    expected = runtime(model, network, x)
-    found = outputs(network, x)
-    assert found.shape == expected.shape
-    largest = float(np.abs(expected).max())
-    assert np.isfinite(largest)
-    assert np.abs(found - expected).max() <= TOLERANCE * max(largest, 1e-20)
+    for expected, found in zip(runtimes(model, network, x), outputs(network, x), strict=True):
+        assert found.shape == expected.shape
+        largest = float(np.abs(expected).max())
+        assert np.isfinite(largest)
+        assert np.abs(found - expected).max() <= TOLERANCE * max(largest, 1e-20)
     return network
 
 

@@ -271,7 +271,7 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
              last("Softmax", "g")]  # fmt: skip
     network = compare(build(nodes, constants, opset=opset), tmp_path)  # with either softmax
     assert network.graph.layers[0].activation == Activation("relu", {"limit": 1.5})
-    assert [step.kind for step in network.ending] == ["softmax"]
+    assert [step.kind for step in network.outputs[0].ending] == ["softmax"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
