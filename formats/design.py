@@ -5,6 +5,7 @@ The code generator writes it, the bundle carries it, and the driver on the board
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class Output(ending.Output):
         [N, C] where the head has single pixels.
         """
         scaled = scale_channels(raw, self.factors) if self.factors else raw
-        return scaled.reshape(len(raw), -1) if self.shape[1:] == (1, 1) else scaled
+        return scaled.reshape(scaled.shape[:2]) if self.shape[1:] == (1, 1) else scaled
 
     def finished(self, logits: np.ndarray) -> np.ndarray:
         """The network's own output, [N, ...], of what `predict` returns: behind its ending."""
@@ -197,7 +198,8 @@ class Design:
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """[N, classes], the largest the answer, of the integers [N, ...] of a classifier."""
-        return class_values(ending_of(self.outputs), logits.reshape(len(logits), -1))
+        rows = logits.reshape(len(logits), math.prod(logits.shape[1:]))  # N may be 0
+        return class_values(ending_of(self.outputs), rows)
 
     def layer_index(self, name: str) -> int:
         """Place of a layer; UserError where there is none of that name."""

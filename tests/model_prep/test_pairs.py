@@ -57,7 +57,7 @@ def test_a_layer_may_have_narrower_values(scheme: str, weighted: bool) -> None:
         ("[layer.conv1]\nqm = 13", "qm of layer conv1 must be at most the network's 12, not 13"),
         ('[layer.conv1]\nqm = "auto"', "qm must be an integer, not auto"),
         ('qm = "auto"\n[layer.conv1]\nqm = 9', "qm must be a number where layer conv1 has a qm"),
-        ("[layer.fc5]\nqm = 9", "fc5. must have no qm, as the last layer's output stays raw"),
+        ("[layer.fc5]\nqm = 9", "fc5. must have no qm, as its output, the network's own, "),
         ("[layer.conv1]\nqm = 3", "BITS of layer conv1 must be 1..3 for knq, not 4"),
     ],
 )

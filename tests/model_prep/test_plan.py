@@ -148,7 +148,7 @@ RISING = "centroids must be a list of rising integers, not"
         ("frac = 99", "plan.toml: frac must be -64..64, not 99$"),
         ('frac_mode = "row"', "frac_mode must be one of layer, network, not row$"),
         ("layer = 3", r"plan.toml: layer must be tables such as \[layer.conv1\], not a value$"),
-        ("[layer.fc4]\nbits = 3", r"plan.toml: \[layer.fc4\] must have no bits, as the last"),
+        ("[layer.fc4]\nbits = 3", r"plan.toml: \[layer.fc4\] must have no bits, as its ou"),
         ("[layer.fc4]\ncentroids = [1]", r"\[layer.fc4\] must have no centroids"),
         ("[kind.conv]\nfrac = 7", "key must be one of"),
         ('[layer.conv1]\nscheme = "enq"\nrule = "floor"',
