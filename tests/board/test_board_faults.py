@@ -123,15 +123,15 @@ def test_never_done_at_the_first_call(bundle, golden, device, monkeypatch):
 
 
 def test_wrong_results_with_right_memory_blame_the_bitstream(bundle, golden, device, monkeypatch):
-    run = device.fabric._run
+    finish = device.fabric._finish
 
-    def flip_maps() -> None:
-        """Feature maps only, which are allocated first."""
-        run()
+    def flip_maps(*result) -> None:
+        """Feature maps only, which are allocated first; before the host sees that it is done."""
         start = min(device.bank.taken, default=0)
         device.bank.data[start : start + 2048] ^= 1
+        finish(*result)
 
-    monkeypatch.setattr(device.fabric, "_run", flip_maps)
+    monkeypatch.setattr(device.fabric, "_finish", flip_maps)
     with pytest.raises(SelfTestError, match="^test image 0 must give the reference's logits"):
         Accelerator(bundle, batch=1)
     monkeypatch.undo()
