@@ -318,7 +318,7 @@ class Network:
         return tuple(layer for layer in self.layers if layer.quantizer is None)
 
     @property
-    def answers(self) -> bool:
+    def classifies(self) -> bool:
         """Whether the output is a number for each class, not several outputs or a map."""
         return len(self.ends) == 1 and self.ends[0].out_shape[1:] == (1, 1)
 

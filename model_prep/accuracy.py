@@ -183,7 +183,7 @@ def measure(subject: Subject, network: Network, test: ImageSet) -> tuple[dict[st
 def _judged(network: Network, outputs: Outputs) -> dict[str, Any]:
     """How good the integers are: by classes, or by output."""
     pair = outputs.exact, outputs.integer
-    if network.answers:
+    if network.classifies:
         return {
             **scores(*pair, outputs.labels), "paired": stats.compare(*pair, outputs.labels),
             "divergence": stats.mean_interval(stats.divergences(*pair)),
@@ -263,7 +263,7 @@ def read_csim(folder: Path, network: Network, outputs: Outputs) -> dict[str, Any
             "make csim with the same IMAGES again"
         )
     parts = unpack_raw(raw.reshape(len(labels), -1), [head.out_shape for head in heads])
-    if not network.answers:
+    if not network.classifies:
         values = [
             decoded(head, part).reshape(len(labels), -1)
             for head, part in zip(heads, parts, strict=True)

@@ -158,7 +158,7 @@ def accuracy(options: Options) -> None:
 
     other = measuring.read_outputs(options.against) if options.against else None
     subject = subject_of(options, options.test_images if options.csim else _kept_images(options))
-    answers, number = subject.graph.answers, options.images
+    answers, number = subject.graph.classifies, options.images
     if not answers and other is not None:
         raise UserError(
             "AGAINST must go with a network that answers by classes, not with one of "
@@ -173,7 +173,7 @@ def accuracy(options: Options) -> None:
     test = subject.images.held_out(options.test_images if options.csim else number, answers)
     network = load(folder)
     result, outputs = measuring.measure(subject, network, test)
-    if network.answers:
+    if network.classifies:
         classes = outputs.exact.shape[1]
         warn_of_chance(result["float_top1"], result["images"], network, classes)
     if other is not None and options.against is not None:

@@ -126,7 +126,7 @@ class Graph:
         return [layer for layer in self.layers if layer.name in self.heads]
 
     @property
-    def answers(self) -> bool:
+    def classifies(self) -> bool:
         """Whether the output is a number for each class, not several outputs or a map."""
         return len(self.heads) == 1 and self.layers[-1].out_shape[1:] == (1, 1)
 

@@ -181,7 +181,7 @@ class Subject:
     def labels(self) -> np.ndarray | None:
         """Labels of the calibration images, or None where they may not judge."""
         calibration = self.images.calibration
-        judge = calibration.labelled and self.loaded.origin != "seeded" and self.graph.answers
+        judge = calibration.labelled and self.loaded.origin != "seeded" and self.graph.classifies
         if decides(ending_of(self.spec.results), self.graph.layers[-1].out_shape[0]):
             judge = False  # one value, whose sign is the answer, is no list of classes
         return calibration.labels if judge else None
@@ -323,7 +323,7 @@ def accuracy(
     vectors: Mapping[str, np.ndarray], network: Network, labelled: bool
 ) -> dict[str, Any] | None:
     """The manifest's `accuracy` of the test images; None without labels, and without classes."""
-    if not labelled or not network.answers:
+    if not labelled or not network.classifies:
         return None
     labels = vectors["labels"]
     last = network.layers[-1]

@@ -83,13 +83,16 @@ def _may_be_narrow(plan: LayerPlan) -> bool:
 class _Trials:
     """Choices of narrow layers, and what they score."""
 
-    def __init__(self, graph: Graph, plan: Plan, formats: Formats, measure: Measure) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan, formats: Formats, measure: Measure,
+        possible: Collection[Candidate],
+    ) -> None:  # fmt: skip
         self._plan, self._measure = plan, measure
         self._codes = tuple(
             formats.fit(one) for one in (plan, plan.each(lambda layer: {"qm": NARROW["qm"]}))
         )
-        kept, own = measure.sample.network, [layer.name for layer in graph.layers]
-        narrow = FakeQuantized(graph, kept.source, narrowed(plan, own).layers)
+        kept = measure.sample.network
+        narrow = FakeQuantized(graph, kept.source, narrowed(plan, possible).layers)
         self._weights = tuple(
             {name: floats(stored.values) for name, stored in network.stored.items()}
             for network in (kept, narrow)
@@ -99,8 +102,7 @@ class _Trials:
 
     def choice(self, layers: Collection[Candidate]) -> Choice:
         """These layers narrow, all others wide."""
-        names = {one.name for one in layers}
-        maps = frozenset[str]().union(*(one.maps for one in layers))
+        names, maps = numbers(layers)
         quantizers: dict[str, Quantizer] = {}
         for layer in self._plan.layers:
             if layer.scheme is not None:
@@ -115,8 +117,14 @@ class _Trials:
         return self._measure.score(self.choice(layers), self.base)[0]
 
 
-def narrowed(plan: Plan, names: Collection[str], maps: Collection[str] = ()) -> Plan:
-    """The plan with narrow weights in the layers `names`, and narrow values in `maps`' owners."""
+def numbers(layers: Collection[Candidate]) -> tuple[frozenset[str], frozenset[str]]:
+    """(layers whose weights are narrow, owners of quantizers whose values are) of narrow layers."""
+    return frozenset(one.name for one in layers), frozenset().union(*(one.maps for one in layers))
+
+
+def narrowed(plan: Plan, layers: Collection[Candidate]) -> Plan:
+    """The plan with these layers narrow."""
+    names, maps = numbers(layers)
     weights = {
         "weight_bits": NARROW["weight_bits"], "weight_scale": NARROW["weight_scale"],
         "bias_bits": BIAS_BITS[NARROW["weight_scale"]],
@@ -148,7 +156,7 @@ def choose(
             f"METHOD=pairs must have layers with weights of a width to choose (uniform, not given "
             f"by WEIGHT_BITS or a plan) that read codes of at most {NARROW['qm']} bits, not none"
         )
-    trials = _Trials(graph, plan, formats, measure)
+    trials = _Trials(graph, plan, formats, measure, possible)
     measured = [replace(one, loss=trials.score - trials.of([one])) for one in possible]
     ranked = tuple(sorted(measured, key=lambda one: (one.loss / one.macs, one.name)))
     allowed = plan.delta
@@ -161,7 +169,5 @@ def choose(
     while count and score < goal:  # one by one: losses of single layers do not quite add up
         count -= 1
         score = trials.of(ranked[:count])
-    names = {one.name for one in ranked[:count]}
-    maps = frozenset[str]().union(*(one.maps for one in ranked[:count]))
-    done = narrowed(plan, names, maps)
+    done = narrowed(plan, ranked[:count])
     return Paired(done, ranked, count, trials.score, score, goal, measure.unit)

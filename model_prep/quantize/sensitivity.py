@@ -27,7 +27,7 @@ Histograms = dict[str, np.ndarray]  # by layer name
 
 def answers(graph: Graph) -> bool:
     """Whether the output is a number for each of several classes."""
-    return graph.answers and graph.layers[-1].out_shape[0] > 1
+    return graph.classifies and graph.layers[-1].out_shape[0] > 1
 
 
 def histograms(

@@ -106,15 +106,20 @@ def test_forward_equals_the_fake_quantized_network(settings: Settings) -> None:
     assert np.array_equal(got, fake_quantized(network))
 
 
-def test_forward_of_adds_concats_and_averages() -> None:
-    graph = branched(np.random.default_rng(5))
-    pixels = np.random.default_rng(6).integers(0, 256, (8, 3, 8, 8), np.uint8)
+def branched_input() -> tuple[np.ndarray, InputFormat, Callable[[np.ndarray], torch.Tensor]]:
+    """(8 images uint8 [N, 3, 8, 8], their format, what makes values of them) for `branched`."""
     values = np.repeat(np.arange(256)[None] / 64 - 2, 3, axis=0)
-    source = input_format((3, 8, 8), values, Preprocessing.plain(3))
+    pixels = np.random.default_rng(6).integers(0, 256, (8, 3, 8, 8), np.uint8)
 
     def to_float(pixels: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values[0].astype(np.float32)[pixels])
 
+    return pixels, input_format((3, 8, 8), values, Preprocessing.plain(3)), to_float
+
+
+def test_forward_of_adds_concats_and_averages() -> None:
+    graph = branched(np.random.default_rng(5))
+    pixels, source, to_float = branched_input()
     network = student(Settings(weight_bits=4), graph, source, pixels, to_float)
     logits = network(network.inputs(pixels))
     assert np.array_equal(logits.detach().numpy(), fake_quantized(network, pixels))
@@ -131,13 +136,7 @@ def test_activations_in_codebooks_are_trained_and_fixed() -> None:
         for name in ("leaky_relu", "silu", "elu", "tanh", "mish")
     )
     graph = branched(np.random.default_rng(5), functions)
-    pixels = np.random.default_rng(6).integers(0, 256, (8, 3, 8, 8), np.uint8)
-    values = np.repeat(np.arange(256)[None] / 64 - 2, 3, axis=0)
-    source = input_format((3, 8, 8), values, Preprocessing.plain(3))
-
-    def to_float(pixels: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values[0].astype(np.float32)[pixels])
-
+    pixels, source, to_float = branched_input()
     network = student(Settings(weight_bits=8), graph, source, pixels, to_float)
     for coder in network.coders.values():
         assert coder.latent is not None
