@@ -45,14 +45,14 @@ GROUPS: Mapping[str, tuple[str, str]] = {
         "quantization",
         f"PRESET SCHEME BITS {SCHEME_OPTIONS} WEIGHT_SCHEME WEIGHT_SCALE "
         "WEIGHT_BITS FC_WEIGHT_SCHEME FC_WEIGHT_BITS "
-        "PLAN REFINE DISTIL_STEPS",
+        "PLAN REFINE DISTIL_STEPS SEED",
     ),
     "allocation": (
         "widths per layer",
         "METHOD AVERAGE METRIC NB POINTS ORDER EXHAUSTIVE CACHE_GB COMPARE_CACHE SCHEDULER "
         "TARGET_DB WEIGHTS_DB RHO KAPPA",
     ),
-    "training": ("training", "TEST EPOCHS LR MINIBATCH DISTIL SEED"),
+    "training": ("training", "TEST EPOCHS LR MINIBATCH DISTIL"),
     "design": ("hardware", f"{' '.join(settings.ARRAY)} BATCH FM"),
     "engine": ("an engine", "ENGINE"),
     "simulation": ("C-simulation", "CSIM_TYPES FIRST_LAYERS SANITIZE"),
@@ -123,7 +123,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "planes": Command(
         "model_prep.study", "widths by plane of 8 channels against widths by layer (docs/plan.md)",
-        "source widths IMAGES AVERAGE SEED", own="IMAGES SCHEME BITS PLAN REFINE", keeps=SUBJECT,
+        "source widths IMAGES AVERAGE", own="IMAGES SCHEME BITS PLAN REFINE", keeps=SUBJECT,
     ),
     "study": Command(
         "model_prep.study", "the papers' tables and figures on NET and DATA: OUT/study/report.html",

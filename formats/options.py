@@ -119,6 +119,10 @@ class Options:
         "none",
     )  # fmt: skip
     distil_steps: int | None = option(None, "steps of REFINE's distil", "60")
+    seed: int | None = option(
+        None, "of what is drawn: classes of sensitivity, crops, order of images", "1",
+        interval="[0, 65535]",
+    )  # fmt: skip
     # widths per layer
     method: str = option(
         "search", "how widths are found; pairs: which layers multiply two in a DSP block",
@@ -174,7 +178,6 @@ class Options:
     lr: float = option(1e-3, "learning rate", interval="(0, 1)")
     minibatch: int = option(128, "images a step", interval="[1, 4096]")
     distil: bool = option(False, "learn from the float network instead of labels")
-    seed: int = option(1, "of order and augmentation", interval="[0,")
     # hardware
     part: str = option("xc7z020", "FPGA part, or a TOML file (docs/parts.md)", file="file")
     clock: float | None = option(None, "MHz", "the part's typical clock", interval="[1, 1000]")

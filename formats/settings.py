@@ -25,7 +25,7 @@ INSTEAD = (
     (("PLAN", "PRESET"), (
         "PLAN", "PRESET", "QM", "SCHEME", "BITS", "RULE", "VARIANT", "WEIGHT_SCHEME",
         "WEIGHT_SCALE", "WEIGHT_BITS", "FC_WEIGHT_SCHEME", "FC_WEIGHT_BITS", "REFINE",
-        "DISTIL_STEPS",
+        "DISTIL_STEPS", "SEED",
     )),
     (("ENGINE",), ARRAY),
     (ARRAY, ("ENGINE",)),

@@ -276,12 +276,12 @@ def read_csim(folder: Path, network: Network, outputs: Outputs) -> dict[str, Any
     return {"images": len(labels), "top1": found["integer_top1"], "top5": found["integer_top5"]}
 
 
-def _interval(found: Mapping[str, float]) -> str:
+def interval_text(found: Mapping[str, float]) -> str:
     """A mean with its interval."""
     return f"{found['mean']:.4f}, 95% interval {found['low']:.4f}..{found['high']:.4f}"
 
 
-def _print_paired(rows: Mapping[str, Mapping[str, Any]], other: str) -> None:
+def print_paired(rows: Mapping[str, Mapping[str, Any]], other: str) -> None:
     """Rates as `stats.compare` gives them, against another network's."""
     for name, found in rows.items():
         if "percent" in found:
@@ -335,14 +335,13 @@ def _print_answers(result: Mapping[str, Any]) -> None:
     for name, top1, top5 in rows:
         print(f"{name:<32}{top1:>9.2f}{'-' if top5 is None else format(top5, '.2f'):>9}")
     print(f"predictions that agree with float: {result['agreement']:.2f}%")
-    _print_paired(result["paired"], "float")
-    print(f"divergence from float: {_interval(result['divergence'])} nats")
+    print_paired(result["paired"], "float")
+    print(f"divergence from float: {interval_text(result['divergence'])} nats")
     if "against" in result:
         folder_name = result["against"]["folder"]
-        _print_paired(
+        print_paired(
             {name: one for name, one in result["against"].items() if name.startswith("top")},
             folder_name,
         )
-        print(
-            f"divergence less that of {folder_name}: {_interval(result['against']['divergence'])}"
-        )
+        change = interval_text(result["against"]["divergence"])
+        print(f"divergence less that of {folder_name}: {change}")

@@ -186,7 +186,7 @@ def by_layer(
         few = calibration.pixels[:SENSITIVITY_IMAGES]
         inputs = (calibration.to_float(batch) for batch in batches(few, "sensitivity"))
         _, weights = sensitivity.histograms(
-            calibration.graph, inputs, fine, qm + FINER, calibration.signed
+            calibration.graph, inputs, fine, qm + FINER, calibration.signed, plan.seed
         )
     weighted = {name: Weighted(fine[name], counts[name], weights[name]) for name in fine}
     chosen = dict(fracs or fitting)

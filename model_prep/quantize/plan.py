@@ -25,12 +25,13 @@ ALL, NONE = "all", "none"
 LARGE = 1 << 21
 BIAS_BITS = {"layer": 14, "channel": 32}  # by weight_scale: a small m makes its biases large
 DISTIL_STEPS = 60  # unless a plan says otherwise
+SEED = 1  # likewise
 Bits = int | list[int] | Literal["auto"]
 Settings = dict[str, Any]  # the keys of a plan file's top or of one of its tables (docs/plan.md)
 DEFAULTS: Settings = {
     **{option: SCHEMES[owner].options[option][0] for option, owner in OWNERS.items()},
     "qm": 12, "frac_mode": FRAC_MODES[0], "clip": True, "weight_scheme": "uniform",
-    "weight_scale": LAYER, "refine": NONE, "distil_steps": DISTIL_STEPS,
+    "weight_scale": LAYER, "refine": NONE, "distil_steps": DISTIL_STEPS, "seed": SEED,
 }  # fmt: skip
 # What PRESET stands for, by its name: keys of the top, and of the large layers of a kind. The
 # network's own come before, a plan file and single options after.
@@ -130,6 +131,7 @@ class Plan:
     clip: bool = True  # whether activations may saturate
     refine: tuple[str, ...] = ()  # of TECHNIQUES
     distil_steps: int = DISTIL_STEPS
+    seed: int = SEED  # of all that is drawn at random
 
     @property
     def signed(self) -> frozenset[str]:

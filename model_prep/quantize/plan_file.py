@@ -27,6 +27,7 @@ from nuq.model_prep.quantize.plan import (
     NETWORK,
     PRESET,
     PRESETS,
+    SEED,
     Bits,
     LayerPlan,
     Plan,
@@ -52,6 +53,7 @@ _LAYER_KEYS = (*_FORMAT_KEYS, "weight_scheme", "weight_scale", "weight_bits", "b
 KEYS = (
     *_FORMAT_KEYS, "frac_mode", "frac", "clip", "delta",
     "weight_scheme", "weight_scale", "weight_bits", "bias_bits", "refine", "distil_steps",
+    "seed",
 )  # of the top  # fmt: skip
 _CHOICES = {
     "scheme": tuple(SCHEMES), "weight_scheme": tuple(WEIGHTS),
@@ -61,7 +63,7 @@ _CHOICES = {
 _RANGES = {
     "qm": QM_RANGE, "frac": (-64, 64), "y_frac": (-64, 64),
     "weight_bits": (1, 16), "bias_bits": (2, 32),
-    "distil_steps": (1, 100_000),
+    "distil_steps": (1, 100_000), "seed": (0, 65_535),
 }  # fmt: skip
 _RULES = {
     "clip": (lambda value: isinstance(value, bool), "true or false"),
@@ -338,6 +340,7 @@ def resolve(
     plan = Plan(
         merged["qm"], merged["frac_mode"], merged.get("frac"), merged.get("delta"), tuple(layers),
         merged["clip"], parse_refine(merged["refine"]), merged["distil_steps"],
+        merged["seed"],
     )  # fmt: skip
     check_widths(plan)
     return share(graph, plan)
@@ -366,7 +369,8 @@ def text(plan: Plan, fracs: Mapping[str, int], comment: str = "") -> str:
     `fracs`, F by layer name, say whether there is one for the network.
     """
     lines = [f"# {line}" for line in comment.splitlines()]
-    lines += _lines({"qm": plan.qm, **_frac_settings(plan, fracs), "delta": plan.delta})
+    lines += _lines({"qm": plan.qm, **_frac_settings(plan, fracs), "delta": plan.delta,
+                    "seed": None if plan.seed == SEED else plan.seed})  # fmt: skip
     for layer in plan.layers:
         table = {
             "weight_bits": layer.weight_bits, "bias_bits": layer.bias_bits, "scheme": layer.scheme,

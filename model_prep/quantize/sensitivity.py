@@ -20,8 +20,8 @@ from nuq.model_prep import run
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize.calibrate import to_integers
+from nuq.model_prep.quantize.plan import SEED
 
-SEED = 1  # of the drawn classes and directions
 Histograms = dict[str, np.ndarray]  # by layer name
 
 
@@ -32,7 +32,7 @@ def answers(graph: Graph) -> bool:
 
 def histograms(
     graph: Graph, batches: Iterable[torch.Tensor], fracs: Mapping[str, int], qm: int,
-    signed: Set[str],
+    signed: Set[str], seed: int = SEED,
 ) -> tuple[Histograms, Histograms]:  # fmt: skip
     """Counts and summed squared gradients of every integer y that stored activations are.
 
@@ -42,6 +42,7 @@ def histograms(
         fracs: F by name of the layers to measure.
         qm: width of y.
         signed: the layers whose y may be negative.
+        seed: of the drawn classes or directions.
 
     Returns:
         (counts int64 [2^qm], weights float64 [2^qm]), the smallest y first. Gradients are with
@@ -52,7 +53,7 @@ def histograms(
 
     def measure(numbered: tuple[int, torch.Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         found = {}
-        for name, encoded, squared in squared_gradients(graph, *numbered, fracs.keys()):
+        for name, encoded, squared in squared_gradients(graph, *numbered, fracs.keys(), seed):
             y = to_integers(encoded, qm, fracs[name], name in signed)
             y = (y - lowest(qm, name in signed)).flatten()
             found[name] = (
@@ -82,7 +83,9 @@ def squared_gradients(
         names: of the layers.
         seed: of the drawn classes or directions.
     """
-    generator = torch.Generator().manual_seed((seed << 32) + number)
+    # torch looks at 32 bits of it only: 16 for the seed, and as many for the batch
+    drawn_from = ((seed - SEED << 16) + number) % (1 << 32)
+    generator = torch.Generator().manual_seed(drawn_from)
     kept, before, ends = {}, {}, []
     with torch.enable_grad():
         for layer, encoded, stored in run.run_encoded(graph, x.requires_grad_(), gradients=True):

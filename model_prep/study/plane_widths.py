@@ -45,7 +45,7 @@ _MEASURED = 16  # images of a batch of the gradients
 class Experiment:
     """A network whose channels are measured, and the float answers on the test images."""
 
-    def __init__(self, subject: Subject, test: ImageSet, seed: int) -> None:
+    def __init__(self, subject: Subject, test: ImageSet) -> None:
         """Measure; UserError where planes would not be a layer's own."""
         check_rectified(subject.graph)
         plan = replace(subject.plan, refine=TECHNIQUES)
@@ -55,7 +55,7 @@ class Experiment:
                     f"layer {layer.name} must have the scheme knq and stored values of its own to "
                     "be divided into planes; choose another NET, or SCHEME=knq"
                 )
-        self.subject, self.test, self.seed, self.plan = subject, test, seed, plan
+        self.subject, self.test, self.plan = subject, test, plan
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.qm, self.pixels = int(plan.qm), subject.images.calibration.pixels
         self.measured = pipeline.measure(
@@ -63,9 +63,7 @@ class Experiment:
         )
         exact = self.measured.exact
         inputs = (subject.to_float(batch) for batch in _split(self.pixels, _MEASURED))
-        self.channels = tables.channel_histograms(
-            exact, inputs, plan, self.qm, self.measured.fracs, seed
-        )
+        self.channels = tables.channel_histograms(exact, inputs, plan, self.qm, self.measured.fracs)
         self.float_logits = self.logits(self.student(exact, None))
 
     def student(self, graph: Graph, tabled: Tabled | None) -> GroupStudent:
@@ -105,7 +103,7 @@ class Experiment:
             student = self.student(graph, tabled)
             # The few images that would be left out decide by chance whether what was learned is
             # kept, and so which kind is better: every image is learned from.
-            recipe = Recipe(steps=steps, seed=self.seed, held_out=0)
+            recipe = Recipe(steps=steps, seed=self.plan.seed, held_out=0)
             distil(student, self.pixels, self.to_float, recipe)
             graph, tabled = student.trained(), student.tabled(tabled)
         return _stored(graph, self.plan), tabled
@@ -120,7 +118,7 @@ class Experiment:
                     graph, learned = self.learned(tabled, number)
                     logits = self.logits(self.student(graph, learned))
                     yield {
-                        "seed": self.seed, "kind": kind, "average": average, "steps": number,
+                        "seed": self.plan.seed, "kind": kind, "average": average, "steps": number,
                         "nb": tabled.nb, "table_bits": tabled.table_bits,
                         "elements": tabled.elements_by_width(), **self.answers(logits),
                         "seconds": time.perf_counter() - start,
@@ -169,8 +167,8 @@ def measure(options: Options) -> None:
     if subject.plan.qm == AUTO:
         raise UserError("QM must be a number to divide layers into planes, not auto; set QM")
     steps = subject.plan.distil_steps if options.distil_steps is None else options.distil_steps
-    experiment = Experiment(subject, test, options.seed)
-    path = options.folder / f"planes_{options.seed}.json"
+    experiment = Experiment(subject, test)
+    path = options.folder / f"planes_{subject.plan.seed}.json"
     done: list[dict[str, Any]] = []
     print(f"{len(test)} test images, on {experiment.device}")
     for row in experiment.rows(options.average, sorted({0, steps})):

@@ -94,14 +94,13 @@ def table_bits(bits: int, qm: int) -> int:
 
 def channel_histograms(
     graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int],
-    seed: int,
 ) -> dict[str, Channels]:  # fmt: skip
     """`sensitivity.histograms`, with counts channel by channel, by layer name."""
     found: dict[str, tuple[LayerPlan, torch.Tensor, torch.Tensor]] = {}
     pixels: dict[str, int] = {}
     layers = {one.name: one for one in plan.layers if one.scheme is not None and one.counted}
     gradients = (
-        sensitivity.squared_gradients(graph, number, x, layers.keys(), seed)
+        sensitivity.squared_gradients(graph, number, x, layers.keys(), plan.seed)
         for number, x in enumerate(batches)
     )
     for name, encoded, squared in itertools.chain.from_iterable(gradients):

@@ -22,7 +22,8 @@ from nuq.formats.images import ImageSet, percent_correct, spaced
 from nuq.formats.network import Network
 from nuq.formats.options import Options
 from nuq.formats.quantizer import Quantizer
-from nuq.model_prep import data, run, trainer
+from nuq.model_prep import data, run, stats, trainer
+from nuq.model_prep.accuracy import interval_text, print_paired
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.networks.spec import NetworkSpec
 from nuq.model_prep.quantize import calibrate, plan_file
@@ -76,12 +77,17 @@ def shards(pixels: np.ndarray, labels: torch.Tensor) -> list[Shard]:
 
 
 def train(
-    spec: NetworkSpec, network: Student, teacher: Graph, images: Augmented, options: Options
+    spec: NetworkSpec,
+    network: Student,
+    teacher: Graph,
+    images: Augmented,
+    options: Options,
+    seed: int,
 ) -> list[float]:
     """Fine-tune `network` in place; the mean loss of every epoch.
 
-    The result depends on the options and images only, not on the number of cores. Distillation
-    learns the outputs of `teacher`, the float network.
+    The result depends on the options, the seed and the images only, not on the number of cores.
+    Distillation learns the outputs of `teacher`, the float network.
     """
     epochs = options.epochs or EPOCHS
 
@@ -94,7 +100,7 @@ def train(
         replies, answers = logits.log_softmax(1), answer.log_softmax(1)
         return F.kl_div(replies, answers, reduction="sum", log_target=True) / total
 
-    with trainer.reproducible(options.seed):
+    with trainer.reproducible(seed):
         optimizer = torch.optim.Adam(network.parameters(), options.lr)
         epoch = max(1, len(images.images) // options.minibatch)
         steps = epochs * epoch
@@ -136,24 +142,27 @@ def finetune(
         _check_stored(source, start)
     network = Student(start, fixed_input, formats.plan.layers, formats.quantizers)
     augmented = Augmented(fit, spec.in_shape, mirror=spec.default_data != "digits")
-    history = train(spec, network, graph, augmented, options)
+    history = train(spec, network, graph, augmented, options, plan.seed)
     trained, tables = network.trained(), network.quantizers()
     tuned = Plan(formats.qm, "network", None, None, network.fixed_plans())
     result: dict[str, Any] = {
         "network": spec.name, "weights": loaded.origin, "weights_sha256": loaded.sha256,
         "data": fit.source, "images": len(fit), "test_images": len(test),
         "epochs": options.epochs or EPOCHS, "rate": options.lr, "batch": options.minibatch,
-        "seed": options.seed, "distilled": options.distil, "refine": list(plan.refine),
+        "seed": plan.seed, "distilled": options.distil, "refine": list(plan.refine),
         "loss": history,
     }  # fmt: skip
     if test.labelled:
         inputs = map(to_float, calibrate.batches(test.pixels, "float network"))
-        result["float_top1"] = percent_correct(run.float_logits(graph, inputs), test.labels)
+        float_logits = run.float_logits(graph, inputs)
+        result["float_top1"] = percent_correct(float_logits, test.labels)
         logits = before.logits(test.pixels, formats.quantizers)
         result["before_top1"] = percent_correct(logits, test.labels)
+        result["paired"] = {"before": _paired(float_logits, logits, test.labels)}
         after = FakeQuantized(trained, fixed_input, tuned.layers)
         logits = after.logits(test.pixels, tables)
         result["tuned_top1"] = percent_correct(logits, test.labels)
+        result["paired"]["tuned"] = _paired(float_logits, logits, test.labels)
         some = spaced(len(test), INTEGER_TEST)
         exact = _integer_logits(spec, trained, network, tuned, tables, test.take(some))
         result["integer_images"] = len(some)
@@ -161,6 +170,12 @@ def finetune(
         result["integer_agreement"] = percent_correct(exact, logits[some].argmax(1))
     _write(source, trained, tuned, result, out)
     return result
+
+
+def _paired(exact: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Outputs [N, classes] against float's, image by image: `stats.compare`, and divergence."""
+    far = stats.mean_interval(stats.divergences(exact, logits))
+    return {**stats.compare(exact, logits, labels), "divergence": far}
 
 
 def _check_schemes(source: Source, plan: Plan) -> None:
@@ -217,6 +232,11 @@ def show(result: dict[str, Any], out: Path) -> None:
             f"accuracy on {result['test_images']} test images: float {result['float_top1']:.2f}%, "
             f"quantized {result['before_top1']:.2f}%, fine-tuned {result['tuned_top1']:.2f}%"
         )
+        for name, title in (("before", "quantized"), ("tuned", "fine-tuned")):
+            found = result["paired"][name]
+            print(f"{title}:")
+            print_paired({key: one for key, one in found.items() if key != "divergence"}, "float")
+            print(f"divergence from float: {interval_text(found['divergence'])} nats")
         print(
             f"integer reference on {result['integer_images']} of them: "
             f"{result['integer_top1']:.2f}%, {result['integer_agreement']:.2f}% predicted alike"

@@ -158,7 +158,7 @@ def test_the_table_repeats_what_is_decided_elsewhere():
     from nuq.model_prep.quantize.plan import DEFAULTS
     from nuq.model_prep.quantize.quantizers import OWNERS, SCHEMES
 
-    for name in ("rule", "variant", "qm", "weight_scheme", "refine", "distil_steps"):
+    for name in ("rule", "variant", "qm", "weight_scheme", "refine", "distil_steps", "seed"):
         assert default_text(name.upper()) == str(DEFAULTS[name])
     assert all(scheme in OPTIONS["SCHEME"][1].help for scheme in SCHEMES)
     assert {name.lower() for name in SCHEME_OPTIONS.split()} <= set(OWNERS)

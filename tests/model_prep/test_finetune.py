@@ -54,6 +54,13 @@ def test_accuracy_improves(tuned):
     assert result["float_top1"] > 98
     assert result["before_top1"] < 80  # 47.5
     assert result["tuned_top1"] > 93
+    for name in ("before", "tuned"):
+        found = result["paired"][name]
+        change = result[f"{name}_top1"] - result["float_top1"]
+        assert found["top1"]["difference"] == pytest.approx(change)
+        assert found["top1"]["low"] < change < found["top1"]["high"]
+    far = [result["paired"][name]["divergence"]["mean"] for name in ("before", "tuned")]
+    assert 0 < far[1] < far[0]
     assert result["integer_top1"] == result["tuned_top1"]  # all sums are below 2^24
     assert (result["integer_images"], result["integer_agreement"]) == (360, 100)
     assert result["loss"][-1] < result["loss"][0]
@@ -115,7 +122,7 @@ def test_a_seed_decides_everything_and_distillation_needs_no_labels(tmp_path, tu
 def test_a_refined_network_is_what_is_trained(tmp_path, monkeypatch):
     started = []
 
-    def nothing_learned(spec, network, teacher, images, options):
+    def nothing_learned(spec, network, teacher, images, options, seed):
         started.append((network.graph, teacher))
         return [0.0]
 

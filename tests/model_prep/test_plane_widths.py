@@ -44,7 +44,7 @@ def measured(plan: Plan) -> pipeline.Measured:
 @pytest.fixture(scope="module")
 def channels(plan: Plan, measured: pipeline.Measured) -> dict[str, Channels]:
     x = [digits.TO_FLOAT(PIXELS)]
-    return tables.channel_histograms(measured.exact, x, plan, QM, measured.fracs, seed=1)
+    return tables.channel_histograms(measured.exact, x, plan, QM, measured.fracs)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from nuq.formats.quantizer import Quantizer
 from nuq.model_prep import data, run
 from nuq.model_prep.allocate import budget
 from nuq.model_prep.footprint import average_bits, plan_bits
-from nuq.model_prep.quantize import plan_file, sensitivity
+from nuq.model_prep.quantize import fracs, plan_file, sensitivity
+from nuq.model_prep.quantize.calibrate import Calibration
 from nuq.model_prep.quantize.plan import LayerPlan, Plan, Settings, parse_refine
 from nuq.model_prep.quantize.plan_file import resolve
 from nuq.model_prep.quantize.refine import distil, equalise, pipeline
@@ -130,6 +131,24 @@ def test_the_weights_are_squared_gradients() -> None:
         np.testing.assert_array_equal(found[name], again[name])
 
 
+def test_another_seed_draws_other_classes() -> None:
+    """For refinement, and where F is chosen."""
+    graph = digits.graph()
+    # of noise, whose class is not certain
+    pixels = np.random.default_rng(0).integers(0, 17, PIXELS.shape, np.uint8)
+    calibration = Calibration(graph, pixels, TO_FLOAT, 12)
+    found, chosen = [], []
+    for seed in (1, 2):
+        plan = plan_of(seed=seed)
+        found.append(pipeline.measure(graph, plan, 12, pixels, TO_FLOAT))
+        chosen.append(fracs.by_layer(calibration, plan, 12).weighted or {})
+    assert found[0].fracs == found[1].fracs
+    for name in found[0].weights:
+        assert not np.array_equal(*(one.weights[name] for one in found))
+        assert np.array_equal(*(one[name].counts for one in chosen))
+        assert not np.array_equal(*(one[name].weights for one in chosen))
+
+
 @pytest.mark.parametrize("average", [2.0, 2.6, 3.0, 4.5])
 def test_allocation_stays_in_its_budget_and_beats_one_width(
     measured: pipeline.Measured, average: float
@@ -149,7 +168,7 @@ def test_nb_counts_what_is_stored_and_the_plan_file_gives_the_plan_again(
 ) -> None:
     plan, graph = plan_of(), digits.graph()
     done = budget.for_average(plan, graph, budget.expected_losses(plan, measured), 3.4)
-    done = replace(done, distil_steps=7)
+    done = replace(done, distil_steps=7, seed=3)
     path = tmp_path / "plan.toml"
     path.write_text(plan_file.text(done, measured.fracs))
     nb = sum(
@@ -219,20 +238,20 @@ def test_unknown_techniques_are_refused(tmp_path: Path) -> None:
         resolve(digits.graph(), Settings(), Settings(scheme="knq", bits=3), path)
 
 
-def test_the_plan_says_how_long_to_distil(
+def test_the_plan_says_how_long_to_distil_and_what_is_drawn(
     measured: pipeline.Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = []
-    monkeypatch.setattr(pipeline, "distil", lambda *args: steps.append(args[-1].steps))
-    refine(measured, plan_of(refine="distil", distil_steps=2))
-    assert steps == [2]
+    recipes = []
+    monkeypatch.setattr(pipeline, "distil", lambda *args: recipes.append(args[-1]))
+    refine(measured, plan_of(refine="distil", distil_steps=2, seed=9))
+    assert recipes == [distil.Recipe(2, seed=9)]
 
 
 def test_the_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
     """All that refinement adds up is added in one order."""
     found = []
     for threads in ("1", "2"):
-        options = ("NET=digits", "IMAGES=40", "BITS=3", "REFINE=all", "DISTIL_STEPS=3")
+        options = ("NET=digits", "IMAGES=40", "BITS=3", "REFINE=all", "DISTIL_STEPS=3", "SEED=4")
         out = tmp_path / threads
         python(
             "-m", "nuq.model_prep", "quantize", *options, f"OUT={out}", OMP_NUM_THREADS=threads

@@ -102,7 +102,7 @@ def _by_owner(
         for owner, sharing in plan.by_owner.items() for one in sharing if one.counted
     }  # fmt: skip
     own = {name: fracs[name] for name in owners}
-    found = sensitivity.histograms(graph, batches, own, qm, plan.signed)
+    found = sensitivity.histograms(graph, batches, own, qm, plan.signed, plan.seed)
     sums: list[sensitivity.Histograms] = [{}, {}]
     for total, part in zip(sums, found, strict=True):
         for name, owner in owners.items():
@@ -232,7 +232,7 @@ def refine(
         plan: with every width fixed.
         source: the input's format.
         pixels, to_float: as for `measure`.
-        recipe: instead of the default with plan.distil_steps.
+        recipe: instead of the default with the steps and the seed of the plan.
     """
     fitted = fit_all(plan, measured.weights, measured.qm, measured.fracs, measured.free)
     tables: Mapping[str, Quantizer] = {name: one for name, (one, _) in fitted.items()}
@@ -249,7 +249,7 @@ def refine(
     refined = exact
     if "distil" in plan.refine:
         student = Student(exact, source, plan.layers, tables, rounded=False)
-        distil(student, pixels, to_float, recipe or Recipe(steps=plan.distil_steps))
+        distil(student, pixels, to_float, recipe or Recipe(plan.distil_steps, seed=plan.seed))
         refined, tables = student.trained(), student.quantizers()
     by_layer = {
         layer.name: equalise.channel_scales(exact, scales, layer.name) for layer in exact.layers
