@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from nuq.codegen.units.netlist import Cost
+from nuq.codegen.units.sweep import Point, recorded
 from nuq.formats.commands import COMMANDS, GROUPS, main
 from nuq.formats.help import FIRST_COMMANDS, FIRST_OPTIONS
 from nuq.formats.options import default_text, table
@@ -128,3 +130,26 @@ def test_the_packing_example():
     found = re.search(r"so the bytes are `([0-9a-f ]+)`", (DOCS / "formats.md").read_text())
     assert found
     assert pack_maps(codes, 3)[0, :3].tobytes() == bytes.fromhex(found.group(1))
+
+
+def test_the_units_page_has_the_kept_sweep():
+    """Tables of docs/units.md at qm 12, of one lane, of 16 layers; halves round up."""
+    kept = recorded()[1]
+
+    def cost(target: str, kind: str, part: str, bits: int) -> Cost:
+        return kept[target][Point(kind, part, bits, 12, 0 if part == "lane" else 16)]
+
+    def cell(kind: str, part: str, bits: int, gates: bool = False) -> str:
+        luts, gate = (cost(target, kind, part, bits) for target in ("xc7", "gates"))
+        text = f"{luts.lut}" + (f" ({luts.levels})" if part != "table" else "")
+        return text + (f", {int(gate.area + 0.5)} ({gate.delay:.0f})" if gates else "")
+
+    rows = []
+    for bits in range(2, 9):
+        lanes = [cell(kind, "lane", bits) for kind in ("qk", "qk_tree", "ck", "ck_ram")]
+        rows.append([bits, *lanes, cell("qk", "table", bits), cell("ck", "table", bits)])
+    for bits in range(2, 9):
+        large = [cell(kind, "unit", bits, gates=True) for kind in ("qk", "qk_tree", "ck")]
+        rows.append([bits, *large, cell("qe", "unit", bits), cell("ce", "unit", bits)])
+    page = (DOCS / "units.md").read_text()
+    assert [row for row in rows if f"| {' | '.join(map(str, row))} |" not in page] == []
