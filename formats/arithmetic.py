@@ -29,6 +29,7 @@ SCALE_BITS = 8  # of an output channel's weight scale, 1..255
 MAX_LRN_SIZE = 17  # channels: one block of neighbours to either side
 SQUARES_BITS = 36  # a sum of squares is below 2^36, the last point of the table
 MAX_INDEX_BITS = 8  # of an index into a weight codebook
+MAX_UPSCALE = 16  # places, down and across, that a pixel is stored at
 ENTRY_BITS = 14  # of a codebook's signed entries: the papers' width of a weight
 
 Count = Annotated[int, Limits(minimum=0)]  # with keywords of JSON schema, see formats.schema
@@ -236,6 +237,31 @@ class Average(Window):
         if self.count_include_pad:
             return np.full(self.out_size(height, width), self.size, np.int64)
         return self.counts(height, width)
+
+
+@dataclass(frozen=True)
+class Upscale:
+    """Every pixel of a map becomes factor[0] x factor[1] pixels of what is stored.
+
+    They are copies of it (nearest neighbour), or, where `shuffle`, one group of its channels each
+    (depth to space): channel c of the pixel at (dy, dx) is channel (dy*factor[1] + dx)*C + c.
+    """
+
+    factor: Annotated[
+        tuple[Annotated[int, Limits(minimum=1, maximum=MAX_UPSCALE)], ...],
+        {"minItems": 2, "maxItems": 2},
+    ]
+    shuffle: bool
+
+    def shape(self, before: Sequence[int]) -> tuple[int, int, int]:
+        """(channels, rows, columns) behind it.
+
+        >>> Upscale((2, 2), True).shape((12, 5, 7)), Upscale((2, 1), False).shape((12, 5, 7))
+        ((3, 10, 14), (12, 10, 7))
+        """
+        (channels, height, width), (rows, columns) = before, self.factor
+        channels = channels // (rows * columns) if self.shuffle else channels
+        return channels, rows * height, columns * width
 
 
 def reciprocal(n: Number) -> Number:

@@ -30,6 +30,7 @@ from nuq.formats.arithmetic import (
     Pair,
     Shape,
     Size,
+    Upscale,
     Window,
     reciprocal,
     scale_channels,
@@ -122,7 +123,7 @@ class Layer:
     # feature maps that it reads: layers, concats or INPUT; two for "add"
     inputs: Annotated[tuple[Name, ...], Limits(minItems=1)]
     in_shape: Shape
-    conv_shape: Shape  # before the max pool, out_shape behind it
+    conv_shape: Shape  # before the max pool, out_shape behind it and what enlarges
     out_shape: Shape = field(init=False)
     kernel: Pair  # this and the next three: of the convolution or the average pool
     stride: Pair
@@ -132,6 +133,7 @@ class Layer:
     activation: Activation | None  # what follows, in front of the max pool
     macs: int = -1  # multiply-accumulates for one image, padding included; 0 without weights
     pool: Window | None  # the max pool, fused or all there is of a layer
+    upscale: Upscale | None = None  # behind the pool: how its pixels are stored
     weight_bits: Annotated[int, Limits(minimum=0, maximum=16)]
     # a weight that is multiplied stands for w * 2^-weight_frac, times its channel's weight_scale
     weight_frac: int
@@ -164,16 +166,21 @@ class Layer:
 
     def __post_init__(self) -> None:
         """Fill in what follows from the other fields."""
-        channels, height, width = self.conv_shape
-        rows, columns = self.pool.out_size(height, width) if self.pool else (height, width)
-        object.__setattr__(self, "out_shape", (channels, rows, columns))
+        shape = (self.conv_shape[0], *self.pooled_size)
+        object.__setattr__(self, "out_shape", self.upscale.shape(shape) if self.upscale else shape)
         if self.macs < 0:
-            object.__setattr__(self, "macs", int(self.weight.size) * height * width)
+            size = self.conv_shape[1] * self.conv_shape[2]
+            object.__setattr__(self, "macs", int(self.weight.size) * size)
 
     @property
     def has_weights(self) -> bool:
         """Whether the layer is a convolution (or fully connected)."""
         return self.kind in WEIGHTED
+
+    @property
+    def pooled_size(self) -> Pair:
+        """Rows and columns behind the max pool, before they are enlarged."""
+        return self.pool.out_size(*self.conv_shape[1:]) if self.pool else self.conv_shape[1:]
 
     @property
     def source(self) -> str:
@@ -423,7 +430,7 @@ def _layer(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Layer:
     if entry.get("lrn"):
         shapes["lrn_table"] = (LRN_ENTRIES,)
     if f"{name}/scale" in arrays:
-        shapes["scale"] = (entry["conv_shape"][0],)
+        shapes["scale"] = (entry["out_shape"][0],)
     own = {key: _array(arrays, f"{name}/{key}", shape) for key, shape in shapes.items()}
     try:
         layer: Layer = from_json(Layer, entry, own)

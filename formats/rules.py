@@ -69,6 +69,23 @@ def _layer_faults(layer: Layer, out_shape: Shape) -> Iterator[str]:
     if layer.quantizer is None and layer.kind not in HEAD_KINDS:
         yield f"a head must be one of {', '.join(HEAD_KINDS)}, not {layer.kind}"
     yield from _pool_faults(layer)
+    yield from _upscale_faults(layer)
+
+
+def _upscale_faults(layer: Layer) -> Iterator[str]:
+    """What enlarges its map, and does not go with the layer."""
+    if layer.upscale is None:
+        return
+    if layer.quantizer is None:
+        yield "a head must have no upscale, as its output stays as it is"
+    places = prod(layer.upscale.factor)
+    if layer.upscale.shuffle and (
+        not layer.has_weights or layer.groups > 1 or layer.conv_shape[0] % places
+    ):
+        yield (
+            f"an upscale that shuffles must be of a convolution of one group and a multiple of "
+            f"{places} channels"
+        )
 
 
 def check_pool(layer: Layer) -> None:
@@ -98,6 +115,7 @@ def _shape_faults(layer: Layer, out_shape: Shape) -> Iterator[str]:
     channels = layer.conv_shape[0] if layer.has_weights else layer.in_shape[0]
     conv = (channels, *window.out_size(*layer.in_shape[1:]))
     out = (channels, *layer.pool.out_size(*conv[1:])) if layer.pool else conv
+    out = layer.upscale.shape(out) if layer.upscale else out
     if (layer.conv_shape, out_shape) != (conv, out) or min(*conv, *out) < 1:
         yield (
             "conv_shape and out_shape must follow from the windows, "

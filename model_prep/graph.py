@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nuq.formats.activation import RELU, Activation
-from nuq.formats.arithmetic import BLOCK_CODES, Average, Lrn, Window, dilated
+from nuq.formats.arithmetic import BLOCK_CODES, Average, Lrn, Upscale, Window, dilated
 from nuq.formats.rules import INPUT, KINDS, WEIGHTED
 from nuq.model_prep.activations import rises
 
@@ -55,6 +55,7 @@ class Layer:
     groups: int = 1
     activation: Activation | None = RELU
     pool: Window | None = None  # max pool, fused behind it, or all there is of a "maxpool"
+    upscale: Upscale | None = None  # behind the pool: every pixel is stored as several
     in_shape: tuple[int, int, int] = field(default=(0, 0, 0))
     conv_shape: tuple[int, int, int] = field(default=(0, 0, 0))  # before the max pool
     average: Average | None = None  # of an "avgpool"; stride and pads repeat it
@@ -87,9 +88,10 @@ class Layer:
 
     @property
     def out_shape(self) -> tuple[int, int, int]:
-        """(channels, rows, columns) of what the layer stores: after the fused pool."""
+        """(channels, rows, columns) of what the layer stores: after pool and upscale."""
         channels, height, width = self.conv_shape
-        return (channels, *self.pool.out_size(height, width)) if self.pool else self.conv_shape
+        size = self.pool.out_size(height, width) if self.pool else (height, width)
+        return self.upscale.shape((channels, *size)) if self.upscale else (channels, *size)
 
     @property
     def macs(self) -> int:
@@ -245,6 +247,13 @@ def _check_fields(layer: Layer) -> None:
         raise ValueError(f"layer {layer.name}: pool must be set for maxpool")
     if layer.kind == "maxpool" and layer.coded:
         raise ValueError(f"layer {layer.name}: {layer.coded} must be in front of a max pool")
+    if layer.upscale is not None and layer.upscale.shuffle:
+        places = math.prod(layer.upscale.factor)
+        if not layer.has_weights or layer.groups > 1 or len(layer.bias) % places:
+            raise ValueError(
+                f"layer {layer.name}: what shuffles pixels must be a convolution of one group and "
+                f"a multiple of {places} channels"
+            )
     if layer.pool is not None and not rises(layer.coded):
         raise ValueError(f"layer {layer.name}: {layer.coded} must have its max pool behind it")
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nuq.formats.arithmetic import Average, Lrn, Window
+from nuq.formats.arithmetic import Average, Lrn, Upscale, Window
 from nuq.model_prep import activations
 from nuq.model_prep.graph import INPUT, Graph, Layer
 from nuq.model_prep.parallel import ordered
@@ -146,7 +146,7 @@ def float_logits(graph: Graph, inputs: Iterable[torch.Tensor]) -> np.ndarray:
 
 
 def float_layer(layer: Layer, inputs: Tensors) -> torch.Tensor:
-    """What the layer stores: its operation, activation and max pool."""
+    """What the layer stores: its operation, activation, max pool and upscale."""
     return finish(layer, operate(layer, inputs))
 
 
@@ -173,9 +173,14 @@ def operate(
 
 
 def finish(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """The layer's activation, then its max pool."""
-    out = activate(layer, x)
-    return max_pool(layer.pool, out) if layer.pool else out
+    """The layer's activation, then what comes behind it."""
+    return placed(layer, activate(layer, x))
+
+
+def placed(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """The layer's max pool, and its pixels where they are stored."""
+    out = max_pool(layer.pool, x) if layer.pool else x
+    return enlarge(layer.upscale, out) if layer.upscale else out
 
 
 def encoded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -185,7 +190,7 @@ def encoded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """
     if not layer.coded:
         return finish(layer, x)
-    return max_pool(layer.pool, x) if layer.pool else x
+    return placed(layer, x)
 
 
 def decoded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -245,6 +250,16 @@ def max_pool(pool: Window, x: torch.Tensor) -> torch.Tensor:
         for tap in taps[2:]:
             torch.maximum(x, tap, out=x)
     return x.contiguous()
+
+
+def enlarge(upscale: Upscale, x: torch.Tensor) -> torch.Tensor:
+    """[N, C, H, W] of any type with every pixel at its places."""
+    (rows, columns), (images, _, height, width) = upscale.factor, x.shape
+    if upscale.shuffle:
+        groups = x.reshape(images, rows, columns, -1, height, width)
+        return groups.permute(0, 3, 4, 1, 5, 2).reshape(images, *upscale.shape(x.shape[1:]))
+    copies = x[:, :, :, None, :, None].expand(-1, -1, -1, rows, -1, columns)
+    return copies.reshape(images, *upscale.shape(x.shape[1:]))
 
 
 def average_pool(average: Average, x: torch.Tensor) -> torch.Tensor:

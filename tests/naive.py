@@ -65,6 +65,19 @@ def max_pool(codes: np.ndarray, pool: Any) -> np.ndarray:
     return out
 
 
+def enlarge(codes: np.ndarray, upscale: Any) -> np.ndarray:
+    """Every pixel of codes [N, C, H, W] at all of its places, or each place's channels at it."""
+    rows, columns = upscale.factor
+    channels = codes.shape[1] // (rows * columns) if upscale.shuffle else codes.shape[1]
+    height, width = codes.shape[2] * rows, codes.shape[3] * columns
+    out = np.zeros((len(codes), channels, height, width), codes.dtype)
+    for dy in range(rows):
+        for dx in range(columns):
+            first = (dy * columns + dx) * channels if upscale.shuffle else 0
+            out[:, :, dy::rows, dx::columns] = codes[:, first : first + channels]
+    return out
+
+
 def window_sums(values: np.ndarray, layer: Any) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the average windows, and how many elements of each lie inside the map."""
     oh, ow, places = windows(values.shape[2:], layer.kernel, layer.stride, layer.pads)
@@ -201,6 +214,7 @@ def run(network: Any, codes: np.ndarray) -> dict[str, np.ndarray]:
             relu = layer.activation and layer.kind != "maxpool"
             y = requantize(product, layer.requant_shift, layer.quantizer, relu)
             out = encode(y, layer.quantizer)
-            stored[layer.name] = max_pool(out, layer.pool) if layer.pool else out
+            out = max_pool(out, layer.pool) if layer.pool else out
+            stored[layer.name] = enlarge(out, layer.upscale) if layer.upscale else out
         quantizers[layer.name] = layer.quantizer
     return stored

@@ -13,7 +13,7 @@ from nuq.codegen.design.array import Array
 from nuq.codegen.design.design import Design
 from nuq.codegen.design.planner import plan
 from nuq.formats.activation import RELU
-from nuq.formats.arithmetic import Window, dilated
+from nuq.formats.arithmetic import Upscale, Window, dilated
 from nuq.formats.hardware import Part, find_part
 from nuq.formats.images import Preprocessing
 from nuq.formats.network import InputFormat, Layer, Network
@@ -23,6 +23,7 @@ from tests.toys import POOL1, Toy, ToyLayer
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 8, 9, 12, 16, 16, 17, 24, 24, 25, 32, 40, 48, 64)
 TRIES = 200
+LARGEST = 16  # rows or columns of a map that is enlarged
 PLAIN = {"kernel": (1, 1), "stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 
 
@@ -44,6 +45,7 @@ class Draft:
     build: Build
     toy: Toy
     maps: list[Map] = field(default_factory=list)
+    enlarging: np.random.Generator | None = None  # of layers that enlarge their maps
 
     def pick(self, low: int, high: int) -> int:
         """A number from low to high, both included."""
@@ -107,10 +109,27 @@ def append(draft: Draft, layer: ToyLayer, size: tuple[int, ...]) -> Map | None:
         size = layer.pool.out_size(*size)
     if min(size) < 1:
         return None
-    made = Map(layer.name or "", (layer.out, *size), layer.signed, value_bits(layer))
+    shape = (layer.out, *size)
+    if draft.enlarging and draft.enlarging.random() < 0.3 and max(size) <= LARGEST:
+        shape = enlarge(draft.enlarging, layer, shape)
+    made = Map(layer.name or "", shape, layer.signed, value_bits(layer))
     draft.toy.layers.append(layer)
     draft.maps.append(made)
     return made
+
+
+def enlarge(
+    rng: np.random.Generator, layer: ToyLayer, shape: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """Let a layer store a larger map; its shape."""
+    factor = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+    if rng.random() < 0.5:
+        factor = (2, 2)
+    shuffle = layer.kind == "conv" and layer.groups == 1 and rng.random() < 0.6
+    if shuffle:
+        layer.out = int(rng.integers(1, 21)) * factor[0] * factor[1]
+    layer.upscale = Upscale(factor, shuffle)
+    return layer.upscale.shape((layer.out, *shape[1:]))
 
 
 def convolution(draft: Draft, source: Map | None = None, **fixed: object) -> Map | None:
@@ -218,7 +237,7 @@ def concat(draft: Draft) -> Map | None:
             fixed.update(like=parts[0].name, signed=parts[0].signed)
             fixed["relu"] = None if not parts[0].signed or draft.chance(0.5) else True
         made = convolution(draft, source, **fixed)
-        if made is None or made.shape[1:] != size:
+        if made is None or made.shape[1:] != size or (index < count - 1 and made.shape[0] % 8):
             return None
         parts.append(made)
     base = draft.toy.layers[first]
@@ -256,6 +275,7 @@ def finish(draft: Draft) -> bool:
         return False
     layer = draft.toy.layers[-1]
     layer.pool, layer.signed, layer.like, layer.relu = None, False, None, None
+    layer.upscale = None
     if layer.kind == "avgpool":
         layer.count_include_pad = True
     return True
@@ -279,6 +299,8 @@ def draw(rng: np.random.Generator, build: Build, seed: int) -> Toy | None:
         symmetric=build.pair_bits > 0,
     )  # fmt: skip
     draft = Draft(rng, build, toy, [Map("input", shape, True, toy.in_bits - 1)])
+    enlarging = np.random.default_rng([seed, 2])
+    draft.enlarging = enlarging if enlarging.random() < 0.4 else None
     while convolution(draft) is None:
         pass
     for _ in range(draft.pick(0, 8)):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nuq.formats.arithmetic import Window
+from nuq.formats.arithmetic import Upscale, Window
 from nuq.formats.commands import main
 from nuq.formats.design import COUNTERS
 from nuq.formats.images import Preprocessing
@@ -40,6 +40,7 @@ class ToyLayer:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     pool: Window | None = None
+    upscale: Upscale | None = None
     scheme: str = "knq"
     bits: int = 3
     variant: str = "floor"
@@ -226,6 +227,8 @@ def store(
         if quantizer.signed and layer.pool != POOL1 and quantizer.scheme != "knq":
             raise ValueError("only codes of a table are ordered where values may be negative")
         out = naive.max_pool(out, layer.pool)
+    if layer.upscale:
+        out = naive.enlarge(out, layer.upscale)
     return out, quantizer, shift, weight_frac
 
 
@@ -242,7 +245,7 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
         frac -= 24
     if layer.kind not in CONVOLUTIONS and "input" in sources:
         raise ValueError("only convolutions read the network's input")
-    if last and (layer.pool or layer.kind in ("lrn", "maxpool")):
+    if last and (layer.pool or layer.upscale or layer.kind in ("lrn", "maxpool")):
         raise ValueError("the last layer must not need an encoder")
     if not last:
         out, quantizer, shift, weight_frac = store(made, layer, name, found, rng)
@@ -262,7 +265,7 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
         "pads": list(layer.pads) if windowed else [0, 0, 0, 0],
         "groups": layer.groups if layer.kind in CONVOLUTIONS else 1,
         "activation": {"function": "relu", "parameters": {}} if relu else None,
-        "pool": to_json(layer.pool), "weight_frac": weight_frac,
+        "pool": to_json(layer.pool), "upscale": to_json(layer.upscale), "weight_frac": weight_frac,
         "bias_frac": source_frac + weight_frac - fields["bias_shift"] if fields["macs"] else 0,
         "acc_bits": found.bits, "requant_shift": shift,
         "quantizer": to_json(quantizer), "out_frac": frac,

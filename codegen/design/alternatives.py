@@ -141,7 +141,8 @@ def _sum_steps(row: Row, channels: int, pixels: int, dsp: int, images: int) -> f
     """Cycles of one layer: inputs of a lane, or the multiplications of its sums, which overlap."""
     inputs = row.kernel_taps * row.blocks * BLOCK_CODES
     products = channels * pixels * ((1 << row.in_bits) - 1) / dsp
-    maps = row.conv_groups * ceil_div(row.out_channels // row.conv_groups, channels)
+    outputs = row.out_channels * row.places if row.apart else row.out_channels // row.conv_groups
+    maps = row.conv_groups * ceil_div(outputs, channels)
     places = row.conv_height * row.conv_width
     # a batch's images are the pixels of a fully connected layer
     groups = ceil_div(images, pixels) if places == 1 else ceil_div(places, pixels) * images

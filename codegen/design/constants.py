@@ -109,7 +109,8 @@ def counters(sizes: Sizes) -> list[CType]:
 def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
     """The integer constants, name to (value, comment), without DESIGN_ID."""
     array = sizes.array
-    map_words = max(array.pe, ceil_div(sizes.map_width * sizes.code_bits, WORD_BYTES) + 1)
+    row_bytes = max(sizes.map_width * sizes.code_bits, sizes.row_bytes)
+    map_words = max(array.pe, ceil_div(row_bytes, WORD_BYTES) + 1)
     widths = sizes.weight_widths
     row_words = max(array.row_words(bits, bits <= array.pair_bits) for bits in widths)
     return {

@@ -247,6 +247,6 @@ def _tile_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     return {
         "finish": np.full_like(number, pixels * ceil_div(array.pe, array.qk_units)),
         "pool": np.full_like(number, pixels + stored * window),
-        "pack": stored * (1 + planes * steps) + images * planes,
-        "write": images * row.out_plane_words * planes,
+        "pack": stored * (1 + planes * steps * row.places) + images * planes,
+        "write": images * row.out_plane_words // max(1, row.interleave) * planes,
     }

@@ -47,6 +47,7 @@ CAPACITIES = {
     "planes": "output planes of a group",
     "channels": "channels",
     "passes": "passes of a layer",
+    "row_bytes": "bytes of an output row at all of its places",
     "lrn_reach": "neighbours of a normalisation",
 }
 UNITS = {

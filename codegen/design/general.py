@@ -28,6 +28,7 @@ NARROW_ROWS = 3 * BLOCK_CODES  # PE that a normalisation takes
 # Depths and counts for maps of up to 256 x 256 pixels and layers as those of AlexNet, VGG-16 and
 # SqueezeNet.
 MAP, CHANNELS, PASSES, KERNEL, STRIDE = 256, 8192, 1 << 14, 16, 8
+PLACES = 2  # of the pixels of a row that is enlarged to MAP columns: twice as many rows
 DEPTHS = {
     "batch": 16, "weight_rows": 256, "tap_rows": 1024, "line_blocks": 4096,
     "line_high_blocks": 2048, "psum_groups": 1024, "pool_rows": 3, "pool_width": 224,
@@ -128,6 +129,7 @@ def plain_sizes(array: Array, depths: dict[str, Any], levels: int, entries: int)
         weight_widths=WEIGHT_WIDTHS,
         table_entries=entries,
         plain_weights=True,
+        row_bytes=PLACES * MAP * STORED_BITS,
     )
 
 

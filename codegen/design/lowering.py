@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 
 from nuq.codegen.design.array import WEIGHT_PORTS, Array
+from nuq.codegen.design.places import check_places, place_fields, split_places
 from nuq.codegen.design.rows import Operation, Row, Scheme, tile_planes
 from nuq.formats.arithmetic import BLOCK_CODES, MAX_INDEX_BITS, Window, ceil_div
 from nuq.formats.errors import UserError
@@ -41,18 +42,21 @@ class Lowered:
         """A row for each layer; what depends on chunks and addresses is 0.
 
         UserError where the words of a row of weights do not divide by the weight ports, or a tile
-        has no room for the neighbours of a normalisation.
+        has no room for the neighbours of a normalisation or the places of a pixel.
         """
-        return [self._row(*item) for item in zip(self.layers, self.paired, strict=True)]
+        items = zip(self.layers, self.network.layers, self.paired, strict=True)
+        return [self._row(*item) for item in items]
 
     def source(self, name: str) -> Quantizer:
         """How the codes of a feature map are read."""
         return source(self.network, name)
 
-    def _row(self, layer: Layer, paired: bool) -> Row:
+    def _row(self, layer: Layer, original: Layer, paired: bool) -> Row:
         (_, in_height, in_width), quantizer = layer.in_shape, layer.quantizer
-        (_, out_height, out_width), pool = layer.out_shape, layer.pool or NO_POOL
-        per_group = layer.conv_shape[0] // layer.groups
+        (out_height, out_width), pool = layer.pooled_size, layer.pool or NO_POOL
+        channels = original.out_shape[0]
+        shuffles = bool(layer.upscale and layer.upscale.shuffle)
+        per_group = channels if shuffles else channels // layer.groups
         return Row(
             in_height=in_height,
             in_width=in_width,
@@ -66,27 +70,32 @@ class Lowered:
             conv_width=layer.conv_shape[2],
             conv_groups=layer.groups,
             group_out_planes=ceil_div(per_group, BLOCK_CODES),
-            out_channels=layer.conv_shape[0],
+            out_channels=channels,
             **_sides("pool", pool.kernel),
             **_sides("pool_stride", pool.stride),
             pool_pad_top=pool.pads[0],
             pool_pad_left=pool.pads[1],
             out_height=out_height,
             out_width=out_width,
+            **place_fields(layer),
             bias_shift=layer.bias_shift,
             requant_shift=layer.requant_shift or 0,
             raw=int(quantizer is None),
             sources=len(layer.inputs),
             **self._decoder("in", layer, 0),
             **(self._encoder(layer, quantizer) if quantizer else {}),
-            **(self._weights(layer, paired) if layer.has_weights else self._operation(layer)),
+            **(
+                self._weights(layer, original, paired)
+                if layer.has_weights
+                else self._operation(layer)
+            ),
         )
 
-    def _weights(self, layer: Layer, paired: bool) -> dict[str, int]:
+    def _weights(self, layer: Layer, original: Layer, paired: bool) -> dict[str, int]:
         """Fields of a convolution: how its weights are stored, and how it is cut into tiles."""
-        array, bits = self.array, layer.stored.bits
-        bits = min((width for width in self.widths if width >= bits), default=bits)
+        array, bits = self.array, stored_bits(layer, self.widths)
         paired = paired and bits <= array.pair_bits
+        check_places(original, array.tile(paired))
         table, words = layer.stored.table, array.row_words(bits, paired)
         if words % array.weight_ports:
             fitting = ", ".join(str(ports) for ports in WEIGHT_PORTS if words % ports == 0)
@@ -96,7 +105,7 @@ class Lowered:
                 f"{array.weight_ports}; use one of {fitting}"
             )
         return {
-            "blocks": ceil_div(layer.in_shape[0] // layer.groups, BLOCK_CODES),
+            "blocks": ceil_div(layer.weight.shape[1], BLOCK_CODES),
             "tiles_per_group": ceil_div(layer.conv_shape[0] // layer.groups, array.tile(paired)),
             "weight_bits": bits,
             "paired": int(paired),
@@ -188,8 +197,18 @@ def lower(
         if layer.has_weights and layer.source == INPUT and readers == 1:
             axes = choose_packing(layer, network.input.bits, array, max_taps, compact, paired)
             layer, gather = pack_lanes(layer, *axes)
-        layers.append(replace(layer, weight_storage=with_zero(layer, array)))
+        layer = replace(layer, weight_storage=with_zero(layer, array))
+        if layer.upscale and layer.upscale.shuffle:
+            shared = paired and stored_bits(layer, widths) <= array.pair_bits
+            layer = split_places(layer, array.tile(shared)) or layer  # or `rows` refuses it
+        layers.append(layer)
     return Lowered(network, array, tuple(layers), pairs, gather, widths)
+
+
+def stored_bits(layer: Layer, widths: tuple[int, ...]) -> int:
+    """Width at which a layer's weights are stored: the next of `widths`, where there are some."""
+    bits = layer.stored.bits
+    return min((width for width in widths if width >= bits), default=bits)
 
 
 def is_paired(network: Network, layer: Layer, array: Array) -> bool:
@@ -243,6 +262,7 @@ def with_zero(layer: Layer, array: Array) -> Storage:
         return stored
     channels, out = layer.in_shape[0] // layer.groups, layer.conv_shape[0] // layer.groups
     filled = channels % array.simd or (out % BLOCK_CODES and layer.quantizer)
+    filled = filled or layer.upscale is not None  # its tiles may have idle lanes
     if not filled and layer.weight.all():
         return stored
     if stored.bits == MAX_INDEX_BITS:

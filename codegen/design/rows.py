@@ -16,6 +16,7 @@ import numpy as np
 
 from nuq.codegen.design.array import Array
 from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
+from nuq.formats.packing import WORD_BYTES
 
 C_TYPE, NUMPY_TYPE = "int32_t", "<i4"  # of every field
 
@@ -89,9 +90,12 @@ class Row:
         "1: `ring_rows` holds the inputs of a whole batch; the first pass reads them, the others "
         "read nothing"
     )
-    conv_groups: int = column("groups of the convolution", "groups")
+    conv_groups: int = column(
+        "groups of the convolution; of interleaved tiles, one for each place down, which all read "
+        "the same channels", "groups",
+    )  # fmt: skip
     tiles_per_group: int = column("tiles of PE output channels in a group", "tiles")
-    group_out_planes: int = column("output channels of a group", "planes")
+    group_out_planes: int = column("stored output channels of a group", "planes")
     out_channels: int = column("stored output channels", "channels")
     pool_h: int = column("height of the max pool's window, 1 where there is none", "rows")
     pool_w: int = column("its width, likewise", "pixels")
@@ -99,8 +103,21 @@ class Row:
     pool_stride_w: int = column("step between its windows, across; likewise", "pixels")
     pool_pad_top: int = column("rows of padding above the pool's map", "rows")
     pool_pad_left: int = column("columns of padding left of it", "pixels")
-    out_height: int = column("height of the stored output", "rows")
-    out_width: int = column("its width", "pixels")
+    out_height: int = column("height of the output, before its pixels are enlarged", "rows")
+    out_width: int = column("its width, likewise", "pixels")
+    places_h: int = column(
+        "places, down, at which a tile stores each of its pixels; 1 where none is enlarged",
+        "places",
+    )
+    places_w: int = column("and across", "places")
+    apart: int = column(
+        "1: every place has an output plane of the tile to itself (depth to space); 0: one plane "
+        "is stored at all places (nearest neighbour)"
+    )
+    interleave: int = column(
+        "tiles, one for each place down, whose rows lie between each other in a plane; else 1",
+        "tiles",
+    )
     out_bits: int = column("T of the output", "bits")
     out_plane_words: int = column("size of an output plane", "words")
     weight_addr: int = column("place in every section of weights.bin", "words", cost=False)
@@ -165,7 +182,13 @@ class Row:
     tap_column_entries: int = column("and across", "entries", cost=False)
     in_row_bytes: int = column("size of an input row of a plane", "bytes", cost=False)
     in2_row_bytes: int = column("the same of the second input", "bytes", cost=False)
-    out_row_bytes: int = column("size of an output row of a plane", "bytes", cost=False)
+    out_row_bytes: int = column(
+        "size of an output row of a plane at all of its places, from it to the tile's next one",
+        "bytes", cost=False,
+    )  # fmt: skip
+    part_words: int = column(
+        "where tiles are interleaved: what one of them writes of that; else 0", "words", cost=False
+    )
     tile_planes: int = column("output planes of a tile", "planes", cost=False)
     last_planes: int = column("and of a group's last tile", "planes", cost=False)
     last_blocks: int = column("channel blocks of the last chunk", "blocks", cost=False)
@@ -181,7 +204,9 @@ class Row:
     layer_tiles: int = column("tiles of the layer", "tiles", cost=False)
     layer_passes: int = column("its passes: the chunks of every tile", "passes", cost=False)
     reach: int = column("input rows that the first window reaches", "rows", cost=False)
-    write_rows: int = column("output rows of a plane; of raw ones, pixels", "rows", cost=False)
+    write_rows: int = column(
+        "output rows of a plane, before they are enlarged; of raw ones, pixels", "rows", cost=False
+    )
     layer_words: int = column("words of the layer in every section of weights.bin", "words",
                               cost=False)  # fmt: skip
 
@@ -216,6 +241,16 @@ class Row:
         return max(self.pool_h, self.pool_w, self.pool_stride_h, self.pool_stride_w) > 1
 
     @property
+    def places(self) -> int:
+        """Places at which a tile stores each of its pixels."""
+        return max(1, self.places_h * self.places_w)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes from a tile's output row of a plane to its next one."""
+        return self.out_width * self.out_bits * self.places * max(1, self.interleave)
+
+    @property
     def code_bits(self) -> int:
         """Width of the codes that the layer reads, of the wider input of two."""
         return max(self.in_bits, self.in2_bits)
@@ -235,7 +270,8 @@ class Row:
         """64-bit words of the layer's output for one image."""
         if self.raw:
             return self.out_height * self.out_width * self.out_channels
-        return self.conv_groups * self.group_out_planes * self.out_plane_words
+        groups = self.conv_groups // max(1, self.interleave)
+        return groups * self.group_out_planes * self.out_plane_words
 
     @property
     def chunk_sizes(self) -> list[int]:
@@ -292,6 +328,8 @@ class Row:
         row_entries, chunks = self.in_width * self.chunk_blocks, self.chunk_sizes
         step = self.chunk_blocks if self.is_conv else planes
         ring = self.ring_rows * row_entries
+        parts = self.interleave > 1  # of rows: back to the first plane, one row further down
+        part_words = self.row_bytes // self.interleave // WORD_BYTES if parts else 0
         return replace(
             self,
             columns=array.groups(self.conv_width),
@@ -307,16 +345,19 @@ class Row:
             tap_column_entries=self.dilation_w * self.chunk_blocks,
             in_row_bytes=self.in_width * self.in_bits,
             in2_row_bytes=self.in_width * self.in2_bits,
-            out_row_bytes=self.out_width * self.out_bits,
+            out_row_bytes=self.row_bytes,
+            part_words=part_words,
             tile_planes=planes,
             last_planes=(self.group_out_planes - 1) % planes + 1,
             last_blocks=chunks[-1] if self.is_conv else 0,
             chunk_words=step * self.in_plane_words,
             chunk2_words=step * self.in2_plane_words,
-            group_words=(self.blocks if self.is_conv else -margin // 2) * self.in_plane_words,
+            group_words=(0 if parts else self.blocks if self.is_conv else -margin // 2)
+            * self.in_plane_words,
             tile_words=(planes * BLOCK_CODES if self.raw else planes * self.out_plane_words),
-            last_tile_words=(self.group_out_planes - 1) % planes * self.out_plane_words
-            + self.out_plane_words,
+            last_tile_words=part_words - (self.tiles_per_group - 1) * planes * self.out_plane_words
+            if parts
+            else (self.group_out_planes - 1) % planes * self.out_plane_words + self.out_plane_words,
             rows_words=self.steps(chunks[0], array) * self.row_words if self.is_conv else 0,
             last_words=self.steps(chunks[-1], array) * self.row_words if self.is_conv else 0,
             layer_tiles=self.tiles,
@@ -328,7 +369,8 @@ class Row:
 
     def planes(self, array: Array) -> int:
         """Output planes that a tile writes."""
-        return tile_planes(self.op, array, bool(self.paired))
+        planes = tile_planes(self.op, array, bool(self.paired))
+        return planes // self.places if self.apart else planes
 
     def margin(self, array: Array) -> int:
         """Planes that a tile of an operation reads beyond those that it writes."""

@@ -128,6 +128,7 @@ class Sizes:
     weight_widths: tuple[int, ...]  # of stored weights or indices
     table_entries: int
     plain_weights: bool  # some layer's weights are stored without a codebook
+    row_bytes: int  # of an output plane, from a tile's row to its next one
     chip_words: tuple[int, int] = (1, 1)  # depths of the memories A and B of feature maps
 
     @property
@@ -177,7 +178,7 @@ def acc_bits(layer: Layer, sources: Sequence[Quantizer]) -> int:
     """Signed width of any sum of a layer's products, whatever its weights are."""
     most = max(1 << (item.value_bits - 1) for item in sources)
     if layer.has_weights:
-        products = layer.in_shape[0] // layer.groups * prod(layer.kernel)
+        products = layer.weight.shape[1] * prod(layer.kernel)
         largest = products * most << (layer.weight_bits - 1)
         # biases are short of that, or else the layer says so itself
         return max(layer.acc_bits, min(MAX_ACC_BITS, signed_bits(-largest, largest)))
@@ -256,6 +257,7 @@ def sizes_of(
         or (weight_bits,),
         table_entries=max(row.weight_table for row in rows),
         plain_weights=any(row.is_conv and not row.weight_table for row in rows),
+        row_bytes=max(row.row_bytes for row in rows),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from nuq.codegen.hls_check.delays import Delays, delays_of
 from nuq.codegen.units.static_timing import Netlist
 from nuq.codegen.units.static_timing import Path as LongestPath
 from nuq.codegen.units.synthesis import run_yosys
-from nuq.formats.arithmetic import ceil_div, unsigned_bits
+from nuq.formats.arithmetic import MAX_UPSCALE, ceil_div, unsigned_bits
 from nuq.formats.errors import UserError
 from nuq.formats.packing import WORD_BYTES
 
@@ -83,6 +83,7 @@ class Widths:
             ceil_div(max(sizes.in_widths), WORD_BYTES) + 1
         ) * WORD_BYTES  # fmt: skip
         self.bounds["WORD_BYTES"] = WORD_BYTES
+        self.bounds["MAX_UPSCALE"] = MAX_UPSCALE
         self.bounds["ROW_COLUMN_WORDS"] = (len(FIELDS) + 1) // 2
 
     def of(self, kind: str) -> tuple[int, bool]:

@@ -161,14 +161,17 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
       d.out_width,     d.pool_w,
       d.pool_stride_w, d.pool_pad_left};
   to_pool.write(pool);
-  const PackWork<C> pack = {d.raw != 0, tiles, images, d.out_height, d.out_width, d.out_bits};
+  const PackWork<C> pack = {d.raw != 0,  d.apart != 0, tiles,      images,    d.out_height,
+                            d.out_width, d.out_bits,   d.places_h, d.places_w};
   to_pack.write(pack);
   const WriteWork<C> write = {d.raw != 0,
                               d.out_chip != 0,
+                              d.part_words != 0,
                               tiles,
                               images,
                               d.write_rows,
                               d.out_row_bytes,
+                              d.part_words,
                               addr_t(d.out_channels),
                               addr_t(d.out_addr),
                               addr_t(d.out_plane_words),
@@ -509,7 +512,8 @@ plan_tap:
 }
 
 // Which words are written where: whole words before and after each row of each plane, so that the
-// last row also brings the incomplete word.
+// last row also brings the incomplete word. Where other tiles' rows lie between the rows, all are
+// whole words.
 template <class C>
 void plan_writes(Fifo<WriteWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<WriteJob<C>>& jobs) {
   const WriteWork<C> w = work_in.read();
@@ -520,7 +524,7 @@ void plan_writes(Fifo<WriteWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<Writ
   row.start(w.rows);
   image.start(w.images);
   tile.start(w.tiles);
-  Count<C::PE> lanes = 0;  // of the tile
+  Count<C::MAX_ROW_WORDS> part = 0;  // words of every row, where all have as many
   addr_t image_at = 0, row_at = 0, plane_at = 0;
   addr_t done = 0;  // words before the row
   Count<(C::MAX_ROW_WORDS + 1) * WORD_BYTES> row_end =
@@ -535,14 +539,14 @@ plan_write_plane:
     if (begin) {
       const TileJob<C> job = tiles.read();
       plane.start(w.raw ? Count<C::PACK_PLANES>(1) : job.planes);
-      lanes = job.lanes;
+      part = w.raw ? Count<C::MAX_ROW_WORDS>(job.lanes) : w.part_words;
       image_at = w.map + job.offset;
       begin = false;
     } else {
       const addr_t at = plane.value == 0 ? row_at : plane_at;
       const addr_t step = row_end / WORD_BYTES;
       const addr_t whole = row.last ? addr_t(w.plane_words - done) : step;
-      const Count<C::MAX_ROW_WORDS> words = w.raw ? int32_t(lanes) : int32_t(whole);
+      const Count<C::MAX_ROW_WORDS> words = w.raw || w.parts ? int32_t(part) : int32_t(whole);
       const bool last = plane.last && row.last && image.last && tile.last;
       const WriteJob<C> job = {at, words, w.on_chip, last};
       if (words != 0 || last) jobs.write(job);

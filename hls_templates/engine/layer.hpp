@@ -24,6 +24,8 @@ const int LRN_ENTRIES = 1025;
 static_assert(LRN_POINTS == 1 << LRN_POINTS_LOG2, "LRN_POINTS must be 2^LRN_POINTS_LOG2");
 static_assert(LRN_ENTRIES == LRN_POINTS * (36 - LRN_POINTS_LOG2 + 1) + 1,
               "LRN_ENTRIES must reach 2^36 and have one more point");
+// Places, down and across, that a pixel may be stored at.
+const int MAX_UPSCALE = 16;
 // Windows whose average leaves padding out may have up to so many elements.
 const int MAX_COUNT = 64;
 // Words that co-simulation hands over at each memory port, the test bench's buffers at least.

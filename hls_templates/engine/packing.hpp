@@ -135,8 +135,9 @@ join_width:
   return bits;
 }
 
-// Collects one output row of the tile, then emits the complete words of each plane in turn. Words
-// of the last layer are the accumulators themselves.
+// Collects one output row of the tile, then emits the complete words of each plane in turn: every
+// block at each of its places, place by place across, row by row down. Words of the last layer are
+// the accumulators themselves.
 template <class C>
 void pack_rows(Fifo<PackWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<CodeVector<C>>& codes,
                Fifo<SumVector<C>>& sums, Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
@@ -166,6 +167,7 @@ pack_clear:
   Digit<Count<C::MAX_IMAGES>> image;
   Digit<Count<C::MAX_PASSES>> tile;
   Digit<Count<C::PACK_PLANES>> plane;
+  Digit<Count<MAX_UPSCALE>> across, down;  // place of a pixel
   Digit<Count<C::PE>> lane;
   x.start(w.out_width);       // of the row that is collected
   column.start(w.out_width);  // of the plane that is packed
@@ -174,7 +176,10 @@ pack_clear:
   tile.start(w.tiles);
   TileJob<C> job = tiles.read();
   plane.start(job.planes);
+  across.start(w.places_w);
+  down.start(w.places_h);
   lane.start(job.lanes);
+  Count<C::PACK_PLANES> from = 0, row_from = 0;  // plane that the block, the stored row comes from
   SumVector<C> vector;
 #pragma HLS ARRAY_PARTITION variable = vector.sum complete  // registers: any lane
   bool collect = true;
@@ -202,7 +207,7 @@ pack_step:
       gear_t block = 0;
       Count<16> added = 0;
       if (insert) {
-        block = join_block<C>(&row[column.value].code[j * BLOCK_CODES], w.out_bits);
+        block = join_block<C>(&row[column.value].code[from * BLOCK_CODES], w.out_bits);
         added = w.out_bits;
       }
       // A block comes where less than a word is held: three bits say where it goes.
@@ -221,10 +226,20 @@ pack_step:
       bool plane_end = flush;
       if (!flush) {
         insert = !(two && insert);
-        if (insert && column.step()) {
-          flush = y.last;  // the plane's last, incomplete word
-          insert = !flush;
-          plane_end = insert;
+        if (across.step(insert)) {
+          from = row_from;
+          if (column.step()) {
+            const bool rows_end = down.step();
+            row_from += w.apart ? w.places_w : Count<MAX_UPSCALE>(rows_end ? 1 : 0);
+            from = row_from;
+            if (rows_end) {
+              flush = y.last;  // the plane's last, incomplete word
+              insert = !flush;
+              plane_end = insert;
+            }
+          }
+        } else if (insert && w.apart) {
+          from++;
         }
       } else {
         flush = false;
@@ -241,6 +256,10 @@ pack_step:
         held = bytes[next];
         row_end = plane.step();
         collect = row_end;
+        if (row_end) {
+          from = 0;
+          row_from = 0;
+        }
       }
     }
     if (row_end && y.step() && image.step()) {

@@ -221,12 +221,13 @@ struct PoolWork {
 
 template <class C>
 struct PackWork {
-  bool raw;
+  bool raw, apart;  // apart: a plane of the tile for every place of a pixel
   Count<C::MAX_PASSES> tiles;
   Count<C::MAX_IMAGES> images;
   typename C::y_t out_height;
   typename C::x_t out_width;
   Count<16> out_bits;
+  Count<MAX_UPSCALE> places_h, places_w;
 };
 
 // One tile of output channels.
@@ -239,11 +240,12 @@ struct TileJob {
 
 template <class C>
 struct WriteWork {
-  bool raw, on_chip;
+  bool raw, on_chip, parts;  // parts: other tiles' rows lie between the rows
   Count<C::MAX_PASSES> tiles;
   Count<C::MAX_IMAGES> images;
-  Count<C::MAX_HEIGHT * C::MAX_WIDTH> rows;  // raw: pixels
-  Count<C::MAX_ROW_WORDS * WORD_BYTES> row_bytes;
+  Count<C::MAX_HEIGHT * C::MAX_WIDTH> rows;        // raw: pixels
+  Count<C::MAX_ROW_WORDS * WORD_BYTES> row_bytes;  // from row to row
+  Count<C::MAX_ROW_WORDS> part_words;
   addr_t channels, map, plane_words, image_words;
 };
 

@@ -119,10 +119,18 @@ inline int32_t planes_of(int32_t channels) {
   return (channels + BLOCK_CODES - 1) / BLOCK_CODES;
 }
 
+// Rows and columns of a layer's output as it is stored.
+inline int32_t stored_height(const LayerDesc& d) {
+  return d.out_height * d.places_h * d.interleave;
+}
+inline int32_t stored_width(const LayerDesc& d) {
+  return d.out_width * d.places_w;
+}
+
 // Words of a layer's output for one image.
 inline uint64_t output_words(const Layer& layer) {
   const LayerDesc& d = layer.d;
-  const uint64_t pixels = uint64_t(d.out_height) * d.out_width;
+  const uint64_t pixels = uint64_t(stored_height(d)) * stored_width(d);
   return d.raw ? pixels * d.out_channels : uint64_t(planes_of(layer.channels)) * d.out_plane_words;
 }
 
@@ -141,7 +149,7 @@ inline uint32_t code_at(const uint64_t* map, const LayerDesc& d, int32_t channel
 inline void compare(const uint64_t* got, const uint64_t* expected, const Layer& info, int32_t image,
                     LayerResult& result) {
   const LayerDesc& d = info.d;
-  const int64_t pixels = int64_t(d.out_height) * d.out_width;
+  const int64_t pixels = int64_t(stored_height(d)) * stored_width(d);
   result.codes += uint64_t(info.channels) * pixels;
   const uint64_t words = output_words(info);
   if (std::memcmp(got, expected, words * WORD_BYTES) == 0) return;
@@ -157,8 +165,8 @@ inline void compare(const uint64_t* got, const uint64_t* expected, const Layer& 
         std::printf(
             "MISMATCH in layer %s: image %d, channel %d, row %d, column %d: expected %lld, got "
             "%lld\n",
-            info.name.c_str(), int(image), int(c), int(i / d.out_width), int(i % d.out_width),
-            static_cast<long long>(want), static_cast<long long>(have));
+            info.name.c_str(), int(image), int(c), int(i / stored_width(d)),
+            int(i % stored_width(d)), static_cast<long long>(want), static_cast<long long>(have));
         result.shown = true;
       }
     }
@@ -289,8 +297,8 @@ inline void print_table(const Design& design, int32_t layers,
     const LayerDesc& d = layer.d;
     const LayerResult& r = results[l];
     char shape[40], bits[8];
-    std::snprintf(shape, sizeof shape, "%dx%dx%d", int(layer.channels), int(d.out_height),
-                  int(d.out_width));
+    std::snprintf(shape, sizeof shape, "%dx%dx%d", int(layer.channels), int(stored_height(d)),
+                  int(stored_width(d)));
     std::snprintf(bits, sizeof bits, "%d", int(d.raw ? WORD_BITS : d.out_bits));
     std::printf("%-16s %15s %5s %12llu %11llu %13llu %13llu %13llu\n", layer.name.c_str(), shape,
                 bits, static_cast<unsigned long long>(r.codes),

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuq.formats.arithmetic import BLOCK_CODES, Window
+from nuq.formats.arithmetic import BLOCK_CODES
 from nuq.formats.errors import UserError
 from nuq.model_prep.activations import rises
 from nuq.model_prep.onnx.limits import FLOAT_BYTES, MAX_CONCAT_PARTS, Budget
 from nuq.model_prep.onnx.operations import Op, fixed_conv, identity, reachable, readers
+from nuq.model_prep.onnx.places import copy_of, parts_of, places_of
 
 
 def spread_pools(heads: Sequence[Op]) -> int:
@@ -60,26 +61,14 @@ def _read_by_one(source: Op, uses: Counter[Op]) -> list[Op]:
     stack = [source]  # no recursion: a file may nest as deep as it likes
     while stack:
         op = stack.pop()
-        takes = op.has_weights and op.activation and op.pool is None and rises(op.coded)
+        free = op.pool is None and op.upscale is None
+        takes = op.has_weights and op.activation and free and rises(op.coded)
         if uses[op] != 1 or not (takes or op.kind == "concat"):
             return []
         below.append(op)
         if op.kind == "concat":
             stack.extend(op.sources)
     return below
-
-
-def copy_of(source: Op) -> Op:
-    """A layer that stores `source` a second time: a max pool over single pixels.
-
-    Codes that do not rise with their values cannot be taken over: a convolution makes others.
-    """
-    if not all(rises(part.coded) for part in parts_of(source)):
-        return identity(source, f"copy of {source.title}")
-    return Op(
-        "maxpool", sources=[source], title=f"copy of {source.title}",
-        pool=Window((1, 1), (1, 1)), nonnegative=source.nonnegative,
-    )  # fmt: skip
 
 
 def separate(heads: Sequence[Op]) -> int:
@@ -108,18 +97,6 @@ def separate(heads: Sequence[Op]) -> int:
             )
         op.sources = parts
     return copies
-
-
-def parts_of(op: Op) -> list[Op]:
-    """The layers that a concat joins, nested or not, or the layer itself."""
-    found, stack = [], [op]
-    while stack:
-        one = stack.pop()
-        if one.kind == "concat":
-            stack.extend(reversed(one.sources))
-        else:
-            found.append(one)
-    return found
 
 
 def part_unlike(heads: Sequence[Op]) -> int:
@@ -201,7 +178,7 @@ class Padder:
         return [self._pack(head) for head in self._heads]
 
     def _set(self, op: Op, index: np.ndarray, width: int) -> None:
-        op.conv_shape = (width, *op.conv_shape[1:])
+        op.conv_shape = (width * places_of(op), *op.conv_shape[1:])
         self._places[op] = Places(index, width)
 
     def _follow(self, op: Op) -> None:
@@ -236,7 +213,8 @@ class Padder:
         return self._select(op, rounded(len(places.index)))
 
     def _conv(self, op: Op) -> None:
-        weight, out = op.weight, op.weight.shape[0]
+        weight, copies = op.weight, places_of(op)
+        out = op.weight.shape[0] // copies  # channels that are stored
         places = self._places[op.sources[0]]
         depthwise = op.groups == out == len(places.index) and op.groups > 1
         if not places.plain and depthwise:
@@ -250,14 +228,19 @@ class Padder:
         if not places.plain and op.groups == 1:
             size = weight.nbytes // weight.shape[1] * places.width
             self._budget.check(size, f"the weights of node {op.title}")
-            op.weight = np.zeros((out, places.width, *weight.shape[2:]), np.float32)
+            op.weight = np.zeros((len(weight), places.width, *weight.shape[2:]), np.float32)
             op.weight[:, places.index] = weight
         elif not places.plain:  # groups would no longer meet their channels
             op.sources = [self._pack(op.sources[0])]
         width = rounded(out) if op in self._inner and op.groups == 1 else out
         if width > out:
-            zeros = [(0, width - out), (0, 0), (0, 0), (0, 0)]
-            op.weight, op.bias = np.pad(op.weight, zeros), np.pad(op.bias, zeros[0])
+            op.weight, op.bias = (
+                np.pad(
+                    one.reshape(copies, out, *one.shape[1:]),
+                    [(0, 0), (0, width - out), *[(0, 0)] * (one.ndim - 1)],
+                ).reshape(-1, *one.shape[1:])
+                for one in (op.weight, op.bias)
+            )
             self.added += width - out
         self._set(op, np.arange(out), width)
 

@@ -9,7 +9,6 @@ into what reads them.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 
 import numpy as np
 
@@ -17,12 +16,12 @@ from nuq.formats.activation import RELU, Activation
 from nuq.formats.arithmetic import Average, Window
 from nuq.formats.errors import UserError
 from nuq.model_prep.activations import nonnegative, rises
-from nuq.model_prep.onnx.limits import FLOAT_BYTES, Budget
+from nuq.model_prep.onnx import places
+from nuq.model_prep.onnx.limits import Budget
 from nuq.model_prep.onnx.operations import (
     Op,
     Pads,
     Shape,
-    fixed_conv,
     identity,
     reachable,
     readers,
@@ -47,7 +46,8 @@ def fuse(outputs: Sequence[Op], budget: Budget) -> list[Op]:
 def _leaves(op: Op) -> bool:
     """Whether raw accumulators are the operation's output, but for a factor."""
     whole = op.average is not None and (op.average.count_include_pad or not any(op.average.pads))
-    return ((op.has_weights and op.pool is None) or whole) and not op.activation
+    plain = op.pool is None and op.upscale is None
+    return plain and (op.has_weights or whole) and not op.activation
 
 
 def _copied(op: Op) -> Op:
@@ -79,7 +79,8 @@ class Fuser:
         rules = {
             "affine": self._affine, "activation": self._activation, "maxpool": self._max_pool,
             "avgpool": self._average, "conv": self._conv, "fc": self._conv, "pad": self._pad,
-            "select": self._select, "quantize": self._quantize,
+            "select": self._select, "quantize": self._quantize, "upscale": self._upscale,
+            "fold": self._fold,
         }  # fmt: skip
         for op in self._order:
             result = rules.get(op.kind, self._join)(op)
@@ -98,13 +99,10 @@ class Fuser:
 
     def _solid(self, op: Op) -> Op:
         """`op`, or the convolution that does what a pad or a choice of channels asks for."""
-        if op.kind == "select":
+        if op.kind in ("select", "fold"):
             if op not in self._padded:
-                shape = (len(op.index), op.sources[0].out_shape[0], 1, 1)
-                self._budget.check(prod(shape) * FLOAT_BYTES, f"the choice of node {op.title}")
-                weight = np.zeros(shape, np.float32)
-                weight[np.arange(len(op.index)), op.index] = 1.0
-                self._padded[op] = fixed_conv(op.sources[0], op.title, weight)
+                make = places.choice if op.kind == "select" else places.folded
+                self._padded[op] = make(op, self._budget)
                 self._uses[self._padded[op]] = self._uses[op]
             return self._padded[op]
         if op.kind != "pad":
@@ -145,8 +143,30 @@ class Fuser:
         op.nonnegative = op.sources[0].nonnegative
         return op
 
+    def _fold(self, op: Op) -> Op:
+        op.sources = [self._solid(self._source(op))]
+        op.nonnegative = op.sources[0].nonnegative
+        return op
+
+    def _upscale(self, op: Op) -> Op:
+        """The layer before it that stores its pixels at several places, or one behind that."""
+        source, upscale = self._solid(self._source(op)), op.upscale
+        parts = source.sources if source.kind == "concat" else [source]
+        alone = self._sole(source) and all(part is source or self._sole(part) for part in parts)
+        if upscale and alone and all(places.takes(part, upscale) for part in parts):
+            for part in parts:
+                places.enlarge(part, upscale, op.index)
+            if source.kind == "concat":
+                source.conv_shape = op.out_shape
+            return source
+        return places.behind(source, op, self._budget)
+
     def _conv(self, op: Op) -> Op:
         source = self._source(op)
+        if source.kind == "fold" and op.groups == 1 and op.dilation == (1, 1):
+            places.unfold(op, source)
+            op.sources = [self._bypass(source)]
+            return op
         if source.kind == "select" and op.groups == 1:
             weight, channels = op.weight, source.sources[0].out_shape[0]
             size = weight.nbytes // weight.shape[1] * channels
@@ -177,9 +197,10 @@ class Fuser:
             source.codes = None
             return source
         if source.has_weights and self._sole(source) and not (source.activation or source.pool):
+            factors, shifts = places.at_all(source, op.weight), places.at_all(source, op.bias)
             with np.errstate(over="ignore"):
-                source.weight = source.weight * op.weight
-                source.bias = source.bias * op.weight.reshape(-1) + op.bias
+                source.weight = source.weight * factors
+                source.bias = source.bias * factors.reshape(-1) + shifts
             source.fixed, source.codes = False, None
             if not (np.isfinite(source.weight).all() and np.isfinite(source.bias).all()):
                 raise UserError(f"node {op.title} must leave weights finite, not overflow them")
@@ -262,10 +283,10 @@ class Fuser:
             and self._sole(source)
             and not source.activation
             and source.pool is None
+            and source.upscale is None
         ):
             return self._commuted(source, op, pool)
-        takes = source.has_weights and source.pool is None and rises(source.coded)
-        if takes and self._sole(source):
+        if _pools(source) and self._sole(source):
             source.pool = pool
             return source
         op.sources, op.pool, op.nonnegative = [source], pool, source.nonnegative
@@ -274,8 +295,7 @@ class Fuser:
     def _commuted(self, affine: Op, op: Op, pool: Window | None) -> Op:
         """The affine map of positive factors behind the max pool, which then reads fewer values."""
         before = affine.sources[0]
-        takes = before.has_weights and before.pool is None and rises(before.coded)
-        if takes and self._sole(before):
+        if _pools(before) and self._sole(before):
             before.pool, inner = pool, before
         else:
             op.sources, op.pool, op.nonnegative = [before], pool, before.nonnegative
@@ -300,7 +320,7 @@ class Fuser:
                 source = self._bypass(source)
             else:
                 source = self._solid(source)
-        inner = source.average
+        inner = source.average if source.upscale is None else None
         if average and inner and self._sole(source) and not source.activation:
             both = _in_one(inner, average, source.sources[0].out_shape)
             if both is not None:
@@ -308,6 +328,12 @@ class Fuser:
                 op.stride, op.pads, op.in_shape = both.stride, both.pads, source.out_shape
         op.sources, op.nonnegative = [source], source.nonnegative
         return op
+
+
+def _pools(op: Op) -> bool:
+    """Whether a max pool behind a convolution can be fused into it."""
+    free = op.pool is None and op.upscale is None
+    return op.has_weights and free and rises(op.coded)
 
 
 def _in_one(first: Average, second: Average, shape: Shape) -> Average | None:

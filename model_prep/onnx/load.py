@@ -18,6 +18,7 @@ from nuq.model_prep.onnx import (  # noqa: F401
     parts,
     pointwise,
     quantized,
+    resizing,
     views,
     windows,
 )
@@ -115,6 +116,9 @@ def _load(path: Path) -> ImportedNetwork:
     check(heads)
     spread_pools(heads)
     notes = context.notes
+    larger = sum(op.kind == "maxpool" and op.upscale is not None for op in reachable(heads))
+    if larger:
+        notes.append(f"{larger} layers that only enlarge a map, because other nodes read it, too")
     for name, value in zip(source.output_names, values, strict=True):
         of = f" of output {shown(name)}" if len(values) > 1 else ""
         if value.steps:

@@ -35,7 +35,8 @@ Ints = tuple[int, ...]
 MAX_LISTED = 100  # nodes in one message
 HOST = frozenset((  # operators that the host can do behind the last layer
     "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "ArgMax", "Transpose", "Reshape", "Flatten",
-    "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear",
+    "Squeeze", "Unsqueeze", "DepthToSpace", "Identity", "Dropout", "Cast", "QuantizeLinear",
+    "DequantizeLinear",
 ))  # fmt: skip
 ROUNDS = ("QuantizeLinear", "DequantizeLinear")  # of these, what they only round
 QONNX = ("qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas")  # domains
@@ -157,6 +158,14 @@ class Context:
                 )
             self._values[name] = self.array(self.source.initializers[name], name)
         return self._values[name]
+
+    def whole(self, name: str, value: Value) -> Value:
+        """A tensor, or the map that it is where channels became places of pixels, or these them."""
+        op = value.moved() if value.split else None
+        if op is not None:
+            check_map(op.out_shape, f"the tensor {shown(name)}", self.budget)
+            self._values[name] = value = Value(op, map_axes(op.out_shape))
+        return value
 
     def convert(self, proto: NodeProto, title: str) -> None:
         """Give a node's first output its value; others must have no reader."""
@@ -291,7 +300,7 @@ class Node:
             raise UnsupportedError(f"input {index} must not be what the host computes at the end")
         if value.opaque:
             raise UnsupportedError("")
-        return value
+        return self.context.whole(self.inputs[index], value)
 
     def map(self, index: int = 0) -> Op:
         """An input that must be a plain feature map [1, channels, rows, columns]."""

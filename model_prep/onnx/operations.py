@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from nuq.formats.activation import RELU, Activation
+from nuq.formats.arithmetic import MAX_UPSCALE, Upscale
 from nuq.formats.ending import Ending, Step, start
 from nuq.formats.errors import UserError
 from nuq.model_prep.graph import Layer, computed_shape
@@ -50,6 +51,8 @@ class Op(Layer):
 
     Until it is fused its kind may also be "input", "affine" (x * weight + bias per channel),
     "activation", "quantize" (has `codes`), "pad", "select" (some channels, in the order of
+    `index`), "upscale" (has `upscale`, of channels in the order of `index` where that shuffles),
+    "fold" (`stride` rows and columns go into channels, place by place, then in the order of
     `index`), "pointwise" (a part of an activation, which nothing may read once that is recognised),
     or "refused" (stands for a node that cannot be had, so that the nodes behind it can still be
     checked); "concat" becomes a concat of the Graph.
@@ -61,7 +64,8 @@ class Op(Layer):
     activation: Activation | None = None
     sources: "list[Op]"
     pad_value: float = 0.0  # what "pad" fills in, 0 or -inf
-    index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of "select"
+    # of "select" and "fold"; of "upscale": channel c, of C, at place q is index[q * C + c]
+    index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     nonnegative: bool = False  # no value can be below 0
     of: Pointwise | None = None
 
@@ -95,12 +99,13 @@ def readers(order: Iterable[Op]) -> Counter[Op]:
 
 
 def fixed_conv(
-    source: Op, title: str, weight: np.ndarray, groups: int = 1, pads: Pads = (0, 0, 0, 0)
-) -> Op:
-    """A 1x1 convolution whose weights are structure; it keeps the sign of what it reads."""
+    source: Op, title: str, weight: np.ndarray, groups: int = 1, pads: Pads = (0, 0, 0, 0),
+    stride: tuple[int, int] = (1, 1),
+) -> Op:  # fmt: skip
+    """A convolution whose weights are structure; it keeps the sign of what it reads."""
     return Op(
         "conv", sources=[source], title=title, weight=weight,
-        bias=np.zeros(len(weight), np.float32), groups=groups, pads=pads,
+        bias=np.zeros(len(weight), np.float32), groups=groups, pads=pads, stride=stride,
         activation=RELU if source.nonnegative else None, nonnegative=source.nonnegative, fixed=True,
     )  # fmt: skip
 
@@ -118,9 +123,9 @@ def selected(source: Op, index: np.ndarray, title: str) -> Op:
     return Op("select", sources=[source], title=title, conv_shape=shape, index=index)
 
 
-def part(size: int, stride: int) -> str:
-    """The label of a part of the channels: `size` of them, `stride` apart."""
-    return f"C{size}x{stride}"
+def part(size: int, stride: int, side: str = "C") -> str:
+    """The label of a part of the channels, rows or columns: `size` of them, `stride` apart."""
+    return f"{side}{size}x{stride}"
 
 
 def numbers(label: str) -> tuple[int, int]:
@@ -200,17 +205,18 @@ class Value:
         return any(map(is_part, self.order))
 
     def _joined(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Labels with parts of the channels that follow each other joined."""
+        """Labels with parts of one side that follow each other joined."""
         found: list[str] = []
         for label in labels:
             size, stride = numbers(label)
             before = numbers(found[-1]) if found else (0, 0)
-            if size and before[1] == size * stride:
-                found[-1] = part(before[0] * size, stride)
+            if size and found and found[-1][0] == label[0] and before[1] == size * stride:
+                found[-1] = part(before[0] * size, stride, label[0])
             else:
                 found.append(label)
-        whole = part(self.op.out_shape[0], 1)
-        return tuple("C" if label == whole else label for label in found)
+        whole = {part(size, 1, side): side for side, size in zip(LABELS, self.op.out_shape,
+                                                                 strict=True)}  # fmt: skip
+        return tuple(whole.get(label, label) for label in found)
 
     def reshape(self, shape: Sequence[int]) -> "Value":
         """The same elements with other sizes, as many."""
@@ -231,18 +237,21 @@ class Value:
         return replace(self, axes=tuple(axes), shape=())._shuffled()
 
     def _cut(self, rest: list[str], size: int) -> list[str]:
-        """Take the first label off `rest`; of channels, only as much as `size` asks for."""
+        """Take the first label off `rest`, only as much of it as `size` asks for."""
         label = rest.pop(0)
-        whole, stride = numbers(label) if label != "C" else (self.op.out_shape[0], 1)
-        if not whole or whole <= size or whole % size:
+        side = label[0]
+        whole, stride = numbers(label)
+        if not whole:
+            whole, stride = self.op.out_shape[LABELS.index(side)], 1
+        if whole <= size or whole % size:
             return [label]
-        rest.insert(0, part(whole // size, stride))
-        return [part(size, stride * (whole // size))]
+        rest.insert(0, part(whole // size, stride, side))
+        return [part(size, stride * (whole // size), side)]
 
     def _shuffled(self) -> "Value":
         """With a choice of channels where one axis has all parts of them in another order."""
         held = [place for place, labels in enumerate(self.axes) if any(map(is_part, labels))]
-        if len(held) != 1:
+        if len(held) != 1 or any(is_part(label) and label[0] != "C" for label in self.order):
             return self
         labels = self.axes[held[0]]
         parts = [label for label in labels if is_part(label)]
@@ -256,6 +265,62 @@ class Value:
         op = selected(self.op, places, f"order of {self.op.title}")
         joined = (*labels[:first], "C", *labels[first + len(parts) :])
         return Value(op, (*self.axes[: held[0]], joined, *self.axes[held[0] + 1 :]))
+
+    def moved(self) -> Op | None:
+        """The map that this is where parts of its channels became rows and columns, or of these
+        channels, as exporters write what shuffles pixels."""
+        if self.ndim != 4 or self.axes[0]:
+            return None
+        cut = any(is_part(label) and label[0] != "C" for label in self.order)
+        return self._folded() if cut else self._enlarged()
+
+    def _folded(self) -> Op | None:
+        """Every so many rows and columns of one map, the others among its channels."""
+        channels, sides, steps = self.op.out_shape[0], self.op.out_shape[1:], []
+        for labels, side, whole in zip(self.axes[2:], LABELS[1:], sides, strict=True):
+            size, step = numbers(labels[0]) if len(labels) == 1 else (0, 0)
+            size, step = (size, step) if size else (whole, 1)
+            if [label[0] for label in labels] != [side] or size * step != whole:
+                return None
+            steps.append(step)
+        unit = {"C": 1, "H": steps[1] * channels, "W": channels}
+        places = np.zeros(1, np.int64)
+        for label in self.axes[1]:
+            size, stride = numbers(label)
+            size, stride = (size, stride) if size else (self.size((label,)), 1)
+            offsets = np.arange(size) * stride * unit[label[0]]
+            places = (places[:, None] + offsets).reshape(-1)
+        total = channels * steps[0] * steps[1]
+        if not np.array_equal(np.sort(places), np.arange(total)):
+            return None
+        shape = (total, sides[0] // steps[0], sides[1] // steps[1])
+        return Op(
+            "fold", sources=[self.op], title=f"pixels of {self.op.title}", conv_shape=shape,
+            stride=(steps[0], steps[1]), index=places,
+        )  # fmt: skip
+
+    def _enlarged(self) -> Op | None:
+        """The map of which each place has a part of the channels."""
+        found = []
+        for labels, side in zip(self.axes[1:], LABELS, strict=True):
+            size = self.op.out_shape[LABELS.index(side)]
+            if side != "C" and size > 1:
+                if labels[:1] != (side,):
+                    return None
+                labels = labels[1:]
+            if not all(map(is_part, labels)):
+                return None
+            places = np.zeros(1, np.int64)
+            for size, stride in map(numbers, labels):
+                places = (places[:, None] + np.arange(size) * stride).reshape(-1)
+            found.append(places)
+        channel, down, across = found
+        if max(len(down), len(across)) > MAX_UPSCALE:
+            return None
+        index = (down[:, None, None] + across[:, None] + channel).reshape(-1)
+        upscale = Upscale((len(down), len(across)), True)
+        title = f"pixels of {self.op.title}"
+        return Op("upscale", sources=[self.op], title=title, upscale=upscale, index=index)
 
     def transpose(self, order: Sequence[int]) -> "Value":
         """The same elements with permuted axes."""

@@ -27,13 +27,18 @@ class Sliding:
         """(rows, columns)."""
         return _pair(self.dilations, "dilations")
 
+    @property
+    def step(self) -> Pair:
+        """Strides, (rows, columns)."""
+        return _pair(self.strides, "strides")
+
     def over(self, source: Op, kernel: Pair, ceil: bool = False) -> tuple[Window, bool]:
         """The window on a map, in floor mode with explicit pads.
 
         Also whether ceil mode added positions that reach beyond the pads which the node declares.
         """
         check(kernel, 1, "kernel_shape")
-        stride = _pair(self.strides, "strides")
+        stride = self.step
         reach = dilated(kernel, self.dilation)
         sizes = source.out_shape[1:]
         pads = self.pads or (0, 0, 0, 0)

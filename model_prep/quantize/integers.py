@@ -104,7 +104,7 @@ def _common(layer: Layer, quantizer: Quantizer | None) -> dict[str, Any]:
     """The fields that a layer in integers has from the float layer."""
     names = (
         "name", "kind", "in_shape", "conv_shape", "stride", "pads", "dilation", "groups",
-        "activation", "pool", "kernel",
+        "activation", "pool", "upscale", "kernel",
     )  # fmt: skip
     own = {name: getattr(layer, name) for name in names}
     return {**own, "inputs": tuple(layer.inputs), "quantizer": quantizer}
@@ -154,9 +154,11 @@ def quantize_operation(
 def check_graph(graph: Graph) -> None:
     """Refuse, by UserError, a network that the integer arithmetic does not cover."""
     for head in graph.ends:
-        if head.coded or (head.activation and head.has_weights) or head.pool is not None:
+        plain = head.pool is None and head.upscale is None
+        if head.coded or (head.activation and head.has_weights) or not plain:
             raise UserError(
-                f"layer {head.name} must have neither activation nor pool, as its output stays raw"
+                f"layer {head.name} must have neither activation nor pool nor upscale, as its "
+                "output stays raw"
             )
         if not head.has_weights and head.kind != "avgpool":
             raise UserError(

@@ -16,7 +16,7 @@ from nuq.formats.network import Layer, Network
 from nuq.formats.quantizer import Quantizer
 from nuq.formats.rules import check_exact
 from nuq.model_prep.quantize.exact_conv import ExactConvolution
-from nuq.model_prep.run import max_pool, near_squares, run, window_sums
+from nuq.model_prep.run import enlarge, max_pool, near_squares, run, window_sums
 
 
 class ExactOperation:
@@ -109,13 +109,14 @@ class Reference:
         sources = [self._quantizers.get(self.network.parts_of(name)[0]) for name in layer.inputs]
         keys = [one and one.key for one in (sources[0], layer.quantizer)]
         if layer.kind == "maxpool" and keys[0] == keys[1]:
-            return _pool(layer, codes[0])  # decoding and encoding would give the same codes
+            # decoding and encoding would give the same codes
+            return _placed(layer, _pool(layer, codes[0]))
         step = self._steps[layer.name]
         values = [_decode(one, form, step.dtype) for one, form in zip(codes, sources, strict=True)]
         sums = step(values[0]) if isinstance(step, ExactConvolution) else step(values)
         if layer.quantizer is None:
             return sums
-        return _encode(layer.quantizer, _pool(layer, sums))
+        return _placed(layer, _encode(layer.quantizer, _pool(layer, sums)))
 
 
 def _decode(codes: torch.Tensor, quantizer: Quantizer | None, dtype: torch.dtype) -> torch.Tensor:
@@ -146,6 +147,11 @@ def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
     kind = y.dtype
     values = y.to(torch.int32) & 0xFFFF if kind == torch.int16 else y
     return max_pool(pool, values.to(torch.float32)).to(torch.int32).to(kind)
+
+
+def _placed(layer: Layer, codes: torch.Tensor) -> torch.Tensor:
+    """Codes where they are stored."""
+    return enlarge(layer.upscale, codes) if layer.upscale else codes
 
 
 def _encode(quantizer: Quantizer, y: torch.Tensor) -> torch.Tensor:

@@ -288,8 +288,7 @@ class Student:
                 out = run.activate(layer, out)
             if observe is not None:
                 observe(layer, run.decoded(layer, out) if coded else out)
-            if layer.pool is not None:
-                out = run.max_pool(layer.pool, out)
+            out = run.placed(layer, out)
             return out if coder is None or self._copies(layer) else coder(out)
 
         return run.outputs(self.graph, run.run(self.graph, x, stored, gradients=True))

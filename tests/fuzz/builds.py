@@ -63,7 +63,7 @@ class Build:
             map_height=64, map_width=64, kernel=64, stride=8, pad_entries=self.line_blocks,
             pass_blocks=128, planes=64, channels=1024,
             passes=1 << 12, in_widths=every, out_widths=every, weight_widths=every,
-            table_entries=256, plain_weights=True,
+            table_entries=256, plain_weights=True, row_bytes=1 << 14,
             chip_words=(self.chip_words * self.images, (self.chip_words + 1) * self.images),
         )  # fmt: skip
         return Engine(part, sizes)
@@ -175,6 +175,10 @@ MUTATIONS = {
                  "sum_t(high) <<", "pairs"),
         Mutation("half_tile", "control.hpp", "lanes = d.tile_planes * BLOCK_CODES;",
                  "lanes = C::PE;", "narrow_pairs"),
+        Mutation("place_order", "packing.hpp", "from++;", "from += 0;"),
+        Mutation("places_swapped", "packing.hpp", "across.start(w.places_w);",
+                 "across.start(w.places_h);"),
+        Mutation("part_of_a_row", "control.hpp", "w.raw || w.parts ?", "w.raw ?"),
         Mutation("cache_always_fetched", "control.hpp", "tile.value == 0,", "1,"),
     )
 }  # fmt: skip

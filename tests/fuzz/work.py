@@ -136,7 +136,8 @@ def prune(toy: Toy) -> Toy:
 def _options(layer: ToyLayer) -> Iterator[dict[str, object]]:
     """Simplifications of one layer."""
     simple = {
-        "pool": None, "pads": (0, 0, 0, 0), "stride": (1, 1), "dilation": (1, 1), "groups": 1,
+        "pool": None, "upscale": None,
+        "pads": (0, 0, 0, 0), "stride": (1, 1), "dilation": (1, 1), "groups": 1,
         "kernel": (1, 1), "shift_more": 0, "frac": 0, "signed": False, "relu": None, "like": None,
         "variant": "floor", "rule": "nearest", "qm": 12,
     }  # fmt: skip

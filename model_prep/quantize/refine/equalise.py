@@ -43,6 +43,8 @@ def scalable(graph: Graph, alike: bool = False) -> frozenset[str]:
         rectified = layer.activation is not None and layer.activation.rectifies
         scaled = scales(layer.activation) or (alike and rectified)
         inside = readers and passed_on and layer.name not in graph.heads
+        if layer.upscale is not None and layer.upscale.shuffle and not alike:
+            continue  # one scale for the channels that go to one place each
         if kind and inside and scaled:
             good.add(layer.name)
     return frozenset(good)
@@ -60,7 +62,8 @@ def channel_scales(graph: Graph, scales: Scales, name: str) -> np.ndarray:
     found = []
     for part in graph.parts_of(name):
         if part in scales:
-            found.append(scales[part])
+            # of a convolution that shuffles, whose channels all have one scale, those stored
+            found.append(scales[part][: graph.source_shape(part)[0]])
             continue
         layer = None if part == INPUT else graph.layer(part)
         if layer is not None and layer.kind in ("maxpool", "avgpool"):

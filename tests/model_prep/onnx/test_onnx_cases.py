@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from activation_cases import ACTIVATIONS
 from cases import CASES, IMAGE, body
+from enlarged_cases import ENLARGED, odd_width_decoder
 from onnx_models import build, compare, node, runtime, runtimes, save
 
 from nuq.codegen.emit import csim
@@ -26,7 +27,7 @@ from tests.checkout import needs_compiler
 
 IMAGES = 4
 ENGINE = ("SIMD=8", "PE=24", "PIXELS=1")
-EVERY = CASES | ACTIVATIONS
+EVERY = CASES | ACTIVATIONS | ENLARGED
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,22 @@ def test_integers_are_those_of_the_c_simulation(name: str, tmp_path: Path, engin
     for number, x in enumerate(inputs):
         for mine, expected in zip(found, runtimes(model, network, x[None]), strict=True):
             close(np.asarray(mine[number]), expected.reshape(np.asarray(mine[number]).shape))
+
+
+@needs_compiler
+def test_rows_that_are_no_whole_words_need_wide_tiles(
+    tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = odd_width_decoder()
+    compare(model, tmp_path)
+    np.savez(tmp_path / "data.npz", images=np.zeros((4, 3, 10, 10), np.uint8) + 7)
+    options = [f"NET={save(model, tmp_path / 'odd.onnx')}", f"DATA={tmp_path / 'data.npz'}"]
+    for bits, status in ((5, 2), (4, 0)):
+        out = [f"OUT={tmp_path / str(bits)}"]
+        assert main(["quantize", *options, f"BITS={bits}", "IMAGES=2", *out]) == 0
+        assert run_cli(main, ["codegen", f"ENGINE={engine}", *out]) == status
+    assert "PE must be 32 or more to store its channels at 2x2 places" in capsys.readouterr().err
+    assert main(["csim", f"ENGINE={engine}", *out]) == 0
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> None:
