@@ -7,6 +7,7 @@ it.
 
 from dataclasses import dataclass
 
+from nuq.codegen.design.cost import SUM_DISTANCE
 from nuq.codegen.design.ports import READ_AHEAD, WRITE_AHEAD
 from nuq.codegen.design.sizes import Sizes, factor_bits, gear_bits
 from nuq.formats.arithmetic import BLOCK_CODES, ceil_div, signed_bits
@@ -140,6 +141,7 @@ def bounds(sizes: Sizes) -> dict[str, tuple[int, str]]:
         "LINE_BLOCKS": (sizes.line_blocks, "entries of a line buffer copy"),
         "LINE_LOW_BITS": (sizes.line_low_bits, "bits of a code that every entry holds"),
         "LINE_HIGH_BLOCKS": (sizes.line_high_blocks, "entries that hold a code's other bits"),
+        "SUM_DISTANCE": (SUM_DISTANCE, "steps from writing a sum that waits to reading it"),
         "PSUM_GROUPS": (sizes.psum_groups, "groups of pixels that wait for their next chunk"),
         "QK_UNITS": (array.qk_units, "requantizers and encoders"),
         "KNQ_LEVELS": (sizes.knq_levels, "codes of the largest table"),

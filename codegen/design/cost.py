@@ -19,6 +19,10 @@ from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
 from nuq.formats.design import STAGES, TRAFFIC
 from nuq.formats.packing import WORD_BYTES, touched_words
 
+# Steps of `compute` between writing a sum that waits for the next pass and reading it, at the
+# least: the stages of its pipeline between these two, and some to spare.
+SUM_DISTANCE = 16
+
 _COUNTED = tuple(item.name for item in fields(Row) if item.metadata["cost"])
 _counted = attrgetter(*_COUNTED)
 
@@ -85,6 +89,9 @@ def stage_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     for stage, values in _tile_counts(row, array, images).items():
         counts[stage] = np.zeros_like(counts["load"])
         counts[stage][chunks - 1 :: chunks] = values
+    if row.is_conv:
+        waiting = np.arange(len(counts["compute"])) % chunks != chunks - 1
+        counts["compute"] = counts["compute"] + SUM_DISTANCE * waiting
     counts["load"] = counts["load"].copy()
     counts["load"][0] += row.weight_table  # the codebook, an entry a cycle
     return counts

@@ -46,7 +46,7 @@ class Pipeline:
 
     place: Place
     label: str
-    free: frozenset[str]  # arrays of which no iteration needs what another one writes
+    free: frozenset[str]  # arrays of which no iteration needs what the one before it writes
 
 
 def find_pipelines(texts: Mapping[str, str]) -> list[Pipeline]:
@@ -56,7 +56,11 @@ def find_pipelines(texts: Mapping[str, str]) -> list[Pipeline]:
         functions = [f for f in parse(lex(name, texts[name])).functions]
         for loop in (loop for function in functions for loop in pipelines(function)):
             given = [(pragma_name(pragma), pragma_options(pragma)) for pragma in loop.pragmas()]
-            free = [o.get("variable") for kind, o in given if kind == "DEPENDENCE" and "false" in o]
+            free = [
+                options.get("variable")
+                for kind, options in given
+                if kind == "DEPENDENCE" and ("false" in options or "distance" in options)
+            ]
             place = Place(name, loop.line)
             found.append(Pipeline(place, loop.label, frozenset(v for v in free if v)))
     return found

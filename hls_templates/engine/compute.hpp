@@ -134,12 +134,10 @@ clear_bias:
   cycle_t total = 0;
 compute_step:
   for (bool end = false; !end;) {
-#pragma HLS PIPELINE II = 1                            // PIXELS*SIMD*PE multiply-adds a cycle
-#pragma HLS DEPENDENCE variable = low inter false      // rows read are never those being written
-#pragma HLS DEPENDENCE variable = high inter false     // nor here
-#pragma HLS DEPENDENCE variable = partial inter false  // each group is read, later written, once
-#pragma HLS DEPENDENCE variable = weight inter false   // a half is read, the other one written
-#pragma HLS DEPENDENCE variable = tap inter false      // nor here
+#pragma HLS PIPELINE II = 1  // PIXELS*SIMD*PE multiply-adds a cycle
+    // plan_rows keeps passes apart. low, high, weight and tap are written before they are read, so
+    // that the read is one stage behind the write and no promise is needed.
+#pragma HLS DEPENDENCE variable = partial inter RAW distance = C::SUM_DISTANCE true
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_STEPS
     if (begin) {
       row = rows.read();

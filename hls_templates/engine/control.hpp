@@ -352,7 +352,8 @@ plan_read_block:
 
 // Which input rows are taken in while an output row is computed: those that the next one needs;
 // during an image's last row those that no window needs and, where the line buffer has room for
-// them, the first of the next image or of the next pass.
+// them, the first of the next image or of the next pass. Behind a pass whose sums wait come
+// SUM_DISTANCE rows of nothing: the next pass reads what has left compute's pipeline.
 template <class C>
 void plan_rows(Fifo<RowWork<C>>& work_in, Fifo<RowJob<C>>& jobs) {
   typedef typename C::entry_t entry_t;
@@ -374,15 +375,20 @@ void plan_rows(Fifo<RowWork<C>>& work_in, Fifo<RowJob<C>>& jobs) {
   y_t y = 0;
   y_t reach = 0, reached = 0;  // behind the window of the next row; of the row, within the map
   typename C::channel_t channel = w.first_channel;
-  bool reuse = false;  // the inputs are there already
-  bool fill = true;    // the image's first rows are not even on their way
-  bool begin = true;   // of an image
+  bool reuse = false;                // the inputs are there already
+  bool fill = true;                  // the image's first rows are not even on their way
+  bool begin = true;                 // of an image
+  Count<C::SUM_DISTANCE> apart = 0;  // rows of nothing before the next pass
   cycle_t total = 0;
 plan_row:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // a token a cycle
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_HEIGHT
-    if (begin) {
+    if (apart != 0) {
+      const RowJob<C> nothing = {0, 0, 0, 0, false, false, false, false, false};
+      jobs.write(nothing);
+      apart--;
+    } else if (begin) {
       if (fill && w.first_rows != 0) {
         const RowJob<C> job = {w.first_rows, 0, 0, 0, false, false, false, false, false};
         jobs.write(job);
@@ -424,6 +430,7 @@ plan_row:
       if (pass_end) {
         reuse = w.resident;
         if (w.resident) image_entry = 0;
+        if (!chunk.last) apart = C::SUM_DISTANCE;
         if (chunk.step()) channel += w.tile_channels;
       }
       fill = !next && !reuse;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Probe: a flat structure of 24 sums of 35 bits as one word of block RAM, packed to the bit. A word
-// is read, and written some cycles later; nobody needs it in between.
+// is read, written some cycles later, and read again DISTANCE steps after it was read before.
 #include "probe.hpp"
 
-const int LANES = 24, WORDS = 512;
+const int LANES = 24, WORDS = 512, DISTANCE = 16;
 
 struct SumWord {
   ap_int<35> lane[LANES];
@@ -15,9 +15,9 @@ void wide_aggregate(const ap_int<32> in[WORDS], ap_int<35> out[WORDS]) {
 #pragma HLS BIND_STORAGE variable = sums type = ram_s2p impl = bram  // one port each way
 add_word:
   for (uint16_t i = 0; i < WORDS; i++) {
-#pragma HLS PIPELINE II = 1                         // a word in and out a cycle
-#pragma HLS DEPENDENCE variable = sums inter false  // each word is read, later written, once
-    const SumWord old = sums[i];
+#pragma HLS PIPELINE II = 1  // a word in and out a cycle, each again DISTANCE steps later
+#pragma HLS DEPENDENCE variable = sums inter RAW distance = DISTANCE true
+    const SumWord old = sums[i % DISTANCE];
     const ap_int<32> value = in[i];
     SumWord next;
   add_lane:
@@ -25,7 +25,7 @@ add_word:
 #pragma HLS UNROLL  // an adder each
       next.lane[k] = old.lane[k] + value + k;
     }
-    sums[i] = next;
+    sums[i % DISTANCE] = next;
     out[i] = next.lane[LANES - 1];
   }
 }
@@ -36,9 +36,9 @@ int main() {
   ap_int<35> out[WORDS];
   for (int i = 0; i < WORDS; i++) in[i] = 5 * i - 900;
   wide_aggregate(in, out);
-  wide_aggregate(in, out);
   for (int i = 0; i < WORDS; i++) {
-    if (out[i] != 2 * (5 * i - 900 + LANES - 1)) return 1;
+    const ap_int<35> before = i < DISTANCE ? ap_int<35>(0) : out[i - DISTANCE];
+    if (out[i] != before + 5 * i - 900 + LANES - 1) return 1;
   }
   return 0;
 }

@@ -144,7 +144,8 @@ def test_bit_exact_wherever_the_maps_are(
     generated: Callable[..., Path], toy: Callable[[], Toy]
 ) -> None:
     ddr, auto = (
-        simulated(generated(toy(), "PART=XC7Z045", f"FM={fm}"))["memory"] for fm in ("ddr", "auto")
+        simulated(generated(toy(), "PART=XC7Z045", "SIMD=8", "PE=24", f"FM={fm}"))["memory"]
+        for fm in ("ddr", "auto")
     )
     assert auto["ddr"]["other_bytes"] < ddr["ddr"]["other_bytes"] and auto["chip_bytes"] > 0
 
@@ -152,7 +153,7 @@ def test_bit_exact_wherever_the_maps_are(
 @needs_compiler
 def test_a_wrong_word_on_chip_is_found(generated: Callable[..., Path], capfd) -> None:
     """The test bench looks into the memories, not into what it hopes was written to DRAM."""
-    build = generated(grouped(), "PART=XC7Z045")
+    build = generated(grouped(), "PART=XC7Z045", "SIMD=8", "PE=24")
     assert any(layer["memory"]["output"] != "ddr" for layer in read_json(build)["layers"])
     path, right = build / "hls" / "memory.hpp", "chip[job.address + addr_t(at)] = word;"
     text = path.read_text()

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiler on a source text beside the headers that every design has."""
+"""The compilers on a source text beside headers."""
 
+import sys
 from pathlib import Path
 
 from nuq.codegen.emit.render import headers
+from nuq.codegen.hls_check.front_end import FLAGS, STUBS
 from nuq.formats.build import find_compiler, find_headers
 from tests.checkout import execute
 
@@ -14,3 +16,10 @@ def compile_text(folder: Path, text: str, *flags: str) -> str:
         (folder / name).write_text(content)
     command = (find_compiler(), "-std=c++14", "-w", "-I.", *flags, "-isystem", str(find_headers()))
     return execute(*command, "source.cpp", folder=folder).stderr
+
+
+def front_end_messages(folder: Path, text: str) -> str:
+    """clang's messages, in the vendor's branch of the headers of `folder`: much faster than g++."""
+    (folder / "source.cpp").write_text(text)
+    command = (sys.executable, "-m", "ziglang", "c++", *FLAGS, "-fsyntax-only")
+    return execute(*command, "-isystem", str(STUBS), "source.cpp", folder=folder).stderr

@@ -47,7 +47,7 @@ SEEDED = [
      "recurrence", "what goes round in finish_lanes (finish) takes"),
     ("pooling.hpp", "out.write(best);", "out.write(best);\n        rows[0][0] = best;",
      "recurrence", "rows -> "),
-    ("compute.hpp", "#pragma HLS DEPENDENCE variable = partial inter false", "//",
+    ("compute.hpp", "#pragma HLS DEPENDENCE variable = partial inter RAW distance =", "//",
      "recurrence", "partial -> "),
 ]  # fmt: skip
 

@@ -8,10 +8,9 @@ import re
 
 import pytest
 
-from nuq.codegen.emit import csim
 from nuq.codegen.emit.render import TEMPLATES, headers
 from tests.fuzz.work import find_build
-from tests.hls.compiler import compile_text
+from tests.hls.compiler import compile_text, front_end_messages
 
 # What is wrong, and the beginning of the sentence that says so.
 WRONG = {
@@ -79,14 +78,18 @@ template void layer_region<{wrong}>(MemoryPort<{wrong}>, MemoryPort<{wrong}>, Me
     folder = tmp_path_factory.mktemp("sizes")
     for name, content in find_build("small").files[1].items():
         (folder / name).write_text(content)
-    messages = compile_text(folder, text, "-fsyntax-only", *csim.AP_TYPES["fast"])
     sentences: dict[str, set[str]] = {change: set() for change in ["", *WRONG]}
-    change = ""
-    for line in messages.splitlines():
-        if named := re.search(r"In instantiation of .*Wrong(\d+)", line):
-            change = [*sentences][int(named[1])]
-        if failed := re.search(r"static assertion failed: (.*)", line):
-            sentences[change].add(failed[1])
+    sentence = ""
+    for line in front_end_messages(folder, text).splitlines():
+        if failed := re.search(
+            r"static assertion failed(?: due to requirement '.*?')?: (.*)", line
+        ):
+            sentence = failed[1]
+        elif "error:" in line:
+            sentence = line  # another error has a structure, too, whose sentence it must not be
+        if sentence and (named := re.search(r"Wrong(\d+)", line)):
+            sentences[[*sentences][int(named[1])]].add(sentence)
+            sentence = ""
     return sentences
 
 

@@ -86,6 +86,7 @@ struct Network {
   static const int32_t LINE_BLOCKS = 1368;  // entries of a line buffer copy
   static const int32_t LINE_LOW_BITS = 10;  // bits of a code that every entry holds
   static const int32_t LINE_HIGH_BLOCKS = 1;  // entries that hold a code's other bits
+  static const int32_t SUM_DISTANCE = 16;  // steps from writing a sum that waits to reading it
   static const int32_t PSUM_GROUPS = 169;  // groups of pixels that wait for their next chunk
   static const int32_t QK_UNITS = 1;  // requantizers and encoders
   static const int32_t KNQ_LEVELS = 8;  // codes of the largest table
