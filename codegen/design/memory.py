@@ -303,8 +303,9 @@ def all_on_chip(layers: Sequence[Layer], rows: Sequence[Row]) -> str | None:
     for layer, row in zip(layers, rows, strict=True):
         if row.out_chip != Place.CHIP and layer.quantizer is not None:
             return f"the output of layer {layer.name} ({row.output_words * WORD_BYTES:,} bytes)"
-        if INPUT in layer.inputs and row.in_chip == Place.DDR and row.tiles_per_group > 1:
-            return f"the input of layer {layer.name}, which {row.tiles_per_group} tiles read"
+        readers = row.tiles_per_group * max(1, row.interleave)
+        if INPUT in layer.inputs and row.in_chip == Place.DDR and readers > 1:
+            return f"the input of layer {layer.name}, which {readers} tiles read"
     if sum(layer.inputs.count(INPUT) for layer in layers) > 1:
         return "the network's input, which several layers read"
     return None

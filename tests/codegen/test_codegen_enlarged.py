@@ -45,7 +45,7 @@ def enlarged(bits: int) -> Toy:
     ("bits", "options", "types"),
     [
         (4, "SIMD=8 PE=24 FM=ddr", ("CSIM_TYPES=exact", "SANITIZE=1")),
-        (3, "SIMD=8 PE=32 PIXELS=2 FM=chip", ()),
+        (3, "SIMD=8 PE=32 PIXELS=2", ()),
         (5, "SIMD=8 PE=40", ("CSIM_TYPES=timed",)),
     ],
 )
