@@ -5,9 +5,10 @@ It chooses lane packing, the weight buffer's depth, chunks of input channels, th
 prefetching, and how many QK/QE units finish the pixels; then places feature maps and weights.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product, takewhile
+from itertools import product
 
 from nuq.codegen.design.array import Array
 from nuq.codegen.design.cost import batched_cost
@@ -53,10 +54,13 @@ def plan(network: Network, part: Part, array: Array | None = None, images: int =
     if images < 1:
         raise UserError(f"BATCH must be 1 or more, not {images}")
     array = replace(array, qk_units=array.pe)
-    design = _plan(lower(network, array, WEIGHT_ROWS[0]), part, images)
+    lowered = lower(network, array, WEIGHT_ROWS[0])
+    compact_lowered = lower(network, array, WEIGHT_ROWS[0], compact=True)
+    design = compact = _plan(lowered, part, images)
     if array.fm == "ddr":
         return design
-    compact = _plan(lower(network, array, WEIGHT_ROWS[0], compact=True), part, images)
+    if compact_lowered.gather != lowered.gather:
+        compact = _plan(compact_lowered, part, images)
     missing, still_missing = (all_on_chip(network.layers, item.rows) for item in (design, compact))
     fewer_bytes = compact.activation_bytes < design.activation_bytes
     as_fast = compact.cycles <= design.cycles * (1 + COMPACT_SLACK)
@@ -189,11 +193,13 @@ def _candidates(
 ) -> Iterator[Candidate]:
     """Every depth of the weight buffer with every batch and every useful line buffer."""
     array = lowered.array
-    for weight_rows, batch in product(WEIGHT_ROWS, _batches(min(images, MAX_BATCH))):
+    depths = []
+    for weight_rows in WEIGHT_ROWS:
         cut = [row.cut(array, weight_rows, limit) for row in base]
         whole = [row for row in cut if row is not None]
-        if len(whole) < len(cut):
-            continue
+        if len(whole) == len(cut):
+            depths.append((weight_rows, whole))
+    for (weight_rows, whole), batch in product(depths, _batches(min(images, MAX_BATCH))):
         for capacity in line_capacities(whole, batch):
             rows = tuple(use_line_buffer(row, batch, capacity) for row in whole)
             sizes = sizes_of(lowered, rows, array, weight_rows, batch)
@@ -242,8 +248,10 @@ def _unit_choices(candidate: Candidate, images: int) -> Iterator[Sizes]:
         if array.pe % units == 0
     ]
     limit = candidate.cycles * (1 + FINISH_SLACK)
-    slower = list(takewhile(lambda sizes: _cycles(candidate.rows, sizes, images) > limit, choices))
-    yield from reversed(choices[: len(slower) + 1])
+    enough = bisect_left(
+        choices, True, key=lambda sizes: _cycles(candidate.rows, sizes, images) <= limit
+    )
+    yield from reversed(choices[: enough + 1])
 
 
 def _too_large(lowered: Lowered, base: Sequence[Row]) -> str:

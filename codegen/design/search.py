@@ -176,8 +176,12 @@ class Bound:
         return total
 
 
-def explore(network: Network, part: Part, images: int = 1, axes: Axes | None = None) -> Exploration:
+def explore(
+    network: Network, part: Part, images: int = 1, axes: Axes | None = None, front: bool = True
+) -> Exploration:
     """Search the whole space for a batch of images, within `part.limit` of each resource.
+
+    Without `front` designs are left out that the best one is faster than.
 
     Raises:
         UserError: no design fits; the sentence is of the smallest one.
@@ -192,7 +196,9 @@ def explore(network: Network, part: Part, images: int = 1, axes: Axes | None = N
     quiet = not sys.stderr.isatty()
     for least, array in tqdm(ranked, desc="designs", unit="point", disable=quiet, leave=False):
         if any(
-            other.seconds <= least and other.array.multipliers <= array.multipliers
+            other.seconds <= least
+            and other.array.multipliers <= array.multipliers
+            or (other.seconds < least and not front)
             for other in fitting
         ):
             continue
@@ -220,7 +226,7 @@ def choose(network: Network, part: Part, images: int, axes: Axes) -> Design:
     if images < 1:
         raise UserError(f"BATCH must be 1 or more, not {images}")
     try:
-        return explore(network, part, images, axes).best
+        return explore(network, part, images, axes, front=False).best
     except UserError:
         if axes:  # the smallest such array says what is short
             return planner.plan(network, part, least, images)

@@ -139,7 +139,13 @@ def test_all_on_chip_takes_a_smaller_batch_where_it_must() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("toy", [inception, residual, grouped, chunked])
+@pytest.mark.parametrize(
+    "toy",
+    [
+        inception,
+        *(pytest.param(toy, marks=pytest.mark.slow) for toy in (residual, grouped, chunked)),
+    ],
+)
 def test_bit_exact_wherever_the_maps_are(
     generated: Callable[..., Path], toy: Callable[[], Toy]
 ) -> None:

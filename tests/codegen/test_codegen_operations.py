@@ -23,7 +23,7 @@ from tests.toys import POOL2, Toy, ToyLayer, change_json, read_json
 
 
 def test_design_says_how_to_read_the_result(generated: Callable[..., Path]) -> None:
-    build = generated(residual(), "PART=XC7Z045")
+    build = generated(residual(), "PART=XC7Z045", "SIMD=8", "PE=24")
     report, design = read_json(build), read_json(build, "design")
     frac = read_json(build, "quantized/manifest")["layers"][-1]["out_frac"]
     assert [(one["frac"], one["divisor"]) for one in design["outputs"]] == [(frac, 16)]

@@ -331,6 +331,7 @@ def test_bad_options(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow()
 def test_sqnr_allocation_of_weights_leaves_what_is_set(tmp_path: Path) -> None:
     plan = tmp_path / "asked.toml"
     layers = digits.graph().layers
