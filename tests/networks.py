@@ -128,6 +128,9 @@ def enlarge(
     shuffle = layer.kind == "conv" and layer.groups == 1 and rng.random() < 0.6
     if shuffle:
         layer.out = int(rng.integers(1, 21)) * factor[0] * factor[1]
+        if layer.like is None and rng.random() < 0.7:
+            factor, layer.bits = (2, 2), 4  # rows are whole words
+            layer.out = 4 * int(rng.integers(1, 21))
     layer.upscale = Upscale(factor, shuffle)
     return layer.upscale.shape((layer.out, *shape[1:]))
 

@@ -18,6 +18,7 @@ from nuq.codegen.design.array import Array
 from nuq.formats.arithmetic import BLOCK_CODES, ceil_div
 from nuq.formats.packing import WORD_BYTES
 
+RAW_ROW_WORDS = 512  # of raw pixels that are written at a time
 C_TYPE, NUMPY_TYPE = "int32_t", "<i4"  # of every field
 
 
@@ -187,8 +188,9 @@ class Row:
         "bytes", cost=False,
     )  # fmt: skip
     part_words: int = column(
-        "where tiles are interleaved: what one of them writes of that; else 0", "words", cost=False
-    )
+        "where tiles are interleaved, what one of them writes of that; of raw pixels that are "
+        "written a row at a time, a row; else 0", "words", cost=False,
+    )  # fmt: skip
     tile_planes: int = column("output planes of a tile", "planes", cost=False)
     last_planes: int = column("and of a group's last tile", "planes", cost=False)
     last_blocks: int = column("channel blocks of the last chunk", "blocks", cost=False)
@@ -205,8 +207,9 @@ class Row:
     layer_passes: int = column("its passes: the chunks of every tile", "passes", cost=False)
     reach: int = column("input rows that the first window reaches", "rows", cost=False)
     write_rows: int = column(
-        "output rows of a plane, before they are enlarged; of raw ones, pixels", "rows", cost=False
-    )
+        "output rows of a plane, before they are enlarged; of raw ones pixels, where `part_words` "
+        "does not say rows", "rows", cost=False,
+    )  # fmt: skip
     layer_words: int = column("words of the layer in every section of weights.bin", "words",
                               cost=False)  # fmt: skip
 
@@ -249,6 +252,15 @@ class Row:
     def row_bytes(self) -> int:
         """Bytes from a tile's output row of a plane to its next one."""
         return self.out_width * self.out_bits * self.places * max(1, self.interleave)
+
+    @property
+    def raw_words(self) -> int:
+        """Words of a row of raw pixels, where they follow each other and a short burst holds them.
+
+        A burst a pixel would wait for the DRAM longer than it writes.
+        """
+        words = self.out_width * self.out_channels
+        return words if self.raw and self.tiles == 1 and words <= RAW_ROW_WORDS else 0
 
     @property
     def code_bits(self) -> int:
@@ -329,7 +341,7 @@ class Row:
         step = self.chunk_blocks if self.is_conv else planes
         ring = self.ring_rows * row_entries
         parts = self.interleave > 1  # of rows: back to the first plane, one row further down
-        part_words = self.row_bytes // self.interleave // WORD_BYTES if parts else 0
+        part_words = self.row_bytes // self.interleave // WORD_BYTES if parts else self.raw_words
         return replace(
             self,
             columns=array.groups(self.conv_width),
@@ -363,7 +375,7 @@ class Row:
             layer_tiles=self.tiles,
             layer_passes=self.passes,
             reach=(self.kernel_h - 1) * self.dilation_h + 1 - self.pad_top,
-            write_rows=self.out_height * (self.out_width if self.raw else 1),
+            write_rows=self.out_height * (self.out_width if self.raw and not part_words else 1),
             layer_words=self.weight_words(array),
         )
 

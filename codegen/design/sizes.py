@@ -26,7 +26,7 @@ from nuq.formats.arithmetic import (
     unsigned_bits,
 )
 from nuq.formats.network import Layer
-from nuq.formats.packing import WORD_BITS
+from nuq.formats.packing import WORD_BITS, WORD_BYTES
 from nuq.formats.quantizer import Quantizer
 
 RAMB18 = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
@@ -257,7 +257,7 @@ def sizes_of(
         or (weight_bits,),
         table_entries=max(row.weight_table for row in rows),
         plain_weights=any(row.is_conv and not row.weight_table for row in rows),
-        row_bytes=max(row.row_bytes for row in rows),
+        row_bytes=max(max(row.row_bytes, row.raw_words * WORD_BYTES) for row in rows),
     )  # fmt: skip
 
 

@@ -172,7 +172,7 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
                               d.write_rows,
                               d.out_row_bytes,
                               d.part_words,
-                              addr_t(d.out_channels),
+                              addr_t(d.part_words != 0 ? d.part_words : d.out_channels),
                               addr_t(d.out_addr),
                               addr_t(d.out_plane_words),
                               addr_t(d.out_words)};
@@ -546,7 +546,7 @@ plan_write_plane:
     if (begin) {
       const TileJob<C> job = tiles.read();
       plane.start(w.raw ? Count<C::PACK_PLANES>(1) : job.planes);
-      part = w.raw ? Count<C::MAX_ROW_WORDS>(job.lanes) : w.part_words;
+      part = w.parts ? w.part_words : Count<C::MAX_ROW_WORDS>(job.lanes);
       image_at = w.map + job.offset;
       begin = false;
     } else {

@@ -240,13 +240,15 @@ struct TileJob {
 
 template <class C>
 struct WriteWork {
-  bool raw, on_chip, parts;  // parts: other tiles' rows lie between the rows
+  // parts: all rows are part_words, because other tiles' rows lie between them, or raw pixels are
+  // written a row at a time
+  bool raw, on_chip, parts;
   Count<C::MAX_PASSES> tiles;
   Count<C::MAX_IMAGES> images;
-  Count<C::MAX_HEIGHT * C::MAX_WIDTH> rows;        // raw: pixels
+  Count<C::MAX_HEIGHT * C::MAX_WIDTH> rows;        // raw: pixels, or rows of them
   Count<C::MAX_ROW_WORDS * WORD_BYTES> row_bytes;  // from row to row
   Count<C::MAX_ROW_WORDS> part_words;
-  addr_t channels, map, plane_words, image_words;
+  addr_t channels, map, plane_words, image_words;  // channels: raw, from row to row
 };
 
 template <class C>

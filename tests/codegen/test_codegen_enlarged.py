@@ -143,3 +143,16 @@ def test_a_head_and_a_grouped_convolution_have_none(load_toy: Callable[..., Netw
     ):
         with pytest.raises(UserError, match=text):
             check_layer(layer, layer.out_shape)
+
+
+def test_raw_pixels_of_one_tile_are_written_a_row_at_a_time(
+    load_toy: Callable[..., Network],
+) -> None:
+    """Else a burst of a few words a pixel waits for the DRAM; several tiles' pixels do not meet."""
+    one, many, long = (Toy((3, 9, width), [ToyLayer(out, (1, 1))]) for out, width in
+                       ((7, 11), (27, 11), (8, 70)))  # fmt: skip
+    rows = [
+        plan(load_toy(toy, name), find_part("XC7Z045"), Array(8, 24)).rows[0]
+        for name, toy in (("one", one), ("many", many), ("long", long))
+    ]
+    assert [(made.part_words, made.write_rows) for made in rows] == [(77, 9), (0, 99), (0, 630)]
