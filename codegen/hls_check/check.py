@@ -25,6 +25,7 @@ from nuq.codegen.hls_check.recurrence import (
     find_pipelines,
     recurrences,
 )
+from nuq.codegen.hls_check.state import check_state
 from nuq.codegen.hls_check.syntax import parse
 from nuq.formats.errors import UserError
 
@@ -75,7 +76,8 @@ def check_design(
         return sorted(findings), []
     module = parse_module(code)
     times = recurrences(module, find_pipelines(texts), design_delays(texts))
-    return sorted([*check_operators(module), *check_recurrences(times)]), times
+    findings = [*check_state(module), *check_operators(module), *check_recurrences(times)]
+    return sorted(findings), times
 
 
 def design_delays(texts: Mapping[str, str]) -> Delays:

@@ -7,10 +7,11 @@ Every channel, a local stream or array, is written by one process and read by on
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from nuq.codegen.hls_check.lexer import lex
 from nuq.codegen.hls_check.pipeline import pipelines
-from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.pragmas import is_unrolled, pragma_name, pragma_options
 from nuq.codegen.hls_check.program import Findings, Program, constants, is_constant, rule
 from nuq.codegen.hls_check.rules import callees
 from nuq.codegen.hls_check.syntax import (
@@ -29,7 +30,7 @@ from nuq.codegen.hls_check.syntax import (
     texts,
     uses,
 )
-from nuq.codegen.hls_check.types import held, members_of, native_type
+from nuq.codegen.hls_check.types import held, inexact, members_of
 
 STREAMS = {"Fifo", "Stream", "stream"}
 DEFAULT_DEPTH = "2"  # of a stream without a pragma
@@ -173,14 +174,14 @@ def elements_of_streams(program: Program, unit: Unit) -> Findings:
     """What goes through a stream of a region has as many bits as it needs: each is a register."""
     wide = "which goes through a stream, must have a type of exact width, not"
     for channel in _streams(unit):
-        for native in sorted(native_type(program, _element(channel)))[:1]:
+        for native in sorted(inexact(program, _element(channel)))[:1]:
             text = "".join(texts(_element(channel)))
             yield channel.name.line, f"{text} of {channel.name.text}, {wide} {native}"
     streams = (channel for other in program.units for channel in _streams(other))
     sent = {owner for channel in streams for owner in held(program, _element(channel))}
     for item in (item for item in unit.declarations if item.owner in sent):
         for field in members_of(item):
-            for native in sorted(native_type(program, field.type))[:1]:
+            for native in sorted(inexact(program, field.type))[:1]:
                 yield field.name.line, f"{item.owner}.{field.name.text}, {wide} {native}"
 
 
@@ -230,9 +231,10 @@ def loops_of_a_process(program: Program, unit: Unit) -> Findings:
 
     Loops that are unrolled do not count; what a process calls is part of it.
     """
-    parts = _parts_of_processes(program)
+    parts = parts_of_processes(program)
     looping = {id(part) for part in parts if any(map(_is_rolled, part.body.walk()))}
-    for function in (part for part in parts if part in unit.functions):
+    here = {id(function) for function in unit.functions}
+    for function in (part for part in parts if id(part) in here):
         for loop in filter(_is_rolled, function.body.walk()):
             if "PIPELINE" not in [pragma_name(pragma) for pragma in loop.pragmas()]:
                 yield loop.line, f"loop {loop.label} must have PIPELINE or UNROLL, as of a process"
@@ -243,7 +245,8 @@ def loops_of_a_process(program: Program, unit: Unit) -> Findings:
                 yield loop.line, f"{name} must not stand in loop {loop.label}: flatten them"
 
 
-def _parts_of_processes(program: Program) -> list[Function]:
+@lru_cache(maxsize=1)
+def parts_of_processes(program: Program) -> tuple[Function, ...]:
     """Functions that are processes of a region, and those that they call."""
     items = [item for unit in program.units for _, region in regions(unit) for item in region.body]
     queue = [callee for item in items for callee in callees(program, item, "")]
@@ -253,12 +256,12 @@ def _parts_of_processes(program: Program) -> list[Function]:
         if id(part) not in found:
             found[id(part)] = part
             queue += callees(program, part.body, part.owner)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _is_rolled(item: Statement) -> bool:
     """Whether a statement is a loop that is not unrolled."""
-    return item.kind in LOOPS and "UNROLL" not in [pragma_name(p) for p in item.pragmas()]
+    return item.kind in LOOPS and not is_unrolled(item)
 
 
 @rule("dataflow")

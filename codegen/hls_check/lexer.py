@@ -43,6 +43,7 @@ class Source:
     tokens: tuple[Token, ...]
     includes: tuple[tuple[str, int], ...]  # headers and their lines
     lines: tuple[str, ...]  # as they are
+    macros: tuple[tuple[str, int], ...] = ()  # names of those that stand for something
 
 
 def plain_template(text: str) -> str:
@@ -77,6 +78,7 @@ def lex(name: str, text: str) -> Source:
     originals = text.splitlines()
     tokens: list[Token] = []
     includes: list[tuple[str, int]] = []
+    macros: list[tuple[str, int]] = []
     branches: list[bool] = []
     continued = False
     for number, line in enumerate(PROCESS.sub(r"\1(", _uncomment(text)).splitlines(), 1):
@@ -84,6 +86,10 @@ def lex(name: str, text: str) -> Source:
         if directive and not continued and not _conditional(line, branches) and all(branches):
             if include := re.match(r'\s*#\s*include\s*[<"]([^>"]+)[>"]', line):
                 includes.append((include[1], number))
+            if macro := re.match(
+                r"\s*#\s*define\s+(\w+)(?:\(|[ \t]+[^\s/])", originals[number - 1]
+            ):
+                macros.append((macro[1], number))
             if pragma := re.match(r"(\s*)#\s*pragma\s+(.*)", line):
                 reason = originals[number - 1].partition("//")[2].strip()
                 start = pragma[1] + PRAGMA
@@ -92,7 +98,7 @@ def lex(name: str, text: str) -> Source:
             for match in TOKEN.finditer(line):
                 tokens.append(Token(match[0], number, match.lastgroup or "sign"))
         continued = directive and line.rstrip().endswith("\\")
-    return Source(name, tuple(tokens), tuple(includes), tuple(originals))
+    return Source(name, tuple(tokens), tuple(includes), tuple(originals), tuple(macros))
 
 
 def _uncomment(text: str) -> str:

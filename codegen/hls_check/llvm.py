@@ -11,6 +11,7 @@ from functools import cached_property
 
 NAME = r'(?:"[^"]*"|[-\w.$]+)'
 DEFINE = re.compile(rf"define [^@]*@({NAME})\(.*")
+VARIABLE = re.compile(rf"(@{NAME}) = (?:[a-z_]+(?:\([^)]*\))? )*global ")
 LABEL = re.compile(rf"({NAME}):")
 VALUE = re.compile(rf"[%@]{NAME}")
 ASSIGNED = re.compile(rf"  (%{NAME}) = (?:(?:tail|musttail|notail) )?(.*)")
@@ -84,6 +85,7 @@ class Function:
     blocks: dict[str, list[Instruction]] = field(default_factory=dict)
     targets: dict[str, list[str]] = field(default_factory=dict)  # of the block's end
     bits: dict[str, int] = field(default_factory=dict)  # that values need, once they are known
+    symbol: str = ""  # mangled
 
     @cached_property
     def users(self) -> dict[str, list[str]]:
@@ -144,6 +146,7 @@ class Module:
     functions: list[Function]
     metadata: dict[str, str]
     types: dict[str, str]
+    variables: set[str] = field(default_factory=set)  # global ones that are not constant
 
     def fields(self, number: str) -> dict[str, str]:
         """Fields of a metadata node."""
@@ -182,10 +185,12 @@ def parse_module(text: str) -> Module:
     for line in text.splitlines():
         if function is None:
             if match := DEFINE.match(line):
-                function, block = Function(source_name(match[1])), ""
+                function, block = Function(source_name(match[1]), symbol=match[1]), ""
             elif line.startswith("!"):
                 number, _, node = line[1:].partition(" = ")
                 module.metadata[number] = node
+            elif match := VARIABLE.match(line):
+                module.variables.add(match[1])
             elif line.startswith("%"):
                 name, _, node = line.partition(" = type ")
                 module.types[name] = node

@@ -3,26 +3,36 @@
 because the source says so, and counters that are no wider than they must be.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 
-from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.allowed import PROMISES, SEQUENTIAL
+from nuq.codegen.hls_check.lexer import Token
+from nuq.codegen.hls_check.pragmas import is_unrolled, pragma_name, pragma_options
 from nuq.codegen.hls_check.program import Findings, Program, constants, is_constant, rule
 from nuq.codegen.hls_check.rules import has_static_bound
 from nuq.codegen.hls_check.syntax import (
+    LOOPS,
+    OPENING,
+    Declared,
     Function,
     Statement,
+    Tokens,
     Unit,
+    Use,
     array_name,
     calls,
+    closing,
     declared,
     split,
     texts,
     uses,
 )
-from nuq.codegen.hls_check.types import members, native_type
+from nuq.codegen.hls_check.types import held, inexact, members, variable
 
 # Pragmas that say what an array becomes.
 STORAGE = {"ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE"}
+ALL = 0  # dimensions
 
 
 def pipelines(function: Function) -> Iterator[Statement]:
@@ -37,57 +47,126 @@ def pipelines(function: Function) -> Iterator[Statement]:
 def interval(_: Program, unit: Unit) -> Findings:
     """A pipelined loop begins an iteration every cycle: the cycles of all models are counted so."""
     for function in unit.functions:
-        for loop in pipelines(function):
+        for loop in (item for item in function.body.walk() if item.kind in LOOPS):
             for pragma in (p for p in loop.pragmas() if pragma_name(p) == "PIPELINE"):
-                given = pragma_options(pragma).get("II")
-                if given != "1":
-                    yield pragma.line, f"loop {loop.label} must have II = 1, not {given or 'none'}"
+                options = pragma_options(pragma)
+                given = options.pop("II", None)
+                if "off" in options and loop.label not in SEQUENTIAL:
+                    text = f"loop {loop.label} must be pipelined: not among those that may be off"
+                    yield pragma.line, f"{text} ({', '.join(SEQUENTIAL)}; allowed.py)"
+                elif "off" not in options and (given != "1" or options):
+                    text = f"loop {loop.label} must have II = 1"
+                    yield pragma.line, f"{text}, not {' '.join(options) or given or 'none'}"
+
+
+@rule("dependence")
+def promises(_: Program, unit: Unit) -> Findings:
+    """A promise about the order of an array's uses is one of those with a proof."""
+    for token in (token for token in unit.source.tokens if token.kind == "pragma"):
+        options = pragma_options(token)
+        name = options.pop("variable", None)
+        if pragma_name(token) != "DEPENDENCE":
+            continue
+        if name not in PROMISES:
+            text = f"DEPENDENCE of {name} must be proved: it is none of {', '.join(PROMISES)}"
+            yield token.line, f"{text} (allowed.py)"
+        elif {*options} != {"inter", "RAW", "distance", "true"}:
+            yield token.line, f"DEPENDENCE of {name} must be inter RAW distance = N true"
 
 
 @rule("exact-width")
 def exact_width(program: Program, unit: Unit) -> Findings:
     """What a pipelined loop carries on from step to step has as many bits as it needs."""
+    for token in (token for token in unit.source.tokens if token.text in ("auto", "decltype")):
+        yield token.line, f"{token.text} hides a type: name it"
     for function in unit.functions:
         for loop in pipelines(function):
             inside = list(loop.walk())
             outside = [i for i in function.body.walk() if i.kind == "plain" and i not in inside]
-            fixed = has_static_bound(loop, constants(program, function))  # narrowed by the tool
+            values = constants(program, function)
+            fixed = has_static_bound(loop, values)  # narrowed by the tool
             counters = [] if fixed else declared(split(loop.tokens, ";")[0])
             names = [*counters, *(name for item in outside for name in declared(item.tokens))]
             for name in names:
-                inner = members(program, name.type[0].text)
-                types = {"": name.type, **{item.name.text: item.type for item in inner}}
-                changed = {""} if name in counters else _changed(inside, name.name.text)
-                for member in sorted(changed & types.keys()):
-                    native = native_type(program, types[member])
-                    words = bool(name.sizes) and native <= {"uint64_t"}  # of a bus
-                    if native and not words:
-                        what = f"{name.name.text}.{member}" if member else name.name.text
+                changed = {""} if name in counters else _changed(program, inside, name.name.text)
+                for what, type_, is_array in sorted(_parts(program, name, changed)):
+                    vague = inexact(program, type_) - values
+                    words = is_array and vague <= {"uint64_t"}  # of a bus
+                    if vague and not words:
                         yield (
                             name.name.line,
                             f"{what}, which loop {loop.label} carries on, must have a type of "
-                            f"exact width, not {sorted(native)[0]}: Count, ap_uint or one of C::",
+                            f"exact width, not {sorted(vague)[0]}: Count, ap_uint or one of C::",
                         )
 
 
-def _changed(items: list[Statement], name: str) -> set[str]:
+def _parts(
+    program: Program, name: Declared, changed: set[str]
+) -> Iterator[tuple[str, tuple[Token, ...], bool]]:
+    """What changes of a variable: what to call it, its type, whether it is an array.
+
+    changed: members, "" for all of them.
+    """
+    if "" in changed:
+        yield name.name.text, tuple(name.type), bool(name.sizes)
+    for i, owner in enumerate(held(program, name.type)):
+        for member in members(program, owner):
+            if "" in changed or (i == 0 and member.name.text in changed):
+                what = f"{owner if i else name.name.text}.{member.name.text}"
+                yield what, tuple(member.type), bool(name.sizes or member.sizes)
+
+
+def _changed(program: Program, items: list[Statement], name: str) -> set[str]:
     """Members of a variable that statements change, "" for the variable or an object's method."""
     changed: set[str] = set()
-    for use in (use for item in items for use in uses(item.tokens, name)):
-        if not use.effect <= {"read"}:
+    for item in items:
+        for use in uses(item.tokens, name):
             method = not use.effect & {"read", "write"}
-            changed.add("" if method or not use.members else use.members[0])
+            if "write" in use.effect or method or _by_reference(program, item, use):
+                changed.add("" if method or not use.members else use.members[0])
     return changed
 
 
+def _by_reference(program: Program, item: Statement, use: Use) -> bool:
+    """Whether a function that a variable is handed to, or another name of it, may change it."""
+    for other in declared(item.tokens) if item.kind == "plain" else []:
+        constant = "const" in texts(other.type)
+        if other.stands_for and not constant and other.name.text != use.name:
+            return True
+    around = [call for call in calls(item.tokens) if call.start < use.at < call.end]
+    for place, argument in enumerate(around[-1].arguments if around else []):
+        if any(part is item.tokens[use.at] for part in argument):
+            alone = len(argument) - (argument[0].text == "&") == use.end - use.at
+            functions = program.named(around[-1].name) if alone else []
+            given = [texts(f.parameters[place]) for f in functions if len(f.parameters) > place]
+            return any({"&", "*", "["} & set(words) and "const" not in words for words in given)
+    return False
+
+
 @rule("array-storage")
-def blocks_of_arrays(_: Program, unit: Unit) -> Findings:
-    """No partition into blocks: neighbours, which a cycle needs together, would share a memory."""
-    for token in (token for token in unit.source.tokens if token.kind == "pragma"):
-        options = pragma_options(token)
-        cut = pragma_name(token) in ("ARRAY_PARTITION", "ARRAY_RESHAPE")
-        if cut and ("block" in options or options.get("type") == "block"):
-            yield token.line, f"{options.get('variable')} must be partitioned complete or cyclic"
+def partitions_of_arrays(program: Program, unit: Unit) -> Findings:
+    """Partitions are complete, in a dimension that there is: neighbours are needed together."""
+    for function in unit.functions:
+        for token in (item.tokens[0] for item in function.body.walk() if item.kind == "pragma"):
+            if pragma_name(token) not in ("ARRAY_PARTITION", "ARRAY_RESHAPE"):
+                continue
+            options = pragma_options(token)
+            name = options.get("variable") or ""
+            if (options.get("type") or "complete") != "complete" or (
+                {"block", "cyclic", "off"} & options.keys()
+            ):
+                yield token.line, f"{name} must be partitioned complete"
+            dim = options.get("dim") or ""
+            sizes = _sizes(program, function, name)
+            if dim.isdigit() and sizes is not None and int(dim) > sizes:
+                yield token.line, f"{name} has no dimension {dim} to be partitioned"
+
+
+def _sizes(program: Program, function: Function, name: str) -> int | None:
+    """Dimensions of an array of a function or of its class; None for anything else."""
+    own = variable(function, name)
+    found = [own] if own else [m for m in members(program, function.owner) if m.name.text == name]
+    return len(found[0].sizes) if found else None
 
 
 @rule("array-storage")
@@ -112,14 +191,28 @@ def arrays_of_functions(program: Program, unit: Unit) -> Findings:
         names = constants(program, function, _unrolled(function)) if loops else set()
         items = [item for item in function.body.walk() if item.kind == "plain"]
         own = [name for item in items for name in declared(item.tokens)]
-        arrays = {name.name.text for name in own if not {"&", "*"} & set(texts(name.type))}
+        arrays = {name.name.text: name for name in own if not name.stands_for}
         bound = _bound(function)
         for loop in loops:
             for name, item in ((name, item) for name in arrays for item in loop.walk()):
                 for use in uses(item.tokens, name):
-                    meant = bound & {name, *(f"{name}.{member}" for member in use.members)}
-                    if not meant and any(not is_constant(i, names) for i in use.indices):
+                    meant = bound[name].union(*(bound[f"{name}.{m}"] for m in use.members))
+                    indices = [*use.indices, *_moved(item.tokens, use, arrays[name])]
+                    if any(
+                        not is_constant(index, names) and not {place, ALL} & meant
+                        for place, index in enumerate(indices, 1)
+                    ):
                         yield item.line, _without(".".join((name, *use.members)))
+
+
+def _moved(tokens: Tokens, use: Use, array: Declared) -> Iterator[Tokens]:
+    """What `array + i` adds to its address."""
+    bare = array.sizes and not use.indices and not use.members
+    if bare and texts(tokens[use.end : use.end + 1]) in (["+"], ["-"]):
+        end = use.end + 1
+        while end < len(tokens) and tokens[end].text not in (",", ")", "]"):
+            end = (closing(tokens, end) if tokens[end].text in OPENING else end) + 1
+        yield tokens[use.end + 1 : end]
 
 
 @rule("array-storage")
@@ -140,17 +233,22 @@ def _without(name: str) -> str:
     )
 
 
-def _bound(function: Function) -> set[str]:
-    """Variables of which a function's pragmas say what they become."""
-    pragmas = [item.tokens[0] for item in function.body.walk() if item.kind == "pragma"]
-    stored = [pragma_options(pragma) for pragma in pragmas if pragma_name(pragma) in STORAGE]
-    return {name for options in stored if (name := options.get("variable"))}
+def _bound(function: Function) -> defaultdict[str, set[int]]:
+    """Variables of which a function's pragmas say what they become, and in which dimensions."""
+    found: defaultdict[str, set[int]] = defaultdict(set)
+    for token in (item.tokens[0] for item in function.body.walk() if item.kind == "pragma"):
+        options = pragma_options(token)
+        name = options.get("variable")
+        if name and pragma_name(token) in STORAGE:
+            cut = pragma_name(token) == "ARRAY_PARTITION" and "." not in name
+            dim = options.get("dim") or "1"
+            found[name].add(int(dim) if cut and dim.isdigit() else ALL)
+    return found
 
 
 def _unrolled(function: Function) -> set[str]:
     """Counters of loops that are unrolled."""
-    loops = [item for item in function.body.walk() if item.counter]
-    return {loop.counter for loop in loops if "UNROLL" in [pragma_name(p) for p in loop.pragmas()]}
+    return {loop.counter for loop in function.body.walk() if loop.counter and is_unrolled(loop)}
 
 
 def _varies(program: Program, method: Function, name: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nuq.codegen.hls_check.lexer import PRAGMA, Token
 from nuq.codegen.hls_check.program import Findings, Program, rule
-from nuq.codegen.hls_check.syntax import Function, Unit
+from nuq.codegen.hls_check.syntax import Function, Statement, Unit
 from nuq.codegen.hls_check.types import held, variable
 
 # A line each: name, options with a value, and behind the stroke the words that stand alone. An
@@ -52,8 +52,8 @@ KNOWN: dict[str, tuple[list[str], list[str]]] = {
     line.split()[0]: (line.partition("|")[0].split()[1:], line.partition("|")[2].split())
     for line in TABLE.strip().splitlines()
 }
-# What restates the source and needs no reason.
-PLAIN = ("INTERFACE", "INLINE", "LOOP_TRIPCOUNT")
+# What restates the source and needs no reason, and what has it in allowed.py.
+PLAIN = ("INTERFACE", "INLINE", "LOOP_TRIPCOUNT", "DEPENDENCE")
 
 
 def pragma_name(token: Token) -> str:
@@ -84,11 +84,19 @@ def pragma_options(token: Token) -> dict[str, str | None]:
     return values | dict.fromkeys(words.split())
 
 
+def is_unrolled(loop: Statement) -> bool:
+    """Whether a loop is unrolled completely."""
+    given = [pragma_options(p) for p in loop.pragmas() if pragma_name(p) == "UNROLL"]
+    return any(not {"off", "factor"} & options.keys() for options in given)
+
+
 @rule("pragma")
 def pragmas(_: Program, unit: Unit) -> Findings:
     """Every pragma and option is Vitis HLS's, names a variable that exists, and has its reason."""
     owners = {id(token): function for function in unit.functions for token in function.tokens}
     for token in unit.source.tokens:
+        if token.text in ("_Pragma", "__pragma"):
+            yield token.line, f"{token.text} must be a line of its own: {PRAGMA}"
         if token.kind == "pragma":
             for text in _wrong(token, owners.get(id(token))):
                 yield token.line, text

@@ -6,19 +6,28 @@ files, and yields line and text of everything that breaks the sentence of its do
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from nuq.codegen.hls_check.syntax import Function, Statement, Tokens, Unit, after_template, texts
+from nuq.codegen.hls_check.syntax import (
+    Function,
+    Statement,
+    Tokens,
+    Unit,
+    after_template,
+    closing_angle,
+    texts,
+)
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*$")  # names of constants
 TYPE = re.compile(r"sizeof|int|unsigned|char|short|long|const|typename|u?int\d*_t")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
-    """All files of a design."""
+    """All files of a design; one is another's equal where it is the same."""
 
     units: tuple[Unit, ...]
 
@@ -35,6 +44,36 @@ class Program:
         for item in (item for unit in self.units for item in unit.declarations):
             add_constant(item, names)
         return names
+
+    @cached_property
+    def aliases(self) -> dict[str, list[str]]:
+        """Words of the types that typedefs and `using NAME =` give names to, wherever they are."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        bodies = [item for function in self.functions for item in function.body.walk()]
+        for item in (*self._declarations, *bodies):
+            words = texts(item.tokens)
+            if words[:2] == ["template", "<"]:
+                words = words[(closing_angle(item.tokens, 1) or 0) + 1 :]
+            if words[:1] == ["typedef"]:
+                found[words[-1]] += words[1:-1]
+            elif words[:1] == ["using"] and words[2:3] == ["="]:
+                found[words[1]] += words[3:]
+        return found
+
+    @cached_property
+    def structures(self) -> set[str]:
+        """Names of all structures and classes."""
+        return {item.owner for item in self._declarations if item.owner}
+
+    @cached_property
+    def enumerations(self) -> set[str]:
+        """Names of all enumerations."""
+        items = [texts(item.tokens) for item in self._declarations]
+        return {words[1] for words in items if words[:1] == ["enum"]}
+
+    @property
+    def _declarations(self) -> list[Statement]:
+        return [item for unit in self.units for item in unit.declarations]
 
     def named(self, name: str) -> list[Function]:
         """Functions of a name."""

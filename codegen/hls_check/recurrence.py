@@ -10,6 +10,7 @@ the clock (UG1448, "II-constrained mode").
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nuq.codegen.hls_check.allowed import PROMISES
 from nuq.codegen.hls_check.delays import SERIES7, Delays
 from nuq.codegen.hls_check.graph import Loop
 from nuq.codegen.hls_check.lexer import lex
@@ -59,10 +60,10 @@ def find_pipelines(texts: Mapping[str, str]) -> list[Pipeline]:
             free = [
                 options.get("variable")
                 for kind, options in given
-                if kind == "DEPENDENCE" and ("false" in options or "distance" in options)
+                if kind == "DEPENDENCE" and "distance" in options
             ]
             place = Place(name, loop.line)
-            found.append(Pipeline(place, loop.label, frozenset(v for v in free if v)))
+            found.append(Pipeline(place, loop.label, frozenset(v for v in free if v in PROMISES)))
     return found
 
 

@@ -16,13 +16,17 @@ from nuq.codegen.hls_check.syntax import (
     Statement,
     Unit,
     after_template,
+    array_name,
     declared,
     split,
     texts,
+    uses,
 )
 
 HEAP = {"new", "delete", "malloc", "calloc", "realloc", "free", "alloca"}
-DYNAMIC = re.compile("virtual|dynamic_cast|typeid|try|catch|throw|goto|asm|float|double")
+DYNAMIC = re.compile(
+    "virtual|dynamic_cast|typeid|try|catch|throw|goto|asm|float|double|thread_local|extern|volatile"
+)
 SYSTEM = re.compile(
     "f?printf|sprintf|puts|fopen|fclose|fread|fwrite|scanf|exit|abort|system|getenv|time|clock|"
     "s?rand|sleep|cout|cerr|cin"
@@ -55,7 +59,7 @@ def head(_: Program, unit: Unit) -> Findings:
 
 @rule("syntax")
 def syntax(_: Program, unit: Unit) -> Findings:
-    """Brackets match and statements stand in functions, so that the other rules see everything."""
+    """The other rules see everything: brackets match, statements stand in functions, no macros."""
     depth = 0
     for token in unit.source.tokens:
         depth += (token.text in OPENING) - (token.text in CLOSING)
@@ -64,6 +68,9 @@ def syntax(_: Program, unit: Unit) -> Findings:
             break
     if depth > 0:
         yield unit.source.tokens[-1].line, "a bracket is not closed"
+    for macro, line in unit.source.macros:
+        if macro != "PROCESS":
+            yield line, f"macro {macro} hides what it stands for"
     for function in unit.functions:
         if function.name in CONTROL:
             yield function.line, f"{function.name} must stand in a function"
@@ -200,11 +207,33 @@ def dynamic(_: Program, unit: Unit) -> Findings:
 
 @rule("pointer")
 def pointer(_: Program, unit: Unit) -> Findings:
-    """No pointer to a pointer."""
+    """No pointer to a pointer, none that moves: arrays are used by their indices."""
+    yield from _moved(unit)
     signs = [token for token in unit.source.tokens if token.text != "const"]
     for first, second in zip(signs, signs[1:], strict=False):
         if first.text == second.text == "*":
             yield first.line, "a pointer to a pointer cannot be synthesized"
+
+
+def _moved(unit: Unit) -> Findings:
+    """Dereferences of computed addresses, pointers that are variables or that change."""
+    tokens = unit.source.tokens
+    for before, sign, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        unary = before.kind == "sign" and before.text not in (")", "]", ">")
+        computed = sign.text == "*" and after.text == "(" and (unary or before.text == "return")
+        if computed or (before.text, sign.text) == (")", "["):
+            yield sign.line, "an element must be named by its index, not by an address"
+    for function in unit.functions:
+        items = [item for item in function.body.walk() if item.kind == "plain"]
+        for own in (own for item in items for own in declared(item.tokens)):
+            if own.stands_for == "*":
+                yield own.name.line, f"{own.name.text} is a pointer: use the array's own name"
+        given = [p for p in function.parameters if {"*", "["} & set(texts(p))]
+        for item, name in ((item, array_name(p)) for item in items for p in given):
+            for use in uses(item.tokens, name):
+                by_star = texts(item.tokens[max(0, use.at - 1) : use.at]) == ["*"]
+                if "write" in use.effect and not (use.indices or use.members or by_star):
+                    yield item.line, f"{name} must not move: use an index"
 
 
 @rule("system")

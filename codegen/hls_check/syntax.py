@@ -14,6 +14,11 @@ CLASSES = ("struct", "class", "union", "enum")
 # What begins a statement that declares no variable.
 STATEMENTS = ("return", "using", "typedef", "goto", "case", "delete", "template", "operator")
 MEMBER = (".", "->")
+# What may stand in front of a type's name in a declaration, and behind its first word.
+BEFORE_TYPES = ("static", "const", "constexpr", "typename", "mutable", "inline", "struct", "class",
+                "enum")  # fmt: skip
+BEHIND_TYPES = ("*", "&", "const", "int", "long", "short", "char", "signed", "unsigned",
+                "__int128")  # fmt: skip
 
 
 @dataclass
@@ -78,6 +83,14 @@ class Declared:
     name: Token
     sizes: list[Tokens]  # dimensions of an array
     type: Tokens
+
+    @property
+    def stands_for(self) -> str:
+        """The sign of a pointer or reference, "" of what is a variable of its own."""
+        words = texts(self.type)
+        while words[-1] == "const":
+            words.pop()
+        return words[-1] if words[-1] in ("*", "&") else ""
 
 
 @dataclass
@@ -155,15 +168,15 @@ def calls(tokens: Tokens) -> Iterator[Call]:
 def declared(tokens: Tokens) -> list[Declared]:
     """What a statement declares: a type, then names; nothing for anything else."""
     i = 0
-    while i < len(tokens) and tokens[i].text in ("static", "const", "constexpr", "typename"):
+    while i < len(tokens) and tokens[i].text in BEFORE_TYPES:
         i += 1
     if i >= len(tokens) or tokens[i].kind != "name" or tokens[i].text in STATEMENTS:
         return []
     words = [*texts(tokens), "", ""]
-    while words[i + 1] == "::":
-        i += 2
     i = after_template(tokens, i) - 1
-    while words[i + 1] in ("*", "&", "const", "int", "long", "__int128"):
+    while words[i + 1] == "::":
+        i = after_template(tokens, i + 2) - 1
+    while words[i + 1] in BEHIND_TYPES:
         i += 1
     if i + 1 >= len(tokens) or tokens[i + 1].kind != "name":
         return []
@@ -190,6 +203,7 @@ def array_name(parameter: Tokens) -> str:
 class Use:
     """A name where it is used, with what follows it: indices and members."""
 
+    name: str
     at: int  # index of the name
     end: int  # of the first token behind
     members: tuple[str, ...]
@@ -226,7 +240,7 @@ def uses(tokens: Tokens, name: str) -> Iterator[Use]:
             effect = {"read", "write"}
         elif changed:
             effect = {"write"}
-        yield Use(at, end, tuple(members), tuple(indices), frozenset(effect))
+        yield Use(name, at, end, tuple(members), tuple(indices), frozenset(effect))
 
 
 def parse(source: Source) -> Unit:

@@ -1,35 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of types: what an alias stands for, and what a structure holds."""
 
-from nuq.codegen.hls_check.program import Program
-from nuq.codegen.hls_check.syntax import Declared, Function, Statement, Tokens, declared, texts
+from nuq.codegen.hls_check.program import CONSTANT, Program
+from nuq.codegen.hls_check.syntax import (
+    CLASSES,
+    Declared,
+    Function,
+    Statement,
+    Tokens,
+    declared,
+    texts,
+)
 
-# Types of which nobody has said how many bits are needed.
-NATIVE = {"int", "unsigned", "long", "int32_t", "uint32_t", "int64_t", "uint64_t"}
+# Types that say how many bits they have; 32 and 64 of them are too many for a counter.
+EXACT = {"bool", "ap_int", "ap_uint", "int8_t", "uint8_t", "int16_t", "uint16_t", "Count", "Digit"}
+QUALIFIERS = {"const", "constexpr", "static", "mutable", "inline", "typename", *CLASSES}
+# Structures of exact types that the code generator writes.
+NETWORKS = ("C", "Network")
 
 
-def aliases(program: Program) -> dict[str, list[str]]:
-    """Words of the types that typedefs outside of functions and `using NAME =` give names to."""
-    found: dict[str, list[str]] = {}
-    for item in (item for unit in program.units for item in unit.declarations):
-        words = texts(item.tokens)
-        if words[0] == "typedef":
-            found[words[-1]] = words[1:-1]
-        elif words[0] == "using" and words[2:3] == ["="]:
-            found[words[1]] = words[3:]
+def inexact(program: Program, type_: Tokens) -> set[str]:
+    """The words of a type, behind its aliases, of which nobody has said how many bits they need."""
+    known = program.aliases
+    fine = EXACT | QUALIFIERS | program.structures | program.enumerations
+    todo, seen, found = [texts(type_)], set[str](), set[str]()
+    while todo:
+        words = todo.pop()
+        for i, word in enumerate(words):
+            of_network = words[max(0, i - 2) : i] in ([name, "::"] for name in NETWORKS)
+            if word in known and word not in seen:
+                todo.append(known[word])
+            elif not word.isidentifier() or word in fine | seen or of_network:
+                continue
+            elif not CONSTANT.match(word) and word not in known:
+                found.add(word)
+            seen.add(word)
     return found
-
-
-def native_type(program: Program, type_: Tokens) -> set[str]:
-    """The native types that a type is made of, behind its aliases."""
-    known = aliases(program)
-    words, seen = texts(type_), set[str]()
-    while words:
-        word = words.pop()
-        if word in known and word not in seen:
-            words += known[word]
-        seen.add(word)
-    return NATIVE & seen
 
 
 def members(program: Program, owner: str) -> list[Declared]:
@@ -43,14 +49,9 @@ def members_of(item: Statement) -> list[Declared]:
     return [] if "static" in texts(item.tokens[:1]) else declared(item.tokens)
 
 
-def structures(program: Program) -> set[str]:
-    """Names of all structures and classes."""
-    return {item.owner for unit in program.units for item in unit.declarations if item.owner}
-
-
 def held(program: Program, type_: Tokens) -> list[str]:
     """The structures that a type is made of: its own, and those in its members."""
-    known, found = structures(program), list[str]()
+    known, found = program.structures, list[str]()
     words = texts(type_)
     while words:
         word = words.pop(0)

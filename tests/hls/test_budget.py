@@ -9,6 +9,7 @@ from nuq.codegen.hls_check.graph import Loop
 from nuq.codegen.hls_check.llvm import Function, bits, parse_module
 from nuq.codegen.hls_check.operators import check_operators
 from nuq.codegen.hls_check.recurrence import check_recurrences, find_pipelines, recurrences
+from nuq.codegen.hls_check.state import check_state
 from nuq.codegen.hls_check.timing import Timing
 from nuq.formats.errors import UserError
 from tests.checkout import needs_clang
@@ -45,6 +46,11 @@ SEEDED = [
      "recurrence", "what goes round in unpack_step (unpack_rows) takes"),
     ("finish.hpp", "    total++;", "    total = (total ^ total >> 3) * 5 + (total > 9 ? 3 : 7);",
      "recurrence", "what goes round in finish_lanes (finish) takes"),
+    ("layer.hpp", "    const bool carry = enable && last;",
+     "    static int seen = 0;\n    const bool carry = enable && last && seen++ != 99;",
+     "state", "seen is a variable of "),
+    ("engine.hpp", "  count_t most = 0;", "  static count_t most = 0;",
+     "state", "tally keeps most"),
     ("pooling.hpp", "out.write(best);", "out.write(best);\n        rows[0][0] = best;",
      "recurrence", "rows -> "),
     ("compute.hpp", "#pragma HLS DEPENDENCE variable = partial inter RAW distance =", "//",
@@ -57,7 +63,7 @@ def test_design_keeps_to_its_budget(name):
     module = parse_module(compiled(name)[1])
     delays = design_delays(rendered(name))
     times = recurrences(module, find_pipelines(rendered(name)), delays)
-    found = [*check_operators(module), *check_recurrences(times)]
+    found = [*check_state(module), *check_operators(module), *check_recurrences(times)]
     assert [str(finding) for finding in found] == []
 
 
@@ -67,7 +73,7 @@ def test_seeded_violation(file, old, new, rule, words):
     assert old in texts[file]
     texts[file] = texts[file].replace(old, new, 1)
     found, _ = check_design(texts)
-    assert [hit.file for hit in found if hit.rule == rule and words in hit.message] == [file], found
+    assert {hit.file for hit in found if hit.rule == rule and words in hit.message} == {file}, found
 
 
 def test_delays_are_those_of_the_part():

@@ -102,7 +102,7 @@ def test_hls_run_leaves_its_reports(copied, install, capsys):
     assert "steps csim csynth export" in (folder / "hls_report" / "vitis_hls.log").read_text()
     assert "model against Vitis" in capsys.readouterr().out
     report = json.loads((folder / "report.json").read_text())
-    assert report["vendor"]["hls"]["resources"]["dsp"] == 190
+    assert report["vendor"]["hls"]["resources"]["dsp"] == 192
 
 
 def test_a_synthesis_that_is_not_as_planned_fails(copied, install, capsys):

@@ -35,13 +35,15 @@ for figure in ("Worst-caseLatency", "Interval-max"):
 
 def good(name: str) -> str:
     """A report in which a probe shows what it should."""
+    (dsp,) = (probe.dsp for probe in PROBES if probe.name == name)
     source = (TEMPLATES / "probes" / f"{name}.cpp").read_text()
     loops = "".join(
         f"<{loop.label}><Name>{loop.label}</Name><PipelineII>1</PipelineII></{loop.label}>"
         for loop in find_pipelines({f"{name}.cpp": source})
     )
     loops = f"<SummaryOfLoopLatency>{loops}</SummaryOfLoopLatency>"
-    return re.sub("<SummaryOfLoopLatency>.*?</SummaryOfLoopLatency>", loops, SAMPLE, count=1,
+    text = SAMPLE.replace("<DSP>0<", f"<DSP>{dsp}<", 1)
+    return re.sub("<SummaryOfLoopLatency>.*?</SummaryOfLoopLatency>", loops, text, count=1,
                   flags=re.DOTALL)  # fmt: skip
 
 
@@ -52,7 +54,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_table_and_sources_agree() -> None:
     assert sorted(NAMES) == sorted(path.stem for path in TEMPLATES.glob("probes/*.cpp"))
-    assert len(NAMES) == 27
+    assert len(NAMES) == 28
     for probe in PROBES:
         text = (TEMPLATES / "probes" / f"{probe.name}.cpp").read_text()
         assert re.search(rf"^void {probe.name}\(", text, re.M) and "int main() {" in text
@@ -125,7 +127,7 @@ def test_probes_without_a_fault(tmp_path: Path) -> None:
         # what a report does not say is not as expected
         ("region", "<Worst-caseLatency>80<", "<Worst-caseLatency>undef<", "no Worst-caseLatency"),
         ("region", "<Interval-max>80<", "<Interval-max>undef<", "no Interval-max"),
-        ("mac_row", "<DSP>0</DSP>", "", "DSP must be at most 64: csynth.xml has no DSP"),
+        ("mac_row", "<DSP>64</DSP>", "", "DSP must be 64: csynth.xml has no DSP"),
         ("copies", "<BRAM_18K>0</BRAM_18K>", "", "BRAM_18K must be .*: csynth.xml has no BRAM_18K"),
         ("digits", "<ClockUncertainty>2.70<", "<ClockUncertainty><", "the clock must be known"),
         ("digits", "Period>7.000<", "Period><", "csynth.xml has no EstimatedClockPeriod"),
@@ -134,7 +136,8 @@ def test_probes_without_a_fault(tmp_path: Path) -> None:
         ("region", "<Interval-max>80<", "<Interval-max>925<",
          "Interval-max must be at most 100: csynth.xml has 925"),
         ("tap_table", "<BRAM_18K>0<", "<BRAM_18K>1<", "BRAM_18K must be at most 0: .* has 1"),
-        ("mac_row", "<DSP>0<", "<DSP>65<", "DSP must be at most 64: csynth.xml has 65"),
+        ("mac_row", "<DSP>64<", "<DSP>65<", "DSP must be 64: csynth.xml has 65"),
+        ("mac_row", "<DSP>64<", "<DSP>0<", "DSP must be 64: csynth.xml has 0"),
         ("region", "Worst-caseLatency>80<", "Worst-caseLatency>900<",
          "Worst-caseLatency must be at most 250: csynth.xml has 900"),
         ("digits", "<PipelineII>1<", "<PipelineII>2<", "must begin an iteration every cycle"),

@@ -49,7 +49,7 @@ LINES = [  # a line of the log, and what is said of it
 def test_a_run_without_a_fault_has_no_finding() -> None:
     hls = read_csynth(DATA / "csynth.xml")
     assert read_messages(LOG) == [] and check_loops(hls) == [] and check_clock(hls) == []
-    assert check_resources(hls, ROOM, ROOM) == []
+    assert check_resources(hls, ROOM.model_copy(update={"dsp": 192}), ROOM) == []
     loop = hls.loops[0]
     assert (loop.name, loop.module, loop.ii, loop.depth) == ("compute_step", "compute", 1, 12)
     loops = loops_of_processes(headers())
@@ -73,7 +73,8 @@ def test_a_line_of_the_log_is_a_finding(line: str, meaning: str) -> None:
          "PipelineII 2"),
         ("Period>7.000<", "Period>7.500<", "the clock must leave routing 2.7 of 10 ns",
          "EstimatedClockPeriod 7.5"),
-        ("<DSP>190<", "<DSP>237<", "DSP must be at most", "has 237"),
+        ("<DSP>192<", "<DSP>237<", "DSP must be the 192 planned", "has 237"),
+        ("<DSP>192<", "<DSP>190<", "DSP must be the 192 planned", "has 190"),
         ("<BRAM_18K>79<", "<BRAM_18K>288<", "BRAM_18K must be at most", "has 288"),
         ("<URAM>0<", "<URAM>1<", "URAM must be at most", "has 1"),
         ("<LUT>41000<", "<LUT>49000<", "LUT must be at most the 47880 usable", "has 49000"),
@@ -89,7 +90,7 @@ def test_a_line_of_the_log_is_a_finding(line: str, meaning: str) -> None:
          "no ClockUncertainty"),
         ("EstimatedClockPeriod>7.000<", "EstimatedClockPeriod>undef<", "the clock must be known",
          "no EstimatedClockPeriod"),
-        ("<DSP>190</DSP>", "", "DSP must be at most", "no DSP"),
+        ("<DSP>192</DSP>", "", "DSP must be the 192 planned", "no DSP"),
         ("<BRAM_18K>79</BRAM_18K>", "", "BRAM_18K must be at most", "no BRAM_18K"),
         ("<URAM>0</URAM>", "", "URAM must be at most", "no URAM"),
         ("<LUT>41000</LUT>", "", "LUT must be at most", "no LUT"),

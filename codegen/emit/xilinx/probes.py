@@ -39,8 +39,8 @@ class Probe:
 
     name: str
     assumption: str  # of the engine
-    bram18: int  # this and the next: at most
-    dsp: int
+    bram18: int  # at most
+    dsp: int  # exactly
     latency: int | None = None  # cycles of a call at most; None where they depend on the data
     interval: int | None = None  # cycles between calls at most; of a region what only processes
     # that run at the same time meet

@@ -31,6 +31,8 @@ PIPELINED = re.compile(
     r"Target II\s*=\s*(\d+), Final II\s*=\s*(\d+)(?:, Depth\s*=\s*\d+)?(?:, (?:loop|function) "
     r"'([^']*)')?"
 )
+# Figures that must be as planned: fewer, too, mean that something is built in another way.
+EXACT = ("DSP",)
 # A figure, the most that it may be, and a text with {} for that.
 Limit = tuple[float | None, float, str]
 
@@ -120,25 +122,29 @@ def check_clock(hls: Hls) -> list[Finding]:
 
 
 def check_limits(limits: Mapping[str, Limit]) -> list[Finding]:
-    """Figures above what they may be at most, and those that the report lacks.
+    """Figures above what they may be at most, or not as they must be, or not in the report.
 
     limits: by the report's name of the figure: its value, the most that it may be, what this is.
     """
     found = []
     for name, (used, most, what) in limits.items():
-        meaning = f"{name} must be at most {what.format(f'{most:g}')}"
+        exact = name in EXACT
+        meaning = f"{name} must be {'' if exact else 'at most '}{what.format(f'{most:g}')}"
         if used is None:
             found.append(_missing(meaning, name))
-        elif used > most:
+        elif used > most or (exact and used != most):
             found.append(Finding(meaning, f"csynth.xml has {used:g}"))
     return found
 
 
 def check_resources(hls: Hls, plan: Blocks, room: Blocks) -> list[Finding]:
-    """Blocks above the plan; LUTs and flip-flops, which Vitis HLS overrates, above `room`."""
+    """DSP other than planned, memory blocks above the plan, LUTs and flip-flops above `room`.
+
+    Vitis HLS overrates the last two.
+    """
     used, smaller = hls.resources, "use a smaller PE or SIMD"
     limits: dict[str, Limit] = {
-        "DSP": (used.dsp, plan.dsp, f"the {{}} planned; {smaller}"),
+        "DSP": (used.dsp, plan.dsp, "the {} planned: the reports of the modules say where"),
         "BRAM_18K": (used.bram18, 2 * plan.bram36, f"the {{}} planned; {smaller}"),
         "URAM": (used.uram, plan.uram, f"the {{}} planned; {smaller}"),
         "LUT": (used.lut, room.lut, f"the {{}} usable; {smaller}"),
