@@ -65,6 +65,16 @@ def test_the_papers_other_schemes_are_bit_exact(tmp_path):
     assert [one and one["scheme"] for one in found] == ["knq", "knq", "uniform", "uniform", None]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("types", ["exact", "timed"])
+def test_pairs_are_bit_exact(types, tmp_path):
+    """Two products a multiplier, in the types that the hardware has and by the clock."""
+    options = ("NET=digits", "PRESET=fast", "STAGE=pairs", "IMAGES=8", f"CSIM_TYPES={types}")
+    done = make("csim", *options, f"OUT={tmp_path / 'digits'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED: every layer is bit-exact" in done.stdout
+
+
 def test_what_is_up_to_date_is_not_repeated(digits):
     done = make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}")
     assert done.returncode == 0
