@@ -84,28 +84,35 @@ def join_concats(
     >>> region, c = join_concats(parts, (), {"ab": ("a", "b")})
     >>> region.words, region.birth, region.death, region.members
     (10, 0, 1, (('ab', 0), ('a', 0), ('b', 4)))
+    >>> parts.append(Tensor("d", 1, 3, 3))
+    >>> (region,) = join_concats(parts, (), {"ab": "ab", "cd": "cd", "bcd": "bcd"})
+    >>> region.members
+    (('ab', 0), ('a', 0), ('bcd', 4), ('b', 4), ('cd', 10), ('c', 10), ('d', 12))
     """
     by_name = {tensor.name: tensor for tensor in tensors}
     last_read = _last_readers(layers)
-    offset: dict[str, int] = {}  # of parts and concats from their region's first word
+    offset: dict[str, int] = {}  # of parts and concats from one place of their region
     regions: list[set[str]] = []
     for concat, parts in concats.items():
         ends = accumulate((by_name[part].words for part in parts), initial=0)
         starts = dict(zip(parts, ends, strict=False))
-        known = [offset[part] - start for part, start in starts.items() if part in offset]
-        base = known[0] if known else 0
-        region = next((item for item in regions if any(part in item for part in parts)), set())
-        strangers = any(part in item for item in regions if item is not region for part in parts)
-        if strangers or any(base != other for other in known) or len(set(parts)) < len(parts):
+        region = {concat, *parts}
+        others = [item for item in regions if not region.isdisjoint(item)]
+        begins = [
+            {offset[part] - start for part, start in starts.items() if part in other}
+            for other in others
+        ]
+        if len(starts) < len(parts) or any(len(begin) > 1 for begin in begins):
             raise UserError(
                 f"concat {concat}: its parts must not lie at other places in another concat; "
                 "store a copy of the layers that both share"
             )
-        if not region:
-            regions.append(region)
-        region.update((concat, *parts))
-        offset[concat] = base
-        offset.update({part: base + start for part, start in starts.items()})
+        for other, begin in zip(others, begins, strict=True):
+            offset.update({name: offset[name] - min(begin) for name in other})
+            regions.remove(other)
+            region |= other
+        regions.append(region)
+        offset.update({concat: 0, **starts})
     joined = [tensor for tensor in tensors if tensor.name not in offset]
     joined += [_region(region, offset, by_name, last_read) for region in regions]
     return sorted(joined, key=lambda tensor: tensor.birth)

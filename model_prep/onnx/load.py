@@ -130,7 +130,7 @@ def _load(path: Path) -> ImportedNetwork:
     if apart:
         notes.append(f"{apart} convolutions, because layers in one concatenation share a codebook")
     if copies:
-        notes.append(f"{copies} copies, because a layer can be in one concatenation only")
+        notes.append(f"{copies} copies, because concatenations need layers at different places")
     padder = Padder(heads, budget)
     heads = padder.run()
     if padder.added:
