@@ -40,7 +40,7 @@ from nuq.formats.ending import Output
 from nuq.formats.errors import UserError, existing
 from nuq.formats.images import Preprocessing, look_up
 from nuq.formats.quantizer import Quantizer
-from nuq.formats.rules import KINDS, WEIGHTED, check_layer, check_network
+from nuq.formats.rules import INPUT, KINDS, WEIGHTED, check_layer, check_network
 from nuq.formats.schema import (
     DRAFT,
     Limits,
@@ -120,7 +120,7 @@ class Layer:
 
     name: Name
     kind: Annotated[str, Limits(enum=[*KINDS])]
-    # feature maps that it reads: layers, concats or INPUT; two for "add"
+    # feature maps that it reads: layers, concats or INPUT; two for "add" and "mul"
     inputs: Annotated[tuple[Name, ...], Limits(minItems=1)]
     in_shape: Shape
     conv_shape: Shape  # before the max pool, out_shape behind it and what enlarges
@@ -332,6 +332,14 @@ class Network:
     def parts_of(self, name: str) -> tuple[str, ...]:
         """The layers behind a name: a concat's parts, or the name itself."""
         return self.concats.get(name, (name,))
+
+    def shape(self, name: str) -> Shape:
+        """(channels, rows, columns) of the feature map called `name`."""
+        if name == INPUT:
+            return self.input.shape
+        parts = self.parts_of(name)
+        shapes = {layer.name: layer.out_shape for layer in self.layers if layer.name in parts}
+        return (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:])
 
     def quantizer(self, name: str) -> Quantizer | None:
         """The quantizer of the feature map called `name`; None for the input and heads."""

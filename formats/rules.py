@@ -38,8 +38,18 @@ if TYPE_CHECKING:
 
 INPUT = "input"  # the name under which layers refer to the network's input
 WEIGHTED = ("conv", "fc")
-KINDS = (*WEIGHTED, "add", "maxpool", "avgpool", "lrn")
+TWO_INPUTS = ("add", "mul")
+KINDS = (*WEIGHTED, *TWO_INPUTS, "maxpool", "avgpool", "lrn")
 HEAD_KINDS = ("conv", "fc", "add", "avgpool")  # accumulators that leave the engine as they are
+
+
+def pixel_shapes(kind: str, index: int, shape: Shape) -> list[Shape]:
+    """The shapes that an input may have beside the first one's: of a product a pixel, for all.
+
+    >>> pixel_shapes("mul", 1, (8, 5, 5)), pixel_shapes("mul", 0, (8, 5, 5))
+    ([(8, 1, 1)], [])
+    """
+    return [(shape[0], 1, 1)] if kind == "mul" and index == 1 else []
 
 
 def _refuse(thing: str, faults: Iterable[str]) -> None:
@@ -54,7 +64,7 @@ def check_layer(layer: Layer, out_shape: Shape) -> None:
 
 
 def _layer_faults(layer: Layer, out_shape: Shape) -> Iterator[str]:
-    expected = 2 if layer.kind == "add" else 1
+    expected = 2 if layer.kind in TWO_INPUTS else 1
     if len(layer.inputs) != expected:
         yield (
             f"inputs must be {expected} of a layer of kind {layer.kind}, "
@@ -311,9 +321,11 @@ def _input_faults(
     layer: Layer, shapes: dict[str, Shape], magnitudes: dict[str, int]
 ) -> Iterator[str]:
     """Feature maps that are not there, or that its table or its accumulator cannot take."""
-    for source in layer.inputs:
-        if shapes.get(source) != layer.in_shape:
-            yield f"input must be an earlier feature map of shape {layer.in_shape}, not {source}"
+    for index, source in enumerate(layer.inputs):
+        wanted = [layer.in_shape, *pixel_shapes(layer.kind, index, layer.in_shape)]
+        if shapes.get(source) not in wanted:
+            named = " or ".join(map(str, wanted))
+            yield f"input must be an earlier feature map of shape {named}, not {source}"
     reach = [magnitudes[source] for source in layer.inputs]
     if layer.lrn and layer.lrn.size * reach[0] ** 2 >= 1 << SQUARES_BITS:
         yield (
@@ -322,6 +334,8 @@ def _input_faults(
         )
     if layer.has_weights:
         needed = accumulator_bits(layer.weight, layer.bias, layer.bias_shift, reach[0])
+    elif layer.kind == "mul":
+        needed = 1 + prod(reach).bit_length()
     else:
         aligned = sum(m << align for m, align in zip(reach, layer.in_aligns, strict=True))
         needed = 1 + (aligned * prod(layer.kernel)).bit_length()

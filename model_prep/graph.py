@@ -14,7 +14,7 @@ import numpy as np
 
 from nuq.formats.activation import RELU, Activation
 from nuq.formats.arithmetic import BLOCK_CODES, Average, Lrn, Upscale, Window, dilated
-from nuq.formats.rules import INPUT, KINDS, WEIGHTED
+from nuq.formats.rules import INPUT, KINDS, TWO_INPUTS, WEIGHTED, pixel_shapes
 from nuq.model_prep.activations import rises
 
 
@@ -42,10 +42,12 @@ class Layer:
     """One fused layer."""
 
     name: str  # identifier, `[a-z][a-z0-9_]*`, unique in the graph
-    # "add", "maxpool", "avgpool", "lrn", "conv" or "fc": the last two are the same operation, but
-    # plans and reports tell them apart
+    # "add", "mul", "maxpool", "avgpool", "lrn", "conv" or "fc": the last two are the same
+    # operation, but plans and reports tell them apart
     kind: str
-    inputs: tuple[str, ...]  # layers, concats or INPUT that it reads: two for "add", else one
+    # layers, concats or INPUT that it reads: two for "add" and "mul", else one; the second of a
+    # "mul" may be one pixel, [channels, 1, 1], for all of the first
+    inputs: tuple[str, ...]
     # float32 [out channels, in channels / groups, kernel rows, kernel columns] and [out channels]
     weight: np.ndarray = field(default_factory=no_weight)
     bias: np.ndarray = field(default_factory=no_bias)
@@ -146,7 +148,10 @@ class Graph:
                 raise ValueError(f"layer {layer.name}: names must be unique")
             _check_fields(layer)
             shapes = [self._input_shape(layer, name) for name in layer.inputs]
-            if any(shape != shapes[0] for shape in shapes):
+            if any(
+                shape != shapes[0] and shape not in pixel_shapes(layer.kind, index, shapes[0])
+                for index, shape in enumerate(shapes)
+            ):
                 raise ValueError(f"layer {layer.name}: inputs must have equal shapes, not {shapes}")
             layer.in_shape = shapes[0]
             layer.conv_shape = computed_shape(layer)
@@ -232,7 +237,7 @@ def _check_fields(layer: Layer) -> None:
     """ValueError where kind, inputs and fields of a layer do not go together."""
     if layer.kind not in KINDS:
         raise ValueError(f"layer {layer.name}: kind must be one of {KINDS}, not {layer.kind}")
-    inputs = 2 if layer.kind == "add" else 1
+    inputs = 2 if layer.kind in TWO_INPUTS else 1
     if len(layer.inputs) != inputs:
         raise ValueError(f"layer {layer.name}: inputs must be {inputs}, not {len(layer.inputs)}")
     if not layer.has_weights and INPUT in layer.inputs:

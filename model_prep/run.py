@@ -157,11 +157,13 @@ def operate(
 
     Args:
         layer: any layer.
-        inputs: one tensor, or two of an "add".
+        inputs: one tensor, or two of an "add" or "mul".
         parameters: weight and bias, used instead of the layer's own.
     """
     if layer.kind == "add":
         return inputs[0] + inputs[1]
+    if layer.kind == "mul":
+        return inputs[0] * inputs[1]
     if layer.average:
         return average_pool(layer.average, inputs[0])
     if layer.lrn:

@@ -183,6 +183,8 @@ def sums(layer: Any, sources: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
     values = sources[0]
     if layer.kind == "add":
         values = sum(v * (1 << align) for v, align in zip(sources, layer.in_aligns, strict=True))
+    elif layer.kind == "mul":
+        values = sources[0] * sources[1]
     elif layer.kind == "avgpool":
         sums, inside = window_sums(values, layer)
         window = layer.kernel[0] * layer.kernel[1]

@@ -185,6 +185,24 @@ def add(draft: Draft) -> Map | None:
     return operation(draft, "add", first, first.shape[1:], signed, source2=second.name)
 
 
+def multiply(draft: Draft) -> Map | None:
+    """A map times another of its shape, or a number for each channel."""
+    first = draft.source(ops=True)
+    if first.name == "input":
+        return None
+    shapes = (first.shape, (first.shape[0], 1, 1))
+    others = [item for item in draft.maps[1:] if item.shape in shapes]
+    second = others[draft.pick(0, len(others) - 1)]
+    if draft.chance(0.7):
+        fixed = {**PLAIN, "kernel": first.shape[1:], "out": first.shape[0], "pool": POOL1}
+        made = convolution(draft, first, **fixed)
+        if made is None:
+            return None
+        second = made
+    signed = draft.chance(0.5)
+    return operation(draft, "mul", first, first.shape[1:], signed, source2=second.name)
+
+
 def max_pool(draft: Draft) -> Map | None:
     """A max pool on its own, or a copy of a signed map."""
     source = draft.source(ops=True)
@@ -284,8 +302,8 @@ def finish(draft: Draft) -> bool:
     return True
 
 
-STEPS = (convolution, add, max_pool, average_pool, normalisation, concat)
-WEIGHTS = (0.42, 0.14, 0.1, 0.1, 0.1, 0.14)
+STEPS = (convolution, add, multiply, max_pool, average_pool, normalisation, concat)
+WEIGHTS = (0.38, 0.12, 0.1, 0.08, 0.1, 0.1, 0.12)
 
 
 def draw(rng: np.random.Generator, build: Build, seed: int) -> Toy | None:

@@ -23,6 +23,7 @@ from nuq.formats.schema import arrays_in, to_json
 from tests import naive
 
 CONVOLUTIONS = ("conv", "fc")
+TWO_INPUTS = ("add", "mul")
 MAX_SHIFT, MAX_ACC_BITS, MAX_BITS = 53, 53, 63
 
 
@@ -179,6 +180,10 @@ def operation(
         if inputs[0].shape != inputs[1].shape:
             raise ValueError("an add's inputs must have one shape")
         fields["in_aligns"] = aligns
+    elif layer.kind == "mul":
+        if inputs[1].shape not in (inputs[0].shape, (*inputs[0].shape[:2], 1, 1)):
+            raise ValueError("a product's inputs must have one shape, or the second one pixel")
+        reach, frac = magnitudes[0] * magnitudes[1], sum(fracs)
     elif layer.kind == "avgpool":
         fields["average"] = {"count_include_pad": layer.count_include_pad}
         parameters["average"] = layer
@@ -245,7 +250,7 @@ def add_layer(made: Made, index: int, name: str, sources: list[str]) -> None:
         frac -= 24
     if layer.kind not in CONVOLUTIONS and "input" in sources:
         raise ValueError("only convolutions read the network's input")
-    if last and (layer.pool or layer.upscale or layer.kind in ("lrn", "maxpool")):
+    if last and (layer.pool or layer.upscale or layer.kind in ("lrn", "maxpool", "mul")):
         raise ValueError("the last layer must not need an encoder")
     if not last:
         out, quantizer, shift, weight_frac = store(made, layer, name, found, rng)
@@ -286,7 +291,7 @@ def make(toy: Toy) -> Made:
     for index, layer in enumerate(toy.layers):
         name = layer.name or f"layer{index}"
         sources = [layer.source or previous]
-        if layer.kind == "add":
+        if layer.kind in TWO_INPUTS:
             sources.append(layer.source2 or previous)
         add_layer(made, index, name, sources)
         previous = name

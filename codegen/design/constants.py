@@ -177,6 +177,7 @@ def constants(sizes: Sizes, engine_id: int) -> list[Constant]:
         "HAS_LRN": (sizes.lrn, "whether normalisations can"),
         "HAS_CODEBOOK": (sizes.table_entries > 0, "whether weight codebooks exist"),
         "HAS_AVERAGE": (sizes.averages, "whether average pools can run"),
+        "HAS_PRODUCT": (sizes.products, "whether two inputs can be multiplied"),
         "HAS_SCALE": (sizes.scales, "whether output channels can have a weight scale"),
     }
     return [

@@ -105,8 +105,7 @@ def array_work(row: Row, array: Array, images: int) -> np.ndarray:
 
 def input_words(row: Row, second: bool, array: Array) -> int:
     """Words of one image that all passes of a layer read of its first or second input."""
-    bits = row.in2_bits if second else row.in_bits
-    words = _row_counts(row.rows_used, row.in_width, bits)[0]
+    words = _source_counts(row, second, row.rows_used)[0]
     if row.is_conv:
         return words * row.blocks * (1 if row.resident else row.tiles)
     return words * int(pass_blocks(row, array).sum())
@@ -184,9 +183,9 @@ def _pass_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     ahead = row.is_conv and row.prefetch_next and not row.resident
     following = np.append(blocks[1:], 0) if ahead else np.zeros_like(blocks)
     counts = {"load": load, "read": np.zeros_like(blocks), "unpack": np.zeros_like(blocks)}
-    for bits in [row.in_bits, row.in2_bits][: row.sources]:
-        whole = _row_counts(row.rows_used, row.in_width, bits)
-        part = _row_counts(first_rows, row.in_width, bits)
+    for second in [False, True][: row.sources]:
+        whole = _source_counts(row, second, row.rows_used)
+        part = _source_counts(row, second, first_rows)
         for stage, every, first in zip(("read", "unpack"), whole, part, strict=True):
             counts[stage] += images * every * blocks + first * following
             counts[stage][1:] -= first * following[:-1]
@@ -202,6 +201,18 @@ def _pass_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
         counts["read"][1:] = counts["unpack"][1:] = 0
         counts["compute"][1:] = images * row.conv_height * work[1:]
     return counts
+
+
+def _source_counts(row: Row, second: bool, rows: int) -> tuple[int, int]:
+    """Words and unpacking steps of so many rows of a plane of one of the inputs.
+
+    >>> _source_counts(Row(in_width=13, in2_bits=12, in2_repeat=1), True, 3)
+    (6, 42)
+    """
+    if second and row.in2_repeat:  # its words for every row, a step for every column
+        words = ceil_div(row.in2_bits, WORD_BYTES)
+        return rows * words, rows * (row.in_width + words - 1)
+    return _row_counts(rows, row.in_width, row.in2_bits if second else row.in_bits)
 
 
 def _row_counts(rows: int, width: int, bits: int) -> tuple[int, int]:

@@ -55,6 +55,7 @@ UNITS = {
     "operations": "layers without weights",
     "lrn": "normalisations",
     "averages": "average pools",
+    "products": "products of maps",
     "scales": "weights scaled by channel",
     "quant_signed": "signed activations",
 }

@@ -114,6 +114,7 @@ def plain_sizes(array: Array, depths: dict[str, Any], levels: int, entries: int)
         lrn=False,
         lrn_reach=0,
         averages=False,
+        products=False,
         scales=True,
         map_height=MAP,
         map_width=MAP,
@@ -134,9 +135,9 @@ def plain_sizes(array: Array, depths: dict[str, Any], levels: int, entries: int)
 
 
 def _extended(sizes: Sizes, part: Part) -> Sizes:
-    """With average pools and normalisations, where they fit; the units that they need are fewer."""
+    """With average pools, products and normalisations, where they fit, and fewer units for them."""
     pe = sizes.array.pe
-    for extra in ({"averages": True}, {"lrn": True, "lrn_reach": 2}):
+    for extra in ({"averages": True}, {"products": True}, {"lrn": True, "lrn_reach": 2}):
         if "lrn" in extra and pe < NARROW_ROWS:
             continue
         for units in range(sizes.array.qk_units, 0, -1):
@@ -177,6 +178,7 @@ def summary(engine: Engine) -> str:
         ("adds and other layers without weights", sizes.operations),
         ("weights scaled by channel", sizes.scales),
         ("average pools", sizes.averages),
+        ("products of maps", sizes.products),
         (f"normalisations{f' over {width} channels' if sizes.lrn else ''}", sizes.lrn),
     ]
     missing = [text for text, there in operators if not there]

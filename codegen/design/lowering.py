@@ -117,6 +117,8 @@ class Lowered:
     def _operation(self, layer: Layer) -> dict[str, int]:
         """Fields of a layer without weights: channel by channel, planes instead of groups."""
         operation = Operation.LRN if layer.lrn else Operation.SUM
+        if layer.kind == "mul":
+            operation = Operation.PRODUCT
         planes = ceil_div(layer.in_shape[0], BLOCK_CODES)
         step = tile_planes(operation, self.array)
         if step < 1:
@@ -134,13 +136,16 @@ class Lowered:
         }
         if len(layer.inputs) > 1:
             fields.update(self._decoder("in2", layer, 1))
+            shape = self.network.shape(layer.inputs[1])
+            fields["in2_repeat"] = int(shape != layer.in_shape)
         return fields
 
     def _decoder(self, prefix: str, layer: Layer, index: int) -> dict[str, int]:
         """Fields of one input and its decoder."""
         source = self.source(layer.inputs[index])
+        _, height, width = self.network.shape(layer.inputs[index]) if index else layer.in_shape
         return {
-            f"{prefix}_plane_words": plane_words(*layer.in_shape[1:], source.bits),
+            f"{prefix}_plane_words": plane_words(height, width, source.bits),
             f"{prefix}_align": layer.in_aligns[index],
             f"{prefix}_bits": source.bits,
             f"{prefix}_signed": int(source.signed),

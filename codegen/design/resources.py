@@ -85,8 +85,9 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     """Estimate a design.
 
     DSP: one block per multiplier where the operands fit it, else ceil x ceil of them; per
-    QK/QE unit also those of the factor that an average pool, a normalisation or a weight scale asks
-    for (accumulator by the widest of them; weight scales alone are multiplied in LUTs). Sizes that
+    QK/QE unit also those of the factor that an average pool, a normalisation, a product or a weight
+    scale asks for (accumulator by the widest of them; weight scales alone are multiplied in LUTs).
+    Products choose both operands, and correct the second one, in LUTs. Sizes that
     are products come ready-made in the layer table, so that the control needs none; squares,
     interpolation and the words of copy_out are bound to LUTs.
     BRAM36: half the RAMB18 of all memories, rounded up.
@@ -115,6 +116,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + sum(memory.lut for memory in used)
         + square_luts(sizes)
         + scale_luts(sizes)
+        + (array.qk_units * 3 * sizes.value_bits if sizes.products else 0)
         + weight_luts(sizes)
         + sum(stream.lut for stream in streams(sizes))
         + array.pixels * array.blocks * WINDOW_LUT

@@ -23,11 +23,12 @@ C_TYPE, NUMPY_TYPE = "int32_t", "<i4"  # of every field
 
 
 class Operation(IntEnum):
-    """What a layer computes: a convolution; sums of its windows, channel by channel; or LRN."""
+    """What a layer computes: a convolution, or channel by channel what the names say."""
 
     CONV = 0
-    SUM = 1  # add, average pool, max pool alone
+    SUM = 1  # of its window: add, average pool, max pool alone
     LRN = 2
+    PRODUCT = 3  # of two inputs
 
 
 class Place(IntEnum):
@@ -138,14 +139,16 @@ class Row:
     out_half: int = column("ENQ: added before that shift", cost=False)
     raw: int = column("1 for the last layer: accumulators are stored")
     op: int = column(
-        "0 convolution, 1 sum of the window channel by channel (add, avgpool, maxpool), 2 LRN"
+        "0 convolution, 1 sum of the window channel by channel (add, avgpool, maxpool), 2 LRN, "
+        "3 product of two inputs"
     )
     out_signed: int = column("1: y, and codes other than KNQ's, are two's complement")
     y_min: int = column("lower limit of y", cost=False)
-    sources: int = column("inputs: 2 for an add, else 1", "maps")
+    sources: int = column("inputs: 2 for an add or a product, else 1", "maps")
     in_align: int = column("left shift of the decoded values", "bits")
     in2_align: int = column("the same of the second input", "bits")
-    in2_addr: int = column("the second input of an add: as `in_addr`", "words", cost=False)
+    in2_repeat: int = column("1: the second input is one pixel, for every pixel of the first")
+    in2_addr: int = column("the second input: as `in_addr`", "words", cost=False)
     in2_bits: int = column("as `in_bits`", "bits")
     in2_plane_words: int = column("as `in_plane_words`", "words")
     in2_signed: int = column("as `in_signed`")
@@ -268,6 +271,11 @@ class Row:
         return max(self.in_bits, self.in2_bits)
 
     @property
+    def in2_width(self) -> int:
+        """Columns that are read of the second input."""
+        return 1 if self.in2_repeat else self.in_width
+
+    @property
     def line_entries(self) -> int:
         """Entries of the line buffer that the layer uses."""
         return self.ring_rows * self.in_width * self.chunk_blocks
@@ -356,7 +364,7 @@ class Row:
             tap_row_entries=self.dilation_h * row_entries,
             tap_column_entries=self.dilation_w * self.chunk_blocks,
             in_row_bytes=self.in_width * self.in_bits,
-            in2_row_bytes=self.in_width * self.in2_bits,
+            in2_row_bytes=self.in2_width * self.in2_bits,
             out_row_bytes=self.row_bytes,
             part_words=part_words,
             tile_planes=planes,

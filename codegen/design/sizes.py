@@ -113,6 +113,7 @@ class Sizes:
     lrn: bool
     lrn_reach: int
     averages: bool
+    products: bool  # of two inputs
     scales: bool  # accumulators can be multiplied by a weight scale
     map_height: int
     map_width: int
@@ -161,7 +162,8 @@ def factor_bits(sizes: Sizes) -> int:
     units = {
         RECIPROCAL_BITS + 1: sizes.averages, LRN_FACTOR_BITS: sizes.lrn, SCALE_BITS: sizes.scales
     }  # fmt: skip
-    return max((bits + 1 for bits, there in units.items() if there), default=0)
+    factors = [bits + 1 for bits, there in units.items() if there]
+    return max([*factors, sizes.value_bits if sizes.products else 0])
 
 
 def operand_bits(lowered: Lowered) -> tuple[int, int]:
@@ -211,6 +213,9 @@ def sizes_of(
     # no sum of SIMD full products overflows; an aligned value passes where such a sum does
     sum_bits = weight_bits + value_bits + ceil_log2(array.simd)
     aligned_bits = value_bits + max(shift for layer in layers for shift in layer.in_aligns)
+    products = any(row.op == Operation.PRODUCT for row in rows)
+    if products:  # of which one lies above the other
+        aligned_bits = max(aligned_bits, 2 * value_bits)
     return Sizes(
         array=array,
         batch=batch,
@@ -219,7 +224,7 @@ def sizes_of(
         weight_bits=weight_bits,
         value_bits=value_bits,
         tree_bits=max(sum_bits, aligned_bits),
-        acc_bits=max(sums),
+        acc_bits=max([*sums, 2 * value_bits if products else 0]),
         quant_bits=quant_bits(rows, stored),
         quant_signed=any(item.y_signed for item in stored),
         code_bits=max(widths),
@@ -239,6 +244,7 @@ def sizes_of(
         lrn=any(row.op == Operation.LRN for row in rows),
         lrn_reach=max(row.lrn_size // 2 for row in rows),
         averages=any(row.reciprocal or row.exclude_pad for row in rows),
+        products=products,
         scales=any(row.scaled for row in rows),
         map_height=max(max(row.in_height, row.conv_height, row.out_height) for row in rows),
         map_width=max(max(row.in_width, row.conv_width, row.out_width) for row in rows),

@@ -49,7 +49,7 @@ def streams(sizes: Sizes) -> list[Stream]:
     pixel, sums = array.pe * sizes.code_bits, array.pe * sizes.acc_bits
     entry, side = entry_bits(sizes), unsigned_bits(max(sizes.map_height, sizes.map_width)) + 1
     tokens = {
-        "pack_tiles": 64, "write_tiles": 64, "reads": 98, "unpacks": 17, "lines": entry + 1,
+        "pack_tiles": 64, "write_tiles": 64, "reads": 98, "unpacks": 18, "lines": entry + 1,
         "rows": entry + 2 * side + 37, "writes": 50,
     }  # fmt: skip
     return [

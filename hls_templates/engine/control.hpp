@@ -79,6 +79,7 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
       addr_t(d.map_words),
       addr_t(d.chip_words),
       d.op == OP_LRN,
+      d.in2_repeat != 0,
       d.group_out_planes,
       d.row_entries,
       d.ring_entries};
@@ -123,7 +124,7 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
       d.chunk_blocks,
       d.ring_entries,
       d.pixel_entries,
-      {d.in_align, d.in2_align},
+      {d.in_align, C::HAS_PRODUCT && d.op == OP_PRODUCT ? C::VALUE_BITS : d.in2_align},
       d.out_channels,
       {{d.in_scheme, d.in_shift, d.in_half, d.in_bits, d.in_signed != 0},
        {d.in2_scheme, d.in2_shift, d.in2_half, d.in2_bits, d.in2_signed != 0}}};
@@ -304,7 +305,8 @@ plan_read_block:
                                fetch ? shared : words,   words,
                                cached && fetch,          last};
       reads.write(read);
-      const UnpackJob unpack = {w.bits[s], offset, last};
+      const bool repeat = w.repeat && s != 0;
+      const UnpackJob unpack = {w.bits[s], offset, repeat, last};
       unpacks.write(unpack);
       const entry_t entry = ring + (s != 0 ? pass.second : typename C::block_t(0)) + block.value;
       const LineJob<C> line = {entry, last_plane};
@@ -317,7 +319,7 @@ plan_read_block:
     next_row:
       for (int k = 0; k < 2; k++) {
 #pragma HLS UNROLL  // registers
-        if (plane_end && s == k) {
+        if (plane_end && s == k && !repeat) {
           row_at[k] += row_end[k] / WORD_BYTES;
           row_byte[k] = row_end[k] % WORD_BYTES;
           row_end[k] = row_end[k] % WORD_BYTES + w.row_bytes[k];

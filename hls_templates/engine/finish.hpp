@@ -2,9 +2,10 @@
 // Finish process: requantize and encode (QE/QK) the accumulators of each pixel, QK_UNITS lanes a
 // cycle: one unit serves many lanes, because a pixel takes many cycles to accumulate. The PIXELS
 // pixels of a group follow each other; those beyond the end of a row are dropped. An average pool,
-// a normalisation and weights with a scale for each channel multiply the accumulator first, all by
-// one multiplier a unit. The last layer's accumulators pass through.
-// `tables`: thresholds of a KNQ encoder, then the factors of a normalisation. `scales`: of a tile.
+// a normalisation and weights with a scale for each channel multiply the accumulator first, a
+// product of two inputs the one value by the other, all by one multiplier a unit. The last layer's
+// accumulators pass through. `tables`: thresholds of a KNQ encoder, then the factors of a
+// normalisation. `scales`: of a tile.
 #ifndef FINISH_HPP
 #define FINISH_HPP
 
@@ -44,6 +45,25 @@ struct Scaled<C, true> {
   }
 };
 
+// The two values of a product, of which the accumulator is the sum: compute has shifted the second
+// one above the first.
+template <class C>
+struct Operands {
+  explicit Operands(typename C::acc_t sum)
+      : first(int32_t(uint32_t(sum) << (32 - C::VALUE_BITS)) >> (32 - C::VALUE_BITS)),
+        second(Factor<C>(sum >> C::VALUE_BITS) + (first < 0 ? 1 : 0)) {
+#pragma HLS INLINE
+    static_assert(C::VALUE_BITS <= 32, "VALUE_BITS must be 32 at most, as a value is shifted");
+    static_assert(!C::HAS_PRODUCT || C::FACTOR_BITS >= C::VALUE_BITS,
+                  "FACTOR_BITS must hold a value of VALUE_BITS");
+    static_assert(!C::HAS_PRODUCT || 8 * sizeof(typename C::acc_t) >= 2 * C::VALUE_BITS,
+                  "acc_t must hold two values of VALUE_BITS");
+  }
+
+  int32_t first;
+  Factor<C> second;
+};
+
 // The number that is requantized for output lane `lane` of a pixel.
 template <class C>
 typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vector, int lane,
@@ -54,7 +74,9 @@ typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vecto
   static_assert(sizeof(typename C::acc_t) <= sizeof(wide_t), "wide_t must hold an acc_t");
   static_assert(!C::HAS_LRN || C::PE >= 3 * BLOCK_CODES,
                 "PE must be 24 or more for a normalisation: a plane and its neighbours");
-  if (!C::HAS_LRN && !C::HAS_AVERAGE && !C::HAS_SCALE) return wide_t(vector.sum[lane]);
+  if (!C::HAS_LRN && !C::HAS_AVERAGE && !C::HAS_SCALE && !C::HAS_PRODUCT) {
+    return wide_t(vector.sum[lane]);
+  }
   int at = lane;
   Factor<C> factor = 1;
   if (C::HAS_LRN && w.op == OP_LRN) {
@@ -66,7 +88,13 @@ typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vecto
   } else if (C::HAS_SCALE && w.scaled) {
     factor = scale.factor[lane];
   }
-  return Scaled<C, C::FACTOR_BITS <= SCALE_BITS + 1>::product(vector.sum[at], factor);
+  typename C::acc_t sum = vector.sum[at];
+  if (C::HAS_PRODUCT && w.op == OP_PRODUCT) {
+    const Operands<C> operands(sum);
+    sum = operands.first;
+    factor = operands.second;
+  }
+  return Scaled<C, C::FACTOR_BITS <= SCALE_BITS + 1>::product(sum, factor);
 }
 
 template <class C>

@@ -60,7 +60,7 @@ from_word:
 // Turns the words of each row into pixel blocks. The last words are kept as they came; only the
 // byte at which the next block begins goes round from step to step, and the shift lies behind it.
 // A block of up to 8 bytes leaves in every step but, possibly, a row's first; a longer one needs a
-// word in every step.
+// word in every step. Where a pixel takes the place of a row, it leaves again and again.
 template <class C>
 void unpack_rows(Fifo<UnpackWork<C>>& work_in, Fifo<UnpackJob>& jobs,
                  Fifo<typename C::bus_t>& words, Fifo<CodeBlock<C>>& blocks, Fifo<count_t>& count) {
@@ -78,7 +78,8 @@ window_clear:
   Digit<typename C::x_t> x;  // of the row
   x.start(w.width);
   UnpackJob job = jobs.read();
-  int8_t less = job.bits - WORD_BYTES;  // how far a step goes that takes a word, too
+  Count<16> step = job.repeat ? Count<16>(0) : job.bits;  // how far a step goes
+  int8_t less = step - WORD_BYTES;                        // and one that takes a word, too
   // the byte of the window behind the next block
   Count<2 * end_byte + WORD_BYTES> reach = end_byte + job.offset + job.bits;
 unpack_step:
@@ -101,10 +102,11 @@ unpack_step:
     if (x.step(fits)) {
       end = job.last;
       if (!end) job = jobs.read();
-      less = job.bits - WORD_BYTES;
+      step = job.repeat ? Count<16>(0) : job.bits;
+      less = step - WORD_BYTES;
       reach = end_byte + job.offset + job.bits;
     } else {
-      reach += fits ? (take ? less : int8_t(job.bits)) : int8_t(-WORD_BYTES);
+      reach += fits ? (take ? less : int8_t(step)) : int8_t(-WORD_BYTES);
     }
     total++;
   }

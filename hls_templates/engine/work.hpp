@@ -82,6 +82,7 @@ struct ReadWork {
   Count<16> bits[2];
   addr_t map_words, chip_words;  // from image to image in DRAM, and on chip
   bool clamp;                    // of a normalisation: planes beyond 0 .. planes-1 are the edge's
+  bool repeat;                   // the second source is a pixel, which is read for every row
   typename C::plane_t planes;    // of the map
   typename C::entry_t row_entries, ring_entries;
 };
@@ -108,6 +109,7 @@ struct ReadJob {
 struct UnpackJob {
   Count<16> bits;                // T
   Count<WORD_BYTES - 1> offset;  // bytes before the row's first in its first word
+  bool repeat;                   // one pixel takes the place of the whole row
   bool last;
 };
 
@@ -198,7 +200,7 @@ typedef ap_int<7> shift_t;
 template <class C>
 struct FinishWork {
   bool raw, scaled, exclude_pad;
-  Count<2> op;  // enum Operation
+  Count<3> op;  // enum Operation
   Count<C::MAX_PASSES> tiles;
   Count<C::MAX_IMAGES> images;
   typename C::y_t conv_height, stride_h, pad_top, kernel_h, in_height;

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's rules for concatenations, which are no operations but addresses.
 
-A max pool behind a concat is fused into the convolutions that are joined there. A layer is part of
-one concat only, so others get a copy; every part but the last has a multiple of 8 channels, so zero
-channels are put in, with zero weights for them in what reads them.
+A max pool behind a concat is fused into the convolutions that are joined there. Where concats need
+a layer at different places, some get a copy; every part but the last has a multiple of 8 channels,
+so zero channels are put in, with zero weights for them in what reads them.
 """
 
 from collections import Counter
@@ -72,31 +72,72 @@ def _read_by_one(source: Op, uses: Counter[Op]) -> list[Op]:
 
 
 def separate(heads: Sequence[Op]) -> int:
-    """Flatten nested concats and give every layer to one concat only; return the copies made."""
+    """Flatten nested concats; return the copies made where concats cannot share their layers.
+
+    Layers are behind each other in memory, so that several concats can join them where one order
+    serves all, as in DenseNet, where each concat begins with the one before.
+    """
     order = reachable(heads)
     uses = readers(order)
+    rows = _Rows()
     copies = 0
-    owned: set[Op] = set()
     for op in order:
         if op.kind != "concat":
             continue
-        parts: list[Op] = []
-        for source in op.sources:
-            nested = source.kind == "concat"
-            if nested and uses[source] == 1:
-                parts.extend(source.sources)  # flat already: it came before in this order
-            elif nested or source in owned:
-                parts.append(copy_of(source))
-                copies += 1
-            else:
-                parts.append(source)
-            owned.update(parts)
+        parts = [part for source in op.sources for part in _flat(source)]
+        if len(parts) <= MAX_CONCAT_PARTS and not rows.take(parts):
+            parts = []
+            for source in op.sources:
+                if source.kind == "concat" and uses[source] == 1 and rows.release(source.sources):
+                    parts.extend(source.sources)
+                elif source.kind == "concat" or source in rows.row or source in parts:
+                    parts.append(copy_of(source))
+                    copies += 1
+                else:
+                    parts.append(source)
+            rows.take(parts)
         if len(parts) > MAX_CONCAT_PARTS:
             raise UserError(
                 f"node {op.title} must join at most {MAX_CONCAT_PARTS} layers, not {len(parts)}"
             )
         op.sources = parts
     return copies
+
+
+def _flat(source: Op) -> list[Op]:
+    """The parts of a concat that is flat already, as it came before in the order, or a layer."""
+    return source.sources if source.kind == "concat" else [source]
+
+
+class _Rows:
+    """Rows of layers, each of which lies in one of them, behind the one before."""
+
+    def __init__(self) -> None:
+        self.row: dict[Op, list[Op]] = {}
+
+    def take(self, parts: Sequence[Op]) -> bool:
+        """Let layers follow each other, where all rows that they are in allow it."""
+        rows = {id(self.row[part]): self.row[part] for part in parts if part in self.row}
+        place = {part: index for index, part in enumerate(parts)}
+        for row in rows.values():
+            first = next(index for index, part in enumerate(row) if part in place)
+            begin = place[row[first]] - first
+            for index, part in enumerate(row, begin):
+                if place.setdefault(part, index) != index:
+                    return False
+        if len(set(place.values())) < len(place) or len(set(parts)) < len(parts):
+            return False
+        joined = sorted(place, key=place.__getitem__)
+        self.row.update(dict.fromkeys(joined, joined))
+        return True
+
+    def release(self, parts: Sequence[Op]) -> bool:
+        """Give a row up, where it has no other layers; whether it had none."""
+        if self.row[parts[0]] != parts:
+            return False
+        for part in parts:
+            del self.row[part]
+        return True
 
 
 def part_unlike(heads: Sequence[Op]) -> int:
@@ -167,8 +208,8 @@ class Padder:
     def run(self) -> list[Op]:
         """The heads, whose own channels are plain."""
         rules = {
-            "conv": self._conv, "fc": self._conv, "concat": self._concat, "add": self._add,
-            "lrn": self._lrn,
+            "conv": self._conv, "fc": self._conv, "concat": self._concat, "add": self._both,
+            "mul": self._both, "lrn": self._lrn,
         }  # fmt: skip
         for op in self._order:
             if op.kind == "input":
@@ -244,7 +285,7 @@ class Padder:
             self.added += width - out
         self._set(op, np.arange(out), width)
 
-    def _add(self, op: Op) -> None:
+    def _both(self, op: Op) -> None:
         first, second = (self._places[source] for source in op.sources)
         if first.width != second.width or not np.array_equal(first.index, second.index):
             op.sources = [self._pack(source) for source in op.sources]
@@ -259,7 +300,7 @@ class Padder:
         self._follow(op)
 
     def _concat(self, op: Op) -> None:
-        op.sources = [*(self._widen(part) for part in op.sources[:-1]), op.sources[-1]]
+        op.sources = [self._widen(part) if part in self._inner else part for part in op.sources]
         index, offset = [], 0
         for part in op.sources:
             places = self._places[part]

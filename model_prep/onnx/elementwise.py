@@ -81,16 +81,18 @@ def _per_channel(node: Node, index: int, value: Value) -> np.ndarray:
 
 @operator("Add", "Sub", "Mul", "Div")
 def arithmetic(node: Node) -> Results:
-    """Add, Sub, Mul or Div of constants, or with one per channel; Add of two tensors."""
+    """Add, Sub, Mul or Div of constants, or with one per channel; Add or Mul of two tensors."""
     if len(node.constants()) == 2:
         return _computed(node, *node.constants())
     first = 1 if node.known(0) else 0
     value, other = node.tensor(first), 1 - first
     if not node.known(other):
         found = combined(node, node.tensor(0), node.tensor(1))
-        if found is None and node.op_type != "Add":
+        if found is None and node.op_type not in ("Add", "Mul"):
             raise UnsupportedError("one input must be a constant", value.shape)
-        return add(node) if found is None else found
+        if found is None:
+            return add(node) if node.op_type == "Add" else product(node)
+        return found
     constant = _per_channel(node, other, value)
     one, zero = np.ones(()), np.zeros(())
     if node.op_type == "Add":
@@ -143,6 +145,20 @@ def add(node: Node) -> Value:
     for value in values[1:]:
         total = node.op("add", total.op, value.op, axes=value.axes)
     return total
+
+
+def product(node: Node) -> Value:
+    """Mul of two tensors of equal shape, or of one with a number for each of its channels."""
+    first, second = sorted((node.tensor(0), node.tensor(1)), key=lambda value: -prod(value.shape))
+    spread = tuple(tuple(label for label in labels if label == "C") for labels in first.axes)
+    same = (second.axes, second.shape) == (first.axes, first.shape)
+    pixel = second.axes == spread and second.op.out_shape == (first.op.out_shape[0], 1, 1)
+    if first.split or second.split or not (same or pixel):
+        raise UnsupportedError(
+            "inputs must have equal sizes, or one of them a number for each channel, not "
+            f"{list(node.tensor(0).shape)} and {list(node.tensor(1).shape)}", first.shape
+        )  # fmt: skip
+    return node.op("mul", first.op, second.op, axes=first.axes)
 
 
 @operator("Concat")

@@ -27,7 +27,8 @@ from nuq.model_prep.onnx.operations import (
     readers,
 )
 
-ABSORBS = ("conv", "fc", "add", "avgpool", "lrn")
+LARGEST_AVERAGE = 256  # elements of a window; a mean over more is one across, then one down
+ABSORBS = ("conv", "fc", "add", "mul", "avgpool", "lrn")
 
 
 def fuse(outputs: Sequence[Op], budget: Budget) -> list[Op]:
@@ -325,9 +326,27 @@ class Fuser:
             both = _in_one(inner, average, source.sources[0].out_shape)
             if both is not None:
                 op.average, source = both, source.sources[0]
-                op.stride, op.pads, op.in_shape = both.stride, both.pads, source.out_shape
+        if op.average and op.average.size > LARGEST_AVERAGE:
+            op.average, source = self._across(op, op.average, source)
+        if op.average:
+            op.stride, op.pads, op.in_shape = op.average.stride, op.average.pads, source.out_shape
         op.sources, op.nonnegative = [source], source.nonnegative
         return op
+
+    def _across(self, op: Op, average: Average, source: Op) -> tuple[Average, Op]:
+        """What is left of a large mean, and the mean over its columns that it reads."""
+        if 1 in average.kernel or (any(average.pads) and not average.count_include_pad):
+            return average, source
+        (rows, columns), (down, across) = average.kernel, average.stride
+        top, left, bottom, right = average.pads
+        inner = Average((1, columns), (1, across), (0, left, 0, right), average.count_include_pad)
+        rest = Average((rows, 1), (down, 1), (top, 0, bottom, 0), average.count_include_pad)
+        first = Op(
+            "avgpool", sources=[source], title=f"columns of {op.title}", average=inner,
+            nonnegative=source.nonnegative,
+        )  # fmt: skip
+        self._uses[first] = 1
+        return rest, first
 
 
 def _pools(op: Op) -> bool:

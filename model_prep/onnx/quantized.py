@@ -73,6 +73,10 @@ def _map(node: Node, value: Value, grid: Grid, low: float, high: float) -> Value
     return node.op("quantize", value.op, axes=value.axes, codes=codes)
 
 
+# of which no value is below 0 where none is of what they read
+_KEEP_SIGN = ("maxpool", "avgpool", "concat", "select", "quantize", "lrn", "add", "mul")
+
+
 def _nonnegative(op: Op) -> bool:
     """Whether no value can be below 0, before anything is fused."""
     stack, seen = [op], {op}
@@ -80,7 +84,7 @@ def _nonnegative(op: Op) -> bool:
         one = stack.pop()
         if one.nonnegative or (one.codes and one.codes.low == 0):
             continue
-        if one.kind not in ("maxpool", "avgpool", "concat", "select", "quantize", "lrn", "add"):
+        if one.kind not in _KEEP_SIGN:
             return False
         stack += [source for source in one.sources if source not in seen]
         seen.update(one.sources)

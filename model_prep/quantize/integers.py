@@ -123,6 +123,8 @@ def quantize_operation(
     in_frac = max(fracs)
     aligns = tuple(in_frac - frac for frac in fracs)
     worst = sum(m << align for m, align in zip(magnitudes, aligns, strict=True))
+    if layer.kind == "mul":
+        in_frac, aligns, worst = sum(fracs), (0,) * len(fracs), math.prod(magnitudes)
     acc_frac = in_frac  # F of what is shifted; the raw sum of an average pool is not
     table = None
     if layer.average:
@@ -164,12 +166,10 @@ def check_graph(graph: Graph) -> None:
             raise UserError(
                 f"layer {head.name}: the last layer must be conv, fc or avgpool, not {head.kind}"
             )
-    used = [part for parts in graph.concats.values() for part in parts]
-    for name in [*graph.heads, *(part for part in used if used.count(part) > 1)]:
-        if name in used and (name in graph.heads or used.count(name) > 1):
-            raise UserError(
-                f"layer {name} must be part of one concatenation at most, and the last of none"
-            )
+    used = {part for parts in graph.concats.values() for part in parts}
+    for name in graph.heads:
+        if name in used:
+            raise UserError(f"layer {name} must be no part of a concatenation, as it stays raw")
 
 
 def quantize_layers(

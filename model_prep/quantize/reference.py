@@ -51,6 +51,8 @@ class ExactOperation:
                 source << align for source, align in zip(sources, layer.in_aligns, strict=True)
             )
             return one + other
+        if layer.kind == "mul":
+            return sources[0] * sources[1]
         if layer.averaging:
             return window_sums(layer.averaging, sources[0].to(torch.float64)).to(torch.int64)
         if layer.lrn:  # image by image, as the table of factors is gathered from

@@ -106,6 +106,24 @@ def inception() -> Toy:
     return Toy((3, 12, 11), layers, images=2, concats={"cat": ["b", "a", "c"]})
 
 
+def gated() -> Toy:
+    """Products with a pixel of narrow and wide codes, with a map, before a pool and a sum."""
+    layers = [
+        ToyLayer(20, scheme="knq", bits=5, name="a"),
+        ToyLayer(kind="avgpool", kernel=(10, 11), scheme="knq", bits=6, name="mean"),
+        ToyLayer(12, (1, 1), scheme="knq", bits=4),
+        ToyLayer(20, (1, 1), scheme="knq", bits=5),
+        ToyLayer(kind="mul", source="a", source2="layer3", scheme="knq", bits=5, signed=True),
+        ToyLayer(20, (1, 1), scheme="enq", bits=5, signed=True, name="b"),
+        ToyLayer(kind="mul", source2="a", scheme="uniform", bits=11, signed=True, name="both"),
+        ToyLayer(kind="add", source2="b", scheme="knq", bits=5),
+        ToyLayer(20, (1, 1), source="mean", scheme="uniform", bits=11, signed=True),
+        ToyLayer(kind="mul", source="both", source2="layer8", scheme="knq", bits=5, pool=POOL2),
+        ToyLayer(7, (5, 5), kind="fc"),
+    ]
+    return Toy((3, 12, 13), layers, images=3)
+
+
 def normalised(channels: int, size: int) -> Toy:
     """LRN on channel counts around the edges of tiles, signed values."""
     layers = [
@@ -132,7 +150,7 @@ def cases() -> Iterator[Any]:
     for simd, pe, pixels in ((24, 8, 1), (24, 8, 2), (40, 8, 2), (8, 8, 8), (72, 8, 1)):
         yield case(awkward(), "awkward", f"SIMD={simd} PE={pe} PIXELS={pixels} {large}")
     yield case(awkward(), "awkward", f"SIMD=24 PE=16 PIXELS=2 {large}", *EXACT)
-    for network in (residual, inception):
+    for network in (residual, inception, gated):
         yield case(network(), network.__name__, f"SIMD=8 PE=24 {large}", "SANITIZE=1")
         yield case(network(), network.__name__, f"SIMD=16 PE=32 {large}")
         yield case(network(), network.__name__, large, *EXACT)

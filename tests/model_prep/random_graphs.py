@@ -17,7 +17,7 @@ from nuq.model_prep.quantize.plan import Settings
 from nuq.model_prep.quantize.plan_file import resolve
 from tests.fuzz.work import find_build
 from tests.networks import draw
-from tests.toys import Toy, ToyLayer
+from tests.toys import TWO_INPUTS, Toy, ToyLayer
 
 MOST_VALUES = 4000  # of all maps of a network: what runs many of them ends in seconds
 
@@ -26,7 +26,7 @@ def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels:
     """A layer with random weights that reads `channels` channels."""
     fields: dict[str, object] = {"pool": spec.pool}
     weight, bias = no_weight(), no_bias()
-    inputs = [spec.source or "", *([spec.source2 or ""] if spec.kind == "add" else [])]
+    inputs = [spec.source or "", *([spec.source2 or ""] if spec.kind in TWO_INPUTS else [])]
     window = {"stride": spec.stride, "pads": spec.pads}
     if spec.kind in ("conv", "fc"):
         shape = (spec.out, channels // spec.groups, *spec.kernel)
@@ -40,7 +40,7 @@ def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels:
         alpha, k = float(random.uniform(0, 2)), float(random.uniform(0.5, 2))
         fields["lrn"] = Lrn(spec.lrn_size, alpha, 0.75, k)
     relu = spec.relu if spec.relu is not None else not spec.signed
-    relu = relu and spec.kind in ("conv", "fc", "add") and spec is not toy.layers[-1]
+    relu = relu and spec.kind in ("conv", "fc", *TWO_INPUTS) and spec is not toy.layers[-1]
     return Layer(
         spec.name or "",
         spec.kind,

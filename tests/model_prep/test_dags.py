@@ -53,7 +53,9 @@ def test_the_generator_reaches_every_kind() -> None:
         kinds["signed"] += sum(one.signed for one in chosen)
         kinds["concat"] += len(network.concats)
         kinds["last " + network.layers[-1].kind] += 1
-    wanted = ("conv", "add", "maxpool", "avgpool", "lrn", "signed", "concat", "last avgpool")
+    wanted = (
+        "conv", "add", "mul", "maxpool", "avgpool", "lrn", "signed", "concat", "last avgpool"
+    )  # fmt: skip
     assert all(kinds[kind] >= 5 for kind in wanted), kinds
 
 

@@ -59,6 +59,7 @@ struct Network {
   static const bool HAS_LRN = false;  // whether normalisations can
   static const bool HAS_CODEBOOK = false;  // whether weight codebooks exist
   static const bool HAS_AVERAGE = false;  // whether average pools can run
+  static const bool HAS_PRODUCT = false;  // whether two inputs can be multiplied
   static const bool HAS_SCALE = false;  // whether output channels can have a weight scale
   static const int32_t SIMD = 8;  // input channels a cycle
   static const int32_t PE = 24;  // output channels a cycle

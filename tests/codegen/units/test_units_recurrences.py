@@ -29,7 +29,7 @@ STEPS = 1000  # compared of each recurrence
 LONGER = ("send_word", "i_next = i + 1;", "i_next = i + (limit + i < limit - i) + 1;")
 DRIFTED = {
     "write_word": ("next == words", "at == words"),
-    "unpack_step": ("less_next = bits_next - 8", "less_next = bits - 8"),
+    "unpack_step": ("less_next = advance_next - 8", "less_next = bits - 8"),
 }
 pytestmark = [needs_yosys, needs_compiler]
 

@@ -285,6 +285,29 @@ def channels_last_island() -> ModelProto:
     return build(nodes, constants, IMAGE)
 
 
+def dense_block() -> ModelProto:
+    """As in DenseNet: each concat begins with the one before; 5 channels more a layer."""
+    nodes = [node("Conv", "x w0", "k0", pads=[1, 1, 1, 1])]
+    constants = {"w0": weight(0, 16, 3, 3, 3)}
+    for i in range(1, 4):
+        channels = 11 + 5 * i
+        names = {"m": weight(i, channels), "g": 1 + 0.2 * weight(i + 10, channels)}
+        names |= {"v": np.abs(weight(i + 20, channels)) + 1, "w": weight(i, 5, channels, 3, 3)}
+        constants |= {f"{name}{i}": value for name, value in names.items()}
+        parts = " ".join(f"k{j}" for j in range(i))
+        joined = f"j{i}" if i > 1 else "k0"
+        nodes += [] if i == 1 else [node("Concat", parts, joined, axis=1)]
+        nodes += [
+            node("BatchNormalization", f"{joined} g{i} m{i} m{i} v{i}", f"n{i}"),
+            node("Relu", f"n{i}", f"r{i}"), node("Conv", f"r{i} w{i}", f"k{i}", pads=[1, 1, 1, 1]),
+        ]  # fmt: skip
+    nodes += [
+        node("Concat", "k0 k1 k2 k3", "j4", axis=1), node("GlobalAveragePool", "j4", "g"),
+        node("Flatten", "g", "f"), node("Gemm", "f w4", "y", transB=1),
+    ]  # fmt: skip
+    return build(nodes, constants | {"w4": weight(4, 10, 31)}, IMAGE)
+
+
 CASES: dict[str, Callable[[], ModelProto]] = {
     made.__name__: made
     for made in (
@@ -294,5 +317,6 @@ CASES: dict[str, Callable[[], ModelProto]] = {
         negative_norm_before_max_pool, rectangular_average, mean_side_by_side,
         shuffled_channels, chosen_channels, classes_and_boxes, detector,
         logits_and_probabilities, output_that_is_read, channels_last_island,
+        dense_block,
     )
 }  # fmt: skip

@@ -183,8 +183,8 @@ REFUSED: dict[str, tuple[list[NodeProto], str]] = {
     "slopes": ([node("PRelu", "c slopes", "a")], r"PRelu \(node_a\): slope must be one number"),
     "a part alone": (parts("Exp c"), r"Exp \(node_a\): it must be a part of an activation"),
     "unknown parts": (parts("Exp c", "Mul c 0"), r"Mul .*: it must be a part of an activation"),
-    "a product of two maps": (
-        [*OTHER, node("Mul", "c r", "a")], r"Mul \(node_a\): one input must be a constant"
+    "a quotient of two maps": (
+        [*OTHER, node("Div", "c r", "a")], r"Div \(node_a\): one input must be a constant"
     ),
     "no finite values": (
         [node("Celu", "c", "a", alpha=-1.0)], r"celu\(alpha=-1\) must rise, or fall up to some"

@@ -13,6 +13,7 @@ import pytest
 from activation_cases import ACTIVATIONS
 from cases import CASES, IMAGE, body
 from enlarged_cases import ENLARGED, odd_width_decoder
+from gate_cases import GATES
 from onnx_models import build, compare, node, runtime, runtimes, save
 
 from nuq.codegen.emit import csim
@@ -27,7 +28,7 @@ from tests.checkout import needs_compiler
 
 IMAGES = 4
 ENGINE = ("SIMD=8", "PE=24", "PIXELS=1")
-EVERY = CASES | ACTIVATIONS | ENLARGED
+EVERY = CASES | ACTIVATIONS | ENLARGED | GATES
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,14 @@ def test_what_they_become(tmp_path: Path) -> None:
         ("signed_max_pool", ["conv", "conv", "fc"], 0),
         ("mean_side_by_side", ["conv", "avgpool", "fc"], None),
         ("rectangular_average", ["conv", "avgpool", "fc"], None),
+        (
+            "residual_excitation",
+            ["conv", "avgpool", "conv", "conv", "mul", "add", "conv", "avgpool", "fc"],
+            None,
+        ),
+        ("gated_map", ["conv", "conv", "mul", "conv", "avgpool", "fc"], None),
     ):
-        layers = load_onnx(save(CASES[name](), tmp_path / "m.onnx")).graph.layers
+        layers = load_onnx(save(EVERY[name](), tmp_path / "m.onnx")).graph.layers
         assert [layer.kind for layer in layers] == kinds
         assert [i for i, layer in enumerate(layers) if layer.pool] == [
             place for place in (pooled,) if place is not None
