@@ -146,6 +146,8 @@ def convolution(draft: Draft, source: Map | None = None, **fixed: object) -> Map
     if draft.chance(0.3):
         groups = int(draft.rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
         out = groups * draft.pick(1, max(1, 48 // groups))
+        if draft.chance(0.4):  # depthwise
+            groups = out = channels
     signed = draft.chance(0.3)
     layer = ToyLayer(
         out, dilation=dilation, groups=groups, source=source.name, name=draft.name(),

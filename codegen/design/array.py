@@ -23,11 +23,17 @@ class Array:
     pixels: int = 1  # output pixels of a row a cycle
     weight_ports: int = 1  # memory ports that weights come through
     qk_units: int = 0  # requantizers and encoders, a divisor of `pe`; 0: not yet chosen
+    # Of them, those that multiply by the wide factors of average pools and normalisations, whose
+    # layers have no others; a divisor of `pe`, 0: all.
+    factor_units: int = 0
     fm: str = "auto"  # where feature maps live, one of MODES
     # The compute stage: two output channels share a multiplier in layers whose weights have at most
     # so many bits; the second weight stands so many bits above the first. 0: each has its own.
     pair_bits: int = 0
     pair_shift: int = 0
+    # Depthwise convolutions with lanes that are channels: kernel rows that they multiply at once, a
+    # block of the line buffer each. 0: they run as grouped convolutions.
+    kernel_rows: int = 0
 
     def __post_init__(self) -> None:
         for name, value in (("SIMD", self.simd), ("PE", self.pe)):
@@ -35,12 +41,17 @@ class Array:
                 raise UserError(f"{name} must be a positive multiple of 8, not {value}")
         if self.pair_bits and self.pe % (2 * BLOCK_CODES):
             raise UserError(f"PE must be a multiple of 16 with STAGE=pairs, not {self.pe}")
+        if not 0 <= self.kernel_rows <= self.simd:
+            raise ValueError(
+                f"kernel_rows must be SIMD={self.simd} at most, not {self.kernel_rows}"
+            )
         if not 1 <= self.pixels <= MAX_PIXELS:
             raise UserError(f"PIXELS must be 1..{MAX_PIXELS}, not {self.pixels}")
         if self.fm not in MODES:
             raise UserError(f"FM must be one of {', '.join(MODES)}, not {self.fm!r}")
-        if self.qk_units and self.pe % self.qk_units:
-            raise ValueError(f"QK_UNITS must divide PE={self.pe}, not {self.qk_units}")
+        for units in (self.qk_units, self.factor_units):
+            if units and self.pe % units:
+                raise ValueError(f"QK_UNITS must divide PE={self.pe}, not {units}")
 
     def check_ports(self, part: Part) -> None:
         """UserError where the part has too few memory ports."""
@@ -71,6 +82,11 @@ class Array:
         return self.simd * self.pe * self.pixels
 
     @property
+    def wide_units(self) -> int:
+        """QK units that multiply by a wide factor."""
+        return self.factor_units or self.qk_units
+
+    @property
     def multipliers(self) -> int:
         """Multipliers of the compute stage."""
         return self.products // self.shared
@@ -99,6 +115,16 @@ class Array:
     def blocks(self) -> int:
         """Blocks of 8 input channels a cycle: G of the generated C++."""
         return self.simd // BLOCK_CODES
+
+    @property
+    def window(self) -> int:
+        """Blocks that are read of a pixel's window at once: WINDOW of the generated C++."""
+        return max(self.blocks, self.kernel_rows)
+
+    @property
+    def read_ports(self) -> int:
+        """Blocks of the line buffer that are read at once."""
+        return self.window + (self.pixels - 1) * self.blocks
 
     @property
     def planes(self) -> int:

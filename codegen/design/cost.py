@@ -237,7 +237,7 @@ def _compute(row: Row, array: Array, images: int, blocks: int, length: int) -> t
     """
     needed = row.rows_needed
     row_blocks = row.in_width * blocks * row.sources
-    work = array.groups(row.conv_width) * length
+    work = row.groups(array) * length
     # blocks that arrive during each output row
     arriving = np.diff(np.append(needed, row.rows_used)) * row_blocks
     first_rows = int(needed[0]) * row_blocks
@@ -263,8 +263,10 @@ def _tile_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     window = row.pool_h * row.pool_w if row.pooled else 0
     steps = 2 if row.out_bits > WORD_BYTES else 1
     return {
-        "finish": np.full_like(number, pixels * ceil_div(array.pe, array.qk_units)),
+        "finish": np.full_like(number, pixels * row.pixel_steps(array)),
         "pool": np.full_like(number, pixels + stored * window),
-        "pack": stored * (1 + planes * steps * row.places) + images * planes,
+        # a row of several planes, or that is stored at several places, is collected first
+        "pack": stored * (((planes > 1) | (row.places > 1)) + planes * steps * row.places)
+        + images * planes,
         "write": images * row.out_plane_words // max(1, row.interleave) * planes,
     }

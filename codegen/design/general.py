@@ -25,6 +25,7 @@ STORED_BITS, INPUT_BITS = 8, 12  # of a stored code, of a code of the network's 
 ACTIVATION_BITS = 12
 UNITS = 4  # QK/QE units at most
 NARROW_ROWS = 3 * BLOCK_CODES  # PE that a normalisation takes
+DEPTHWISE = 3  # rows and columns of a depthwise kernel whose lanes are channels
 # Depths and counts for maps of up to 256 x 256 pixels and layers as those of AlexNet, VGG-16 and
 # SqueezeNet.
 MAP, CHANNELS, PASSES, KERNEL, STRIDE = 256, 8192, 1 << 14, 16, 8
@@ -56,7 +57,7 @@ def general_engine(part: Part, axes: Axes) -> Engine:
             sizes = plain_sizes(array, depths, *tables)
             if shortage(sizes, part) is None:
                 return Engine(part, _deepened(_extended(sizes, part), part))
-    last = arrays[-1] if arrays else replace(least, qk_units=1)
+    last = arrays[-1] if arrays else replace(least, qk_units=1, factor_units=1)
     reason = shortage(plain_sizes(last, SHALLOW, *TABLES[-1]), part)
     if reason is None:  # there are no arrays, though the smallest one fits
         widths = ", ".join(map(str, WEIGHT_WIDTHS))
@@ -76,7 +77,7 @@ def _arrays(part: Part, axes: Axes) -> Iterator[Array]:
         ]
         if all(words % array.weight_ports == 0 for words in rows):
             for units in (n for n in range(1, UNITS + 1) if array.pe % n == 0):
-                yield replace(array, qk_units=units)
+                yield replace(array, qk_units=units, factor_units=units)
 
 
 def _rank(array: Array) -> tuple[int, ...]:
@@ -135,19 +136,22 @@ def plain_sizes(array: Array, depths: dict[str, Any], levels: int, entries: int)
 
 
 def _extended(sizes: Sizes, part: Part) -> Sizes:
-    """With average pools, products and normalisations, where they fit, and fewer units for them."""
+    """With average pools, products and normalisations, where they fit, in as many units as have
+    room; then with lanes that are channels."""
     pe = sizes.array.pe
     for extra in ({"averages": True}, {"products": True}, {"lrn": True, "lrn_reach": 2}):
         if "lrn" in extra and pe < NARROW_ROWS:
             continue
-        for units in range(sizes.array.qk_units, 0, -1):
+        for units in range(sizes.array.wide_units, 0, -1):
             if pe % units:
                 continue
-            wider = replace(sizes, **extra, array=replace(sizes.array, qk_units=units))
+            wider = replace(sizes, **extra, array=replace(sizes.array, factor_units=units))
             if shortage(wider, part) is None:
                 sizes = wider
                 break
-    return sizes
+    channels = replace(sizes, array=replace(sizes.array, kernel_rows=DEPTHWISE))
+    fits = pe >= DEPTHWISE * BLOCK_CODES and shortage(channels, part) is None
+    return channels if fits else sizes
 
 
 def _deepened(sizes: Sizes, part: Part) -> Sizes:
@@ -180,6 +184,10 @@ def summary(engine: Engine) -> str:
         ("average pools", sizes.averages),
         ("products of maps", sizes.products),
         (f"normalisations{f' over {width} channels' if sizes.lrn else ''}", sizes.lrn),
+        (
+            f"depthwise kernels of {max(array.kernel_rows, DEPTHWISE)} rows, a channel a lane",
+            bool(array.kernel_rows),
+        ),
     ]
     missing = [text for text, there in operators if not there]
     lines = [

@@ -9,7 +9,7 @@ table, before it is cut into chunks and placed in memory.
 """
 
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, repeat
 from math import prod
 
 import numpy as np
@@ -35,6 +35,7 @@ class Lowered:
     array: Array
     layers: tuple[Layer, ...]  # after lane packing and merging of groups, stored with a 0
     paired: tuple[bool, ...]  # of each layer: whether its output channels can share multipliers
+    depthwise: tuple[bool, ...]  # of each layer: whether its lanes are channels
     gather: Gather  # how the host lays out the input
     widths: tuple[int, ...] = ()  # at which weights can be stored; none: at any
 
@@ -44,8 +45,12 @@ class Lowered:
         UserError where the words of a row of weights do not divide by the weight ports, or a tile
         has no room for the neighbours of a normalisation or the places of a pixel.
         """
-        items = zip(self.layers, self.network.layers, self.paired, strict=True)
-        return [self._row(*item) for item in items]
+        modes = zip(self.layers, self.network.layers, self.paired, self.depthwise, strict=True)
+        rows = []
+        for layer, original, paired, depthwise in modes:
+            row = self._row(layer, original, paired)
+            rows.append(replace(row, **channel_fields(layer)) if depthwise else row)
+        return rows
 
     def source(self, name: str) -> Quantizer:
         """How the codes of a feature map are read."""
@@ -197,7 +202,11 @@ def lower(
     gather = Gather(network.input.shape, network.input.shape, (1, 1), (1, 1), (0, 0))
     layers = []
     pairs = tuple(is_paired(network, layer, array) for layer in network.layers)
-    for original, paired in zip(network.layers, pairs, strict=True):
+    channels = tuple(map(is_depthwise, network.layers, repeat(array), pairs))
+    for original, paired, depthwise in zip(network.layers, pairs, channels, strict=True):
+        if depthwise:
+            layers.append(replace(original, weight_storage=with_zero(original, array, True)))
+            continue
         layer = merge_groups(original, array, paired) if original.has_weights else original
         if layer.has_weights and layer.source == INPUT and readers == 1:
             axes = choose_packing(layer, network.input.bits, array, max_taps, compact, paired)
@@ -207,7 +216,48 @@ def lower(
             shared = paired and stored_bits(layer, widths) <= array.pair_bits
             layer = split_places(layer, array.tile(shared)) or layer  # or `rows` refuses it
         layers.append(layer)
-    return Lowered(network, array, tuple(layers), pairs, gather, widths)
+    return Lowered(network, array, tuple(layers), pairs, channels, gather, widths)
+
+
+def chain(layer: Layer) -> tuple[int, int]:
+    """(pixels of an output row that one input column can reach, those left of the map's).
+
+    Lanes that are channels hold so many output pixels at once, each 8 channels of them. The pixels
+    whose columns so far were all padding need not be stepped through.
+    """
+    stride, reach = layer.stride[1], (layer.kernel[1] - 1) * layer.dilation[1] + 1
+    length = ceil_div(reach, stride)
+    return length, min(layer.pads[1] // stride, length - 1)
+
+
+def is_depthwise(layer: Layer, array: Array, paired: bool) -> bool:
+    """Whether lanes are channels: where the array can, and where that takes no more cycles."""
+    channels = layer.in_shape[0]
+    if not layer.has_weights or not layer.groups == channels == layer.conv_shape[0]:
+        return False
+    if layer.upscale is not None:
+        return False
+    length, skipped = chain(layer)
+    lanes = length * BLOCK_CODES <= array.tile(paired) and layer.kernel[0] <= array.kernel_rows
+    if not lanes or layer.quantizer is None or channels == 1:
+        return False
+    width = layer.conv_shape[2]
+    steps = ceil_div(channels, BLOCK_CODES) * layer.stride[1] * (width + length - 1 - skipped)
+    return steps <= merged_steps(layer, array, paired)[0] * array.groups(width)
+
+
+def channel_fields(layer: Layer) -> dict[str, int]:
+    """Fields of a convolution whose lanes are channels: a tile for each plane."""
+    length, skipped = chain(layer)
+    return {
+        "depthwise": 1,
+        "lead": length - 1 - skipped,
+        "pad_left": layer.pads[1] - skipped * layer.stride[1],
+        "blocks": 1,
+        "conv_groups": ceil_div(layer.in_shape[0], BLOCK_CODES),
+        "tiles_per_group": 1,
+        "group_out_planes": 1,
+    }
 
 
 def stored_bits(layer: Layer, widths: tuple[int, ...]) -> int:
@@ -241,6 +291,13 @@ def merge_groups(layer: Layer, array: Array, paired: bool = False) -> Layer:
     Of all mergers that give whole blocks the one with the fewest steps is taken; one group (dense,
     zeros between the old groups) is always possible, and what the last layer gets.
     """
+    groups, (_, merged) = layer.groups, merged_steps(layer, array, paired)
+    weight = layer.weight if merged == 1 else spread_weight(layer.weight, groups, merged)
+    return replace(layer, groups=groups // merged, weight=weight)
+
+
+def merged_steps(layer: Layer, array: Array, paired: bool) -> tuple[int, int]:
+    """(cycles of the multipliers for a group of pixels, groups that are merged) of merge_groups."""
     groups = layer.groups
     cin, cout = layer.in_shape[0] // groups, layer.conv_shape[0] // groups
     choices = []
@@ -250,23 +307,21 @@ def merge_groups(layer: Layer, array: Array, paired: bool = False) -> Layer:
             continue
         tiles = groups // merged * ceil_div(cout * merged, array.tile(paired))
         choices.append((tiles * array.steps(prod(layer.kernel), cin * merged), merged))
-    merged = min(choices)[1]
-    weight = layer.weight if merged == 1 else spread_weight(layer.weight, groups, merged)
-    return replace(layer, groups=groups // merged, weight=weight)
+    return min(choices)
 
 
-def with_zero(layer: Layer, array: Array) -> Storage:
+def with_zero(layer: Layer, array: Array, depthwise: bool = False) -> Storage:
     """How a layer is stored: as it says, but its table has a 0 wherever weights are filled up.
 
-    Channels that do not exist, taps beyond a kernel and the gaps between merged groups need the
-    weight 0. A table without it takes one bit more, with 0 among its entries, or where that would
-    be too many entries the integers are stored.
+    Channels that do not exist, taps beyond a kernel, the gaps between merged groups and multipliers
+    that a depthwise kernel leaves idle need the weight 0. A table without it takes one bit more,
+    with 0 among its entries, or where that would be too many entries the integers are stored.
     """
     stored, table = layer.stored, layer.stored.table
     if table is None or not layer.has_weights or (table == 0).any():
         return stored
     channels, out = layer.in_shape[0] // layer.groups, layer.conv_shape[0] // layer.groups
-    filled = channels % array.simd or (out % BLOCK_CODES and layer.quantizer)
+    filled = depthwise or channels % array.simd or (out % BLOCK_CODES and layer.quantizer)
     filled = filled or layer.upscale is not None  # its tiles may have idle lanes
     if not filled and layer.weight.all():
         return stored

@@ -53,7 +53,7 @@ def plan(network: Network, part: Part, array: Array | None = None, images: int =
     array.check_ports(part)
     if images < 1:
         raise UserError(f"BATCH must be 1 or more, not {images}")
-    array = replace(array, qk_units=array.pe)
+    array = replace(array, qk_units=array.pe, factor_units=array.pe)
     lowered = lower(network, array, WEIGHT_ROWS[0])
     compact_lowered = lower(network, array, WEIGHT_ROWS[0], compact=True)
     design = compact = _plan(lowered, part, images)
@@ -243,13 +243,33 @@ def _unit_choices(candidate: Candidate, images: int) -> Iterator[Sizes]:
     """The fewest QK/QE units that lose at most FINISH_SLACK of all cycles, then ever fewer."""
     array = candidate.sizes.array
     choices = [
-        replace(candidate.sizes, array=replace(array, qk_units=units))
+        replace(candidate.sizes, array=replace(array, qk_units=units, factor_units=units))
         for units in range(1, array.pe + 1)
         if array.pe % units == 0
     ]
     limit = candidate.cycles * (1 + FINISH_SLACK)
     enough = bisect_left(
         choices, True, key=lambda sizes: _cycles(candidate.rows, sizes, images) <= limit
+    )
+    for sizes in reversed(choices[: enough + 1]):
+        most = max(limit, _cycles(candidate.rows, sizes, images) * (1 + FINISH_SLACK))
+        yield from _factor_choices(candidate, sizes, images, most)
+
+
+def _factor_choices(
+    candidate: Candidate, sizes: Sizes, images: int, most: float
+) -> Iterator[Sizes]:
+    """The fewest units of a wide factor that take at most so many cycles, then ever fewer."""
+    array = sizes.array
+    choices = [
+        replace(sizes, array=replace(array, factor_units=units))
+        for units in range(1, array.qk_units + 1)
+        if array.pe % units == 0
+    ]
+    if not (sizes.averages or sizes.lrn or sizes.products):
+        choices = choices[-1:]
+    enough = bisect_left(
+        choices, True, key=lambda item: _cycles(candidate.rows, item, images) <= most
     )
     yield from reversed(choices[: enough + 1])
 

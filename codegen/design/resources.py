@@ -10,7 +10,7 @@ from nuq.codegen.design.ports import ADAPTER_FF, ADAPTER_LUT, adapters
 from nuq.codegen.design.sizes import AP_INT_BITS, Memory, Sizes, factor_bits, line_memories
 from nuq.codegen.design.streams import DESCRIPTOR_BITS, streams, tap_bits
 from nuq.codegen.design.unit_luts import QM, lut_estimate
-from nuq.formats.arithmetic import LRN_ENTRIES, LRN_FACTOR_BITS, SCALE_BITS, ceil_div
+from nuq.formats.arithmetic import BLOCK_CODES, LRN_ENTRIES, LRN_FACTOR_BITS, SCALE_BITS, ceil_div
 from nuq.formats.hardware import Part
 
 FEATURE_MAPS = "feature maps"  # memories A and B
@@ -50,7 +50,7 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
         Memory("tap table", 1, 2 * sizes.tap_rows, tap_bits(sizes), bound="lutram"),
         *line_memories(
             sizes.line_blocks, sizes.line_low_bits, sizes.line_high_blocks, sizes.code_bits,
-            copies=array.pixels * array.blocks,  # a read port for each block of a cycle
+            copies=array.read_ports,  # one for each block of a cycle
         ),
         Memory("partial sums", 1 if sizes.psum_groups > 1 else 0, sizes.psum_groups, sums),
         Memory("pool rows", 1 if pool else 0, max(1, pool), pixel),
@@ -60,10 +60,10 @@ def memories(sizes: Sizes, part: Part) -> list[Memory]:
             for name, adapter in adapters(array.weight_ports).items()
             for memory in adapter.memories(name)
         ),
-        # two neighbouring points a cycle, the even and the odd ones apart; a copy per QK/QE unit
+        # two neighbouring points a cycle, the even and the odd ones apart; a copy per wide unit
         Memory(
             "normalisation factors", 2 if sizes.lrn else 0, ceil_div(LRN_ENTRIES, 2),
-            LRN_FACTOR_BITS, copies=array.qk_units,
+            LRN_FACTOR_BITS, copies=array.wide_units,
         ),
         *_feature_maps(sizes, part),
     ]  # fmt: skip
@@ -84,9 +84,9 @@ def _feature_maps(sizes: Sizes, part: Part) -> list[Memory]:
 def estimate(sizes: Sizes, part: Part) -> Resources:
     """Estimate a design.
 
-    DSP: one block per multiplier where the operands fit it, else ceil x ceil of them; per
-    QK/QE unit also those of the factor that an average pool, a normalisation, a product or a weight
-    scale asks for (accumulator by the widest of them; weight scales alone are multiplied in LUTs).
+    DSP: one block per multiplier where the operands fit it, else ceil x ceil of them; of some
+    QK/QE units also those of the factor that an average pool, a normalisation or a product asks for
+    (accumulator by the widest of them; other units multiply by weight scales in LUTs).
     Products choose both operands, and correct the second one, in LUTs. Sizes that
     are products come ready-made in the layer table, so that the control needs none; squares,
     interpolation and the words of copy_out are bound to LUTs.
@@ -104,7 +104,7 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
     lanes = array.pixels * array.pe
     dsp = array.multipliers * multiplier_blocks(sizes.weight_bits, sizes.value_bits, part)
     if factor_bits(sizes) > SCALE_BITS + 1:
-        dsp += array.qk_units * multiplier_blocks(sizes.acc_bits, factor_bits(sizes), part)
+        dsp += array.wide_units * multiplier_blocks(sizes.acc_bits, factor_bits(sizes), part)
     ports = len(adapters(array.weight_ports))
     levels = sizes.knq_levels
     lut = (
@@ -116,10 +116,11 @@ def estimate(sizes: Sizes, part: Part) -> Resources:
         + sum(memory.lut for memory in used)
         + square_luts(sizes)
         + scale_luts(sizes)
-        + (array.qk_units * 3 * sizes.value_bits if sizes.products else 0)
+        + (array.wide_units * 3 * sizes.value_bits if sizes.products else 0)
         + weight_luts(sizes)
         + sum(stream.lut for stream in streams(sizes))
-        + array.pixels * array.blocks * WINDOW_LUT
+        + array.read_ports * WINDOW_LUT
+        + operand_luts(sizes)
         + ports * ADAPTER_LUT
         + REGISTERS_LUT
         + PROCESSES * PROCESS_LUT
@@ -160,6 +161,15 @@ def product_luts(sizes: Sizes) -> int:
     return joining + array.multipliers // array.pixels * ready
 
 
+def operand_luts(sizes: Sizes) -> int:
+    """LUTs that choose the values of multipliers whose lanes may be channels: two bits a LUT.
+
+    A sum's third source, the lane beside it, is a sixth input of its adder's LUTs.
+    """
+    array = sizes.array
+    return array.kernel_rows * array.pe // array.shared * ceil_div(sizes.value_bits, 2)
+
+
 def join_luts(
     simd: int, value_bits: int, tree_bits: int, pair_bits: int = 0, pair_shift: int = 0
 ) -> int:
@@ -176,7 +186,9 @@ def join_luts(
 def conversion_luts(sizes: Sizes) -> int:
     """LUTs of all conversion units; a unit exists where some layer's scheme needs it."""
     qm = min(QM[1], max(QM[0], sizes.quant_bits))
-    decoders, luts = sizes.array.pixels * sizes.array.simd * sizes.decoders, 0.0
+    array, luts = sizes.array, 0.0
+    decoders = array.pixels * array.simd * sizes.decoders
+    decoders += (array.window - array.blocks) * BLOCK_CODES  # of one source only
     if sizes.knq_levels > 1:
         bits = (sizes.knq_levels - 1).bit_length()
         luts += lut_estimate("ck", bits, qm, lanes=decoders)
@@ -210,7 +222,7 @@ def square_luts(sizes: Sizes) -> int:
         return 0
     bits = sizes.value_bits
     squares = (2 * sizes.lrn_reach + 1) * ceil_div(bits, 2) * (bits + 2)
-    return sizes.array.qk_units * (squares + ceil_div(LRN_FACTOR_BITS + 1, 2) * (2 * bits + 2))
+    return sizes.array.wide_units * (squares + ceil_div(LRN_FACTOR_BITS + 1, 2) * (2 * bits + 2))
 
 
 def scale_luts(sizes: Sizes) -> int:
@@ -221,11 +233,11 @@ def scale_luts(sizes: Sizes) -> int:
     """
     if not sizes.scales:
         return 0
-    lanes = sizes.array.pe // max(1, sizes.array.qk_units)
-    luts = SCALE_BITS * ceil_div(lanes - 1, 3)
-    if factor_bits(sizes) <= SCALE_BITS + 1:
-        luts += ceil_div(SCALE_BITS, 2) * (sizes.acc_bits + 2)
-    return sizes.array.qk_units * luts
+    units = sizes.array.qk_units
+    wide = sizes.array.wide_units if factor_bits(sizes) > SCALE_BITS + 1 else 0
+    choice = SCALE_BITS * ceil_div(sizes.array.pe // max(1, units) - 1, 3)
+    product = ceil_div(SCALE_BITS, 2) * (sizes.acc_bits + 2)
+    return units * choice + (units - wide) * product
 
 
 def multiplier_blocks(a: int, b: int, part: Part) -> int:

@@ -96,6 +96,11 @@ class Row:
         "groups of the convolution; of interleaved tiles, one for each place down, which all read "
         "the same channels", "groups",
     )  # fmt: skip
+    depthwise: int = column(
+        "1: lanes are channels: a tile is a plane, and its kernel's columns share the tile's lanes"
+    )
+    lead: int = column("of such a layer: columns' steps before an output row's first pixel",
+                       "groups")  # fmt: skip
     tiles_per_group: int = column("tiles of PE output channels in a group", "tiles")
     group_out_planes: int = column("stored output channels of a group", "planes")
     out_channels: int = column("stored output channels", "channels")
@@ -178,6 +183,8 @@ class Row:
         "entries from an image's first row to the next one's, modulo `ring_entries`", "entries",
         cost=False,
     )  # fmt: skip
+    finish_steps: int = column("cycles in which the QK units finish a pixel of a tile", "cycles",
+                               cost=False)  # fmt: skip
     stride_entries: int = column("entries from output row to output row", "entries", cost=False)
     pixel_entries: int = column("and from pixel to pixel", "entries", cost=False)
     top_entries: int = column("entries of the padding above", "entries", cost=False)
@@ -333,13 +340,45 @@ class Row:
         (24, 27)
         """
         channels = blocks * BLOCK_CODES
+        if self.depthwise:
+            return self.stride_w
         if self.is_conv:
             return array.steps(self.kernel_taps, channels)
         return self.kernel_taps * self.sources * array.steps(1, channels)
 
+    @property
+    def has_factor(self) -> bool:
+        """Whether sums have the wide factor of an average pool, a normalisation or a product."""
+        wide = self.op in (Operation.LRN, Operation.PRODUCT)
+        return bool(wide or self.reciprocal or self.exclude_pad)
+
+    def pixel_steps(self, array: Array) -> int:
+        """Cycles in which the QK units finish a pixel's lanes.
+
+        >>> array = Array(8, 24, qk_units=8, factor_units=2)
+        >>> Row().pixel_steps(array), Row(op=Operation.SUM, reciprocal=9).pixel_steps(array)
+        (3, 12)
+        """
+        if self.raw:
+            return 1
+        if self.depthwise:
+            return ceil_div(BLOCK_CODES, max(1, array.qk_units))
+        return array.pe // max(1, array.wide_units if self.has_factor else array.qk_units)
+
     def pixel_groups(self, array: Array) -> int:
         """Groups of neighbouring pixels of one image."""
-        return self.conv_height * array.groups(self.conv_width)
+        return self.conv_height * self.groups(array)
+
+    def groups(self, array: Array) -> int:
+        """Groups of neighbouring pixels of an output row; where lanes are channels, its pixels and
+        the columns in front of the first one.
+
+        >>> Row(conv_width=14).groups(Array(pixels=3))
+        5
+        >>> Row(conv_width=14, depthwise=1, lead=1).groups(Array(pixels=3))
+        15
+        """
+        return self.conv_width + self.lead if self.depthwise else array.groups(self.conv_width)
 
     def with_products(self, array: Array) -> "Row":
         """The row with the fields that are products of others, for an engine of this size."""
@@ -352,11 +391,12 @@ class Row:
         part_words = self.row_bytes // self.interleave // WORD_BYTES if parts else self.raw_words
         return replace(
             self,
-            columns=array.groups(self.conv_width),
+            columns=self.groups(array),
             first_rows=int(self.rows_needed[0]),
             row_entries=row_entries,
             ring_entries=ring,
             image_entries=self.rows_used * row_entries % ring,
+            finish_steps=self.pixel_steps(array),
             stride_entries=self.stride_h * row_entries,
             pixel_entries=self.stride_w * self.chunk_blocks,
             top_entries=self.pad_top * row_entries,
@@ -389,6 +429,8 @@ class Row:
 
     def planes(self, array: Array) -> int:
         """Output planes that a tile writes."""
+        if self.depthwise:
+            return 1
         planes = tile_planes(self.op, array, bool(self.paired))
         return planes // self.places if self.apart else planes
 
@@ -417,9 +459,9 @@ class Row:
             filled = ceil_div(self.blocks, array.blocks) * array.blocks * self.sources
             row = replace(self, ring_rows=ring, chunks=1, chunk_blocks=filled)
             return row if row.line_entries <= line_blocks else None
-        most = min(
-            weight_rows * array.blocks // self.kernel_taps, line_blocks // (ring * self.in_width)
-        )
+        lines = line_blocks // (ring * self.in_width)
+        most = lines if self.depthwise else weight_rows * array.blocks // self.kernel_taps
+        most = min(most, lines)
         if most < 1:
             return None
         size = ceil_div(self.blocks, ceil_div(self.blocks, most))

@@ -10,7 +10,7 @@ multipliers.
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import prod
@@ -54,6 +54,7 @@ class Operands:
     weight_bits: int  # the widest, of a layer alone on its multipliers
     value_bits: int  # likewise
     pair_bits: int = 0  # of weights of which two share a multiplier; 0: none can
+    kernel_rows: tuple[int, ...] = ()  # heights of depthwise kernels
 
 
 def smallest(axes: Axes, part: Part, pair_bits: int = 0) -> Array:
@@ -71,7 +72,10 @@ def pair_fields(part: Part, bits: int) -> dict[str, Any]:
 
 
 def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
-    """Every array whose multipliers and weight buffer the part could hold."""
+    """Every array whose multipliers and weight buffer the part could hold.
+
+    With and without lanes that are channels, where the network has depthwise layers for them.
+    """
     most = part.room("dsp") // multiplier_blocks(operands.weight_bits, operands.value_bits, part)
     lanes = range(BLOCK_CODES, MAX_LANES + 1, BLOCK_CODES)
     free: dict[str, Sequence[Any]] = {
@@ -80,6 +84,8 @@ def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
     }  # fmt: skip
     row_bits = 72 * part.room("bram36")  # of weights, read at once: a BRAM36 has 72 bits
     values: list[Any] = [[axes[name]] if name in axes else free[name] for name in free]
+    choices: Sequence[Any] = (0, *operands.kernel_rows)
+    choices = [axes["kernel_rows"]] if "kernel_rows" in axes else choices
     for pair_bits in _pair_choices(part, operands, axes):
         for choice in product(*values):
             fields = dict(zip(free, choice, strict=True))
@@ -90,7 +96,8 @@ def points(part: Part, operands: Operands, axes: Axes) -> Iterator[Array]:
             if array.pe // array.shared * bits > AP_INT_BITS and "pe" not in axes:
                 continue
             if array.multipliers <= most and array.multipliers // array.pixels * bits <= row_bits:
-                yield array
+                for rows in choices:
+                    yield replace(array, kernel_rows=rows)
 
 
 def _pair_choices(part: Part, operands: Operands, axes: Axes) -> list[int]:
@@ -139,13 +146,30 @@ def pair_bits(network: Network, part: Part) -> int:
     return best if best and gains[best] else 0
 
 
+def kernel_rows(network: Network) -> tuple[int, ...]:
+    """Heights of the depthwise kernels of a network that lanes which are channels can take."""
+    return tuple(
+        sorted(
+            {
+                layer.kernel[0]
+                for layer in network.layers
+                if layer.has_weights
+                and 1 < layer.groups == layer.in_shape[0] == layer.conv_shape[0]
+                and layer.kernel[0] <= BLOCK_CODES
+            }
+        )
+    )
+
+
 class Bound:
     """Lower bounds of the time of points, without planning them."""
 
     def __init__(self, network: Network, part: Part, images: int) -> None:
         self.network, self.part, self.images = network, part, images
         lowered = lower(network, Array(BLOCK_CODES, BLOCK_CODES), planner.WEIGHT_ROWS[0])
-        self.operands = Operands(*operand_bits(lowered), pair_bits(network, part))
+        self.operands = Operands(
+            *operand_bits(lowered), pair_bits(network, part), kernel_rows(network)
+        )
         self.rows = cache(self._rows)
 
     def _rows(self, lanes: Array) -> list[Row]:
@@ -159,7 +183,9 @@ class Bound:
         layout of the network (a normalisation needs PE of 24) have no rows: UserError.
         """
         total = 0.0
-        lanes = Array(array.simd, array.pe, pair_bits=array.pair_bits, pair_shift=array.pair_shift)
+        # what depthwise layers do depends on the pixels, too
+        pixels = array.pixels if array.kernel_rows else 1
+        lanes = replace(array, pixels=pixels, weight_ports=1, qk_units=0, fm="auto")
         for layer, row in zip(self.network.layers, self.rows(lanes), strict=True):
             if not row.is_conv:
                 continue

@@ -33,9 +33,9 @@ class Stream:
 
 
 def tap_bits(sizes: Sizes) -> int:
-    """Width of the taps of one cycle: G times a distance in pixels and entries, and a few flags."""
+    """Width of the taps of one cycle: WINDOW times a distance in pixels and entries; flags."""
     place = 2 * (unsigned_bits(max(sizes.map_height, sizes.map_width)) + 2) + entry_bits(sizes) + 1
-    return sizes.array.blocks * place + unsigned_bits(sizes.weight_rows) + 3
+    return sizes.array.window * place + unsigned_bits(sizes.weight_rows) + 3
 
 
 def entry_bits(sizes: Sizes) -> int:

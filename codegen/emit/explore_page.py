@@ -50,7 +50,7 @@ def speeds(plan: Design, times: Sequence[LayerTime]) -> dict[str, dict[str, floa
 
 def design_entry(design: Design) -> dict[str, Any]:
     """One design as JSON."""
-    axes = ("simd", "pe", "pixels", "weight_ports", "stage", "fm")
+    axes = ("simd", "pe", "pixels", "weight_ports", "stage", "fm", "kernel_rows")
     return {
         "point": {name: getattr(design.array, name) for name in axes},
         "qk_units": design.array.qk_units,
@@ -92,11 +92,20 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
     """explore.html of explore.json's content and the SVG texts of `figures`."""
     best, front = entry["best"], entry["front"]
     designs = Table(
-        ("SIMD × PE × pixels", "stage", "weight ports", "QK/QE units", "frames/s", *best["use"]),
+        (
+            "SIMD × PE × pixels",
+            "stage",
+            "depthwise rows",
+            "weight ports",
+            "QK/QE units",
+            "frames/s",
+            *best["use"],
+        ),
         [
             (
                 " × ".join(str(design["point"][axis]) for axis in ("simd", "pe", "pixels")),
                 design["point"]["stage"],
+                design["point"]["kernel_rows"],
                 design["point"]["weight_ports"],
                 design["qk_units"],
                 design["images_per_second"],
@@ -104,7 +113,8 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
             )
             for design in front
         ],
-        note="Designs that no other one beats in time and in all resources; the first is the pick.",
+        note="Designs that no other one beats in time and in all resources; the first is the pick. "
+        "Depthwise rows: of a kernel that are multiplied at once where lanes are channels.",
     )
     speed = Table(
         ("", "GOP/s", "ms an image", "frames/s", "multipliers busy"),
@@ -241,8 +251,8 @@ def summary_text(found: Exploration) -> str:
     """The Pareto front and the pick, for a terminal."""
     plan = found.best
     names = list(found.best.use)
-    head = f"{'SIMD':>4s} {'PE':>3s} {'pixels':>6s} {'stage':>6s} {'ports':>5s} {'units':>5s} "
-    head += f"{'frames/s':>9s}"
+    head = f"{'SIMD':>4s} {'PE':>3s} {'pixels':>6s} {'stage':>6s} {'rows':>4s} {'ports':>5s} "
+    head += f"{'units':>5s} {'frames/s':>9s}"
     lines = [
         f"{plan.network.name} on {plan.part.name} at {plan.part.clock_mhz:g} MHz, "
         f"batch of {plan.images}: {found.points} points, {found.planned} planned",
@@ -252,7 +262,7 @@ def summary_text(found: Exploration) -> str:
         array = design.array
         lines.append(
             f"{array.simd:4d} {array.pe:3d} {array.pixels:6d} {array.stage:>6s} "
-            f"{array.weight_ports:5d} "
+            f"{array.kernel_rows:4d} {array.weight_ports:5d} "
             f"{array.qk_units:5d} {design.images / design.seconds:9.2f}"
             + "".join(f" {share:7.1%}" for share in design.use.values())
             + ("  <- fastest" if design is found.front[0] else "")

@@ -33,6 +33,15 @@ def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
     if table is not None:
         yield table_words(table, ports)
         fields = field_table(table)
+    if row.depthwise:
+        for first in range(0, row.out_channels, BLOCK_CODES):
+            rows = channel_rows(layer, first, array, paired)
+            if table is not None:
+                rows = fields[rows.view(np.uint16)]
+            head = tile_head(layer, row, array, first, min(BLOCK_CODES, row.out_channels - first))
+            data = np.concatenate([head, pack_fields(rows, row.weight_bits)])
+            yield data.reshape(-1, ports)
+        return
     for group in range(layer.groups):
         for tile in range(row.tiles_per_group):
             first = group * out_group + tile * pe
@@ -51,9 +60,13 @@ def pass_words(layer: Layer, row: Row, array: Array) -> Iterator[np.ndarray]:
 
 
 def tile_head(layer: Layer, row: Row, array: Array, first: int, lanes: int) -> np.ndarray:
-    """Biases of `lanes` output channels from `first` on, then their weight scales: uint64 words."""
+    """Biases of `lanes` output channels from `first` on, then their weight scales: uint64 words.
+
+    Where lanes are channels, biases repeat every 8 lanes.
+    """
     bias = np.zeros(2 * array.weight_ports * array.bias_words, dtype="<i4")
-    bias[:lanes] = layer.bias[first : first + lanes]
+    for start in range(0, array.pe if row.depthwise else 1, BLOCK_CODES):
+        bias[start : start + lanes] = layer.bias[first : first + lanes]
     if not row.scaled or layer.weight_scale is None:
         return bias.view("<u8")
     scale = np.zeros(WORD_BYTES * array.weight_ports * array.scale_words, dtype=np.uint8)
@@ -101,9 +114,32 @@ def order_rows(weight: np.ndarray, blocks: int, array: Array, paired: bool = Fal
     rows = np.zeros((ceil_div(items, simd) * simd, pe), dtype=weight.dtype)
     taps = rows[:items].reshape(kernel_h, kernel_w, blocks * BLOCK_CODES, pe)
     taps[:, :, :channels, :lanes] = weight.transpose(2, 3, 1, 0)
+    return _halved(rows, array, paired)
+
+
+def _halved(rows: np.ndarray, array: Array, paired: bool) -> np.ndarray:
+    """Fields [rows * SIMD, tile] as they are stored, by row and, of pairs, by half of the tile."""
     halves = array.shared if paired else 1
-    parts = rows.reshape(-1, simd, halves, pe // halves)
-    return parts.swapaxes(1, 2) if halves > 1 else rows.reshape(-1, simd, pe)
+    parts = rows.reshape(-1, array.simd, halves, array.tile(paired) // halves)
+    return parts.swapaxes(1, 2) if halves > 1 else parts.reshape(-1, array.simd, parts.shape[-1])
+
+
+def channel_rows(layer: Layer, first: int, array: Array, paired: bool = False) -> np.ndarray:
+    """Rows of a depthwise convolution's 8 channels from `first` on, as order_rows gives them.
+
+    Row r is of the input columns r, r + stride, ...; its SIMD direction are kernel rows. Lane
+    8 g + c is of channel c in the output pixel that g more steps complete.
+    """
+    weight = layer.weight[first : first + BLOCK_CODES, 0]
+    lanes, kernel_h, kernel_w = weight.shape
+    stride, dilation = layer.stride[1], layer.dilation[1]
+    length = ceil_div((kernel_w - 1) * dilation + 1, stride)
+    rows = np.zeros((stride, array.simd, array.tile(paired)), dtype=weight.dtype)
+    for tap in range(kernel_w):
+        age, column = divmod(tap * dilation, stride)
+        start = (length - 1 - age) * BLOCK_CODES
+        rows[column, :kernel_h, start : start + lanes] = weight[:, :, tap].T
+    return _halved(rows.reshape(-1, array.tile(paired)), array, paired)
 
 
 def write_weights(design: Design, path: Path) -> list[int]:

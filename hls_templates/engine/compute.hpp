@@ -21,26 +21,28 @@
 #include "work.hpp"
 
 // Decoded values of the blocks that the lane groups stand at, for PIXELS neighbours; 0 outside the
-// map and behind the end of the list.
+// map and behind the end of the list. Blocks beyond G are a depthwise layer's, of the first pixel.
 template <class C>
 void fetch(const ComputeWork<C>& w, const LowBlock<C> low[LineCopies<C>::COUNT][C::LINE_BLOCKS],
            const HighBlock<C> high[LineCopies<C>::COUNT][C::LINE_HIGH_BLOCKS],
            const TapRow<C>& taps, const Corner<C>& corner, const Decoder<C>& decoder,
-           const Decoder<C>& decoder2, typename C::value_t value[C::PIXELS][C::SIMD]) {
+           const Decoder<C>& decoder2,
+           typename C::value_t value[C::PIXELS][C::WINDOW * BLOCK_CODES]) {
 #pragma HLS INLINE
 fetch_q:
   for (int q = 0; q < C::PIXELS; q++) {
 #pragma HLS UNROLL  // a read port each
   fetch_g:
-    for (int g = 0; g < C::G; g++) {
+    for (int g = 0; g < C::WINDOW; g++) {
 #pragma HLS UNROLL  // a read port each
+      if (g >= C::G && (q > 0 || !w.depthwise)) continue;
       const typename C::y_t y = corner.y + taps.y[g];
       const typename C::x_t x = corner.x + q * w.stride_w + taps.x[g];
       const bool inside = taps.exists[g] && y >= 0 && y < w.height && x >= 0 && x < w.width;
       const typename C::entry_t ahead = corner.entry + q * w.pixel_entries + taps.entry[g];
       const typename C::entry_t entry =
           ahead >= w.ring_entries ? typename C::entry_t(ahead - w.ring_entries) : ahead;
-      const int copy = (q * C::G + g) % LineCopies<C>::COUNT;
+      const int copy = (q == 0 ? g : C::WINDOW + (q - 1) * C::G + g) % LineCopies<C>::COUNT;
       const LowBlock<C>& lower = low[copy][inside ? int(entry) : 0];
       const HighBlock<C>& upper = high[copy][inside && w.wide ? int(entry) : 0];
       typename C::code_t code[BLOCK_CODES];
@@ -51,7 +53,7 @@ fetch_q:
         const uint32_t upper_bits = w.wide ? uint32_t(upper.code[s]) << C::LINE_LOW_BITS : 0;
         code[s] = typename C::code_t(uint32_t(lower.code[s]) | upper_bits);
       }
-      if (C::HAS_OPS && taps.second) {
+      if (C::HAS_OPS && g < C::G && taps.second) {
         decoder2(code, decoded);
       } else {
         decoder(code, decoded);
@@ -128,8 +130,10 @@ clear_bias:
   typename C::y_t rows_left = 0;     // input rows still to be taken in
   bool more = false;                 // whether there are any
   Count<C::PSUM_GROUPS> pixels = 0;  // groups of pixels done in a pass whose sums wait
-  const typename C::x_t group_x = C::PIXELS * w.stride_w;
-  const typename C::entry_t group_entries = C::PIXELS * w.pixel_entries;
+  const int group = C::PIXELS;       // pixels that are worked on together
+  const typename C::x_t group_x = w.depthwise ? w.stride_w : typename C::x_t(group * w.stride_w);
+  const typename C::entry_t group_entries =
+      w.depthwise ? w.pixel_entries : typename C::entry_t(group * w.pixel_entries);
   bool begin = true, computing = false;
   cycle_t total = 0;
 compute_step:
@@ -137,7 +141,7 @@ compute_step:
 #pragma HLS PIPELINE II = 1  // PIXELS*SIMD*PE multiply-adds a cycle
     // plan_rows keeps passes apart. low, high, weight and tap are written before they are read, so
     // that the read is one stage behind the write and no promise is needed.
-#pragma HLS DEPENDENCE variable = partial inter RAW distance = C::SUM_DISTANCE true
+#pragma HLS DEPENDENCE variable = partial inter RAW distance = C::SUM_DISTANCE true  // see above
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_STEPS
     if (begin) {
       row = rows.read();
@@ -170,44 +174,54 @@ compute_step:
       buffer.full = next.pass_end;
       buffer.all = next.layer_end;
     }
-    if (work) {
-      if (more) {
-        if (x.value == 0) {
-          line = lines.read();
-          at = line.entry;
-        }
-        store_block<C>(blocks.read(), at, w.wide, low, high);
-        at += w.chunk_blocks;
-        if (x.step() && line.row_end) {
-          more = rows_left != 1;
-          rows_left--;
-        }
+    const bool steps = work && computing;
+    const bool begins = steps && step.value == 0;
+    const bool moves = C::KERNEL_ROWS > 0 && w.depthwise && column.value != 0;
+    typename C::acc_t added[C::PIXELS][C::PE] = {};
+#pragma HLS ARRAY_PARTITION variable = added complete dim = 0  // wires
+    if (work && more) {
+      if (x.value == 0) {
+        line = lines.read();
+        at = line.entry;
       }
-      if (computing) {
-        const int side = buffer.upper ? 1 : 0;
-        const TapRow<C> at_taps = tap[side * C::TAP_ROWS + int(step.value)];
-        typename C::value_t value[C::PIXELS][C::SIMD];
+      store_block<C>(blocks.read(), at, w.wide, low, high);
+      at += w.chunk_blocks;
+      if (x.step() && line.row_end) {
+        more = rows_left != 1;
+        rows_left--;
+      }
+    }
+    if (steps) {
+      const int side = buffer.upper ? 1 : 0;
+      const TapRow<C> at_taps = tap[side * C::TAP_ROWS + int(step.value)];
+      typename C::value_t value[C::PIXELS][C::WINDOW * BLOCK_CODES];
 #pragma HLS ARRAY_PARTITION variable = value complete dim = 0  // registers
-        fetch<C>(w, low, high, at_taps, corner, decoder, decoder2, value);
-        if (step.value == 0) stage.begin(row.first, bias, partial[row.first ? 0 : int(pixels)]);
-        if (C::HAS_OPS && !conv) {
-          stage.spread(value, at_taps.group, w.align[at_taps.second], row.first_channel,
-                       w.channels);
-        } else {
-          stage.step(weight[side * C::WEIGHT_ROWS + int(step.value)], value, w.paired);
-        }
-        if (step.step()) {
-          if (row.last) {
-            sums.write(stage.result());
-          } else {
-            partial[pixels] = stage.result();
-          }
-          pixels++;
-          corner.x += group_x;
-          corner.entry += group_entries;
-          if (column.step()) computing = false;
-        }
+      fetch<C>(w, low, high, at_taps, corner, decoder, decoder2, value);
+      if (C::HAS_OPS && !conv) {
+        stage.spread(value, at_taps.group, w.align[at_taps.second], row.first_channel, w.channels,
+                     added);
+      } else {
+        stage.step(weight[side * C::WEIGHT_ROWS + int(step.value)], value, w.paired,
+                   C::KERNEL_ROWS > 0 && w.depthwise, added);
       }
+    }
+    // In every cycle, with 0 in those without a step: no choice lies behind the addition.
+    stage.next(begins, moves, row.first, bias, partial[begins && !row.first ? int(pixels) : 0],
+               added);
+    const bool leads = column.value < w.lead;  // a column in front of a row's first pixel
+    if (step.step(steps)) {
+      const bool row_end = column.step();
+      if (row.last) {
+        if (!leads) sums.write(stage.result());
+      } else {
+        partial[pixels] = stage.result();
+      }
+      pixels++;
+      corner.x += group_x;
+      corner.entry += group_entries;
+      if (row_end) computing = false;
+    }
+    if (work) {
       total++;
       if (!more && !computing) {
         begin = true;

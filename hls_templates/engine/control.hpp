@@ -107,16 +107,27 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
                            -margin / 2 * BLOCK_CODES,
                            d.tile_planes * BLOCK_CODES};
   to_rows.write(rows);
-  const TapWork<C> taps = {conv,       d.sources,    d.kernel_h,           d.dilation_h,
-                           d.kernel_w, d.dilation_w, d.tap_column_entries, d.tap_row_entries,
+  // Where lanes are channels, a step is a column of the input.
+  const bool depthwise = C::KERNEL_ROWS > 0 && d.depthwise != 0;
+  const TapWork<C> taps = {conv,
+                           depthwise,
+                           d.sources,
+                           d.kernel_h,
+                           d.dilation_h,
+                           depthwise ? d.stride_w : d.kernel_w,
+                           depthwise ? 1 : d.dilation_w,
+                           depthwise ? d.chunk_blocks : d.tap_column_entries,
+                           d.tap_row_entries,
                            passes};
   to_taps.write(taps);
   const ComputeWork<C> compute = {
       conv,
       C::CODE_BITS > C::LINE_LOW_BITS && max_of(d.in_bits, d.in2_bits) > C::LINE_LOW_BITS,
       d.paired != 0,
+      depthwise,
       d.chunks,
       d.columns,
+      d.lead,
       d.in_width,
       d.stride_w,
       d.pad_left,
@@ -133,7 +144,10 @@ void control(MemoryPort<C> program, const RecordPlace record, int32_t images,
       d.raw != 0,
       d.scaled != 0,
       d.exclude_pad != 0,
+      d.op == OP_LRN || d.op == OP_PRODUCT || d.reciprocal != 0 || d.exclude_pad != 0,
+      depthwise,
       d.op,
+      d.finish_steps,
       tiles,
       images,
       d.conv_height,
@@ -444,7 +458,8 @@ plan_row:
 }
 
 // The list of taps of every pass, G a cycle of the multipliers; operations fill up each tap to
-// whole groups, so that all lane groups are at the same tap.
+// whole groups, so that all lane groups are at the same tap. Where lanes are channels, a row for
+// each column of a step, its taps the kernel's rows, filled up to WINDOW.
 template <class C>
 void plan_taps(Fifo<TapWork<C>>& work_in, Fifo<typename C::block_t>& pass_blocks,
                Fifo<TapRow<C>>& rows) {
@@ -454,16 +469,21 @@ void plan_taps(Fifo<TapWork<C>>& work_in, Fifo<typename C::block_t>& pass_blocks
   Digit<block_t> block, group;
   Digit<typename C::x_t> x;
   Digit<typename C::y_t> y;
-  Digit<Count<C::G>> lane;
+  Digit<Count<C::WINDOW>> lane;
   pass.start(w.passes);
   x.start(w.kernel_w);
-  y.start(w.kernel_h);
-  lane.start(C::G);
+  y.start(w.depthwise ? typename C::y_t(1) : w.kernel_h);
+  lane.start(w.depthwise ? C::WINDOW : C::G);
   typename C::entry_t column = 0, row = 0;  // of the tap
   typename C::x_t dx = 0;
   typename C::y_t dy = 0;
   bool exists = false, second = false;
   TapRow<C> taps;
+clear_tap:
+  for (int g = 0; g < C::WINDOW; g++) {
+#pragma HLS UNROLL  // registers; those beyond G stay so but where lanes are channels
+    taps.exists[g] = false;
+  }
 #pragma HLS ARRAY_PARTITION variable = taps.x complete       // registers: any lane group
 #pragma HLS ARRAY_PARTITION variable = taps.y complete       // registers: any lane group
 #pragma HLS ARRAY_PARTITION variable = taps.entry complete   // registers: any lane group
@@ -477,7 +497,10 @@ plan_tap:
     if (begin) {
       const block_t count = pass_blocks.read();
       const block_t groups = w.is_conv ? block_t(1) : groups_of<C>(count);
-      block.start(w.is_conv ? count : block_t(int32_t(groups) * C::G << (w.sources - 1)));
+      block_t blocks = count;
+      if (!w.is_conv) blocks = int32_t(groups) * C::G << (w.sources - 1);
+      if (w.depthwise) blocks = C::WINDOW;
+      block.start(blocks);
       group.start(groups);
       column = 0;
       row = 0;
@@ -489,11 +512,15 @@ plan_tap:
     } else {
       taps.x[lane.value] = dx;
       taps.y[lane.value] = dy;
-      taps.entry[lane.value] = column + block.value;
-      taps.exists[lane.value] = exists;
+      taps.entry[lane.value] = column + (w.depthwise ? row : typename C::entry_t(block.value));
+      taps.exists[lane.value] = exists && (!w.depthwise || block.value < w.kernel_h);
       const bool carry_x = block.step(exists);
       const bool carry_y = x.step(carry_x);
-      if (carry_y) {
+      if (w.depthwise) {
+        row = carry_x ? typename C::entry_t(0) : typename C::entry_t(row + w.row_entries);
+        dy = carry_x ? typename C::y_t(0) : typename C::y_t(dy + w.dilation_h);
+      }
+      if (carry_y && !w.depthwise) {
         row += w.row_entries;
         column = row;
         dx = 0;

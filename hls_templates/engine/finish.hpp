@@ -3,9 +3,10 @@
 // cycle: one unit serves many lanes, because a pixel takes many cycles to accumulate. The PIXELS
 // pixels of a group follow each other; those beyond the end of a row are dropped. An average pool,
 // a normalisation and weights with a scale for each channel multiply the accumulator first, a
-// product of two inputs the one value by the other, all by one multiplier a unit. The last layer's
-// accumulators pass through. `tables`: thresholds of a KNQ encoder, then the factors of a
-// normalisation. `scales`: of a tile.
+// product of two inputs the one value by the other, all by one multiplier a unit. The wide factors
+// of all but the scales take DSP blocks, so only FACTOR_UNITS of the units have them, which serve
+// such layers alone. The last layer's accumulators pass through. `tables`: thresholds of a KNQ
+// encoder, then the factors of a normalisation. `scales`: of a tile.
 #ifndef FINISH_HPP
 #define FINISH_HPP
 
@@ -17,18 +18,18 @@
 
 // What an accumulator is multiplied by, 1 where a layer has no such factor.
 #ifdef CSIM_FAST
-template <class C>
+template <class C, bool WIDE>
 using Factor = int32_t;
 #else
-template <class C>
-using Factor = ap_int<C::FACTOR_BITS>;
+template <class C, bool WIDE>
+using Factor = ap_int<(WIDE ? C::FACTOR_BITS : SCALE_BITS + 1)>;
 #endif
 
 // An accumulator times its factor. Where weight scales are all that there is, a product is five
 // rows of an adder, and the array has the DSP blocks; a wider factor takes some.
-template <class C, bool NARROW>
+template <class C, bool WIDE>
 struct Scaled {
-  static typename C::wide_t product(typename C::acc_t sum, Factor<C> factor) {
+  static typename C::wide_t product(typename C::acc_t sum, Factor<C, true> factor) {
 #pragma HLS INLINE
     const typename C::wide_t product = typename C::wide_t(sum) * factor;
 #pragma HLS BIND_OP variable = product op = mul impl = dsp  // a wide factor
@@ -36,8 +37,8 @@ struct Scaled {
   }
 };
 template <class C>
-struct Scaled<C, true> {
-  static typename C::wide_t product(typename C::acc_t sum, Factor<C> factor) {
+struct Scaled<C, false> {
+  static typename C::wide_t product(typename C::acc_t sum, Factor<C, false> factor) {
 #pragma HLS INLINE
     const typename C::wide_t product = typename C::wide_t(sum) * factor;
 #pragma HLS BIND_OP variable = product op = mul impl = fabric  // the array takes the DSP blocks
@@ -51,7 +52,7 @@ template <class C>
 struct Operands {
   explicit Operands(typename C::acc_t sum)
       : first(int32_t(uint32_t(sum) << (32 - C::VALUE_BITS)) >> (32 - C::VALUE_BITS)),
-        second(Factor<C>(sum >> C::VALUE_BITS) + (first < 0 ? 1 : 0)) {
+        second(Factor<C, true>(sum >> C::VALUE_BITS) + (first < 0 ? 1 : 0)) {
 #pragma HLS INLINE
     static_assert(C::VALUE_BITS <= 32, "VALUE_BITS must be 32 at most, as a value is shifted");
     static_assert(!C::HAS_PRODUCT || C::FACTOR_BITS >= C::VALUE_BITS,
@@ -61,11 +62,12 @@ struct Operands {
   }
 
   int32_t first;
-  Factor<C> second;
+  Factor<C, true> second;
 };
 
-// The number that is requantized for output lane `lane` of a pixel.
-template <class C>
+// The number that is requantized for output lane `lane` of a pixel, in a unit that may have a WIDE
+// factor or only that of a weight scale.
+template <class C, bool WIDE>
 typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vector, int lane,
                                int32_t reciprocal, const ScaleTile<C>& scale,
                                const LrnFactors<C>& factors) {
@@ -74,27 +76,26 @@ typename C::wide_t finish_lane(const FinishWork<C>& w, const SumVector<C>& vecto
   static_assert(sizeof(typename C::acc_t) <= sizeof(wide_t), "wide_t must hold an acc_t");
   static_assert(!C::HAS_LRN || C::PE >= 3 * BLOCK_CODES,
                 "PE must be 24 or more for a normalisation: a plane and its neighbours");
-  if (!C::HAS_LRN && !C::HAS_AVERAGE && !C::HAS_SCALE && !C::HAS_PRODUCT) {
-    return wide_t(vector.sum[lane]);
-  }
+  const bool HAS_WIDE = WIDE && (C::HAS_LRN || C::HAS_AVERAGE || C::HAS_PRODUCT);
+  if (!HAS_WIDE && !C::HAS_SCALE) return wide_t(vector.sum[lane]);
   int at = lane;
-  Factor<C> factor = 1;
-  if (C::HAS_LRN && w.op == OP_LRN) {
+  Factor<C, HAS_WIDE> factor = 1;
+  if (WIDE && C::HAS_LRN && w.op == OP_LRN) {
     at = lane + BLOCK_CODES;  // the first plane holds neighbours only
     if (at >= C::PE - BLOCK_CODES) return wide_t(0);
     factor = lrn_factor<C>(sum_of_squares<C>(vector.sum, at, w.lrn_size), factors);
-  } else if (C::HAS_AVERAGE && reciprocal != 0) {
+  } else if (WIDE && C::HAS_AVERAGE && reciprocal != 0) {
     factor = reciprocal;
   } else if (C::HAS_SCALE && w.scaled) {
     factor = scale.factor[lane];
   }
   typename C::acc_t sum = vector.sum[at];
-  if (C::HAS_PRODUCT && w.op == OP_PRODUCT) {
+  if (WIDE && C::HAS_PRODUCT && w.op == OP_PRODUCT) {
     const Operands<C> operands(sum);
     sum = operands.first;
     factor = operands.second;
   }
-  return Scaled<C, C::FACTOR_BITS <= SCALE_BITS + 1>::product(sum, factor);
+  return Scaled<C, HAS_WIDE>::product(sum, factor);
 }
 
 template <class C>
@@ -102,6 +103,8 @@ void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables,
             Fifo<ScaleTile<C>>& scales, Fifo<SumGroup<C>>& in, Fifo<CodeVector<C>>& codes,
             Fifo<SumVector<C>>& raw, Fifo<count_t>& count) {
   static_assert(C::PE % C::QK_UNITS == 0, "PE must be a multiple of QK_UNITS: all units are busy");
+  static_assert(C::PE % C::FACTOR_UNITS == 0 && C::FACTOR_UNITS <= C::QK_UNITS,
+                "FACTOR_UNITS must divide PE and be QK_UNITS at most");
   static LrnFactors<C> factors[LrnCopies<C>::COUNT];
 #pragma HLS ARRAY_PARTITION variable = factors complete  // read ports for each unit
   const FinishWork<C> w = work_in.read();
@@ -116,12 +119,14 @@ void finish(Fifo<FinishWork<C>>& work_in, Fifo<typename C::bus_t>& tables,
   Digit<typename C::y_t> oy;
   Digit<Count<C::MAX_IMAGES>> image;
   Digit<Count<C::MAX_PASSES>> tile;
-  part.start(w.raw ? 1 : C::PE / C::QK_UNITS);  // of a pixel's lanes
-  q.start(C::PIXELS);                           // pixel of the group
+  part.start(w.pixel_steps);  // of a pixel's lanes
+  const Count<C::PIXELS> pixels = w.single ? 1 : C::PIXELS;
+  q.start(pixels);  // pixel of the group
   ox.start(w.conv_width);
   oy.start(w.conv_height);
   image.start(w.images);
   tile.start(w.tiles);
+  const Count<C::PE> units = w.wide ? C::FACTOR_UNITS : C::QK_UNITS;
   Count<C::PE> lane = 0;
   typename C::y_t top = -w.pad_top;  // corner of an average's window
   typename C::x_t left = -w.pad_left;
@@ -161,19 +166,24 @@ finish_lanes:
     unit_u:
       for (int u = 0; u < C::QK_UNITS; u++) {
 #pragma HLS UNROLL  // one requantizer and one QE/QK each
-        const typename C::wide_t scaled = finish_lane<C>(w, vector, int(lane) + u, reciprocal,
-                                                         scale, factors[u % LrnCopies<C>::COUNT]);
-        const typename C::quant_t y = requantize<C>(scaled, w.requant_shift, w.y_min, w.y_max);
-        result.code[lane + u] = encoder(y);
+        if (u < C::FACTOR_UNITS || !w.wide) {
+          const LrnFactors<C>& own = factors[u % LrnCopies<C>::COUNT];
+          const int at = int(lane) + u;
+          const typename C::wide_t scaled =
+              u < C::FACTOR_UNITS ? finish_lane<C, true>(w, vector, at, reciprocal, scale, own)
+                                  : finish_lane<C, false>(w, vector, at, reciprocal, scale, own);
+          const typename C::quant_t y = requantize<C>(scaled, w.requant_shift, w.y_min, w.y_max);
+          result.code[at] = encoder(y);
+        }
       }
       if (part.last) codes.write(result);
     }
     total++;
     const bool pixel_end = part.step();
-    lane = pixel_end ? Count<C::PE>(0) : Count<C::PE>(lane + C::QK_UNITS);
+    lane = pixel_end ? Count<C::PE>(0) : Count<C::PE>(lane + units);
     const bool row_end = ox.step(pixel_end);
     if (row_end) {
-      q.start(C::PIXELS);  // pixels beyond the row's end are dropped
+      q.start(pixels);  // pixels beyond the row's end are dropped
       left = -w.pad_left;
       top += w.stride_h;
     } else {

@@ -15,7 +15,7 @@
 template <class C>
 struct LineCopies {
 #ifdef __SYNTHESIS__
-  static const int COUNT = C::G * C::PIXELS;
+  static const int COUNT = C::WINDOW + (C::PIXELS - 1) * C::G;  // blocks that are read at once
 #else
   static const int COUNT = 1;
 #endif

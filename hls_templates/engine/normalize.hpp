@@ -24,11 +24,12 @@ struct LrnFactors {
   int32_t even[WORDS], odd[WORDS];
 };
 
-// Each requantizer has its own; all hold the same, so that a simulation needs but one.
+// Each requantizer with a factor has its own; all hold the same, so that a simulation needs but
+// one.
 template <class C>
 struct LrnCopies {
 #ifdef __SYNTHESIS__
-  static const int COUNT = C::QK_UNITS;
+  static const int COUNT = C::FACTOR_UNITS;
 #else
   static const int COUNT = 1;
 #endif

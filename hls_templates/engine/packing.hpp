@@ -138,8 +138,8 @@ join_width:
 }
 
 // Collects one output row of the tile, then emits the complete words of each plane in turn: every
-// block at each of its places, place by place across, row by row down. Words of the last layer are
-// the accumulators themselves.
+// block at each of its places, place by place across, row by row down. A tile of one plane, stored
+// once, is packed as it comes. Words of the last layer are the accumulators themselves.
 template <class C>
 void pack_rows(Fifo<PackWork<C>>& work_in, Fifo<TileJob<C>>& tiles, Fifo<CodeVector<C>>& codes,
                Fifo<SumVector<C>>& sums, Fifo<typename C::bus_t>& words, Fifo<count_t>& count) {
@@ -184,7 +184,9 @@ pack_clear:
   Count<C::PACK_PLANES> from = 0, row_from = 0;  // plane that the block, the stored row comes from
   SumVector<C> vector;
 #pragma HLS ARRAY_PARTITION variable = vector.sum complete  // registers: any lane
-  bool collect = true;
+  const bool once = w.places_w == 1 && w.places_h == 1;
+  bool direct = once && job.planes == 1;  // nothing to collect
+  bool collect = !direct;
   bool insert = true;  // known a step before: a block comes in, no second word, not the last one
   bool flush = false;
   gear_t g = 0;
@@ -209,7 +211,9 @@ pack_step:
       gear_t block = 0;
       Count<16> added = 0;
       if (insert) {
-        block = join_block<C>(&row[column.value].code[from * BLOCK_CODES], w.out_bits);
+        const CodeVector<C> pixel = direct ? codes.read() : row[column.value];
+#pragma HLS ARRAY_PARTITION variable = pixel.code complete  // wires: any plane
+        block = join_block<C>(&pixel.code[from * BLOCK_CODES], w.out_bits);
         added = w.out_bits;
       }
       // A block comes where less than a word is held: three bits say where it goes.
@@ -254,10 +258,10 @@ pack_step:
         bytes[j] = held;
         // the next plane; that of the next row is taken while it is collected
         const int next = int(j) + 1 < C::PACK_PLANES ? int(j) + 1 : 0;
-        g = gear[next];
-        held = bytes[next];
+        g = direct ? g : gear[next];
+        held = direct ? held : bytes[next];
         row_end = plane.step();
-        collect = row_end;
+        collect = row_end && !direct;
         if (row_end) {
           from = 0;
           row_from = 0;
@@ -270,6 +274,8 @@ pack_step:
         job = tiles.read();
         plane.start(job.planes);
         lane.start(job.lanes);
+        direct = once && job.planes == 1;
+        collect = !direct;
       }
     }
   }

@@ -21,9 +21,10 @@ class PairStage : public MacStage<C> {
 
  public:
 #ifndef CSIM_FAST  // a fast simulation multiplies weight by weight: those that do not exist are 0
-  // Adds the products of a cycle.
-  void step(const WeightRow<C>& weight, const typename C::value_t value[C::PIXELS][C::SIMD],
-            bool paired) {
+  // Sums of a cycle's products.
+  void step(const WeightRow<C>& weight,
+            const typename C::value_t value[C::PIXELS][C::WINDOW * BLOCK_CODES], bool paired,
+            bool depthwise, typename C::acc_t added[C::PIXELS][C::PE]) const {
 #pragma HLS INLINE
     const int DOUBLE = C::PAIR_SHIFT + C::PAIR_BITS + C::VALUE_BITS;
     const int HALF = C::PE / 2;
@@ -42,7 +43,8 @@ class PairStage : public MacStage<C> {
       pair_s:
         for (int s = 0; s < C::SIMD; s++) {
 #pragma HLS UNROLL  // two adder trees, and one that counts, after expression balancing
-          const ap_int<DOUBLE> product = weight.operand(s, k, paired) * value[q][s];
+          const typename C::value_t own_value = this->operand(value[q], q, s, k, depthwise);
+          const ap_int<DOUBLE> product = weight.operand(s, k, paired) * own_value;
 #pragma HLS BIND_OP variable = product op = mul impl = dsp  // both operands fit one DSP block
           ap_int<C::PAIR_SHIFT> lower;
           ap_int<DOUBLE - C::PAIR_SHIFT> upper;
@@ -55,8 +57,8 @@ class PairStage : public MacStage<C> {
         const upper_t above = high + negative;
         const sum_t joined = sum_t(above) << C::PAIR_SHIFT;
         const sum_t own = low + (paired ? sum_t(0) : joined);
-        this->acc_[q][k] += own;
-        this->acc_[q][k + HALF] += paired ? above : upper_t(0);
+        added[q][k] = own;
+        added[q][k + HALF] = paired ? above : upper_t(0);
       }
     }
   }

@@ -153,7 +153,7 @@ struct RowJob {
 
 template <class C>
 struct TapWork {
-  bool is_conv;
+  bool is_conv, depthwise;
   Count<2> sources;
   typename C::y_t kernel_h, dilation_h;
   typename C::x_t kernel_w, dilation_w;
@@ -162,15 +162,15 @@ struct TapWork {
 };
 
 // The taps of one cycle: where each of the G lane groups stands in the list of (kernel row, kernel
-// column, block), block fastest.
+// column, block), block fastest; where lanes are channels, WINDOW rows of a column.
 template <class C>
 struct TapRow {
-  typename C::x_t x[C::G];          // distance of the tap from the window's corner
-  typename C::y_t y[C::G];          // likewise
-  typename C::entry_t entry[C::G];  // and of its line buffer entry from the corner's
-  bool exists[C::G];                // false behind the end of the list
-  typename C::block_t group;        // of an operation: which SIMD channels
-  bool second;                      // and whether of the second source
+  typename C::x_t x[C::WINDOW];          // distance of the tap from the window's corner
+  typename C::y_t y[C::WINDOW];          // likewise
+  typename C::entry_t entry[C::WINDOW];  // and of its line buffer entry from the corner's
+  bool exists[C::WINDOW];                // false behind the end of the list
+  typename C::block_t group;             // of an operation: which SIMD channels
+  bool second;                           // and whether of the second source
   bool pass_end, layer_end;
 };
 
@@ -179,8 +179,9 @@ struct TapRow {
 template <class C>
 struct ComputeWork {
   bool is_conv, wide, paired;  // wide: codes have bits in the upper memory
+  bool depthwise;              // lanes are channels
   Count<C::MAX_PASSES> chunks;
-  typename C::x_t columns, width, stride_w, pad_left;
+  typename C::x_t columns, lead, width, stride_w, pad_left;
   typename C::y_t height;
   typename C::entry_t chunk_blocks, ring_entries, pixel_entries;
   Count<31> align[2];
@@ -200,7 +201,10 @@ typedef ap_int<7> shift_t;
 template <class C>
 struct FinishWork {
   bool raw, scaled, exclude_pad;
+  bool wide;    // sums have the wide factor of an average, a normalisation or a product
+  bool single;  // a group has one pixel
   Count<3> op;  // enum Operation
+  Count<C::PE> pixel_steps;
   Count<C::MAX_PASSES> tiles;
   Count<C::MAX_IMAGES> images;
   typename C::y_t conv_height, stride_h, pad_top, kernel_h, in_height;

@@ -144,7 +144,11 @@ int main() {{
           Network::value_t value[1][8];
           for (int i = 0; i < 8; i++) value[0][i] = values[i];
           PairStage<Network> stage;
-          stage.step(rows[s], value, true);
+          Network::acc_t added[1][16];
+          const BiasTile<Network> bias = {};
+          const SumGroup<Network> before = {};
+          stage.step(rows[s], value, true, false, added);
+          stage.next(false, false, true, bias, before, added);
           const SumGroup<Network> sums = stage.result();
           for (int k = 0; k < 8 && b + k <= top; k++) {{
             cases++;

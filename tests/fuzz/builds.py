@@ -41,6 +41,7 @@ class Build:
     pixels: int = 1
     low_bits: int = 4
     pair_bits: int = 0  # of weights that share a multiplier
+    kernel_rows: int = 0  # of depthwise layers whose lanes are channels
 
     @property
     def engine(self) -> Engine:
@@ -48,7 +49,7 @@ class Build:
         part = find_part(PART)
         array = Array(
             self.simd, self.pe, self.pixels, self.weight_ports, self.qk_units,
-            **pair_fields(part, self.pair_bits),
+            kernel_rows=self.kernel_rows, **pair_fields(part, self.pair_bits),
         )  # fmt: skip
         every = tuple(range(1, 17))
         sizes = Sizes(
@@ -80,14 +81,16 @@ def _render(build: Build) -> tuple[str, dict[str, str]]:
 
 
 BUILDS = (
-    Build("small", 8, 24, 14, 6),
-    Build("wide", 16, 32, 8, 32, weight_rows=36, line_blocks=320, pixels=2, weight_ports=4),
+    Build("small", 8, 24, 14, 6, kernel_rows=3),
+    Build("wide", 16, 32, 8, 32, weight_rows=36, line_blocks=320, pixels=2, weight_ports=4,
+          kernel_rows=5),
     Build("narrow", 8, 8, 16, 1, weight_rows=64, line_blocks=512, pixels=3),
     Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=768, weight_ports=3),
     Build("flat", 40, 24, 14, 4, weight_rows=40, line_blocks=1024, pixels=4),
     Build("pairs", 16, 32, 14, 8, types="exact", weight_rows=100, line_blocks=900, pair_bits=8),
-    Build("narrow_pairs", 8, 48, 16, 4, weight_rows=64, pixels=2, weight_ports=2, pair_bits=6),
-)
+    Build("narrow_pairs", 8, 48, 16, 4, weight_rows=64, pixels=2, weight_ports=2, pair_bits=6,
+          kernel_rows=2),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,9 @@ MUTATIONS = {
                  "[number[lane] & (C::TABLE_ENTRIES - 1)]"),
         Mutation("ports_swapped", "weight_loader.hpp", "+ q] = port[q];",
                  "+ q] = port[C::WEIGHT_PORTS - 1 - q];", "wide"),
-        Mutation("lane_carry", "control.hpp", "if (carry_y) {", "if (carry_y && lane.value) {",
-                 "flat"),
-        Mutation("row_end_kept", "finish.hpp", "q.start(C::PIXELS);  // pixels beyond",
+        Mutation("lane_carry", "control.hpp", "if (carry_y && !w.depthwise) {",
+                 "if (carry_y && lane.value) {", "flat"),
+        Mutation("row_end_kept", "finish.hpp", "q.start(pixels);  // pixels beyond",
                  "q.step(true);  // pixels beyond", "narrow"),
         Mutation("next_pass_block", "control.hpp", "read_at = last ? group_at :", "read_at = true ?"
                  " group_at :", "wide"),
@@ -185,6 +188,13 @@ MUTATIONS = {
         Mutation("places_swapped", "packing.hpp", "across.start(w.places_w);",
                  "across.start(w.places_h);"),
         Mutation("part_of_a_row", "control.hpp", "w.raw || w.parts ?", "w.raw ?"),
+        Mutation("column_of_another", "mac_array.hpp",
+                 "acc_[q][(p + BLOCK_CODES) % C::PE]", "acc_[q][p]"),
+        Mutation("lane_of_another", "mac_array.hpp", "+ p % BLOCK_CODES]",
+                 "+ (p + 1) % BLOCK_CODES]", "wide"),
+        Mutation("rows_of_a_kernel", "control.hpp",
+                 "dy = carry_x ? typename C::y_t(0) : typename C::y_t(dy + w.dilation_h);",
+                 "dy = carry_x ? typename C::y_t(0) : typename C::y_t(dy + 1);"),
         Mutation("cache_always_fetched", "control.hpp", "tile.value == 0,", "1,"),
     )
 }  # fmt: skip

@@ -20,6 +20,8 @@ WRONG = {
     "PACK_PLANES = 4": "PACK_PLANES must be PE / 8",
     "QK_UNITS = 5": "PE must be a multiple of QK_UNITS",
     "PE = 16, QK_UNITS = 4": "PE must be 24 or more for a normalisation",
+    "FACTOR_UNITS = 5": "FACTOR_UNITS must divide PE and be QK_UNITS at most",
+    "KERNEL_ROWS = 9": "KERNEL_ROWS must be SIMD and WINDOW at most",
     "LRN_REACH = 9": "LRN_REACH must be 8 at most",
     "SIMD = 4": "PE * SIMD must be a multiple of 64",
     "ROW_WORDS = 47": "ROW_WORDS must hold a weight of the largest width",

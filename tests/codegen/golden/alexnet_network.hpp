@@ -65,6 +65,8 @@ struct Network {
   static const int32_t PE = 24;  // output channels a cycle
   static const int32_t PIXELS = 1;  // pixels a cycle
   static const int32_t G = 1;  // channel blocks a cycle
+  static const int32_t KERNEL_ROWS = 0;  // of a depthwise kernel a cycle, 0 where lanes are none
+  static const int32_t WINDOW = 1;  // blocks a cycle of a group's first pixel
   static const int32_t WEIGHT_BITS = 14;  // W
   static const int32_t SHARED = 1;  // output channels that share a multiplier at most
   static const int32_t PAIR_BITS = 0;  // largest W of weights that do
@@ -90,6 +92,7 @@ struct Network {
   static const int32_t SUM_DISTANCE = 16;  // steps from writing a sum that waits to reading it
   static const int32_t PSUM_GROUPS = 169;  // groups of pixels that wait for their next chunk
   static const int32_t QK_UNITS = 1;  // requantizers and encoders
+  static const int32_t FACTOR_UNITS = 1;  // of them, those with a wide factor
   static const int32_t KNQ_LEVELS = 8;  // codes of the largest table
   static const int32_t POOL_ROWS = 3;  // rows of a pool window
   static const int32_t POOL_WIDTH = 55;  // columns of its map
