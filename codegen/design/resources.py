@@ -20,6 +20,9 @@ PROCESSES = 14  # of the dataflow region
 # guess, until a synthesis report says.
 PROCESS_LUT, PROCESS_FF = 300, 400
 REGISTERS_LUT, REGISTERS_FF = 700, 900  # of the AXI-Lite port: a multiplexer over 40 words
+# Of that port, too: Vitis HLS may keep the counters, 12 words of 64 bits, in block RAM. Vivado has
+# room for so few in LUTs, so that no plan counts them.
+REGISTERS_BRAM18 = 2
 WINDOW_LUT = 60  # of a lane group's place: three additions and five comparisons of some 10 bits
 
 

@@ -88,14 +88,16 @@ def check_state(module: Module) -> list[Finding]:
               for name in item.operands}  # fmt: skip
     users: defaultdict[str, dict[str, str]] = defaultdict(dict)  # variable: process, place
     for function in (f for f in module.functions if f"@{f.symbol}" in called):
+        somewhere = next((i.place for i in function.values.values() if module.place(i.place)), "")
         for item in function.values.values():
             for name in module.variables.intersection(item.operands):
-                users[name].setdefault(function.name, item.place)
+                place = item.place if module.place(item.place) else somewhere
+                users[name].setdefault(function.name, place)
     findings = []
     for name, places in users.items():
         variable = source_name(name.lstrip("@"))
-        place = module.place(next(iter(places.values())))
-        file, line = (place.file, place.line) if place else ("", 0)
+        found = module.place(next(iter(places.values())))
+        file, line = (found.file, found.line) if found else ("", 0)
         if len(places) > 1:
             who = " and ".join(sorted(places))
             text = f"{variable} is a variable of {who}: hand its value on by a stream"

@@ -160,8 +160,8 @@ finish_lanes:
     } else {
       int32_t reciprocal = w.reciprocal;
       if (C::HAS_AVERAGE && w.exclude_pad) {
-        reciprocal = RECIPROCAL[inside_count(top, w.kernel_h, w.in_height) *
-                                inside_count(left, w.kernel_w, w.in_width)];
+        reciprocal = reciprocal_of(inside_count(top, w.kernel_h, w.in_height),
+                                   inside_count(left, w.kernel_w, w.in_width));
       }
     unit_u:
       for (int u = 0; u < C::QK_UNITS; u++) {

@@ -94,8 +94,18 @@ lrn_window:
 }
 
 // Elements of an average window of `kernel` from `first` on that lie inside 0 .. size-1.
-inline int32_t inside_count(int32_t first, int32_t kernel, int32_t size) {
-  return min_of(first + kernel, size) - max_of(first, 0);
+inline Count<MAX_COUNT> inside_count(int32_t first, int32_t kernel, int32_t size) {
+#pragma HLS INLINE
+  return Count<MAX_COUNT>(min_of(first + kernel, size) - max_of(first, 0));
+}
+
+// 2^24 over the elements of a window of so many rows and columns, MAX_COUNT of them at most.
+inline int32_t reciprocal_of(Count<MAX_COUNT> rows, Count<MAX_COUNT> columns) {
+#pragma HLS INLINE
+#pragma HLS BIND_STORAGE variable = RECIPROCAL type = rom_1p impl = lutram  // 65 words
+  const Count<(1 << 14) - 1> elements = rows * columns;
+#pragma HLS BIND_OP variable = elements op = mul impl = fabric  // the array takes the DSP blocks
+  return RECIPROCAL[int(elements)];
 }
 
 #endif  // NORMALIZE_HPP

@@ -3,16 +3,17 @@
 
 import pytest
 
+from nuq.codegen.hls_check.allowed import MEMORIES
 from nuq.codegen.hls_check.check import check_design, design_delays
 from nuq.codegen.hls_check.delays import SERIES7, ULTRASCALE_PLUS
 from nuq.codegen.hls_check.graph import Loop
 from nuq.codegen.hls_check.llvm import Function, bits, parse_module
-from nuq.codegen.hls_check.operators import check_operators
+from nuq.codegen.hls_check.operators import check_operators, operators
 from nuq.codegen.hls_check.recurrence import check_recurrences, find_pipelines, recurrences
 from nuq.codegen.hls_check.state import check_state
 from nuq.codegen.hls_check.timing import Timing
 from nuq.formats.errors import UserError
-from tests.checkout import needs_clang
+from tests.checkout import ROOT, needs_clang
 from tests.hls.designs import DESIGNS, GENERAL, compiled, rendered
 
 pytestmark = needs_clang
@@ -74,6 +75,35 @@ def test_seeded_violation(file, old, new, rule, words):
     texts[file] = texts[file].replace(old, new, 1)
     found, _ = check_design(texts)
     assert {hit.file for hit in found if hit.rule == rule and words in hit.message} == {file}, found
+
+
+# The memory in codegen/design of every static array, by the array's name.
+ROWS = {"low": "line buffer", "high": "line buffer, wide codes", "partial": "partial sums",
+        "weight": "weight buffer", "tap": "tap table", "factors": "normalisation factors",
+        "rows": "pool rows", "row": "output row"}  # fmt: skip
+
+
+def test_every_memory_of_a_process_is_counted():
+    """The check knows them all (rule `state`); codebooks are part of weight_luts."""
+    names = {name for name, reason in MEMORIES.items() if not reason.startswith("probe ")}
+    assert names == {*ROWS, "table"}
+    text = "".join(
+        (ROOT / f"codegen/design/{name}.py").read_text() for name in ("resources", "sizes")
+    )
+    assert [name for name in ROWS.values() if f'"{name}"' not in text] == []
+
+
+def test_every_product_of_finish_says_what_it_is_built_of():
+    """A product of two variables has BIND_OP: DSP blocks are counted exactly."""
+    texts = rendered("operations")
+    found = {
+        (item.place.file, item.place.line)
+        for item in operators(parse_module(compiled("operations")[1]))
+        if item.op == "mul" and item.process == "finish"
+    }
+    assert len(found) >= 3
+    for file, line in found:
+        assert any("HLS BIND_OP" in text for text in texts[file].splitlines()[line : line + 2])
 
 
 def test_delays_are_those_of_the_part():

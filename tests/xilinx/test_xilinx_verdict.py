@@ -76,6 +76,7 @@ def test_a_line_of_the_log_is_a_finding(line: str, meaning: str) -> None:
         ("<DSP>192<", "<DSP>237<", "DSP must be the 192 planned", "has 237"),
         ("<DSP>192<", "<DSP>190<", "DSP must be the 192 planned", "has 190"),
         ("<BRAM_18K>79<", "<BRAM_18K>288<", "BRAM_18K must be at most", "has 288"),
+        ("<BRAM_18K>79<", "<BRAM_18K>89<", "BRAM_18K must be at most the 88 planned", "has 89"),
         ("<URAM>0<", "<URAM>1<", "URAM must be at most", "has 1"),
         ("<LUT>41000<", "<LUT>49000<", "LUT must be at most the 47880 usable", "has 49000"),
         ("<FF>30000<", "<FF>99000<", "FF must be at most the 95760 usable", "has 99000"),

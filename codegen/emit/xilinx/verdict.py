@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nuq.codegen.design.resources import REGISTERS_BRAM18
 from nuq.codegen.emit.report_model import Blocks, Hls
 from nuq.codegen.emit.xilinx.flow import LINE_LIMIT
 
@@ -143,9 +144,10 @@ def check_resources(hls: Hls, plan: Blocks, room: Blocks) -> list[Finding]:
     Vitis HLS overrates the last two.
     """
     used, smaller = hls.resources, "use a smaller PE or SIMD"
+    blocks = 2 * plan.bram36 + REGISTERS_BRAM18
     limits: dict[str, Limit] = {
         "DSP": (used.dsp, plan.dsp, "the {} planned: the reports of the modules say where"),
-        "BRAM_18K": (used.bram18, 2 * plan.bram36, f"the {{}} planned; {smaller}"),
+        "BRAM_18K": (used.bram18, blocks, f"the {{}} planned, the registers' included; {smaller}"),
         "URAM": (used.uram, plan.uram, f"the {{}} planned; {smaller}"),
         "LUT": (used.lut, room.lut, f"the {{}} usable; {smaller}"),
         "FF": (used.ff, room.ff, f"the {{}} usable; {smaller}"),
