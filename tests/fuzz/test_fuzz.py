@@ -96,7 +96,7 @@ def test_an_engine_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_shrinking_keeps_what_fails() -> None:
-    toy, build, _ = make_case(1, 4)
+    toy, build, _ = make_case(1, 6)
     assert any(layer.kind == "add" for layer in toy.layers)
     small = shrink(toy, build, lambda case: any(c["read"] > 40 for *_, c in case.layers))
     assert len(small.layers) < len(toy.layers) and small.images == 1
