@@ -39,13 +39,17 @@ def every_operation() -> Toy:
 
 @cache
 def rendered(name: str) -> dict[str, str]:
-    """The files of `hls/`: AlexNet with 24 x 8 multipliers, `small` with 8 x 8, `operations`, which
-    `pairs` runs with two products a multiplier where widths allow; a general engine of a family."""
+    """The files of `hls/`: AlexNet with 24 x 8 multipliers and 3 weight ports, `small` with 8 x 8.
+
+    `operations`, which `pairs` runs with two products a multiplier where widths allow; a general
+    engine of a family.
+    """
     if name in GENERAL:
         engine = general_engine(find_part(GENERAL[name]), {"simd": 8, "pe": 24, "pixels": 1})
         return {**render_engine(engine)[1], ENGINE: engine.text}
     if name not in ("operations", "pairs"):
-        return render_all(planned("alexnet", Array(24 if name == "alexnet" else 8, 8)))
+        own = Array(24, 8, weight_ports=3) if name == "alexnet" else Array(8, 8)
+        return render_all(planned("alexnet", own))
     with tempfile.TemporaryDirectory() as folder:
         write_toy(Path(folder), every_operation())
         network = load(Path(folder))
