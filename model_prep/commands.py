@@ -33,6 +33,8 @@ from nuq.model_prep.stages import (
 )
 from nuq.model_prep.stages import accuracy as measured_accuracy
 
+LOST_DB = 3  # less than the half of what a layer stores is signal: 0 dB is all zeros
+NAMED = 4  # layers that a warning names
 UNLABELLED = 16  # images that a network which does not answer by classes is measured on, or half
 
 
@@ -56,6 +58,8 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
         f"search images: {done.uniform_score:.2f} {done.unit} with {network.qm}-bit uniform "
         f"codes, {done.score:.2f} with these"
     )
+    if lost := lost_layers(network):
+        print(lost, file=sys.stderr)
     if network.accuracy is not None:
         entry = network.accuracy
         print(
@@ -66,6 +70,23 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
         if network.weights == "seeded":
             print("the weights are seeded random numbers: these percentages mean nothing")
     print(f"written: {folder}")
+
+
+def lost_layers(network: Network) -> str:
+    """A warning that names layers whose codes hold next to nothing of float's values, or ""."""
+    found = [
+        f"{layer.name} ({layer.sqnr_db:.1f} dB)"
+        for layer in network.layers
+        if layer.sqnr_db is not None and layer.sqnr_db < LOST_DB
+    ]
+    if not found:
+        return ""
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return (
+        f"WARNING: an SQNR below {LOST_DB:g} dB says that little of float's values is left: "
+        f"{', '.join(found[:NAMED])}{more}; raise BITS, or set SCHEME=knq "
+        "RULE=nearest or REFINE=all"
+    )
 
 
 def warn_of_chance(top1: float, images: int, network: Network, classes: int = 0) -> None:

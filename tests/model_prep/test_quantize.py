@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixed point of weights, biases and inputs; accumulator widths: tight, never overflowing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,9 +12,11 @@ from nuq.formats.arithmetic import MAX_FRAC, Average, Window, accumulator_bits, 
 from nuq.formats.errors import UserError
 from nuq.formats.quantizer import Quantizer
 from nuq.model_prep import data, networks
+from nuq.model_prep.commands import lost_layers
 from nuq.model_prep.graph import INPUT, Graph, Layer, no_bias, no_weight
 from nuq.model_prep.quantize.integers import check_graph, network_input, quantize_layer
 from nuq.model_prep.quantize.plan import LayerPlan
+from tests.networks import full_size
 
 
 @settings(deadline=None)
@@ -142,3 +146,14 @@ def test_networks_that_the_arithmetic_does_not_cover() -> None:
             "mean", "avgpool", ("a",), no_weight(), no_bias(), average=average, activation=None
         )  # fmt: skip
         check_graph(Graph("g", (8, 2, 2), [conv("a", INPUT, activation=None), end]))
+
+
+def test_layers_whose_codes_say_little_are_named() -> None:
+    network = full_size("alexnet")
+    layers = [replace(layer, sqnr_db=20.0) for layer in network.layers]
+    assert lost_layers(replace(network, layers=tuple(layers))) == ""
+    layers[2] = replace(layers[2], sqnr_db=0.2)
+    text = lost_layers(replace(network, layers=tuple(layers)))
+    assert text.startswith("WARNING") and "conv3 (0.2 dB);" in text and "raise BITS" in text
+    layers = [replace(layer, sqnr_db=1.0) for layer in network.layers]
+    assert "and 4 more;" in lost_layers(replace(network, layers=tuple(layers)))
