@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileNet v2 and EfficientNet-Lite0 with seeded weights, and what their depthwise layers make of
-the multipliers: `python -m tests.mobilenets` prints the tables of docs/figures.md.
+the multipliers: `python -m tests.mobilenets` prints the tables of docs/figures.md. With a folder it
+writes the ONNX files there and no more.
 """
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,7 +126,8 @@ def table(network: Network, designs: Sequence[Design]) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def tables() -> None:
+    """Print utilisation of both networks' depthwise layers, layer by layer."""
     part = find_part("XC7Z020")
     with tempfile.TemporaryDirectory() as temporary:
         for network_name in NETWORKS:
@@ -137,3 +140,11 @@ if __name__ == "__main__":
                 )
             ]  # fmt: skip
             print(f"{network_name}\n{table(found, designs)}\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        for network_name in NETWORKS:
+            export(network_name, Path(sys.argv[1]) / f"{network_name}.onnx")
+    else:
+        tables()

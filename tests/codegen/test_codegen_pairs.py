@@ -106,7 +106,7 @@ PROGRAM = """
 struct Network {{
   static const int32_t SIMD = 8, PE = 16, PIXELS = 1, G = 1, SHARED = 2, WEIGHT_BITS = {bits};
   static const int32_t PAIR_BITS = {bits}, PAIR_SHIFT = {shift}, PACKED_BITS = 2 * {bits};
-  static const int32_t VALUE_BITS = {value};
+  static const int32_t VALUE_BITS = {value}, WINDOW = 1, KERNEL_ROWS = 0;
   typedef ap_int<{bits}> weight_t;
   typedef ap_int<{bits} + {shift}> operand_t;
   typedef ap_int<{value}> value_t;
@@ -145,8 +145,8 @@ int main() {{
           for (int i = 0; i < 8; i++) value[0][i] = values[i];
           PairStage<Network> stage;
           Network::acc_t added[1][16];
-          const BiasTile<Network> bias = {};
-          const SumGroup<Network> before = {};
+          const BiasTile<Network> bias = {{}};
+          const SumGroup<Network> before = {{}};
           stage.step(rows[s], value, true, false, added);
           stage.next(false, false, true, bias, before, added);
           const SumGroup<Network> sums = stage.result();

@@ -21,5 +21,16 @@ def compile_text(folder: Path, text: str, *flags: str) -> str:
 def front_end_messages(folder: Path, text: str) -> str:
     """clang's messages, in the vendor's branch of the headers of `folder`: much faster than g++."""
     (folder / "source.cpp").write_text(text)
-    command = (sys.executable, "-m", "ziglang", "c++", *FLAGS, "-fsyntax-only")
+    # what is to be linked, as with -fsyntax-only alone, makes zig build its C++ library first
+    command = (
+        sys.executable,
+        "-m",
+        "ziglang",
+        "c++",
+        *FLAGS,
+        "-S",
+        "-emit-llvm",
+        "-o",
+        "source.ll",
+    )
     return execute(*command, "-isystem", str(STUBS), "source.cpp", folder=folder).stderr
