@@ -40,8 +40,10 @@ class Fifo : private Channel {
     held--;
     const uint64_t cycle = clock_.read(at);
     // A writer goes on when half the stream is free, so that processes change less often. It runs
-    // later than this copy.
-    if (writer_ && (TIMED || 2 * held <= depth)) wake(writer_, cycle);
+    // later than this copy. The step whose element waits began so many cycles before.
+    if (writer_ && (TIMED || 2 * held <= depth)) {
+      wake(writer_, cycle > writer_->latency ? cycle - writer_->latency : 0);
+    }
     return items_[at];
   }
 

@@ -93,3 +93,41 @@ def test_engine_that_deadlocks_at_its_depths(tmp_path):
 
 def test_a_word_that_no_burst_asked_for(tmp_path):
     assert "a memory port moves a word that no burst asked for" in failures(ASK_LESS, tmp_path)
+
+
+# Two loops, an element each a step; the first has a long pipeline, the stream little room.
+PIPELINE = """
+#include <cstdio>
+#include "fifo.hpp"
+template <int N>
+void compute(Fifo<int>& items) {
+  cycle_t total = 0;
+  for (int i = 0; i < N; i++) {
+    items.write(i);
+    total++;
+  }
+}
+template <int N>
+void consume(Fifo<int>& items) {
+  cycle_t total = 0;
+  for (int i = 0; i < N; i++) {
+    (void)items.read();
+    total++;
+  }
+  std::printf("%u", region_cycles(0));
+}
+int main() {
+  Stream<int, 4> items("items");
+  PROCESS(compute<1000>, items);
+  PROCESS(consume<1000>, items);
+}
+"""
+
+
+def test_a_long_pipeline_before_little_room_keeps_its_rate(tmp_path):
+    """What is on its way through a pipeline takes no room in the stream behind it."""
+    text = '#include "timing.hpp"\n' + PIPELINE
+    flags = ("-DCSIM_FAST", "-DCSIM_TIMED", "-DDRAM_WORDS_PER_CYCLE=1", "-DADAPTER_WORDS=64")
+    assert compile_text(tmp_path, text, *flags) == ""
+    done = execute(tmp_path / "a.out", folder=tmp_path)
+    assert 1000 <= int(done.stdout) <= 1050
