@@ -200,7 +200,7 @@ def multiply(draft: Draft) -> Map | None:
         made = convolution(draft, first, **fixed)
         if made is None:
             return None
-        second = made
+        second = made if made.shape in shapes else second  # it may have been enlarged
     signed = draft.chance(0.5)
     return operation(draft, "mul", first, first.shape[1:], signed, source2=second.name)
 

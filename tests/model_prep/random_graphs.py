@@ -2,6 +2,7 @@
 """Random float networks of all kinds of layers, drawn as in networks.py, and their integers."""
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -24,7 +25,7 @@ MOST_VALUES = 4000  # of all maps of a network: what runs many of them ends in s
 
 def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels: int) -> Layer:
     """A layer with random weights that reads `channels` channels."""
-    fields: dict[str, object] = {"pool": spec.pool}
+    fields: dict[str, object] = {"pool": spec.pool, "upscale": spec.upscale}
     weight, bias = no_weight(), no_bias()
     inputs = [spec.source or "", *([spec.source2 or ""] if spec.kind in TWO_INPUTS else [])]
     window = {"stride": spec.stride, "pads": spec.pads}
@@ -84,7 +85,8 @@ def float_graph(random: np.random.Generator, toy: Toy) -> Graph:
     for spec in toy.layers:
         parts = concats.get(spec.source or "", (spec.source or "",))
         layers.append(float_layer(random, toy, spec, sum(channels[part] for part in parts)))
-        channels[spec.name or ""] = spec.out
+        places = prod(spec.upscale.factor) if spec.upscale and spec.upscale.shuffle else 1
+        channels[spec.name or ""] = spec.out // places
     return Graph("random", toy.in_shape, layers, concats)
 
 

@@ -158,7 +158,7 @@ def test_a_report_that_is_not_as_expected(
 def test_messages_and_missing_reports_belong_to_their_probe(tmp_path: Path) -> None:
     log = finished(tmp_path)
     line = "WARNING: [HLS 200-880] The II Violation in module 'optional_read'"
-    log = log.replace(f"{MARK}wide_row", f"{line}\n{MARK}wide_row")
+    log = log.replace(f"{MARK}wide_row\n", f"{line}\n{MARK}wide_row\n")
     log = log.replace(f"{MARK}digits\n", f"{MARK}digits\nERROR: probe digits: no such part\n")
     shutil.rmtree(tmp_path / "digits")
     verdicts = read_probes(tmp_path, log)
