@@ -35,7 +35,7 @@ SEEDED = [
      "if (row >= column) row -= column;\n        row += row >= w.row_entries ? dx : dy;",
      "recurrence", "what goes round in plan_tap (plan_taps) takes"),
     # a place that is moved and wrapped round; a gear of bytes that is shifted where it is kept
-    ("compute.hpp", "        at += w.chunk_blocks;",
+    ("compute.hpp", "      at += w.chunk_blocks;",
      "        at = (at == w.ring_entries - 1 ? line.entry : at) + w.chunk_blocks;\n"
      "        if (at >= w.ring_entries) at = at - w.ring_entries + line.entry;",
      "recurrence", "what goes round in compute_step (compute) takes"),
