@@ -56,7 +56,7 @@ def float_layer(random: np.random.Generator, toy: Toy, spec: ToyLayer, channels:
 def random_graph(random: np.random.Generator) -> Graph:
     """A network on a small map: up to some ten layers, concats, adds, pools, normalisations."""
     while True:
-        toy = draw(random, find_build("small"), 0)
+        toy = draw(random, find_build("small"), int(random.integers(1 << 31)))
         graph = float_graph(random, toy) if toy else None
         if graph and sum(np.prod(layer.conv_shape) for layer in graph.layers) < MOST_VALUES:
             return graph
