@@ -2,6 +2,7 @@
 """`make units` end to end on a small network, and its command line."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
     assert [(row["block"], row["dsp"]) for row in data["stages"] if row["stage"] == "pairs"] == [
         ("DSP48E1", 2), ("DSP48E2", 2)
     ]  # fmt: skip
-    assert [row["name"] for row in data["recurrences"]][0] == "pool_lane"
+    assert "pool_lane" in {row["name"] for row in data["recurrences"]}
     assert all(2 < row["ns"] <= row["limit"] == 5.0 for row in data["recurrences"])
     for name, unit in data["units"].items():
         assert {f"{name}.v", f"{name}.cpp"} <= {path.name for path in folder.glob("rtl/*")}
@@ -69,7 +70,7 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
         assert run_cli(main, arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert "a step of pool_lane must take 2.0 ns at most with 0.75 ns a net, not" in error
+    assert re.search(r"a step of \w+ must take 2.0 ns at most with 0.75 ns a net, not", error)
 
     # a unit that differs gives status 1; everything measured comes from the cache this time
     wrong = (1, ["qk: layer 3, input 7 must give 1, not 2"])
