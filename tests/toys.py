@@ -19,11 +19,11 @@ from nuq.formats.commands import main
 from nuq.formats.design import COUNTERS
 from nuq.formats.images import Preprocessing
 from nuq.formats.quantizer import Quantizer, thresholds
+from nuq.formats.rules import TWO_INPUTS
 from nuq.formats.schema import arrays_in, to_json
 from tests import naive
 
 CONVOLUTIONS = ("conv", "fc")
-TWO_INPUTS = ("add", "mul")
 MAX_SHIFT, MAX_ACC_BITS, MAX_BITS = 53, 53, 63
 
 

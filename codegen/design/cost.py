@@ -89,9 +89,8 @@ def stage_counts(row: Row, array: Array, images: int) -> dict[str, np.ndarray]:
     for stage, values in _tile_counts(row, array, images).items():
         counts[stage] = np.zeros_like(counts["load"])
         counts[stage][chunks - 1 :: chunks] = values
-    if row.is_conv:
-        waiting = np.arange(len(counts["compute"])) % chunks != chunks - 1
-        counts["compute"] = counts["compute"] + SUM_DISTANCE * waiting
+    waiting = np.arange(len(counts["compute"])) % chunks != chunks - 1
+    counts["compute"] = counts["compute"] + SUM_DISTANCE * waiting
     counts["load"] = counts["load"].copy()
     counts["load"][0] += row.weight_table  # the codebook, an entry a cycle
     return counts

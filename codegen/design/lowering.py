@@ -230,19 +230,23 @@ def chain(layer: Layer) -> tuple[int, int]:
     return length, min(layer.pads[1] // stride, length - 1)
 
 
+def has_single_channels(layer: Layer) -> bool:
+    """Whether a layer is a depthwise convolution: an output channel of each input channel."""
+    return layer.has_weights and 1 < layer.groups == layer.in_shape[0] == layer.conv_shape[0]
+
+
 def is_depthwise(layer: Layer, array: Array, paired: bool) -> bool:
     """Whether lanes are channels: where the array can, and where that takes no more cycles."""
-    channels = layer.in_shape[0]
-    if not layer.has_weights or not layer.groups == channels == layer.conv_shape[0]:
-        return False
-    if layer.upscale is not None:
+    if not has_single_channels(layer) or layer.upscale is not None:
         return False
     length, skipped = chain(layer)
     lanes = length * BLOCK_CODES <= array.tile(paired) and layer.kernel[0] <= array.kernel_rows
-    if not lanes or layer.quantizer is None or channels == 1:
+    if not lanes or layer.quantizer is None:
         return False
     width = layer.conv_shape[2]
-    steps = ceil_div(channels, BLOCK_CODES) * layer.stride[1] * (width + length - 1 - skipped)
+    steps = (
+        ceil_div(layer.in_shape[0], BLOCK_CODES) * layer.stride[1] * (width + length - 1 - skipped)
+    )
     return steps <= merged_steps(layer, array, paired)[0] * array.groups(width)
 
 

@@ -55,12 +55,11 @@ def plan(network: Network, part: Part, array: Array | None = None, images: int =
         raise UserError(f"BATCH must be 1 or more, not {images}")
     array = replace(array, qk_units=array.pe, factor_units=array.pe)
     lowered = lower(network, array, WEIGHT_ROWS[0])
-    compact_lowered = lower(network, array, WEIGHT_ROWS[0], compact=True)
-    design = compact = _plan(lowered, part, images)
+    design = _plan(lowered, part, images)
     if array.fm == "ddr":
         return design
-    if compact_lowered.gather != lowered.gather:
-        compact = _plan(compact_lowered, part, images)
+    packed = lower(network, array, WEIGHT_ROWS[0], compact=True)
+    compact = design if packed.gather == lowered.gather else _plan(packed, part, images)
     missing, still_missing = (all_on_chip(network.layers, item.rows) for item in (design, compact))
     fewer_bytes = compact.activation_bytes < design.activation_bytes
     as_fast = compact.cycles <= design.cycles * (1 + COMPACT_SLACK)
@@ -248,10 +247,7 @@ def _unit_choices(candidate: Candidate, images: int) -> Iterator[Sizes]:
         if array.pe % units == 0
     ]
     limit = candidate.cycles * (1 + FINISH_SLACK)
-    enough = bisect_left(
-        choices, True, key=lambda sizes: _cycles(candidate.rows, sizes, images) <= limit
-    )
-    for sizes in reversed(choices[: enough + 1]):
+    for sizes in _fewest(choices, candidate, images, limit):
         most = max(limit, _cycles(candidate.rows, sizes, images) * (1 + FINISH_SLACK))
         yield from _factor_choices(candidate, sizes, images, most)
 
@@ -268,10 +264,17 @@ def _factor_choices(
     ]
     if not (sizes.averages or sizes.lrn or sizes.products):
         choices = choices[-1:]
+    yield from _fewest(choices, candidate, images, most)
+
+
+def _fewest(
+    choices: Sequence[Sizes], candidate: Candidate, images: int, most: float
+) -> Sequence[Sizes]:
+    """Of choices with ever more units the first of at most so many cycles, then those before it."""
     enough = bisect_left(
-        choices, True, key=lambda item: _cycles(candidate.rows, item, images) <= most
+        choices, True, key=lambda sizes: _cycles(candidate.rows, sizes, images) <= most
     )
-    yield from reversed(choices[: enough + 1])
+    return choices[enough::-1] if enough < len(choices) else choices[::-1]
 
 
 def _too_large(lowered: Lowered, base: Sequence[Row]) -> str:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from nuq.codegen.design import planner
 from nuq.codegen.design.array import MAX_PIXELS, Array, part_ports
 from nuq.codegen.design.design import Design
-from nuq.codegen.design.lowering import lower, source
+from nuq.codegen.design.lowering import has_single_channels, lower, source
 from nuq.codegen.design.resources import multiplier_blocks
 from nuq.codegen.design.rows import Row
 from nuq.codegen.design.sizes import AP_INT_BITS, operand_bits, packed_bits
@@ -153,9 +153,7 @@ def kernel_rows(network: Network) -> tuple[int, ...]:
             {
                 layer.kernel[0]
                 for layer in network.layers
-                if layer.has_weights
-                and 1 < layer.groups == layer.in_shape[0] == layer.conv_shape[0]
-                and layer.kernel[0] <= BLOCK_CODES
+                if has_single_channels(layer) and layer.kernel[0] <= BLOCK_CODES
             }
         )
     )

@@ -139,8 +139,9 @@ clear_bias:
 compute_step:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // PIXELS*SIMD*PE multiply-adds a cycle
-    // plan_rows keeps passes apart. low, high, weight and tap are written before they are read, so
-    // that the read is one stage behind the write and no promise is needed.
+    // plan_rows keeps passes apart; what is read of `partial` between them is not used. low, high,
+    // weight and tap are written before they are read, so that the read is one stage behind the
+    // write and no promise is needed.
 #pragma HLS DEPENDENCE variable = partial inter RAW distance = C::SUM_DISTANCE true  // see above
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = C::MAX_ROW_STEPS
     if (begin) {

@@ -67,6 +67,9 @@ struct Fiber {
   const Channel* channel = nullptr;  // the stream that it waits for
   uint64_t now = 0;                  // clock cycle of the process
   uint64_t latency = 0;              // cycles from what a loop reads to what it writes
+
+  // When the step began whose element is written in a cycle.
+  uint64_t begun(uint64_t cycle) const { return cycle > latency ? cycle - latency : 0; }
 };
 
 // The processes of the region that runs.

@@ -40,9 +40,9 @@ class Fifo : private Channel {
     held--;
     const uint64_t cycle = clock_.read(at);
     // A writer goes on when half the stream is free, so that processes change less often. It runs
-    // later than this copy. The step whose element waits began so many cycles before.
+    // later than this copy.
     if (writer_ && (TIMED || 2 * held <= depth)) {
-      wake(writer_, cycle > writer_->latency ? cycle - writer_->latency : 0);
+      wake(writer_, writer_->begun(cycle));
     }
     return items_[at];
   }

@@ -48,8 +48,7 @@ class StreamClock {
   // Cycle in which the element is there.
   uint64_t write(std::size_t at) {
     Fiber& fiber = *Processes::all().current();
-    const uint64_t room = freed_[at] > fiber.latency ? freed_[at] - fiber.latency : 0;
-    fiber.now = written_ = std::max({fiber.now, written_ + 1, room});
+    fiber.now = written_ = std::max({fiber.now, written_ + 1, fiber.begun(freed_[at])});
     return filled_[at] = fiber.now + fiber.latency + 1;
   }
   // Cycle in which its place is free.

@@ -5,8 +5,10 @@ A transposed convolution of stride s is one over the smaller map with s*s times 
 zero weights where no tap falls, whose pixels are shuffled (Shi et al. 2016, sub-pixel convolution).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from nuq.model_prep.onnx.lowering import Ints, Node, Result, operator
 from nuq.model_prep.onnx.operations import Op, UnsupportedError, Value
 from nuq.model_prep.onnx.views import axis_indices
 from nuq.model_prep.onnx.windows import Sliding, check
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Sampling:
         return np.clip(rounded[self.nearest_mode], 0, size - 1)
 
 
+FIRST = Sampling("nearest", "asymmetric", "floor")  # before Resize could be told
+
+
 def _repeated(node: Node, factor: Pair, sampling: Sampling) -> Value:
     """Every pixel of input 0 as several; UnsupportedError where that is not what is asked for."""
     source = node.map()
@@ -99,13 +106,17 @@ def _whole(values: list[float], what: str) -> Pair:
     return int(values[2]), int(values[3])
 
 
+def _by_axis(values: Sequence[Number], axes: Ints | None, what: str) -> dict[int, Number]:
+    """The values of `axes`, or of all four."""
+    chosen = axis_indices(axes or range(4), 4)
+    if len(values) != len(chosen):
+        raise UnsupportedError(f"{what} must be {len(chosen)} numbers, not {len(values)}")
+    return dict(zip(chosen, values, strict=True))
+
+
 def _scales(node: Node, index: int, axes: Ints | None = None) -> Pair:
     """The factors that input `index` gives."""
-    scales = node.weights(index).reshape(-1)
-    chosen = axis_indices(axes or range(4), 4)
-    if len(scales) != len(chosen):
-        raise UnsupportedError(f"scales must be {len(chosen)} numbers, not {len(scales)}")
-    every = dict(zip(chosen, scales.tolist(), strict=True))
+    every = _by_axis(node.weights(index).reshape(-1).tolist(), axes, "scales")
     return _whole([every.get(axis, 1.0) for axis in range(4)], "scales")
 
 
@@ -121,12 +132,8 @@ def resize(
     if node.context.source.opset < 11:
         return _repeated(node, _scales(node, 1), FIRST if sampling.mode == "nearest" else sampling)
     if node.has(3):
-        sizes = node.integers(3) or ()
-        chosen = axis_indices(axes or range(4), 4)
         before = (node.context.source.batch or 1, *source.out_shape)
-        if len(sizes) != len(chosen):
-            raise UnsupportedError(f"sizes must be {len(chosen)} numbers, not {len(sizes)}")
-        every = dict(zip(chosen, sizes, strict=True))
+        every = _by_axis(node.integers(3) or (), axes, "sizes")
         if every.get(0) == 1:  # the batch that the file's has become
             every[0] = before[0]
         found = [every.get(axis, size) / size for axis, size in enumerate(before)]
@@ -134,9 +141,6 @@ def resize(
     if not node.has(2):
         raise UnsupportedError("scales or sizes must be given")
     return _repeated(node, _scales(node, 2, axes), sampling)
-
-
-FIRST = Sampling("nearest", "asymmetric", "floor")  # before Resize could be told
 
 
 @operator("Upsample")

@@ -11,6 +11,7 @@ from nuq.formats.arithmetic import Average, Lrn
 from nuq.formats.images import Preprocessing
 from nuq.formats.network import InputFormat, Network
 from nuq.formats.quantizer import Quantizer
+from nuq.formats.rules import TWO_INPUTS
 from nuq.model_prep.graph import Graph, Layer, no_bias, no_weight
 from nuq.model_prep.quantize import quantizers
 from nuq.model_prep.quantize.integers import input_format, quantize_layers
@@ -18,7 +19,7 @@ from nuq.model_prep.quantize.plan import Settings
 from nuq.model_prep.quantize.plan_file import resolve
 from tests.fuzz.work import find_build
 from tests.networks import draw
-from tests.toys import TWO_INPUTS, Toy, ToyLayer
+from tests.toys import Toy, ToyLayer
 
 MOST_VALUES = 4000  # of all maps of a network: what runs many of them ends in seconds
 
