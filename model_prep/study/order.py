@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nuq.formats.network import Network
 from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.allocate.cache import Choice
+from nuq.model_prep.quantize.fracs import uniform_codes
 from nuq.model_prep.quantize.integers import quantize_layers
 from nuq.model_prep.quantize.reference import Reference
 from nuq.model_prep.study import papers, vgg16
@@ -34,6 +35,8 @@ ROWS: Mapping[str, tuple[str, str]] = {  # key of the plot's styles: scheme, whe
     "enq_one": ("ENQ, one qm", "M of one F"),
     "enq": ("ENQ, own q_i", "2^q_i steps of one F"),
     "uniform": ("uniform", "own F, least error"),
+    "uniform_one": ("uniform, one F", "one F, the best of the width"),
+    "uniform_steps": ("uniform, steps of qm", "2^bits steps of one F"),
 }
 # What the papers say of (first, second); CLNQ has a width for each layer.
 BETTER = {
@@ -42,6 +45,9 @@ BETTER = {
     ("knq_floor", "enq_one"): "KNQ is better than ENQ",
     ("knq", "uniform"): "KNQ is better than uniform codes",
     ("enq", "uniform"): "ENQ is better than uniform codes",
+    ("knq_floor", "uniform_one"): "KNQ is better than uniform codes",
+    ("knq", "uniform_one"): "KNQ is better than uniform codes",
+    ("enq", "uniform_one"): "ENQ is better than uniform codes",
 }
 AS_GOOD = {
     ("knq_floor", "clnq"): "KNQ is as good as CLNQ, which has more bits",
@@ -64,6 +70,11 @@ def clnq(study: Study) -> dict[str, Quantizer]:
     return dict(searched(study, "clnq")[1].quantizers)
 
 
+def uniform(study: Study, bits: int, fracs: Mapping[str, int]) -> Choice:
+    """Uniform codes of one width with these F, as 000's table I has them: narrower saturate."""
+    return Choice(uniform_codes(bits, fracs, study.plan("knq").signed))
+
+
 def choices(study: Study) -> dict[Key, Choice]:
     """Every row's quantizers by (key, bits); bits None: a width for each layer."""
     base, widths = base_fracs(study), clnq(study)
@@ -77,6 +88,8 @@ def choices(study: Study) -> dict[Key, Choice]:
             ("knq_floor", bits): Choice(one.fit(study.plan("knq", bits, "floor"))),
             ("enq", bits): Choice(below.fit(study.plan("enq", bits))),
             ("uniform", bits): study.choice("uniform", bits, "error"),
+            ("uniform_one", bits): uniform(study, bits, study.uniform_format(bits).fracs),
+            ("uniform_steps", bits): uniform(study, bits, base),
         }
         if ("clnq", None) not in found:  # once, and with what does not bear fewer bits
             found |= {
@@ -161,7 +174,8 @@ def order(study: Study) -> Section:
               digits=3,
               note="Differences are paired, image by image. KL is the mean divergence from float's "
               "probabilities. One F is the papers' 0 (bound 4095) for VGG-16, else that of the "
-              "best uniform network. q_i are CLNQ's widths, the papers' row 9 for VGG-16, else the "
+              "best uniform network; each width of uniform codes has an own best one, too. q_i are "
+              "CLNQ's widths, the papers' row 9 for VGG-16, else the "
               "smallest found here; 'own q_i' gives ENQ their ranges, 'one qm' the network's."),
         Table(f"The papers' claims, points of {study.judge}",
               ["bits", "difference of", "claim", "points", *ends, "p (McNemar)", "verdict"], claims,
@@ -179,7 +193,8 @@ def _score(scores: Mapping[Key, Any], key: str, bits: int) -> Mapping[str, Any]:
 def _name(key: str, study: Study) -> str:
     """With what tells rows of one scheme apart."""
     name, bound = {**ROWS, **NAMES}[key]
-    return name if key in ("knq_floor", "enq_one", "enq", "clnq") else f"{name}, {bound}"
+    own = ("knq_floor", "enq_one", "enq", "clnq", "uniform_one")
+    return name if key in own else f"{name}, {bound}"
 
 
 def _row(

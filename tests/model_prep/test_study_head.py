@@ -64,7 +64,9 @@ def test_a_study_of_features_with_a_trained_layer(tmp_path: Path) -> None:
     tables = content["sections"]["order"]["tables"]
     schemes, claims, integers = tables[2:]
     assert schemes["rows"][0][0] == "float" and schemes["rows"][0][4] > 90
-    assert {row[0] for row in schemes["rows"]} > {"KNQ, nearest", "ENQ, own q_i", "CLNQ"}
+    found = {row[0]: row for row in schemes["rows"]}
+    assert found.keys() > {"KNQ, nearest", "ENQ, own q_i", "CLNQ", "uniform, one F"}
+    assert found["uniform, one F"][4] >= found["uniform, steps of qm"][4]
     assert all(row[-1] in ("confirmed", "refuted", "not decided") for row in claims["rows"])
     assert all(row[2] == row[3] for row in integers["rows"])  # float32 answers as integers do
     layer = (out / "study" / "head.npz").read_bytes()
