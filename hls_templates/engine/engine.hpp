@@ -15,6 +15,7 @@
 #include "finish.hpp"
 #include "memory.hpp"
 #include "packing.hpp"
+#include "planners.hpp"
 #include "pooling.hpp"
 #include "weight_loader.hpp"
 

@@ -31,7 +31,7 @@ SEEDED = [
     ("engine.hpp", COUNTED, f"counters[COUNT_CYCLES] = {MANY};",
      "operators", "9 variable multiplications must be 8 at most, in tally"),
     # the limit is chosen by a comparison, and what is compared with it is added to
-    ("control.hpp", "row += w.row_entries;",
+    ("planners.hpp", "row += w.row_entries;",
      "if (row >= column) row -= column;\n        row += row >= w.row_entries ? dx : dy;",
      "recurrence", "what goes round in plan_tap (plan_taps) takes"),
     # a place that is moved and wrapped round; a gear of bytes that is shifted where it is kept
