@@ -232,14 +232,15 @@ def convolve(
 
 
 def max_pool(pool: Window, x: torch.Tensor) -> torch.Tensor:
-    """Max pool of float32 [N, C, H, W]; padding never wins.
+    """Max pool of float32 or integers [N, C, H, W]; padding never wins.
 
     Rows, then columns, by whole-tensor maxima: several times as fast on one thread as the library's
     pool, which visits the window of every output on its own.
     """
     top, left, bottom, right = pool.pads
     if any(pool.pads):
-        x = F.pad(x, (left, right, top, bottom), value=float("-inf"))
+        least = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+        x = F.pad(x, (left, right, top, bottom), value=least)
     if x.requires_grad:  # the library's pool gives the whole gradient to one of equal values
         return F.max_pool2d(x, pool.kernel, pool.stride)
     for dim, kernel, stride in zip((2, 3), pool.kernel, pool.stride, strict=True):

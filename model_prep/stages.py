@@ -26,13 +26,13 @@ from nuq.model_prep.graph import Graph
 from nuq.model_prep.networks.spec import NetworkSpec
 from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize import fracs
-from nuq.model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches, check_codes
+from nuq.model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
 from nuq.model_prep.quantize.integers import network_input, quantize_layers
 from nuq.model_prep.quantize.plan import AUTO, Plan
 from nuq.model_prep.quantize.reference import Reference
 from nuq.model_prep.quantize.refine import pipeline
-from nuq.model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db
+from nuq.model_prep.quantize.score import Evaluator, Sample, check_codes, stored_layers
 from nuq.model_prep.source import Source
 from nuq.model_prep.weights import WeightsResult
 
@@ -298,10 +298,11 @@ def quantization(
         formats, outputs = fracs.measured(formats, plan, evaluator)
         quantizers = formats.fit(plan)
         network = evaluator.sample.network
-    check_codes(calibration, plan, quantizers)
+    stored = stored_layers(network, calibration.maps(), quantizers)
+    check_codes(calibration, plan, quantizers, {name: one.alike for name, one in stored.items()})
     score = evaluator.score(quantizers) if outputs is None else evaluator.rate(outputs)
     return Quantization(
-        plan, formats.qm, quantizers, layer_sqnr_db(network, calibration.maps(), quantizers),
+        plan, formats.qm, quantizers, {name: one.sqnr_db for name, one in stored.items()},
         formats.score, score[0], evaluator.unit, network, scales,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ from nuq.model_prep.quantize.calibrate import FloatMaps
 from nuq.model_prep.quantize.fake_quant import floats
 from nuq.model_prep.quantize.plan import Plan
 from nuq.model_prep.quantize.quantizers import SCHEMES
-from nuq.model_prep.quantize.score import layer_gaps
+from nuq.model_prep.quantize.score import layer_pairs
 
 FRACTIONS = range(8, 21)  # fractional lengths tried, paper 004 section 3.2
 WEIGHT_WIDTHS = (4, 6, 8, 10, 12, 14)
@@ -265,7 +265,8 @@ def _layer_norms(measure: Measure, choice: Choice, maps: FloatMaps) -> dict[str,
     """Equation 1 for every layer: L2 distance from float, averaged over the images."""
     network, images = measure.sample.network, len(measure.sample.pixels)
     sums = {layer.name: 0.0 for layer in network.graph.layers}
-    for name, _, gap in layer_gaps(network, maps, choice.quantizers, choice.weights):
+    for name, want, got in layer_pairs(network, maps, choice.quantizers, choice.weights):
+        gap = (want - got).double()
         sums[name] += float(gap.square().flatten(1).sum(dim=1).sqrt().sum())
     return {name: total / images for name, total in sums.items()}
 

@@ -37,9 +37,6 @@ CANDIDATES = 4  # for one F: the one that clips nothing, and finer ones that cli
 FINER = 4  # F may be so much finer than the largest that clips nothing
 ACTIVATION_FRAC = 24  # F is at most this, which a network of tiny activations would exceed
 
-_ALIKE = 0.999  # of a layer's codes are one: it says nothing
-_VARIED = 0.99  # of its values may be one
-
 ToFloat = Callable[[np.ndarray], torch.Tensor]
 # (images uint8 [N, C, H, W], the float network's stored maps, layer by layer) of each batch
 FloatMaps = Iterable[tuple[np.ndarray, Iterable[torch.Tensor]]]
@@ -389,23 +386,6 @@ class Calibration:
             if self._keep
             else float_maps(self.graph, searched, self.to_float)
         )
-
-
-def check_codes(calibration: Calibration, plan: Plan, quantizers: Mapping[str, Quantizer]) -> None:
-    """Refuse, by UserError, a layer whose codes say nothing although its values differ."""
-    for layer in plan.layers:
-        chosen = quantizers.get(layer.name)
-        if chosen is None or calibration.commonest(layer.name) > _VARIED:
-            continue
-        counts = calibration.counts(chosen.qm, {layer.name: chosen.encoded_frac})[layer.name]
-        codes = np.bincount(chosen.encode_table, weights=counts)
-        share = float(codes.max() / max(1, codes.sum()))
-        if share >= _ALIKE:
-            raise UserError(
-                f"layer {layer.name}: {layer.scheme} with {layer.bits} bits must tell values "
-                f"apart, not give {100 * share:.1f}% of them one code; raise BITS, set SCHEME=knq, "
-                f'or let each layer have its F (frac_mode = "layer" and no frac)'
-            )
 
 
 def float_maps(graph: Graph, pixels: np.ndarray, to_float: ToFloat) -> FloatMaps:

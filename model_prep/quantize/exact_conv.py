@@ -83,7 +83,8 @@ class ExactConvolution:
             return out
         top, left, bottom, right = layer.pads
         for image, result in zip(values, out, strict=True):
-            self._convolve(F.pad(image, (left, right, top, bottom)), result)
+            padded = F.pad(image, (left, right, top, bottom)) if any(layer.pads) else image
+            self._convolve(padded, result)
         return out
 
     def _finish(self, sums: torch.Tensor, out: torch.Tensor) -> None:

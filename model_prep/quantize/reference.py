@@ -148,7 +148,7 @@ def _pool(layer: Layer, y: torch.Tensor) -> torch.Tensor:
         return y
     kind = y.dtype
     values = y.to(torch.int32) & 0xFFFF if kind == torch.int16 else y
-    return max_pool(pool, values.to(torch.float32)).to(torch.int32).to(kind)
+    return max_pool(pool, values).to(kind)
 
 
 def _placed(layer: Layer, codes: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,13 @@ from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize.calibrate import Calibration, FloatMaps
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
+from nuq.model_prep.quantize.plan import Plan
 from nuq.model_prep.stats import divergences
+
+_ALIKE = 0.999  # of a layer's codes are one: it says nothing
+_VARIED = 0.99  # of its values may be one
+_SAMPLED = 13  # one value in so many says whether what a layer stores is alike
+_ENOUGH = 1000  # values, to tell one in a thousand
 
 
 def sqnr_db(signal: float, noise: float) -> float:
@@ -45,11 +51,11 @@ def energy(values: np.ndarray) -> float:
     return float((values.astype(np.float64) ** 2).sum())
 
 
-def layer_gaps(
+def layer_pairs(
     network: FakeQuantized, maps: FloatMaps, quantizers: Mapping[str, Quantizer],
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:  # fmt: skip
-    """(layer, its stored output in float, how far from it quantization is), batch by batch.
+    """(layer, what it stores in float, what it stores quantized), float32, batch by batch.
 
     Args:
         network: the fake-quantized network.
@@ -59,27 +65,65 @@ def layer_gaps(
     """
     for batch, exact in maps:
         for want, (layer, got) in zip(exact, network.run(batch, quantizers, weights), strict=True):
-            yield layer.name, want.double(), (want - got).double()
+            yield layer.name, want, got
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a layer of the quantized network stores of its own inputs, over some images."""
+
+    sqnr_db: float  # against what float stores
+    alike: float  # the largest share of its values that are one, of every _SAMPLED-th; 0 of few
+
+
+def stored_layers(
+    network: FakeQuantized, maps: FloatMaps, quantizers: Mapping[str, Quantizer]
+) -> dict[str, Stored]:
+    """Every layer's `Stored` by name: see `layer_pairs`."""
+    names = [layer.name for layer in network.graph.layers]
+    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    sampled: dict[str, list[torch.Tensor]] = {name: [] for name in quantizers}
+
+    def sums(
+        part: tuple[np.ndarray, Iterable[torch.Tensor]],
+    ) -> list[tuple[str, float, float, torch.Tensor]]:
+        return [
+            (name, float(want.double().square().sum()), float((want - got).double().square().sum()),
+             got.flatten()[::_SAMPLED].clone())
+            for name, want, got in layer_pairs(network, [part], quantizers)
+        ]  # fmt: skip
+
+    for found in ordered(sums, maps):
+        for name, power, error, some in found:
+            signal[name] += power
+            noise[name] += error
+            if name in sampled:
+                sampled[name].append(some)
+    return {
+        name: Stored(sqnr_db(signal[name], noise[name]), _alike(sampled.get(name, [])))
+        for name in names
+    }
+
+
+def _alike(parts: list[torch.Tensor]) -> float:
+    """The share of the commonest value, where it is more than half; 0 of less than _ENOUGH values.
+
+    >>> _alike([torch.arange(500), torch.ones(1500)])
+    0.7505
+    """
+    values = torch.cat(parts) if parts else torch.empty(0)
+    if len(values) < _ENOUGH:
+        return 0.0
+    return float((values == values.median()).double().mean())
 
 
 def layer_sqnr_db(
     network: FakeQuantized, maps: FloatMaps, quantizers: Mapping[str, Quantizer]
 ) -> dict[str, float]:
-    """SQNR of every layer's stored output against the float network: see `layer_gaps`."""
-    signal = {layer.name: 0.0 for layer in network.graph.layers}
-    noise = dict(signal)
-
-    def sums(part: tuple[np.ndarray, Iterable[torch.Tensor]]) -> list[tuple[str, float, float]]:
-        return [
-            (name, float(want.square().sum()), float(gap.square().sum()))
-            for name, want, gap in layer_gaps(network, [part], quantizers)
-        ]
-
-    for found in ordered(sums, maps):
-        for name, power, error in found:
-            signal[name] += power
-            noise[name] += error
-    return {name: sqnr_db(signal[name], noise[name]) for name in signal}
+    """SQNR of every layer's stored output against the float network: see `layer_pairs`."""
+    return {
+        name: one.sqnr_db for name, one in stored_layers(network, maps, quantizers).items()
+    }  # fmt: skip
 
 
 def _misses(logits: np.ndarray, _: np.ndarray, truth: np.ndarray) -> float:
@@ -206,3 +250,31 @@ class Evaluator:
         loss = self.metric.loss(logits, self.sample.logits, self.truth)
         noise = energy(logits - self.sample.logits)
         return self.metric.score(loss, len(logits), self.signal), sqnr_db(self.signal, noise)
+
+
+def check_codes(
+    calibration: Calibration, plan: Plan, quantizers: Mapping[str, Quantizer],
+    alike: Mapping[str, float],
+) -> None:  # fmt: skip
+    """Refuse, by UserError, a layer whose codes say nothing although its values differ.
+
+    Args:
+        calibration: what float's values are.
+        plan, quantizers: what encodes them.
+        alike: by layer name, the largest share of equal values in what the quantized network
+            stores, whose layers read what is left by those before them.
+    """
+    for layer in plan.layers:
+        chosen = quantizers.get(layer.name)
+        if chosen is None or calibration.commonest(layer.name) > _VARIED:
+            continue
+        counts = calibration.counts(chosen.qm, {layer.name: chosen.encoded_frac})[layer.name]
+        codes = np.bincount(chosen.encode_table, weights=counts)
+        share = max(float(codes.max() / max(1, codes.sum())), alike[layer.name])
+        if share >= _ALIKE:
+            rule = " RULE=nearest" if layer.options.get("rule") == "floor" else ""
+            raise UserError(
+                f"layer {layer.name}: {layer.scheme} with {layer.bits} bits must tell values "
+                f"apart, not give {100 * share:.1f}% of them one code; raise BITS, set SCHEME=knq"
+                f'{rule}, or let each layer have its F (frac_mode = "layer" and no frac)'
+            )

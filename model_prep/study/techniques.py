@@ -16,7 +16,7 @@ from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.allocate.measure import measuring
 from nuq.model_prep.allocate.quenn import saved
 from nuq.model_prep.quantize.calibrate import float_maps
-from nuq.model_prep.quantize.score import layer_gaps
+from nuq.model_prep.quantize.score import layer_pairs
 from nuq.model_prep.study import papers
 from nuq.model_prep.study.context import Study
 from nuq.model_prep.study.layers import TECHNIQUES, codes_in, largest_fc, output_distance
@@ -86,12 +86,13 @@ def profile(study: Study, layer: str) -> dict[str, float]:
     form = codes_in(study, "dynamic", _PROFILE_BITS)[layer]
     pixels = study.test.pixels[:_IMAGES]
     sums = {one.name: np.zeros(2) for one in study.graph.layers}
-    gaps = layer_gaps(
+    pairs = layer_pairs(
         study.network, float_maps(study.graph, pixels, study.to_float), {layer: form},
         study.variants.base.weights,
     )  # fmt: skip
-    for name, exact, gap in gaps:
-        norms = (part.square().flatten(1).sum(dim=1).sqrt().sum() for part in (gap, exact))
+    for name, exact, got in pairs:
+        parts = ((exact - got).double(), exact.double())
+        norms = (part.square().flatten(1).sum(dim=1).sqrt().sum() for part in parts)
         sums[name] += [float(norm) for norm in norms]
     return {name: float(gap / exact) if exact else 0.0 for name, (gap, exact) in sums.items()}
 

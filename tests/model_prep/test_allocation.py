@@ -21,7 +21,14 @@ from nuq.model_prep.quantize.integers import quantize_layers
 from nuq.model_prep.quantize.plan import Plan, Settings
 from nuq.model_prep.quantize.plan_file import resolve
 from nuq.model_prep.quantize.reference import Reference
-from nuq.model_prep.quantize.score import Evaluator, Sample, layer_sqnr_db, sqnr_db
+from nuq.model_prep.quantize.score import (
+    Evaluator,
+    Sample,
+    check_codes,
+    layer_sqnr_db,
+    sqnr_db,
+    stored_layers,
+)
 
 
 class MadeUp:
@@ -201,3 +208,23 @@ def test_a_layer_whose_codes_are_all_the_same_is_named() -> None:
         stages.quantization(*of(frac=-8))
     found = stages.quantization(*of()).quantizers  # an F for each layer
     assert len({one.frac for one in found.values()}) > 1
+
+
+def test_a_layer_that_gets_nothing_to_tell_apart_is_named() -> None:
+    """Its codes suit float's values, but what the layers before it leave is all the same."""
+    plan = plan_of(scheme="knq", bits=3, rule="floor")
+    good = {name: Quantizer("uniform", 8, 8, f) for name, f in digits.fitting(8).items()}
+    first = next(iter(good))
+    lost = {**good, first: Quantizer("uniform", 8, 8, -20)}  # every value becomes 0
+    maps = list(digits.calibration().maps())
+    alike = {
+        name: one.alike for name, one in stored_layers(digits.fake(), maps, lost).items()
+    }  # fmt: skip
+    assert alike[first] == 1.0
+    assert all(one.alike < 0.99 for one in stored_layers(digits.fake(), maps, good).values())
+    check_codes(digits.calibration(), plan, good, dict.fromkeys(good, 0.9))
+    refusal = (
+        "^layer conv2: knq with 3 bits must tell values apart, not give 99.9% of them one code;"
+    )
+    with pytest.raises(UserError, match=refusal + " raise BITS, set SCHEME=knq RULE=nearest, or"):
+        check_codes(digits.calibration(), plan, good, {**dict.fromkeys(good, 0.9), "conv2": 0.999})
