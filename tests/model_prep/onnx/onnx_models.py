@@ -10,6 +10,7 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nuq.formats.ending import apply, result_shape
+from nuq.model_prep.accuracy import EXACT_SUMS
 from nuq.model_prep.onnx import ImportedNetwork, load_onnx
 from nuq.model_prep.run import run_float
 
@@ -58,6 +59,7 @@ def runtimes(model: ModelProto, network: ImportedNetwork, x: np.ndarray) -> list
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 2
+    options.add_session_config_entry(EXACT_SUMS, "1")
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantized files: QDQ as onnxruntime writes it, per tensor and per channel, and QONNX's Quant."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +11,22 @@ import pytest
 from cases import IMAGE, weight
 from onnx import ModelProto, NodeProto
 from onnx_models import build, node, outputs, random, runtime, save
+from onnxruntime import quantization
 
 from nuq.formats.activation import Activation
-from nuq.formats.commands import main
+from nuq.formats.commands import main, parse
 from nuq.formats.errors import UserError
 from nuq.formats.network import load
+from nuq.model_prep.accuracy import EXACT_SUMS, float_runner
+from nuq.model_prep.commands import subject_of
 from nuq.model_prep.onnx import load_onnx
 from nuq.model_prep.onnx.lowering import QONNX
 from nuq.model_prep.quantize.channel_scale import given_scale, own_steps
 from nuq.model_prep.quantize.codes import usual_width
 from nuq.model_prep.quantize.matching import matched
 from nuq.model_prep.quantize.quantizers import fit_weights
-from tests.checkout import needs_compiler
+from tests.checkout import needs_compiler, shared
+from tests.toys import read_json
 
 STEPS = {"x": 0.018, "r1": 0.011, "p1": 0.011, "r2": 0.023}  # of the codes
 ZERO = {"x": 117}
@@ -116,6 +121,73 @@ def test_float_values_are_onnxruntimes_but_for_rounding(
     assert (first.codes.step, second.codes.step) == (1 / 128, 1 / 32)
 
 
+def test_accuracy_compares_with_sums_that_do_not_saturate(tmp_path: Path) -> None:
+    """Large codes times large weights: onnxruntime's fastest products wrap no pair of them."""
+    constants: dict[str, np.ndarray] = {}
+    signs = np.repeat([1.0, 1.0, -0.9, 1.0], 4)[:, None, None].astype(np.float32)
+    nodes = [
+        *coded("x", constants),
+        weights("w1", np.ones((16, 3, 1, 1), np.float32), constants, True, False),
+        weights("w2", np.ones((8, 16, 1, 1), np.float32) * signs, constants, True, False),
+        node("Conv", "d_x w1", "c1"), node("Relu", "c1", "r1"), *coded("r1", constants),
+        node("Conv", "d_r1 w2", "c2"), node("Relu", "c2", "r2"), *coded("r2", constants),
+        node("GlobalAveragePool", "d_r2", "g"), node("Flatten", "g", "y"),
+    ]  # fmt: skip
+    constants["s_r2"] = np.float32(0.15)
+    model = build(nodes, constants, IMAGE)
+    pixels = np.full((4, *IMAGE[1:]), 255, np.uint8)
+    pixels[1:] = np.random.default_rng(3).integers(100, 256, (3, *IMAGE[1:]), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=pixels)
+    path = save(model, tmp_path / "q.onnx")
+    words = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", f"OUT={tmp_path / 'out'}"]
+    subject = subject_of(parse("accuracy", words), 1)
+    name, run_float = float_runner(subject)
+    assert name == "onnxruntime" and run_float is not None
+    x = subject.to_float(pixels)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), plain, providers=["CPUExecutionProvider"]
+    )
+    network = subject.source.imported
+    assert network is not None
+    files = [network.file_input(image[None]) for image in x.numpy()]
+    expected = [session.run(None, {"x": image})[0][0] for image in files]
+    assert run_float(x) == pytest.approx(np.array(expected), abs=0.15)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@needs_compiler
+def test_squeezenet_as_onnxruntime_quantizes_it(tmp_path: Path) -> None:
+    """Its first answer on 98 of 100 images, and the C-simulation of one is bit-exact."""
+    net, images = shared("data/squeezenet_v1.0.onnx"), shared("data/imagenet500.npz")
+    recipe = ["MEAN=123,117,104", "STD=1", "SCALE=1", "RESIZE=256"]
+    words = [f"NET={net}", f"DATA={images}", *recipe]
+    subject = subject_of(parse("accuracy", words), 200)
+    inputs = iter(subject.to_float(subject.images.calibration.pixels).numpy())
+    session = onnxruntime.InferenceSession(net, providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # of an untyped package
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(inputs, None)
+            return None if image is None else {source.name: image[None]}
+
+    path, out = tmp_path / "qdq.onnx", tmp_path / "out"
+    quantization.quantize_static(
+        net, path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+    )  # fmt: skip
+    words = [f"NET={path}", f"DATA={images}", *recipe, f"OUT={out}"]
+    words += ["WEIGHT_BITS=8", "WEIGHT_SCALE=channel"]
+    assert main(["accuracy", *words, "IMAGES=200"]) == 0
+    assert json.loads((out / "accuracy.json").read_text())["agreement"] >= 98
+    assert main(["codegen", f"OUT={out}"]) == 0
+    assert main(["csim", f"OUT={out}"]) == 0
+    assert read_json(out)["csim"]["mismatches"] == 0
+
+
 @needs_compiler
 @pytest.mark.parametrize(("channel", "unsigned"), KINDS[:2])
 def test_codes_are_those_of_the_file(channel: bool, unsigned: bool, tmp_path: Path) -> None:
@@ -136,8 +208,10 @@ def test_codes_are_those_of_the_file(channel: bool, unsigned: bool, tmp_path: Pa
     assert stored.input.frac == 6
     with np.load(out / "quantized" / "vectors.npz") as vectors:
         arrays = {name: vectors[name] for name in vectors.files}
+    exact = onnxruntime.SessionOptions()
+    exact.add_session_config_entry(EXACT_SUMS, "1")
     session = onnxruntime.InferenceSession(
-        exposed(model, "q_p1 q_r2").SerializeToString(), providers=["CPUExecutionProvider"]
+        exposed(model, "q_p1 q_r2").SerializeToString(), exact, providers=["CPUExecutionProvider"]
     )
     x = arrays["input"].astype(np.float32) * np.float32(STEPS["x"])
     for number, image in enumerate(x):
