@@ -17,7 +17,7 @@ from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize.calibrate import Calibration, FloatMaps
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
-from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.plan import NETWORK, LayerPlan, Plan
 from nuq.model_prep.stats import divergences
 
 _ALIKE = 0.999  # of a layer's codes are one: it says nothing
@@ -272,9 +272,20 @@ def check_codes(
         codes = np.bincount(chosen.encode_table, weights=counts)
         share = max(float(codes.max() / max(1, codes.sum())), alike[layer.name])
         if share >= _ALIKE:
-            rule = " RULE=nearest" if layer.options.get("rule") == "floor" else ""
             raise UserError(
                 f"layer {layer.name}: {layer.scheme} with {layer.bits} bits must tell values "
-                f"apart, not give {100 * share:.1f}% of them one code; raise BITS, set SCHEME=knq"
-                f'{rule}, or let each layer have its F (frac_mode = "layer" and no frac)'
+                f"apart, not give {100 * share:.1f}% of them one code; {_remedies(plan, layer)}"
             )
+
+
+def _remedies(plan: Plan, layer: LayerPlan) -> str:
+    """What makes a layer's codes say more."""
+    found = ["raise BITS"]
+    if layer.scheme != "knq":
+        found.append("set SCHEME=knq")
+    elif layer.options.get("rule") == "floor":
+        found.append("set RULE=nearest")
+    if plan.frac_mode == NETWORK or plan.frac is not None or layer.frac is not None:
+        found.append('let each layer have its F (frac_mode = "layer" and no frac)')
+    *others, last = found
+    return ", ".join(others) + f"{', or' if len(others) > 1 else ' or'} {last}" if others else last
