@@ -54,7 +54,8 @@ def deep(network: Network, array: Array) -> list[str]:
     ("fields", "array", "options"),
     [
         ({}, "SIMD=16 PE=24 PIXELS=2", ()),
-        ({}, "SIMD=8 PE=24 PIXELS=1", ("CSIM_TYPES=exact", "SANITIZE=1")),
+        pytest.param({}, "SIMD=8 PE=24 PIXELS=1", ("CSIM_TYPES=exact", "SANITIZE=1"),
+                     marks=pytest.mark.slow),  # most of a minute to compile
         ({"weight_bits": 8, "symmetric": True}, "SIMD=8 PE=48 PIXELS=1 STAGE=pairs",
          ("CSIM_TYPES=exact",)),
     ],

@@ -44,11 +44,12 @@ def enlarged(bits: int) -> Toy:
 @pytest.mark.parametrize(
     ("bits", "options", "types"),
     [
-        (4, "SIMD=8 PE=24 FM=ddr", ("CSIM_TYPES=exact", "SANITIZE=1")),
+        pytest.param(4, "SIMD=8 PE=24 FM=ddr", ("CSIM_TYPES=exact", "SANITIZE=1"),
+                     marks=pytest.mark.slow),  # a minute to compile
         (3, "SIMD=8 PE=32 PIXELS=2", ()),
         (5, "SIMD=8 PE=40", ("CSIM_TYPES=timed",)),
     ],
-)
+)  # fmt: skip
 def test_bit_exact(
     bits: int, options: str, types: tuple[str, ...], generated: Callable[..., Path]
 ) -> None:
