@@ -66,5 +66,7 @@ def test_integers_are_those_of_the_c_simulation(name: str, tmp_path: Path) -> No
     pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=pixels)
     options = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", "SCHEME=knq", "BITS=6", "IMAGES=1"]
-    assert main(["csim", *options, f"OUT={out}"]) == 0
+    assert main(["quantize", *options, f"OUT={out}"]) == 0
+    assert main(["codegen", f"OUT={out}"]) == 0
+    assert main(["csim", f"OUT={out}"]) == 0
     assert read_json(out)["csim"]["mismatches"] == 0
