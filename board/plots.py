@@ -10,10 +10,20 @@ from nuq.formats.design import Design
 BLUE, ORANGE, GREY = "#33658a", "#f26419", "#9aa5b1"
 
 
-def _axes(count: int, height: float = 3.2) -> Any:
+MANY = 14  # layers whose names have room in one of three pictures side by side
+NAME_INCHES = 0.24  # of width that a slanted name needs
+
+
+def _axes(count: int, height: float = 3.2, layers: int = 0) -> Any:
+    """Pictures side by side; of many layers below each other, as wide as their names need."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, count, figsize=(5.2 * count, height), constrained_layout=True)
+    rows, columns, width = 1, count, 5.2
+    if layers > MANY:
+        rows, columns, width, height = count, 1, NAME_INCHES * layers + 2, height + 1
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), constrained_layout=True
+    )
     for axis in np.atleast_1d(axes):
         axis.spines[["top", "right"]].set_visible(False)
     return figure, np.atleast_1d(axes)
@@ -32,14 +42,14 @@ def _bars(
     many = len(names) > 6  # slanted, each ends under its bar
     axis.set_xticks(
         range(len(names)), names, rotation=60 * many, ha="right" if many else "center",
-        rotation_mode="anchor" if many else "default",
+        rotation_mode="anchor" if many else "default", fontsize=8,
     )  # fmt: skip
     axis.set_ylabel(label)
 
 
 def layer_bars(memory: dict[str, Any], part: dict[str, Any]) -> Any:
     """Three pictures: bits of each layer's codes, bytes moved in DDR, time."""
-    figure, axes = _axes(3)
+    figure, axes = _axes(3, layers=len(memory["layers"]))
     bits = ("bits", BLUE, lambda layer: layer["bits"])
     _bars(axes[0], memory["layers"], "bits per activation", bits)
     batch = f"batch of {part['batch']}"

@@ -23,6 +23,9 @@ function found() {
     if (!inner && box.getBoundingClientRect().right > page.clientWidth + slack) {
       wrong.push(`the box of table ${number} leaves the window`);
     }
+    if (!inner && table.offsetWidth > box.clientWidth + slack && scrolls) {
+      wrong.push(...scrolled(table, box, number));
+    }
     table.querySelectorAll("td, th").forEach((cell) => {
       if (cell.closest("table") === table && !cell.querySelector(".box") &&
           cell.scrollWidth > cell.clientWidth + slack) {
@@ -45,6 +48,27 @@ function found() {
       }
     }));
   });
+  return wrong;
+}
+
+// A table that is wider than its box: names leave room for figures, and stay while those scroll.
+function scrolled(table, box, number) {
+  const wrong = [];
+  const cell = table.querySelector("tbody td");
+  const share = cell.offsetWidth / box.clientWidth;
+  if (share > 0.6) {
+    wrong.push(`names take ${Math.round(100 * share)}% of the width that table ${number} has`);
+  }
+  box.scrollLeft = box.scrollWidth;
+  const [outer, first] = [box, cell].map((one) => one.getBoundingClientRect());
+  const last = table.rows[0].lastElementChild.getBoundingClientRect();
+  if (last.right > outer.right + 1.5) {
+    wrong.push(`the last column of table ${number} cannot be reached`);
+  }
+  if (first.left < outer.left - 1.5) {
+    wrong.push(`names of table ${number} leave while it scrolls`);
+  }
+  box.scrollLeft = 0;
   return wrong;
 }
 

@@ -1,9 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTML pages read back: what every page must be, and the words in it."""
 
+from contextlib import nullcontext
 from html.parser import HTMLParser
+from unittest.mock import patch
 
+import numpy as np
+
+from nuq.codegen.design.search import explore
+from nuq.codegen.emit import golden
+from nuq.codegen.emit.board_design import describe
+from nuq.codegen.emit.program_file import make_program
+from nuq.codegen.emit.report import build_report
+from nuq.codegen.emit.report_page import render_html
+from nuq.formats.hardware import find_part
 from tests.layout import figures, outside, overlaps
+from tests.networks import full_size
 
 VOID = ("meta", "br", "hr", "link", "img")
 LINKS = ("href", "src", "xlink:href", "action")
@@ -73,3 +85,14 @@ def check_page(text: str) -> Page:
     for svg in figures(text):
         assert not overlaps(svg) and not outside(svg), (overlaps(svg), outside(svg))
     return page
+
+
+def full_size_report(net: str) -> str:
+    """report.html of a network of real size on a XC7Z020, whose codes are all 0."""
+    network = full_size(net)
+    design = explore(network, find_part("XC7Z020")).best
+    checks = [0] * len(network.layers)
+    stored = {layer.name: np.zeros((1, 1), np.uint16) for layer in network.layers}
+    driver = describe(design, make_program(design, "0" * 8, checks), checks)
+    with patch.object(golden, "open_vectors", lambda _: nullcontext(stored)):
+        return render_html(build_report(design, driver, "0" * 64))

@@ -12,7 +12,7 @@ from nuq.formats.quantizer import Quantizer
 
 MOST = 256  # bars: neighbouring codes of wider ones are counted together
 COLUMNS = 16  # codes in a row of the table
-WIDTH, HEIGHT = 640, 150  # of the picture, in pixels
+WIDTH, HEIGHT = 340, 110  # of the picture, in pixels: a window of 400 has room for it
 FOOT = 18  # below the bars, for the scale
 
 

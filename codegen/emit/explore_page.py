@@ -18,6 +18,7 @@ from nuq.codegen.emit.plots import CYCLE, drawing
 from nuq.formats.build import atomic_dir
 
 FOLDER = "explore"
+SEEN = 0.0005  # the least share that one decimal shows
 ROOFLINE_SIZE = (8.0, 5.0)  # inches
 BOUNDS_CAPTION = (
     "multiply: useful work of the multipliers. idle lanes: steps in which some have none. first "
@@ -99,7 +100,7 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
             "weight ports",
             "QK/QE units",
             "frames/s",
-            *best["use"],
+            *map(str.upper, best["use"]),
         ),
         [
             (
@@ -117,21 +118,26 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
         "Depthwise rows: of a kernel that are multiplied at once where lanes are channels.",
     )
     speed = Table(
-        ("", "GOP/s", "ms an image", "frames/s", "multipliers busy"),
+        ("", "GOP/s", "of the peak", "ms an image", "frames/s"),
         [
             (
                 name,
                 f"{group['gops']:.1f}",
+                percent(group["efficiency"]),
                 group["milliseconds_per_image"],
                 group["images_per_second"],
-                percent(group["efficiency"]),
             )
             for name, group in entry["speed"].items()
             if isinstance(group, dict)
         ],
     )
+    causes = [
+        cause
+        for cause in CAUSES
+        if any(layer["causes"][cause] >= SEEN * layer["seconds"] for layer in entry["layers"])
+    ]
     times = Table(
-        ("layer", "most time", "ms, all images", "GOP/s", "operations per byte", *CAUSES),
+        ("layer", "most time", "ms, all images", "GOP/s", "operations per byte", *causes),
         [
             (
                 layer["name"],
@@ -139,15 +145,16 @@ def page(entry: dict[str, Any], pictures: dict[str, str]) -> str:
                 1e3 * layer["seconds"],
                 layer["gops"],
                 layer["operations_per_byte"],
-                *(percent(layer["causes"][cause] / layer["seconds"]) for cause in CAUSES),
+                *(percent(layer["causes"][cause] / layer["seconds"]) for cause in causes),
             )
             for layer in entry["layers"]
         ],
+        note="Share of a layer's time; what takes none in any layer is left out.",
     )
     lead = (
-        f"{entry['clock_mhz']} MHz, DRAM {entry['ddr_gbs']} GB/s (sustained), batch of "
+        f"{entry['clock_mhz']:g} MHz, DRAM {entry['ddr_gbs']:.4g} GB/s (sustained), batch of "
         f"{entry['images']}, at most {percent(entry['limit'])} of each resource; "
-        f"{entry['points']} points, {entry['planned']} of them planned, a lower bound decided on "
+        f"{entry['points']} designs, {entry['planned']} of them planned, a lower bound decided on "
         "the others. Times are the cycle model's; resources are estimates."
     )
     sections = (
@@ -178,7 +185,7 @@ def _summary(entry: dict[str, Any]) -> list[Tile]:
         ),
         Tile(
             "Where time goes", max(causes, key=lambda name: causes[name]), "",
-            [(cause, share, percent(share)) for cause, share in causes.items()],
+            [(cause, share, percent(share)) for cause, share in causes.items() if share >= SEEN],
         ),
         Tile(
             f"Resources of {entry['part']}, estimated", f"{percent(use[most])} {most.upper()}", "",
@@ -270,6 +277,6 @@ def summary_text(found: Exploration) -> str:
     for name, speed in speeds(plan, layer_times(plan)).items():
         lines.append(
             f"{name}: {speed['gops']:.1f} GOP/s, {speed['milliseconds_per_image']:.2f} ms an "
-            f"image, multipliers {speed['efficiency']:.1%} busy"
+            f"image, {speed['efficiency']:.1%} of the peak"
         )
     return "\n".join(lines)

@@ -18,6 +18,8 @@ from nuq.codegen.emit.plots import themed, width_pixels
 from nuq.codegen.emit.templates import environment
 
 TEMPLATE = "page.html.j2"
+_WORD = re.compile(r"[A-Za-z]")
+_FIGURE = re.compile(r"[-+]?[0-9][0-9.,]*(%|×| |$)")
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,27 @@ class Table:
         """(cells, details) of each row."""
         return list(zip(self.rows, self.details or [()] * len(self.rows), strict=True))
 
+    @property
+    def left(self) -> set[int]:
+        """Columns of words, which begin at the left; those of figures end at the right.
+
+        >>> Table(("", "a", "b"), [("x", "conv", "12.3%"), ("y", None, "1 of 2")]).left
+        {1}
+        """
+        return {
+            place
+            for place in range(1, len(self.columns))
+            if any(_WORD.match(row[place]) for row in self.rows if isinstance(row[place], str))
+            and all(
+                row[place] is None or isinstance(row[place], str) and not _FIGURE.match(row[place])
+                for row in self.rows
+            )
+        }
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure; those that follow each other stand side by side where there is room."""
+    """One figure."""
 
     svg: str
     caption: str = ""
@@ -78,12 +97,6 @@ class Section:
         'where-time-goes'
         """
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
-
-    @property
-    def groups(self) -> list[tuple[bool, list[str | Table | Figure]]]:
-        """The content in runs: (whether they are figures, what they are)."""
-        runs = groupby(self.content, lambda item: isinstance(item, Figure))
-        return [(figures, list(items)) for figures, items in runs]
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,18 @@ class Bad:
         return Markup('<span class="bad">{}</span>').format(cell(self.value))
 
 
+def runs(content: Sequence[str | Table | Figure]) -> list[tuple[bool, list[Any]]]:
+    """Content in runs: (whether they stand side by side, what they are).
+
+    Figures and tables do where there is room; paragraphs, and tables to click on, do not.
+    """
+
+    def beside(item: str | Table | Figure) -> bool:
+        return isinstance(item, Figure) or isinstance(item, Table) and not item.fold
+
+    return [(side, list(items)) for side, items in groupby(content, beside)]
+
+
 def percent(value: float) -> str:
     """A share for reading.
 
@@ -153,5 +178,5 @@ def cell(value: Any, digits: int = 2) -> Any:
 def render(page: Page) -> str:
     """The page as one HTML file."""
     templates = environment([Path(__file__).parent], autoescape=True)
-    templates.filters.update(cell=cell, percent=percent, themed=themed)
+    templates.filters.update(cell=cell, percent=percent, runs=runs, themed=themed)
     return templates.get_template(TEMPLATE).render(page=page)

@@ -32,10 +32,17 @@ LONG = 17  # characters of a layer's name in a figure
 UPRIGHT = 8  # names that fit under an axis without being slanted
 RADII = (6, 9, 13, 18, 24, 32, 42, 54, 68, 84, 102)  # points between a mark and its label
 ANGLES = 12
+NEAR = 13  # of RADII: up to here a text needs no line to its mark
+TOUCH = 7  # points between marks that share a text
+NAMES = 3  # on a line of such a text
 # What of a figure follows the page's colours: texts and lines, and the ground, which has none.
 THEME = {INK: f"var(--ink, {INK})", SOFT: f"var(--soft, {SOFT})", GRID: f"var(--line, {GRID})",
          'style="fill: #ffffff"': 'style="fill: none"'}  # fmt: skip
 PIXELS = 4 / 3  # of a point
+DARK = "#12181f"  # --ground of a dark page
+CONTRAST = 4.0  # of lines and areas against it; WCAG asks for 3
+_DRAWN = re.compile(r"<(?:path|use)\b[^>]*>")
+_COLOUR = re.compile(r"\b(fill|stroke): (#[0-9a-f]{6})\b")
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
 
 
@@ -86,12 +93,50 @@ def _inline(figure: Any, name: str) -> str:
 def themed(svg: str) -> str:
     """A figure for a page that is dark or light: what is drawn in INK, SOFT and GRID follows it.
 
+    Other lines and areas get a second colour for the dark page; texts, which may stand on them,
+    do not.
+
     >>> themed('<path style="fill: #ffffff"/><text style="fill: #1f2933"/>')
     '<path style="fill: none"/><text style="fill: var(--ink, #1f2933)"/>'
+    >>> themed('<path style="fill: #2f6690"/>')
+    '<path style="fill: #2f6690; fill: light-dark(#2f6690, #4e7da1)"/>'
     """
     for plain, variable in THEME.items():
         svg = svg.replace(plain, variable)
-    return svg
+    return _DRAWN.sub(lambda tag: _COLOUR.sub(_both, tag[0]), svg)
+
+
+def _both(found: re.Match[str]) -> str:
+    name, colour = found.groups()
+    return f"{name}: {colour}; {name}: light-dark({colour}, {on_dark(colour)})"
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rrggbb", from 0 to 1 (WCAG 2.1)."""
+    channels = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours, from 1 to 21 (WCAG 2.1).
+
+    >>> round(contrast("#000000", "#ffffff"))
+    21
+    """
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def on_dark(colour: str) -> str:
+    """A colour with so much white in it that it can be seen on the dark page."""
+    channels = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
+    for white in np.linspace(0, 1, 21):
+        mixed = np.round(channels + (255 - channels) * white).astype(int)
+        lighter = "#" + "".join(f"{value:02x}" for value in mixed)
+        if contrast(lighter, DARK) >= CONTRAST:
+            break
+    return lighter
 
 
 def width_pixels(svg: str) -> int:
@@ -138,8 +183,9 @@ def stacked(
 def label_points(axis: Any, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
     """Name points [(x, y)] so that no name covers another text, a point, a line or the axes' edge.
 
-    Each name takes the free place next to its point, with a line to it where that is not near. What
-    finds no place is left out.
+    Each name takes the free place next to its point, with a line to it where that is not near,
+    which crosses no text. Points whose marks touch have one text, some names a line. What finds no
+    place is left out.
     """
     figure = axis.figure
     figure.draw_without_rendering()  # places are in pixels, which the layout decides
@@ -148,29 +194,65 @@ def label_points(axis: Any, points: Sequence[tuple[float, float]], names: Sequen
     marks = [axis.transData.transform(point) for point in points]
     taken = [text.get_window_extent(renderer) for text in axis.texts]
     reach = 4 * scale
+    places = list(marks)
     for line in (line for line in axis.lines if len(line.get_xdata()) > 1):
         path = line.get_transform().transform_path(line.get_path())
-        marks += list(path.interpolated(60).vertices)
-    places = np.array(marks).reshape(-1, 2)
-    for (x, y), name in sorted(zip(points, names, strict=True)):
+        places += list(path.interpolated(60).vertices)
+    for group in _touching(marks, TOUCH * scale):
+        at = marks[group[0]]
+        name = _lines([names[index] for index in group])
         for radius, step in product(RADII, range(ANGLES)):
             angle = 2 * pi * step / ANGLES
             text = axis.annotate(
-                name, (x, y), (radius * cos(angle), radius * sin(angle)), fontsize=7,
+                name, points[group[0]], (radius * cos(angle), radius * sin(angle)), fontsize=7,
                 textcoords="offset points", va="center",
                 ha="left" if cos(angle) > 0.1 else "right" if cos(angle) < -0.1 else "center",
-                arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.5} if radius > 13
+                arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.5} if radius > NEAR
                 else None,
             )  # fmt: skip
             text.set_in_layout(False)
-            box = text.get_window_extent(renderer) if radius <= 13 else _text_box(text, renderer)
-            box = box.padded(1.5 * scale)
+            box = _text_box(text, renderer).padded(1.5 * scale)
+            leader = leader_points(at, box) if radius > NEAR else np.empty((0, 2))
             inside = all(axis.bbox.contains(*corner) for corner in (box.min, box.max))
-            covered = (box.min - reach < places) & (places < box.max + reach)
-            if inside and not box.count_overlaps(taken) and not covered.all(axis=1).any():
-                taken.append(box)
-                break
+            crossed = any(other.contains(*spot) for other in taken for spot in leader)
+            if inside and not crossed and not box.count_overlaps(taken):
+                near = np.array(places).reshape(-1, 2)
+                covered = (box.min - reach < near) & (near < box.max + reach)
+                if not covered.all(axis=1).any():
+                    taken.append(box)
+                    places += list(leader)
+                    break
             text.remove()
+
+
+def _touching(marks: Sequence[np.ndarray], distance: float) -> list[list[int]]:
+    """Indices of marks [2] in groups that reach each other in steps, from left to right."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(marks)), key=lambda index: tuple(marks[index])):
+        near = [
+            group
+            for group in groups
+            if any(np.hypot(*(marks[index] - marks[one])) < distance for one in group)
+        ]
+        groups = [group for group in groups if group not in near]
+        groups.append(sorted([*sum(near, []), index]))
+    return groups
+
+
+def _lines(names: Sequence[str]) -> str:
+    """Names with commas, NAMES on a line.
+
+    >>> _lines(["a", "b", "c", "d", "e"])
+    'a, b, c,\\nd, e'
+    """
+    parts = [", ".join(names[at : at + NAMES]) for at in range(0, len(names), NAMES)]
+    return ",\n".join(parts)
+
+
+def leader_points(at: np.ndarray, box: Any) -> np.ndarray:
+    """Points [n, 2] of the line from a mark at [2] to the box of its text, in pixels."""
+    end = np.clip(at, box.min, box.max)
+    return at + (end - at) * np.linspace(0.05, 0.95, 40)[:, None]
 
 
 def _text_box(text: Any, renderer: Any) -> Any:

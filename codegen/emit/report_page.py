@@ -77,7 +77,7 @@ def _layers(report: Report) -> Table:
         ],
         note=f"A click on a layer's name opens its codes. MAC, packed bytes: one image. Traffic "
         f"and cycles: all {report.images} image(s), as the cycle model predicts them; the "
-        "C-simulation counts the same.",
+        "C-simulation counts the same. A, B: the memories of feature maps on chip; ddr: outside.",
         digits=1,
         details=[_details(layer) for layer in report.layers],
     )
@@ -172,7 +172,17 @@ def _accuracy(found: Mapping[str, Any] | None) -> Table | str:
         rows = [(one["name"], one["sqnr_db"], one["agreement"]) for one in found["outputs"]]
         return Table(("output", "SQNR dB", "agreement %"), rows, digits=2)
     plain = {name: value for name, value in found.items() if isinstance(value, (int, float))}
-    return Table(tuple(plain), [tuple(plain.values())], digits=3)
+    return Table([_measure(name) for name in plain], [tuple(plain.values())])
+
+
+def _measure(name: str) -> str:
+    """A measure's name in accuracy.json for reading.
+
+    >>> _measure("float_top1"), _measure("images"), _measure("agreement")
+    ('float top-1 %', 'images', 'agreement %')
+    """
+    text = name.replace("_", " ").replace("top1", "top-1 %").replace("top5", "top-5 %")
+    return f"{text} %" if name == "agreement" else text
 
 
 def _csim(report: Report) -> Table | str:
@@ -182,7 +192,7 @@ def _csim(report: Report) -> Table | str:
     wrong = Bad(run.mismatches) if run.mismatches else 0
     return Table(
         ("types", "images", "layers", "seconds", "MMAC/s", "mismatches"),
-        [(run.types, run.images, len(run.layers), run.seconds, f"{run.mmacs_per_s:.0f}", wrong)],
+        [(run.types, run.images, len(run.layers), run.seconds, f"{run.mmacs_per_s:,.0f}", wrong)],
     )
 
 

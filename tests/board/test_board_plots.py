@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The notebook's plots: a layer's name stands under its bar."""
 
+from math import radians, sin
+
 import matplotlib
 import matplotlib.pyplot
 import pytest
@@ -10,7 +12,7 @@ from nuq.board import plots
 matplotlib.use("Agg")
 
 
-@pytest.mark.parametrize("count", [4, 26])
+@pytest.mark.parametrize("count", [4, 14, 26, 64])
 def test_names_end_under_their_bars(count: int) -> None:
     names = [
         f"fire{number}_expand3x3" if number % 2 else f"conv{number}" for number in range(count)
@@ -28,4 +30,10 @@ def test_names_end_under_their_bars(count: int) -> None:
             pixel = axis.transData.transform((place, 0))[0]
             end = box.x1 if count > 6 else (box.x0 + box.x1) / 2
             assert abs(end - pixel) < 16, (label.get_text(), end, pixel)
+        first, second = (axis.transData.transform((place, 0))[0] for place in (0, 1))
+        tall = axis.get_xticklabels()[0].get_fontsize() * figure.dpi / 72
+        if count > 6:  # what lies between two slanted lines of text
+            assert (second - first) * sin(radians(60)) >= tall, "names cover each other"
+        named = axis.yaxis.label.get_window_extent()
+        assert figure.bbox.y0 <= named.y0 and named.y1 <= figure.bbox.y1
     matplotlib.pyplot.close(figure)

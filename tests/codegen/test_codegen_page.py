@@ -3,7 +3,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -15,22 +14,19 @@ import pytest
 from nuq import dispatch
 from nuq.codegen.design.bounds import layer_times
 from nuq.codegen.design.search import explore
-from nuq.codegen.emit import codes, explore_page, golden, plots
-from nuq.codegen.emit.board_design import describe
+from nuq.codegen.emit import codes, explore_page, plots
 from nuq.codegen.emit.codes import occurring
 from nuq.codegen.emit.page import Bad, Bar, Figure, Page, Section, Table, render
-from nuq.codegen.emit.program_file import make_program
-from nuq.codegen.emit.report import build_report
 from nuq.codegen.emit.report_model import read_report
-from nuq.codegen.emit.report_page import render_html
 from nuq.formats.commands import main
 from nuq.formats.errors import UserError
 from nuq.formats.hardware import find_part
 from nuq.formats.options import Options
 from nuq.formats.quantizer import Quantizer, thresholds
+from nuq.model_prep.study.plots import STYLES
 from tests.layout import outside, overlaps, table_width
 from tests.networks import full_size
-from tests.pages import check_page
+from tests.pages import check_page, full_size_report
 from tests.toys import change_json
 
 EVIL = '<img src="http://x" onerror=alert(1)>&'
@@ -115,19 +111,11 @@ def test_codes_are_counted_where_they_begin_and_what_they_stand_for() -> None:
 
 
 @pytest.mark.parametrize("net", ["alexnet", "vgg16"])
-def test_the_table_of_layers_fits_a_window_of_1400_pixels(
-    net: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_of_layers_fits_a_window_of_1400_pixels(net: str) -> None:
     """And so one of 2,400; a narrower one scrolls the box, which check_page asserts."""
-    network = full_size(net)
-    design = explore(network, find_part("XC7Z020")).best
-    checks = [0] * len(network.layers)
-    stored = {layer.name: np.zeros((1, 1), np.uint16) for layer in network.layers}
-    monkeypatch.setattr(golden, "open_vectors", lambda _: nullcontext(stored))
-    driver = describe(design, make_program(design, "0" * 8, checks), checks)
-    page = check_page(render_html(build_report(design, driver, "0" * 64)))
+    page = check_page(full_size_report(net))
     columns, *rows = (row for row in page.tables[0] if row)
-    assert len(columns) == 17 and len(rows) == len(checks)
+    assert len(columns) == 17 and len(rows) == len(full_size(net).layers)
     body = 1400 - 2 * 32 - 16  # without margins and the mark before a name that opens
     assert table_width(columns, rows) <= body
     assert table_width([*columns, "one more column", "another"], rows) > body
@@ -168,9 +156,42 @@ def test_labels_of_the_roofline_do_not_intersect(net: str) -> None:
         explore_page.roofline(axes[0, 0], plan, times)
         named = list(boxes(axes[0, 0], axes[0, 0].texts))
         no_overlaps(named)
-        assert {time.name for time in times} <= {name for name, _ in named}
+        shown = [part.strip() for name, _ in named for part in name.split(",")]
+        assert {time.name for time in times} <= set(shown)
+        assert len(shown) == len(set(shown))
+        no_leader_crosses_a_text(axes[0, 0])
         for _, box in named:
             assert axes[0, 0].figure.bbox.containsx(box.x0) and box.x1 <= axes[0, 0].figure.bbox.x1
+
+
+def no_leader_crosses_a_text(axis: Any) -> None:
+    """The line from a label to its mark leaves other texts alone."""
+    named = dict(boxes(axis, axis.texts))
+    for text in axis.texts:
+        if text.arrow_patch is not None:
+            path = text.arrow_patch.get_path().interpolated(40)
+            points = text.arrow_patch.get_transform().transform(path.vertices)
+            for name, box in named.items():
+                crossed = name != text.get_text() and any(box.contains(*at) for at in points)
+                assert not crossed, (text.get_text(), name)
+
+
+def test_what_is_drawn_can_be_seen_on_the_dark_page() -> None:
+    colours = [*plots.CYCLE, *(colour for colour, *_ in STYLES.values())]
+    for colour in colours:
+        assert plots.contrast(plots.on_dark(colour), plots.DARK) >= 3
+    dark = (Path(plots.__file__).parent / "page.html.j2").read_text().partition("dark)")[2]
+    assert f"--ground: {plots.DARK};" in dark
+    line = f'<path style="stroke: {colours[0]}"/>'
+    assert plots.on_dark(colours[0]) in plots.themed(line)
+
+
+def test_columns_of_words_begin_at_the_left() -> None:
+    rows = [("a", "conv", 1, "12 of 3", None), ("b", "2^q of M", None, "–", None)]
+    table = Table(["name", "kind", "n", "share", "none"], rows)
+    assert table.left == {1}
+    text = render(Page("t", "", [Section("s", (table,))]))
+    assert text.count('class="left"') == 3  # of the heading and both rows
 
 
 @pytest.mark.parametrize("count", [5, 16, 40])
