@@ -27,7 +27,7 @@ def codegen(options: Options) -> None:
         f"x{plan.array.pixels} products a cycle of {plan.array.multipliers} multipliers, "
         f"{plan.array.weight_ports} weight port(s), "
         f"{plan.array.qk_units} QK units, {plan.cycles:,} cycles for {plan.images} image(s), "
-        f"about {plan.seconds:.3f} s at {part.clock_mhz:g} MHz"
+        f"about {plan.seconds:#.3g} s at {part.clock_mhz:g} MHz"
         f"{bound_text(plan.dram_bound)}"
     )
     print(

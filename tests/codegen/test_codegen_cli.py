@@ -48,6 +48,8 @@ def test_generate_writes_everything_once(build: Path, capsys: pytest.CaptureFixt
     }
     report = read_json(build)
     assert report["csim"] is None and report["weights"] == "seeded"
+    seconds = capsys.readouterr().out.split(" s at ")[0].split()[-1]
+    assert float(seconds) == pytest.approx(report["performance"]["seconds"], rel=0.005)
     assert (build / "params" / "weights.bin").stat().st_size == report["memory"]["weight_bytes"]
     before = (build / "report.json").stat().st_mtime_ns
     assert main(["codegen", f"OUT={build}"]) == 0

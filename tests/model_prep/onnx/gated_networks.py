@@ -15,10 +15,11 @@ Activation = Callable[[], nn.Module]
 
 def unit(
     inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1,
-    activation: Activation | None = None,
+    activation: Activation | None = None, pad: int | None = None,
 ) -> list[nn.Module]:  # fmt: skip
-    """Convolution, normalisation, activation."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    """Convolution, normalisation, activation; with `pad` None, maps keep their size at stride 1."""
+    around = kernel // 2 if pad is None else pad
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, around, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(outputs), *([activation()] if activation else [])]
 
 

@@ -4,13 +4,12 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
+import tiny_networks
 from onnx_models import compare, save
-from torch_networks import NETWORKS, exported
+from torch_networks import NETWORKS, exported, save_images
 
 from nuq.formats.commands import main
-from nuq.model_prep.onnx import load_onnx
 from tests.checkout import needs_compiler
 from tests.toys import read_json
 
@@ -27,6 +26,9 @@ LAYERS = {  # what each kind must count
     "unet_transposed": {"conv": 18},
     "unet_nearest": {"conv": 18},
     "mlp": {"fc": 3},
+    "resnet8": {"conv": 9, "add": 3, "avgpool": 1, "fc": 1},
+    "ds_cnn": {"conv": 9, "avgpool": 1, "fc": 1},
+    "mobilenet_v1": {"conv": 27, "avgpool": 1, "fc": 1},
     "autoencoder": {"fc": 10},
 }
 CASES = [
@@ -62,11 +64,10 @@ def test_float_values_are_those_of_onnxruntime(
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integers_are_those_of_the_c_simulation(name: str, tmp_path: Path) -> None:
     path, out = save(exported(name, False, 17), tmp_path / f"{name}.onnx"), tmp_path / "out"
-    shape = (24, *load_onnx(path).in_shape)
-    pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
-    np.savez(tmp_path / "data.npz", images=pixels)
-    options = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", "SCHEME=knq", "BITS=6", "IMAGES=1"]
-    assert main(["quantize", *options, f"OUT={out}"]) == 0
+    save_images(name, tmp_path / "data.npz")
+    bits = 5 if name in tiny_networks.NETWORKS else 6
+    options = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", f"BITS={bits}", "IMAGES=1"]
+    assert main(["quantize", *options, "SCHEME=knq", f"OUT={out}"]) == 0
     assert main(["codegen", f"OUT={out}"]) == 0
     assert main(["csim", f"OUT={out}"]) == 0
     assert read_json(out)["csim"]["mismatches"] == 0

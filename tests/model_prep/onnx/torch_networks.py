@@ -2,18 +2,25 @@
 """Networks that people bring, in torch with seeded weights, as both its exporters write them.
 
 DenseNet121, ShuffleNet v2 and SqueezeNet 1.1 have the blocks and widths of the papers (Huang et al.
-2017, Ma et al. 2018, Iandola et al. 2016), which torchvision has, too; the autoencoder is that of
-MLPerf Tiny. Those with squeeze-and-excitation are in `gated_networks`.
+2017, Ma et al. 2018, Iandola et al. 2016), which torchvision has, too. Those with
+squeeze-and-excitation are in `gated_networks`, those of MLPerf Tiny in `tiny_networks`.
+`python tests/model_prep/onnx/torch_networks.py FOLDER NAME...` writes them as ONNX, and beside each
+the images that the tests quantize it with: noise, as the weights are.
 """
 
+import argparse
 import io
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import gated_networks
+import numpy as np
 import onnx
+import tiny_networks
 import torch
 from gated_networks import unit
+from tiny_networks import connected
 from torch import nn
 
 
@@ -188,32 +195,16 @@ def unet_nearest() -> nn.Module:
     return UNet(False)
 
 
-def connected(*sizes: int) -> list[nn.Module]:
-    """Fully connected layers with normalisation and ReLU."""
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
-    rows = [[nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()] for a, b in pairs]
-    return [layer for row in rows for layer in row]
-
-
 def mlp() -> nn.Module:
     """Three layers on a vector."""
     return nn.Sequential(*connected(64, 128, 96), nn.Linear(96, 10))
 
 
-def autoencoder() -> nn.Module:
-    """MLPerf Tiny's: 640 values through 8."""
-    return nn.Sequential(
-        *connected(640, 128, 128, 128, 128, 8, 128, 128, 128, 128), nn.Linear(128, 640)
-    )
-
-
 OWN: tuple[Callable[[], nn.Module], ...] = (
     squeezenet1_1, densenet121, shufflenet_v2, detector, unet_transposed, unet_nearest, mlp,
-    autoencoder,
 )  # fmt: skip
-NETWORKS = gated_networks.NETWORKS | {made.__name__: made for made in OWN}
-VECTORS = {"mlp": 64, "autoencoder": 640}
-SIZE = 64  # of images
+NETWORKS = gated_networks.NETWORKS | {made.__name__: made for made in OWN} | tiny_networks.NETWORKS
+SHAPES = {name: (3, 64, 64) for name in NETWORKS} | {"mlp": (64,)} | tiny_networks.SHAPES
 
 
 @cache
@@ -221,14 +212,13 @@ def seeded(name: str) -> tuple[nn.Module, torch.Tensor]:
     """A network with random weights and the statistics of random inputs, and an input."""
     torch.manual_seed(1)
     network = NETWORKS[name]()
-    shape = (VECTORS[name],) if name in VECTORS else (3, SIZE, SIZE)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.momentum = None  # statistics are means over all batches
     with torch.inference_mode():
         for _ in range(2):
-            network(torch.randn(8, *shape))
-    return network.eval(), torch.randn(1, *shape)
+            network(torch.randn(8, *SHAPES[name]))
+    return network.eval(), torch.randn(1, *SHAPES[name])
 
 
 def exported(name: str, dynamo: bool, opset: int) -> onnx.ModelProto:
@@ -243,3 +233,21 @@ def exported(name: str, dynamo: bool, opset: int) -> onnx.ModelProto:
     file = io.BytesIO()
     torch.onnx.export(network, (x,), file, dynamo=False, opset_version=opset)
     return onnx.load_from_string(file.getvalue())
+
+
+def save_images(name: str, path: Path) -> None:
+    """Write 24 images of random bytes for a network as .npz."""
+    channels, rows, columns = (*SHAPES[name], 1, 1)[:3]
+    generator = np.random.default_rng(3)
+    pixels = generator.integers(0, 256, (24, channels, rows, columns), dtype=np.uint8)
+    np.savez(path, images=pixels)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+", choices=NETWORKS, metavar="NAME")
+    given = parser.parse_args()
+    for chosen in given.names:
+        onnx.save(exported(chosen, False, 17), given.folder / f"{chosen}.onnx")
+        save_images(chosen, given.folder / f"{chosen}.npz")
