@@ -13,9 +13,19 @@ from nuq.formats.packing import WORD_BITS
 
 # Depths as in engine.hpp.
 JOBS, WORDS, BLOCKS, SUMS, PIXELS, PLAIN = 16, 64, 128, 16, 64, 2
-COUNT_BITS, COUNTS = 32, 9  # what every process has counted
-DESCRIPTOR_BITS = 5000  # of all that control sends, a descriptor for each process (work.hpp)
-STREAM_LUT = 30  # LUTs of a stream's counter and flags: an adder and two comparisons of its depth
+# What every process has counted.
+COUNTS = (
+    "n_load", "n_read", "n_fetched", "n_unpack", "n_compute", "n_finish", "n_pool", "n_pack",
+    "n_write", "n_stored",
+)  # fmt: skip
+COUNT_BITS = 32
+# What control sends, a descriptor for each process (work.hpp), and the bits of all.
+DESCRIPTORS = (
+    "to_load", "to_reads", "to_unpack", "to_rows", "to_taps", "to_compute", "to_finish", "to_pool",
+    "to_pack", "to_writes",
+)  # fmt: skip
+DESCRIPTOR_BITS = 5000
+HANDSHAKE_LUT = 6  # of a stream: full, empty, and who may go on
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,9 @@ class Stream:
 
     @property
     def lut(self) -> int:
-        """LUTs of its shift registers and flags."""
-        return self.bits * ceil_div(self.depth, 32) + STREAM_LUT
+        """LUTs of its shift registers, and of its counter: an adder and two comparisons of it."""
+        counter = unsigned_bits(self.depth)
+        return self.bits * ceil_div(self.depth, 32) + 2 * counter + HANDSHAKE_LUT
 
 
 def tap_bits(sizes: Sizes) -> int:
@@ -54,8 +65,11 @@ def streams(sizes: Sizes) -> list[Stream]:
     }  # fmt: skip
     return [
         *(Stream(name, JOBS, bits) for name, bits in tokens.items()),
-        Stream("descriptors", PLAIN, DESCRIPTOR_BITS),
-        Stream("counts", PLAIN, COUNTS * COUNT_BITS),
+        *(Stream(name, PLAIN, DESCRIPTOR_BITS // len(DESCRIPTORS)) for name in DESCRIPTORS),
+        *(Stream(name, PLAIN, COUNT_BITS) for name in COUNTS),
+        Stream("read_passes", PLAIN, 99),
+        Stream("tap_passes", PLAIN, 13),
+        *(Stream(name, PLAIN, WORD_BITS) for name in ("centroids", "finish_tables")),
         Stream("taps", PLAIN, tap_bits(sizes)),
         Stream("weight_rows", PLAIN, sizes.row_bits),
         Stream("biases", PLAIN, sums),

@@ -31,6 +31,8 @@ from nuq.formats.packing import WORD_BYTES
 
 FOLDER = TEMPLATES / "rtl" / "recurrences"
 ABC_NET = 1000  # ps that abc9 counts a net
+# Which pins of registers become logic in front of their data inputs: dffunmap's option, or none.
+FOLDED = ("ce-only", "", "srst-only")
 # C++'s own types: bits and sign
 NATIVE = {"bool": (1, False), "uint8_t": (8, False), "int8_t": (8, True), "count_t": (32, False),
           "addr_t": (29, False), "cycle_t": (32, False)}  # fmt: skip
@@ -208,10 +210,10 @@ def _verilog(loop: Recurrence, widths: Widths, folder: Path) -> str:
         tests = [f"{place} == {k} ? {item} : " for k, item in enumerate(others)]
         return f"({''.join(tests)}{last})"
 
-    def pick_behind(array: str, place: str, ending: str = "") -> str:
-        first, *others = [f"{item}{ending}" for item in entries[array]]
-        tests = [f"{place} == {k} ? {item} : " for k, item in enumerate(others)]
-        return f"({''.join(tests)}{first})"
+    def pick_behind(array: str, place: str, distance: int) -> str:
+        behind = enumerate(entries[array][distance:])
+        tests = [f"{place} == {k} ? {item} : " for k, item in behind]
+        return f"({''.join(tests)}{entries[array][0]})"
 
     def put(array: str, place: str, value: str) -> str:
         return " ".join(
@@ -237,13 +239,13 @@ class Timed:
     path: LongestPath
 
 
-def synthesize(found: Iterable[Recurrence], family: str, folded: bool) -> dict[str, Any]:
+def synthesize(found: Iterable[Recurrence], family: str, folded: str) -> dict[str, Any]:
     """Netlists of Yosys by name, mapped for speed.
 
     Args:
         found: recurrences with different names; each is kept apart from the others.
         family: "xc7" or "xcup".
-        folded: whether enables of registers become logic in front of their data inputs.
+        folded: which pins of registers become logic in front of their data inputs, one of FOLDED.
     """
     names = [item.name for item in found]
     options = "-noiopad -noclkbuf -nobram -nodsp -nosrl -flatten -abc9"
@@ -258,7 +260,7 @@ def synthesize(found: Iterable[Recurrence], family: str, folded: bool) -> dict[s
         # and O5 that a carry block is fed with depend on five inputs together, not on six.
         "techmap -map +/cmp2lut.v -map +/cmp2lcu.v -D LUT_WIDTH=4", "alumacc", "opt", "opt_clean",
         f"{flow} map_memory:map_ffs",
-        *(["dffunmap -ce-only", "opt_expr", "opt_clean"] if folded else []),
+*([f"dffunmap -{folded}", "opt_expr", "opt_clean"] if folded else []),
         # abc9 counts 0.3 ns a net otherwise, and trades levels for area
         f"scratchpad -set synth_xilinx.abc9.W {ABC_NET}",
         f"{flow} map_ffs:", "write_json netlist.json",
@@ -275,30 +277,24 @@ def synthesize(found: Iterable[Recurrence], family: str, folded: bool) -> dict[s
 def time_recurrences(found: Sequence[Recurrence], delays: Delays) -> list[Timed]:
     """Synthesize recurrences and find the longest path of each.
 
-    An enable costs a net behind its logic, a data input a LUT for both: which is shorter depends on
-    the loop, and Vivado decides for every register. Here what is too long in one way is mapped in
-    the other, too.
+    An enable or a reset costs a net behind its logic, a data input a LUT for both: which is shorter
+    depends on the loop, and Vivado decides for every register. Here what is too long in one way is
+    mapped in the others, too.
     """
 
-    def timed(loops: Sequence[Recurrence], folded: bool) -> dict[str, Timed]:
-        netlists = synthesize(loops, delays.family, folded) if loops else {}
-        return {
-            item.name: Timed(
-                item, netlists[item.name], Netlist(netlists[item.name]).longest(delays)
-            )
-            for item in loops
-        }
-
-    first = timed(found, folded=True)
-    late = [item for item in found if first[item.name].path.nanoseconds > delays.limit]
-    second = timed(late, folded=False)
-    return [
-        min(
-            (ways[item.name] for ways in (first, second) if item.name in ways),
-            key=lambda way: way.path.nanoseconds,
-        )
-        for item in found
-    ]
+    best: dict[str, Timed] = {}
+    for folded in FOLDED:
+        late = [
+            item
+            for item in found
+            if item.name not in best or best[item.name].path.nanoseconds > delays.limit
+        ]
+        netlists = synthesize(late, delays.family, folded) if late else {}
+        for item in late:
+            way = Timed(item, netlists[item.name], Netlist(netlists[item.name]).longest(delays))
+            before = best.get(item.name, way)
+            best[item.name] = min(before, way, key=lambda one: one.path.nanoseconds)
+    return [best[item.name] for item in found]
 
 
 def measure_recurrences(engine: Engine) -> list[dict[str, Any]]:

@@ -189,8 +189,8 @@ pack_clear:
   bool collect = !direct;
   bool insert = true;  // known a step before: a block comes in, no second word, not the last one
   bool flush = false;
-  gear_t g = 0;
-  Count<31> held = 0;
+  gear_t g = 0, next_gear = 0;
+  Count<31> held = 0, next_held = 0;
 pack_step:
   for (bool end = false; !end;) {
 #pragma HLS PIPELINE II = 1  // a pixel in or a word out a cycle
@@ -206,6 +206,8 @@ pack_step:
       collect = !x.step();
       g = gear[0];
       held = bytes[0];
+      next_gear = gear[1 % C::PACK_PLANES];
+      next_held = bytes[1 % C::PACK_PLANES];
     } else {
       const Count<C::PACK_PLANES> j = plane.value;
       gear_t block = 0;
@@ -254,12 +256,17 @@ pack_step:
         held = 0;
       }
       if (plane_end) {
-        gear[j] = g;
-        bytes[j] = held;
-        // the next plane; that of the next row is taken while it is collected
-        const int next = int(j) + 1 < C::PACK_PLANES ? int(j) + 1 : 0;
-        g = direct ? g : gear[next];
-        held = direct ? held : bytes[next];
+        // The next plane has been read a plane before, so that no choice among all of them lies
+        // behind the last block; the first ones of a row are taken while it is collected.
+        const gear_t packed = g;
+        const Count<31> packed_bytes = held;
+        g = direct ? packed : next_gear;
+        held = direct ? packed_bytes : next_held;
+        const int ahead = int(j) + 2 < C::PACK_PLANES ? int(j) + 2 : 0;
+        next_gear = gear[ahead];
+        next_held = bytes[ahead];
+        gear[j] = packed;
+        bytes[j] = packed_bytes;
         row_end = plane.step();
         collect = row_end && !direct;
         if (row_end) {
