@@ -2,14 +2,18 @@
 """The engine's recurrences as Verilog: within a part's cycle, and step by step the C++."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from nuq.codegen.design.engine import read_engine
-from nuq.codegen.hls_check.delays import SERIES7
+from nuq.codegen.design.general import general_engine
+from nuq.codegen.design.search import choose
+from nuq.codegen.design.sizes import Sizes
+from nuq.codegen.hls_check.delays import SERIES7, delays_of
 from nuq.codegen.units.recurrences import (
     Recurrence,
     Timed,
@@ -19,7 +23,9 @@ from nuq.codegen.units.recurrences import (
 )
 from nuq.formats.commands import main
 from nuq.formats.errors import UserError
+from nuq.formats.hardware import Part, find_part
 from tests.checkout import needs_compiler, needs_yosys
+from tests.codegen.test_codegen_pairs import narrow
 from tests.codegen.units import netlists, traces
 from tests.hls.designs import every_operation
 from tests.toys import write_toy
@@ -89,6 +95,31 @@ def test_every_pipeline_is_there(found: Found) -> None:
 def test_every_recurrence_is_within_the_limit(found: Found) -> None:
     check_limit(found.timed.values(), SERIES7)
     assert min(item.path.nanoseconds for item in found.timed.values()) > 2.0
+
+
+def general() -> tuple[Part, Sizes]:
+    part = find_part("xc7z020")
+    return part, general_engine(part, {}).sizes
+
+
+def pairs(name: str) -> tuple[Part, Sizes]:
+    """VGG-16 with two products a multiplier."""
+    part = find_part(name)
+    return part, choose(narrow("vgg16"), part, 1, {"stage": "pairs"}).sizes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine",
+    [general, partial(pairs, "xc7z020"), partial(pairs, "xczu7ev")],
+    ids=["general", "xc7z020", "xczu7ev"],
+)
+def test_large_engines_keep_to_the_limit_of_their_family(
+    engine: Callable[[], tuple[Part, Sizes]],
+) -> None:
+    part, sizes = engine()
+    delays = delays_of(part.device)
+    check_limit(time_recurrences(recurrences(sizes), delays), delays)
 
 
 def test_a_longer_recurrence_is_refused(found: Found) -> None:
