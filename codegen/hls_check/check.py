@@ -12,7 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuq.codegen.design.engine import ENGINE
-from nuq.codegen.hls_check import dataflow, pipeline, pragmas, rules  # noqa: F401  (they register)
+from nuq.codegen.hls_check import (  # noqa: F401  (they register)
+    dataflow,
+    pipeline,
+    ports,
+    pragmas,
+    rules,
+)
 from nuq.codegen.hls_check.delays import SERIES7, Delays, delays_of
 from nuq.codegen.hls_check.front_end import TOP, compile_design
 from nuq.codegen.hls_check.lexer import lex

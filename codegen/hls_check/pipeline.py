@@ -45,10 +45,15 @@ def pipelines(function: Function) -> Iterator[Statement]:
 
 @rule("interval")
 def interval(_: Program, unit: Unit) -> Findings:
-    """A pipelined loop begins an iteration every cycle: the cycles of all models are counted so."""
+    """A pipelined loop begins an iteration every cycle: the cycles of all models are counted so.
+
+    What is pipelined is a loop: a function with PIPELINE is a part of its own that begins as often.
+    """
+    of_loops = set[int]()
     for function in unit.functions:
         for loop in (item for item in function.body.walk() if item.kind in LOOPS):
             for pragma in (p for p in loop.pragmas() if pragma_name(p) == "PIPELINE"):
+                of_loops.add(id(pragma))
                 options = pragma_options(pragma)
                 given = options.pop("II", None)
                 if "off" in options and loop.label not in SEQUENTIAL:
@@ -57,6 +62,9 @@ def interval(_: Program, unit: Unit) -> Findings:
                 elif "off" not in options and (given != "1" or options):
                     text = f"loop {loop.label} must have II = 1"
                     yield pragma.line, f"{text}, not {' '.join(options) or given or 'none'}"
+    for token in (token for token in unit.source.tokens if token.kind == "pragma"):
+        if pragma_name(token) == "PIPELINE" and id(token) not in of_loops:
+            yield token.line, "PIPELINE must stand in the body of the loop that it is about"
 
 
 @rule("dependence")

@@ -14,7 +14,7 @@ from nuq.codegen.hls_check.allowed import PROMISES
 from nuq.codegen.hls_check.delays import SERIES7, Delays
 from nuq.codegen.hls_check.graph import Loop
 from nuq.codegen.hls_check.lexer import lex
-from nuq.codegen.hls_check.llvm import Function, Module, Place, source_name
+from nuq.codegen.hls_check.llvm import Function, Instruction, Module, Place, source_name
 from nuq.codegen.hls_check.pipeline import pipelines
 from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
 from nuq.codegen.hls_check.program import Finding
@@ -105,7 +105,14 @@ def describe(module: Module, function: Function, name: str) -> str:
     place = module.place(item.place) if item else None
     if item is None or item.op == "phi":
         return short_name(name)
-    return f"{item.op} ({place.file}:{place.line})" if place and place.line else item.op
+    what = called(item) if item.op == "call" else item.op
+    return f"{what} ({place.file}:{place.line})" if place and place.line else what
+
+
+def called(item: Instruction) -> str:
+    """The function that a call is of."""
+    names = [name for name in item.operands if name.startswith("@")]
+    return f"call of {source_name(names[0][1:])}" if names else item.op
 
 
 def check_recurrences(found: Iterable[Recurrence]) -> list[Finding]:

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Iterator
 
-from nuq.codegen.hls_check.pragmas import pragma_name, pragma_options
+from nuq.codegen.hls_check.pragmas import is_unrolled, pragma_name, pragma_options
 from nuq.codegen.hls_check.program import CONSTANT, Findings, Program, constants, is_constant, rule
 from nuq.codegen.hls_check.syntax import (
     CLOSING,
@@ -150,12 +150,19 @@ def loop_pragma(_: Program, unit: Unit) -> Findings:
 
 @rule("loop-bound")
 def loop_bound(program: Program, unit: Unit) -> Findings:
-    """Loops are `for` loops with a constant bound, or LOOP_TRIPCOUNT gives one."""
+    """Loops are `for` loops with a constant bound, or LOOP_TRIPCOUNT gives one.
+
+    Of a loop that is unrolled, the bound itself is: counters of unrolled loops around it are, too.
+    """
     for function, loop, name in _loops(unit):
         names = constants(program, function)
+        unrolled = [i for i in function.body.walk() if i.kind in LOOPS and is_unrolled(i)]
+        outer = {i.counter for i in unrolled if any(n is loop for n in i.walk()) and i is not loop}
         pragmas = [pragma for pragma in loop.pragmas() if pragma_name(pragma) == "LOOP_TRIPCOUNT"]
         if loop.kind != "for":
             yield loop.line, f"{name} must be a for loop"
+        elif is_unrolled(loop) and not has_static_bound(loop, names | outer):
+            yield loop.line, f"{name} must have a constant bound: it is unrolled"
         elif not pragmas and not has_static_bound(loop, names):
             yield loop.line, f"{name} must have a constant bound or LOOP_TRIPCOUNT"
         for pragma in pragmas:
@@ -166,13 +173,15 @@ def loop_bound(program: Program, unit: Unit) -> Findings:
 
 
 def has_static_bound(loop: Statement, names: set[str]) -> bool:
-    """Whether a for loop's first value and limit are constant."""
+    """Whether a for loop's first value, limit and step are constant."""
     parts = split(loop.tokens, ";")
     if len(parts) != 3:
         return False
-    first, condition, _ = parts
+    first, condition, step = parts
     words = texts(first)
     if "=" not in words or not is_constant(first[words.index("=") + 1 :], names):
+        return False
+    if not is_constant(step, names | {words[words.index("=") - 1]}):
         return False
     for i, token in enumerate(condition):
         if token.text in COMPARISONS:

@@ -16,12 +16,14 @@ from nuq.codegen.hls_check.llvm import Instruction, arguments, bits
 
 LUT_INPUTS = 6
 RAM = 10.0  # a read of block RAM is a cycle of its own
+UNKNOWN = float("inf")  # a call that has no delay in `Timing.call`
 READY = float("-inf")  # what does not go round is there in time
 WIDEST = 36  # inputs of one-bit logic that are seen as a whole
 
 WIRES = ("zext", "sext", "trunc", "freeze", "bitcast", "getelementptr", "extractvalue", "store",
          "insertvalue", "extractelement", "insertelement", "shufflevector")  # fmt: skip
 LOGIC = ("select", "and", "or", "xor", "phi")
+INTRINSIC = re.compile(r"@(llvm\.([a-z.]+)\.i\d+)\(")
 
 
 class Timing:
@@ -146,9 +148,7 @@ class Timing:
         tree = ceil(log(max(total, 2), LUT_INPUTS)) * level
         chain = level + delays.carry_in
         if item.op in ("add", "sub"):
-            blocks = ceil(min(item.width, width + 1) / delays.block)
-            full = chain + (blocks - 1) * delays.carry + delays.carry_out
-            return level if total <= LUT_INPUTS else full
+            return level if total <= LUT_INPUTS else self.adder(min(item.width, width + 1))
         if item.op == "icmp":
             if re.match(r"(samesign )?(slt|sgt|sge|sle) ", item.text) and parts[-1] in ("0", "-1"):
                 return 0.0  # the sign
@@ -159,8 +159,6 @@ class Timing:
                 chain + (ceil(width / (delays.block * (3 if equal else 2))) - 1) * delays.carry
             )
             return min(tree, compare) if equal or total <= LUT_INPUTS else compare
-        if item.op == "call" and re.search(r"@llvm\.[su](min|max)\.", item.text):
-            return chain + (ceil(width / (2 * delays.block)) - 1) * delays.carry + level
         if item.op in ("shl", "lshr", "ashr") or "@llvm.fsh" in item.text:
             places = bits(function, parts[-1]) if parts[-1].startswith("%") else 0
             return ceil(min(places, 8) / 2) * level
@@ -177,7 +175,41 @@ class Timing:
             found = [re.match(r"\[(\d+) x ", kind) for kind in kinds]
             largest = max((int(match[1]) for match in found if match), default=16)
             return ceil(log(max(largest, 2), 4)) * level
+        if item.op == "call":
+            return self.call(item, min(item.width, width), total)
         return level
+
+    def adder(self, width: int) -> float:
+        """A carry chain of so many bits, with the LUTs in front of it."""
+        start = self.level + self.delays.carry_in + self.delays.carry_out
+        return start + (ceil(width / self.delays.block) - 1) * self.delays.carry
+
+    def call(self, item: Instruction, width: int, total: int) -> float:
+        """A function that clang has in the place of an expression: UNKNOWN where it is another.
+
+        Bits are counted six a LUT, then by a tree of adders; zeros by the one bit that `x & -x`
+        leaves (of what is turned round for those in front) and its number.
+        """
+        found = INTRINSIC.search(item.text)
+        name = found[2] if found else ""
+        if re.fullmatch("[su](min|max|cmp)", name):
+            blocks = ceil(width / (2 * self.delays.block))
+            start = self.level + self.delays.carry_in
+            return start + (blocks - 1) * self.delays.carry + self.level
+        if name in ("bswap", "bitreverse", "expect"):
+            return 0.0
+        if name in ("ctpop", "cttz", "ctlz", "abs") and width <= LUT_INPUTS:
+            return self.level
+        if name == "ctpop":
+            groups = ceil(width / LUT_INPUTS)
+            return self.level + ceil(log(groups, 2)) * self.adder(width.bit_length())
+        if name in ("cttz", "ctlz"):
+            return self.adder(width) + ceil(log(width / 2, LUT_INPUTS)) * self.level
+        if name == "abs" or re.fullmatch(r"[su](add|sub)\.with\.overflow", name):
+            return self.adder(width)
+        if re.fullmatch(r"[su](add|sub)\.sat", name):
+            return self.level if total <= LUT_INPUTS else self.adder(width) + self.level
+        return UNKNOWN
 
 
 def merged(arrivals: Iterable[float], level: float) -> float:

@@ -9,7 +9,12 @@ from nuq.codegen.hls_check.delays import SERIES7, ULTRASCALE_PLUS
 from nuq.codegen.hls_check.graph import Loop
 from nuq.codegen.hls_check.llvm import Function, bits, parse_module
 from nuq.codegen.hls_check.operators import check_operators, operators
-from nuq.codegen.hls_check.recurrence import check_recurrences, find_pipelines, recurrences
+from nuq.codegen.hls_check.recurrence import (
+    check_recurrences,
+    describe,
+    find_pipelines,
+    recurrences,
+)
 from nuq.codegen.hls_check.state import check_state
 from nuq.codegen.hls_check.timing import Timing
 from nuq.formats.errors import UserError
@@ -20,6 +25,7 @@ pytestmark = needs_clang
 
 MANY = " ^ ".join(f"uint16_t(n[{i}]) * uint16_t(n[{j}])" for i in range(3) for j in range(3, 6))
 COUNTED = "counters[COUNT_CYCLES] = region_cycles(most);"
+ADDED = "__builtin_elementwise_add_sat(uint32_t(total) << 1, 99u)"
 # file, old, new, rule, words
 SEEDED = [
     ("engine.hpp", COUNTED, "counters[COUNT_CYCLES] = most * n[0];",
@@ -47,6 +53,15 @@ SEEDED = [
      "recurrence", "what goes round in unpack_step (unpack_rows) takes"),
     ("finish.hpp", "    total++;", "    total = (total ^ total >> 3) * 5 + (total > 9 ? 3 : 7);",
      "recurrence", "what goes round in finish_lanes (finish) takes"),
+    *(("finish.hpp", "    total++;", f"    total = {new};",
+       "recurrence", "what goes round in finish_lanes (finish) takes")
+      for new in (
+          "(total << 3) ^ count_t(__builtin_popcount(~uint32_t(total)))",
+          "(total << 3) ^ count_t(__builtin_ctz(uint32_t(total) | 1u << 31))",
+          "(total << 3) ^ count_t(__builtin_clz(uint32_t(total) | 1u))",
+          "count_t(__builtin_abs(__builtin_abs(int(total) << 1) - 5))",
+          f"count_t(__builtin_elementwise_sub_sat({ADDED}, uint32_t(units)))",
+      )),
     ("layer.hpp", "    const bool carry = enable && last;",
      "    static int seen = 0;\n    const bool carry = enable && last && seen++ != 99;",
      "state", "seen is a variable of "),
@@ -159,6 +174,15 @@ end:
   ret void
 }
 """
+
+
+def test_call_without_a_delay_is_too_long():
+    text = LOOP.replace("%more = add i32 %n, 1", "%more = call i32 @_Z6hashedj(i32 %n), !dbg !3")
+    loop = Loop(module := parse_module(text).functions[0], *module.loops()["1"])
+    times = [Timing(loop, part, SERIES7).longest() for part in loop.components()]
+    nanoseconds, path = max(times)
+    assert nanoseconds == float("inf") and "%more" in path
+    assert describe(parse_module(text), module, "%more") == "call of hashed"
 
 
 def test_times_of_counters():

@@ -81,6 +81,11 @@ int32_t pick(const int32_t items[C::N], uint8_t place) {
 }
 
 template <class C>
+void drop(Fifo<uint8_t>& from, Digit<uint8_t>& turn) {
+  if (turn.last) from.read();
+}
+
+template <class C>
 void steps(Fifo<uint8_t>& in, Fifo<uint8_t>& out) {
   Corner corner = {0, 0};
   Digit<uint8_t> turn;
@@ -92,11 +97,12 @@ void steps(Fifo<uint8_t>& in, Fifo<uint8_t>& out) {
 steps_i:
   for (uint8_t i = 0; i < C::N; i++) {
 #pragma HLS PIPELINE II = 1  // one a cycle
-    history[in.read() & 3] = in.read();
+    const uint8_t item = in.read();
+    history[item & 3] = item;
     corner.column = corner.row + corner.column;
     turn.step();
     const Pair pair = {sum, sum};
-    pairs[in.read() & 3] = pair;
+    pairs[item & 3] = pair;
     sum++;
   steps_j:
     for (int j = 0; j < C::N; j++) {
@@ -166,6 +172,12 @@ SEEDED = [
     ("dynamic", "typeid", "return total;", "use(typeid(total));\n  return total;"),
     ("loop-bound", "constant bound or", "#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::N\n", ""),
     ("loop-bound", "must be constant, not count", "max = C::N", "max = count"),
+    ("loop-bound", "loop steps_j must have a constant bound: it is unrolled",
+     "for (int j = 0; j < C::N; j++) {\n",
+     "for (int j = 0; j < sum; j++) {\n#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::N\n"),
+    ("loop-bound", "loop steps_j must have a constant bound: it is unrolled",
+     "for (int j = 0; j < C::N; j++) {\n",
+     "for (int j = 0; j < C::N; j += sum) {\n#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::N\n"),
     ("loop-bound", "loop wait must be a for loop",
      "  return total;", "wait:\n  while (total < 3) {\n    total++;\n  }\n  return total;"),
     ("array-size", "the size count", "int32_t total = 0;", "int32_t total = 0, line[count];"),
@@ -229,8 +241,8 @@ SEEDED = [
     ("aggregate", "AGGREGATE of pairs must have compact = bit", "compact = bit", "compact = byte"),
     ("aggregate", "pairs must be flat, and Pair holds Corner", "uint8_t low, high",
      "uint8_t low; Corner high"),
-    ("array-storage", "a word of pairs must be written whole", "pairs[in.read() & 3] = pair",
-     "pairs[in.read() & 3].low = sum"),
+    ("array-storage", "a word of pairs must be written whole", "pairs[item & 3] = pair",
+     "pairs[item & 3].low = sum"),
     ("array-storage", "a word of history must be written whole",
      "ARRAY_PARTITION variable = history complete", "ARRAY_RESHAPE variable = history complete"),
     ("dataflow", "channel table must be one structure in a stream, not registers",
@@ -238,6 +250,20 @@ SEEDED = [
      "#pragma HLS ARRAY_PARTITION variable = table complete  // x\n  PROCESS(produce<C>, in, pipe,"
      " table);"),
     ("interval", "loop produce_i must have II = 1, not 2", "II = 1  // one", "II = 2  // one"),
+    ("interval", "PIPELINE must stand in the body of the loop that it is about",
+     "  int32_t total = 0;\n", "#pragma HLS PIPELINE II = 1  // one\n  int32_t total = 0;\n"),
+    *(("interval", f"a step of steps_i must call in.read() once at most, not {number} times",
+       "    turn.step();", new)
+      for number, new in (
+          (2, "    turn.step();\n    sum += in.read();"),
+          (3, "    if (sum > 3) sum += in.read() ^ in.read();"),
+          (2, "    if (sum > 3) {\n      turn.step();\n    } else {\n      in.read();\n    }"),
+          (2, "    sum += sum > 3 ? in.read() : sum;"),
+          (2, "    turn.step();\n    drop<C>(in, turn);"),
+          (3, "  drop_i:\n    for (int j = 0; j < C::N; j++) {\n"
+              "#pragma HLS UNROLL  // all\n      in.read();\n    }"))),
+    ("interval", "a step of produce_i must call out.write() once at most, not 2 times",
+     "    out.write(in[i]);", "    out.write(in[i]);\n    if (i > 3) out.write(0);"),
     ("interval", "loop produce_i must have II = 1, not none", "PIPELINE II = 1  // one",
      "PIPELINE  // one"),
     *(("array-storage", "history must be partitioned complete", "variable = history complete",
@@ -317,8 +343,9 @@ SEEDED = [
     ("syntax", "is not closed", "  return total;\n}", "  return total;"),
 ]  # fmt: skip
 # Rules that name another line than the one that broke them.
-ELSEWHERE = {"aggregate", "array-storage", "dataflow", "exact-width", "flat", "head", "loop-bound",
-             "loop-label", "loop-pragma", "recursion", "state", "syntax", "system"}  # fmt: skip
+ELSEWHERE = {"aggregate", "array-storage", "dataflow", "exact-width", "flat", "head", "interval",
+             "loop-bound", "loop-label", "loop-pragma", "recursion", "state", "syntax",
+             "system"}  # fmt: skip
 
 
 def findings(text, name="good.hpp"):
@@ -376,6 +403,41 @@ f_i:
 }
 """
     assert findings(text, "a.cpp") == []
+
+
+def test_ways_of_a_step_are_not_added_up():
+    step = """
+    if (item > 3) {
+      if (item > 4) return;
+      item = in.read();
+    } else if (item > 2) {
+      item = in.read();
+      continue;
+    } else {
+      switch (item) {
+        case 0:
+          item = in.read();
+          break;
+        default:
+          item = in.read();
+      }
+      return;
+    }
+"""
+    text = f"""
+void f(Fifo<uint8_t>& in) {{
+  uint8_t item = 0;
+f_i:
+  for (int i = 0; i < 4; i++) {{
+#pragma HLS PIPELINE II = 1  // one a cycle
+{step}  }}
+}}
+"""
+    assert findings(text, "a.cpp") == []
+    twice = text.replace("      continue;\n", "", 1).replace(
+        "      return;\n    }\n", "    }\n    in.read();\n"
+    )
+    assert "in.read() once at most, not 2 times" in findings(twice, "a.cpp")[0]
 
 
 def test_templates_are_read_as_cpp():
@@ -460,6 +522,19 @@ ON_THE_ENGINE = [
      "array-storage", "rows has an index that varies"),
     ("pooling.hpp", "#pragma HLS PIPELINE II = 1", "#pragma HLS PIPELINE off",
      "interval", "loop pool_step must be pipelined: not among those that may be off"),
+    ("packing.hpp", "      window[kept - 1] = uint64_t(words.read());",
+     "      window[kept - 1] = uint64_t(words.read()) ^ uint64_t(words.read());",
+     "interval", "a step of unpack_step must call words.read() once at most, not 2 times"),
+    ("weight_loader.hpp", "    uint64_t entry = 0;",
+     "    uint64_t entry = 0;\n    const uint64_t second[] = {uint64_t(weights.read())...};",
+     "interval", "a step of load_word must call weights.read() once at most, not 2 times"),
+    ("line_buffer.hpp", "#pragma HLS INLINE\n  static_assert(C::LINE_LOW",
+     "#pragma HLS PIPELINE II = 4  // slow\n  static_assert(C::LINE_LOW",
+     "interval", "PIPELINE must stand in the body of the loop"),
+    ("pooling.hpp", "for (int p = 0; p < C::PE; p++) {\n#pragma HLS UNROLL",
+     "for (int p = 0; p < int(w.pool_h); p++) {\n"
+     "#pragma HLS LOOP_TRIPCOUNT min = 1 max = C::PE\n#pragma HLS UNROLL",
+     "loop-bound", "loop pool_lane must have a constant bound: it is unrolled"),
     ("engine.hpp", "  count_t most = 0;", "  static count_t most = 0;",
      "state", "static most of tally keeps its value"),
     ("pooling.hpp", "    bool image_end = false;", "    bool image_end = best_so_far > 3;",
