@@ -17,6 +17,7 @@ from nuq.codegen.hls_check import (  # noqa: F401  (they register)
     pipeline,
     ports,
     pragmas,
+    region,
     rules,
 )
 from nuq.codegen.hls_check.delays import SERIES7, Delays, delays_of

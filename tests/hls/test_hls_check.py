@@ -555,6 +555,33 @@ def test_seeded_violation_of_the_engine(file, old, new, rule, words):
     assert hits and hits[0].file in (file, "engine.hpp")  # where the fault or the region is
 
 
+# What is wrong with a whole design: file, old, new, words.
+WHOLE = [
+    ("engine.hpp", "#pragma HLS DATAFLOW", "//", "a design must have one DATAFLOW region, not 0"),
+    ("pooling.hpp", "  const PoolWork<C> w = work_in.read();",
+     "#pragma HLS DATAFLOW  // nested\n  const PoolWork<C> w = work_in.read();",
+     "a design must have one DATAFLOW region, not 2"),
+    ("accelerator.cpp.j2", "#pragma HLS INLINE off  // one engine", "//",
+     "run_layer is called 2 times: it must have INLINE off"),
+    ("accelerator.cpp.j2", "fm_out, chip_b, chip_a, record", "fm_out, chip_b, chip_b, record",
+     "memory chip_b must be one argument of run_layer, not two"),
+    ("accelerator.cpp.j2", "program, fm_in, fm_out, chip_in, chip_out, record",
+     "program, fm_in, fm_in, chip_in, chip_out, record",
+     "memory fm_in must be one argument of layer_region, not two"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "old", "new", "words"), WHOLE)
+def test_seeded_violation_of_a_design(file, old, new, words):
+    texts = {
+        p.name: p.read_text() for p in find_files([TEMPLATES / "engine", TEMPLATES / "rendered"])
+    }
+    assert old in texts[file]
+    texts[file] = texts[file].replace(old, new, 1)
+    hits = [hit for hit in check_texts(texts) if hit.rule == "dataflow" and words in hit.message]
+    assert [hit.file for hit in hits] == ["accelerator.cpp.j2"]
+
+
 def test_rendered_network_keeps_to_the_subset(tmp_path):
     for name, text in render_all(planned("alexnet")).items():
         (tmp_path / name).write_text(text)
