@@ -30,5 +30,7 @@ def get(name: str) -> NetworkSpec:
     """
     specs = registry()
     if name not in specs:
-        raise UserError(f"NET must be one of {', '.join(specs)}, not {name!r}{meant(name, specs)}")
+        settings = f"; settings are given as CONFIG={name}" if name.endswith(".toml") else None
+        hint = settings or meant(name, specs)
+        raise UserError(f"NET must be one of {', '.join(specs)}, not {name!r}{hint}")
     return specs[name]

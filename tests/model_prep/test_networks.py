@@ -179,6 +179,7 @@ def test_registry_is_sorted_and_keyed_by_name() -> None:
         ("AlexNet", "; did you mean alexnet?"),
         ("vgg19", "; did you mean vgg16?"),
         ("resnet50", ""),
+        ("alexnet.toml", "; settings are given as CONFIG=alexnet.toml"),
         ("", ""),
         ("spec", ""),
     ],
