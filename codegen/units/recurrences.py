@@ -213,7 +213,7 @@ def _verilog(loop: Recurrence, widths: Widths, folder: Path) -> str:
     def pick_behind(array: str, place: str, distance: int) -> str:
         behind = enumerate(entries[array][distance:])
         tests = [f"{place} == {k} ? {item} : " for k, item in behind]
-        return f"({''.join(tests)}{entries[array][0]})"
+        return f"({''.join(tests)}0)"
 
     def put(array: str, place: str, value: str) -> str:
         return " ".join(

@@ -206,8 +206,8 @@ pack_step:
       collect = !x.step();
       g = gear[0];
       held = bytes[0];
-      next_gear = gear[1 % C::PACK_PLANES];
-      next_held = bytes[1 % C::PACK_PLANES];
+      next_gear = C::PACK_PLANES > 1 ? gear[1 % C::PACK_PLANES] : gear_t(0);
+      next_held = C::PACK_PLANES > 1 ? bytes[1 % C::PACK_PLANES] : Count<31>(0);
     } else {
       const Count<C::PACK_PLANES> j = plane.value;
       gear_t block = 0;
@@ -262,9 +262,11 @@ pack_step:
         const Count<31> packed_bytes = held;
         g = direct ? packed : next_gear;
         held = direct ? packed_bytes : next_held;
-        const int ahead = int(j) + 2 < C::PACK_PLANES ? int(j) + 2 : 0;
-        next_gear = gear[ahead];
-        next_held = bytes[ahead];
+        // Behind the last one comes nothing: a tile that is packed as it comes begins with that.
+        const bool exists = int(j) + 2 < C::PACK_PLANES;
+        const int ahead = exists ? int(j) + 2 : 0;
+        next_gear = exists ? gear[ahead] : gear_t(0);
+        next_held = exists ? bytes[ahead] : Count<31>(0);
         gear[j] = packed;
         bytes[j] = packed_bytes;
         row_end = plane.step();
