@@ -45,6 +45,11 @@ class Source:
     lines: tuple[str, ...]  # as they are
     macros: tuple[tuple[str, int], ...] = ()  # names of those that stand for something
 
+    @property
+    def file(self) -> str:
+        """The file's name without folders, as it is when it is rendered."""
+        return self.name.rpartition("/")[2].removesuffix(".j2")
+
 
 def plain_template(text: str) -> str:
     """A Jinja2 template as C++ with 1 for every value; lines stay where they are.

@@ -10,10 +10,6 @@ from nuq.codegen.hls_check.program import Findings, Program, rule
 from nuq.codegen.hls_check.syntax import Call, Function, Statement, Unit, calls, texts
 
 
-def _name(unit: Unit) -> str:
-    return unit.source.name.rpartition("/")[2].removesuffix(".j2")
-
-
 @rule("dataflow")
 def region_of_design(program: Program, unit: Unit) -> Findings:
     """A design has one region; what is called more than once on the way to it is not inlined.
@@ -21,9 +17,9 @@ def region_of_design(program: Program, unit: Unit) -> Findings:
     Else each call is an engine of its own. A memory is one argument of such a call: two of them
     would be written and read as if they were apart. Of a top file with the headers that it names.
     """
-    files = {_name(other) for other in program.units}
+    files = {other.source.file for other in program.units}
     own = {header for header, _ in unit.source.includes if header.endswith(".hpp")}
-    if _name(unit) != TOP or not own <= files:
+    if unit.source.file != TOP or not own <= files:
         return
     found = [function for other in program.units for function, _ in regions(other)]
     if len(found) != 1:

@@ -47,7 +47,7 @@ def _words(unit: Unit, words: re.Pattern[str], text: str) -> Findings:
 def head(_: Program, unit: Unit) -> Findings:
     """A header begins with licence and purpose, and has a guard of its name."""
     lines = unit.source.lines
-    name = unit.source.name.rpartition("/")[2].removesuffix(".j2")
+    name = unit.source.file
     if name.endswith(".hpp"):
         guard = f"#ifndef {name.upper().replace('.', '_')}"
         purpose = len(lines) > 2 and lines[1][:3] == lines[2][:3] == "// "

@@ -260,7 +260,7 @@ def synthesize(found: Iterable[Recurrence], family: str, folded: str) -> dict[st
         # and O5 that a carry block is fed with depend on five inputs together, not on six.
         "techmap -map +/cmp2lut.v -map +/cmp2lcu.v -D LUT_WIDTH=4", "alumacc", "opt", "opt_clean",
         f"{flow} map_memory:map_ffs",
-*([f"dffunmap -{folded}", "opt_expr", "opt_clean"] if folded else []),
+        *([f"dffunmap -{folded}", "opt_expr", "opt_clean"] if folded else []),
         # abc9 counts 0.3 ns a net otherwise, and trades levels for area
         f"scratchpad -set synth_xilinx.abc9.W {ABC_NET}",
         f"{flow} map_ffs:", "write_json netlist.json",

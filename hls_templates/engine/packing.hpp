@@ -258,17 +258,15 @@ pack_step:
       if (plane_end) {
         // The next plane has been read a plane before, so that no choice among all of them lies
         // behind the last block; the first ones of a row are taken while it is collected.
-        const gear_t packed = g;
-        const Count<31> packed_bytes = held;
-        g = direct ? packed : next_gear;
-        held = direct ? packed_bytes : next_held;
+        gear[j] = g;
+        bytes[j] = held;
+        g = direct ? g : next_gear;
+        held = direct ? held : next_held;
         // Behind the last one comes nothing: a tile that is packed as it comes begins with that.
         const bool exists = int(j) + 2 < C::PACK_PLANES;
         const int ahead = exists ? int(j) + 2 : 0;
         next_gear = exists ? gear[ahead] : gear_t(0);
         next_held = exists ? bytes[ahead] : Count<31>(0);
-        gear[j] = packed;
-        bytes[j] = packed_bytes;
         row_end = plane.step();
         collect = row_end && !direct;
         if (row_end) {
