@@ -86,7 +86,7 @@ BUILDS = (
           kernel_rows=5),
     Build("narrow", 8, 8, 16, 1, weight_rows=64, line_blocks=512, pixels=3),
     Build("exact", 24, 40, 5, 8, types="exact", weight_rows=49, line_blocks=768, weight_ports=3),
-    Build("flat", 40, 24, 14, 4, weight_rows=40, line_blocks=1024, pixels=4),
+    Build("flat", 40, 16, 14, 4, weight_rows=40, line_blocks=1024, pixels=4),
     Build("pairs", 16, 32, 14, 8, types="exact", weight_rows=100, line_blocks=900, pair_bits=8),
     Build("narrow_pairs", 8, 48, 16, 4, weight_rows=64, pixels=2, weight_ports=2, pair_bits=6,
           kernel_rows=2),
@@ -195,6 +195,8 @@ MUTATIONS = {
         Mutation("rows_of_a_kernel", "planners.hpp",
                  "dy = carry_x ? typename C::y_t(0) : typename C::y_t(dy + w.dilation_h);",
                  "dy = carry_x ? typename C::y_t(0) : typename C::y_t(dy + 1);"),
+        Mutation("second_plane", "packing.hpp", "C::PACK_PLANES > 1 ? gear[1 % C::PACK_PLANES]",
+                 "C::PACK_PLANES > 2 ? gear[1 % C::PACK_PLANES]", "flat"),
         Mutation("cache_always_fetched", "control.hpp", "tile.value == 0,", "1,"),
     )
 }  # fmt: skip
