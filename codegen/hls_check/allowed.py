@@ -29,3 +29,14 @@ PROMISES = {
     "partial": "plan_rows sends SUM_DISTANCE rows of nothing behind a pass whose sums wait",
     "sums": "probe wide_aggregate: the loop uses DISTANCE words in turn",
 }
+# Further arrays that a pipeline may address by what varies, by name: memories, with one access a
+# port and cycle. Any other such array becomes registers.
+ADDRESSED = {
+    "memory": "probes copies, half_memory, static_state, wide_row: a read and a write in a cycle",
+    "sums": "probe wide_aggregate: likewise",
+}
+# Memories with one port for reading and writing: never both in one cycle.
+ONE_PORT = {
+    "RECIPROCAL": "average: never written",
+    "table": "load_weights, probe codebook: loaded before it is looked up",
+}

@@ -6,7 +6,7 @@ because the source says so, and counters that are no wider than they must be.
 from collections import defaultdict
 from collections.abc import Iterator
 
-from nuq.codegen.hls_check.allowed import PROMISES, SEQUENTIAL
+from nuq.codegen.hls_check.allowed import ADDRESSED, MEMORIES, ONE_PORT, PROMISES, SEQUENTIAL
 from nuq.codegen.hls_check.lexer import Token
 from nuq.codegen.hls_check.pragmas import is_unrolled, pragma_name, pragma_options
 from nuq.codegen.hls_check.program import Findings, Program, constants, is_constant, rule
@@ -30,8 +30,9 @@ from nuq.codegen.hls_check.syntax import (
 )
 from nuq.codegen.hls_check.types import held, inexact, members, variable
 
-# Pragmas that say what an array becomes.
-STORAGE = {"ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE"}
+# Pragmas that make an array registers, and those that make it a memory where allowed.py lists it.
+REGISTERS = {"ARRAY_PARTITION", "ARRAY_RESHAPE"}
+STORAGE = {"BIND_STORAGE", "AGGREGATE"}
 ALL = 0  # dimensions
 
 
@@ -156,7 +157,7 @@ def partitions_of_arrays(program: Program, unit: Unit) -> Findings:
     """Partitions are complete, in a dimension that there is: neighbours are needed together."""
     for function in unit.functions:
         for token in (item.tokens[0] for item in function.body.walk() if item.kind == "pragma"):
-            if pragma_name(token) not in ("ARRAY_PARTITION", "ARRAY_RESHAPE"):
+            if pragma_name(token) not in REGISTERS:
                 continue
             options = pragma_options(token)
             name = options.get("variable") or ""
@@ -175,6 +176,18 @@ def _sizes(program: Program, function: Function, name: str) -> int | None:
     own = variable(function, name)
     found = [own] if own else [m for m in members(program, function.owner) if m.name.text == name]
     return len(found[0].sizes) if found else None
+
+
+@rule("array-storage")
+def ports_of_memories(_: Program, unit: Unit) -> Findings:
+    """A memory has a port to write and one to read, or is one of those that need a single one."""
+    for function in unit.functions:
+        for token in (item.tokens[0] for item in function.body.walk() if item.kind == "pragma"):
+            options = pragma_options(token)
+            name, kind = options.get("variable") or "", options.get("type") or ""
+            good = ("ram_s2p", *(("ram_1p", "rom_1p") if name in ONE_PORT else ()))
+            if pragma_name(token) == "BIND_STORAGE" and kind not in good:
+                yield token.line, f"{name} must be a ram_s2p: {kind or 'none'} has other ports"
 
 
 @rule("array-storage")
@@ -237,7 +250,7 @@ def arrays_of_classes(program: Program, unit: Unit) -> Findings:
 def _without(name: str) -> str:
     return (
         f"{name} has an index that varies in a pipeline: it must have ARRAY_PARTITION (registers), "
-        "or BIND_STORAGE or AGGREGATE where a memory is meant"
+        "or BIND_STORAGE or AGGREGATE where allowed.py lists it as a memory"
     )
 
 
@@ -247,7 +260,8 @@ def _bound(function: Function) -> defaultdict[str, set[int]]:
     for token in (item.tokens[0] for item in function.body.walk() if item.kind == "pragma"):
         options = pragma_options(token)
         name = options.get("variable")
-        if name and pragma_name(token) in STORAGE:
+        memory = pragma_name(token) in STORAGE and name in {*MEMORIES, *ADDRESSED}
+        if name and (memory or pragma_name(token) in REGISTERS):
             cut = pragma_name(token) == "ARRAY_PARTITION" and "." not in name
             dim = options.get("dim") or "1"
             found[name].add(int(dim) if cut and dim.isdigit() else ALL)
