@@ -462,7 +462,7 @@ def test_sources_keep_to_the_subset():
     assert check_files([TEMPLATES / "engine", TEMPLATES / "rendered"]) == ([], [])
 
 
-# `cache` is needed where its probe is compiled (tests/xilinx): the source's region has another name.
+# `cache` is needed where its probe is compiled (tests/xilinx): sources have it by another name.
 LISTED = [(kind, name) for kind in ("SEQUENTIAL", "MEMORIES", "PROMISES", "ADDRESSED", "ONE_PORT")
           for name in getattr(allowed, kind) if name != "cache"]  # fmt: skip
 
