@@ -49,6 +49,7 @@ def test_packed_bytes_are_nb_over_eight(digits):
         assert packed / 360 <= 1.01 * bound + 8 * planes
 
 
+@pytest.mark.slow
 def test_the_papers_other_schemes_are_bit_exact(tmp_path):
     """Each runs on the conversion units of knq or on uniform codes."""
     schemes = {"conv1": "gaussian", "conv2": "linear", "conv3": "dynamic", "fc4": "optimal"}

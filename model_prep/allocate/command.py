@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from nuq.formats.build import write_atomic
@@ -27,6 +28,7 @@ from nuq.model_prep.quantize.sensitivity import answers
 from nuq.model_prep.stages import Subject, calibrate, search_images
 
 _IMAGES = {"quenn": 50, "pairs": 64}  # of methods with a number of their own: paper 004's
+RHO = "activations"  # what a bit costs where nothing else is said
 _OF_SQNR = ("target_db", "weights_db", "rho", "kappa")
 _TRYING = "search, budget or quenn"
 _OF_OTHERS = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
@@ -34,6 +36,7 @@ _OF_OTHERS = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
 
 Maps = Callable[[], FloatMaps]
 Outcome = tuple[Plan, dict[str, Any]]  # what a method chose, and what allocation.json says of it
+Method = Callable[[Problem, Sample, Maps, Options], Outcome]
 
 
 def _measuring(
@@ -120,11 +123,14 @@ def _quenn(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Ou
     return done.plan, {**_without_plan(done), "normalised_norms": quenn.normalised(done.norms)}
 
 
-def _sqnr(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Outcome:
+def _sqnr(
+    problem: Problem, sample: Sample, maps: Maps, options: Options,
+    weight_bits: Mapping[str, int] | None,
+) -> Outcome:  # fmt: skip
     graph = problem.graph
     done = filling.allocate(
-        problem, sample.network.source, maps(), options.target_db, options.rho or "activations",
-        options.kappa, options.weights_db, _weights_kept(graph, options),
+        problem, sample.network.source, maps(), options.target_db, options.rho or RHO,
+        options.kappa, weight_bits,
     )  # fmt: skip
     print(f"{'layer':<34}{'bits':>6}{'weights':>9}{'predicted dB':>14}{'measured dB':>13}")
     for layer in done.plan.layers:
@@ -202,6 +208,12 @@ def allocate(subject: Subject, options: Options) -> None:
         number = min(own, len(pixels)) if own else search_images(labels, len(pixels))
     if not 1 <= number <= len(pixels):
         raise UserError(f"IMAGES must be 1..{len(pixels)}, the calibration images, not {number}")
+    weight_bits = None
+    if options.weights_db is not None:  # before calibration, which none of it needs
+        weight_bits = filling.weight_widths(
+            subject.graph, subject.plan, options.weights_db, options.rho or RHO, options.kappa,
+            _weights_kept(subject.graph, options),
+        )  # fmt: skip
     calibration, evaluator, formats = calibrate(
         subject.graph, subject.input, subject.plan, pixels, labels, subject.to_float, number
     )
@@ -210,7 +222,10 @@ def allocate(subject: Subject, options: Options) -> None:
         _pairs(subject, options, number, evaluator.sample, found)
         return
     problem = Problem(subject.graph, subject.plan, formats)
-    methods = {"search": _search, "budget": _budget, "quenn": _quenn, "sqnr": _sqnr}
+    methods: dict[str, Method] = {
+        "search": _search, "budget": _budget, "quenn": _quenn,
+        "sqnr": partial(_sqnr, weight_bits=weight_bits),
+    }  # fmt: skip
     plan, result = methods[options.method](
         problem, evaluator.sample.hardest_first(), calibration.maps, options
     )

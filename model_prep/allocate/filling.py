@@ -203,6 +203,30 @@ def of_weights(
     return filling
 
 
+def weight_widths(
+    graph: Graph, plan: Plan, weights_db: float, rho: str, kappa: float | None,
+    keep: Collection[str],
+) -> dict[str, int]:  # fmt: skip
+    """Widths by layer with which all weights in fixed point together have `weights_db` dB.
+
+    Args:
+        rho, kappa: as for `allocate`.
+        keep: layers whose weights' widths stay.
+
+    Raises:
+        UserError: no widths reach it, or no weights have a width to choose.
+    """
+    filling = of_weights(graph, plan, kappa, "macs" if rho == "macs" else "parameters", keep)
+    found = filling.widths(weights_db, "WEIGHTS_DB")
+    if not found:
+        raise UserError(
+            "WEIGHTS_DB must have weights to choose widths for, in fixed point and without a "
+            "width of their own, not none; leave out WEIGHTS_DB, or set WEIGHT_SCHEME or "
+            "FC_WEIGHT_SCHEME to uniform and leave out WEIGHT_BITS and FC_WEIGHT_BITS"
+        )
+    return found
+
+
 def predict(
     graph: Graph, weights_db: Mapping[str, float], codes_db: Mapping[str, float]
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -259,10 +283,10 @@ class Allocated:
 
 def allocate(
     problem: Problem, source: InputFormat, maps: FloatMaps, target_db: float | None = None,
-    rho: str = "activations", kappa: float | None = None, weights_db: float | None = None,
-    keep_weights: Collection[str] = (),
+    rho: str = "activations", kappa: float | None = None,
+    weight_bits: Mapping[str, int] | None = None,
 ) -> Allocated:  # fmt: skip
-    """Open widths of activations, and if asked those of weights, by water-filling.
+    """Open widths of activations by water-filling, beside those of weights.
 
     Args:
         problem, source: the open widths and histograms, the input's format.
@@ -270,11 +294,10 @@ def allocate(
         target_db: of all open activations together; None: what DEFAULT_BITS everywhere would have.
         rho: what a bit costs: see `reading_costs`, and for weights `costs`.
         kappa: dB per bit; None: measured for each step.
-        weights_db: of all fixed-point weights together; None leaves their widths alone.
-        keep_weights: layers whose weights' widths stay in any case.
+        weight_bits: what `weight_widths` gave; None leaves the widths of weights alone.
 
     Raises:
-        UserError: no widths reach a target, or no weights have a width to choose.
+        UserError: no widths reach the target.
     """
     graph = problem.graph
     activations = of_activations(problem, rho, kappa)
@@ -282,16 +305,7 @@ def allocate(
     bits = activations.widths(target, "TARGET_DB")
     widths = tuple(bits[group.name] for group in problem.groups)
     plan = problem.plan(widths)
-    if weights_db is not None:
-        kind = "macs" if rho == "macs" else "parameters"
-        weights = of_weights(graph, plan, kappa, kind, keep_weights)
-        weight_bits = weights.widths(weights_db, "WEIGHTS_DB")
-        if not weight_bits:
-            raise UserError(
-                "WEIGHTS_DB must have weights to choose widths for, in fixed point and without a "
-                "width of their own, not none; leave out WEIGHTS_DB, or set WEIGHT_SCHEME or "
-                "FC_WEIGHT_SCHEME to uniform and leave out WEIGHT_BITS and FC_WEIGHT_BITS"
-            )
+    if weight_bits is not None:
         plan = plan.with_values("weight_bits", weight_bits)
     quantizers = problem.choice(widths).quantizers
     codes = code_steps(plan, quantizers, problem.formats)

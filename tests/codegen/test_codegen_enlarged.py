@@ -47,7 +47,7 @@ def enlarged(bits: int) -> Toy:
         pytest.param(4, "SIMD=8 PE=24 FM=ddr", ("CSIM_TYPES=exact", "SANITIZE=1"),
                      marks=pytest.mark.slow),  # a minute to compile
         (3, "SIMD=8 PE=32 PIXELS=2", ()),
-        (5, "SIMD=8 PE=40", ("CSIM_TYPES=timed",)),
+        pytest.param(5, "SIMD=8 PE=40", ("CSIM_TYPES=timed",), marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_bit_exact(

@@ -212,7 +212,7 @@ def convolutions(design: Design) -> float:
     [
         ("vgg16", "XC7Z020", 142.86, 100),
         ("alexnet", "XC7Z020", 142.86, 100),
-        ("vgg16", "XCZU7EV", 250, 1200),
+        pytest.param("vgg16", "XCZU7EV", 250, 1200, marks=pytest.mark.slow),
     ],
 )
 def test_pairs_are_chosen_and_take_half_the_time(

@@ -50,7 +50,9 @@ def any_ports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("ports", PORTS)
+@pytest.mark.parametrize(
+    "ports", [pytest.param(n, marks=() if n in (2, 3) else pytest.mark.slow) for n in PORTS]
+)
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports: int) -> None:
     build = make_toy(coded())
@@ -71,6 +73,7 @@ def test_codebooks_and_ports_are_bit_exact(make_toy: Callable[..., Path], ports:
         assert counted["bytes_weights"] == WORD_BYTES * layer["weight_words"]
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.usefixtures("any_ports")
 def test_codebooks_in_exact_types(make_toy: Callable[..., Path]) -> None:

@@ -104,7 +104,8 @@ def test_any_network_is_allocated(seed: int) -> None:
     pixels = random.integers(0, 256, (2, *graph.in_shape), np.uint8)
     for rho in filling.COSTS:
         maps = float_maps(graph, pixels, to_float)
-        found = filling.allocate(problem, source, maps, None, rho, weights_db=20.0)
+        weight_bits = filling.weight_widths(graph, problem.open_plan, 20.0, rho, None, ())
+        found = filling.allocate(problem, source, maps, None, rho, weight_bits=weight_bits)
         assert not found.plan.searches_bits
         assert found.predicted_db.keys() == found.measured_db.keys()
 

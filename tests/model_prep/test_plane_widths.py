@@ -157,6 +157,7 @@ def test_moved_tables_stay_rising_and_keep_zero(
     assert torch.equal(network(x), again(x))
 
 
+@pytest.mark.slow
 def test_the_command_compares_at_equal_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from tests.toys import Toy, ToyLayer
 TINY = Sweep((2,), (4,), (4,), ("gates",))
 
 
+@pytest.mark.slow
 @needs_yosys
 def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     layers = [

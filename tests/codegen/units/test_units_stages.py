@@ -40,6 +40,7 @@ def test_a_wrong_stage_is_found(right: str, wrong: str) -> None:
     assert mismatch.startswith("pairs_17_2x8x10, ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", FAMILIES)
 def test_one_dsp_block_a_multiplier(target: str, tmp_path: Path) -> None:
     """At the limits of the block; one bit more of a weight or of a value takes a second one.

@@ -142,6 +142,7 @@ def test_formula_follows_the_kept_figures() -> None:
 
 
 @needs_yosys
+@pytest.mark.slow
 def test_formula_follows_fresh_synthesis(tmp_path: Path) -> None:
     """Points that it was not fitted to: other qm, other numbers of layers."""
     fresh = [
