@@ -336,12 +336,18 @@ def request(
 
 
 def from_config(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file CONFIG says of the options that a command takes; nothing without one."""
+    """What the file CONFIG says of the options that a command takes; nothing without one.
+
+    A build's own settings file says OUT, too: that build, unless another network is given.
+    """
     path = given.get("CONFIG")
     if path is None or "CONFIG" in COMMANDS[command].own:
         return {}
-    found = settings.read_file(path)
-    return {name: value for name, value in found.items() if name in taken(command)}
+    found, names = settings.read_file(path), set(taken(command))
+    folder = settings.build_of(path) if {"NET", "OUT"} <= names else None
+    if folder and settings.same_network(found, given):
+        found = {"OUT": folder, **found}
+    return {name: value for name, value in found.items() if name in names}
 
 
 def _options(values: Mapping[str, Any]) -> Options:

@@ -110,11 +110,26 @@ def text_of(found: Any) -> str:
     return "" if found is None else str(found)
 
 
+def build_of(path: Path) -> Path | None:
+    """The build whose own settings file this is; None for a copy, or a file of another kind."""
+    folder = path.parent
+    if path.name != FILE or not path.is_file():
+        return None
+    made = any((folder / result).is_file() for result in RESULTS.values())
+    named = path.read_text(encoding="utf-8").startswith(_title(folder))
+    return folder if made or named else None
+
+
+def _title(folder: Path) -> str:
+    """How the settings file of a build begins."""
+    return f"# What {folder.absolute().name} was made with;"
+
+
 def write(folder: Path, values: Values) -> None:
     """Write the file of a build, in the order of the table; nothing to do where it says so."""
     if read(folder) == dict(values):
         return
-    lines = [f"# What {folder.name} was made with; nuq COMMAND --help says what each option is."]
+    lines = [f"{_title(folder)} nuq COMMAND --help says what each option is."]
     for name in table():
         if name in values:
             lines.append(line(name, values[name]))
@@ -144,9 +159,12 @@ def keep(folder: Path, names: Iterable[str], values: Values) -> None:
 
 def still(before: Values, given: Values) -> dict[str, Any]:
     """What is kept beside options that are given: nothing of another network."""
-    if "NET" in given and _differs("NET", before, given):
-        return {}
-    return instead_of(before, given)
+    return instead_of(before, given) if same_network(before, given) else {}
+
+
+def same_network(before: Values, given: Values) -> bool:
+    """Whether options that are given leave the network as it was."""
+    return "NET" not in given or not _differs("NET", before, given)
 
 
 def instead_of(before: Values, given: Values) -> dict[str, Any]:

@@ -199,6 +199,29 @@ def test_a_build_can_be_repeated_by_its_settings(flow, tmp_path):
     assert settings.read(flow.out) == settings.read(kept.parent)
 
 
+def test_the_out_of_a_builds_own_settings_is_its_folder(flow, tmp_path, monkeypatch):
+    """Not build/NET, which may be another build; what is given wins, and a copy is of no build."""
+    monkeypatch.chdir(tmp_path)
+    flow("csim NET=digits BITS=auto")
+    own, made = f"CONFIG={flow.out}/{settings.FILE}", settings.read(flow.out)
+
+    def ran(*words: str) -> Path:
+        flow.ran.clear()
+        assert commands.main([*words], dispatch.run, {}) == 0
+        return flow.ran[-1][1].folder
+
+    assert ran("bundle", own) == ran("allocate", own) == flow.out  # nothing is refused
+    assert settings.read(flow.out) == made
+    assert ran("csim", own, "OUT=elsewhere") == Path("elsewhere")
+    assert ran("csim", own, "NET=vgg16") == Path("build/vgg16")
+    copy = tmp_path / "kept" / settings.FILE
+    copy.parent.mkdir()
+    copy.write_text((flow.out / settings.FILE).read_text())
+    assert ran("csim", f"CONFIG={copy}", "NET=digits") == Path("build/digits")
+    monkeypatch.chdir(flow.out)
+    assert ran("bundle", f"CONFIG={settings.FILE}").samefile(flow.out)
+
+
 def test_a_settings_file_is_no_way_to_pack_what_was_not_made(flow, tmp_path):
     file = tmp_path / "own.toml"
     file.write_text('NET = "digits"\nBITS = 5\n')
