@@ -380,7 +380,9 @@ def say_kept(asked: Request) -> None:
     """One line with what a command takes of the build's settings."""
     if asked.kept:
         words = " ".join(settings.word(name, found) for name, found in asked.kept.items())
-        print(f"{asked.build.folder / settings.FILE}: {words} (NAME= takes the default again)")
+        drop = next((f"; {name}= drops {name}" for name in asked.kept if name != "NET"), "")
+        file = asked.build.folder / settings.FILE
+        print(f"{file}: {words} (kept from this build's last command{drop})")
 
 
 def alone(command: str, given: Mapping[str, Any]) -> int:

@@ -289,7 +289,8 @@ def comparison(folder: Path) -> Result:
     if data["settings"]:
         tables.append(Table("settings that differ", head, data["settings"]))
     title = f"builds compared: {', '.join(data['builds'])}"
-    return Result(title, folder, data, {}, tables, page=folder / "compare.html")
+    facts = {f"note {place}": said for place, said in enumerate(data["notes"], 1)}
+    return Result(title, folder, data, facts, tables, page=folder / "compare.html")
 
 
 def plain(title: str, file: str, page: str | None = None) -> Callable[[Path], Result]:

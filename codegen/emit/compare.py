@@ -13,13 +13,14 @@ from nuq.codegen.emit.report_model import Layer, Report, read_report
 from nuq.formats import settings
 from nuq.formats.build import write_atomic
 from nuq.formats.errors import UserError
+from nuq.formats.network import read_manifest
 from nuq.formats.options import table
 
 PAGE = "compare.html"
 FOLDER = Path("build") / "compare"
 LEAD = (
     "Speed is that of the cycle model, resources are estimates; behind a figure: how much it is of "
-    "the first build's. Accuracy is that of make accuracy, else of the images that were quantized."
+    "the first build's. Accuracy is of the images that stand beside it."
 )
 
 
@@ -34,8 +35,21 @@ class Build:
 
 
 def read_build(folder: Path) -> Build:
-    """What is compared of a build; UserError where it has not been generated."""
+    """What is compared of a build.
+
+    Raises:
+        UserError: it has not been generated, or not since it was quantized again.
+    """
     report = read_report(folder)
+    if (folder / "quantized").is_dir():
+        manifest = read_manifest(folder / "quantized")
+        now = manifest["arrays_sha256"], manifest["accuracy"]
+        if now != (report.arrays_sha256, report.accuracy):
+            raise UserError(
+                f"{folder / 'report.json'} must be of the network in {folder / 'quantized'}, "
+                "which has been quantized again since, with other options or images; run "
+                f"`make codegen OUT={folder}`"
+            )
     measured = summary.measured(folder, report.arrays_sha256)
     return Build(folder, report, settings.read(folder), measured)
 
@@ -53,13 +67,60 @@ def _whole(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _accuracy(name: str) -> Callable[[Build], float | None]:
-    def found(build: Build) -> float | None:
-        source = build.measured or build.report.accuracy or {}
-        value: float | None = source.get(name)
-        return value
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 in percent, and what it was measured on."""
 
-    return found
+    integer: float
+    floating: float
+    file: str  # that says so
+    images: int
+    data: str
+
+
+def accuracy_of(build: Build) -> Accuracy | None:
+    """Of accuracy.json where that is of this network, else of report.json; None where neither."""
+    entry, report = build.measured, build.report
+    file, found = (summary.ACCURACY, entry) if entry else ("report.json", report.accuracy)
+    if not found or found.get("integer_top1") is None:
+        return None
+    data = found.get("data") or report.calibration.get("source", "unknown images")
+    return Accuracy(found["integer_top1"], found["float_top1"], file, found["images"], data)
+
+
+def accuracies(builds: Sequence[Build]) -> list[tuple[str, ...]]:
+    """Rows of top-1 with the number of images, and where it is from; none where no build has it."""
+    found = [accuracy_of(build) for build in builds]
+    if not any(found):
+        return []
+
+    def row(name: str, show: Callable[[Accuracy], str]) -> tuple[str, ...]:
+        return (name, *("–" if one is None else show(one) for one in found))
+
+    return [
+        row("top-1 %, integer network", lambda one: f"{one.integer:.2f} of {one.images:,} images"),
+        row("top-1 %, float", lambda one: f"{one.floating:.2f} of {one.images:,} images"),
+        row("images of", lambda one: f"{Path(one.data).name} ({one.file})"),
+    ]
+
+
+def notes(builds: Sequence[Build]) -> list[str]:
+    """What must be known to read the accuracies: sentences, none where all is well."""
+    found = [one for one in map(accuracy_of, builds) if one]
+    said = []
+    if len({(one.data, one.images) for one in found}) > 1:
+        said.append(
+            "WARNING: these accuracies are of different images and cannot be compared; measure "
+            "each build with `make accuracy OUT=...`, the same DATA and the same IMAGES"
+        )
+    for build in builds:
+        path = build.folder / summary.ACCURACY
+        if build.measured is None and path.is_file():
+            said.append(
+                f"{path} is of another network than this build's and left out; run "
+                f"`make accuracy OUT={build.folder}`"
+            )
+    return said
 
 
 def _dram_share(build: Build) -> float:
@@ -73,8 +134,6 @@ def _resource(name: str) -> Callable[[Build], float | None]:
 
 
 QUANTITIES: tuple[Quantity, ...] = (
-    ("top-1 %, integer network", _accuracy("integer_top1"), "{:.2f}".format),
-    ("top-1 %, float", _accuracy("float_top1"), "{:.2f}".format),
     ("NB, bits of an image", lambda b: b.report.memory.nb_bits, _whole),
     ("of 16 bits", lambda b: b.report.memory.ratio, percent),
     ("bytes of weights", lambda b: b.report.memory.weight_bytes, _whole),
@@ -102,7 +161,7 @@ def quantities(builds: Sequence[Build]) -> list[tuple[str, ...]]:
         first, texts = values[0], []
         for place, value in enumerate(values):
             text = "–" if value is None else show(value)
-            plain = place == 0 or value is None or not first or name in SHARES or "%" in name
+            plain = place == 0 or value is None or not first or name in SHARES
             texts.append(text if plain or not first else f"{text} (×{value / first:.2f})")  # type: ignore[operator]
         rows.append((name, *texts))
     design = [
@@ -114,6 +173,7 @@ def quantities(builds: Sequence[Build]) -> list[tuple[str, ...]]:
         ("part", *(part for _, part, _, _ in design)),
         ("products a cycle", *(f"{one.simd} × {one.pe} × {one.pixels}" for one, *_ in design)),
         ("scheme", *(scheme for _, _, scheme, _ in design)),
+        *accuracies(builds),
         *rows,
         ("C-simulation", *(_simulated(build.report) for build in builds)),
     ]
@@ -185,7 +245,7 @@ def page(builds: Sequence[Build]) -> str:
         for name, build in zip(called, builds, strict=True)
     ]  # fmt: skip
     sections = (
-        Section("Side by side", (Table(("", *called), quantities(builds)),)),
+        Section("Side by side", (*notes(builds), Table(("", *called), quantities(builds)))),
         Section(
             "Settings that differ",
             (Table(("option", *called), settings_rows) if settings_rows else "None.",),
@@ -201,18 +261,19 @@ def text(builds: Sequence[Build]) -> str:
     rows = [("", *called), *quantities(builds)]
     rows += [(f"{name} =", *values) for name, *values in differing(builds)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return "\n".join(
+    lines = [
         f"{row[0]:<{widths[0]}}"
         + "".join(f"  {one:>{wide}}" for one, wide in zip(row[1:], widths[1:], strict=True))
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, *notes(builds)])
 
 
 def as_json(builds: Sequence[Build]) -> dict[str, Any]:
     """What is shown of builds: names, rows of quantities and of settings that differ."""
     return {
         "builds": names(builds), "folders": [str(build.folder) for build in builds],
-        "quantities": quantities(builds), "settings": differing(builds),
+        "quantities": quantities(builds), "settings": differing(builds), "notes": notes(builds),
     }  # fmt: skip
 
 

@@ -64,6 +64,7 @@ def test_a_later_step_uses_what_the_build_was_made_with(flow, capsys):
     assert (options.net, options.scheme, options.bits, options.pe) == ("digits", "enq", "5", 16)
     said = capsys.readouterr().out
     assert said.startswith(f"{flow.out}/settings.toml: NET=digits SCHEME=enq BITS=5 PE=16 (")
+    assert said.endswith("(kept from this build's last command; SCHEME= drops SCHEME)\n")
     assert said.count("\n") == 1
 
 
