@@ -210,10 +210,22 @@ def _verilog(loop: Recurrence, widths: Widths, folder: Path) -> str:
         tests = [f"{place} == {k} ? {item} : " for k, item in enumerate(others)]
         return f"({''.join(tests)}{last})"
 
+    def entry(array: str, k: int) -> str:
+        return entries[array][k] if k < len(entries[array]) else "0"
+
     def pick_behind(array: str, place: str, distance: int) -> str:
-        behind = enumerate(entries[array][distance:])
-        tests = [f"{place} == {k} ? {item} : " for k, item in behind]
-        return f"({''.join(tests)}0)"
+        behind = entries[array][distance:]
+        bits = (len(behind) + distance - 1).bit_length()
+
+        def tree(first: int, bit: int) -> str:  # of those from `first` on, by `bit` and lower ones
+            if first >= len(behind):
+                return "0"
+            if bit < 0:
+                return behind[first]
+            upper = tree(first + (1 << bit), bit - 1)
+            return f"({place}[{bit}] ? {upper} : {tree(first, bit - 1)})"
+
+        return tree(0, bits - 1)
 
     def put(array: str, place: str, value: str) -> str:
         return " ".join(
@@ -224,7 +236,7 @@ def _verilog(loop: Recurrence, widths: Widths, folder: Path) -> str:
         "loop": loop, "bounds": widths.bounds, "bits": lambda kind: widths.of(kind)[0],
         "hold": " ".join(f"{item.name}_next = {item.name};" for item in loop.state),
         "step": step, "advance": advance, "start": start, "take": take, "pick": pick, "put": put,
-        "pick_behind": pick_behind,
+        "entry": entry, "pick_behind": pick_behind,
     }  # fmt: skip
     body = render(f"{loop.body}.v.j2", values, folder)
     return render("module.v.j2", {**values, "body": body}, folder)
