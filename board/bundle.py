@@ -22,6 +22,7 @@ from nuq.formats.build import atomic_file, digest, sha256_file, sources_digest
 from nuq.formats.design import DESIGN, Design, check_bitstream, read_design
 from nuq.formats.errors import UserError, existing
 
+BUNDLE = "bundle.zip"  # in a build's folder
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters"  # folder of design, tables, weights and program
 TABLES = "parameters/tables.npz"
@@ -94,7 +95,7 @@ def _test_images(build: Path, weight_bytes: int, design: Design) -> dict[str, np
     return {"images": images[:count], "labels": labels[:count], **logits}
 
 
-def make_bundle(build: Path, bitstream: Path | None = None, name: str = "bundle.zip") -> Path:
+def make_bundle(build: Path, bitstream: Path | None = None, name: str = BUNDLE) -> Path:
     """Write build/bundle.zip.
 
     Args:
@@ -178,6 +179,30 @@ def _write_zip(
         manifest["manifest_sha256"] = manifest_digest(manifest)
         _write(archive, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return path
+
+
+def ids_text(engine_id: str, network_id: str) -> str:
+    """The two IDs that a bitstream, program and weights bear, in words."""
+    return f"engine {engine_id} (the hardware), network {network_id} (program and weights)"
+
+
+def other_text(build: Path) -> str | None:
+    """One line where build/bundle.zip is not of the network and engine of the build; else None."""
+    path, design = build / BUNDLE, read_design(build)
+    if not path.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = json.loads(archive.read(f"{PARAMETERS}/{DESIGN}"))
+        ids = str(inside["engine_id"]), str(inside["network_id"])
+    except (zipfile.BadZipFile, KeyError, ValueError):
+        return f"note: {path} is no bundle that can be read; `make bundle` writes it again"
+    if ids == (design.engine_id, design.network_id):
+        return None
+    return (
+        f"note: {path} is of another build: {ids_text(*ids)}, here "
+        f"{ids_text(design.engine_id, design.network_id)}; `make bundle` writes it again"
+    )
 
 
 def read_zipped_manifest(bundle: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def check_options(options: Options) -> None:
 
 def bundle(options: Options) -> None:
     """Write bundle.zip."""
-    from nuq.board.bundle import make_bundle, read_zipped_manifest
+    from nuq.board.bundle import ids_text, make_bundle, read_zipped_manifest
 
     design = read_design(options.folder)
     if options.board:
@@ -61,7 +61,7 @@ def bundle(options: Options) -> None:
     weights, inside = design.weight_bytes, read_zipped_manifest(path)["bitstream"]
     print(
         f"{path}: {path.stat().st_size:,} bytes, of which weights {weights:,} "
-        f"({weights / MB:.1f} MB); engine {design.engine_id}, network {design.network_id}"
+        f"({weights / MB:.1f} MB); {ids_text(design.engine_id, design.network_id)}"
     )
     print(
         "the bitstream is inside"

@@ -5,13 +5,14 @@ The bundle's files are the ones that go to a board; only the bitstream is the C-
 as a shared library by a C++14 compiler.
 """
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nuq.board.bundle import NOTEBOOK, make_bundle, unpack
+from nuq.board.bundle import NOTEBOOK, make_bundle, other_text, unpack
 from nuq.board.driver import Accelerator, differing
 from nuq.board.emulator import install
 from nuq.board.hwh import make_hwh
@@ -19,7 +20,9 @@ from nuq.board.measure import predict_all, top_k
 from nuq.formats.build import compile_cpp
 from nuq.formats.design import read_design, write_stamp
 from nuq.formats.errors import UserError, existing
+from nuq.formats.images import tops
 
+LOG = logging.getLogger(__name__)
 STARTUP = "from nuq.board.emulator import install; install()"
 NOTEBOOK_TIMEOUT_S = 900
 WRAPPER = Path(__file__).parents[1] / "hls_templates" / "sim" / "emulator.cpp"
@@ -70,14 +73,15 @@ def emulate(build: Path, engine: Path | None = None) -> int:
     wrong = differing(found, expected)
     if design.classifies:
         answers, wanted = (design.answers(next(iter(one.values()))) for one in (found, expected))
-        marks = [(k, top_k(answers, labels, k), top_k(wanted, labels, k)) for k in (1, 5)]
+        shown = tops(answers.shape[1])
+        marks = [(k, top_k(answers, labels, k), top_k(wanted, labels, k)) for k in shown]
         for k, measured, reference in marks:
             if measured is not None:
                 print(f"{network}: top-{k} {measured:.3f}%, integer reference {reference:.3f}%")
-    print(
-        f"{network}: {len(images)} images, up to {batch} at a time, {device.fabric.calls} calls, "
-        f"{device.live_buffers} buffers left"
-    )
+    print(f"{network}: {len(images)} images")
+    LOG.info("%d calls of up to %d images", device.fabric.calls, batch)
+    if note := other_text(build):
+        print(note)
     if wrong.size:
         names = [name for name, one in expected.items() if (found[name] != one).any()]
         where = f" of {', '.join(names)}" if len(expected) > 1 else ""

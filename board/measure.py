@@ -13,7 +13,7 @@ import numpy as np
 from nuq.board.driver import Accelerator, Call
 from nuq.formats.design import TRAFFIC, Layer
 from nuq.formats.errors import UserError
-from nuq.formats.images import percent_correct
+from nuq.formats.images import percent_correct, tops
 from nuq.formats.packing import WORD_BYTES
 
 DEFAULT_REPEATS = 20
@@ -57,10 +57,10 @@ def accuracy(board: Accelerator, images: np.ndarray, labels: np.ndarray) -> dict
     """
     if not board.design.classifies:
         return {"images": len(images), "top1": None, "top5": None}
-    found = next(iter(predict_all(board, images, "accuracy").values()))
-    logits = board.design.answers(found)
-    tops = {f"top{k}": top_k(logits, labels, k) for k in (1, 5)}
-    return {"images": len(images), **tops}
+    integers = next(iter(predict_all(board, images, "accuracy").values()))
+    logits = board.design.answers(integers)
+    found = {f"top{k}": top_k(logits, labels, k) for k in tops(logits.shape[1])}
+    return {"images": len(images), "top5": None, **found}
 
 
 def call_seconds(board: Accelerator, call: Call) -> float:

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 FEWEST = 16  # images that say whether a network guesses
+SEEDED = "the weights are seeded random numbers: accuracy means nothing"
 ABOVE_CHANCE = 0.1  # share of what is above chance that a network must reach not to be guessing
 
 
@@ -50,9 +51,14 @@ def chance_warning(top1: float, images: int, classes: int, recipe: str) -> str |
 
 
 def warning_of(manifest: Mapping[str, Any], recipe: str) -> str | None:
-    """`chance_warning` of a manifest.json; seeded weights guess, and every report says so."""
+    """What is to be known of a manifest.json's network before its accuracy is believed, else None.
+
+    That its weights are seeded, or `chance_warning`.
+    """
+    if manifest["weights"] == "seeded":
+        return f"WARNING: {SEEDED}"
     measured = manifest["accuracy"]
-    if measured is None or manifest["weights"] == "seeded":
+    if measured is None:
         return None
     classes = prod(manifest["layers"][-1]["out_shape"])
     return chance_warning(measured["float_top1"], measured["images"], classes, recipe)

@@ -23,6 +23,7 @@ from nuq.formats.errors import UserError
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 LEVELS = 256  # of a pixel
+TOP5_ABOVE = 10  # classes: of fewer, an answer among five says little
 # How names of pictures end; a file without such an end is one, too, if it has none at all.
 PICTURES = frozenset(
     f".{end}"
@@ -152,6 +153,15 @@ def best_classes(logits: np.ndarray, top: int) -> np.ndarray:
     [[0, 1], [2, 1]]
     """
     return np.argsort(-logits, axis=1, kind="stable")[:, :top]
+
+
+def tops(classes: int) -> tuple[int, ...]:
+    """Which top-k say something of an answer among so many classes.
+
+    >>> tops(10), tops(1000)
+    ((1,), (1, 5))
+    """
+    return (1, 5) if classes > TOP5_ABOVE else (1,)
 
 
 def percent_correct(logits: np.ndarray, labels: np.ndarray, top: int = 1) -> float:

@@ -20,10 +20,11 @@ import torch
 from tqdm import tqdm
 
 from nuq.formats.arithmetic import Shape
+from nuq.formats.basis import SEEDED
 from nuq.formats.build import atomic_file, write_atomic
 from nuq.formats.ending import class_values, ending_of
 from nuq.formats.errors import UserError, existing
-from nuq.formats.images import ImageSet, best_classes
+from nuq.formats.images import ImageSet, best_classes, tops
 from nuq.formats.network import Layer, Network
 from nuq.formats.packing import unpack_raw
 from nuq.model_prep import run, stats
@@ -237,13 +238,12 @@ def against(outputs: Outputs, other: Outputs, folder: Path) -> dict[str, Any]:
             "run make accuracy there again"
         )
     found: dict[str, Any] = {"folder": str(folder)}
-    for top in (1, 5):
-        if top < outputs.exact.shape[1]:
-            before, after = (
-                (best_classes(one.integer, top) == one.labels[:, None]).any(axis=1)
-                for one in (other, outputs)
-            )
-            found[f"top{top}"] = asdict(stats.paired(before, after))
+    for top in tops(outputs.exact.shape[1]):
+        before, after = (
+            (best_classes(one.integer, top) == one.labels[:, None]).any(axis=1)
+            for one in (other, outputs)
+        )
+        found[f"top{top}"] = asdict(stats.paired(before, after))
     change = stats.divergences(outputs.exact, outputs.integer)
     change -= stats.divergences(other.exact, other.integer)
     return {**found, "divergence": stats.mean_interval(change)}
@@ -288,7 +288,9 @@ def interval_text(found: Mapping[str, float]) -> str:
 def print_paired(rows: Mapping[str, Mapping[str, Any]], other: str) -> None:
     """Rates as `stats.compare` gives them, against another network's."""
     for name, found in rows.items():
-        if "percent" in found:
+        if name == "agreement1":
+            text = f"predictions that agree with {other}: {found['percent']:.2f}%"
+        elif "percent" in found:
             text = f"float's first answer among the first {name[9:]}: {found['percent']:.2f}%"
         else:
             text = (
@@ -301,7 +303,7 @@ def print_paired(rows: Mapping[str, Mapping[str, Any]], other: str) -> None:
 def write(result: dict[str, Any], outputs: Outputs, folder: Path) -> None:
     """Print the figures and write folder/accuracy.json, and the outputs beside it."""
     if result["weights"] == "seeded":
-        print("the weights are seeded random numbers: these percentages mean nothing")
+        print(SEEDED)
     print(f"{'layer':<40}{'SQNR dB':>9}  (of {result['layer_images']} images)")
     for layer in result["layers"]:
         value = layer["sqnr_db"]
@@ -335,10 +337,10 @@ def _print_answers(result: Mapping[str, Any]) -> None:
     ]
     if "csim" in result:
         rows.append(("C-simulation", result["csim"]["top1"], result["csim"]["top5"]))
-    print(f"{result['images']} test images{'':<17}{'top-1 %':>9}{'top-5 %':>9}")
-    for name, top1, top5 in rows:
-        print(f"{name:<32}{top1:>9.2f}{'-' if top5 is None else format(top5, '.2f'):>9}")
-    print(f"predictions that agree with float: {result['agreement']:.2f}%")
+    heads = ("top-1 %", "top-5 %")[: 1 if result["float_top5"] is None else 2]
+    print(f"{result['images']} test images".ljust(32) + "".join(f"{head:>9}" for head in heads))
+    for name, *rates in rows:
+        print(f"{name:<32}" + "".join(f"{rate:>9.2f}" for rate in rates if rate is not None))
     print_paired(result["paired"], "float")
     print(f"divergence from float: {interval_text(result['divergence'])} nats")
     if "against" in result:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nuq.formats.basis import calibration_text, chance_warning
+from nuq.formats.basis import SEEDED, calibration_text, chance_warning
 from nuq.formats.build import is_current, sha256_file
 from nuq.formats.errors import UserError
 from nuq.formats.network import Network, load, save
@@ -38,8 +38,8 @@ NAMED = 4  # layers that a warning names
 UNLABELLED = 16  # images that a network which does not answer by classes is measured on, or half
 
 
-def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
-    """What was found, layer by layer, on stdout."""
+def _print_summary(network: Network, done: Quantization, folder: Path, tested: bool) -> None:
+    """What was found, layer by layer, on stdout; `tested`: the accuracy of the test images, too."""
     print(f"{network.name}: weights {network.weights}, qm {network.qm}")
     print(f"input: {network.input.preprocessing.text}")
     print(calibration_text(network.calibration))
@@ -60,7 +60,7 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
     )
     if lost := lost_layers(network):
         print(lost, file=sys.stderr)
-    if network.accuracy is not None:
+    if tested and network.accuracy is not None:
         entry = network.accuracy
         print(
             f"accuracy on {entry['images']} test images: float {entry['float_top1']:.2f}%, "
@@ -68,7 +68,7 @@ def _print_summary(network: Network, done: Quantization, folder: Path) -> None:
         )
         warn_of_chance(entry["float_top1"], entry["images"], network)
         if network.weights == "seeded":
-            print("the weights are seeded random numbers: these percentages mean nothing")
+            print(SEEDED)
     print(f"written: {folder}")
 
 
@@ -141,8 +141,11 @@ def quantize(options: Options) -> None:
     make_folder(subject_of(options, options.test_images), options.folder / "quantized")
 
 
-def make_folder(subject: Subject, folder: Path) -> None:
-    """Write the folder of a quantized network, or leave it where it is up to date."""
+def make_folder(subject: Subject, folder: Path, tested: bool = True) -> None:
+    """Write the folder of a quantized network, or leave it where it is up to date.
+
+    `tested`: say the accuracy of its own few test images.
+    """
     settings, manifest = subject.settings_sha256(), folder / "manifest.json"
     arrays = folder / "arrays.npz"
     stands = is_current(manifest, settings, [arrays, folder / "vectors.npz"])
@@ -154,7 +157,7 @@ def make_folder(subject: Subject, folder: Path) -> None:
     measured = measured_accuracy(vectors, network, subject.images.test.labelled)
     network = replace(network, accuracy=measured)
     save(network, vectors, folder)
-    _print_summary(network, done, folder)
+    _print_summary(network, done, folder, tested)
 
 
 def _kept_images(options: Options) -> int:
@@ -190,7 +193,7 @@ def accuracy(options: Options) -> None:
         images = choose_images(subject.spec, options.data, number)
         subject = replace(subject, images=images)
     folder = options.folder / "quantized"
-    make_folder(subject, folder)
+    make_folder(subject, folder, tested=False)
     test = subject.images.held_out(options.test_images if options.csim else number, answers)
     network = load(folder)
     result, outputs = measuring.measure(subject, network, test)

@@ -18,7 +18,7 @@ from nuq.formats.basis import calibration_text
 from nuq.formats.build import digest, program_files
 from nuq.formats.ending import class_values, decides, ending_of
 from nuq.formats.errors import UserError
-from nuq.formats.images import ImageSet, percent_correct
+from nuq.formats.images import ImageSet, percent_correct, tops
 from nuq.formats.network import InputFormat, Network
 from nuq.formats.quantizer import QM_RANGE, Quantizer
 from nuq.model_prep import data, run
@@ -40,7 +40,6 @@ _LOAD_LIMIT = 5000  # images read of a large data set
 _CALIBRATION_VALUES = 10_000_000  # input values calibrated on, as far as there are images
 _CALIBRATION_IMAGES = (64, 2000)  # but at least and at most so many images
 _SEARCH_IMAGES = {True: 256, False: 8}  # a search runs on, with and without labels
-_TOP5_CLASSES = 10  # fewer classes have no meaningful top-5
 
 
 @dataclass(frozen=True)
@@ -339,7 +338,7 @@ def scores(exact: np.ndarray, integer: np.ndarray, labels: np.ndarray) -> dict[s
     entry: dict[str, Any] = {"images": len(labels)}
     for name, logits in (("float", exact), ("integer", integer)):
         entry[f"{name}_top1"] = percent_correct(logits, labels)
-        wide = logits.shape[1] > _TOP5_CLASSES
+        wide = 5 in tops(logits.shape[1])
         entry[f"{name}_top5"] = percent_correct(logits, labels, 5) if wide else None
     entry["agreement"] = percent_correct(integer, exact.argmax(axis=1))
     return entry

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from nuq.formats.images import best_classes
+from nuq.formats.images import best_classes, tops
 
 _RESAMPLES = 10_000
 _MEANS = 2_000  # resamples of a mean
@@ -92,14 +92,14 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> dict[str, flo
 
 
 def compare(
-    exact: np.ndarray, other: np.ndarray, labels: np.ndarray, tops: tuple[int, ...] = (1, 5)
+    exact: np.ndarray, other: np.ndarray, labels: np.ndarray, which: tuple[int, ...] = ()
 ) -> dict[str, Any]:
     """Another network's answers beside the float network's, with 95% intervals.
 
     Args:
         exact, other: logits [N, classes] of the float and the other network.
         labels: int [N].
-        tops: which top-k; those of as many classes or more are left out.
+        which: top-k, none: what so many classes have; those of as many or more are left out.
 
     Returns:
         By "topK": {difference, low, high, lost, gained, p_value}; by "agreementK": {percent, low,
@@ -107,7 +107,7 @@ def compare(
     """
     found: dict[str, Any] = {}
     first = best_classes(exact, 1)[:, 0]
-    for top in tops:
+    for top in which or tops(exact.shape[1]):
         if top >= exact.shape[1]:
             continue
         best = best_classes(other, top)

@@ -257,13 +257,15 @@ def accuracy(folder: Path) -> Result:
         "same first answer": percent(data["agreement"], data["images"]),
         "divergence": f"{gap['mean']:.4f} nats, 95% interval {gap['low']:.4f} to {gap['high']:.4f}",
     }
+    tops = ["top1"] + ["top5"] * (data["float_top5"] is not None)
     rows: list[tuple[Cell, ...]] = [
-        (name, data[f"{name}_top1"], data[f"{name}_top5"]) for name in ("float", "integer")
+        (name, *(data[f"{name}_{top}"] for top in tops)) for name in ("float", "integer")
     ]
     if simulated := data.get("csim"):
-        rows.append(("C-simulation", simulated["top1"], simulated["top5"]))
+        rows.append(("C-simulation", *(simulated[top] for top in tops)))
+    head = ("network", *(f"top-{top[3:]} %" for top in tops))
     tables = [
-        Table("accuracy", ("network", "top-1 %", "top-5 %"), rows),
+        Table("accuracy", head, rows),
         Table("layers", ("layer", "SQNR dB"), layers),
     ]
     return Result(f"{data['network']}: accuracy", folder, data, facts, tables)

@@ -11,15 +11,18 @@ import pytest
 
 from nuq.board.bundle import (
     BITSTREAM,
+    BUNDLE,
     HANDOFF,
     MANIFEST,
     make_bundle,
     manifest_digest,
+    other_text,
     read_zipped_manifest,
     unpack,
 )
 from nuq.board.commands import check_board
 from nuq.board.driver import Accelerator
+from nuq.board.emulate import emulate
 from nuq.board.errors import BundleError, DesignError, MemoryShortageError
 from nuq.formats.build import sha256_file
 from nuq.formats.commands import main
@@ -43,6 +46,25 @@ def test_the_same_input_gives_the_same_bytes(digits_build):
     assert make_bundle(digits_build, name="again.zip").read_bytes() == first
     assert len(first) < 1_000_000
     (digits_build / "again.zip").unlink()
+
+
+def test_a_bundle_of_another_build_is_said_to_be(digits_build, other_build, bundle, capsys):
+    """As where a build was made again with other options, and emulated, after `make bundle`."""
+    path = make_bundle(digits_build)
+    assert other_text(digits_build) is None
+    shutil.copyfile(make_bundle(other_build), path)
+    assert emulate(digits_build) == 0
+    mine, other = read_design(digits_build), read_design(other_build)
+    assert (
+        f"note: {path} is of another build: engine {other.engine_id} (the hardware), network "
+        f"{other.network_id} (program and weights), here engine {mine.engine_id}"
+    ) in capsys.readouterr().out
+    path.write_bytes(b"PK")
+    assert "is no bundle that can be read; `make bundle` writes" in (other_text(digits_build) or "")
+    assert main(["bundle", f"OUT={digits_build}"]) == 0
+    said = f"engine {mine.engine_id} (the hardware), network {mine.network_id} (program and"
+    assert said in capsys.readouterr().out and other_text(digits_build) is None
+    (other_build / BUNDLE).unlink()
 
 
 def test_manifest_has_every_file_and_the_design(digits_build, tmp_path):

@@ -411,6 +411,8 @@ def test_a_later_step_warns_of_a_network_that_guesses(tmp_path, capsys, monkeypa
     assert "SCALE and RESIZE ((pixel * 1 - 0.5) / 0.5, shorter side to 40" in said.err
     manifest["accuracy"] = None
     dispatch.say_calibration(tmp_path)
+    assert capsys.readouterr().err == ""
     manifest |= {"accuracy": {"float_top1": 16.9, "images": 360}, "weights": "seeded"}
     dispatch.say_calibration(tmp_path)
-    assert capsys.readouterr().err == ""
+    seeded = "WARNING: the weights are seeded random numbers: accuracy means nothing\n"
+    assert capsys.readouterr().err == seeded

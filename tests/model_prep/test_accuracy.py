@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from nuq import results
 from nuq.formats import network as manifest
 from nuq.formats.commands import main
 from nuq.formats.errors import UserError, run_cli
@@ -30,13 +31,13 @@ from nuq.model_prep.source import Recipe, open_source
 from tests.checkout import shared
 
 
-def small_model(path: Path, channels: int = 3) -> Path:
+def small_model(path: Path, channels: int = 3, classes: int = 12) -> Path:
     """Two convolutions side by side, concatenated, summed with themselves, averaged over space."""
     random = np.random.default_rng(1)
     tensors = {
         "w1": random.standard_normal((8, channels, 3, 3)), "b1": random.standard_normal(8),
         "w2": random.standard_normal((8, channels, 3, 3)), "b2": random.standard_normal(8),
-        "w3": random.standard_normal((12, 16, 1, 1)),
+        "w3": random.standard_normal((classes, 16, 1, 1)),
     }  # fmt: skip
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["a"], pads=[1, 1, 1, 1]),
@@ -50,7 +51,7 @@ def small_model(path: Path, channels: int = 3) -> Path:
     graph = helper.make_graph(
         nodes, "small",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, 10, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 12, 1, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, classes, 1, 1])],
         [numpy_helper.from_array(v.astype(np.float32), k) for k, v in tensors.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
@@ -59,11 +60,11 @@ def small_model(path: Path, channels: int = 3) -> Path:
     return path
 
 
-def labelled(path: Path, number: int = 90) -> Path:
+def labelled(path: Path, number: int = 90, classes: int = 12) -> Path:
     """Noise whose labels say nothing."""
     random = np.random.default_rng(2)
     images = random.integers(0, 256, (number, 10, 8, 3), dtype=np.uint8)
-    np.savez(path, images=images, labels=random.integers(0, 12, number))
+    np.savez(path, images=images, labels=random.integers(0, classes, number))
     return path
 
 
@@ -91,6 +92,26 @@ def test_accuracy_of_an_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert all(row["sqnr_db"] > 20 for row in result["layers"])
     assert manifest.read_manifest(out / "quantized")["network"] == "s_1"
+
+
+def test_nothing_is_said_twice_nor_what_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No top-5 of six classes, no accuracy on the one image that was quantized, one agreement."""
+    net, images = (
+        small_model(tmp_path / "six.onnx", classes=6), labelled(tmp_path / "d.npz", classes=6)
+    )  # fmt: skip
+    assert run("accuracy", f"NET={net}", f"DATA={images}", "BITS=8", f"OUT={tmp_path}") == 0
+    text, result = capsys.readouterr().out, result_of(tmp_path)
+    assert "test images: float" not in text and "top-5" not in text and "first 5" not in text
+    assert text.count("agree with float") == 1 and "first 1" not in text
+    assert sorted(result["paired"]) == ["agreement1", "top1"] and result["float_top5"] is None
+    shown = results.read("accuracy", tmp_path).tables[0]
+    assert list(shown.head) == ["network", "top-1 %"] and len(shown.rows) == 2
+    arguments = (f"NET={small_model(tmp_path / 'a.onnx')}", f"DATA={labelled(tmp_path / 'a.npz')}")
+    assert run("accuracy", *arguments, "BITS=8", f"OUT={tmp_path / 'a'}") == 0
+    text = capsys.readouterr().out
+    assert "top-5 %" in text and "float's first answer among the first 5: " in text
 
 
 def test_seeded_weights_and_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

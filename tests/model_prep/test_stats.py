@@ -55,7 +55,7 @@ def test_equal_answers_have_no_difference() -> None:
 def test_compare_counts_agreement_and_leaves_out_wide_tops() -> None:
     exact = np.array([[3.0, 2, 1], [0, 1, 2]])
     other = np.array([[2.0, 3, 1], [0, 1, 2]])
-    found = stats.compare(exact, other, np.array([0, 2]), tops=(1, 2, 5))
+    found = stats.compare(exact, other, np.array([0, 2]), which=(1, 2, 5))
     assert sorted(found) == ["agreement1", "agreement2", "top1", "top2"]
     assert found["top1"]["difference"] == -50
     assert found["agreement1"]["percent"] == 50
