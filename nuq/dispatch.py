@@ -69,7 +69,23 @@ def needed(command: str, options: Options | None = None) -> list[str]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs from a build until this one has ended (make -j, two shells)."""
+    """Keep other runs from a build until this one has ended (make -j, two shells).
+
+    Folders that are made for it go again where nothing has been put into them.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    handle = _lock(folder)
+    try:
+        yield
+    finally:
+        for path in made:
+            with suppress(OSError):  # of one that is not empty
+                path.rmdir()
+        os.close(handle)
+
+
+def _lock(folder: Path) -> int:
+    """A handle of the folder, made where there is none, that no other process has locked."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK) or not folder.is_dir():
@@ -78,14 +94,14 @@ def locked(folder: Path) -> Iterator[None]:
         )
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"note: {folder} is in use; waiting for that run to end", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"note: {folder} is in use; waiting for that run to end", file=sys.stderr)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
+        return handle
+    os.close(handle)  # of a folder that the run before has removed
+    return _lock(folder)
 
 
 def run_stage(stage: str, options: Options) -> bool:

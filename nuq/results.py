@@ -27,6 +27,7 @@ class Table:
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    note: str = ""  # what must be known to read it, a line behind it
 
     def text(self) -> str:
         """The table in columns, the first on the left, the others on the right.
@@ -38,13 +39,14 @@ class Table:
         """
         cells = [list(self.head), *([shown(cell) for cell in row] for row in self.rows)]
         wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(
+        lines = [
             "  ".join(
                 cell.rjust(width) if place else cell.ljust(width)
                 for place, (cell, width) in enumerate(zip(row, wide, strict=True))
             ).rstrip()
             for row in cells
-        )
+        ]
+        return "\n".join([*lines, *([self.note] if self.note else [])])
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""
@@ -53,8 +55,9 @@ class Table:
             f"<tr>{''.join(f'<td>{html.escape(shown(cell))}</td>' for cell in row)}</tr>"
             for row in self.rows
         )
+        title = "; ".join(text for text in (self.title, self.note) if text)
         return (
-            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead>"
+            f"<table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{rows}</tbody></table>"
         )
 
@@ -149,7 +152,7 @@ def quantized(folder: Path) -> Result:
             facts[f"{name} top-1"] = percent(measured[f"{name}_top1"], measured["images"])
     rows = []
     for layer in data["layers"]:
-        chosen = layer["quantizer"] or {"scheme": "raw", "bits": layer["acc_bits"]}
+        chosen = layer["quantizer"] or {"scheme": "raw", "bits": None}
         rows.append((
             layer["name"], layer["kind"], shape(layer["out_shape"]), chosen["scheme"],
             chosen["bits"], layer["out_frac"], layer.get("weight_bits"), layer["sqnr_db"],
@@ -204,7 +207,8 @@ def report(folder: Path) -> Result:
     if agreement := csim.get("accuracy"):
         facts["top-1"] = percent(agreement["csim_top1"], agreement["images"])
     title = f"{data['network']} on {data['part']}"
-    tables = [Table("layers", head, rows)]
+    note = f"bytes and cycles of {data['images']:,} image(s) together"
+    tables = [Table("layers", head, rows, note)]
     page = folder / "report.html"
     return Result(title, folder, data, facts, tables, page, lambda: layer_bars(data))
 

@@ -25,6 +25,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_csim_prints_a_table_and_all_three_accuracies(digits):
     _, text = digits
+    assert "C-simulation of 360 image(s); codes and bytes are of all of them:\nlayer " in text
     assert "mismatches" in text and "PASSED: every layer is bit-exact" in text
     assert "the last two agree on 360 of 360 images" in text
     for layer in ("conv1", "conv2", "conv3", "fc4", "fc5"):
@@ -122,6 +123,7 @@ def test_a_bundle_is_what_was_simulated(tmp_path):
 BAD = [
     ("NET=alexnot", "^error: NET must be one of .*alexnet.*, not 'alexnot'"),
     ("PE=4096", "^error: .*XC7Z020"),
+    ("BITS=99", "^error: BITS of layer conv1 must be 1..8 for knq"),
     ("CSIM_TYPES=slow", "^error: CSIM_TYPES must be one of fast, exact, timed, not 'slow'"),
 ]
 
@@ -135,6 +137,8 @@ def test_bad_input_ends_in_one_sentence(option, pattern, tmp_path):
     assert re.search(pattern, line, re.IGNORECASE), line
     half_written = [p for p in tmp_path.rglob(".*") if p.is_file() or p.is_dir()]
     assert half_written == []
+    made = {path.name for path in tmp_path.iterdir()}  # no empty folder
+    assert made == ({"out"} if (tmp_path / "out" / "quantized").is_dir() else set())
 
 
 def test_a_missing_compiler_is_named(digits):

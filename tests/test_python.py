@@ -38,9 +38,12 @@ def test_a_network_goes_from_file_to_bundle(digits, tmp_path):
     assert quantized.facts["calibrated on"] == "1,437 images of scikit-learn digits"
     assert quantized.facts["integer top-1"].endswith("of 12 images")
     text = digits.report.table()
-    assert [line.split()[0] for line in text.splitlines()] == [
-        "layer", "conv1", "conv2", "conv3", "fc4", "fc5"
-    ]  # fmt: skip
+    *rows, note = text.splitlines()
+    names = ["layer", "conv1", "conv2", "conv3", "fc4", "fc5"]
+    assert [line.split()[0] for line in rows] == names
+    assert note == "bytes and cycles of 12 image(s) together"
+    raw = digits.quantize().tables[0].rows[-1]
+    assert raw[3:5] == ("raw", None)  # as `nuq quantize` prints it
     assert digits.report.facts["C-simulation"] == "5 layers bit-exact"
     assert digits.report["csim"]["mismatches"] == 0
     assert digits.settings == {"NET": "digits", "IMAGES": 12, "BITS": "3"}

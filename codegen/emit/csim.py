@@ -91,6 +91,7 @@ def run_bench(options: Options, program: Path, images: int) -> int:
         (options.folder / "csim" / name).unlink(missing_ok=True)
     folders = [str(options.folder / name) for name in ("params", "golden", "csim")]
     command = [str(program), *folders, str(images)]
+    print(f"C-simulation of {images} image(s); codes and bytes are of all of them:", flush=True)
     if options.first_layers:
         command.append(str(options.first_layers))
     return subprocess.run(command, check=False).returncode

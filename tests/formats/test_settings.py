@@ -324,6 +324,36 @@ def test_a_build_is_for_one_run_at_a_time(tmp_path):
             assert second.wait(30) == 0
 
 
+def test_a_folder_that_nothing_was_put_into_goes_again(tmp_path):
+    folder = tmp_path / "build" / "net"
+    with pytest.raises(UserError, match="^no$"), dispatch.locked(folder):
+        raise UserError("no")
+    assert [*tmp_path.iterdir()] == []
+    folder.parent.mkdir()  # what was there stays
+    with dispatch.locked(folder):
+        pass
+    assert [*tmp_path.rglob("*")] == [folder.parent]
+    with dispatch.locked(folder):
+        (folder / "report.json").write_text("")
+    assert (folder / "report.json").is_file()
+
+
+def test_a_run_that_waited_for_a_folder_that_is_gone_makes_it_anew(tmp_path, monkeypatch):
+    folder, lock = tmp_path / "net", dispatch.fcntl.flock
+
+    def removed(handle: int, how: int) -> None:
+        monkeypatch.setattr(dispatch.fcntl, "flock", lock)
+        folder.rmdir()
+        lock(handle, how)
+
+    monkeypatch.setattr(dispatch.fcntl, "flock", removed)
+    with dispatch.locked(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            lock(handle, dispatch.fcntl.LOCK_EX | dispatch.fcntl.LOCK_NB)
+        os.close(handle)
+
+
 def test_a_whole_command_has_the_lock(flow, monkeypatch):
     held = []
 
