@@ -5,9 +5,11 @@ A mismatch in a simulation ends with exit status 1. What a command needs is impo
 so that none waits for another's.
 """
 
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+from nuq.formats import help
 from nuq.formats.errors import UserError
 from nuq.formats.options import Options
 
@@ -131,19 +133,24 @@ def compare(options: Options) -> None:
 
 
 def parts(_: Options) -> None:
-    """List the FPGA parts."""
-    from nuq.formats.hardware import load_parts
+    """List the FPGA parts with their boards, then where the figures come from."""
+    from nuq.formats.hardware import load_boards, load_parts
 
+    found = load_parts().values()
     print(
         f"{'part':8s} {'DSP':>5s} {'BRAM36':>6s} {'URAM':>4s} {'LUT':>7s} {'MHz':>4s} "
-        f"{'GB/s':>5s} {'ports':>5s}  source"
+        f"{'GB/s':>5s} {'ports':>5s}  boards"
     )
-    for part in load_parts().values():
-        source = "; ".join(part.source.values())
+    for part in found:
+        boards = ", ".join(name for name, one in load_boards().items() if one.part == part.name)
         print(
             f"{part.name:8s} {part.dsp:5d} {part.bram36:6d} {part.uram:4d} {part.lut:7d} "
-            f"{part.clock_mhz:4g} {part.ddr_gbs:5g} {part.ports:5d}  {source}"
+            f"{part.clock_mhz:4g} {part.ddr_gbs:5g} {part.ports:5d}  {boards}"
         )
+    print("\nWhere the figures come from (docs/parts.md):")
+    for part in found:
+        text = f"{part.name}: {'; '.join(part.source.values())}"
+        print(textwrap.fill(text, help.WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def hls_check(options: Options) -> int:

@@ -39,8 +39,11 @@ def test_every_figure_of_a_part_has_a_source(path: Path, capsys) -> None:
     assert f"{64 if family else 128} bits" in part.source["ports"]
     assert part.multiplier == ((25, 18) if family else (27, 18))
     assert main(["parts"]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(part.name))
-    assert all(text in line for text in part.source.values())
+    table, _, sources = capsys.readouterr().out.partition("\n\n")
+    row = next(line for line in table.splitlines() if line.startswith(part.name))
+    assert all(name in row for name, one in load_boards().items() if one.part == part.name)
+    assert max(map(len, [*table.splitlines(), *sources.splitlines()])) <= 100
+    assert all(" ".join(text.split()) in " ".join(sources.split()) for text in part.source.values())
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
