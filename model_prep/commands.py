@@ -58,6 +58,12 @@ def _print_summary(network: Network, done: Quantization, folder: Path, tested: b
         f"search images: {done.uniform_score:.2f} {done.unit} with {network.qm}-bit uniform "
         f"codes, {done.score:.2f} with these"
     )
+    if done.goal:
+        width = max(layer.bits for layer in done.plan.layers if layer.bits is not None)
+        print(
+            f"BITS=auto: the smallest width for all layers is {width} ({done.goal}); "
+            "`nuq allocate` finds one for each layer"
+        )
     if lost := lost_layers(network):
         print(lost, file=sys.stderr)
     if tested and network.accuracy is not None:

@@ -229,6 +229,7 @@ class Quantization:
     uniform_score: float  # of the qm-bit uniform network
     score: float  # of the result
     unit: str  # of both scores
+    goal: str  # of a search for the width, for people; empty where none was asked for
     network: FakeQuantized  # with the weights to quantize
     scales: Mapping[str, np.ndarray]  # of the stored channels against the network's
 
@@ -281,8 +282,10 @@ def quantization(
         graph, source, plan, pixels, labels, to_float, few
     )  # fmt: skip
     plan = replace(plan, qm=formats.qm)
+    text = ""
     if plan.searches_bits:
         goal = formats.score - evaluator.delta(plan.delta)
+        text = evaluator.goal_text(goal, plan.delta, formats.qm)
         plan = fracs.smallest_width(plan, formats, evaluator, goal)
     scales: Mapping[str, np.ndarray] = {}
     outputs: np.ndarray | None = None
@@ -302,7 +305,7 @@ def quantization(
     score = evaluator.score(quantizers) if outputs is None else evaluator.rate(outputs)
     return Quantization(
         plan, formats.qm, quantizers, {name: one.sqnr_db for name, one in stored.items()},
-        formats.score, score[0], evaluator.unit, network, scales,
+        formats.score, score[0], evaluator.unit, text, network, scales,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from nuq.model_prep.quantize.calibrate import FloatMaps, Formats
 from nuq.model_prep.quantize.plan import AUTO, TECHNIQUES, Plan
 from nuq.model_prep.quantize.plan_file import read_toml
 from nuq.model_prep.quantize.refine import pipeline
-from nuq.model_prep.quantize.score import Sample
+from nuq.model_prep.quantize.score import Evaluator, Sample
 from nuq.model_prep.quantize.sensitivity import answers
 from nuq.model_prep.stages import Subject, calibrate, search_images
 
@@ -68,11 +68,16 @@ def _timed_search(
         return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
+def _goal(problem: Problem, sample: Sample, goal: float, options: Options) -> str:
+    plan = problem.open_plan
+    return Evaluator(sample, options.metric).goal_text(goal, plan.delta, problem.formats.qm)
+
+
 def _search(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Outcome:
     done, seconds = _timed_search(problem, sample, options)
     print(
         f"search: {done.nb} bits ({100 * done.nb / done.start_nb:.1f}% of {done.start_bits} "
-        f"everywhere), {done.score:.2f} {done.unit}, goal {done.goal:.2f}, "
+        f"everywhere), {done.score:.2f} {done.unit}, {_goal(problem, sample, done.goal, options)}, "
         f"{done.evaluations} candidates in {seconds['wall']:.1f} s"
     )
     result = _without_plan(done)
@@ -99,13 +104,18 @@ def _budget(problem: Problem, sample: Sample, maps: Maps, options: Options) -> O
             points = budget.front(problem, measure, table, options.points)
             goal = goal_of(problem, measure)
             chosen = next((point for point in points if point.measured >= goal), points[-1])
+            why = f"the smallest that reaches it: {_goal(problem, sample, goal, options)}"
+            if chosen.measured < goal:
+                why = f"none reaches it: {_goal(problem, sample, goal, options)}"
         else:
             chosen = budget.best_for(problem, measure, table, options.nb)
             points = [chosen]
+            why = f"the best within NB={options.nb}"
         print(f"{'NB':>12}{'predicted dB':>14}{'measured dB':>13}{measure.unit:>26}")
         for point in points:
             print(f"{point.nb:>12}{point.predicted_db:>14.2f}{point.measured_db:>13.2f}"
-                  f"{point.measured:>26.2f}")  # fmt: skip
+                  f"{point.measured:>26.2f}{'  *' if point is chosen else ''}")  # fmt: skip
+        print(f"* {why}; dB: SQNR of the output against float")
     result = {"sensitivity": asdict(table), "front": [asdict(point) for point in points],
               "chosen": asdict(chosen)}  # fmt: skip
     return problem.plan(chosen.widths), result

@@ -241,6 +241,10 @@ class Evaluator:
         """What a search may lose: DELTA, or what the metric has where that is not given."""
         return self.metric.delta if given is None else given
 
+    def goal_text(self, goal: float, given: float | None, qm: int) -> str:
+        """What a search must reach, for people; `given` as for `delta`."""
+        return f"goal {goal:.2f}, DELTA {self.delta(given):g} below {qm}-bit uniform codes"
+
     def score(self, quantizers: Mapping[str, Quantizer]) -> tuple[float, float]:
         """(score, output SQNR in dB): greater is better, the second decides between equals."""
         return self.rate(self.sample.outputs(quantizers))

@@ -284,6 +284,39 @@ def test_sqnr_allocation_predicts_what_is_measured(tmp_path: Path) -> None:
     assert more["nb"] > entry["nb"]
 
 
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        ("POINTS=3", r"\* the smallest that reaches it: goal [\d.]+, DELTA 1 below 12-bit "),
+        ("POINTS=3 METRIC=sqnr DELTA=0", r"\* none reaches it: goal [\d.]+, DELTA 0 below "),
+        ("NB=9000", r"\* the best within NB=9000; dB: "),
+    ],
+)
+def test_a_front_says_which_point_is_taken_and_why(
+    options: str, last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = allocated(tmp_path, "IMAGES=40", "METHOD=budget", *options.split())
+    said = capsys.readouterr().out
+    marked = [line.split()[0] for line in said.splitlines() if line.endswith("  *")]
+    assert marked == [str(entry["chosen"]["nb"])]
+    assert re.search(f"^{last}", said, re.MULTILINE)
+
+
+def test_a_search_says_what_it_had_to_reach(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    goal = r"goal [\d.]+, DELTA 1 below 12-bit uniform codes"
+    allocated(tmp_path, "IMAGES=40")
+    assert re.search(f"^search: .* % top-1, {goal}, ", capsys.readouterr().out, re.MULTILINE)
+    assert run_cli(main, ["quantize", "NET=digits", "BITS=auto", f"OUT={tmp_path}"]) == 0
+    found = re.search(
+        rf"^BITS=auto: the smallest width for all layers is (\d) \({goal}\); ",
+        capsys.readouterr().out, re.MULTILINE,
+    )  # fmt: skip
+    bits = {layer.quantizer.bits for layer in manifest.load(tmp_path / "quantized").layers[:-1]}  # type: ignore[union-attr]
+    assert found and bits == {int(found[1])}
+
+
 @pytest.mark.parametrize("rho", ["parameters", "macs"])
 def test_sqnr_default_target_is_reached_with_any_kappa(rho: str, tmp_path: Path) -> None:
     entry = allocated(tmp_path, "IMAGES=9", "METHOD=sqnr", "KAPPA=3", f"RHO={rho}")
