@@ -7,6 +7,7 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 PYTHONS := python3.11 python3.12
 COMMANDS := $(shell sed -nE 's/^    "([a-z-]+)": Command.*/\1/p' formats/commands.py)
+TARGETS := $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile)
 OPTIONS := $(shell sed -nE 's/^    ([a-z_]+): .* = option.*/\U\1/p' formats/options.py)
 # Variables of the targets below and of the tools. Others that the command line sets are passed on,
 # too, so that a mistyped name is refused; what the environment sets nuq reads itself.
@@ -40,6 +41,10 @@ $(INSTALLED): requirements.txt
 
 $(COMMANDS): | $(INSTALLED)
 	@$(PYTHON) -m nuq --make$(if $(word 2,$(MAKECMDGOALS)), --several) $@ $(GIVEN)
+
+# A target that there is not; the nearest is named.
+.DEFAULT:
+	@$(ANY_PYTHON) -m nuq --make --targets $@ $(TARGETS)
 
 # Refuses unknown variables where no command of nuq does.
 known:

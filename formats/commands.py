@@ -426,6 +426,11 @@ def main(
             f"make must have variables that exist, not {rest[0]}{meant(rest[0], table())}; "
             "`make help ALL=1` lists them"
         )
+    if command == "--targets":  # that make does not know, and then its own
+        raise UserError(
+            f"make must have targets that exist, not {rest[0]}"
+            f"{meant(rest[0], [*COMMANDS, *rest[1:]])}; `make help ALL=1` lists them"
+        )
     if command not in COMMANDS:
         raise UserError(
             f"the command must be one that exists, not {command}{meant(command, COMMANDS)}; "

@@ -55,7 +55,7 @@ class Options:
         file="file",
     )  # fmt: skip
     data: str | None = option(
-        None, "images: a folder, flat or one a class, or .npz", "two photographs; digits' own",
+        None, "images: a folder, flat or one a class, or .npz", "8 crops of two photographs; digits' own",
         file="folder",
     )  # fmt: skip
     images: int | None = option(
