@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from nuq.formats.options import default_text, table
 
 # The first screen: what takes a network of one's own to a board, and the variables that it takes.
-FIRST_COMMANDS = "init codegen csim accuracy allocate explore finetune study bundle emulate measure hls bitstream"
+FIRST_COMMANDS = (
+    "init codegen csim accuracy allocate explore finetune study bundle emulate measure hls "
+    "bitstream"
+)
 FIRST_OPTIONS = "NET CONFIG DATA IMAGES PRESET SCHEME BITS PART BOARD OUT"
 WIDTH = 100
 

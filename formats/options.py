@@ -55,8 +55,8 @@ class Options:
         file="file",
     )  # fmt: skip
     data: str | None = option(
-        None, "images: a folder, flat or one a class, or .npz", "8 crops of two photographs; digits' own",
-        file="folder",
+        None, "images: a folder, flat or one a class, or .npz",
+        "8 crops of two photographs; digits' own", file="folder",
     )  # fmt: skip
     images: int | None = option(
         None, "test images", "1, digits 360; accuracy and study all that calibration leaves; "
