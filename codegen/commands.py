@@ -102,7 +102,7 @@ def alternatives(options: Options) -> None:
 
     network = load(quantized_folder(options.folder))
     parts = [
-        clocked(part, options.clock) if part.name == DEFAULT_PART else part
+        clocked(part, options.clock if part.name == DEFAULT_PART else None)
         for part in load_parts().values()
     ]
     print(table(network, parts, options.batch or 8))

@@ -25,6 +25,7 @@ from nuq.codegen.emit.render import engine_context
 from nuq.formats.commands import main
 from nuq.formats.errors import UserError
 from nuq.formats.hardware import Part, clocked, find_part, load_parts
+from nuq.formats.network import load
 from tests.networks import full_size, planned
 from tests.pages import check_page
 from tests.toys import Toy, ToyLayer, read_json
@@ -152,7 +153,9 @@ def test_command_writes_pages_and_pictures(
     for name in ("bounds", "roofline"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert main(["alternatives", f"OUT={build}", "BATCH=2"]) == 0
-    assert "codes" in capsys.readouterr().out
+    made = [clocked(part, None) for part in load_parts().values()]  # the clocks that boards make
+    table = alternatives.table(load(build / "quantized"), made, 2)
+    assert "codes" in table and capsys.readouterr().out.endswith(f"{table}\n")
 
 
 @pytest.mark.parametrize("name", ["XC7Z020", "XCZU7EV"])
