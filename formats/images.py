@@ -3,12 +3,11 @@
 
 PC and board read the same DATA by the same recipe, so a photograph gives the same pixels on both.
 Normalisation is a table: an input code for each of the 256 values of a pixel. Pillow, which reads
-and resizes pictures, is imported where a picture is read.
+and resizes pictures, is imported where a picture is read. What a folder holds: formats.folders.
 """
 
 import io
 import itertools
-import sys
 import tokenize
 import zipfile
 import zlib
@@ -20,43 +19,20 @@ from typing import Any
 import numpy as np
 
 from nuq.formats.errors import UserError
+from nuq.formats.folders import labelled_files
+from nuq.formats.schema import stored
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 LEVELS = 256  # of a pixel
 TOP5_ABOVE = 10  # classes: of fewer, an answer among five says little
-# How names of pictures end; a file without such an end is one, too, if it has none at all.
-PICTURES = frozenset(
-    f".{end}"
-    for end in [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "jp2",
-        "png",
-        "apng",
-        "bmp",
-        "dib",
-        "gif",
-        "tif",
-        "tiff",
-        "webp",
-        "avif",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "tga",
-        "pcx",
-        "sgi",
-        "ico",
-    ]
-)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The published way from an image file to a network's input."""
+    """The published way from an image file to a network's input.
+
+    A picture that has exactly the input's size is taken as it is, unless `resize_all`.
+    """
 
     # length of the shorter side before the middle is cut out, in pixels; None: the whole image is
     # resized to the input
@@ -65,6 +41,8 @@ class Preprocessing:
     mean: tuple[float, ...]  # per channel
     std: tuple[float, ...]
     pixel_max: int = LEVELS - 1  # largest pixel value (16 for scikit-learn's digits)
+    # whether pictures of the input's size are resized, too, as who sets RESIZE asks for
+    resize_all: bool = stored(sparse=True, default=False)
 
     @classmethod
     def plain(cls, channels: int) -> "Preprocessing":
@@ -75,8 +53,10 @@ class Preprocessing:
     def text(self) -> str:
         """The recipe in words.
 
-        >>> Preprocessing(256, 1 / 255, (0.5,) * 3, (0.25,) * 3).text
-        '(pixel * 0.00392157 - 0.5) / 0.25, shorter side to 256, the middle cut out'
+        >>> Preprocessing(256, 1 / 255, (0.5,) * 3, (0.25,) * 3, resize_all=True).text
+        '(pixel / 255 - 0.5) / 0.25, shorter side to 256, the middle cut out'
+        >>> Preprocessing(9, 1, (0,), (1,)).text.partition(", ")[2]
+        "shorter side to 9, the middle cut out; pictures of the input's size as they are"
         >>> Preprocessing.plain(1).text
         '(pixel * 1 - 0) / 1, resized to the input'
         """
@@ -87,8 +67,12 @@ class Preprocessing:
         if self.resize is None:
             cut = "resized to the input"
         else:
-            cut = f"shorter side to {self.resize}, the middle cut out"
-        return f"(pixel * {self.scale:g} - {mean}) / {std}, {cut}"
+            kept = "" if self.resize_all else "; pictures of the input's size as they are"
+            cut = f"shorter side to {self.resize}, the middle cut out{kept}"
+        parts = 1 / self.scale
+        whole = round(parts) > 1 and abs(parts - round(parts)) < 1e-9 * parts
+        scaled = f"/ {round(parts)}" if whole else f"* {self.scale:g}"
+        return f"(pixel {scaled} - {mean}) / {std}, {cut}"
 
     def values(self) -> np.ndarray:
         """Network input (float64 [C, 256]) of each pixel value.
@@ -108,6 +92,7 @@ class ImageSet:
     labels: np.ndarray  # int64 [N], -1 where unknown
     classes: list[str] | None
     source: str  # where they come from, for reports
+    kept: int = 0  # how many were taken as they are, when they were read
 
     def __len__(self) -> int:
         """Number of images."""
@@ -182,6 +167,8 @@ class Reader:
     outputs: int  # labels are 0..outputs-1, or -1 where unknown
     preprocessing: Preprocessing  # from a picture to pixels
     classes: tuple[str, ...] = ()  # names of the outputs, which class folders may bear
+    # whether images keep the margin that the recipe cuts away, which training crops at random
+    margins: bool = False
 
     def load(
         self, source: str | Path, limit: int | None = None, progress: Progress = iter
@@ -214,8 +201,8 @@ class Reader:
             )
         return images
 
-    def decode(self, content: bytes, name: str) -> np.ndarray:
-        """Pixels (uint8 [C, H, W]) of a picture's bytes; UserError with `name` if they are none."""
+    def decode(self, content: bytes, name: str) -> Any:
+        """The Pillow picture in a file's bytes, grey or RGB; UserError with `name` if none."""
         library = pillow()
         try:
             image = library.open(io.BytesIO(content))
@@ -230,11 +217,28 @@ class Reader:
                 f"DATA must hold images of 8 or 16 bits, but {name} has mode {image.mode}"
             )
         # Before the resizing, which would pick palette entries and fade colours by transparency.
-        return self.crop(self.shrink(image.convert(self._mode)))
+        return image.convert(self._mode)
 
     @property
     def _mode(self) -> str:
         return "RGB" if self.shape[0] == 3 else "L"
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """(rows, columns) of what is read: the input's, or with its margins."""
+        side = self.preprocessing.resize or 0 if self.margins else 0
+        return max(side, self.shape[1]), max(side, self.shape[2])
+
+    def keeps(self, image: Any) -> bool:
+        """Whether a Pillow picture is taken as it is, without resizing."""
+        exact = (image.height, image.width) == self.shape[1:]
+        return exact and not self.preprocessing.resize_all
+
+    def fit(self, image: Any) -> np.ndarray:
+        """uint8 [C, H, W] of a Pillow picture: as it is in the input's size, else by the recipe."""
+        if self.keeps(image):
+            return self._framed(self._pixels(image)[None])[0]
+        return self.crop(self.shrink(image))
 
     def shrink(self, image: Any) -> Any:
         """The picture with its shorter side resized as the recipe says, bilinear, antialiased."""
@@ -252,40 +256,48 @@ class Reader:
             image: a Pillow picture.
             place: of the crop, as fractions of the (rows, columns) that are left over.
         """
-        channels, rows, columns = self.shape
+        rows, columns = self._size
         image = image.convert(self._mode)
         if self.preprocessing.resize is None:
             image = image.resize((columns, rows), pillow().Resampling.BILINEAR)
         top = round((image.height - rows) * place[0])
         left = round((image.width - columns) * place[1])
-        array = np.asarray(image, np.uint8)[top : top + rows, left : left + columns]
-        array = array[None] if channels == 1 else array.transpose(2, 0, 1)
+        return self._pixels(image)[:, top : top + rows, left : left + columns]
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        """uint8 [C, H, W] of a picture, in the network's channels and range."""
+        array = np.asarray(image.convert(self._mode), np.uint8)
+        array = array[None] if self.shape[0] == 1 else array.transpose(2, 0, 1)
         if self.preprocessing.pixel_max != LEVELS - 1:
             array = np.round(array * (self.preprocessing.pixel_max / (LEVELS - 1))).astype(np.uint8)
         return np.ascontiguousarray(array)
 
+    def _framed(self, pixels: np.ndarray) -> np.ndarray:
+        """Images of the input's size; with margins, which none of them has, of repeated borders."""
+        gaps = [whole - part for whole, part in zip(self._size, self.shape[1:], strict=True)]
+        # round, as in `crop`: the middle is cut out at the same place
+        sides = [(round(gap / 2), gap - round(gap / 2)) for gap in gaps]
+        return np.pad(pixels, ((0, 0), (0, 0), *sides), "edge")
+
     def _folder(self, path: Path, limit: int | None, progress: Progress) -> ImageSet:
-        """Images of a flat folder, or of class folders, see class_labels."""
-        entries = _entries(path)
-        folders = [item for item in entries if item.is_dir()]
-        if folders and len(folders) < len(entries):
-            stray = next(item for item in entries if not item.is_dir())
-            raise UserError(f"DATA must hold images or class folders, not both; move {stray}")
-        names: list[str] | None = None
-        pairs = [(file, -1) for file in entries]
-        if folders:
-            numbers, names = class_labels([folder.name for folder in folders], self.classes)
-            pairs = [
-                (file, label)
-                for folder, label in zip(folders, numbers, strict=True)
-                for file in _entries(folder)
-            ]
-        if not pairs:
-            raise UserError(f"DATA must hold at least one image, but {path} is empty")
+        """Images of a flat folder, or of class folders, see `folders.labelled_files`."""
+        pairs, names = labelled_files(path, self.network, self.outputs, self.classes)
         pairs = [pairs[index] for index in spaced(len(pairs), limit)]
-        pixels = np.stack([self.decode(_contents(file), str(file)) for file, _ in progress(pairs)])
+        files = ((file.read_bytes(), str(file)) for file, _ in progress(pairs))
         labels = np.array([label for _, label in pairs], np.int64)
-        return ImageSet(pixels, labels, names, str(path))
+        return self._decoded(files, labels, names, path)
+
+    def _decoded(
+        self, files: Iterable[tuple[bytes, str]], labels: np.ndarray, classes: list[str] | None,
+        path: Path,
+    ) -> ImageSet:  # fmt: skip
+        """Images of the bytes of pictures, each with its name."""
+        kept, pixels = 0, []
+        for content, name in files:
+            picture = self.decode(content, name)
+            kept += self.keeps(picture)
+            pixels.append(self.fit(picture))
+        return ImageSet(np.stack(pixels), labels, classes, str(path), kept)
 
     def _npz(self, path: Path, limit: int | None, progress: Progress) -> ImageSet:
         """Images of an .npz file with `jpeg` and `start`, or with `images`; labels are optional."""
@@ -306,28 +318,31 @@ class Reader:
             raise UserError(f"DATA must hold at least one image, but {path} is empty")
         labels = _labels(path, arrays, total)
         index = spaced(total, limit)
+        classes = [str(name) for name in arrays["classes"]] if "classes" in arrays else None
         if spans:
             files = (
-                (i, arrays["jpeg"][slice(*spans[i])].tobytes()) for i in progress(index.tolist())
+                (arrays["jpeg"][slice(*spans[i])].tobytes(), f"image {i} of {path}")
+                for i in progress(index.tolist())
             )
-            pixels = np.stack([self.decode(data, f"image {i} of {path}") for i, data in files])
-        else:
-            pixels = self._fitted(path, images[index])
-        classes = [str(name) for name in arrays["classes"]] if "classes" in arrays else None
-        return ImageSet(pixels, labels[index], classes, str(path))
+            return self._decoded(files, labels[index], classes, path)
+        pixels, kept = self._fitted(path, images[index])
+        return ImageSet(pixels, labels[index], classes, str(path), kept)
 
-    def _fitted(self, path: Path, images: np.ndarray) -> np.ndarray:
-        """Images of the input size as they are, others (pixels 0..255) resized and cropped."""
+    def _fitted(self, path: Path, images: np.ndarray) -> tuple[np.ndarray, int]:
+        """Images of the input's size as they are, others (pixels 0..255) not; how many are kept.
+
+        An array of the input's shape is the input, whatever RESIZE says of pictures.
+        """
         if images.shape[1:] == self.shape:
             if images.max() > self.preprocessing.pixel_max:
                 raise UserError(
                     f"DATA {path}: pixels must be 0..{self.preprocessing.pixel_max} for "
                     f"{self.network}, not {images.max()}"
                 )
-            return np.ascontiguousarray(images)
+            return np.ascontiguousarray(self._framed(images)), len(images)
         flat = images[:, 0] if self.shape[0] == 1 else images.transpose(0, 2, 3, 1)
         pictures = (pillow().fromarray(np.ascontiguousarray(image)) for image in flat)
-        return np.stack([self.crop(self.shrink(picture)) for picture in pictures])
+        return np.stack([self.fit(picture) for picture in pictures]), 0
 
 
 def pillow() -> Any:
@@ -340,48 +355,6 @@ def pillow() -> Any:
             ".npz with `images` of the network's input size"
         ) from None
     return Image
-
-
-def class_labels(
-    folders: Sequence[str], classes: Sequence[str] = ()
-) -> tuple[list[int], list[str] | None]:
-    """(label of each folder, class names) of the names of class folders.
-
-    Numbers are labels, names that are all the network's classes are these, and other names are
-    counted in order.
-
-    >>> class_labels(["10", "9"]), class_labels(["cat", "dog"])
-    (([10, 9], None), ([0, 1], ['cat', 'dog']))
-    >>> class_labels(["dog"], ["cat", "dog"])
-    ([1], ['cat', 'dog'])
-    """
-    if all(name.isdecimal() for name in folders):
-        return [int(name) for name in folders], None
-    if set(folders) <= set(classes):
-        return [classes.index(name) for name in folders], list(classes)
-    return list(range(len(folders))), list(folders)
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Pictures and folders in a folder, less hidden names, in the order of names.
-
-    What is left out for its name, such as README.txt, is said on stderr.
-    """
-    items = sorted(item for item in folder.iterdir() if not item.name.startswith("."))
-    others = [
-        item for item in items
-        if item.suffix and item.suffix.lower() not in PICTURES and item.is_file()
-    ]  # fmt: skip
-    if others:
-        more = f" and {len(others) - 1} more" if others[1:] else ""
-        print(f"note: DATA: {others[0]}{more} left out, no picture by its name", file=sys.stderr)
-    return [item for item in items if item not in others]
-
-
-def _contents(file: Path) -> bytes:
-    if not file.is_file():
-        raise UserError(f"DATA must hold images only, but {file} is no file")
-    return file.read_bytes()
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

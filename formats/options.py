@@ -75,7 +75,10 @@ class Options:
         "1/255",
         interval="(0,",
     )
-    resize: int | None = option(None, "ONNX: shorter side before cropping", "8/7 of the input")
+    resize: int | None = option(
+        None, "ONNX: shorter side of every picture before cropping",
+        "8/7 of the input; pictures of its size as they are",
+    )  # fmt: skip
     # quantization
     preset: str = option(
         "accurate", "choices that go together, where nothing else is said (docs/plan.md)",

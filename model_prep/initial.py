@@ -8,7 +8,7 @@ are comments. A terminal is asked for the few that a file cannot tell.
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -17,19 +17,22 @@ from typing import Any
 from nuq.formats import settings
 from nuq.formats.build import write_atomic
 from nuq.formats.errors import UserError
+from nuq.formats.folders import numbered
 from nuq.formats.hardware import find_board, find_part
 from nuq.formats.images import Preprocessing
 from nuq.formats.options import Options, default_text, table, value
 from nuq.model_prep.networks.spec import IMAGENET
 from nuq.model_prep.source import Recipe, Source, open_source
 
-RECIPE = ("MEAN", "STD", "SCALE", "RESIZE")
+NORMALISATION = ("MEAN", "STD", "SCALE")
+RECIPE = (*NORMALISATION, "RESIZE")
+CHECK = "check that the network was trained with them"
 SHOWN = (
     "NET", "DATA", "IMAGES", *RECIPE, "PRESET", "SCHEME", "BITS", "REFINE", "PLAN", "PART",
     "BOARD", "CLOCK",
 )  # written in any case, as comments where they are not set  # fmt: skip
 ASKED = ("DATA", "PRESET", "BITS", "BOARD")  # of a terminal, where the command line does not say
-SAMPLES = 4  # images read to see whether DATA fits
+SAMPLES = 32  # images read to see whether DATA fits
 
 
 def write(options: Options) -> Path:
@@ -44,13 +47,13 @@ def write(options: Options) -> Path:
     """
     path = options.config or Path(f"{Path(options.net).stem}.toml")
     if path.exists():
-        raise UserError(f"{path} must not exist; remove it, or set CONFIG=another name")
+        raise UserError(f"{path} exists already; remove it, or set CONFIG=another name")
     recipe = Recipe(options.mean, options.std, options.scale, options.resize)
     source = open_source(options.net, options.weights, recipe)
     if sys.stdin.isatty() and sys.stdout.isatty():
         options = ask(options, input)
     options = _with_part(options)
-    lines = [*described(source), *_described_data(source, options)]
+    lines = [*described(source, guessed(source, options)), *_described_data(source, options)]
     for line in lines:
         print(line)
     write_atomic(path, text(path, options, source, lines))
@@ -90,10 +93,10 @@ def _with_part(options: Options) -> Options:
     return replace(options, board=board.name)
 
 
-def described(source: Source) -> list[str]:
+def described(source: Source, unsaid: Sequence[str] = ()) -> list[str]:
     """What was found in a network, in lines: shapes, layers, weights, recipe, notes of the import.
 
-    Shapes are channels x rows x columns.
+    Shapes are channels x rows x columns; `unsaid`, see `guessed`, are options of the recipe.
     """
     spec, graph = source.spec, source.graph
     shape = "x".join(map(str, spec.in_shape))
@@ -105,6 +108,11 @@ def described(source: Source) -> list[str]:
         f"{spec.name}: input {shape}, {values:,} outputs, {len(graph.layers)} layers ({layers}), "
         f"{spec.parameters:,} parameters",
         f"input: {spec.preprocessing.text}",
+        *(
+            [f"guessed: {', '.join(unsaid)}, which the file does not say; {CHECK}"]
+            if unsaid
+            else []
+        ),
         f"BITS as a list has a width for each of {', '.join(widths)}",
     ]
     return found + [
@@ -113,31 +121,42 @@ def described(source: Source) -> list[str]:
 
 
 def _described_data(source: Source, options: Options) -> list[str]:
-    """A line on DATA; UserError where the network cannot read it."""
+    """Lines on DATA: labels, sizes, classes; UserError where the network cannot read it."""
     if options.data is None:
         return []
     images = source.spec.reader.load(options.data, SAMPLES)
     labels = "with labels" if images.labelled else "without labels"
-    classes = f", {len(images.classes)} classes" if images.classes else ""
-    return [f"data: {options.data}, {labels}{classes}"]
+    rest = len(images) - images.kept
+    sizes = f"{images.kept} of the input's size, taken as they are" if images.kept else ""
+    if rest:
+        sizes += f"{', ' * bool(sizes)}{rest} resized"
+    found = [f"data: {options.data}, {labels}; of {len(images)} read {sizes}"]
+    if images.classes:
+        found.append(f"{len(images.classes)} classes: {numbered(images.classes)}")
+    return found
+
+
+def guessed(source: Source, options: Options) -> list[str]:
+    """Options of the recipe that neither the network's file nor the options say."""
+    if source.imported is None or source.imported.normalises:
+        return []
+    return [name for name in NORMALISATION if getattr(options, name.lower()) is None]
 
 
 def recipe_values(source: Source, options: Options) -> dict[str, Any]:
-    """MEAN, STD, SCALE and RESIZE that say what an ONNX file gets without them; else nothing.
+    """MEAN, STD and SCALE that say what an ONNX file gets without them; else nothing.
 
-    A file that normalises its input itself keeps its own recipe, which only RESIZE adds to.
+    A file that normalises its input itself keeps its own recipe. RESIZE is none of them, as
+    pictures of the input's size are resized, too, where it is set.
     """
-    if source.imported is None:
+    if source.imported is None or source.imported.normalises:
         return {}
     found: Preprocessing = source.spec.preprocessing
-    if source.imported.normalises:
-        return {"RESIZE": found.resize}
     named = {"MEAN": found.mean, "STD": found.std}
     values = {name: ",".join(f"{x:.10g}" for x in _short(row)) for name, row in named.items()}
     scale = "1/255" if found.scale == IMAGENET.scale else found.scale
-    given = {name: getattr(options, name.lower()) for name in RECIPE}
-    values = {name: given[name] or text for name, text in values.items()}
-    return {**values, "SCALE": given["SCALE"] or scale, "RESIZE": found.resize}
+    given = {name: getattr(options, name.lower()) for name in NORMALISATION}
+    return {name: given[name] or text for name, text in {**values, "SCALE": scale}.items()}
 
 
 def _short(row: tuple[float, ...]) -> tuple[float, ...]:
@@ -154,7 +173,7 @@ def text(path: Path, options: Options, source: Source, found: list[str]) -> str:
         source: the network.
         found: lines for the top of the file.
     """
-    recipe = recipe_values(source, options)
+    recipe, unsaid = recipe_values(source, options), guessed(source, options)
     lines = [part for one in found for part in _comment(one)]
     lines += ["#", *_comment(
         f"nuq csim CONFIG={path.name}, and so for other commands; the command line wins over this "
@@ -168,7 +187,8 @@ def text(path: Path, options: Options, source: Source, found: list[str]) -> str:
             continue
         _, entry, default = table()[name]
         words = f" ({', '.join(entry.choices)})" if entry.choices else ""
-        lines += ["", *_comment(f"{entry.help}{words}; default: {default_text(name)}")]
+        mark = f"; guessed, {CHECK}" if name in unsaid else ""
+        lines += ["", *_comment(f"{entry.help}{words}; default: {default_text(name)}{mark}")]
         plain = "" if default is None else default
         line = settings.line(name, _relative(path, chosen) if is_set else plain)
         lines.append(line if is_set else f"# {line}")

@@ -198,7 +198,7 @@ def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:
 
     Values are torch's, 0..1 by a scale of 1 / 255, unless a scale is given. With no mean, std or
     scale given mean and std are torchvision's for 3 channels; what is missing otherwise is mean 0,
-    std 1.
+    std 1. A size that is given is for all pictures, without it those of the input's size stay.
 
     Raises:
         UserError: numbers that are none, too many or too few, or out of range.
@@ -212,7 +212,7 @@ def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:
         )
     given = (recipe.mean, recipe.std, recipe.scale)
     if given == (None, None, None) and channels == len(IMAGENET.mean):
-        return replace(IMAGENET, resize=resize)
+        return replace(IMAGENET, resize=resize, resize_all=recipe.resize is not None)
     mean = _per_channel("MEAN", recipe.mean or "0", channels)
     std = _per_channel("STD", recipe.std or "1", channels)
     scale = IMAGENET.scale if recipe.scale is None else recipe.scale
@@ -224,7 +224,7 @@ def preprocessing(shape: tuple[int, int, int], recipe: Recipe) -> Preprocessing:
             f"MEAN must be at most {largest:g}, the largest pixel times SCALE, not {recipe.mean}; "
             "set SCALE=1 for a mean of pixels from 0 to 255"
         )
-    return Preprocessing(resize, scale, mean, std)
+    return Preprocessing(resize, scale, mean, std, resize_all=recipe.resize is not None)
 
 
 def _per_channel(name: str, text: str, channels: int) -> tuple[float, ...]:

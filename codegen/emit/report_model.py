@@ -46,6 +46,7 @@ class Preprocessing(Model):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_max: Positive
+    resize_all: bool = Field(default=False, exclude_if=lambda asked: not asked)
 
 
 class Weights(Model):

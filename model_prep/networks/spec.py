@@ -39,6 +39,7 @@ class NetworkSpec:
     packaged: Path | None = None  # weights in this repository
     input_codes: Codes | None = None  # of a file that is quantized, their step a power of two
     results: tuple[Output, ...] = ()  # a file's outputs; none: the values of the last layer
+    margins: bool = False  # whether images keep the margin that the recipe cuts away
 
     def empty(self) -> Graph:
         """The structure; its zero weights take no memory until they are touched."""
@@ -49,7 +50,9 @@ class NetworkSpec:
     @property
     def reader(self) -> Reader:
         """What reads images for the network."""
-        return Reader(self.name, self.in_shape, self.outputs, self.preprocessing)
+        return Reader(
+            self.name, self.in_shape, self.outputs, self.preprocessing, margins=self.margins
+        )
 
     @property
     def parameters(self) -> int:

@@ -15,16 +15,13 @@ from nuq.model_prep.networks.spec import NetworkSpec
 def load_whole(spec: NetworkSpec, source: str | None) -> ImageSet:
     """Images with their margin: squares of the recipe's `resize` pixels instead of the crop.
 
-    Where the recipe crops nothing they are of the network's input size.
+    Where the recipe crops nothing they are of the network's input size. What is taken as it is has
+    a margin that repeats its border.
 
     Raises:
         UserError: as `data.load`.
     """
-    side = spec.preprocessing.resize
-    if side is not None:
-        channels, rows, columns = spec.in_shape
-        spec = replace(spec, in_shape=(channels, max(side, rows), max(side, columns)))
-    return data.load(spec, source)
+    return data.load(replace(spec, margins=True), source)
 
 
 def load_split(

@@ -28,6 +28,13 @@ def photograph(folder: Path) -> None:
     Image.fromarray(noise).resize((451, 300)).save(folder / "a.jpg", quality=92)
 
 
+def exact(folder: Path) -> None:
+    """The network's own size, which stays, beside a picture that is resized and cropped."""
+    photograph(folder)
+    noise = np.random.default_rng(6).integers(0, 256, (40, 36, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "b.png")
+
+
 def digit(folder: Path) -> None:
     """A digit of 28x28 grey pixels up to 255, where the network's own go up to 16."""
     rows, columns = np.mgrid[0:28, 0:28]
@@ -41,18 +48,27 @@ def photo_net(folder: Path) -> str:
     return str(save(build([node("Conv", "x w", "y")], weights, (1, 3, 40, 36)), folder / "p.onnx"))
 
 
-@pytest.mark.parametrize(("picture", "largest"), [(photograph, 255), (digit, 16)])
-def test_the_bundle_sees_the_pixels_that_were_quantized(picture, largest, tmp_path, run_stage):
+@pytest.mark.parametrize(
+    ("picture", "largest", "words"),
+    [(photograph, 255, []), (exact, 255, []), (exact, 255, ["RESIZE=46"]), (digit, 16, [])],
+)
+def test_the_bundle_sees_the_pixels_that_were_quantized(
+    picture, largest, words, tmp_path, run_stage
+):
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     picture(data)
     net = "digits" if picture is digit else photo_net(tmp_path)
-    options = (f"NET={net}", f"DATA={data}", "IMAGES=1", f"OUT={out}")
-    run_stage("model_prep", "quantize", *options)
+    images = sum(1 for _ in data.iterdir())
+    options = (f"NET={net}", f"DATA={data}", f"IMAGES={images}", f"OUT={out}")
+    run_stage("model_prep", "quantize", *options, *words)
     run_stage("codegen", "codegen", f"OUT={out}")
     with np.load(out / "quantized" / "vectors.npz") as vectors:
         quantized = vectors["images"]
     assert largest // 2 < quantized.max() <= largest
+    if picture is exact:
+        whole = np.asarray(Image.open(data / "b.png")).transpose(2, 0, 1)
+        assert np.array_equal(quantized[1], whole) == (not words)
     folder = unpack(make_bundle(out), tmp_path / "bundle")
     python("-c", READ, data, tmp_path / "pixels.npy", folder=folder)
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), quantized)

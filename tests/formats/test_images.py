@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import zipfile
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -88,6 +89,45 @@ def test_geometry_is_the_published_recipes(tmp_path, reader, size):
     np.testing.assert_array_equal(found, expected)
     if size == (256, 256):  # only cropped
         np.testing.assert_array_equal(found, pixels[16:240, 16:240].transpose(2, 0, 1))
+
+
+def test_pictures_of_the_inputs_size_are_taken_as_they_are(picture, tmp_path):
+    """Alone, beside others, from a folder or an archive; unless RESIZE is said to be for all."""
+    pixels = np.random.default_rng(4).integers(0, 256, (20, 16, 3), dtype=np.uint8)
+    save(Image.fromarray(pixels), "a.png", folder=tmp_path)
+    np.testing.assert_array_equal(only(tmp_path), pixels.transpose(2, 0, 1))
+    save(picture, "b.png", folder=tmp_path)
+    both = SMALL.load(tmp_path)
+    assert both.kept == 1
+    small, large = both.pixels
+    np.testing.assert_array_equal(small, pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(large, published_recipe(picture, 24, 20, 16))
+    files = [(tmp_path / name).read_bytes() for name in ("a.png", "b.png")]
+    content, start = np.frombuffer(b"".join(files), np.uint8), np.cumsum([0, *map(len, files)])
+    archive = SMALL.load(npz(tmp_path / "a.npz", jpeg=content, start=start))
+    np.testing.assert_array_equal(archive.pixels, both.pixels)
+    assert archive.kept == 1
+
+    asked = replace(SMALL, preprocessing=replace(SMALL.preprocessing, resize_all=True))
+    resized = asked.load(npz(tmp_path / "b.npz", jpeg=content, start=start))
+    assert resized.kept == 0
+    enlarged = published_recipe(Image.fromarray(pixels), 24, 20, 16)
+    np.testing.assert_array_equal(resized.pixels, np.stack([enlarged, large]))
+    arrays = npz(tmp_path / "c.npz", images=pixels[None])  # an array of that shape is the input
+    np.testing.assert_array_equal(asked.load(arrays).pixels, small[None])
+
+
+def test_margins_of_pictures_that_are_taken_as_they_are(picture, tmp_path):
+    """What training crops from has the network's own pixels in its middle, whatever the size."""
+    pixels = np.random.default_rng(4).integers(0, 256, (20, 16, 3), dtype=np.uint8)
+    save(Image.fromarray(pixels), "a.png", folder=tmp_path / "data")
+    save(picture, "b.png", folder=tmp_path / "data")
+    arrays = npz(tmp_path / "c.npz", images=pixels[None])
+    for source in (tmp_path / "data", arrays):
+        wide = replace(SMALL, margins=True).load(source).pixels
+        assert wide.shape[1:] == (3, 24, 24)
+        np.testing.assert_array_equal(wide[:, :, 2:22, 4:20], SMALL.load(source).pixels)
+    assert (wide[:, :, :3, :5] == wide[:, :, 2:3, 4:5]).all()  # the border, again and again
 
 
 def test_files_that_are_no_pictures_are_left_out(tmp_path, capsys):
@@ -251,6 +291,49 @@ def test_class_folders_with_numbers_for_names_have_these_labels(tmp_path):
     refused(tmp_path, text, DIGITS)
 
 
+def test_more_class_folders_than_outputs_are_refused_and_fewer_warned_of(picture, tmp_path, capsys):
+    for name in "abcde":
+        save(picture, f"{name}/1.png", folder=tmp_path)
+    SMALL.load(tmp_path)
+    assert capsys.readouterr().err == ""
+    save(picture, "f/1.png", folder=tmp_path)
+    text = r"must have at most 5 class folders, as small has 5 outputs, not 6 \(a=0, b=1, .* f=5\)$"
+    refused(tmp_path, f"DATA {tmp_path} {text}")
+    few = tmp_path / "few"
+    save(picture, "circle/1.png", "ring/1.png", folder=few)
+    assert SMALL.load(few).labels.tolist() == [0, 1]
+    said = capsys.readouterr().err
+    assert f"warning: DATA {few} has 2 class folders for 5 outputs: circle=0, ring=1. Names" in said
+    assert said.count("\n") == 1
+    for known in (("circle", "disc", "ring"), ("ring", "circle")):  # as a bundle has them
+        named = Reader("small", SMALL.shape, 5, SMALL.preprocessing, known)
+        assert named.load(few).labels.tolist() == [known.index("circle"), known.index("ring")]
+    save(Image.new("L", (40, 30)), "2/x.png", folder=tmp_path / "numbers")
+    assert SMALL.load(tmp_path / "numbers").labels.tolist() == [2]
+    assert capsys.readouterr().err == ""
+
+
+def test_parts_of_a_data_set_are_no_classes(picture, tmp_path):
+    save(picture, "train/cat/1.png", "test/cat/1.png", folder=tmp_path / "nested")
+    save(picture, "Train/1.png", "val/1.png", folder=tmp_path / "flat")
+    save(picture, "cat/in/1.png", folder=tmp_path / "deep")
+    for name, parts, best in (("nested", "test, train", "test"), ("flat", "train, val", "val")):
+        text = f"DATA must be one part of a data set, as {parts} in {tmp_path / name} seem to be "
+        refused(tmp_path / name, f"{text}parts, not classes; give DATA={tmp_path / name / best}$")
+    remedy = f"give DATA={tmp_path}/deep/cat, if its folders are classes$"
+    refused(tmp_path / "deep", f"DATA must hold images only, but .*/cat/in is no file; {remedy}")
+    save(picture, "train/1.png", "bus/1.png", folder=tmp_path / "vehicles")
+    assert SMALL.load(tmp_path / "vehicles").classes == ["bus", "train"]
+
+
+def test_a_folder_without_a_picture_is_not_called_empty(tmp_path):
+    (tmp_path / "list.txt").write_text("a")
+    text = (
+        rf"DATA must hold at least one picture \(.png, .jpg and so on\), but {tmp_path} holds none$"
+    )
+    refused(tmp_path, text)
+
+
 def test_limit_takes_some_of_every_class(picture, tmp_path):
     save(picture, *(f"{c}/{n}.png" for c in "abc" for n in range(4)), folder=tmp_path)
     labels = {limit: SMALL.load(tmp_path, limit).labels.tolist() for limit in (1, 3, 99)}
@@ -263,7 +346,8 @@ def test_folders_that_hold_something_else(picture, tmp_path):
     (tmp_path / "train").mkdir()
     refused(tmp_path, empty)
     save(picture, "train/cat/1.png", folder=tmp_path)
-    refused(tmp_path, f"DATA must hold images only, but {tmp_path}/train/cat is no file$")
+    remedy = f"as train in {tmp_path} seem to be parts, not classes; give DATA={tmp_path}/train$"
+    refused(tmp_path, f"DATA must be one part of a data set, {remedy}")
     assert SMALL.load(tmp_path / "train").classes == ["cat"]
     save(picture, "a.png", folder=tmp_path)
     refused(tmp_path, f"DATA must hold images or class folders, not both; move {tmp_path}/a.png")

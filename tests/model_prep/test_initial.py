@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nuq.formats import commands, settings
 from nuq.formats.commands import main
@@ -67,7 +68,7 @@ def test_every_default_can_be_uncommented(tmp_path, monkeypatch):
     assert {*initial.SHOWN} <= {*all_set}
     found = {name: value for name, value in all_set.items() if value is not None}
     assert found["PART"] == "xczu7ev" and found["PRESET"] == "accurate"
-    with pytest.raises(UserError, match=r"a.toml must not exist; remove it, or set CONFIG="):
+    with pytest.raises(UserError, match=r"a.toml exists already; remove it, or set CONFIG="):
         main(["init", "NET=own.onnx", "CONFIG=a.toml"])
 
 
@@ -83,6 +84,44 @@ def test_images_are_tried(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"bad.npz must have labels 0\.\.4"):
         main(["init", "NET=own.onnx", "DATA=bad.npz", "CONFIG=b.toml"])
     assert not (tmp_path / "b.toml").exists()
+
+
+def test_what_nobody_said_is_marked_as_guessed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "own.onnx")
+    write_model(tmp_path / "norm.onnx", normalise=True)
+    for words, names in (
+        (["NET=own.onnx", "CONFIG=a.toml"], ["MEAN", "STD", "SCALE"]),
+        (["NET=own.onnx", "CONFIG=b.toml", "MEAN=0.5", "STD=0.5"], ["SCALE"]),
+        (["NET=own.onnx", "CONFIG=c.toml", "MEAN=9", "STD=1", "SCALE=1"], []),
+        (["NET=norm.onnx", "CONFIG=d.toml"], []),
+    ):
+        assert main(["init", *words]) == 0
+        said, written = capsys.readouterr().out, Path(words[1].partition("=")[2]).read_text()
+        assert (f"\nguessed: {', '.join(names)}, which the file" in said) == bool(names)
+        assert written.count("; guessed, check") == len(names)
+        assert '\n# RESIZE = ""\n' in written  # else pictures of the input's size are resized, too
+
+
+def test_sizes_and_classes_of_the_images_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "own.onnx")
+    for name in ("circle", "cross", "ring"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / name / "a.png")
+    for number in ("", " RESIZE=9"):
+        main(
+            ["init", "NET=own.onnx", "DATA=data", f"CONFIG=own{number[-1:]}.toml", *number.split()]
+        )
+    said = capsys.readouterr()
+    assert f"data: {tmp_path}/data, with labels; of 3 read 3 of the input's size, taken" in said.out
+    assert f"data: {tmp_path}/data, with labels; of 3 read 3 resized\n" in said.out
+    assert "\n3 classes: circle=0, cross=1, ring=2\n" in said.out
+    assert "has 3 class folders for 5 outputs: circle=0, cross=1, ring=2." in said.err
+    Image.new("RGB", (80, 50)).save(tmp_path / "data" / "ring" / "b.png")
+    main(["init", "NET=own.onnx", "DATA=data", "CONFIG=mixed.toml"])
+    said = capsys.readouterr()
+    assert "of 4 read 3 of the input's size, taken as they are, 1 resized\n" in said.out
 
 
 def test_a_terminal_is_asked_for_what_is_not_set(capsys):
