@@ -20,7 +20,7 @@ from nuq.board.errors import BundleError
 from nuq.formats import program
 from nuq.formats.build import atomic_file, digest, sha256_file, sources_digest
 from nuq.formats.design import DESIGN, Design, check_bitstream, read_design
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 
 BUNDLE = "bundle.zip"  # in a build's folder
 MANIFEST = "manifest.json"
@@ -84,7 +84,7 @@ def golden_outputs(
 
 def _test_images(build: Path, weight_bytes: int, design: Design) -> dict[str, np.ndarray]:
     """The first quantized test images, as many as the bundle's size allows; at least one."""
-    path = existing(build / "quantized" / "vectors.npz", "run `make quantize` again")
+    path = existing(build / "quantized" / "vectors.npz", f"run {call('quantize')} again")
     with np.load(path, allow_pickle=False) as vectors:
         images, labels = vectors["images"], vectors["labels"]
         outputs = design.by_output({head.name: vectors[head.name] for head in design.heads})
@@ -127,7 +127,7 @@ def make_bundle(build: Path, bitstream: Path | None = None, name: str = BUNDLE) 
         TABLES: npz_bytes(tables),
         IMAGES: npz_bytes(_test_images(build, weights.stat().st_size, design)),
         WEIGHTS: weights,
-        PROGRAM: existing(weights.with_name(program.PROGRAM), "run `make codegen` first"),
+        PROGRAM: existing(weights.with_name(program.PROGRAM), f"run {call('codegen')} first"),
         **fabric,
     }
     identity = {"id": design.engine_id, "sha256": sources_digest(build / "hls")}
@@ -196,12 +196,12 @@ def other_text(build: Path) -> str | None:
             inside = json.loads(archive.read(f"{PARAMETERS}/{DESIGN}"))
         ids = str(inside["engine_id"]), str(inside["network_id"])
     except (zipfile.BadZipFile, KeyError, ValueError):
-        return f"note: {path} is no bundle that can be read; `make bundle` writes it again"
+        return f"note: {path} is no bundle that can be read; {call('bundle')} writes it again"
     if ids == (design.engine_id, design.network_id):
         return None
     return (
         f"note: {path} is of another build: {ids_text(*ids)}, here "
-        f"{ids_text(design.engine_id, design.network_id)}; `make bundle` writes it again"
+        f"{ids_text(design.engine_id, design.network_id)}; {call('bundle')} writes it again"
     )
 
 
@@ -215,7 +215,7 @@ def read_zipped_manifest(bundle: Path) -> dict[str, Any]:
 def unpack(bundle: Path, folder: Path) -> Path:
     """Unpack a bundle into a folder, refusing paths that leave it."""
     if not zipfile.is_zipfile(bundle):
-        raise UserError(f"{bundle} must be a bundle (zip); make it with `make bundle`")
+        raise UserError(f"{bundle} must be a bundle (zip); make it with {call('bundle')}")
     with zipfile.ZipFile(bundle) as archive:
         for name in archive.namelist():
             if name.startswith("/") or ".." in PurePosixPath(name).parts:

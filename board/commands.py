@@ -14,7 +14,7 @@ from nuq.board.errors import MemoryShortageError
 from nuq.board.memory import MB, shortage
 from nuq.formats.build import write_atomic
 from nuq.formats.design import Design, read_design
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.hardware import Board
 from nuq.formats.options import Options
 
@@ -66,7 +66,7 @@ def bundle(options: Options) -> None:
     print(
         "the bitstream is inside"
         if inside
-        else "no bitstream is inside: `make bitstream` and `make bundle` again for a board"
+        else f"no bitstream is inside: {call('bitstream')} and {call('bundle')} again for a board"
     )
 
 

@@ -43,7 +43,7 @@ from nuq.board.errors import (
 from nuq.board.memory import UNWRITTEN, Buffers
 from nuq.board.registers import Registers
 from nuq.formats.design import Design, Layer, read_design
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.images import best_classes, look_up
 from nuq.formats.packing import pack_maps, unpack_maps, unpack_raw
 from nuq.formats.program import read_program
@@ -102,7 +102,8 @@ def read_bundle(folder: Path, bitstream: bool) -> tuple[Path, dict[str, Any], De
         if name not in manifest["files"]:
             raise BundleError(
                 f"{folder / name} must be part of the bundle; this one was made without "
-                "synthesis: `make bundle` again after `make bitstream`, or use `make emulate`"
+                f"synthesis: {call('bundle')} again after {call('bitstream')}, or use "
+                f"{call('emulate')}"
             )
     check_files(folder, manifest)
     design, program = read_design(folder / PARAMETERS), read_program(folder / PARAMETERS)

@@ -19,7 +19,7 @@ from nuq.board.hwh import make_hwh
 from nuq.board.measure import predict_all, top_k
 from nuq.formats.build import compile_cpp
 from nuq.formats.design import read_design, write_stamp
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.images import tops
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def compile_fabric(build: Path, engine: Path | None = None) -> Path:
 
     The file lies in the build of the engine, where one was given, and serves all its networks.
     """
-    source = existing(build / "hls" / "accelerator.cpp", "run `make codegen` first")
+    source = existing(build / "hls" / "accelerator.cpp", f"run {call('codegen')} first")
     headers = sorted(source.parent.glob("*.hpp"))
     flags = [*FLAGS, "-I", str(source.parent)]
     return compile_cpp(

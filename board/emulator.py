@@ -25,6 +25,7 @@ from pynqmetadata.frontends import Metadata
 
 from nuq.board.hwh import ADDRESS_RANGE, BASE_ADDRESS, register_layout
 from nuq.formats.design import COUNTERS, MAP_PORTS, PROGRAM_PORT, pointers, weight_pointers
+from nuq.formats.errors import call
 from nuq.formats.packing import WORD_BYTES
 from nuq.formats.program import HEADER_WORDS, INDEX_WORDS, Program
 
@@ -166,7 +167,7 @@ class Fabric:
                 self.library = ctypes.CDLL(str(copy))
             except OSError as error:
                 raise RuntimeError(
-                    f"{bitstream} must be an emulated bitstream ({error}); run `make emulate`"
+                    f"{bitstream} must be an emulated bitstream ({error}); run {call('emulate')}"
                 ) from None
         u64, i32 = ctypes.c_uint64, ctypes.c_int32
         pointer, others = ctypes.c_void_p, [u64] * len((PROGRAM_PORT, *MAP_PORTS))

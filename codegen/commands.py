@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuq.formats import help
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.options import Options
 
 
@@ -70,7 +70,9 @@ def engine(options: Options) -> None:
     folder = options.out or Path("build") / "engine"
     engine_id = write_engine(made, folder)
     print(summary(made))
-    print(f"{folder}: engine {engine_id}; `make codegen NET=... ENGINE={folder}` plans a network")
+    print(
+        f"{folder}: engine {engine_id}; {call(f'codegen NET=... ENGINE={folder}')} plans a network"
+    )
 
 
 def explore(options: Options) -> None:
@@ -239,7 +241,7 @@ def bitstream(options: Options) -> None:
     if found:
         raise UserError(
             f"{options.folder / 'hls_report'} must be as planned before Vivado runs: {found[0]}; "
-            "`make hls` lists everything"
+            f"{call('hls')} lists everything"
         )
     print(run_bitstream(options.folder, _board(options)))
     report(options)

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from nuq.formats import help, settings
-from nuq.formats.errors import UserError, meant
+from nuq.formats.errors import UserError, call, called_as, help_call, meant, program
 from nuq.formats.options import SCHEME_OPTIONS, Options, table, value
 
 
@@ -196,7 +196,7 @@ def read_words(command: str, words: Sequence[str], lenient: bool = False) -> dic
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise UserError(f"{word} must be NAME=VALUE; see nuq {command} --help")
+            raise UserError(f"{word} must be NAME=VALUE; see {help_call(command)}")
         check_name(command, name, lenient)
         if name in taken(command):
             given[name] = settings.absolute(name, value(name, text)) if text else None
@@ -245,7 +245,7 @@ def check_name(command: str, name: str, lenient: bool = False) -> None:
     if name not in table():
         raise UserError(
             f"{command} must have options that exist, not {name}{meant(name, taken(command))}; "
-            f"nuq {command} --help lists them"
+            f"{help_call(command)} lists them"
         )
     if not lenient and name not in taken(command):
         users = ", ".join(other for other in COMMANDS if name in taken(other))
@@ -257,11 +257,10 @@ def help_text(command: str) -> str:
     return help.of_command(command, COMMANDS[command].help, taken(command))
 
 
-def overview(program: str, words: Sequence[str]) -> str:
+def overview(words: Sequence[str]) -> str:
     """What `nuq help` and `make help` print.
 
     Args:
-        program: "nuq" or "make".
         words: ALL=1 for all commands and options, or a command for its own.
 
     Raises:
@@ -274,7 +273,7 @@ def overview(program: str, words: Sequence[str]) -> str:
             f"help must have ALL=1 or a command, not {unknown[0]}{meant(unknown[0], COMMANDS)}"
         )
     texts = {name: entry.help for name, entry in COMMANDS.items()}
-    return help.overview(program, texts, everything="ALL=1" in words)
+    return help.overview(program(), texts, everything="ALL=1" in words)
 
 
 def module(command: str) -> ModuleType:
@@ -413,28 +412,28 @@ def main(
         run: what runs a command.
         environment: variables that set options, too.
     """
-    program = "make" if "--make" in words[:1] else "nuq"
-    words = words[1:] if program == "make" else words
+    called_as("make" if "--make" in words[:1] else "nuq")
+    words = words[1:] if program() == "make" else words
     several = "--several" in words[:1]
     words = words[1:] if several else words
     if not words or words[0] in ("help", "-h", "--help"):
-        print(overview(program, words[1:]))
+        print(overview(words[1:]))
         return 0
     command, *rest = words
     if command == "--names":  # of variables that make has no use for
         raise UserError(
             f"make must have variables that exist, not {rest[0]}{meant(rest[0], table())}; "
-            "`make help ALL=1` lists them"
+            f"{call('help ALL=1')} lists them"
         )
     if command == "--targets":  # that make does not know, and then its own
         raise UserError(
             f"make must have targets that exist, not {rest[0]}"
-            f"{meant(rest[0], [*COMMANDS, *rest[1:]])}; `make help ALL=1` lists them"
+            f"{meant(rest[0], [*COMMANDS, *rest[1:]])}; {call('help ALL=1')} lists them"
         )
     if command not in COMMANDS:
         raise UserError(
             f"the command must be one that exists, not {command}{meant(command, COMMANDS)}; "
-            "nuq help lists them"
+            f"{call('help ALL=1')} lists them"
         )
     if {"-h", "--help"} & set(rest):
         print(help_text(command))

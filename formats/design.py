@@ -17,7 +17,7 @@ from nuq.formats import ending
 from nuq.formats.arithmetic import scale_channels
 from nuq.formats.build import sha256_file, sources_digest
 from nuq.formats.ending import apply, class_values, decides, ending_of
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.images import Preprocessing, Reader
 from nuq.formats.packing import WORD_BYTES, Gather
 from nuq.formats.schema import parse
@@ -257,7 +257,7 @@ def check_bitstream(path: Path, build: Path) -> None:
 
     The design.json beside it, which `make bitstream` writes, says what it was made from.
     """
-    remedy = "run `make bitstream`, or leave BITSTREAM out and remove that folder"
+    remedy = f"run {call('bitstream')}, or leave BITSTREAM out and remove that folder"
     stamp = read_stamp(path.parent)
     if stamp is None or "files" not in stamp:
         raise UserError(
@@ -278,7 +278,7 @@ def check_bitstream(path: Path, build: Path) -> None:
 
 def read_design(folder: Path) -> Design:
     """design.json of a folder; UserError where a field is missing, unknown or wrong."""
-    path = existing(folder / DESIGN, "run `make codegen` first")
+    path = existing(folder / DESIGN, f"run {call('codegen')} first")
     try:
         design: Design = parse(Design, path.read_bytes())
     except ValueError as error:

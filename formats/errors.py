@@ -16,6 +16,38 @@ BROKEN_PIPE = 141
 INTERRUPTED = 130
 
 
+_program = "nuq"  # that the person at the terminal has called
+
+
+def called_as(program: str) -> None:
+    """Say how commands are to be named in what is printed from now on: "nuq" or "make"."""
+    global _program
+    _program = program
+
+
+def program() -> str:
+    """What commands are called by: "nuq" or "make"."""
+    return _program
+
+
+def call(words: str) -> str:
+    """A command with its options, as one would type it after what was typed now.
+
+    >>> call("csim NET=digits")
+    '`nuq csim NET=digits`'
+    """
+    return f"`{_program} {words}`"
+
+
+def help_call(command: str) -> str:
+    """What lists the options of a command.
+
+    >>> help_call("csim")
+    '`nuq csim --help`'
+    """
+    return call("help ALL=1" if _program == "make" else f"{command} --help")
+
+
 class UserError(ValueError):
     """Bad input: one sentence, "THING must be RULE, not VALUE; remedy"."""
 

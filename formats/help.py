@@ -50,4 +50,5 @@ def overview(program: str, commands: Mapping[str, str], everything: bool = False
     if not everything:
         lines.append(f"All commands and options: {program} help ALL=1")
         lines.append("From a network of your own to a board, step by step: docs/tutorial.md")
-    return "\n".join([*lines, "Those of one command: nuq COMMAND --help"])
+    one = "nuq" if program == "nuq" else ".venv/bin/python -m nuq"  # as --help is make's own
+    return "\n".join([*lines, f"Those of one command: {one} COMMAND --help"])

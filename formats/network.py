@@ -37,7 +37,7 @@ from nuq.formats.arithmetic import (
 )  # fmt: skip
 from nuq.formats.build import atomic_dir, sha256_file
 from nuq.formats.ending import Output
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.images import Preprocessing, look_up
 from nuq.formats.quantizer import Quantizer
 from nuq.formats.rules import INPUT, KINDS, WEIGHTED, check_layer, check_network
@@ -384,7 +384,7 @@ def schema() -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The contents of folder/manifest.json, checked against the schema; UserError if it fails."""
-    path = existing(folder / "manifest.json", "run `nuq quantize` first")
+    path = existing(folder / "manifest.json", f"run {call('quantize')} first")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -398,7 +398,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def load(folder: Path) -> Network:
     """Read and check manifest.json and arrays.npz in `folder`; UserError names what is wrong."""
     manifest = read_manifest(folder)
-    path = existing(folder / "arrays.npz", "run `nuq quantize` again")
+    path = existing(folder / "arrays.npz", f"run {call('quantize')} again")
     digest = sha256_file(path)
     if digest != manifest["arrays_sha256"]:
         raise UserError(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.packing import WORD_BYTES
 
 PROGRAM = "program.bin"
@@ -104,13 +104,15 @@ class Program:
 
 def read_program(folder: Path) -> Program:
     """program.bin of a folder; UserError where it is none of this version, or has changed."""
-    path = existing(folder / PROGRAM, "run `make codegen` first")
+    path = existing(folder / PROGRAM, f"run {call('codegen')} first")
     data = path.read_bytes()
     if len(data) % WORD_BYTES or len(data) < WORD_BYTES * HEADER_WORDS:
-        raise UserError(f"{path} must be whole words of {WORD_BYTES} bytes; run `make codegen`")
+        raise UserError(f"{path} must be whole words of {WORD_BYTES} bytes; run {call('codegen')}")
     program = Program(np.frombuffer(data, "<u8"))
     if (program.header("magic"), program.header("version")) != (MAGIC, VERSION):
-        raise UserError(f"{path} must be a program of version {VERSION}; run `make codegen` again")
+        raise UserError(
+            f"{path} must be a program of version {VERSION}; run {call('codegen')} again"
+        )
     fault = program.fault()
     if fault is not None:
         where = "its header" if fault < 0 else f"layer {fault}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nuq.formats.build import write_atomic
-from nuq.formats.errors import UserError, meant, meant_file
+from nuq.formats.errors import UserError, call, help_call, meant, meant_file
 from nuq.formats.options import Option, table, value
 
 FILE = "settings.toml"
@@ -72,7 +72,7 @@ def read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(
             f"CONFIG must be a settings file, not {path}: {error.strerror}{meant_file(path)}; "
-            "`make init NET=...` writes one"
+            f"{call('init NET=...')} writes one"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(
@@ -129,7 +129,7 @@ def write(folder: Path, values: Values) -> None:
     """Write the file of a build, in the order of the table; nothing to do where it says so."""
     if read(folder) == dict(values):
         return
-    lines = [f"{_title(folder)} nuq COMMAND --help says what each option is."]
+    lines = [f"{_title(folder)} {help_call('COMMAND')} says what each option is."]
     for name in table():
         if name in values:
             lines.append(line(name, values[name]))
@@ -195,7 +195,7 @@ def refuse_others(folder: Path, before: Values, given: Values, names: Iterable[s
         )
         raise UserError(
             f"{folder} must be used as it was made, with {made}, not with {wanted}; leave that "
-            "out, or run `make csim` with it first"
+            f"out, or run {call('csim')} with it first"
         )
 
 

@@ -23,7 +23,7 @@ from nuq.formats.arithmetic import Shape
 from nuq.formats.basis import SEEDED
 from nuq.formats.build import atomic_file, write_atomic
 from nuq.formats.ending import class_values, ending_of
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.images import ImageSet, best_classes, tops
 from nuq.formats.network import Layer, Network
 from nuq.formats.packing import unpack_raw
@@ -221,7 +221,7 @@ def _near(exact: np.ndarray, integer: np.ndarray, shape: Shape) -> dict[str, flo
 
 def read_outputs(folder: Path) -> Outputs:
     """The outputs that `write` has left in a folder; UserError where there are none."""
-    path = existing(folder / OUTPUTS, "run `make accuracy` with that OUT first")
+    path = existing(folder / OUTPUTS, f"run {call('accuracy')} with that OUT first")
     with np.load(path, allow_pickle=False) as arrays:
         return Outputs(**{item.name: arrays[item.name] for item in fields(Outputs)})
 
@@ -235,7 +235,7 @@ def against(outputs: Outputs, other: Outputs, folder: Path) -> dict[str, Any]:
     if not alike or not np.allclose(other.exact, outputs.exact, rtol=1e-3, atol=1e-3):
         raise UserError(
             f"AGAINST must be a measurement of this network on these images, not {folder}; "
-            "run make accuracy there again"
+            f"run {call('accuracy')} there again"
         )
     found: dict[str, Any] = {"folder": str(folder)}
     for top in tops(outputs.exact.shape[1]):
@@ -259,12 +259,12 @@ def read_csim(folder: Path, network: Network, outputs: Outputs) -> dict[str, Any
     """
     path, heads, labels = folder / "csim" / "logits.bin", network.ends, outputs.labels
     if not path.is_file():
-        raise UserError(f"{path} must exist; run make csim with the same IMAGES first")
+        raise UserError(f"{path} must exist; run {call('csim')} with the same IMAGES first")
     raw = np.fromfile(path, "<i8")
     if raw.size != len(labels) * sum(prod(head.out_shape) for head in heads):
         raise UserError(
             f"{path} must hold the outputs of {len(labels)} images, not {raw.size} numbers; run "
-            "make csim with the same IMAGES again"
+            f"{call('csim')} with the same IMAGES again"
         )
     parts = unpack_raw(raw.reshape(len(labels), -1), [head.out_shape for head in heads])
     if not network.classifies:

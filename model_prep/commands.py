@@ -14,7 +14,7 @@ import torch
 
 from nuq.formats.basis import SEEDED, calibration_text, chance_warning
 from nuq.formats.build import is_current, sha256_file
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.network import Network, load, save
 from nuq.formats.options import Options
 from nuq.formats.settings import read as read_settings
@@ -62,7 +62,7 @@ def _print_summary(network: Network, done: Quantization, folder: Path, tested: b
         width = max(layer.bits for layer in done.plan.layers if layer.bits is not None)
         print(
             f"BITS=auto: the smallest width for all layers is {width} ({done.goal}); "
-            "`nuq allocate` finds one for each layer"
+            f"{call('allocate')} finds one for each layer"
         )
     if lost := lost_layers(network):
         print(lost, file=sys.stderr)

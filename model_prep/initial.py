@@ -16,7 +16,7 @@ from typing import Any
 
 from nuq.formats import settings
 from nuq.formats.build import write_atomic
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.folders import numbered
 from nuq.formats.hardware import find_board, find_part
 from nuq.formats.images import Preprocessing
@@ -57,7 +57,7 @@ def write(options: Options) -> Path:
     for line in lines:
         print(line)
     write_atomic(path, text(path, options, source, lines))
-    print(f"written: {path}; `make csim CONFIG={path}` simulates the network with it")
+    print(f"written: {path}; {call(f'csim CONFIG={path}')} simulates the network with it")
     return path
 
 
@@ -176,8 +176,8 @@ def text(path: Path, options: Options, source: Source, found: list[str]) -> str:
     recipe, unsaid = recipe_values(source, options), guessed(source, options)
     lines = [part for one in found for part in _comment(one)]
     lines += ["#", *_comment(
-        f"nuq csim CONFIG={path.name}, and so for other commands; the command line wins over this "
-        'file, and "" is the default. `nuq help ALL=1` lists all options.'
+        f"{call(f'csim CONFIG={path.name}')}, and so for other commands; the command line wins "
+        f'over this file, and "" is the default. {call("help ALL=1")} lists all options.'
     )]  # fmt: skip
     shown = [name for name in SHOWN if source.imported or name not in RECIPE]
     for name in table():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nuq.codegen.design.resources import Resources, estimate, memories
 from nuq.codegen.design.sizes import Memory, Sizes
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.hardware import Part
 from nuq.formats.schema import parse, to_json
 
@@ -114,7 +114,9 @@ class Engine:
 
 def read_engine(build: Path) -> Engine:
     """The engine whose C++ is in build/NET/hls; UserError where there is none."""
-    path = existing(build / "hls" / ENGINE, "run `make engine` or `make codegen` there first")
+    path = existing(
+        build / "hls" / ENGINE, f"run {call('engine')} or {call('codegen')} there first"
+    )
     try:
         engine: Engine = parse(Engine, path.read_bytes())
     except ValueError as error:

@@ -12,7 +12,7 @@ from nuq.codegen.emit.page import Bar, Page, Section, Table, Tile, percent, rend
 from nuq.codegen.emit.report_model import Layer, Report, read_report
 from nuq.formats import settings
 from nuq.formats.build import write_atomic
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.network import read_manifest
 from nuq.formats.options import table
 
@@ -48,7 +48,7 @@ def read_build(folder: Path) -> Build:
             raise UserError(
                 f"{folder / 'report.json'} must be of the network in {folder / 'quantized'}, "
                 "which has been quantized again since, with other options or images; run "
-                f"`make codegen OUT={folder}`"
+                f"{call(f'codegen OUT={folder}')}"
             )
     measured = summary.measured(folder, report.arrays_sha256)
     return Build(folder, report, settings.read(folder), measured)
@@ -111,14 +111,14 @@ def notes(builds: Sequence[Build]) -> list[str]:
     if len({(one.data, one.images) for one in found}) > 1:
         said.append(
             "WARNING: these accuracies are of different images and cannot be compared; measure "
-            "each build with `make accuracy OUT=...`, the same DATA and the same IMAGES"
+            f"each build with {call('accuracy OUT=...')}, the same DATA and the same IMAGES"
         )
     for build in builds:
         path = build.folder / summary.ACCURACY
         if build.measured is None and path.is_file():
             said.append(
                 f"{path} is of another network than this build's and left out; run "
-                f"`make accuracy OUT={build.folder}`"
+                f"{call(f'accuracy OUT={build.folder}')}"
             )
     return said
 

@@ -16,7 +16,7 @@ from nuq.codegen.emit.report_model import Agreement, Csim, Report, read_report
 from nuq.codegen.emit.report_page import write_report
 from nuq.formats.build import compile_cpp
 from nuq.formats.design import TRAFFIC, read_design
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.options import Options
 from nuq.formats.packing import WORD_BYTES, unpack_raw
 
@@ -67,7 +67,7 @@ def compile_bench(options: Options, more: Sequence[str] = ()) -> Path:
     folder = options.folder / "hls"
     sources = sorted(folder.glob("*.cpp"))
     if not sources:
-        raise UserError(f"{folder} must hold generated sources; run `nuq codegen` first")
+        raise UserError(f"{folder} must hold generated sources; run {call('codegen')} first")
     flags = [*FLAGS, *AP_TYPES[types], *more]
     if options.sanitize:
         flags += [*SANITIZE, *SANITIZE_TYPES[types]]

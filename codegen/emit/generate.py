@@ -25,7 +25,7 @@ from nuq.codegen.emit import (
 from nuq.formats import network
 from nuq.formats.build import atomic_dir, digest, is_current, program_files, write_atomic
 from nuq.formats.design import DESIGN
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.hardware import DEFAULT_PART, clocked, find_part
 from nuq.formats.options import Options
 from nuq.formats.program import PROGRAM, Program
@@ -67,7 +67,7 @@ def existing_engine(options: Options) -> Engine | None:
     if given:
         raise UserError(f"{', '.join(given).upper()} must be left out with ENGINE, which has it")
     _, files = render.render_engine(engine)
-    there = existing(options.engine / "hls" / "network.hpp", "run `make engine` there")
+    there = existing(options.engine / "hls" / "network.hpp", f"run {call('engine')} there")
     if there.read_text(encoding="utf-8") != files["network.hpp"]:
         raise UserError(
             f"{options.engine}/hls must be rendered by this version of the program; make the "
@@ -127,7 +127,7 @@ def write_parameters(
 
 def quantized_folder(build: Path) -> Path:
     """build/NET/quantized; UserError where it does not exist."""
-    return existing(build / "quantized", "run `nuq quantize` first")
+    return existing(build / "quantized", f"run {call('quantize')} first")
 
 
 def settings_digest(options: Options, quantized: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -352,7 +352,7 @@ class Report(Model):
 
 def read_report(build: Path) -> Report:
     """report.json of a build folder; UserError where there is none, or names what is wrong."""
-    path = existing(build / "report.json", "run `nuq codegen` first")
+    path = existing(build / "report.json", f"run {call('codegen')} first")
     try:
         return Report.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nuq.codegen.emit.page import Tile, percent
 from nuq.codegen.emit.report_model import Report
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 
 ACCURACY = "accuracy.json"  # of `make accuracy`, beside the report
 Z = 1.96  # of a 95% interval
@@ -27,7 +27,7 @@ def measured(build: Path, arrays_sha256: str) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{path} must be JSON; run `make accuracy` again") from None
+        raise UserError(f"{path} must be JSON; run {call('accuracy')} again") from None
     if not isinstance(found, dict) or found.get("arrays_sha256") != arrays_sha256:
         return None
     return found
@@ -54,7 +54,7 @@ def accuracy_texts(report: Report, found: Mapping[str, Any] | None) -> tuple[str
     """
     source = found or report.accuracy
     if not source or source.get("integer_top1") is None:
-        return "–", "no labelled images; make accuracy DATA=... measures it"
+        return "–", f"no labelled images; {call('accuracy DATA=...')} measures it"
     images, top1 = source["images"], source["integer_top1"]
     low, high = wilson(top1, images)
     text = f"of {images:,} images (95% interval {low:.2f} to {high:.2f}), "
@@ -66,7 +66,7 @@ def accuracy_texts(report: Report, found: Mapping[str, Any] | None) -> tuple[str
             f"{paired['high']:+.2f})"
         )
     if not found:
-        text += "; make accuracy measures it on all images"
+        text += f"; {call('accuracy')} measures it on all images"
     return f"{top1:.2f}%", text
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nuq.formats.errors import call
 from nuq.formats.quantizer import Quantizer
 from nuq.model_prep.allocate import filling, sqnr
 from nuq.model_prep.allocate.budget import undominated
@@ -282,7 +283,7 @@ def _grid(study: Study) -> Table:
     return Table(
         f"Error before fine-tuning, % (100 less {study.judge}), all layers, uniform codes of own F",
         ["activations", *[f"weights {bits or 'float'}" for bits in _GRID]], rows,
-        note="`make finetune` trains such a network (docs/finetune.md).",
+        note=f"{call('finetune')} trains such a network (docs/finetune.md).",
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def test_the_same_input_gives_the_same_bytes(digits_build):
 
 
 def test_a_bundle_of_another_build_is_said_to_be(digits_build, other_build, bundle, capsys):
-    """As where a build was made again with other options, and emulated, after `make bundle`."""
+    """As where a build was made again with other options, and emulated, after `nuq bundle`."""
     path = make_bundle(digits_build)
     assert other_text(digits_build) is None
     shutil.copyfile(make_bundle(other_build), path)
@@ -60,7 +60,7 @@ def test_a_bundle_of_another_build_is_said_to_be(digits_build, other_build, bund
         f"{other.network_id} (program and weights), here engine {mine.engine_id}"
     ) in capsys.readouterr().out
     path.write_bytes(b"PK")
-    assert "is no bundle that can be read; `make bundle` writes" in (other_text(digits_build) or "")
+    assert "is no bundle that can be read; `nuq bundle` writes" in (other_text(digits_build) or "")
     assert main(["bundle", f"OUT={digits_build}"]) == 0
     said = f"engine {mine.engine_id} (the hardware), network {mine.network_id} (program and"
     assert said in capsys.readouterr().out and other_text(digits_build) is None
@@ -190,7 +190,7 @@ def test_a_foreign_bitstream_is_refused_by_its_stamp(digits_build, other_build, 
 
 def test_a_bundle_says_that_no_bitstream_is_inside(digits_build, capsys):
     assert main(["bundle", f"OUT={digits_build}"]) == 0
-    assert "no bitstream is inside: `make bitstream` and" in capsys.readouterr().out
+    assert "no bitstream is inside: `nuq bitstream` and" in capsys.readouterr().out
     archive = zipfile.ZipFile(digits_build / "bundle.zip")
     assert b"There is no bitstream (`accelerator.bit`) inside" in archive.read("README.md")
     assert read_zipped_manifest(digits_build / "bundle.zip")["bitstream"] is False
@@ -242,9 +242,9 @@ def test_what_a_bundle_imports_first_runs_in_python_3_10():
     [
         (
             ["bundle", "OUT=nowhere"],
-            "error: nowhere/design.json must exist; run `make codeg",
+            "error: nowhere/design.json must exist; run `nuq codeg",
         ),
-        (["emulate", "OUT=nowhere"], "error: nowhere/design.json must exist; run `make codeg"),
+        (["emulate", "OUT=nowhere"], "error: nowhere/design.json must exist; run `nuq codeg"),
         (["measure", "BUNDLE=nowhere"], "error: nowhere/manifest.json must exist; unpack"),
         (["measure", "BUNDLE=.", "REPEATS=x"], "error: REPEATS must be an integer of 1 or more"),
     ],

@@ -104,10 +104,10 @@ def test_accuracies_of_other_images_are_not_silently_side_by_side(
 def test_a_report_older_than_its_network_is_refused(
     builds: tuple[Path, Path], tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """As `make accuracy BITS=4` leaves a build: settings of 4 bits beside a report of 5."""
+    """As `nuq accuracy BITS=4` leaves a build: settings of 4 bits beside a report of 5."""
     first, second = builds
     change_json(second / "quantized" / "manifest.json", lambda entry: entry.update(change))
-    fault = rf"wide/report.json must be of the network in .* run `make codegen OUT={second}`"
+    fault = rf"wide/report.json must be of the network in .* run `nuq codegen OUT={second}`"
     with pytest.raises(UserError, match=fault):
         main(["compare", f"A={first}", f"B={second}", f"OUT={tmp_path}"])
     assert not (tmp_path / "compare.html").exists()

@@ -143,7 +143,7 @@ def test_options_that_an_engine_has_are_refused(two: Callable[..., Path]) -> Non
     record.write_text("{}")
     refused("engine.json must have this program's fields")
     record.unlink()
-    refused("engine.json must exist; run `make engine`")
+    refused("engine.json must exist; run `nuq engine`")
 
 
 @pytest.mark.parametrize("name", load_parts())

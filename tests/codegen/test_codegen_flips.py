@@ -114,7 +114,7 @@ def test_header_of_a_program(build: Path, capfd: pytest.CaptureFixture[str]) -> 
         capfd.readouterr()
         assert main(["csim", f"OUT={build}"]) == 2
         assert "MISMATCH in the header" in capfd.readouterr().err
-        with pytest.raises(UserError, match=r"must be .*run `make codegen`|its header differs"):
+        with pytest.raises(UserError, match=r"must be .*run `nuq codegen`|its header differs"):
             read_program(path.parent)
     path.write_bytes(clean)
     other = Program(np.frombuffer(clean, "<u8"))

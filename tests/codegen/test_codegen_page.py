@@ -74,7 +74,7 @@ def test_a_report_opens_with_the_accuracy_of_its_network(generated: Callable[...
         head = (build / "report.html").read_text().partition('<section id="layers">')[0]
         assert ("59.86%" in head and "(-5.10 to +0.20)" in head) == shown
     (build / "accuracy.json").write_text("{")
-    with pytest.raises(UserError, match="accuracy.json must be JSON; run `make accuracy` again"):
+    with pytest.raises(UserError, match="accuracy.json must be JSON; run `nuq accuracy` again"):
         main(["report", f"OUT={build}"])
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of options and the list of commands: complete, checked once, passed on by make."""
 
+import ast
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from nuq import dispatch
-from nuq.formats import commands
+from nuq.board.bundle import MISSING
+from nuq.formats import commands, settings
 from nuq.formats.commands import COMMANDS, GROUPS, function, taken
 from nuq.formats.errors import UserError, run_cli
 from nuq.formats.options import SCHEME_OPTIONS, Options, default_text, table, value
-from tests.checkout import error_line, make, python
+from tests.checkout import ROOT, error_line, make, python
 
 OPTIONS = table()
 
@@ -49,16 +51,16 @@ def test_groups_hold_options_and_no_option_stands_twice():
 
 
 REFUSED = [
-    ("csim BITZ=3", "csim must have options that exist, not BITZ; did you mean BITS?; nuq csim --"),
-    ("csim net=digits", "csim must have options that exist, not net; did you mean NET?; nuq csim"),
+    ("csim BITZ=3", "csim must have options that exist, not BITZ; did you mean BITS?; `nuq csim"),
+    ("csim net=digits", "csim must have options that exist, not net; did you mean NET?; `nuq csi"),
     ("help cism", "help must have ALL=1 or a command, not cism; did you mean csim?"),
     ("csim NET=digit", "NET must be one of alexnet, cifar10, digits, vgg16, not 'digit'; did you "),
     ("csim PART=xc7z02", "PART must be one of XC7Z020, XCZU3EG, XC7Z045, XCK26, XCZU7EV or a TOML"),
     ("csim NET=digits SCHEME=kqn", "scheme must be one of knq, enq, uniform, optimal, dynamic, "),
     ("csim NET=digits REFINE=equalize", "REFINE must be all, none or of equalise, sensitivity, "),
     ("csim PRESET=acurate", "PRESET must be one of accurate, fast, "),
-    ("cism", "the command must be one that exists, not cism; did you mean csim?; nuq help lists"),
-    ("csim digits", "digits must be NAME=VALUE; see nuq csim --help"),
+    ("cism", "the command must be one that exists, not cism; did you mean csim?; `nuq help "),
+    ("csim digits", "digits must be NAME=VALUE; see `nuq csim --help`"),
     ("quantize PE=16", "PE must go with codegen, csim, explore, "),
     ("finetune BATCH=8", "BATCH of finetune must be written MINIBATCH now; set MINIBATCH=VALUE"),
     ("finetune DISTILL=1", "DISTILL of finetune must be written DISTIL now; set DISTIL=VALUE"),
@@ -90,6 +92,40 @@ def test_a_bad_command_line_ends_in_one_sentence(words, text, capsys):
     assert run_cli(lambda argv: commands.main(argv, dispatch.run), words.split()) == 2
     said = capsys.readouterr()
     assert said.err.startswith(f"error: {text}") and said.err.count("\n") == 1 and not said.out
+
+
+@pytest.mark.parametrize("program", ["make", "nuq"])
+def test_messages_name_commands_as_the_program_was_called(program, capsys, tmp_path):
+    flag = ["--make"] * (program == "make")
+
+    def said(*words: str) -> str:
+        run_cli(lambda argv: commands.main(argv, dispatch.run), [*flag, *words])
+        return capsys.readouterr().err
+
+    assert said("compare", f"A={tmp_path}", f"B={tmp_path}").endswith(
+        f"report.json must exist; run `{program} codegen` first\n"
+    )
+    listing = "`make help ALL=1`" if program == "make" else "`nuq csim --help`"
+    assert said("csim", "BITZ=3").endswith(f"did you mean BITS?; {listing} lists them\n")
+    settings.write(tmp_path, {"NET": "digits"})
+    assert f"; `{program} " in (tmp_path / settings.FILE).read_text()
+
+
+def test_no_message_has_a_commands_name_of_its_own():
+    """formats.errors.call words them; a bundle's README has the same bytes whoever makes it."""
+    name = re.compile(rf"\b(?:make|nuq) (?:{'|'.join(sorted(COMMANDS, key=len)[::-1])})\b")
+    found = []
+    for folder in ("formats", "model_prep", "codegen", "board", "nuq"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            found += [
+                f"{path.relative_to(ROOT)}: {node.value}"
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                and id(node) not in docs and name.search(node.value)
+            ]  # fmt: skip
+    assert [text for text in found if text.partition(": ")[2] not in MISSING] == []
 
 
 MISSPELT = ("digit digits", "xc7z02 XC7Z020", "kqn knq", "equalize equalise", "acurate accurate",

@@ -88,7 +88,7 @@ def test_a_step_that_only_uses_a_build_stops_where_something_differs(flow, capsy
         assert run_cli(lambda argv: commands.main(argv, dispatch.run), words) == 2
         assert capsys.readouterr().err == (
             f"error: {flow.out} must be used as it was made, with SCHEME=enq PE not set, not with "
-            "SCHEME=knq PE=8; leave that out, or run `make csim` with it first\n"
+            "SCHEME=knq PE=8; leave that out, or run `nuq csim` with it first\n"
         )
     with pytest.raises(UserError, match="with NET=digits, not with NET=vgg16; leave"):
         flow("bundle NET=vgg16")

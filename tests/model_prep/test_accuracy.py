@@ -154,7 +154,7 @@ def test_csim_logits_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     net, images, out = small_model(tmp_path / "small.onnx"), labelled(tmp_path / "d.npz"), tmp_path
     arguments = (f"NET={net}", f"DATA={images}", "IMAGES=20", "BITS=8", f"OUT={out}")
     assert run("accuracy", *arguments, "CSIM=1") == 2
-    assert "logits.bin must exist; run make csim" in capsys.readouterr().err
+    assert "logits.bin must exist; run `nuq csim`" in capsys.readouterr().err
     with np.load(out / "quantized" / "vectors.npz") as vectors:
         last = manifest.load(out / "quantized").layers[-1].name
         (out / "csim").mkdir()
@@ -170,7 +170,7 @@ def test_two_measurements_are_compared(tmp_path: Path, capsys: pytest.CaptureFix
     one, two = tmp_path / "one", tmp_path / "two"
     arguments = (f"NET={net}", f"DATA={images}", "BITS=8")
     assert run("accuracy", *arguments, f"OUT={two}", f"AGAINST={one}") == 2
-    assert "accuracy.npz must exist; run `make accuracy` with that OUT" in capsys.readouterr().err
+    assert "accuracy.npz must exist; run `nuq accuracy` with that OUT" in capsys.readouterr().err
     assert not two.exists()
     assert run("accuracy", *arguments, f"OUT={one}") == 0
     few = (*arguments, "WEIGHT_BITS=3", f"OUT={two}", f"AGAINST={one}")

@@ -122,7 +122,7 @@ def test_synthesis_alone_leaves_vivado_open(with_reports):
 def test_reports_of_another_design_are_refused(with_reports):
     stamp = with_reports / "hls_report" / "design.json"
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "engine_id": "00000000"}))
-    with pytest.raises(UserError, match="is of engine 00000000, not .*run `make hls` again"):
+    with pytest.raises(UserError, match="is of engine 00000000, not .*run `nuq hls` again"):
         update_report(with_reports)
     stamp.write_text("{")
     with pytest.raises(UserError, match="must be JSON"):
@@ -130,7 +130,7 @@ def test_reports_of_another_design_are_refused(with_reports):
 
 
 def test_no_reports_are_one_sentence(copied):
-    with pytest.raises(UserError, match="must hold the tool's reports; run `make hls` first"):
+    with pytest.raises(UserError, match="must hold the tool's reports; run `nuq hls` first"):
         update_report(copied())
 
 

@@ -15,7 +15,7 @@ from nuq.codegen.emit.render import render
 from nuq.formats.build import write_atomic
 from nuq.formats.clocks import make_clock
 from nuq.formats.design import read_design
-from nuq.formats.errors import UserError, existing
+from nuq.formats.errors import UserError, call, existing
 from nuq.formats.hardware import find_board, find_part
 
 TEMPLATE = "block_design.tcl.j2"
@@ -60,7 +60,7 @@ def parse_interfaces(text: str, name: str = "accelerator.cpp") -> tuple[tuple[st
 
 def read_interfaces(build: Path) -> tuple[tuple[str, ...], str]:
     """`parse_interfaces` of the accelerator in build/NET/hls."""
-    source = existing(build / "hls" / "accelerator.cpp", "run `make codegen` first")
+    source = existing(build / "hls" / "accelerator.cpp", f"run {call('codegen')} first")
     return parse_interfaces(source.read_text(encoding="utf-8"), str(source))
 
 

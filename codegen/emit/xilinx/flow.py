@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from nuq.codegen.emit.xilinx.block_design import read_interfaces, write_block_design
 from nuq.formats.build import atomic_dir, sources_digest
 from nuq.formats.design import read_design, read_stamp, write_stamp
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.hardware import find_board
 
 DEFAULT_STEPS = ("csim", "csynth", "export")
@@ -106,7 +106,7 @@ def find_hls() -> Tool:
     if classic is not None:
         return Tool(classic, ("-f",))
     raise UserError(
-        "`make hls` needs Vitis HLS, and neither vitis-run (2024.1 and later) nor vitis_hls "
+        f"{call('hls')} needs Vitis HLS, and neither vitis-run (2024.1 and later) nor vitis_hls "
         f"(2022.2 to 2023.2) is on the PATH; install AMD Vitis and {SETUP}"
     )
 
@@ -116,7 +116,7 @@ def find_vivado() -> Tool:
     path = shutil.which("vivado")
     if path is None:
         raise UserError(
-            "`make bitstream` needs Vivado 2022.2 or later, and vivado is not on the PATH; "
+            f"{call('bitstream')} needs Vivado 2022.2 or later, and vivado is not on the PATH; "
             f"install AMD Vivado with the board's device family and {SETUP}"
         )
     return Tool(path, ("-mode", "batch", "-source"))
@@ -184,7 +184,7 @@ def check_handoff(path: Path, build: Path) -> None:
     try:
         modules = ElementTree.parse(path).getroot().iter("MODULE")
     except ElementTree.ParseError as error:
-        raise UserError(f"{path} must be XML ({error}); run `make bitstream` again") from None
+        raise UserError(f"{path} must be XML ({error}); run {call('bitstream')} again") from None
     cells = [module for module in modules if ":hls:accelerator:" in module.get("VLNV", "")]
     if len(cells) != 1:
         raise UserError(f"{path} must have one IP of type accelerator, not {len(cells)}")

@@ -39,7 +39,7 @@ from nuq.codegen.emit.xilinx.verdict import (
 from nuq.codegen.hls_check.check import read_design_files
 from nuq.codegen.hls_check.dataflow import loops_of_processes
 from nuq.formats.design import read_stamp
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, call
 from nuq.formats.hardware import find_part
 
 # Resources of Vitis HLS (UG1399, "Synthesis Summary") and of Vivado (UG906, "Report Utilization";
@@ -65,7 +65,7 @@ def read_csynth(path: Path) -> Hls:
     """What csynth.xml says."""
     root = _parse_xml(path)
     if root.find("AreaEstimates/Resources") is None:
-        raise UserError(f"{path} must have AreaEstimates/Resources; run `make hls` again")
+        raise UserError(f"{path} must have AreaEstimates/Resources; run {call('hls')} again")
     timing = "PerformanceEstimates/SummaryOfTimingAnalysis"
     return Hls(
         version=_text(root, "ReportVersion/Version"),
@@ -133,7 +133,7 @@ def _parse_xml(path: Path) -> Element:
     try:
         return ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
-        raise UserError(f"{path} must be XML ({error}); run `make hls` again") from None
+        raise UserError(f"{path} must be XML ({error}); run {call('hls')} again") from None
 
 
 def _text(node: Element | None, place: str) -> str | None:
@@ -233,12 +233,12 @@ def update_report(build: Path) -> Report:
 
 def collect(build: Path, report: Report) -> Vendor:
     """The `vendor` object of report.json."""
-    folder = _folder(build / REPORT_FOLDER, report, "make hls")
+    folder = _folder(build / REPORT_FOLDER, report, "hls")
     csynth, cosim = folder / "csynth.xml", folder / "accelerator_cosim.rpt"
     hls = read_csynth(csynth) if csynth.is_file() else None
     vivado = None
     if (build / BITSTREAM_FOLDER).is_dir():
-        placed = _folder(build / BITSTREAM_FOLDER, report, "make bitstream")
+        placed = _folder(build / BITSTREAM_FOLDER, report, "bitstream")
         clock = placed / "clock.txt"
         vivado = Vivado(
             resources=read_utilization(placed / "utilization.rpt"),
@@ -256,11 +256,11 @@ def collect(build: Path, report: Report) -> Vendor:
 def _folder(folder: Path, report: Report, command: str) -> Path:
     stamp = read_stamp(folder)
     if stamp is None:
-        raise UserError(f"{folder} must hold the tool's reports; run `{command}` first")
+        raise UserError(f"{folder} must hold the tool's reports; run {call(command)} first")
     if stamp["engine_id"] != report.engine_id:
         raise UserError(
             f"{folder} is of engine {stamp['engine_id']}, not {report.engine_id}; "
-            f"run `{command}` again"
+            f"run {call(command)} again"
         )
     return folder
 
