@@ -262,7 +262,7 @@ def test_a_network_that_guesses_is_warned_of(capsys: pytest.CaptureFixture[str])
     commands.warn_of_chance(16.9, 360, network)
     said = capsys.readouterr().err
     assert said.startswith("warning: float top-1 is 16.9% of 360 images, little better than guess")
-    assert "among 10 classes (10.0%); check MEAN, STD, SCALE and RESIZE ((pixel * " in said
+    assert "among 10 classes (10.0%); check MEAN, STD, SCALE and RESIZE ((pixel / 255 " in said
     commands.warn_of_chance(99.0, 360, network)
     commands.warn_of_chance(0.0, 5, network)  # too few images to say
     network.weights = "seeded"
