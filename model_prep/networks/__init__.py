@@ -7,6 +7,7 @@ Adding a network is adding one file.
 import importlib
 import pkgutil
 from functools import cache
+from pathlib import Path
 
 from nuq.formats.errors import UserError, meant
 from nuq.model_prep.networks.spec import NetworkSpec
@@ -30,7 +31,15 @@ def get(name: str) -> NetworkSpec:
     """
     specs = registry()
     if name not in specs:
-        settings = f"; settings are given as CONFIG={name}" if name.endswith(".toml") else None
-        hint = settings or meant(name, specs)
-        raise UserError(f"NET must be one of {', '.join(specs)}, not {name!r}{hint}")
+        names, end = ", ".join(specs), Path(name).suffix
+        hint = meant(name, specs)
+        if end == ".toml":
+            hint = f"; settings are given as CONFIG={name}"
+        elif end:
+            names += " or an .onnx file"
+            hint = (
+                "; export a network of torch to that first (docs/tutorial.md), or give weights of "
+                "one of these as WEIGHTS"
+            )
+        raise UserError(f"NET must be one of {names}, not {name!r}{hint}")
     return specs[name]

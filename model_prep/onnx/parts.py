@@ -10,7 +10,7 @@ import numpy as np
 
 from nuq.model_prep.onnx.lowering import Ints, Node, Result, folding, operator
 from nuq.model_prep.onnx.operations import UnsupportedError, Value, map_axes, selected
-from nuq.model_prep.onnx.views import axis_index
+from nuq.model_prep.onnx.views import axis_index, reshaped
 
 
 def _chosen(node: Node, value: Value, axis: int, index: np.ndarray) -> Value:
@@ -25,7 +25,10 @@ def _chosen(node: Node, value: Value, axis: int, index: np.ndarray) -> Value:
 @operator("Gather")
 @folding()
 def gather(node: Node, *, axis: int = 0) -> Result:
-    """Gather of a constant, or of a map's channels by a constant list."""
+    """Gather of a constant, of a map's channels by a constant list, or of all in their order.
+
+    The last is how torch writes `as_strided` where that moves nothing.
+    """
     source, index = node.value(), node.constant(1)
     axis = axis_index(axis, max(source.ndim, 1))
     limit = source.shape[axis] if source.ndim else 0
@@ -34,8 +37,15 @@ def gather(node: Node, *, axis: int = 0) -> Result:
     if isinstance(source, np.ndarray):
         node.take(source.nbytes // max(limit, 1) * index.size)
         return np.take(source, index, axis)
+    if np.array_equal(index.ravel() % max(limit, 1), np.arange(limit)):
+        return reshaped(
+            node, source, (*source.shape[:axis], *index.shape, *source.shape[axis + 1 :])
+        )
     if index.ndim != 1:
-        raise UnsupportedError("indices of channels must be a list")
+        raise UnsupportedError(
+            "indices of channels must be a list; where torch.onnx.export wrote this for strides, "
+            "give it a contiguous example input, as torch.zeros(...) is, or dynamo=False"
+        )
     return _chosen(node, node.tensor(), axis, index % max(limit, 1))
 
 

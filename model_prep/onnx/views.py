@@ -45,7 +45,8 @@ def axes_of(node: Node, axes: Ints | None) -> Ints | None:
     return node.integers(1) if axes is None else axes
 
 
-def _reshaped(node: Node, value: Result, shape: Sequence[int]) -> Result:
+def reshaped(node: Node, value: Result, shape: Sequence[int]) -> Result:
+    """A node's value with other sizes, as many; at the end the host does what cannot be a view."""
     if isinstance(value, np.ndarray):
         node.take(value.nbytes)  # numpy copies what was broadcast
     try:
@@ -81,7 +82,7 @@ def reshape(node: Node, *, allowzero: int = 0) -> Result:
         wanted[wanted.index(-1)] = elements // max(others, 1)
     if prod(wanted) != elements:
         raise UnsupportedError(f"sizes {list(sizes)[:8]} must fit {elements} elements")
-    return _reshaped(node, value, wanted)
+    return reshaped(node, value, wanted)
 
 
 @operator("Flatten")
@@ -90,7 +91,7 @@ def flatten(node: Node, *, axis: int = 1) -> Result:
     value = node.value()
     if axis != value.ndim:
         axis = axis_index(axis, value.ndim)
-    return _reshaped(node, value, (prod(value.shape[:axis]), prod(value.shape[axis:])))
+    return reshaped(node, value, (prod(value.shape[:axis]), prod(value.shape[axis:])))
 
 
 @operator("Squeeze")
@@ -103,7 +104,7 @@ def squeeze(node: Node, *, axes: Ints | None = None) -> Result:
     if any(value.shape[index] != 1 for index in chosen):
         raise UnsupportedError("squeezed axes must have size 1")
     rest = [size for index, size in enumerate(value.shape) if index not in chosen]
-    return _reshaped(node, value, rest)
+    return reshaped(node, value, rest)
 
 
 @operator("Unsqueeze")
@@ -115,7 +116,7 @@ def unsqueeze(node: Node, *, axes: Ints | None = None) -> Result:
     shape = list(value.shape)
     for index in sorted(axis_indices(axes, value.ndim + len(axes))):
         shape.insert(index, 1)
-    return _reshaped(node, value, shape)
+    return reshaped(node, value, shape)
 
 
 @operator("Transpose")

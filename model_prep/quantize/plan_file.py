@@ -7,7 +7,7 @@ then the top of the file, then the network's defaults.
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,26 +90,28 @@ def _are_integers(values: Any) -> bool:
     return isinstance(values, list) and all(type(number) is int for number in values)
 
 
-def _check_value(key: str, value: Any, where: str, top: bool) -> None:
-    """One setting has the right type and range; `where` opens the sentence."""
+def _check_value(key: str, value: Any, said: str, top: bool) -> None:
+    """One setting has the right type and range; `said` is where it stands, and its name there."""
     if key in _CHOICES:
-        check_choice(key, value, _CHOICES[key], where)
+        check_choice(said, value, _CHOICES[key])
     elif key in _RULES:
         good, rule = _RULES[key]
         if not good(value):
-            raise UserError(f"{where}{key} must be {rule}, not {value}")
+            raise UserError(f"{said} must be {rule}, not {value}")
         if key == "refine":
             parse_refine(value)
     elif not (top and key == "qm" and value == AUTO):
         if type(value) is not int:
-            raise UserError(f"{where}{key} must be an integer, not {value}")
+            raise UserError(f"{said} must be an integer, not {value}")
         low, high = _RANGES[key]
         if not low <= value <= high:
-            raise UserError(f"{where}{key} must be {low}..{high}, not {value}")
+            raise UserError(f"{said} must be {low}..{high}, not {value}")
 
 
-def _check_table(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    """Only known keys with good values."""
+def _check_table(
+    table: Mapping[str, Any], keys: tuple[str, ...], where: str, named: Callable[[str], str] = str
+) -> None:
+    """Only known keys with good values; `where` opens the sentence, then comes `named` of a key."""
     top = keys is KEYS
     for key, value in table.items():
         if key not in keys:
@@ -118,7 +120,7 @@ def _check_table(table: Mapping[str, Any], keys: tuple[str, ...], where: str) ->
             )
         if key == "bits" and not top and isinstance(value, list):
             raise UserError(f"{where}bits must be one number or auto, not {value}")
-        _check_value(key, value, where, top)
+        _check_value(key, value, f"{where}{named(key)}", top)
 
 
 def _section(
@@ -302,9 +304,9 @@ def resolve(
     """
     settings = {key: value for key, value in settings.items() if value is not None}
     by_kind = by_kind or {}
-    _check_table(settings, KEYS, "")
+    _check_table(settings, KEYS, "", str.upper)  # as options of the command line are called
     for kind, table in by_kind.items():
-        _check_table(table, _LAYER_KEYS, f"{kind.upper()}: ")
+        _check_table(table, _LAYER_KEYS, f"{kind.upper()}_", str.upper)
     top, kinds, by_layer = read_toml(path, graph) if path else ({}, {}, {})
     everywhere = {**top, **settings}
     merged = {**DEFAULTS, **defaults, **PRESETS[preset][0], **everywhere}

@@ -56,7 +56,7 @@ REFUSED = [
     ("help cism", "help must have ALL=1 or a command, not cism; did you mean csim?"),
     ("csim NET=digit", "NET must be one of alexnet, cifar10, digits, vgg16, not 'digit'; did you "),
     ("csim PART=xc7z02", "PART must be one of XC7Z020, XCZU3EG, XC7Z045, XCK26, XCZU7EV or a TOML"),
-    ("csim NET=digits SCHEME=kqn", "scheme must be one of knq, enq, uniform, optimal, dynamic, "),
+    ("csim NET=digits SCHEME=kqn", "SCHEME must be one of knq, enq, uniform, optimal, dynamic, "),
     ("csim NET=digits REFINE=equalize", "REFINE must be all, none or of equalise, sensitivity, "),
     ("csim PRESET=acurate", "PRESET must be one of accurate, fast, "),
     ("cism", "the command must be one that exists, not cism; did you mean csim?; `nuq help "),

@@ -170,13 +170,13 @@ def broken_weights(folder: Path) -> Path:
         (["BITS=many"], "error: BITS must be a number, a comma list of numbers or auto, not"),
         (
             ["SCHEME=up"],
-            "error: scheme must be one of knq, enq, uniform, ",
+            "error: SCHEME must be one of knq, enq, uniform, ",
         ),
-        (["RULE=up"], "error: rule must be one of nearest, floor, not up"),
-        (["VARIANT=up"], "error: variant must be one of round, mid, floor, not up"),
-        (["QM=99"], "error: qm must be 2..15, not 99"),
+        (["RULE=up"], "error: RULE must be one of nearest, floor, not up"),
+        (["VARIANT=up"], "error: VARIANT must be one of round, mid, floor, not up"),
+        (["QM=99"], "error: QM must be 2..15, not 99"),
         (["QM=wide"], "error: QM must be a number or auto, not 'wide'"),
-        (["DELTA=-1"], "error: delta must be a number of 0 or more, not -1.0"),
+        (["DELTA=-1"], "error: DELTA must be a number of 0 or more, not -1.0"),
         (
             ["IMAGES=361"],
             "error: IMAGES must be 1..360, the digits that digits was not trained on, ",

@@ -193,6 +193,16 @@ def test_unknown_network_lists_what_exists(name: str, hint: str) -> None:
     )
 
 
+def test_a_file_of_torch_is_sent_to_the_exporter() -> None:
+    with pytest.raises(UserError) as caught:
+        networks.get("a/net.pth")
+    assert str(caught.value) == (
+        "NET must be one of alexnet, cifar10, digits, vgg16 or an .onnx file, not 'a/net.pth'; "
+        "export a network of torch to that first (docs/tutorial.md), or give weights of one of "
+        "these as WEIGHTS"
+    )
+
+
 def test_a_file_dropped_in_is_a_network(open_registry: Path) -> None:
     source = (Path(networks.__file__).parent / "digits.py").read_text()
     (open_registry / "tiny.py").write_text(source.replace('"digits"', '"tiny"', 1))

@@ -104,14 +104,14 @@ def test_parsing() -> None:
         (Settings(bits=1, scheme="uniform"), "BITS of layer conv1 must be 2..16 for uniform, no"),
         (
             Settings(scheme="up"),
-            "scheme must be one of knq, enq, uniform, optimal, dynamic, linear",
+            "SCHEME must be one of knq, enq, uniform, optimal, dynamic, linear",
         ),
-        (Settings(rule="up"), "rule must be one of nearest, floor, not up$"),
-        (Settings(variant="up"), "variant must be one of round, mid, floor, not up$"),
-        (Settings(qm=16), "qm must be 2..15, not 16$"),
-        (Settings(qm=1), "qm must be 2..15, not 1$"),
-        (Settings(delta=-1.0), "delta must be a number of 0 or more, not -1.0$"),
-        (Settings(delta=float("nan")), "delta must be a number of 0 or more, not nan$"),
+        (Settings(rule="up"), "RULE must be one of nearest, floor, not up$"),
+        (Settings(variant="up"), "VARIANT must be one of round, mid, floor, not up$"),
+        (Settings(qm=16), "QM must be 2..15, not 16$"),
+        (Settings(qm=1), "QM must be 2..15, not 1$"),
+        (Settings(delta=-1.0), "DELTA must be a number of 0 or more, not -1.0$"),
+        (Settings(delta=float("nan")), "DELTA must be a number of 0 or more, not nan$"),
     ],
 )
 def test_bad_settings(graph: Graph, settings: Settings, text: str) -> None:

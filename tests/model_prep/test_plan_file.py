@@ -149,4 +149,4 @@ def test_the_table_distils_as_long_as_asked(
 def test_steps_below_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["NET=digits", f"OUT={tmp_path}", "DISTIL_STEPS=-1"]
     assert run_cli(main, ["refinement", *words]) == 2
-    assert "distil_steps must be 1..100000, not -1" in capsys.readouterr().err
+    assert "DISTIL_STEPS must be 1..100000, not -1" in capsys.readouterr().err

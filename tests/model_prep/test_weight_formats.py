@@ -175,12 +175,12 @@ def test_plan_names_schemes_by_layer_and_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "kinds", "text"),
     [
-        (Settings(weight_scheme="odd"), {}, "weight_scheme must be one of uniform, dynamic, kmea"),
-        (Settings(weight_bits=0), {}, "weight_bits must be 1..16, not 0"),
+        (Settings(weight_scheme="odd"), {}, "WEIGHT_SCHEME must be one of uniform, dynamic, kmea"),
+        (Settings(weight_bits=0), {}, "WEIGHT_BITS must be 1..16, not 0"),
         (Settings(weight_bits=1), {}, "weight_bits of layer conv1 must be 2..16 for uniform, not "),
         (Settings(), {"weight_scheme": "kmeans", "weight_bits": 9},
          "weight_bits of layer fc2 must be 1..8 for kmeans, not 9"),
-        (Settings(), {"weight_bits": 99}, "FC: weight_bits must be 1..16, not 99"),
+        (Settings(), {"weight_bits": 99}, "FC_WEIGHT_BITS must be 1..16, not 99"),
     ],
 )  # fmt: skip
 def test_plan_refuses(settings: Settings, kinds: dict[str, object], text: str) -> None:

@@ -125,12 +125,12 @@ for _module in pkgutil.iter_modules(__path__):
 OWNERS = {option: name for name, scheme in SCHEMES.items() for option in scheme.options}
 
 
-def check_choice(key: str, value: Any, choices: tuple[Any, ...], where: str = "") -> None:
-    """Refuse, by UserError, a value that is no choice; `where` opens the sentence."""
+def check_choice(key: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Refuse, by UserError, a value that is no choice."""
     if value not in choices:
         names = [str(choice) for choice in choices]
         raise UserError(
-            f"{where}{key} must be one of {', '.join(names)}, not {value}{meant(str(value), names)}"
+            f"{key} must be one of {', '.join(names)}, not {value}{meant(str(value), names)}"
         )
 
 

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -27,7 +28,8 @@ CONSTANTS = {
     "pads": np.array([0, 0, 1, 2, 0, 0, 0, 1]), "mix": random(15, 4, 13, 1, 1),
     "padded": random(16, 8, 4, 3, 3), "end": random(17, 8, 10), "batch": np.array([0]),
     "rest": np.array([-1]), "lowest": np.float32(-np.inf),
-    "anchors": np.array([1, 2, 4, 9, 8]),
+    "anchors": np.array([1, 2, 4, 9, 8]), "eight": np.arange(8).reshape(1, 8, 1, 1),
+    "seven": (np.arange(8) - 8)[None], "backwards": np.arange(8)[::-1].reshape(1, 8, 1, 1),
 }  # fmt: skip
 CONV = node("Conv", "x w b", "c", pads=[1, 1, 1, 1])
 RELU = node("Relu", "c", "r")
@@ -232,6 +234,16 @@ CASES: dict[str, tuple[list[NodeProto], list[str]]] = {  # nodes, kinds of the l
          node("Concat", "n rest", "d", axis=0), node("Reshape", "r d", "f"),
          last("MatMul", "f matrix")], ["conv", "fc"],
     ),
+    "strides that change nothing": (  # torch's `as_strided`
+        [*START, node("GlobalAveragePool", "r", "g"), node("Reshape", "g rest", "f"),
+         node("Gather", "f eight", "s", axis=0), node("Reshape", "s flat", "h"),
+         last("MatMul", "h end")], ["conv", "avgpool", "fc"],
+    ),
+    "all elements by negative indices, a row": (
+        [*START, node("GlobalAveragePool", "r", "g"), node("Reshape", "g rest", "f"),
+         node("Gather", "f seven", "s", axis=0), last("MatMul", "s end")],
+        ["conv", "avgpool", "fc"],
+    ),
     "scale by a number of a node, and by a quotient": (
         [*START, node("Constant", "", "k", value_float=3.0), node("Div", "two two", "q"),
          node("Mul", "k q", "n"), last("Mul", "r n")], ["conv", "conv"],
@@ -252,6 +264,30 @@ def test_operator_equals_onnxruntime(case: str, tmp_path: Path) -> None:
     constants = {name: value for name, value in CONSTANTS.items() if name in used}
     network = compare(build(nodes, constants), tmp_path)
     assert sorted(layer.kind for layer in network.graph.layers) == sorted(kinds)
+
+
+def test_strides_that_move_elements_name_the_remedy(tmp_path: Path) -> None:
+    nodes = [*START, node("GlobalAveragePool", "r", "g"), node("Reshape", "g rest", "f"),
+             node("Gather", "f backwards", "s", axis=0), node("Reshape", "s flat", "h"),
+             last("MatMul", "h end")]  # fmt: skip
+    used = {name for one in nodes for name in one.input}
+    constants = {name: value for name, value in CONSTANTS.items() if name in used}
+    with pytest.raises(
+        UserError, match="Gather .* give it a contiguous example input, as torch.ze"
+    ):
+        load_onnx(save(build(nodes, constants), tmp_path / "a.onnx"))
+
+
+def test_an_example_with_channels_last_exports_a_network_that_is_taken(tmp_path: Path) -> None:
+    """torch then writes `as_strided` behind a mean, with a Gather."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 6),
+    ).eval()  # fmt: skip
+    x, path = torch.rand(1, 12, 12, 3).permute(0, 3, 1, 2), tmp_path / "a.onnx"
+    torch.onnx.export(network, (x,), str(path), external_data=False, verbose=False)
+    assert "as_strided" in {out for one in onnx.load(path).graph.node for out in one.output}
+    assert [layer.kind for layer in load_onnx(path).graph.layers] == ["conv", "avgpool", "fc"]
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 17, 18, 20, 22])
