@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from nuq import results
 from nuq.formats import commands
 from nuq.formats.build import is_current, write_atomic
 from nuq.formats.commands import COMMANDS, Request, function, taken
@@ -147,6 +148,12 @@ def say_calibration(folder: Path) -> None:
         print(warning, file=sys.stderr)
 
 
+def say_design(folder: Path) -> None:
+    """One line: speed and resources of the design that is there."""
+    found = results.report(folder)
+    print(f"{found.title}: {found.facts['speed']}; estimated: {found.facts['resources']}")
+
+
 def run_locked(command: str, asked: Request) -> int:
     """Run a command after what it needs, in a folder that no other run changes."""
     commands.say_kept(asked)
@@ -157,6 +164,8 @@ def run_locked(command: str, asked: Request) -> int:
             made = run_stage(name, options)
             if not made and name == "quantize":
                 say_calibration(options.folder)
+            if not made and name == "codegen":
+                say_design(options.folder)
             if not made and name == command:
                 print(f"{options.folder}: {name} is up to date")
             commands.keep(name, options)

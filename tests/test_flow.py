@@ -81,6 +81,10 @@ def test_what_is_up_to_date_is_not_repeated(digits):
     done = make("csim", "NET=digits", "IMAGES=360", f"OUT={digits[0]}")
     assert done.returncode == 0
     assert "quantized" not in done.stdout and "multipliers" not in done.stdout
+    assert re.search(  # but what is simulated is said
+        r"^digits on XC7Z020: [\d,.]+ images/s at 100 MHz .*; estimated: \d+/220 DSP, ",
+        done.stdout, re.MULTILINE,
+    )  # fmt: skip
 
 
 def test_a_changed_setting_is_noticed(digits, tmp_path):

@@ -52,6 +52,7 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
     monkeypatch.setattr(dispatch, "function", made.function)
     monkeypatch.setattr(commands, "function", made.function)
     monkeypatch.setattr(dispatch, "say_calibration", lambda _: None)
+    monkeypatch.setattr(dispatch, "say_design", lambda _: None)
     return made
 
 
