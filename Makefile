@@ -69,7 +69,7 @@ format: known $(INSTALLED) ## let ruff and clang-format rewrite the sources
 # Property tests draw the same examples each time here (Hypothesis profile "ci"), so that a run that
 # gates a change fails for that change alone; test-all draws new ones.
 # Tests of one file share a worker, and so what the file's fixtures compile.
-test: lint ## lint and every test that takes seconds (about 20 minutes on 2 cores)
+test: lint ## lint and every test that takes seconds
 	$(PYTHON) -m pytest -n auto --dist loadfile -m 'not slow' --hypothesis-profile=ci
 
 test-all: lint ## also the tests that take minutes and gigabytes, and new random examples

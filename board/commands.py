@@ -50,6 +50,14 @@ def check_options(options: Options) -> None:
         existing(options.bitstream, "BITSTREAM= takes the path of a .bit")
 
 
+def check_bundle(options: Options) -> None:
+    """Refuse, by UserError, a BUNDLE that is no unpacked bundle."""
+    if options.bundle:
+        from nuq.board.bundle import read_manifest
+
+        read_manifest(options.bundle)
+
+
 def bundle(options: Options) -> None:
     """Write bundle.zip."""
     from nuq.board.bundle import ids_text, make_bundle, read_zipped_manifest

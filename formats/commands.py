@@ -152,7 +152,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "measure": Command(
         "board", "accuracy, latency (the model's), memory and DDR traffic on a board",
-        "measurement DATA BATCH OUT", "codegen", own="DATA BATCH", uses=True,
+        "measurement DATA BATCH OUT", "codegen", own="DATA BATCH", checks="check_bundle", uses=True,
     ),
     "notebook": Command(
         "board", "run board/demo.ipynb on the emulated board, keep its outputs", "VERBOSE",

@@ -130,7 +130,7 @@ def _described_data(source: Source, options: Options) -> list[str]:
     sizes = f"{images.kept} of the input's size, taken as they are" if images.kept else ""
     if rest:
         sizes += f"{', ' * bool(sizes)}{rest} resized"
-    found = [f"data: {options.data}, {labels}; of {len(images)} read {sizes}"]
+    found = [f"data: {options.data}, {labels}; of the first {len(images)}: {sizes}"]
     if images.classes:
         found.append(f"{len(images.classes)} classes: {numbered(images.classes)}")
     return found

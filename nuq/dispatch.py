@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,6 +106,15 @@ def _lock(folder: Path) -> int:
     return _lock(folder)
 
 
+@contextmanager
+def said_time(name: str) -> Iterator[None]:
+    """One line with the seconds that a stage has taken, where people have waited for it."""
+    start = time.monotonic()
+    yield
+    if (seconds := time.monotonic() - start) >= 1:
+        print(f"{name}: {seconds:.0f} s")
+
+
 def run_stage(stage: str, options: Options) -> bool:
     """Make a stage's result; False where it was up to date."""
     results, _ = STAGES[stage]
@@ -112,7 +122,8 @@ def run_stage(stage: str, options: Options) -> bool:
     if is_current(stamp, state(stage, options), [options.folder / name for name in results]):
         return False
     stamp.unlink(missing_ok=True)
-    function(stage)(options)
+    with said_time(stage):
+        function(stage)(options)
     write_atomic(stamp, state(stage, options))
     return True
 
@@ -169,8 +180,11 @@ def run_locked(command: str, asked: Request) -> int:
             if not made and name == command:
                 print(f"{options.folder}: {name} is up to date")
             commands.keep(name, options)
-        elif status := commands.finish(name, options):
-            return status
+        else:
+            with said_time(name):
+                status = commands.finish(name, options)
+            if status:
+                return status
     if command == "accuracy":
         refresh_report(asked.build)
     return 0

@@ -202,6 +202,22 @@ class Flow:
         """Render a general engine for PART into `out` (build/engine), for `engine=` of a flow."""
         return self.run("engine", **options)
 
+    def init(self, config: str | Path, **options: Value) -> Path:
+        """Write a settings file with what was found in the network's file and in the images.
+
+        Args:
+            config: where to write it, as "own.toml"; `Flow(config=...)` takes it.
+            options: to be written beside what was found, as `bits=4`.
+
+        Returns:
+            Its path.
+
+        Raises:
+            UserError: the file exists already, or the network or the images cannot be read.
+        """
+        self.run("init", config=config, **options)
+        return Path(config)
+
     def bundle(self, path: str | Path | None = None, **options: Value) -> Path:
         """Write the bundle for a board: driver, parameters, notebook, checks.
 

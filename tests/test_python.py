@@ -155,10 +155,18 @@ def test_every_command_is_within_reach(monkeypatch, tmp_path):
     # those of README's list have a method of their own
     names = {"csim": "simulate", "fuzz": "", "test": ""}
     listed = re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    methods = {names.get(command, command) for command in listed} - {"", "init"}
+    methods = {names.get(command, command) for command in listed} - {""}
     assert {"accuracy", "bundle", "measure"} <= methods
     for name in methods:
         assert inspect.getdoc(getattr(Flow, name)), name
+
+
+def test_a_settings_file_is_written_and_taken(tmp_path):
+    path = Flow("digits", bits=4, quiet=True).init(tmp_path / "own.toml")
+    assert path == tmp_path / "own.toml"
+    assert commands.request("csim", {}, Flow(config=path)._base("csim")).build.bits == "4"
+    with pytest.raises(UserError, match=r"own\.toml"):
+        Flow("digits", quiet=True).init(path)
 
 
 def test_values_are_those_of_the_command_line(monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nuq.codegen.emit import page
 from nuq.formats.build import digest, write_atomic
-from nuq.formats.errors import UserError
+from nuq.formats.errors import UserError, meant
 from nuq.formats.images import ImageSet
 from nuq.formats.options import Options
 from nuq.model_prep.commands import one_output, subject_of
@@ -132,7 +132,8 @@ def chosen(names: Sequence[str]) -> list[str]:
     """
     unknown = sorted(set(names) - SECTIONS.keys())
     if unknown:
-        raise UserError(f"SECTIONS must be of {', '.join(SECTIONS)}, not {unknown[0]!r}")
+        near = meant(unknown[0], SECTIONS)
+        raise UserError(f"SECTIONS must be of {', '.join(SECTIONS)}, not {unknown[0]!r}{near}")
     return [name for name in SECTIONS if name in (names or SECTIONS)]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nuq import dispatch
 from nuq.board import measure
 from nuq.board.driver import Accelerator
 from nuq.formats.commands import main
@@ -44,6 +45,13 @@ def test_measure_command(digits_build, bundle, capsys):
         ]
         assert times["mean_ms"] == pytest.approx(sum(map(max, both)))
         assert [layer["dram_bound"] for layer in part["layers"]] == [b > a for a, b in both]
+
+
+def test_a_bundle_that_is_none_is_refused_before_a_build_is_made(tmp_path):
+    wrong = ["measure", "NET=digits", f"BUNDLE={tmp_path}/none", f"OUT={tmp_path}/build"]
+    with pytest.raises(UserError, match=r"none/manifest.json must exist; unpack bundle\.zip"):
+        main(wrong, dispatch.run)
+    assert not (tmp_path / "build").exists()
 
 
 def test_a_slow_dram_binds_every_layer(bundle, golden, device):

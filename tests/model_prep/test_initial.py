@@ -114,14 +114,15 @@ def test_sizes_and_classes_of_the_images_are_said(tmp_path, monkeypatch, capsys)
             ["init", "NET=own.onnx", "DATA=data", f"CONFIG=own{number[-1:]}.toml", *number.split()]
         )
     said = capsys.readouterr()
-    assert f"data: {tmp_path}/data, with labels; of 3 read 3 of the input's size, taken" in said.out
-    assert f"data: {tmp_path}/data, with labels; of 3 read 3 resized\n" in said.out
+    start = f"data: {tmp_path}/data, with labels; of the first 3: 3 "
+    assert f"{start}of the input's size, taken" in said.out
+    assert f"{start}resized\n" in said.out
     assert "\n3 classes: circle=0, cross=1, ring=2\n" in said.out
     assert "has 3 class folders for 5 outputs: circle=0, cross=1, ring=2." in said.err
     Image.new("RGB", (80, 50)).save(tmp_path / "data" / "ring" / "b.png")
     main(["init", "NET=own.onnx", "DATA=data", "CONFIG=mixed.toml"])
     said = capsys.readouterr()
-    assert "of 4 read 3 of the input's size, taken as they are, 1 resized\n" in said.out
+    assert "of the first 4: 3 of the input's size, taken as they are, 1 resized\n" in said.out
 
 
 def test_a_terminal_is_asked_for_what_is_not_set(capsys):

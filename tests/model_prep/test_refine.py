@@ -256,6 +256,7 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
         python(
             "-m", "nuq.model_prep", "quantize", *options, f"OUT={out}", OMP_NUM_THREADS=threads
         )  # fmt: skip
-        with np.load(out / "quantized" / "arrays.npz") as arrays:
-            found.append({key: arrays[key].tobytes() for key in arrays.files})
+        files = sorted((out / "quantized").iterdir())
+        found.append({path.name: path.read_bytes() for path in files})
+    assert len(found[0]) >= 3
     assert found[0] == found[1]

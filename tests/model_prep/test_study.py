@@ -144,6 +144,9 @@ def test_other_settings_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_unknown_section_is_refused_before_any_work(tmp_path: Path) -> None:
+    close = "SECTIONS must be of .*, not 'histogram'; did you mean histograms"
+    with pytest.raises(UserError, match=close):
+        main(options(tmp_path, "SECTIONS=histogram"))
     with pytest.raises(UserError, match="SECTIONS must be of histograms, .*, not 'figures'"):
         main(options(tmp_path, "SECTIONS=uniform,figures"))
     assert not (tmp_path / "study").exists()
