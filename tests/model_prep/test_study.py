@@ -22,6 +22,7 @@ from nuq.model_prep.study.commands import NEEDS, SECTIONS, render
 from nuq.model_prep.study.context import fixed
 from nuq.model_prep.study.results import PAPER, Section, Store, Table, plain
 from nuq.model_prep.study.weights import savings, size_at
+from tests.browser import needs_browser, wrong_in
 from tests.checkout import paper_tables
 from tests.pages import Page, check_page
 
@@ -141,6 +142,12 @@ def test_other_settings_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "up to date" not in capsys.readouterr().out
     found = json.loads((tmp_path / "study" / "study.json").read_text())
     assert "qm 10" in found["about"]["facts"]["formats"]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1400, 400])
+def test_the_page_in_a_browser(width: int, made: Path, tmp_path: Path) -> None:
+    assert wrong_in((made / "report.html").read_text(), width, tmp_path) == []
 
 
 def test_unknown_section_is_refused_before_any_work(tmp_path: Path) -> None:

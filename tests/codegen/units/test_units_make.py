@@ -14,6 +14,7 @@ from nuq.codegen.units.published import measure_published
 from nuq.codegen.units.sweep import SWEEPS, Sweep
 from nuq.formats.commands import main
 from nuq.formats.errors import run_cli
+from tests.browser import find_browser, wrong_in
 from tests.checkout import needs_yosys
 from tests.pages import check_page
 from tests.toys import Toy, ToyLayer
@@ -23,7 +24,9 @@ TINY = Sweep((2,), (4,), (4,), ("gates",))
 
 @pytest.mark.slow
 @needs_yosys
-def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_units_of_a_network(
+    make_toy, monkeypatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     layers = [
         ToyLayer(4, bits=2, qm=6),
         ToyLayer(4, scheme="enq", variant="round", bits=3, qm=6),
@@ -59,6 +62,8 @@ def test_units_of_a_network(make_toy, monkeypatch, capsys: pytest.CaptureFixture
         assert box["rtl_resource_usage"]["LUT"] == str(unit["cost"]["xc7"]["lut"])
     text = (folder / "units.html").read_text()
     check_page(text)
+    if find_browser():
+        assert [wrong_in(text, width, tmp_path) for width in (1400, 400)] == [[], []]
     assert "all equal" in text.partition("<section")[0]
     assert text.count("<svg") == 7 and "http-equiv" not in text and "src=" not in text
     assert "proved" in capsys.readouterr().out
