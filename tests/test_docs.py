@@ -14,9 +14,11 @@ from nuq.formats.help import FIRST_COMMANDS, FIRST_OPTIONS
 from nuq.formats.options import default_text, table
 from nuq.formats.packing import pack_maps
 from tests.checkout import ROOT, execute, make
+from tests.site import prose, sources
 
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
+PAGES = sources()
 LINES = [
     line.split("#")[0].strip()
     for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -105,6 +107,28 @@ def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def spans(path):
+    """The commands in the prose of a page: what stands in backquotes, over ends of lines, too."""
+    text = "\n".join(prose(path.read_text()))
+    return [" ".join(text.split()) for text in re.findall(r"`([^`]+)`", text)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_commands_of_developers_name_the_environment(path):
+    """A newcomer's `python` or `pytest` is not the one that has the packages."""
+    found = [text for text in spans(path) if re.match(r"(python3?|pytest) ", text)]
+    assert found == []
+
+
+def test_the_package_is_installed_without_cuda():
+    """The default index gives torch with gigabytes of it."""
+    lines = [text for path in PAGES for text in path.read_text().splitlines()
+             if re.search(r"pip install\b.* \.(?=[`\s]|$)", text)]  # fmt: skip
+    assert len(lines) >= 2
+    for line in lines:
+        assert "--no-deps" in line or "https://download.pytorch.org/whl/cpu" in line, line
 
 
 def test_no_gap_is_left():
