@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Activations: SQNR of the best 5-bit codes, of a network's output, and what the engine takes.
 
-    python -m tests.activations /work/shared/data/cifar10_train.npz
+    .venv/bin/python -m tests.activations cifar10_train.npz
 
 Six convolutions and a fully connected layer with seeded weights, two max pools; the first IMAGES of
 the data calibrate.
