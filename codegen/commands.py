@@ -9,8 +9,8 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
-from nuq.formats import help
 from nuq.formats.errors import UserError, call
+from nuq.formats.help import WIDTH
 from nuq.formats.options import Options
 
 
@@ -152,7 +152,7 @@ def parts(_: Options) -> None:
     print("\nWhere the figures come from (docs/parts.md):")
     for part in found:
         text = f"{part.name}: {'; '.join(part.source.values())}"
-        print(textwrap.fill(text, help.WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+        print(textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def hls_check(options: Options) -> int:

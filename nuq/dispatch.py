@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nuq import results
 from nuq.formats import commands
 from nuq.formats.build import is_current, write_atomic
 from nuq.formats.commands import COMMANDS, Request, function, taken
@@ -161,6 +160,8 @@ def say_calibration(folder: Path) -> None:
 
 def say_design(folder: Path) -> None:
     """One line: speed and resources of the design that is there."""
+    from nuq import results
+
     found = results.report(folder)
     print(f"{found.title}: {found.facts['speed']}; estimated: {found.facts['resources']}")
 

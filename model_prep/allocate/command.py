@@ -28,7 +28,6 @@ from nuq.model_prep.quantize.sensitivity import answers
 from nuq.model_prep.stages import Subject, calibrate, search_images
 
 _IMAGES = {"quenn": 50, "pairs": 64}  # of methods with a number of their own: paper 004's
-RHO = "activations"  # what a bit costs where nothing else is said
 _OF_SQNR = ("target_db", "weights_db", "rho", "kappa")
 _TRYING = "search, budget or quenn"
 _OF_OTHERS = {"nb": "budget", "exhaustive": "search", "compare_cache": "search",
@@ -68,16 +67,16 @@ def _timed_search(
         return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
-def _goal(problem: Problem, sample: Sample, goal: float, options: Options) -> str:
-    plan = problem.open_plan
-    return Evaluator(sample, options.metric).goal_text(goal, plan.delta, problem.formats.qm)
+def _goal(problem: Problem, evaluator: Evaluator, goal: float) -> str:
+    return evaluator.goal_text(goal, problem.open_plan.delta, problem.formats.qm)
 
 
 def _search(problem: Problem, sample: Sample, maps: Maps, options: Options) -> Outcome:
     done, seconds = _timed_search(problem, sample, options)
+    goal = _goal(problem, Evaluator(sample, options.metric), done.goal)
     print(
         f"search: {done.nb} bits ({100 * done.nb / done.start_nb:.1f}% of {done.start_bits} "
-        f"everywhere), {done.score:.2f} {done.unit}, {_goal(problem, sample, done.goal, options)}, "
+        f"everywhere), {done.score:.2f} {done.unit}, {goal}, "
         f"{done.evaluations} candidates in {seconds['wall']:.1f} s"
     )
     result = _without_plan(done)
@@ -104,9 +103,8 @@ def _budget(problem: Problem, sample: Sample, maps: Maps, options: Options) -> O
             points = budget.front(problem, measure, table, options.points)
             goal = goal_of(problem, measure)
             chosen = next((point for point in points if point.measured >= goal), points[-1])
-            why = f"the smallest that reaches it: {_goal(problem, sample, goal, options)}"
-            if chosen.measured < goal:
-                why = f"none reaches it: {_goal(problem, sample, goal, options)}"
+            which = "the smallest that reaches" if chosen.measured >= goal else "none reaches"
+            why = f"{which} it: {_goal(problem, measure, goal)}"
         else:
             chosen = budget.best_for(problem, measure, table, options.nb)
             points = [chosen]
@@ -139,7 +137,7 @@ def _sqnr(
 ) -> Outcome:  # fmt: skip
     graph = problem.graph
     done = filling.allocate(
-        problem, sample.network.source, maps(), options.target_db, options.rho or RHO,
+        problem, sample.network.source, maps(), options.target_db, options.rho or filling.RHO,
         options.kappa, weight_bits,
     )  # fmt: skip
     print(f"{'layer':<34}{'bits':>6}{'weights':>9}{'predicted dB':>14}{'measured dB':>13}")
@@ -221,8 +219,8 @@ def allocate(subject: Subject, options: Options) -> None:
     weight_bits = None
     if options.weights_db is not None:  # before calibration, which none of it needs
         weight_bits = filling.weight_widths(
-            subject.graph, subject.plan, options.weights_db, options.rho or RHO, options.kappa,
-            _weights_kept(subject.graph, options),
+            subject.graph, subject.plan, options.weights_db, options.rho or filling.RHO,
+            options.kappa, _weights_kept(subject.graph, options),
         )  # fmt: skip
     calibration, evaluator, formats = calibrate(
         subject.graph, subject.input, subject.plan, pixels, labels, subject.to_float, number

@@ -30,6 +30,7 @@ from nuq.model_prep.quantize.score import inverse_sqnr, layer_sqnr_db, sqnr_db
 DEFAULT_BITS = 5  # the default target: as little noise as this width everywhere
 MEASURED = range(3, 9)  # widths that kappa is measured at
 COSTS = ("parameters", "activations", "macs")
+RHO = "activations"  # what a bit costs where nothing else is said
 _FIXED_POINT = ("uniform", "dynamic")  # schemes of weights that have no codebook
 Measurement = Callable[[Iterable[int]], dict[int, float]]  # SQNR in dB by width of those given
 
@@ -283,7 +284,7 @@ class Allocated:
 
 def allocate(
     problem: Problem, source: InputFormat, maps: FloatMaps, target_db: float | None = None,
-    rho: str = "activations", kappa: float | None = None,
+    rho: str = RHO, kappa: float | None = None,
     weight_bits: Mapping[str, int] | None = None,
 ) -> Allocated:  # fmt: skip
     """Open widths of activations by water-filling, beside those of weights.
