@@ -15,12 +15,13 @@ OWN := ALL BOARD_FILES CXX N SEED VENV PYTHON XILINX_HLS XILINX_VIVADO
 SET := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(subst :=,=,$(word))))))
 UNKNOWN := $(filter-out $(OPTIONS) $(OWN),$(foreach name,$(SET),$(if $(findstring command,$(origin $(name))),$(name))))
 NAMES := $(foreach name,$(OPTIONS),$(if $(findstring command,$(origin $(name))),$(name))) $(UNKNOWN)
+STRAY := $(filter-out $(COMMANDS) $(TARGETS) $(INSTALLED) known goals,$(MAKECMDGOALS))
 quoted = '$(subst ','\'',$(1))'
 GIVEN = $(foreach name,$(NAMES),$(name)=$(call quoted,$($(name))))
 EVERYTHING := $(if $(findstring command,$(origin ALL)),$(ALL))
 ANY_PYTHON = $(firstword $(wildcard $(PYTHON)) python3)
 
-.PHONY: help install known $(COMMANDS) fuzz test test-all lint format docs bench clean
+.PHONY: help install known goals $(COMMANDS) fuzz test test-all lint format docs bench clean
 .DELETE_ON_ERROR:
 
 help: known ## the commands and variables that people need first; ALL=1: all of them
@@ -39,15 +40,18 @@ $(INSTALLED): requirements.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(COMMANDS): | $(INSTALLED)
+$(COMMANDS): | goals $(INSTALLED)
 	@$(PYTHON) -m nuq --make$(if $(word 2,$(MAKECMDGOALS)), --several) $@ $(GIVEN)
 
-# A target that there is not; the nearest is named.
+# A target that there is not; the nearest is named, before another of the same line is made.
 .DEFAULT:
 	@$(ANY_PYTHON) -m nuq --make --targets $@ $(TARGETS)
 
+goals:
+	@$(if $(STRAY),$(ANY_PYTHON) -m nuq --make --targets $(firstword $(STRAY)) $(TARGETS))
+
 # Refuses unknown variables where no command of nuq does.
-known:
+known: goals
 	@$(if $(UNKNOWN),$(ANY_PYTHON) -m nuq --make --names $(UNKNOWN))
 
 fuzz: known $(INSTALLED) ## N random networks, Python against C-simulation bit for bit (N=200 SEED=1)

@@ -385,9 +385,13 @@ def test_make_refuses_variables_that_it_does_not_know(tmp_path):
     assert error_line(make("csim", net="digits")).startswith("error: the environment must set")
 
 
-@pytest.mark.parametrize(("word", "near"), [("bundel", "bundle"), ("tset", "test")])
-def test_make_names_the_target_that_is_nearly_a_mistyped_one(word, near):
-    line = error_line(make(word, "NET=digits"))
+@pytest.mark.parametrize(
+    ("words", "word", "near"),
+    [("bundel", "bundel", "bundle"), ("tset", "tset", "test"), ("csim bundel", "bundel", "bundle")],
+)
+def test_make_names_the_target_that_is_nearly_a_mistyped_one(words, word, near):
+    """Also the second of a line, before the first is made."""
+    line = error_line(make(*words.split(), "NET=digits"))
     assert line == (
         f"error: make must have targets that exist, not {word}; did you mean {near}?; "
         "`make help ALL=1` lists them"
