@@ -7,6 +7,7 @@ Those that need pynq or a compiler import them when they run.
 import importlib.util
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,12 @@ def measure(options: Options) -> None:
         folder, out = prepare(options.folder, options.engine), options.folder
         install()
     with Accelerator(folder, batch=options.batch or 16) as board:
+        if (options.batch or 0) > (most := board.design.batch):
+            print(
+                f"warning: this engine takes {most} image(s) a run, which is what is measured, not "
+                f"BATCH={options.batch}; {call(f'codegen BATCH={options.batch}')} makes another",
+                file=sys.stderr,
+            )
         if options.data:
             loaded = board.design.reader.load(options.data, options.measure_images)
             images, labels = loaded.pixels, loaded.labels

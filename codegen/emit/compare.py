@@ -175,15 +175,16 @@ def quantities(builds: Sequence[Build]) -> list[tuple[str, ...]]:
         ("scheme", *(scheme for _, _, scheme, _ in design)),
         *accuracies(builds),
         *rows,
-        ("C-simulation", *(_simulated(build.report) for build in builds)),
+        ("C-simulation", *(_simulated(build) for build in builds)),
     ]
 
 
-def _simulated(report: Report) -> str:
-    if report.csim is None:
-        return "not run"
-    wrong = report.csim.mismatches
-    return f"{wrong:,} mismatches" if wrong else f"bit-exact, {report.csim.images} image(s)"
+def _simulated(build: Build) -> str:
+    done = build.report.csim
+    if done is None:
+        return f"not run: {call(f'csim OUT={build.folder}')}"
+    wrong = done.mismatches
+    return f"{wrong:,} mismatches" if wrong else f"bit-exact, {done.images} image(s)"
 
 
 def differing(builds: Sequence[Build]) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from nuq import dispatch
 from nuq.board import measure
 from nuq.board.driver import Accelerator
 from nuq.formats.commands import main
-from nuq.formats.design import TRAFFIC
+from nuq.formats.design import TRAFFIC, read_design
 from nuq.formats.errors import UserError
 
 
@@ -45,6 +45,16 @@ def test_measure_command(digits_build, bundle, capsys):
         ]
         assert times["mean_ms"] == pytest.approx(sum(map(max, both)))
         assert [layer["dram_bound"] for layer in part["layers"]] == [b > a for a, b in both]
+
+
+def test_a_batch_that_the_engine_does_not_take_is_not_measured_silently(digits_build, capsys):
+    most = read_design(digits_build).batch
+    words = ["measure", f"OUT={digits_build}", "REPEATS=1"]
+    assert main([*words, f"BATCH={most + 1}"]) == 0
+    told = capsys.readouterr().err
+    assert f"takes {most} image(s) a run, which is what is measured, not BATCH={most + 1}; " in told
+    assert main([*words, f"BATCH={most}"]) == 0
+    assert "takes" not in capsys.readouterr().err
 
 
 def test_a_bundle_that_is_none_is_refused_before_a_build_is_made(tmp_path):
