@@ -11,7 +11,6 @@ import pytest
 from cases import IMAGE, weight
 from onnx import ModelProto, NodeProto
 from onnx_models import build, node, outputs, random, runtime, save
-from onnxruntime import quantization
 
 from nuq.formats.activation import Activation
 from nuq.formats.commands import main, parse
@@ -25,6 +24,7 @@ from nuq.model_prep.quantize.channel_scale import given_scale, own_steps
 from nuq.model_prep.quantize.codes import usual_width
 from nuq.model_prep.quantize.matching import matched
 from nuq.model_prep.quantize.quantizers import fit_weights
+from tests import quantized_file
 from tests.checkout import needs_compiler, shared
 from tests.toys import read_json
 
@@ -162,24 +162,9 @@ def test_accuracy_compares_with_sums_that_do_not_saturate(tmp_path: Path) -> Non
 def test_squeezenet_as_onnxruntime_quantizes_it(tmp_path: Path) -> None:
     """Outputs nearly as it has them on 100 images; the C-simulation of one is bit-exact."""
     net, images = shared("data/squeezenet_v1.0.onnx"), shared("data/imagenet500.npz")
-    recipe = ["MEAN=123,117,104", "STD=1", "SCALE=1", "RESIZE=256"]
-    words = [f"NET={net}", f"DATA={images}", *recipe]
-    subject = subject_of(parse("accuracy", words), 200)
-    inputs = iter(subject.to_float(subject.images.calibration.pixels).numpy())
-    session = onnxruntime.InferenceSession(net, providers=["CPUExecutionProvider"])
-    (source,) = session.get_inputs()
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # of an untyped package
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(inputs, None)
-            return None if image is None else {source.name: image[None]}
-
     path, out = tmp_path / "qdq.onnx", tmp_path / "out"
-    quantization.quantize_static(
-        net, path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-    )  # fmt: skip
-    words = [f"NET={path}", f"DATA={images}", *recipe, f"OUT={out}"]
+    quantized_file.write(net, images, path)
+    words = [f"NET={path}", f"DATA={images}", *quantized_file.RECIPE, f"OUT={out}"]
     words += ["WEIGHT_BITS=8", "WEIGHT_SCALE=channel"]
     assert main(["accuracy", *words, "IMAGES=100"]) == 0
     found = json.loads((out / "accuracy.json").read_text())
