@@ -34,7 +34,8 @@ from nuq.model_prep.study.group_student import GroupStudent
 from nuq.model_prep.study.tables import Tabled
 
 KINDS = {
-    "layers": "width and table a layer",
+    "layers": "width and table a layer, one of each for a concatenation's parts",
+    "parts": "width and table a layer, also for each part",
     "planes": "width and table a plane",
     "merged": "the same widths, a table for the planes of a layer with one width",
     "shared": "width a plane, tables of the whole layer for each width",
@@ -92,7 +93,9 @@ class Experiment:
         total = layers.nb + layers.table_bits
         planes = tables.own_tables(groups, fracs, self.qm, total)
         return {
-            "layers": layers, "planes": planes, "merged": tables.merged(planes, fracs, self.qm),
+            "layers": layers,
+            "parts": tables.own_tables(tables.in_layers(self.channels), fracs, self.qm, total),
+            "planes": planes, "merged": tables.merged(planes, fracs, self.qm),
             "shared": tables.layer_tables(groups, layers, fracs, self.qm, total),
         }  # fmt: skip
 

@@ -145,6 +145,15 @@ def by_layers(
     return Tabled(groups, quantizers)
 
 
+def in_layers(channels: Mapping[str, Channels]) -> list[Group]:
+    """Each layer apart, also those that a concatenation joins."""
+    return [
+        Group(one.plan, {name: np.arange(len(one.counts))}, len(one.counts) * one.pixels,
+              one.weighted.sum(0))
+        for name, one in channels.items()
+    ]  # fmt: skip
+
+
 def in_planes(channels: Mapping[str, Channels], fracs: Mapping[str, int], qm: int) -> list[Group]:
     """Planes of 8 channels, those of a layer with the largest expected error first."""
     groups = []

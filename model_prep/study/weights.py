@@ -270,21 +270,27 @@ def savings(
     return rows
 
 
-def _grid(study: Study) -> Table:
+def _grid(study: Study) -> list[Table]:
     """Error by widths of activations and weights, float among them (002, table 7), not tuned."""
-    rows: list[list[Any]] = []
+    errors: list[list[Any]] = []
+    changes: list[list[Any]] = []
     for bits in study.pick(_GRID, (4, None)):
         codes = study.choice("uniform", bits, "error").quantizers if bits else {}
-        row: list[Any] = [str(bits or "float")]
+        for rows in (errors, changes):
+            rows.append([str(bits or "float")])
         for width in _GRID:
             labels = dict.fromkeys(study.weights, ("fixed", width)) if width else {}
-            row.append(100 - study.score(study.variants.choice(labels, codes))["good"])
-        rows.append(row)
-    return Table(
-        f"Error before fine-tuning, % (100 less {study.judge}), all layers, uniform codes of own F",
-        ["activations", *[f"weights {bits or 'float'}" for bits in _GRID]], rows,
-        note=f"{call('finetune')} trains such a network (docs/finetune.md).",
-    )  # fmt: skip
+            score = study.score(study.variants.choice(labels, codes))
+            found = study.paired(study.exact, score)
+            errors[-1].append(100 - score["good"])
+            changes[-1].append(f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
+    columns = ["activations", *[f"weights {bits or 'float'}" for bits in _GRID]]
+    title = "before fine-tuning, all layers, uniform codes of own F"
+    return [
+        Table(f"Error {title}, % (100 less {study.judge})", columns, errors,
+              note=f"{call('finetune')} trains such a network (docs/finetune.md)."),
+        Table(f"{study.judge} {title}, less float's, points with 95% intervals", columns, changes),
+    ]  # fmt: skip
 
 
 def sizes(study: Study) -> Section:
@@ -312,7 +318,7 @@ def sizes(study: Study) -> Section:
     )
     tables = [
         *papers.quoted("sizes", "finetuned"),
-        _grid(study),
+        *_grid(study),
         *([Table("Size of the weights at equal error", columns, rows, note=note)] if rows else []),
         Table("All measured points: fixed point with the F of least squared error, activations "
               "float, fully connected layers 16 bits",
