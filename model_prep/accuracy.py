@@ -123,7 +123,9 @@ class _Runs:
         exact: list[torch.Tensor] = []
         integer: list[np.ndarray] = []
         whole = layers or self.run_float is None
-        float_maps = run.run_float(self.subject.graph, x) if whole else itertools.repeat(None)
+        float_maps = (
+            run.run_float(self.subject.loaded.graph, x) if whole else itertools.repeat(None)
+        )
         for layer, (_, codes), one in zip(self.network.layers, found, float_maps, strict=False):
             head = layer.quantizer is None
             values = decoded(layer, codes) if head or layers else np.empty(0)

@@ -218,7 +218,7 @@ def inspect(options: Options, images: int) -> Inspection:
     found = Reference(network).run(network.input.encode(pixels))
     views = []
     for layer, (own, encoded, want), (_, codes) in zip(
-        network.layers, run.run_encoded(subject.graph, x), found, strict=True
+        network.layers, run.run_encoded(subject.loaded.graph, x), found, strict=True
     ):
         exact = want.double()
         scale = np.ones(exact.shape[1]) if layer.scale is None else layer.scale.astype(np.float64)

@@ -25,13 +25,13 @@ from nuq.model_prep import data, run
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.networks.spec import NetworkSpec
 from nuq.model_prep.parallel import ordered
-from nuq.model_prep.quantize import fracs
+from nuq.model_prep.quantize import fracs, part_ranges
 from nuq.model_prep.quantize.calibrate import Calibration, Formats, ToFloat, batches
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
 from nuq.model_prep.quantize.integers import network_input, quantize_layers
 from nuq.model_prep.quantize.plan import AUTO, Plan
 from nuq.model_prep.quantize.reference import Reference
-from nuq.model_prep.quantize.refine import pipeline
+from nuq.model_prep.quantize.refine import equalise, pipeline
 from nuq.model_prep.quantize.score import Evaluator, Sample, check_codes, stored_layers
 from nuq.model_prep.source import Source
 from nuq.model_prep.weights import WeightsResult
@@ -168,8 +168,18 @@ class Subject:
 
     @property
     def graph(self) -> Graph:
-        """The float network."""
-        return self.loaded.graph
+        """The float network with the parts of its concatenations in one range."""
+        return self._balanced[0]
+
+    @property
+    def scales(self) -> Mapping[str, np.ndarray]:
+        """Factors of `graph`'s stored channels against those that were loaded, by layer name."""
+        return self._balanced[1]
+
+    @cached_property
+    def _balanced(self) -> tuple[Graph, Mapping[str, np.ndarray]]:
+        x = self.to_float(self.images.calibration.pixels[: part_ranges.IMAGES])
+        return part_ranges.balanced(self.loaded.graph, self.plan, x)
 
     @cached_property
     def input(self) -> InputFormat:
@@ -199,7 +209,7 @@ class Subject:
         settings: list[Any] = [
             asdict(self.plan), network.origin, network.sha256, asdict(self.spec.preprocessing),
             repr(self.spec.input_codes),
-            _structure(self.graph), [asdict(output) for output in self.spec.results],
+            _structure(network.graph), [asdict(output) for output in self.spec.results],
         ]  # fmt: skip
         for part in (self.images.calibration, test or self.images.test):
             arrays = (np.ascontiguousarray(array).data for array in (part.pixels, part.labels))
@@ -360,8 +370,9 @@ def build(subject: Subject, settings: str) -> tuple[Network, Quantization]:
         subject.to_float,
     )  # fmt: skip
     quantizers = [done.quantizers.get(layer.name) for layer in done.graph.layers]
+    scales = equalise.product(subject.scales, done.scales)
     layers = [
-        replace(layer, sqnr_db=finite(done.sqnr_db[layer.name]), scale=done.scales.get(layer.name))
+        replace(layer, sqnr_db=finite(done.sqnr_db[layer.name]), scale=scales.get(layer.name))
         for layer in quantize_layers(
             done.graph, source, done.plan.layers, quantizers, done.network.stored
         )

@@ -26,7 +26,7 @@ from nuq.model_prep import data, run, stats, trainer
 from nuq.model_prep.accuracy import interval_text, print_paired
 from nuq.model_prep.graph import Graph
 from nuq.model_prep.networks.spec import NetworkSpec
-from nuq.model_prep.quantize import calibrate, plan_file
+from nuq.model_prep.quantize import calibrate, part_ranges, plan_file
 from nuq.model_prep.quantize.fake_quant import FakeQuantized
 from nuq.model_prep.quantize.integers import network_input, quantize_layers
 from nuq.model_prep.quantize.plan import Plan
@@ -131,11 +131,11 @@ def finetune(
     few = fit.take(spaced(len(fit), CALIBRATION))
     few = replace(few, pixels=centre(few.pixels, spec.in_shape))
     loaded = source.load(few.pixels)
-    graph, fixed_input = loaded.graph, network_input(spec)
+    fixed_input, to_float = network_input(spec), partial(data.to_float, spec)
     labels = few.labels if few.labelled else None
-    to_float = partial(data.to_float, spec)
+    graph = _balanced(source, loaded.graph, plan, to_float(few.pixels[: part_ranges.IMAGES]))
     formats = quantization(graph, fixed_input, plan, few.pixels, labels, to_float)
-    # Tables are fitted to this graph: REFINE scales its channels and may change its weights.
+    # Tables are fitted to this graph: channels may be scaled, and REFINE may change its weights.
     before = formats.network
     start = before.graph
     if plan.refine:
@@ -186,6 +186,16 @@ def _check_schemes(source: Source, plan: Plan) -> None:
                 f"weight_scheme of layer {layer.name} must be uniform to fine-tune it, not "
                 f"{layer.weight_scheme}"
             )
+
+
+def _balanced(source: Source, graph: Graph, plan: Plan, x: torch.Tensor) -> Graph:
+    """Parts of concatenations in one range, where a checkpoint of the network can hold that."""
+    found, _ = part_ranges.balanced(graph, plan, x)
+    try:
+        state_of(source, found)
+    except UserError:
+        return graph
+    return found
 
 
 def _check_stored(source: Source, refined: Graph) -> None:

@@ -4,7 +4,8 @@
 A ReLU, a LeakyReLU and a max pool commute with positive factors, so an output channel may be scaled
 and the readers' weights divided by the same factor (Nagel et al. 2019, there for weight ranges).
 With the same number of bits a channel's error is least where the table has its channel's scale,
-whatever the channel's weight in the result; so all channels of a layer get the same one.
+whatever the channel's weight in the result; so all channels of a layer get the same one, and so do
+those of the layers that share its table.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from nuq.formats.activation import Activation
 from nuq.model_prep import run
 from nuq.model_prep.graph import INPUT, Graph, Layer
 from nuq.model_prep.parallel import ordered
+from nuq.model_prep.quantize.sharing import forced
 
 _MOST = 64.0  # factor between a channel's scale and the layer's, either way
 Scales = Mapping[str, np.ndarray]  # float64 [C] by name of a convolution in `scalable`
@@ -73,6 +75,13 @@ def channel_scales(graph: Graph, scales: Scales, name: str) -> np.ndarray:
     return np.concatenate(found)
 
 
+def product(one: Scales, other: Scales) -> dict[str, np.ndarray]:
+    """Factors of both, one after the other."""
+    return {
+        name: one.get(name, np.ones(1)) * other.get(name, np.ones(1)) for name in {*one, *other}
+    }
+
+
 def rescale(graph: Graph, scales: Scales) -> Graph:
     """The same function with the stored outputs of each layer multiplied by its scales."""
     layers = []
@@ -96,9 +105,10 @@ def rescale(graph: Graph, scales: Scales) -> Graph:
 def find_scales(
     graph: Graph, batches: Callable[[], Iterable[torch.Tensor]]
 ) -> dict[str, np.ndarray]:
-    """Factors that give all channels of a layer the same RMS over their non-zero values.
+    """Factors that give all channels that share a table the same RMS over their non-zero values.
 
-    `batches` gives the calibration inputs, float32 [N, C, H, W].
+    Parts of a concatenation share one. `batches` gives the calibration inputs, float32
+    [N, C, H, W].
     """
     wanted = [name for name in sorted(scalable(graph)) if graph.layer(name).has_weights]
     squares = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
@@ -115,13 +125,17 @@ def find_scales(
         for name, power, alive in found:
             squares[name] += power
             counts[name] += alive
-    scales = {}
+    rms = {name: np.sqrt(squares[name] / np.maximum(counts[name], 1)) for name in wanted}
+    owners, sets = forced(graph), dict[str, list[str]]()
     for name in wanted:
-        rms = np.sqrt(squares[name] / np.maximum(counts[name], 1))
-        alive = rms > 0
-        if not alive.any():
+        sets.setdefault(owners.find(name), []).append(name)
+    scales = {}
+    for names in sets.values():
+        every = np.concatenate([rms[name] for name in names])
+        if not every.any():
             continue
-        middle = np.exp(np.log(rms[alive]).mean())
-        factor = np.where(alive, middle / np.where(alive, rms, 1.0), 1.0)
-        scales[name] = np.clip(factor, 1 / _MOST, _MOST)
+        middle = np.exp(np.log(every[every > 0]).mean())
+        for name in names:
+            factor = np.divide(middle, rms[name], where=rms[name] > 0, out=np.ones(len(rms[name])))
+            scales[name] = np.clip(factor, 1 / _MOST, _MOST)
     return scales

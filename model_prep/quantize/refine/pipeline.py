@@ -74,12 +74,14 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
 
     scales = equalise.find_scales(graph, inputs) if "equalise" in plan.refine else {}
     exact = equalise.rescale(graph, scales)
-    maxima = Calibration(exact, pixels, to_float, qm).maxima
+    calibration = Calibration(exact, pixels, to_float, qm)
+    maxima = calibration.maxima
     if plan.frac is None:
         chosen = layer_fracs(maxima, qm, plan)
     else:
         chosen = network_fracs(maxima, plan.frac, plan.signed)
-    counts, weights = _by_owner(exact, inputs(), plan, qm, chosen)
+    classes = sensitivity.answers(exact, calibration.logits)
+    counts, weights = _by_owner(exact, inputs(), plan, qm, chosen, classes)
     if "sensitivity" in plan.refine:
         found = {name: smoothed(counts[name], weights[name]) for name in counts}
     else:
@@ -94,7 +96,8 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
 
 
 def _by_owner(
-    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int]
+    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int],
+    classes: bool,
 ) -> tuple[sensitivity.Histograms, sensitivity.Histograms]:  # fmt: skip
     """`sensitivity.histograms` summed over the layers that share a quantizer, by its owner."""
     owners = {
@@ -102,7 +105,7 @@ def _by_owner(
         for owner, sharing in plan.by_owner.items() for one in sharing if one.counted
     }  # fmt: skip
     own = {name: fracs[name] for name in owners}
-    found = sensitivity.histograms(graph, batches, own, qm, plan.signed, plan.seed)
+    found = sensitivity.histograms(graph, batches, own, qm, plan.signed, plan.seed, classes)
     sums: list[sensitivity.Histograms] = [{}, {}]
     for total, part in zip(sums, found, strict=True):
         for name, owner in owners.items():
@@ -242,10 +245,7 @@ def refine(
         if measured.exact.layer(name).has_weights and factor != 1.0
     }
     exact = equalise.rescale(measured.exact, more)
-    scales = {
-        name: measured.scales.get(name, np.ones(1)) * more.get(name, np.ones(1))
-        for name in {*measured.scales, *more}
-    }
+    scales = equalise.product(measured.scales, more)
     refined = exact
     if "distil" in plan.refine:
         student = Student(exact, source, plan.layers, tables, rounded=False)

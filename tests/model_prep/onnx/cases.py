@@ -308,6 +308,38 @@ def dense_block() -> ModelProto:
     return build(nodes, constants | {"w4": weight(4, 10, 31)}, IMAGE)
 
 
+def side_by_side(join: str, first: float, second: float) -> ModelProto:
+    """Two convolutions joined by `join`, their values so many times as large."""
+    nodes = [node("Conv", "x w0", "c0", pads=[1, 1, 1, 1]), node("Relu", "c0", "r0")]
+    constants = {"w0": weight(0, 16, 3, 3, 3)}
+    for name, by in (("a", first), ("b", second)):
+        constants[f"w{name}"] = np.float32(by) * weight(ord(name), 16, 16, 3, 3)
+        nodes += [node("Conv", f"r0 w{name}", f"c{name}", pads=[1, 1, 1, 1])]
+    if join == "Concat":
+        nodes += [node("Relu", f"c{name}", f"r{name}") for name in "ab"]
+        nodes += [node("Concat", "ra rb", "j", axis=1)]
+        columns = np.repeat([1 / first, 1 / second], 16).astype(np.float32)
+        constants["wj"] = weight(3, 16, 32, 1, 1) * columns[:, None, None]
+        nodes += [node("Conv", "j wj", "cj"), node("Relu", "cj", "z")]
+    else:
+        nodes += [node(join, "ca cb", "j"), node("Relu", "j", "z")]
+    nodes += [
+        node("GlobalAveragePool", "z", "g"), node("Flatten", "g", "f"),
+        node("Gemm", "f w", "y", transB=1),
+    ]  # fmt: skip
+    return build(nodes, constants | {"w": weight(4, 10, 16)}, IMAGE)
+
+
+def unequal_parts() -> ModelProto:
+    """A concat's second part is a hundredth of its first."""
+    return side_by_side("Concat", 100, 1)
+
+
+def unequal_terms() -> ModelProto:
+    """What is added is a thousandth of what it is added to; outputs are too large for odds."""
+    return side_by_side("Add", 30, 0.03)
+
+
 CASES: dict[str, Callable[[], ModelProto]] = {
     made.__name__: made
     for made in (
@@ -317,6 +349,6 @@ CASES: dict[str, Callable[[], ModelProto]] = {
         negative_norm_before_max_pool, rectangular_average, mean_side_by_side,
         shuffled_channels, chosen_channels, classes_and_boxes, detector,
         logits_and_probabilities, output_that_is_read, channels_last_island,
-        dense_block,
+        dense_block, unequal_parts, unequal_terms,
     )
 }  # fmt: skip

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from activation_cases import ACTIVATIONS
-from cases import CASES, IMAGE, body
+from cases import CASES, IMAGE, body, side_by_side
 from enlarged_cases import ENLARGED, odd_width_decoder
 from gate_cases import GATES
 from onnx_models import build, compare, node, runtime, runtimes, save
 
 from nuq.codegen.emit import csim
-from nuq.formats.commands import main
+from nuq.formats.commands import main, parse
 from nuq.formats.design import read_design
 from nuq.formats.errors import run_cli
 from nuq.formats.network import load
 from nuq.formats.packing import unpack_raw
+from nuq.model_prep.inspection import inspect
 from nuq.model_prep.onnx import load_onnx
 from nuq.model_prep.source import Recipe, folded
 from tests.checkout import needs_compiler
@@ -123,6 +124,30 @@ def test_accuracy_of_what_the_file_answers(name: str, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "accuracy.json").read_text())
     assert result["float_top1"] == 100
     assert result["integer_top1"] >= 60
+
+
+@pytest.mark.parametrize("scheme", ["knq", "uniform"])
+@pytest.mark.parametrize("ranges", [(100, 1), (1, 100)])
+def test_parts_of_unequal_ranges_keep_their_codes(
+    scheme: str, ranges: tuple[float, float], tmp_path: Path
+) -> None:
+    """Nearly as many dB in every layer as where both parts have one range."""
+    found = {}
+    for name, (first, second) in {"equal": (1, 1), "unequal": ranges}.items():
+        path = save(side_by_side("Concat", first, second), tmp_path / f"{name}.onnx")
+        pixels = np.random.default_rng(3).integers(0, 256, (40, *IMAGE[1:]), dtype=np.uint8)
+        labels = np.arange(40) % 10
+        np.savez(tmp_path / "data.npz", images=pixels, labels=labels)
+        words = [f"NET={path}", f"DATA={tmp_path / 'data.npz'}", f"SCHEME={scheme}", "BITS=5"]
+        assert main(["accuracy", *words, f"OUT={tmp_path / name}"]) == 0
+        result = json.loads((tmp_path / name / "accuracy.json").read_text())
+        found[name] = [layer["sqnr_db"] for layer in result["layers"]]
+        layers = load(tmp_path / name / "quantized").layers
+        scales = [layer.scale for layer in layers[1:3]]
+        assert [one is None for one in scales] == [name == "equal" or by == 100 for by in ranges]
+        views = inspect(parse("accuracy", [*words, f"OUT={tmp_path / name}", "IMAGES=4"]), 4).layers
+        assert all(view.alone_db > 20 for view in views if view.quantizer)
+    assert found["unequal"] == pytest.approx(found["equal"], abs=2)  # 128 is not 100
 
 
 @needs_compiler

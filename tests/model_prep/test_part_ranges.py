@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of a concatenation get one range: the same float network, and codes for every part."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import random_graphs
+import torch
+
+from nuq.formats.activation import RELU, Activation
+from nuq.model_prep import run
+from nuq.model_prep.graph import INPUT, Codes, Graph, Layer
+from nuq.model_prep.quantize import part_ranges
+from nuq.model_prep.quantize.plan import Plan
+from nuq.model_prep.quantize.plan_file import resolve
+from nuq.model_prep.quantize.refine import equalise
+
+
+def plan_of(graph: Graph, **settings: object) -> Plan:
+    return resolve(graph, settings, {"scheme": "knq", "bits": 5})
+
+
+def unequal(seed: int) -> tuple[Graph, torch.Tensor]:
+    """A random network with a concat, whose convolutions have ranges of their own, and inputs."""
+    random = np.random.default_rng(seed)
+    graph = random_graphs.read_graph(random)
+    while not graph.concats:
+        graph = random_graphs.read_graph(random)
+    graph.layers = [
+        replace(one, weight=one.weight * by, bias=one.bias * by) if one.has_weights else one
+        for one, by in zip(
+            graph.layers, 2.0 ** random.integers(-6, 7, len(graph.layers)), strict=True
+        )
+    ]
+    images = random.standard_normal((3, *graph.in_shape)).astype(np.float32)
+    return graph, torch.from_numpy(images)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_network_stays_the_same_bit_for_bit(seed: int) -> None:
+    graph, x = unequal(seed)
+    done, scales = part_ranges.balanced(graph, plan_of(graph), x)
+    assert all((np.log2(one) % 1 == 0).all() for one in scales.values())
+    for (layer, want), (_, found) in zip(
+        run.run_float(graph, x), run.run_float(done, x), strict=True
+    ):
+        factor = equalise.channel_scales(graph, scales, layer.name)
+        assert torch.equal(found, want * torch.from_numpy(factor).float()[:, None, None])
+    again, more = part_ranges.balanced(done, plan_of(graph), x)
+    assert not more and again is done
+
+
+def test_many_networks_have_parts_to_scale() -> None:
+    found = [
+        part_ranges.balanced(graph, plan_of(graph), x)[1] for graph, x in map(unequal, range(60))
+    ]
+    assert sum(map(bool, found)) >= 10
+
+
+def two_parts(activation: Activation | None = RELU) -> tuple[Graph, torch.Tensor]:
+    """A concat of a convolution and of one with a hundredth of its values."""
+    random = np.random.default_rng(1)
+
+    def conv(name: str, source: str, channels: int, outputs: int, by: float = 1.0) -> Layer:
+        weight = by * random.standard_normal((outputs, channels, 1, 1))
+        return Layer(
+            name,
+            "conv",
+            (source,),
+            weight.astype(np.float32),
+            np.zeros(outputs, np.float32),
+            activation=None if name == "last" else activation,
+        )
+
+    layers = [
+        conv("large", INPUT, 4, 8, 100), conv("small", INPUT, 4, 8), conv("last", "joined", 16, 3)
+    ]  # fmt: skip
+    graph = Graph("two", (4, 5, 5), layers, {"joined": ("large", "small")})
+    return graph, torch.from_numpy(random.standard_normal((2, 4, 5, 5)).astype(np.float32))
+
+
+def test_the_smaller_part_is_scaled() -> None:
+    graph, x = two_parts()
+    done, scales = part_ranges.balanced(graph, plan_of(graph), x)
+    assert {name: set(by) for name, by in scales.items()} == {"small": {128.0}}
+    assert (done.layer("last").weight[:, 8:] * 128 == graph.layer("last").weight[:, 8:]).all()
+
+
+def test_values_that_a_plan_or_a_limit_is_about_stay() -> None:
+    """Also those that a quantized file has codes for."""
+    graph, x = two_parts()
+    for settings in ({"frac_mode": "network"}, {"frac": 3}):
+        assert part_ranges.balanced(graph, plan_of(graph, **settings), x)[1] == {}
+    plan = plan_of(graph)
+    layers = [replace(one, frac=5) if one.name == "large" else one for one in plan.layers]
+    assert part_ranges.balanced(graph, replace(plan, layers=tuple(layers)), x)[1] == {}
+    graph.layers[1] = replace(graph.layers[1], codes=Codes(0.5, 0, 255))
+    assert part_ranges.balanced(graph, plan, x)[1] == {}
+    graph, x = two_parts(Activation("relu", {"limit": 6.0}))
+    assert part_ranges.balanced(graph, plan, x)[1] == {}
+    graph, x = two_parts(Activation("tanh"))
+    assert part_ranges.balanced(graph, plan, x)[1] == {}
