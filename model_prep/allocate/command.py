@@ -264,7 +264,7 @@ def _pairs(
     if plan.searches_bits or plan.refine:
         word = "fixed widths, not BITS=auto" if plan.searches_bits else "no REFINE"
         raise UserError(f"METHOD=pairs must have {word}; give its plan.toml to a later command")
-    metric = options.metric or ("divergence" if answers(graph, sample.logits) else "sqnr")
+    metric = options.metric or ("divergence" if answers(graph) else "sqnr")
     pool = (options.scheduler, options.cache_gb)
     with measuring(None, sample, metric, *pool) as measure:
         done = pairs.choose(graph, plan, formats, measure, _weights_kept(graph, options))

@@ -186,9 +186,8 @@ def by_layer(
         few = calibration.pixels[:SENSITIVITY_IMAGES]
         inputs = (calibration.to_float(batch) for batch in batches(few, "sensitivity"))
         _, weights = sensitivity.histograms(
-            calibration.graph, inputs, fine, qm + FINER, calibration.signed, plan.seed,
-            answers(calibration.graph, calibration.logits),
-        )  # fmt: skip
+            calibration.graph, inputs, fine, qm + FINER, calibration.signed, plan.seed
+        )
     weighted = {name: Weighted(fine[name], counts[name], weights[name]) for name in fine}
     chosen = dict(fracs or fitting)
     return Formats(
@@ -218,8 +217,7 @@ def measured(
     if formats.weighted is None or len(formats.finer) == 1:
         return formats, None
     sample = evaluator.sample
-    classes = answers(sample.network.graph, sample.logits)
-    judge = Evaluator(sample, "divergence" if classes else "sqnr")
+    judge = Evaluator(sample, "divergence" if answers(sample.network.graph) else "sqnr")
     best, outputs = formats, sample.outputs(formats.fit(plan))
     most = judge.rate(outputs)
     before = None

@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of a concatenation brought to one range, so that the table they share suits each of them.
 
-A ReLU and a max pool commute with positive factors: a part's outputs are multiplied by a power of
-two and the weights that read them divided by it, which is the same network and no arithmetic of the
-engine. So each part has an F of its own, in effect (docs/plan.md).
+A part's outputs are multiplied by a power of two and the weights that read them divided by it,
+which is the same network and no arithmetic of the engine. So each part has an F of its own, in
+effect (docs/plan.md).
 """
 
-from collections.abc import Iterable, Mapping
+import math
 
 import numpy as np
 import torch
 
 from nuq.model_prep import run
-from nuq.model_prep.graph import Graph
+from nuq.model_prep.graph import Graph, Layer
+from nuq.model_prep.quantize.channel_scale import own_steps
 from nuq.model_prep.quantize.plan import LAYER, Plan
-from nuq.model_prep.quantize.refine.equalise import rescale, scalable, scales
+from nuq.model_prep.quantize.refine.equalise import readers, rescale, scales
 from nuq.model_prep.quantize.sharing import forced, is_copy
 
-IMAGES = 8  # that ranges are measured on
+IMAGES = 32  # that ranges are measured on
+_BATCH = 8  # of them
 _LEAST = 2  # a smaller power of two is left alone: what a table of a few bits holds anyway
-_MOST = 16
-_ROUNDS = 4  # a pool that is a part has the range of what it reads, which may be scaled, too
+_MOST = 12
+_TOP = 127  # of quantized weights
 
 
 def balanced(graph: Graph, plan: Plan, x: torch.Tensor) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -34,24 +36,30 @@ def balanced(graph: Graph, plan: Plan, x: torch.Tensor) -> tuple[Graph, dict[str
         plan: how its layers are to be quantized.
         x: some inputs, float32 [N, C, H, W].
     """
-    done: dict[str, np.ndarray] = {}
     sets = _open_sets(graph, plan)
-    for _ in range(_ROUNDS if sets else 0):
-        found = _factors(graph, sets, _rms(graph, x))
-        if not found:
-            break
-        more = {name: np.full(len(graph.layer(name).bias), by) for name, by in found.items()}
-        graph = rescale(graph, more)
-        done.update((name, one * done.get(name, 1.0)) for name, one in more.items())
-    return graph, done
+    free = {
+        layer.name for names in sets for layer in map(graph.layer, names) if _free(graph, layer)
+    }
+    if not free:
+        return graph, {}
+    found, rms = dict[str, float](), _rms(graph, x)
+    for names in sets:
+        own = [name for name in names if name in free and rms[name] > 0]
+        stay = [rms[name] for name in names if name not in free and rms[name] > 0]
+        goal = max(stay or [rms[name] for name in names])
+        for name in own:
+            power = math.floor(math.log2(goal / rms[name])) if goal else 0  # none beyond it
+            if abs(power) >= _LEAST:
+                found[name] = 2.0 ** max(-_MOST, min(_MOST, power))
+    done = {name: np.full(len(graph.layer(name).bias), by) for name, by in found.items()}
+    return (rescale(graph, done), done) if done else (graph, {})
 
 
 def _open_sets(graph: Graph, plan: Plan) -> list[list[str]]:
     """Layers that must share a quantizer, where there are two and more and F is to be chosen."""
     if plan.frac_mode != LAYER or plan.frac is not None:
         return []
-    owners = forced(graph)
-    sets: dict[str, list[str]] = {}
+    owners, sets = forced(graph), dict[str, list[str]]()
     for layer in graph.stored:
         if not is_copy(layer):
             sets.setdefault(owners.find(layer.name), []).append(layer.name)
@@ -60,29 +68,27 @@ def _open_sets(graph: Graph, plan: Plan) -> list[list[str]]:
     return [names for names in sets.values() if len(names) > 1 and given.isdisjoint(names)]
 
 
+def _free(graph: Graph, layer: Layer) -> bool:
+    """Whether a layer's outputs may be scaled: it and all that reads it have weights.
+
+    A pool would hand the scale on to what has an F, a limit or a table of its own. Weights that a
+    file has in 8 bits stay multiples of its steps.
+    """
+    behind = readers(graph, layer.name)
+    return (
+        layer.has_weights
+        and scales(layer.activation)
+        and (layer.upscale is None or not layer.upscale.shuffle)
+        and all(one.has_weights for one in behind)
+        and all(own_steps(one.weight, _TOP) is None for one in behind)
+    )
+
+
 def _rms(graph: Graph, x: torch.Tensor) -> dict[str, float]:
     """Root mean square of a layer's stored values that are not 0; 0 where all are."""
-    found = {}
-    for layer, stored in run.run_float(graph, x):
-        alive = stored[stored != 0].double()
-        found[layer.name] = float(alive.square().mean().sqrt()) if len(alive) else 0.0
-    return found
-
-
-def _factors(graph: Graph, sets: Iterable[list[str]], rms: Mapping[str, float]) -> dict[str, float]:
-    """Powers of two by layer name that bring a set's parts to the largest range that must stay."""
-    scaled = scalable(graph, alike=True)
-    free = {
-        layer.name for layer in graph.layers
-        if layer.has_weights and layer.name in scaled and scales(layer.activation)
-    }  # fmt: skip
-    found: dict[str, float] = {}
-    for names in sets:
-        own = [name for name in names if name in free]
-        stay = [rms[name] for name in names if name not in own and rms[name] > 0]
-        goal = max(stay or [rms[name] for name in names])
-        for name in own:
-            power = round(float(np.log2(goal / rms[name]))) if goal and rms[name] else 0
-            if abs(power) >= _LEAST:
-                found[name] = 2.0 ** max(-_MOST, min(_MOST, power))
-    return found
+    squares, counts = dict.fromkeys((one.name for one in graph.layers), 0.0), dict[str, int]()
+    for part in x.split(_BATCH):
+        for layer, stored in run.run_float(graph, part):
+            squares[layer.name] += float(stored.double().square().sum())
+            counts[layer.name] = counts.get(layer.name, 0) + int((stored != 0).sum())
+    return {name: float(np.sqrt(squares[name] / max(1, counts[name]))) for name in squares}

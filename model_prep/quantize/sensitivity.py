@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Set
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import softmax
 
 from nuq.formats.arithmetic import lowest
 from nuq.model_prep import run
@@ -23,32 +22,17 @@ from nuq.model_prep.parallel import ordered
 from nuq.model_prep.quantize.calibrate import to_integers
 from nuq.model_prep.quantize.plan import SEED
 
-_CERTAIN = 1e-6  # what is left for all other classes
-_SETTLED = 0.9  # of the images
 Histograms = dict[str, np.ndarray]  # by layer name
 
 
-def answers(graph: Graph, logits: np.ndarray | None = None) -> bool:
-    """Whether the output is a number for each of several classes, whose odds tell images apart.
-
-    Numbers so far apart that nearly every image has one class for certain do not: those of a
-    regression, for which odds mean nothing. What little changes no odds may still change them much.
-
-    Args:
-        graph: the float network.
-        logits: its outputs for some images, [N, classes]; without them only its shape counts.
-    """
-    if not graph.classifies or graph.layers[-1].out_shape[0] < 2:
-        return False
-    if logits is None:
-        return True
-    doubt = 1 - softmax(logits.astype(np.float64), axis=1).max(axis=1)
-    return bool((doubt < _CERTAIN).mean() < _SETTLED)
+def answers(graph: Graph) -> bool:
+    """Whether the output is a number for each of several classes."""
+    return graph.classifies and graph.layers[-1].out_shape[0] > 1
 
 
 def histograms(
     graph: Graph, batches: Iterable[torch.Tensor], fracs: Mapping[str, int], qm: int,
-    signed: Set[str], seed: int = SEED, classes: bool | None = None,
+    signed: Set[str], seed: int = SEED,
 ) -> tuple[Histograms, Histograms]:  # fmt: skip
     """Counts and summed squared gradients of every integer y that stored activations are.
 
@@ -59,7 +43,6 @@ def histograms(
         qm: width of y.
         signed: the layers whose y may be negative.
         seed: of the drawn classes or directions.
-        classes: whether the network `answers`; None: as far as its shape says.
 
     Returns:
         (counts int64 [2^qm], weights float64 [2^qm]), the smallest y first. Gradients are with
@@ -70,8 +53,7 @@ def histograms(
 
     def measure(numbered: tuple[int, torch.Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         found = {}
-        parts = squared_gradients(graph, *numbered, fracs.keys(), seed, classes)
-        for name, encoded, squared in parts:
+        for name, encoded, squared in squared_gradients(graph, *numbered, fracs.keys(), seed):
             y = to_integers(encoded, qm, fracs[name], name in signed)
             y = (y - lowest(qm, name in signed)).flatten()
             found[name] = (
@@ -88,12 +70,7 @@ def histograms(
 
 
 def squared_gradients(
-    graph: Graph,
-    number: int,
-    x: torch.Tensor,
-    names: Set[str],
-    seed: int = SEED,
-    classes: bool | None = None,
+    graph: Graph, number: int, x: torch.Tensor, names: Set[str], seed: int = SEED
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     """(layer, what it encodes, squared gradients float64) of a batch, both [N, C, H, W].
 
@@ -105,7 +82,6 @@ def squared_gradients(
         x: the batch's inputs, float32 [N, C, H, W].
         names: of the layers.
         seed: of the drawn classes or directions.
-        classes: see `histograms`.
     """
     # torch looks at 32 bits of it only: 16 for the seed, and as many for the batch
     drawn_from = ((seed - SEED << 16) + number) % (1 << 32)
@@ -118,7 +94,7 @@ def squared_gradients(
             if layer.name in graph.heads:
                 ends.append(stored.flatten(1))
         output = run.join(ends)
-        if answers(graph) if classes is None else classes:
+        if answers(graph):
             odds = output.detach().softmax(1)
             drawn = torch.multinomial(odds, 1, generator=generator)[:, 0]
             loss = F.cross_entropy(output, drawn, reduction="sum")

@@ -97,7 +97,8 @@ class Study:
         check_rectified(subject.graph)
         self.subject, self.test, self.store, self.qm, self.quick = subject, test, store, qm, quick
         self.labels = subject.labels is not None  # whether they may judge
-        self.graph, self.to_float = subject.graph, subject.to_float
+        # the values as they are, which the papers' settings are about
+        self.graph, self.to_float = subject.loaded.graph, subject.to_float
         self.elements = self.graph.elements
         self.values = sum(self.elements.values())
         self.variants = FloatBase(self.graph, _stored)

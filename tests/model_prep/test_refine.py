@@ -179,21 +179,6 @@ def test_nb_counts_what_is_stored_and_the_plan_file_gives_the_plan_again(
     assert resolve(graph, Settings(), Settings(), path) == done
 
 
-def test_outputs_without_any_doubt_are_no_odds() -> None:
-    """Those of a regression: of nine images in ten one class is certain."""
-    graph = digits.graph()
-    logits = run.forward(graph, TO_FLOAT(PIXELS)).numpy()
-    assert sensitivity.answers(graph) and sensitivity.answers(graph, logits)
-    assert not sensitivity.answers(graph, 1e3 * logits)
-    some = logits * np.where(np.arange(len(logits)) < len(logits) // 2, 1e3, 1.0)[:, None]
-    assert sensitivity.answers(graph, some)
-    (found, _), (other, _) = (
-        sensitivity.histograms(graph, [TO_FLOAT(PIXELS)], {"conv1": 6}, 12, frozenset(), 1, classes)
-        for classes in (True, False)
-    )
-    assert np.array_equal(found["conv1"], other["conv1"])
-
-
 def test_distillation_brings_the_answers_nearer(measured: pipeline.Measured) -> None:
     plan = plan_of()
     before = refine(measured, replace(plan, refine=parse_refine("equalise,sensitivity")))

@@ -5,7 +5,7 @@ A ReLU, a LeakyReLU and a max pool commute with positive factors, so an output c
 and the readers' weights divided by the same factor (Nagel et al. 2019, there for weight ranges).
 With the same number of bits a channel's error is least where the table has its channel's scale,
 whatever the channel's weight in the result; so all channels of a layer get the same one, and so do
-those of the layers that share its table.
+those of other layers that share its table and can be scaled.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +24,7 @@ _MOST = 64.0  # factor between a channel's scale and the layer's, either way
 Scales = Mapping[str, np.ndarray]  # float64 [C] by name of a convolution in `scalable`
 
 
-def _readers(graph: Graph, name: str) -> list[Layer]:
+def readers(graph: Graph, name: str) -> list[Layer]:
     """The layers that read a layer, directly or in a concat."""
     return [
         layer for layer in graph.layers if any(name in graph.parts_of(one) for one in layer.inputs)
@@ -39,12 +39,12 @@ def scalable(graph: Graph, alike: bool = False) -> frozenset[str]:
     """
     good: set[str] = set()
     for layer in reversed(graph.layers):  # readers come later, so they are decided first
-        readers = _readers(graph, layer.name)
+        behind = readers(graph, layer.name)
         kind = layer.has_weights or layer.kind == "maxpool" or (alike and layer.kind == "avgpool")
-        passed_on = all(one.has_weights or one.name in good for one in readers)
+        passed_on = all(one.has_weights or one.name in good for one in behind)
         rectified = layer.activation is not None and layer.activation.rectifies
         scaled = scales(layer.activation) or (alike and rectified)
-        inside = readers and passed_on and layer.name not in graph.heads
+        inside = behind and passed_on and layer.name not in graph.heads
         if layer.upscale is not None and layer.upscale.shuffle and not alike:
             continue  # one scale for the channels that go to one place each
         if kind and inside and scaled:
@@ -105,10 +105,10 @@ def rescale(graph: Graph, scales: Scales) -> Graph:
 def find_scales(
     graph: Graph, batches: Callable[[], Iterable[torch.Tensor]]
 ) -> dict[str, np.ndarray]:
-    """Factors that give all channels that share a table the same RMS over their non-zero values.
+    """Factors that give channels that share a table the same RMS over their non-zero values.
 
-    Parts of a concatenation share one. `batches` gives the calibration inputs, float32
-    [N, C, H, W].
+    Those that can be scaled; parts of a concatenation share a table. `batches` gives the
+    calibration inputs, float32 [N, C, H, W].
     """
     wanted = [name for name in sorted(scalable(graph)) if graph.layer(name).has_weights]
     squares = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}

@@ -74,14 +74,12 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
 
     scales = equalise.find_scales(graph, inputs) if "equalise" in plan.refine else {}
     exact = equalise.rescale(graph, scales)
-    calibration = Calibration(exact, pixels, to_float, qm)
-    maxima = calibration.maxima
+    maxima = Calibration(exact, pixels, to_float, qm).maxima
     if plan.frac is None:
         chosen = layer_fracs(maxima, qm, plan)
     else:
         chosen = network_fracs(maxima, plan.frac, plan.signed)
-    classes = sensitivity.answers(exact, calibration.logits)
-    counts, weights = _by_owner(exact, inputs(), plan, qm, chosen, classes)
+    counts, weights = _by_owner(exact, inputs(), plan, qm, chosen)
     if "sensitivity" in plan.refine:
         found = {name: smoothed(counts[name], weights[name]) for name in counts}
     else:
@@ -96,8 +94,7 @@ def measure(graph: Graph, plan: Plan, qm: int, pixels: np.ndarray, to_float: ToF
 
 
 def _by_owner(
-    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int],
-    classes: bool,
+    graph: Graph, batches: Iterable[torch.Tensor], plan: Plan, qm: int, fracs: Mapping[str, int]
 ) -> tuple[sensitivity.Histograms, sensitivity.Histograms]:  # fmt: skip
     """`sensitivity.histograms` summed over the layers that share a quantizer, by its owner."""
     owners = {
@@ -105,7 +102,7 @@ def _by_owner(
         for owner, sharing in plan.by_owner.items() for one in sharing if one.counted
     }  # fmt: skip
     own = {name: fracs[name] for name in owners}
-    found = sensitivity.histograms(graph, batches, own, qm, plan.signed, plan.seed, classes)
+    found = sensitivity.histograms(graph, batches, own, qm, plan.signed, plan.seed)
     sums: list[sensitivity.Histograms] = [{}, {}]
     for total, part in zip(sums, found, strict=True):
         for name, owner in owners.items():

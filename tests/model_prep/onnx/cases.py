@@ -327,7 +327,8 @@ def side_by_side(join: str, first: float, second: float) -> ModelProto:
         node("GlobalAveragePool", "z", "g"), node("Flatten", "g", "f"),
         node("Gemm", "f w", "y", transB=1),
     ]  # fmt: skip
-    return build(nodes, constants | {"w": weight(4, 10, 16)}, IMAGE)
+    by = 1 if join == "Concat" else max(first, second)  # so that outputs are logits
+    return build(nodes, constants | {"w": weight(4, 10, 16) / np.float32(by)}, IMAGE)
 
 
 def unequal_parts() -> ModelProto:
@@ -336,7 +337,7 @@ def unequal_parts() -> ModelProto:
 
 
 def unequal_terms() -> ModelProto:
-    """What is added is a thousandth of what it is added to; outputs are too large for odds."""
+    """What is added is a thousandth of what it is added to."""
     return side_by_side("Add", 30, 0.03)
 
 
