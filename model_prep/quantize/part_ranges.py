@@ -15,7 +15,7 @@ from nuq.model_prep import run
 from nuq.model_prep.graph import Graph, Layer
 from nuq.model_prep.quantize.channel_scale import own_steps
 from nuq.model_prep.quantize.plan import LAYER, Plan
-from nuq.model_prep.quantize.refine.equalise import readers, rescale, scales
+from nuq.model_prep.quantize.refine.equalise import channel_scales, readers, rescale, scales
 from nuq.model_prep.quantize.sharing import forced, is_copy
 
 IMAGES = 32  # that ranges are measured on
@@ -52,7 +52,13 @@ def balanced(graph: Graph, plan: Plan, x: torch.Tensor) -> tuple[Graph, dict[str
             if abs(power) >= _LEAST:
                 found[name] = 2.0 ** max(-_MOST, min(_MOST, power))
     done = {name: np.full(len(graph.layer(name).bias), by) for name, by in found.items()}
-    return (rescale(graph, done), done) if done else (graph, {})
+    if not done:
+        return graph, {}
+    for layer in filter(is_copy, graph.layers):
+        handed_on = channel_scales(graph, done, layer.inputs[0])
+        if (handed_on != 1).any():
+            done[layer.name] = handed_on
+    return rescale(graph, done), done
 
 
 def _open_sets(graph: Graph, plan: Plan) -> list[list[str]]:
@@ -69,18 +75,26 @@ def _open_sets(graph: Graph, plan: Plan) -> list[list[str]]:
 
 
 def _free(graph: Graph, layer: Layer) -> bool:
-    """Whether a layer's outputs may be scaled: it and all that reads it have weights.
-
-    A pool would hand the scale on to what has an F, a limit or a table of its own. Weights that a
-    file has in 8 bits stay multiples of its steps.
-    """
-    behind = readers(graph, layer.name)
+    """Whether a layer's outputs may be scaled: it and all that reads it have weights."""
     return (
         layer.has_weights
         and scales(layer.activation)
         and (layer.upscale is None or not layer.upscale.shuffle)
-        and all(one.has_weights for one in behind)
-        and all(own_steps(one.weight, _TOP) is None for one in behind)
+        and _held_by_weights(graph, layer)
+    )
+
+
+def _held_by_weights(graph: Graph, layer: Layer) -> bool:
+    """Whether the weights of all that reads a layer, itself or a copy of it, can hold a factor.
+
+    A pool would hand the scale on to what has an F, a limit or a table of its own. Weights that a
+    file has in 8 bits stay multiples of its steps.
+    """
+    return all(
+        own_steps(one.weight, _TOP) is None
+        if one.has_weights
+        else is_copy(one) and scales(one.activation) and _held_by_weights(graph, one)
+        for one in readers(graph, layer.name)
     )
 
 

@@ -135,6 +135,21 @@ def test_what_others_than_convolutions_read_stays(reader: Layer) -> None:
         assert not found
 
 
+def test_a_copy_hands_the_scale_on() -> None:
+    """To what reads it, be that a convolution or a pool."""
+    copy = Layer("copy", "maxpool", ("joined",), pool=Window((1, 1), (1, 1)))
+    graph, x = behind(copy, replace(two_parts()[0].layers[2], name="more", inputs=("copy",)))
+    done, found = part_ranges.balanced(graph, plan_of(graph), x)
+    assert list(found["copy"]) == 8 * [1.0] + 8 * [64.0]
+    want, got = (list(run.run_float(one, x)) for one in (graph, done))
+    for (layer, before), (_, after) in zip(want, got, strict=True):
+        by = torch.from_numpy(found.get(layer.name, np.ones(1))).float()[:, None, None]
+        assert torch.equal(after, before * by)
+    pool = Layer("pool", "maxpool", ("copy",), pool=Window((2, 2), (1, 1)))
+    graph, x = behind(copy, pool)
+    assert not part_ranges.balanced(graph, plan_of(graph), x)[1]
+
+
 def test_the_larger_part_is_scaled_where_the_smaller_must_stay() -> None:
     graph, x = behind(Layer("pool", "maxpool", ("small",), pool=Window((2, 2), (1, 1), (0,) * 4)))
     found = part_ranges.balanced(graph, plan_of(graph), x)[1]

@@ -13,6 +13,7 @@ import random_graphs
 import torch
 
 from nuq.formats import network as manifest
+from nuq.formats.activation import Activation
 from nuq.formats.commands import main
 from nuq.formats.errors import UserError
 from nuq.formats.quantizer import Quantizer
@@ -115,6 +116,21 @@ def test_more_bits_than_y_has_keep_its_range() -> None:
     weights = np.array([5.0, 1, 1, 2])
     one = LayerPlan("a", 14, 14, "uniform", 16)
     assert pipeline.weighted_error(pipeline.fit_one(one, weights, 16, 2, 0)[0], weights, 2, 0) == 0
+
+
+def test_many_layers_share_a_codebook_with_an_activation() -> None:
+    """Their weights are counts of one whole, which the k-means holds; what weighs most decides."""
+    leaky = Activation("leaky_relu", {"alpha": 0.1})
+    plans = [LayerPlan(f"p{i}", 8, 8, "knq", 3, {"rule": "nearest"}, leaky, True) for i in range(9)]
+    random = np.random.default_rng(1)
+    weights = {one.name: random.random(1 << 12) for one in plans}
+    fracs = dict.fromkeys(weights, 9)
+    found = pipeline.fit_behind(plans, weights, 12, fracs)
+    assert all(np.array_equal(one.centroid, found["p0"].centroid) for one in found.values())
+    weights["p0"] = 1e6 * np.eye(1, 1 << 12, 3000)[0] + 1e-3 * weights["p0"]
+    heavy = pipeline.fit_behind(plans, weights, 12, fracs)["p0"]
+    values = heavy.decode_table * 2.0**-heavy.frac
+    assert abs(values - (3000 - 2048) * 2.0**-9).min() < 2.0**-heavy.frac
 
 
 def test_the_weights_are_squared_gradients() -> None:

@@ -127,14 +127,17 @@ def weighted_error(
     return signal_and_noise(weights, first, frac, quantizer, factor, activation)[1]
 
 
-def _scaled(weights: np.ndarray) -> np.ndarray:
-    """The weights as counts, which k-means and the schemes' own rules take."""
-    return np.rint(weights * (_TOTAL / weights.sum())).astype(np.int64)
+def _scaled(weights: np.ndarray, total: float | None = None) -> np.ndarray:
+    """The weights as counts, which k-means and the schemes' own rules take.
+
+    `total` is the sum of all that are fitted together; None: of these alone.
+    """
+    return np.rint(weights * (_TOTAL / (total or weights.sum()))).astype(np.int64)
 
 
-def _counted(weights: np.ndarray) -> np.ndarray:
+def _counted(weights: np.ndarray, total: float | None = None) -> np.ndarray:
     """The same, no weight above 0 rounded to 0."""
-    scaled = _scaled(weights)
+    scaled = _scaled(weights, total)
     scaled[(weights > 0) & (scaled == 0)] = 1
     return scaled
 
@@ -213,9 +216,10 @@ def fit_behind(
     fracs: Mapping[str, int],
 ) -> dict[str, Quantizer]:  # fmt: skip
     """The quantizers of layers that share a codebook with an activation in it."""
-    parts = {}
+    parts, unread = {}, np.ones(1 << qm, np.int64)
+    total = sum(float(weights[layer.name].sum()) for layer in layers if layer.counted)
     for layer in layers:
-        counts = _counted(weights[layer.name]) if layer.counted else np.ones(1 << qm, np.int64)
+        counts = _counted(weights[layer.name], total) if layer.counted else unread
         own, width, frac = narrowed(layer, counts, qm, fracs[layer.name])
         parts[layer.name] = behind.Part(layer.activation, frac, own)
     return behind.fit_all(layers, parts, width)
