@@ -132,13 +132,15 @@ class Experiment:
         labels = self.test.labels
         order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         found = compare(self.float_logits, logits, labels)
-        return {
+        done: dict[str, Any] = {
             "divergence": divergences(self.float_logits, logits).tolist(),
             "right1": (order[:, 0] == labels).tolist(),
-            "right5": (order == labels[:, None]).any(axis=1).tolist(),
-            "agreement": found["agreement1"]["percent"],
-            "top1": found["top1"]["difference"], "top5": found["top5"]["difference"],
+            "agreement": found["agreement1"]["percent"], "top1": found["top1"]["difference"],
         }  # fmt: skip
+        if "top5" in found:  # of more than ten classes
+            done["right5"] = (order == labels[:, None]).any(axis=1).tolist()
+            done["top5"] = found["top5"]["difference"]
+        return done
 
 
 def _split(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -183,10 +185,12 @@ def measure(options: Options) -> None:
 
 def line(row: Mapping[str, Any]) -> str:
     """A row as text."""
+    names = {"top-1": "top1", "top-5": "top5"}
+    tops = ", ".join(f"{name} {row[key]:+.2f}" for name, key in names.items() if key in row)
     return (
         f"{row['average']:g} bits, {row['steps']} steps, seed {row['seed']}, {row['kind']:<7} "
         f"KL {np.mean(row['divergence']):.4f}, agreement {row['agreement']:.1f}, "
-        f"top-1 {row['top1']:+.2f}, top-5 {row['top5']:+.2f}, "
+        f"{tops}, "
         f"{(row['nb'] + row['table_bits']) / 1e6:.3f} Mbit ({row['table_bits'] / 1e3:.1f} kbit of "
         f"tables), {row['seconds']:.1f} s"
     )
@@ -212,7 +216,7 @@ def summary(rows: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any
     """Median (least to most) over the seeds; differences are those of all seeds' means."""
     means = [float(np.mean(row["divergence"])) for row in rows]
     text = f"{rows[0]['kind']:<7} KL {_spread(means, '.4f')}"
-    for key in ("agreement", "top1", "top5"):
+    for key in [key for key in ("agreement", "top1", "top5") if key in rows[0]]:
         text += f"  {key} {_spread([row[key] for row in rows], '.2f')}"
     partners = [one for row in rows for one in layers if one["seed"] == row["seed"]]
     if rows[0]["kind"] == "layers" or len(partners) != len(rows):
@@ -224,7 +228,7 @@ def summary(rows: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any
     )  # fmt: skip
     found = mean_interval(change)
     text += f"\n          of layers {ratio:.3f}, KL {_interval(found, 'mean', '.4f')}"
-    for key in ("right1", "right5"):
+    for key in [key for key in ("right1", "right5") if key in rows[0]]:
         each = [
             paired(np.array(one[key]), np.array(row[key]))
             for row, one in zip(rows, partners, strict=True)
