@@ -188,7 +188,7 @@ def accuracy(options: Options) -> None:
 
     other = measuring.read_outputs(options.against) if options.against else None
     subject = subject_of(options, options.test_images if options.csim else _kept_images(options))
-    answers, number = subject.graph.classifies, options.images
+    answers, number = subject.loaded.graph.classifies, options.images
     if not answers and other is not None:
         raise UserError(
             "AGAINST must go with a network that answers by classes, not with one of "

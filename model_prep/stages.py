@@ -178,8 +178,8 @@ class Subject:
 
     @cached_property
     def _balanced(self) -> tuple[Graph, Mapping[str, np.ndarray]]:
-        x = self.to_float(self.images.calibration.pixels[: part_ranges.IMAGES])
-        return part_ranges.balanced(self.loaded.graph, self.plan, x)
+        pixels = self.images.calibration.pixels
+        return part_ranges.balanced(self.loaded.graph, self.plan, pixels, self.to_float)
 
     @cached_property
     def input(self) -> InputFormat:
@@ -190,8 +190,9 @@ class Subject:
     def labels(self) -> np.ndarray | None:
         """Labels of the calibration images, or None where they may not judge."""
         calibration = self.images.calibration
-        judge = calibration.labelled and self.loaded.origin != "seeded" and self.graph.classifies
-        if decides(ending_of(self.spec.results), self.graph.layers[-1].out_shape[0]):
+        graph = self.loaded.graph
+        judge = calibration.labelled and self.loaded.origin != "seeded" and graph.classifies
+        if decides(ending_of(self.spec.results), graph.layers[-1].out_shape[0]):
             judge = False  # one value, whose sign is the answer, is no list of classes
         return calibration.labels if judge else None
 

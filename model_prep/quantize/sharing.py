@@ -5,6 +5,7 @@ The parts of a concatenation are read as one map, and copies and max pools hand 
 where they have their source's quantizer (docs/formats.md 1.1, 2.5).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from nuq.formats.errors import UserError
@@ -26,6 +27,13 @@ class _Sets:
     def find(self, name: str) -> str:
         """The representative of a name's set."""
         return self._owner[name]
+
+    def groups(self, names: Iterable[str]) -> list[list[str]]:
+        """The names, those of a set together."""
+        found: dict[str, list[str]] = {}
+        for name in names:
+            found.setdefault(self.find(name), []).append(name)
+        return list(found.values())
 
     def join(self, one: str, other: str) -> None:
         """Make one set of two."""

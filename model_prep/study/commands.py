@@ -72,7 +72,7 @@ def study(options: Options) -> None:
         return head.with_head(source, options.head, folder) if options.head else source
 
     subject, test = with_test_images(subject_of(options, 1, headed), options.images)
-    names = fitting(names, subject.graph, options.sections)
+    names = fitting(names, subject.loaded.graph, options.sections)
     qm = subject.plan.qm
     if qm == AUTO:
         raise UserError("QM must be a number for a study, not auto; leave it out for 12")

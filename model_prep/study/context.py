@@ -94,11 +94,11 @@ class Study:
             qm: width of a decoded activation.
             quick: whether fewer points are measured.
         """
-        check_rectified(subject.graph)
-        self.subject, self.test, self.store, self.qm, self.quick = subject, test, store, qm, quick
-        self.labels = subject.labels is not None  # whether they may judge
         # the values as they are, which the papers' settings are about
         self.graph, self.to_float = subject.loaded.graph, subject.to_float
+        check_rectified(self.graph)
+        self.subject, self.test, self.store, self.qm, self.quick = subject, test, store, qm, quick
+        self.labels = subject.labels is not None  # whether they may judge
         self.elements = self.graph.elements
         self.values = sum(self.elements.values())
         self.variants = FloatBase(self.graph, _stored)

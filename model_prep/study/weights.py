@@ -276,14 +276,16 @@ def _grid(study: Study) -> list[Table]:
     changes: list[list[Any]] = []
     for bits in study.pick(_GRID, (4, None)):
         codes = study.choice("uniform", bits, "error").quantizers if bits else {}
-        for rows in (errors, changes):
-            rows.append([str(bits or "float")])
+        error: list[Any] = [str(bits or "float")]
+        change = error.copy()
         for width in _GRID:
             labels = dict.fromkeys(study.weights, ("fixed", width)) if width else {}
             score = study.score(study.variants.choice(labels, codes))
             found = study.paired(study.exact, score)
-            errors[-1].append(100 - score["good"])
-            changes[-1].append(f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
+            error.append(100 - score["good"])
+            change.append(f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
+        errors.append(error)
+        changes.append(change)
     columns = ["activations", *[f"weights {bits or 'float'}" for bits in _GRID]]
     title = "before fine-tuning, all layers, uniform codes of own F"
     return [

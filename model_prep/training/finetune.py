@@ -133,7 +133,8 @@ def finetune(
     loaded = source.load(few.pixels)
     fixed_input, to_float = network_input(spec), partial(data.to_float, spec)
     labels = few.labels if few.labelled else None
-    graph = _balanced(source, loaded.graph, plan, to_float(few.pixels[: part_ranges.IMAGES]))
+    graph, _ = part_ranges.balanced(loaded.graph, plan, few.pixels, to_float)
+    graph = graph if _can_hold(source, graph) else loaded.graph
     formats = quantization(graph, fixed_input, plan, few.pixels, labels, to_float)
     # Tables are fitted to this graph: channels may be scaled, and REFINE may change its weights.
     before = formats.network
@@ -188,14 +189,13 @@ def _check_schemes(source: Source, plan: Plan) -> None:
             )
 
 
-def _balanced(source: Source, graph: Graph, plan: Plan, x: torch.Tensor) -> Graph:
-    """Parts of concatenations in one range, where a checkpoint of the network can hold that."""
-    found, _ = part_ranges.balanced(graph, plan, x)
+def _can_hold(source: Source, graph: Graph) -> bool:
+    """Whether a checkpoint of the network can hold these weights."""
     try:
-        state_of(source, found)
+        state_of(source, graph)
     except UserError:
-        return graph
-    return found
+        return False
+    return True
 
 
 def _check_stored(source: Source, refined: Graph) -> None:

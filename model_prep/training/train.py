@@ -6,7 +6,7 @@ into the convolutions afterwards (paper 002, section 4.1.5), a one-cycle rate an
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,20 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     smoothing: float = 0.05
+
+    def descent(
+        self, parameters: Iterable[Any], steps: int
+    ) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR]:
+        """The optimizer of parameters, or of groups of them, and the schedule of its rate."""
+        optimizer = torch.optim.SGD(
+            parameters, self.rate, momentum=self.momentum, nesterov=True,
+            weight_decay=self.weight_decay,
+        )  # fmt: skip
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.rate, steps, pct_start=self.warm_up, cycle_momentum=False,
+            final_div_factor=1e3,
+        )  # fmt: skip
+        return optimizer, schedule
 
 
 def train(
@@ -227,15 +241,8 @@ def _fit_photographs(
     groups: list[dict[str, Any]] = [
         {"params": decayed}, {"params": others, "weight_decay": 0.0}
     ]  # fmt: skip
-    optimizer = torch.optim.SGD(
-        groups, recipe.rate, momentum=recipe.momentum, nesterov=True,
-        weight_decay=recipe.weight_decay,
-    )  # fmt: skip
     steps = recipe.epochs * max(1, len(images.images) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.rate, steps, pct_start=recipe.warm_up, cycle_momentum=False,
-        final_div_factor=1e3,
-    )  # fmt: skip
+    optimizer, schedule = recipe.descent(groups, steps)
 
     def batches() -> Iterator[list[Shard]]:
         for _ in range(recipe.epochs):

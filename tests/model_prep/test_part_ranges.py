@@ -22,6 +22,13 @@ def plan_of(graph: Graph, **settings: object) -> Plan:
     return resolve(graph, settings, {"scheme": "knq", "bits": 5})
 
 
+def balanced(
+    graph: Graph, plan: Plan, x: torch.Tensor
+) -> tuple[Graph, dict[str, np.ndarray]]:  # fmt: skip
+    """Of inputs instead of pixels."""
+    return part_ranges.balanced(graph, plan, x.numpy(), torch.from_numpy)
+
+
 def unequal(seed: int) -> tuple[Graph, torch.Tensor]:
     """A random network with a concat, whose convolutions have ranges of their own, and inputs."""
     random = np.random.default_rng(seed)
@@ -41,22 +48,20 @@ def unequal(seed: int) -> tuple[Graph, torch.Tensor]:
 @pytest.mark.parametrize("seed", range(60))
 def test_the_network_stays_the_same_bit_for_bit(seed: int) -> None:
     graph, x = unequal(seed)
-    done, scales = part_ranges.balanced(graph, plan_of(graph), x)
+    done, scales = balanced(graph, plan_of(graph), x)
     assert all((np.log2(one) % 1 == 0).all() for one in scales.values())
     for (layer, want), (_, found) in zip(
         run.run_float(graph, x), run.run_float(done, x), strict=True
     ):
         factor = equalise.channel_scales(graph, scales, layer.name)
         assert torch.equal(found, want * torch.from_numpy(factor).float()[:, None, None])
-    again, more = part_ranges.balanced(done, plan_of(graph), x)
+    again, more = balanced(done, plan_of(graph), x)
     if all(abs(np.log2(one)).max() < 12 for one in scales.values()):  # the most of a factor
         assert not more and again is done
 
 
 def test_many_networks_have_parts_to_scale() -> None:
-    found = [
-        part_ranges.balanced(graph, plan_of(graph), x)[1] for graph, x in map(unequal, range(60))
-    ]
+    found = [balanced(graph, plan_of(graph), x)[1] for graph, x in map(unequal, range(60))]
     assert sum(map(bool, found)) >= 10
 
 
@@ -86,7 +91,7 @@ def two_parts(
 
 def test_the_smaller_part_is_scaled() -> None:
     graph, x = two_parts()
-    done, scales = part_ranges.balanced(graph, plan_of(graph), x)
+    done, scales = balanced(graph, plan_of(graph), x)
     assert {name: set(by) for name, by in scales.items()} == {"small": {64.0}}
     assert (done.layer("last").weight[:, 8:] * 64 == graph.layer("last").weight[:, 8:]).all()
 
@@ -95,16 +100,16 @@ def test_values_that_a_plan_or_a_limit_is_about_stay() -> None:
     """Also those that a quantized file has codes for."""
     graph, x = two_parts()
     for settings in ({"frac_mode": "network"}, {"frac": 3}):
-        assert part_ranges.balanced(graph, plan_of(graph, **settings), x)[1] == {}
+        assert balanced(graph, plan_of(graph, **settings), x)[1] == {}
     plan = plan_of(graph)
     layers = [replace(one, frac=5) if one.name == "large" else one for one in plan.layers]
-    assert part_ranges.balanced(graph, replace(plan, layers=tuple(layers)), x)[1] == {}
+    assert balanced(graph, replace(plan, layers=tuple(layers)), x)[1] == {}
     graph.layers[1] = replace(graph.layers[1], codes=Codes(0.5, 0, 255))
-    assert part_ranges.balanced(graph, plan, x)[1] == {}
+    assert balanced(graph, plan, x)[1] == {}
     graph, x = two_parts(Activation("relu", {"limit": 6.0}))
-    assert part_ranges.balanced(graph, plan, x)[1] == {}
+    assert balanced(graph, plan, x)[1] == {}
     graph, x = two_parts(Activation("tanh"))
-    assert part_ranges.balanced(graph, plan, x)[1] == {}
+    assert balanced(graph, plan, x)[1] == {}
 
 
 def behind(*layers: Layer) -> tuple[Graph, torch.Tensor]:
@@ -129,7 +134,7 @@ def behind(*layers: Layer) -> tuple[Graph, torch.Tensor]:
 def test_what_others_than_convolutions_read_stays(reader: Layer) -> None:
     """They would hand the scale on to an F, a limit or a table of their own."""
     graph, x = behind(reader)
-    found = part_ranges.balanced(graph, plan_of(graph), x)[1]
+    found = balanced(graph, plan_of(graph), x)[1]
     assert "small" not in found and set(found) <= {"large"}
     if reader.kind != "maxpool":  # which reads the small part alone
         assert not found
@@ -139,7 +144,7 @@ def test_a_copy_hands_the_scale_on() -> None:
     """To what reads it, be that a convolution or a pool."""
     copy = Layer("copy", "maxpool", ("joined",), pool=Window((1, 1), (1, 1)))
     graph, x = behind(copy, replace(two_parts()[0].layers[2], name="more", inputs=("copy",)))
-    done, found = part_ranges.balanced(graph, plan_of(graph), x)
+    done, found = balanced(graph, plan_of(graph), x)
     assert list(found["copy"]) == 8 * [1.0] + 8 * [64.0]
     want, got = (list(run.run_float(one, x)) for one in (graph, done))
     for (layer, before), (_, after) in zip(want, got, strict=True):
@@ -147,20 +152,20 @@ def test_a_copy_hands_the_scale_on() -> None:
         assert torch.equal(after, before * by)
     pool = Layer("pool", "maxpool", ("copy",), pool=Window((2, 2), (1, 1)))
     graph, x = behind(copy, pool)
-    assert not part_ranges.balanced(graph, plan_of(graph), x)[1]
+    assert not balanced(graph, plan_of(graph), x)[1]
 
 
 def test_the_larger_part_is_scaled_where_the_smaller_must_stay() -> None:
     graph, x = behind(Layer("pool", "maxpool", ("small",), pool=Window((2, 2), (1, 1), (0,) * 4)))
-    found = part_ranges.balanced(graph, plan_of(graph), x)[1]
+    found = balanced(graph, plan_of(graph), x)[1]
     assert {name: set(by) for name, by in found.items()} == {"large": {2.0**-7}}
 
 
 def test_parts_that_shuffle_pixels_and_weights_in_8_bits_stay() -> None:
     graph, x = two_parts(upscale=Upscale((2, 2), True))
-    assert not part_ranges.balanced(graph, plan_of(graph), x)[1]
+    assert not balanced(graph, plan_of(graph), x)[1]
     graph, x = two_parts(upscale=Upscale((2, 2), False))
-    assert part_ranges.balanced(graph, plan_of(graph), x)[1]
+    assert balanced(graph, plan_of(graph), x)[1]
     codes = np.random.default_rng(2).integers(-127, 128, graph.layers[2].weight.shape)
     graph.layers[2] = replace(graph.layers[2], weight=(codes * 0.01).astype(np.float32))
-    assert not part_ranges.balanced(graph, plan_of(graph), x)[1]
+    assert not balanced(graph, plan_of(graph), x)[1]

@@ -8,7 +8,7 @@ whatever the channel's weight in the result; so all channels of a layer get the 
 those of other layers that share its table and can be scaled.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -102,6 +102,34 @@ def rescale(graph: Graph, scales: Scales) -> Graph:
     return Graph(graph.name, graph.in_shape, layers, dict(graph.concats), graph.heads)
 
 
+def alive_energy(
+    graph: Graph, names: Collection[str], batches: Iterable[torch.Tensor]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(sum of squares, how many) of the stored values that are not 0, by layer name and channel.
+
+    Args:
+        graph: the float network.
+        names: of the layers.
+        batches: inputs, float32 [N, C, H, W].
+    """
+    empty = {name: np.zeros(graph.source_shape(name)[0]) for name in names}
+    found = {name: (sums, sums.copy()) for name, sums in empty.items()}
+
+    def sums(x: torch.Tensor) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        return [
+            (layer.name, stored.double().square().sum((0, 2, 3)).numpy(),
+             (stored != 0).sum((0, 2, 3)).numpy())
+            for layer, stored in run.run_float(graph, x) if layer.name in names
+        ]  # fmt: skip
+
+    for batch in ordered(sums, batches):
+        for name, power, alive in batch:
+            squares, counts = found[name]
+            squares += power
+            counts += alive
+    return found
+
+
 def find_scales(
     graph: Graph, batches: Callable[[], Iterable[torch.Tensor]]
 ) -> dict[str, np.ndarray]:
@@ -111,26 +139,12 @@ def find_scales(
     calibration inputs, float32 [N, C, H, W].
     """
     wanted = [name for name in sorted(scalable(graph)) if graph.layer(name).has_weights]
-    squares = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
-    counts = {name: np.zeros(len(graph.layer(name).bias)) for name in wanted}
-
-    def sums(x: torch.Tensor) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        return [
-            (layer.name, stored.double().square().sum((0, 2, 3)).numpy(),
-             (stored != 0).sum((0, 2, 3)).numpy())
-            for layer, stored in run.run_float(graph, x) if layer.name in wanted
-        ]  # fmt: skip
-
-    for found in ordered(sums, batches()):
-        for name, power, alive in found:
-            squares[name] += power
-            counts[name] += alive
-    rms = {name: np.sqrt(squares[name] / np.maximum(counts[name], 1)) for name in wanted}
-    owners, sets = forced(graph), dict[str, list[str]]()
-    for name in wanted:
-        sets.setdefault(owners.find(name), []).append(name)
+    rms = {
+        name: np.sqrt(squares / np.maximum(counts, 1))
+        for name, (squares, counts) in alive_energy(graph, wanted, batches()).items()
+    }
     scales = {}
-    for names in sets.values():
+    for names in forced(graph).groups(wanted):
         every = np.concatenate([rms[name] for name in names])
         if not every.any():
             continue

@@ -70,15 +70,8 @@ def trained(make: Callable[[], nn.Module], images: Augmented, recipe: Recipe) ->
     """The network after `recipe`; its input is what `SPEC` makes of the pixels."""
     with trainer.reproducible(SEED):
         made = replicas(make().to(memory_format=torch.channels_last))
-        optimizer = torch.optim.SGD(
-            made[0].parameters(), recipe.rate, recipe.momentum, nesterov=True,
-            weight_decay=recipe.weight_decay,
-        )  # fmt: skip
         steps = recipe.epochs * (len(images.images) // recipe.batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.rate, steps, pct_start=recipe.warm_up, cycle_momentum=False,
-            final_div_factor=1e3,
-        )  # fmt: skip
+        optimizer, schedule = recipe.descent(made[0].parameters(), steps)
 
         def loss(shard: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> torch.Tensor:
             replica, x, labels = shard
